@@ -1,0 +1,138 @@
+//! Chunks, blocks and the chunk space of a share.
+//!
+//! A chunk is the unit of request, verification and resume. The chunks of all files of a share are numbered
+//! in one row, in `file tree` order; a chunk never spans two files, so the last chunk of each file may be
+//! short and an empty file has none.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// Bytes in a chunk, all but the last of each file (BEP 52 `piece length`).
+pub const CHUNK_LEN: u32 = 512 * 1024;
+
+/// Bytes in a leaf of the hash tree (BEP 52).
+pub const BLOCK_LEN: u32 = 16 * 1024;
+
+/// Most chunks in a share, 2 TiB of them: a bitfield then fits the size of a chunk, and a share's hashes
+/// 128 MiB.
+pub const MAX_CHUNKS: u32 = 4 * 1024 * 1024;
+
+/// Position of a chunk in the chunk space of its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChunkIndex(pub u32);
+
+/// Where a chunk lies: which file, where in it, how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkSpan {
+    /// Position of the file in [`crate::Metainfo::files`].
+    pub file: usize,
+    /// First byte, counted from the start of the file.
+    pub offset: u64,
+    /// Bytes in the chunk, 1 to [`CHUNK_LEN`].
+    pub len: u32,
+}
+
+/// How the files of a share divide into chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkSpace {
+    /// Length in bytes of each file.
+    file_lens: Box<[u64]>,
+    /// First chunk of each file, and one past the last chunk at the end.
+    first_chunks: Box<[u32]>,
+    total_len: u64,
+}
+
+/// The share has more than [`MAX_CHUNKS`] chunks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the share is larger than {MAX_CHUNKS} chunks of 512 KiB")]
+pub struct TooLargeError;
+
+impl ChunkSpace {
+    /// Lays out files of these lengths in bytes.
+    pub fn new(file_lens: impl IntoIterator<Item = u64>) -> Result<ChunkSpace, TooLargeError> {
+        let file_lens: Box<[u64]> = file_lens.into_iter().collect();
+        let mut first_chunks = Vec::with_capacity(file_lens.len() + 1);
+        let (mut chunks, mut total_len) = (0_u32, 0_u64);
+        for &len in &file_lens {
+            first_chunks.push(chunks);
+            let count = u32::try_from(len.div_ceil(u64::from(CHUNK_LEN))).map_err(|_| TooLargeError)?;
+            chunks = chunks.checked_add(count).filter(|&all| all <= MAX_CHUNKS).ok_or(TooLargeError)?;
+            total_len += len;
+        }
+        first_chunks.push(chunks);
+        Ok(ChunkSpace { file_lens, first_chunks: first_chunks.into(), total_len })
+    }
+
+    /// Number of chunks of the whole share.
+    pub fn chunk_count(&self) -> u32 {
+        self.first_chunks[self.file_lens.len()]
+    }
+
+    /// Bytes in the whole share.
+    pub fn total_len(&self) -> u64 {
+        self.total_len
+    }
+
+    /// The chunks of one file; empty for an empty file.
+    pub fn chunks_of(&self, file: usize) -> Range<u32> {
+        self.first_chunks[file]..self.first_chunks[file + 1]
+    }
+
+    /// Every chunk of the share, in order.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkIndex> + use<> {
+        (0..self.chunk_count()).map(ChunkIndex)
+    }
+
+    /// Where `chunk` lies, or `None` if the share has no such chunk.
+    pub fn span(&self, chunk: ChunkIndex) -> Option<ChunkSpan> {
+        if chunk.0 >= self.chunk_count() {
+            return None;
+        }
+        // Empty files share their first chunk with the next file: the last file that starts at or before
+        // the chunk is the one that holds it.
+        let file = self.first_chunks.partition_point(|&first| first <= chunk.0) - 1;
+        let offset = u64::from(chunk.0 - self.first_chunks[file]) * u64::from(CHUNK_LEN);
+        let left = self.file_lens[file] - offset;
+        let len = u32::try_from(left).unwrap_or(u32::MAX).min(CHUNK_LEN);
+        Some(ChunkSpan { file, offset, len })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn chunks_cover_every_file_once_and_in_order(
+            lens in prop::collection::vec(prop_oneof![Just(0), 1..3_u64, 0..3_000_000_u64, Just(1 << 20)], 0..12),
+        ) {
+            let space = ChunkSpace::new(lens.clone()).unwrap();
+            let mut reached = vec![0_u64; lens.len()];
+            let mut last_file = 0;
+            for chunk in space.chunks() {
+                let span = space.span(chunk).unwrap();
+                prop_assert!(span.file >= last_file);
+                last_file = span.file;
+                prop_assert_eq!(span.offset, reached[span.file]);
+                prop_assert!(span.len > 0 && span.len <= CHUNK_LEN);
+                prop_assert!(space.chunks_of(span.file).contains(&chunk.0));
+                reached[span.file] += u64::from(span.len);
+            }
+            prop_assert_eq!(&reached, &lens);
+            prop_assert_eq!(space.total_len(), lens.iter().sum::<u64>());
+            prop_assert_eq!(space.span(ChunkIndex(space.chunk_count())), None);
+        }
+    }
+
+    #[test]
+    fn a_share_of_too_many_chunks_is_refused() {
+        assert_eq!(ChunkSpace::new([u64::MAX]), Err(TooLargeError));
+        let largest = u64::from(MAX_CHUNKS) * u64::from(CHUNK_LEN);
+        assert!(ChunkSpace::new([largest]).is_ok());
+        assert_eq!(ChunkSpace::new([largest, 1]), Err(TooLargeError));
+    }
+}

@@ -1,0 +1,86 @@
+//! `HOST:PORT` as users write it.
+
+use std::{fmt, net::Ipv6Addr, str::FromStr};
+
+/// A host name or IP address with a port, not yet resolved.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// Host name, IPv4 address or IPv6 address without brackets.
+    pub host: String,
+    /// UDP or TCP port.
+    pub port: u16,
+}
+
+/// The text is not `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not HOST:PORT (for IPv6: [ADDRESS]:PORT)")]
+pub struct ParseEndpointError(String);
+
+impl Endpoint {
+    /// Reads `HOST:PORT`, or `HOST` alone with `default_port`.
+    pub fn parse(text: &str, default_port: Option<u16>) -> Result<Endpoint, ParseEndpointError> {
+        let error = || ParseEndpointError(text.to_owned());
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, rest) = rest.split_once(']').ok_or_else(error)?;
+            host.parse::<Ipv6Addr>().map_err(|_| error())?;
+            let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(error)?) };
+            (host, port)
+        } else if text.parse::<Ipv6Addr>().is_ok() {
+            (text, None)
+        } else {
+            let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+            if host.is_empty() || !host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c)) {
+                return Err(error());
+            }
+            (host, port)
+        };
+        let port = match port {
+            Some(digits) => digits.parse().map_err(|_| error())?,
+            None => default_port.ok_or_else(error)?,
+        };
+        if port == 0 {
+            return Err(error());
+        }
+        Ok(Endpoint { host: host.to_owned(), port })
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    fn from_str(text: &str) -> Result<Endpoint, ParseEndpointError> {
+        Endpoint::parse(text, None)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_prints() {
+        for text in ["127.0.0.1:6020", "tracker.example:1", "[::1]:65535", "host_a-b:7000"] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
+        }
+        assert_eq!(Endpoint::parse("::1", Some(6020)).unwrap().to_string(), "[::1]:6020");
+        assert_eq!(Endpoint::parse("[::1]", Some(6020)).unwrap().to_string(), "[::1]:6020");
+        assert_eq!(Endpoint::parse("host", Some(6020)).unwrap().to_string(), "host:6020");
+    }
+
+    #[test]
+    fn refuses_what_names_no_port_or_host() {
+        for text in ["", ":1", "a", "a:", "a:0", "a:65536", "a:b", "a b:1", "[::1", "[::1]x", "[a]:1", "a:1:2"] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Shoal's vocabulary and wire formats.
+//!
+//! Everything that two Shoal programs must agree on lives here: ids and names, the metainfo that an
+//! infohash is a hash of ([`metainfo`]), links ([`link`]), the UDP tracker messages ([`tracker`]), the TCP
+//! peer messages ([`peer`]) and the pure logic of a tracker client ([`tracker::client`]).
+//!
+//! This crate opens no socket, reads no clock and touches no file. Its invariant: **a decoded value is
+//! already legal**. Every constructor, and so every decoder, refuses what the protocol does not allow.
+
+pub mod bitfield;
+pub mod chunk;
+pub mod endpoint;
+pub mod id;
+pub mod link;
+pub mod metainfo;
+pub mod name;
+pub mod peer;
+pub mod tracker;
+mod wire;
+
+pub use bitfield::Bitfield;
+pub use chunk::{BLOCK_LEN, CHUNK_LEN, ChunkIndex, ChunkSpace, ChunkSpan};
+pub use endpoint::Endpoint;
+pub use id::{Digest, InfoHash, PeerId, Secret};
+pub use link::Link;
+pub use metainfo::Metainfo;
+pub use name::ShareName;
+pub use wire::WireError;
+
+/// First bytes of every datagram and of every peer connection.
+pub const MAGIC: [u8; 5] = *b"SHOAL";
+
+/// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
+pub const VERSION: u8 = 1;
+
+/// Length in bytes of [`PREAMBLE`].
+pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;
+
+/// [`MAGIC`] followed by [`VERSION`].
+pub const PREAMBLE: [u8; PREAMBLE_LEN] = [b'S', b'H', b'O', b'A', b'L', VERSION];

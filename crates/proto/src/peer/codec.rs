@@ -1,0 +1,155 @@
+//! Frames of peer messages, and a reader that hands payloads on without copying them.
+
+use bytes::{Buf, BufMut, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_stream::StreamExt;
+use tokio_util::codec::{Decoder, Encoder, FramedRead};
+
+use super::{MAX_FRAME_LEN, message::PeerMessage};
+use crate::{PREAMBLE, PREAMBLE_LEN, wire, wire::WireError};
+
+/// Bytes in the length prefix of a frame.
+const PREFIX_LEN: usize = 4;
+
+/// Bytes that a reader takes in ahead of the frame it looks at. What part of them turns out to be payload
+/// has to be copied, so they are few.
+const READ_AHEAD_LEN: usize = 4 * 1024;
+
+/// The codec of frames. Payloads are not its business: whoever decodes takes them off the stream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeerCodec;
+
+/// Why the bytes of a connection are not messages.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The peer does not speak this version of this protocol.
+    #[error("the other side does not speak Shoal's peer protocol, version {}", crate::VERSION)]
+    Preamble,
+    /// A frame larger than [`MAX_FRAME_LEN`].
+    #[error("a frame of {0} bytes")]
+    TooLarge(usize),
+    /// A frame that holds no legal message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// A message with a length that the protocol does not allow.
+    #[error("a message with an impossible length: {0:?}")]
+    Length(PeerMessage),
+    /// The connection failed, or ended inside a frame or payload.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Decoder for PeerCodec {
+    type Item = PeerMessage;
+    type Error = FrameError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<PeerMessage>, FrameError> {
+        let Some(prefix) = src.first_chunk::<PREFIX_LEN>() else { return Ok(None) };
+        let len = u32::from_be_bytes(*prefix) as usize;
+        if len > MAX_FRAME_LEN {
+            return Err(FrameError::TooLarge(len));
+        }
+        if src.len() < PREFIX_LEN + len {
+            return Ok(None);
+        }
+        src.advance(PREFIX_LEN);
+        let message: PeerMessage = wire::decode(&src.split_to(len))?;
+        if message.lengths_are_legal() { Ok(Some(message)) } else { Err(FrameError::Length(message)) }
+    }
+}
+
+impl Encoder<&PeerMessage> for PeerCodec {
+    type Error = FrameError;
+
+    fn encode(&mut self, message: &PeerMessage, dst: &mut BytesMut) -> Result<(), FrameError> {
+        if !message.lengths_are_legal() {
+            return Err(FrameError::Length(*message));
+        }
+        let start = dst.len();
+        dst.put_u32(0);
+        if let Err(error) = wire::encode(message, MAX_FRAME_LEN, dst) {
+            dst.truncate(start);
+            return Err(error.into());
+        }
+        let len = dst.len() - start - PREFIX_LEN;
+        dst[start..start + PREFIX_LEN].copy_from_slice(&(len as u32).to_be_bytes());
+        Ok(())
+    }
+}
+
+/// Appends the frame of `message` to `dst`. The payload, if any, is the caller's to send after it.
+pub fn encode_message(message: &PeerMessage, dst: &mut BytesMut) -> Result<(), FrameError> {
+    PeerCodec.encode(message, dst)
+}
+
+/// The receiving half of a peer connection.
+#[derive(Debug)]
+pub struct PeerReader<R> {
+    framed: FramedRead<R, PeerCodec>,
+    payload_left: usize,
+}
+
+impl<R: AsyncRead + Unpin> PeerReader<R> {
+    /// Reads from `source`, where the preamble comes first.
+    pub fn new(source: R) -> PeerReader<R> {
+        PeerReader { framed: FramedRead::with_capacity(source, PeerCodec, READ_AHEAD_LEN), payload_left: 0 }
+    }
+
+    /// Reads the preamble. Call it once, before anything else.
+    pub async fn read_preamble(&mut self) -> Result<(), FrameError> {
+        let mut preamble = [0; PREAMBLE_LEN];
+        self.framed.get_mut().read_exact(&mut preamble).await?;
+        if preamble == PREAMBLE { Ok(()) } else { Err(FrameError::Preamble) }
+    }
+
+    /// Reads the next message, or `None` if the other side closed the connection between two messages.
+    /// Cancel safe.
+    ///
+    /// # Panics
+    /// If the payload of the message before has not been read.
+    pub async fn next(&mut self) -> Result<Option<PeerMessage>, FrameError> {
+        assert_eq!(self.payload_left, 0, "payload not read");
+        let Some(message) = self.framed.next().await.transpose()? else { return Ok(None) };
+        self.payload_left = message.payload_len();
+        Ok(Some(message))
+    }
+
+    /// Reads some of the payload of the last message into the front of `buf` and says how many bytes;
+    /// 0 only if the payload is over. Bytes go from the socket into `buf`, but for the few that were read
+    /// ahead. Cancel safe.
+    pub async fn read_payload_some(&mut self, buf: &mut [u8]) -> Result<usize, FrameError> {
+        let want = buf.len().min(self.payload_left);
+        if want == 0 {
+            return Ok(0);
+        }
+        let ahead = self.framed.read_buffer_mut();
+        let count = if ahead.is_empty() {
+            self.framed.get_mut().read(&mut buf[..want]).await?
+        } else {
+            let count = want.min(ahead.len());
+            ahead.copy_to_slice(&mut buf[..count]);
+            count
+        };
+        if count == 0 {
+            return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+        }
+        self.payload_left -= count;
+        Ok(count)
+    }
+
+    /// Reads the payload of the last message, all of it.
+    ///
+    /// # Panics
+    /// If `buf` is not as long as the payload.
+    pub async fn read_payload(&mut self, buf: &mut [u8]) -> Result<(), FrameError> {
+        assert_eq!(buf.len(), self.payload_left, "payload length");
+        let mut filled = 0;
+        while filled < buf.len() {
+            filled += self.read_payload_some(&mut buf[filled..]).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

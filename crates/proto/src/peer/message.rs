@@ -1,0 +1,179 @@
+//! The messages between peers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ChunkIndex, InfoHash, PeerId, chunk::{CHUNK_LEN, MAX_CHUNKS}};
+
+/// The first message of each side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Which share the connection is about.
+    pub infohash: InfoHash,
+    /// Who speaks.
+    pub peer_id: PeerId,
+    /// Whether the speaker has all of the share.
+    pub role: Role,
+    /// TCP port that the speaker listens on, 0 if it does not.
+    pub listen_port: u16,
+}
+
+/// Whether a peer has all of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It has all of it and wants nothing.
+    Seeder,
+    /// It is still fetching.
+    Leecher,
+}
+
+/// A message between peers. Those with a payload say how long it is; see [`PeerMessage::payload_len`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// First message of each side, once.
+    Hello(Hello),
+    /// Nothing to say, but still here.
+    KeepAlive,
+    /// Send the metainfo from this byte on.
+    MetainfoRequest {
+        /// First byte wanted.
+        offset: u32,
+    },
+    /// Part of the metainfo; the payload is that part.
+    Metainfo {
+        /// Bytes in the whole metainfo.
+        total_len: u32,
+        /// First byte of this part.
+        offset: u32,
+        /// Bytes in this part, at most [`super::MAX_PART_LEN`].
+        len: u32,
+    },
+    /// Send the hashes of a range of chunks.
+    HashesRequest {
+        /// First chunk.
+        first: ChunkIndex,
+        /// Number of chunks, at most [`super::MAX_HASHES`].
+        count: u32,
+    },
+    /// Hashes of a range of chunks; the payload is 32 bytes a chunk.
+    Hashes {
+        /// First chunk.
+        first: ChunkIndex,
+        /// Number of chunks.
+        count: u32,
+    },
+    /// What the speaker has; the payload is a [`crate::Bitfield`]. Seeders need not say it.
+    Bitfield {
+        /// Bytes in the bitfield.
+        len: u32,
+    },
+    /// The speaker has one more chunk.
+    Have {
+        /// Which.
+        chunk: ChunkIndex,
+    },
+    /// Send this chunk.
+    Request {
+        /// Which.
+        chunk: ChunkIndex,
+    },
+    /// Forget the request of this chunk, if it is still waiting.
+    Cancel {
+        /// Which.
+        chunk: ChunkIndex,
+    },
+    /// A chunk; the payload is its bytes.
+    Chunk {
+        /// Which.
+        chunk: ChunkIndex,
+        /// Its length in bytes, at most [`CHUNK_LEN`].
+        len: u32,
+    },
+    /// A request that will not be answered with a chunk.
+    Reject {
+        /// Which chunk was asked for.
+        chunk: ChunkIndex,
+        /// Why not.
+        reason: RejectReason,
+    },
+    /// Last message before the speaker closes the connection.
+    Goodbye(GoodbyeReason),
+}
+
+/// Why a chunk is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RejectReason {
+    /// The peer does not have this chunk.
+    NotHave,
+    /// The peer has too much to do.
+    Busy {
+        /// Milliseconds after which to ask again.
+        retry_after_ms: u32,
+    },
+    /// The chunk is no longer what it was when the share was made: its file changed or went away.
+    Gone,
+}
+
+/// Why a peer closes the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoodbyeReason {
+    /// The peer does not have this share.
+    UnknownShare,
+    /// The peer has as many connections as it may.
+    TooManyPeers {
+        /// Milliseconds after which to try again.
+        retry_after_ms: u32,
+    },
+    /// The speaker is talking to itself.
+    SelfConnection,
+    /// The two are connected already.
+    Duplicate,
+    /// The peer is stopping.
+    ShuttingDown,
+    /// What came is not this protocol.
+    Protocol,
+    /// What came was proved wrong.
+    Banned,
+    /// The speaker has no further use for the connection.
+    Done,
+}
+
+impl PeerMessage {
+    /// Bytes of raw payload that follow the frame.
+    pub fn payload_len(&self) -> usize {
+        match *self {
+            PeerMessage::Metainfo { len, .. }
+            | PeerMessage::Bitfield { len }
+            | PeerMessage::Chunk { len, .. } => len as usize,
+            PeerMessage::Hashes { count, .. } => count as usize * 32,
+            PeerMessage::Hello(_)
+            | PeerMessage::KeepAlive
+            | PeerMessage::MetainfoRequest { .. }
+            | PeerMessage::HashesRequest { .. }
+            | PeerMessage::Have { .. }
+            | PeerMessage::Request { .. }
+            | PeerMessage::Cancel { .. }
+            | PeerMessage::Reject { .. }
+            | PeerMessage::Goodbye(_) => 0,
+        }
+    }
+
+    /// Whether every length in the message is one that the protocol allows.
+    pub(super) fn lengths_are_legal(&self) -> bool {
+        match *self {
+            PeerMessage::Metainfo { total_len, offset, len } => {
+                total_len <= crate::metainfo::MAX_METAINFO_LEN
+                    && len <= super::MAX_PART_LEN
+                    && offset.checked_add(len).is_some_and(|end| end <= total_len)
+            }
+            PeerMessage::HashesRequest { count, .. } | PeerMessage::Hashes { count, .. } => {
+                count <= super::MAX_HASHES
+            }
+            PeerMessage::Bitfield { len } => len <= MAX_BITFIELD_LEN,
+            PeerMessage::Chunk { len, .. } => (1..=CHUNK_LEN).contains(&len),
+            _ => true,
+        }
+    }
+}
+
+/// Largest bitfield in bytes: one of the largest share.
+const MAX_BITFIELD_LEN: u32 = MAX_CHUNKS / 8;

@@ -1,0 +1,259 @@
+//! The logic of a tracker client: tokens, retries with back-off and jitter, reconnecting after the tracker
+//! restarted.
+//!
+//! Pure: no socket and no clock. Whoever drives it sends what [`Client::poll_transmit`] returns, hands in
+//! the replies, wakes it at [`Client::next_timeout`] and collects [`Client::poll_outcome`]. Every call ends
+//! in an outcome, [`CALL_TIMEOUT`] after it started at the latest.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, RngExt};
+
+use super::message::{
+    Announce, Announced, ErrorCode, Peers, Query, Reply, ReplyBody, Request, RequestBody, ShareEntry, Token,
+    TransactionId,
+};
+
+/// A call fails when the tracker has not answered for this long.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// Wait before the first retry; each further wait is twice as long. Fits four tries into [`CALL_TIMEOUT`].
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+
+/// A refused token means that the tracker restarted, and that everyone else's was refused too: reconnect
+/// after a random part of this.
+const RECONNECT_JITTER: Duration = Duration::from_secs(1);
+
+/// A token is renewed this long before it ends, so that one in flight is still good.
+const TOKEN_MARGIN: Duration = Duration::from_secs(10);
+
+/// Names a call until its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId(u64);
+
+/// What to ask the tracker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// Register, renew or end a registration. The client fills in the token.
+    Announce(Announce),
+    /// Ask who or what there is.
+    Lookup(Query),
+}
+
+/// What the tracker said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To an announce.
+    Announced(Announced),
+    /// To a lookup of peers.
+    Peers(Peers),
+    /// To a lookup of shares, with whether there are more.
+    Shares(Vec<ShareEntry>, bool),
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The tracker stayed silent.
+    #[error("no answer within {} seconds", CALL_TIMEOUT.as_secs())]
+    Unanswered,
+    /// The tracker said no.
+    #[error(transparent)]
+    Refused(#[from] ErrorCode),
+    /// The tracker answered another question than was asked.
+    #[error("the tracker answered something else than was asked")]
+    Unexpected,
+}
+
+/// A client of one tracker.
+#[derive(Debug, Default)]
+pub struct Client {
+    token: TokenState,
+    calls: BTreeMap<CallId, Pending>,
+    outcomes: VecDeque<(CallId, Result<Answer, CallError>)>,
+    last_call: u64,
+}
+
+#[derive(Debug, Default)]
+enum TokenState {
+    #[default]
+    None,
+    /// No connect before this time.
+    Backoff(Instant),
+    Connecting(Flight),
+    Held {
+        token: Token,
+        renew_at: Instant,
+    },
+}
+
+/// A request under way.
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    transaction: TransactionId,
+    tries: u32,
+    retry_at: Instant,
+}
+
+#[derive(Debug)]
+struct Pending {
+    call: Call,
+    give_up_at: Instant,
+    /// `None` until there is a token to send it with.
+    flight: Option<Flight>,
+}
+
+impl Client {
+    /// Begins a call.
+    pub fn start(&mut self, call: Call, now: Instant) -> CallId {
+        self.last_call += 1;
+        let id = CallId(self.last_call);
+        self.calls.insert(id, Pending { call, give_up_at: now + CALL_TIMEOUT, flight: None });
+        id
+    }
+
+    /// Number of calls without an outcome yet.
+    pub fn calls_under_way(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// The next request to send now, if any. Call until it returns `None`.
+    pub fn poll_transmit(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Request> {
+        self.expire(now);
+        if self.calls.is_empty() {
+            return None;
+        }
+        match &mut self.token {
+            TokenState::Held { token, renew_at } if now < *renew_at => {
+                let token = *token;
+                self.calls.values_mut().find_map(|pending| pending.poll_transmit(token, now, rng))
+            }
+            TokenState::Backoff(until) if now < *until => None,
+            TokenState::Connecting(flight) if now < flight.retry_at => None,
+            TokenState::Connecting(flight) => {
+                flight.retry(now, rng);
+                Some(Request { transaction: flight.transaction, body: RequestBody::CONNECT })
+            }
+            TokenState::None | TokenState::Backoff(_) | TokenState::Held { .. } => {
+                let flight = Flight::new(now, rng);
+                self.token = TokenState::Connecting(flight);
+                Some(Request { transaction: flight.transaction, body: RequestBody::CONNECT })
+            }
+        }
+    }
+
+    /// Takes in a reply. Replies that answer nothing that was asked are ignored.
+    pub fn on_reply(&mut self, reply: Reply, now: Instant, rng: &mut impl Rng) {
+        if let TokenState::Connecting(flight) = &self.token
+            && flight.transaction == reply.transaction
+        {
+            if let ReplyBody::Connected { token, lifetime_s } = reply.body {
+                let lifetime = Duration::from_secs(lifetime_s.into());
+                // However short the life, the token serves the calls that wait for it.
+                let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN).max(Duration::from_secs(1));
+                self.token = TokenState::Held { token, renew_at };
+            }
+            return;
+        }
+        let answers = |pending: &Pending| pending.flight.is_some_and(|f| f.transaction == reply.transaction);
+        let Some(id) = self.calls.iter().find(|(_, pending)| answers(pending)).map(|(&id, _)| id) else {
+            return;
+        };
+        if reply.body == ReplyBody::Error(ErrorCode::TokenRefused) {
+            return self.reconnect(now, rng);
+        }
+        if let Some(pending) = self.calls.remove(&id) {
+            self.outcomes.push_back((id, pending.outcome(reply.body)));
+        }
+    }
+
+    /// The next finished call, if any. Call until it returns `None`.
+    pub fn poll_outcome(&mut self) -> Option<(CallId, Result<Answer, CallError>)> {
+        self.outcomes.pop_front()
+    }
+
+    /// When to call [`Client::poll_transmit`] again though nothing arrived.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let give_up = self.calls.values().map(|pending| pending.give_up_at).min()?;
+        let retry = match &self.token {
+            TokenState::None => None,
+            TokenState::Backoff(until) => Some(*until),
+            TokenState::Connecting(flight) => Some(flight.retry_at),
+            TokenState::Held { .. } => {
+                self.calls.values().filter_map(|pending| pending.flight).map(|flight| flight.retry_at).min()
+            }
+        };
+        Some(retry.map_or(give_up, |retry| retry.min(give_up)))
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(id) =
+            self.calls.iter().find(|(_, pending)| pending.give_up_at <= now).map(|(&id, _)| id)
+        {
+            self.calls.remove(&id);
+            self.outcomes.push_back((id, Err(CallError::Unanswered)));
+        }
+        if self.calls.is_empty() && !matches!(self.token, TokenState::Held { .. }) {
+            self.token = TokenState::None;
+        }
+    }
+
+    fn reconnect(&mut self, now: Instant, rng: &mut impl Rng) {
+        self.token = TokenState::Backoff(now + RECONNECT_JITTER.mul_f64(rng.random()));
+        for pending in self.calls.values_mut() {
+            pending.flight = None;
+        }
+    }
+}
+
+impl Flight {
+    fn new(now: Instant, rng: &mut impl Rng) -> Flight {
+        let mut flight = Flight { transaction: TransactionId(rng.random()), tries: 0, retry_at: now };
+        flight.retry(now, rng);
+        flight
+    }
+
+    /// Counts a try and sets the time of the next one. The transaction stays, so that a late reply to an
+    /// earlier try still counts.
+    fn retry(&mut self, now: Instant, rng: &mut impl Rng) {
+        let wait = FIRST_RETRY * 2_u32.saturating_pow(self.tries);
+        self.tries += 1;
+        self.retry_at = now + wait.mul_f64(rng.random_range(0.8..1.2));
+    }
+}
+
+impl Pending {
+    fn poll_transmit(&mut self, token: Token, now: Instant, rng: &mut impl Rng) -> Option<Request> {
+        let flight = match &mut self.flight {
+            Some(flight) if now < flight.retry_at => return None,
+            Some(flight) => {
+                flight.retry(now, rng);
+                flight
+            }
+            none => none.insert(Flight::new(now, rng)),
+        };
+        let body = match self.call.clone() {
+            Call::Announce(announce) => RequestBody::Announce(Announce { token, ..announce }),
+            Call::Lookup(query) => RequestBody::Lookup { token, query },
+        };
+        Some(Request { transaction: flight.transaction, body })
+    }
+
+    fn outcome(self, body: ReplyBody) -> Result<Answer, CallError> {
+        match (self.call, body) {
+            (_, ReplyBody::Error(code)) => Err(CallError::Refused(code)),
+            (Call::Announce(_), ReplyBody::Announced(announced)) => Ok(Answer::Announced(announced)),
+            (Call::Lookup(Query::Peers { .. }), ReplyBody::Peers(peers)) => Ok(Answer::Peers(peers)),
+            (Call::Lookup(Query::Named { .. } | Query::List { .. }), ReplyBody::Shares { shares, more }) => {
+                Ok(Answer::Shares(shares, more))
+            }
+            _ => Err(CallError::Unexpected),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+use crate::InfoHash;
+
+const TOKEN: Token = Token([9; 16]);
+
+struct Bench {
+    client: Client,
+    now: Instant,
+    rng: StdRng,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench { client: Client::default(), now: Instant::now(), rng: StdRng::seed_from_u64(1) }
+    }
+
+    fn lookup(&mut self) -> CallId {
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        self.client.start(Call::Lookup(query), self.now)
+    }
+
+    fn sent(&mut self) -> Vec<Request> {
+        std::iter::from_fn(|| self.client.poll_transmit(self.now, &mut self.rng)).collect()
+    }
+
+    fn reply(&mut self, transaction: TransactionId, body: ReplyBody) {
+        self.client.on_reply(Reply { transaction, body }, self.now, &mut self.rng);
+    }
+
+    fn connect(&mut self) {
+        let sent = self.sent();
+        assert!(matches!(sent[..], [Request { body: RequestBody::Connect { .. }, .. }]), "{sent:?}");
+        self.reply(sent[0].transaction, ReplyBody::Connected { token: TOKEN, lifetime_s: 60 });
+    }
+
+    fn one_lookup_sent(&mut self) -> TransactionId {
+        let sent = self.sent();
+        assert!(matches!(sent[..], [Request { body: RequestBody::Lookup { token: TOKEN, .. }, .. }]), "{sent:?}");
+        sent[0].transaction
+    }
+}
+
+fn peers() -> Peers {
+    Peers { interval_s: 30, seeders: 1, leechers: 0, peers: Vec::new() }
+}
+
+#[test]
+fn connects_asks_and_answers() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    assert_eq!(bench.sent(), []);
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
+    assert_eq!(bench.client.next_timeout(), None);
+}
+
+#[test]
+fn reuses_the_token_until_it_ages() {
+    let mut bench = Bench::new();
+    bench.lookup();
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    bench.now += Duration::from_secs(49);
+    bench.lookup();
+    let transaction = bench.one_lookup_sent();
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    bench.now += Duration::from_secs(2);
+    bench.lookup();
+    bench.connect();
+    bench.one_lookup_sent();
+}
+
+#[test]
+fn a_silent_tracker_is_tried_four_times_with_growing_waits_and_then_given_up() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    let start = bench.now;
+    let mut tries = Vec::new();
+    while let None = bench.client.poll_outcome() {
+        for request in bench.sent() {
+            assert!(matches!(request.body, RequestBody::Connect { .. }));
+            tries.push(bench.now - start);
+        }
+        match bench.client.next_timeout() {
+            Some(timeout) => bench.now = timeout,
+            None => assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Unanswered)))),
+        }
+        if bench.client.calls_under_way() == 0 {
+            break;
+        }
+    }
+    assert_eq!(tries.len(), 4);
+    assert!(tries.windows(3).all(|w| w[2] - w[1] > w[1] - w[0]), "{tries:?}");
+    assert!(bench.now - start <= CALL_TIMEOUT);
+}
+
+#[test]
+fn a_lost_request_is_sent_again_and_a_late_reply_counts() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    bench.connect();
+    let first = bench.one_lookup_sent();
+    bench.now = bench.client.next_timeout().unwrap();
+    assert_eq!(bench.one_lookup_sent(), first);
+    bench.reply(first, ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
+}
+
+#[test]
+fn a_refused_token_means_reconnecting_after_a_jitter() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    bench.reply(transaction, ReplyBody::Error(ErrorCode::TokenRefused));
+    assert_eq!(bench.sent(), []);
+    let timeout = bench.client.next_timeout().unwrap();
+    assert!(timeout > bench.now && timeout <= bench.now + RECONNECT_JITTER);
+    bench.now = timeout;
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
+}
+
+#[test]
+fn a_tracker_that_always_refuses_the_token_does_not_hold_a_call_for_ever() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    let start = bench.now;
+    loop {
+        for request in bench.sent() {
+            let body = match request.body {
+                RequestBody::Connect { .. } => ReplyBody::Connected { token: TOKEN, lifetime_s: 60 },
+                _ => ReplyBody::Error(ErrorCode::TokenRefused),
+            };
+            bench.reply(request.transaction, body);
+        }
+        if let Some(outcome) = bench.client.poll_outcome() {
+            assert_eq!(outcome, (id, Err(CallError::Unanswered)));
+            break;
+        }
+        bench.now = bench.client.next_timeout().unwrap().max(bench.now + Duration::from_millis(1));
+        assert!(bench.now <= start + CALL_TIMEOUT);
+    }
+}
+
+#[test]
+fn replies_to_nothing_asked_and_answers_to_other_questions_do_no_harm() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    bench.reply(TransactionId(1), ReplyBody::Connected { token: Token([0; 16]), lifetime_s: 60 });
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    bench.reply(TransactionId(transaction.0.wrapping_add(1)), ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), None);
+    bench.reply(transaction, ReplyBody::Announced(Announced { interval_s: 1, seeders: 0, leechers: 0 }));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Unexpected))));
+}

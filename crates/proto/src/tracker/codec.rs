@@ -1,0 +1,113 @@
+//! Codecs of the tracker's datagrams, for `tokio_util::udp::UdpFramed`.
+
+use bytes::{BufMut, BytesMut};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::{
+    MAX_DATAGRAM_LEN,
+    message::{Reply, Request},
+};
+use crate::{PREAMBLE, wire, wire::WireError};
+
+/// The tracker's side: decodes requests, encodes replies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestCodec;
+
+/// The client's side: decodes replies, encodes requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReplyCodec;
+
+/// Why a datagram is not a message, or a message cannot become one.
+#[derive(Debug, thiserror::Error)]
+pub enum DatagramError {
+    /// Not a Shoal datagram, or one of another version.
+    #[error("datagram without the preamble of this protocol version")]
+    Preamble,
+    /// A Shoal datagram with a malformed message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// Encodes one request as a datagram.
+pub fn encode_request(request: &Request, dst: &mut BytesMut) -> Result<(), DatagramError> {
+    encode(request, dst)
+}
+
+/// Decodes the datagram of one request.
+pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
+    decode(datagram)
+}
+
+/// Encodes one reply as a datagram.
+pub fn encode_reply(reply: &Reply, dst: &mut BytesMut) -> Result<(), DatagramError> {
+    encode(reply, dst)
+}
+
+/// Decodes the datagram of one reply.
+pub fn decode_reply(datagram: &[u8]) -> Result<Reply, DatagramError> {
+    decode(datagram)
+}
+
+impl Decoder for RequestCodec {
+    type Item = Request;
+    type Error = DatagramError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Request>, DatagramError> {
+        decode_datagram(src)
+    }
+}
+
+impl Encoder<Reply> for RequestCodec {
+    type Error = DatagramError;
+
+    fn encode(&mut self, reply: Reply, dst: &mut BytesMut) -> Result<(), DatagramError> {
+        encode(&reply, dst)
+    }
+}
+
+impl Decoder for ReplyCodec {
+    type Item = Reply;
+    type Error = DatagramError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, DatagramError> {
+        decode_datagram(src)
+    }
+}
+
+impl Encoder<Request> for ReplyCodec {
+    type Error = DatagramError;
+
+    fn encode(&mut self, request: Request, dst: &mut BytesMut) -> Result<(), DatagramError> {
+        encode(&request, dst)
+    }
+}
+
+fn encode<T: Serialize>(message: &T, dst: &mut BytesMut) -> Result<(), DatagramError> {
+    let start = dst.len();
+    dst.put_slice(&PREAMBLE);
+    let result = wire::encode(message, MAX_DATAGRAM_LEN - PREAMBLE.len(), dst);
+    if result.is_err() {
+        dst.truncate(start);
+    }
+    Ok(result?)
+}
+
+fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, DatagramError> {
+    let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
+    Ok(wire::decode(message)?)
+}
+
+/// One datagram is one message: whatever comes of it, nothing of it may be left for the next.
+fn decode_datagram<T: DeserializeOwned>(src: &mut BytesMut) -> Result<Option<T>, DatagramError> {
+    if src.is_empty() {
+        return Ok(None);
+    }
+    decode(&src.split()).map(Some)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! The tracker's messages.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InfoHash, PeerId, Secret, ShareName};
+
+/// Bytes of padding in `Connect`, so that its reply is not larger than the request.
+const CONNECT_PADDING: usize = 24;
+
+/// Most peers in one reply: 50 of the largest entries with their prefix stay under a datagram.
+pub const MAX_PEERS: usize = 50;
+
+/// Most shares in one reply: three of the largest entries stay under a datagram.
+pub const MAX_SHARES: usize = 3;
+
+/// Pairs a reply with its request. Drawn at random, so that a stranger cannot answer unseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TransactionId(pub u32);
+
+/// Proof that the sender receives at its source address. Opaque to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub [u8; 16]);
+
+/// A request to the tracker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply.
+    pub transaction: TransactionId,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What is asked of the tracker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RequestBody {
+    /// Ask for a token. Answered by `Connected`.
+    Connect {
+        /// Zeros.
+        padding: [u8; CONNECT_PADDING],
+    },
+    /// Register, renew or end a registration. Answered by `Announced`.
+    Announce(Announce),
+    /// Ask who or what there is. Answered by `Peers` or `Shares`.
+    Lookup {
+        /// From `Connected`.
+        token: Token,
+        /// The question.
+        query: Query,
+    },
+}
+
+impl RequestBody {
+    /// A `Connect` with its padding.
+    pub const CONNECT: RequestBody = RequestBody::Connect { padding: [0; CONNECT_PADDING] };
+}
+
+/// A peer's word about itself and one share. The peer's IP address is the datagram's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announce {
+    /// From `Connected`.
+    pub token: Token,
+    /// Which share.
+    pub infohash: InfoHash,
+    /// Who announces.
+    pub peer_id: PeerId,
+    /// Set by the first announce, demanded of every later one.
+    pub secret: Secret,
+    /// TCP port that the peer listens on.
+    pub port: NonZeroU16,
+    /// What the share is called.
+    pub name: ShareName,
+    /// Bytes in the share.
+    pub size: u64,
+    /// Why the peer announces.
+    pub event: Event,
+    /// How much of the share the peer has.
+    pub progress: Progress,
+}
+
+/// Why a peer announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// First announce of this run.
+    Started,
+    /// Still here. Registers the peer if the tracker does not know it.
+    Heartbeat,
+    /// Just became a seeder.
+    Completed,
+    /// Leaving: forget me.
+    Stopped,
+}
+
+/// Percent of a share that a peer has: 100 for all of it, 99 at most otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Progress(u8);
+
+/// More than 100 percent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} percent is more than everything")]
+pub struct ProgressError(u8);
+
+impl Progress {
+    /// All of the share: a seeder's progress.
+    pub const COMPLETE: Progress = Progress(100);
+
+    /// `have` chunks out of `all`.
+    pub fn of(have: u32, all: u32) -> Progress {
+        if have >= all {
+            return Progress::COMPLETE;
+        }
+        let percent = u64::from(have) * 100 / u64::from(all);
+        Progress(u8::try_from(percent).unwrap_or(99).min(99))
+    }
+
+    /// Whether the peer has all of the share.
+    pub fn is_complete(self) -> bool {
+        self == Progress::COMPLETE
+    }
+
+    /// The percentage, 0 to 100.
+    pub fn percent(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Progress {
+    type Error = ProgressError;
+
+    fn try_from(percent: u8) -> Result<Progress, ProgressError> {
+        if percent <= 100 { Ok(Progress(percent)) } else { Err(ProgressError(percent)) }
+    }
+}
+
+impl From<Progress> for u8 {
+    fn from(progress: Progress) -> u8 {
+        progress.0
+    }
+}
+
+/// A question to the tracker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    /// Which peers have this share? Answered by `Peers`, a random sample.
+    Peers {
+        /// Which share.
+        infohash: InfoHash,
+        /// Most peers to send, at most [`MAX_PEERS`].
+        want: u8,
+    },
+    /// Which shares are called this? Answered by `Shares`.
+    Named {
+        /// The name, exactly.
+        name: ShareName,
+        /// Only shares after this one, for the next page.
+        after: Option<InfoHash>,
+    },
+    /// Which shares are there? Answered by `Shares`, by name and then infohash.
+    List {
+        /// Only shares after this one, for the next page.
+        after: Option<ShareCursor>,
+    },
+}
+
+/// A place in the list of shares.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShareCursor {
+    /// Name of the last share seen.
+    pub name: ShareName,
+    /// Its infohash.
+    pub infohash: InfoHash,
+}
+
+/// A reply from the tracker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The request's.
+    pub transaction: TransactionId,
+    /// The answer.
+    pub body: ReplyBody,
+}
+
+/// The tracker's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyBody {
+    /// A token for announces and lookups from this address.
+    Connected {
+        /// Send it back.
+        token: Token,
+        /// Seconds for which the token is sure to be accepted.
+        lifetime_s: u16,
+    },
+    /// The registration holds.
+    Announced(Announced),
+    /// Peers of a share.
+    Peers(Peers),
+    /// Shares that the tracker knows.
+    Shares {
+        /// At most [`MAX_SHARES`].
+        shares: Vec<ShareEntry>,
+        /// Whether there are more after the last of these.
+        more: bool,
+    },
+    /// No answer.
+    Error(ErrorCode),
+}
+
+/// The tracker's answer to an announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    /// Seconds until the next announce is due.
+    pub interval_s: u16,
+    /// Peers that have all of the share.
+    pub seeders: u32,
+    /// Peers that have part of it.
+    pub leechers: u32,
+}
+
+/// The tracker's answer to a lookup of peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peers {
+    /// Seconds until another lookup is welcome.
+    pub interval_s: u16,
+    /// Peers that have all of the share.
+    pub seeders: u32,
+    /// Peers that have part of it.
+    pub leechers: u32,
+    /// A random sample of both, at most [`MAX_PEERS`].
+    pub peers: Vec<PeerEntry>,
+}
+
+/// Why the tracker gives no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ErrorCode {
+    /// The token is not of this tracker, not of this address or too old: connect again.
+    #[error("the tracker refused the token")]
+    TokenRefused,
+    /// The tracker knows no share of this infohash.
+    #[error("the tracker does not know this share")]
+    UnknownShare,
+    /// The peer id is registered with another secret.
+    #[error("the tracker holds this peer id for someone else")]
+    NotYours,
+    /// The tracker, the share or the address has as many registrations as it may.
+    #[error("the tracker is full")]
+    Full,
+}
+
+/// One peer of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// Its IP address.
+    pub address: PeerAddress,
+    /// Its TCP port.
+    pub port: NonZeroU16,
+    /// How much of the share it has.
+    pub progress: Progress,
+}
+
+/// Where a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerAddress {
+    /// An IPv4 address.
+    V4([u8; 4]),
+    /// An IPv6 address.
+    V6([u8; 16]),
+    /// The host that the tracker runs on: use the address that reached the tracker. The peer registered
+    /// over loopback and is no use to others under that name.
+    TrackerHost,
+}
+
+impl From<IpAddr> for PeerAddress {
+    fn from(ip: IpAddr) -> PeerAddress {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => PeerAddress::V4(ip.octets()),
+            IpAddr::V6(ip) => PeerAddress::V6(ip.octets()),
+        }
+    }
+}
+
+impl PeerEntry {
+    /// Where to connect to, for a client that reached the tracker at `tracker`.
+    pub fn socket_addr(&self, tracker: IpAddr) -> SocketAddr {
+        let ip = match self.address {
+            PeerAddress::V4(octets) => Ipv4Addr::from(octets).into(),
+            PeerAddress::V6(octets) => Ipv6Addr::from(octets).into(),
+            PeerAddress::TrackerHost => tracker.to_canonical(),
+        };
+        SocketAddr::new(ip, self.port.get())
+    }
+}
+
+/// One share that the tracker knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareEntry {
+    /// Its id.
+    pub infohash: InfoHash,
+    /// What whoever registered it first called it.
+    pub name: ShareName,
+    /// Its size in bytes, likewise.
+    pub size: u64,
+    /// Peers that have all of it.
+    pub seeders: u32,
+    /// Peers that have part of it.
+    pub leechers: u32,
+}
+
+impl ShareEntry {
+    /// Where this share stands in the list.
+    pub fn cursor(&self) -> ShareCursor {
+        ShareCursor { name: self.name.clone(), infohash: self.infohash }
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}

@@ -1,0 +1,111 @@
+//! Exit codes and failures.
+
+use std::{error::Error, fmt, io, process};
+
+/// How a program ended. The numbers are part of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Something without a code of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// Nothing of that name or infohash, or nobody who has it.
+    NotFound = 3,
+    /// The network or a tracker cannot be reached, or a port is in use.
+    Network = 6,
+    /// The transfer is not finished; the same command resumes it.
+    Unfinished = 7,
+    /// The disk is full.
+    DiskFull = 9,
+    /// The output exists already.
+    OutputExists = 13,
+    /// A file cannot be read or written.
+    Io = 17,
+    /// What arrived, or what is on disk, was proved wrong.
+    Integrity = 32,
+    /// Stopped by a signal (128 + SIGINT).
+    Interrupted = 130,
+}
+
+impl From<ExitCode> for process::ExitCode {
+    fn from(code: ExitCode) -> process::ExitCode {
+        process::ExitCode::from(code as u8)
+    }
+}
+
+/// Why a program ends without success: an exit code, what happened, and what the user can do about it.
+#[derive(Debug)]
+pub struct Failure {
+    code: ExitCode,
+    error: Box<dyn Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure because of `error`.
+    pub fn new(code: ExitCode, error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
+        Failure { code, error: error.into(), hint: None }
+    }
+
+    /// A failure to read or write a file: a full disk has a code of its own.
+    pub fn io(error: io::Error, what: impl fmt::Display) -> Failure {
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ExitCode::DiskFull,
+            _ => ExitCode::Io,
+        };
+        Failure::new(code, format!("{what}: {error}"))
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> ExitCode {
+        self.code
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        let mut said = self.error.to_string();
+        let mut source = self.error.source();
+        while let Some(error) = source {
+            // Many errors repeat their source in their own text.
+            let text = error.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
+            source = error.source();
+        }
+        match &self.hint {
+            Some(hint) => write!(f, "\n  {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_what_happened_and_what_to_do() {
+        let failure = Failure::new(ExitCode::Network, "port 7000 is in use").hint("choose another with -p");
+        assert_eq!(failure.to_string(), "port 7000 is in use\n  choose another with -p");
+    }
+
+    #[test]
+    fn a_full_disk_has_its_own_code() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(Failure::io(full, "out.part").code(), ExitCode::DiskFull);
+        let other = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(Failure::io(other, "out.part").code(), ExitCode::Io);
+    }
+}

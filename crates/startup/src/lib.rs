@@ -1,0 +1,60 @@
+//! What the three programs share at start-up, and nothing else: logging to the console and to a debug log,
+//! signals, the runtime, and how a failure becomes a message and an exit code.
+//!
+//! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
+//! task of it is left.
+
+mod exit;
+mod logging;
+mod signals;
+
+use std::{future::Future, io::Write, process};
+
+use tokio_util::sync::CancellationToken;
+
+pub use exit::{ExitCode, Failure};
+pub use logging::LogArgs;
+
+/// Most threads for blocking work (hashing, disk). More only queue at the disk.
+const MAX_BLOCKING_THREADS: usize = 64;
+
+/// Runs a program: sets up logging and signals, runs `body` on a runtime of all cores, and turns its failure
+/// into a message on stderr and an exit code. The token that `body` gets is cancelled by Ctrl-C and SIGTERM;
+/// a second signal ends the program at once.
+pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> process::ExitCode
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    match try_run(role, logs, body) {
+        Ok(()) => process::ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::debug!(code = failure.code() as u8, "{failure}");
+            // Nothing is left to be done about a console that is gone.
+            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            failure.code().into()
+        }
+    }
+}
+
+fn try_run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = Result<(), Failure>>,
+{
+    logging::init(role, logs)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(|error| Failure::new(ExitCode::Other, error))?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        signals::cancel_on_signal(shutdown.clone()).map_err(|error| Failure::new(ExitCode::Other, error))?;
+        body(shutdown).await
+    })
+}
+
+/// Writes a line to stdout. A closed stdout (`… | head`) is no reason to fail.
+pub fn print_line(line: impl std::fmt::Display) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
