@@ -79,6 +79,11 @@ impl ChunkSpace {
         self.first_chunks[file]..self.first_chunks[file + 1]
     }
 
+    /// Bytes in one file.
+    pub fn file_len(&self, file: usize) -> u64 {
+        self.file_lens[file]
+    }
+
     /// Every chunk of the share, in order.
     pub fn chunks(&self) -> impl Iterator<Item = ChunkIndex> + use<> {
         (0..self.chunk_count()).map(ChunkIndex)

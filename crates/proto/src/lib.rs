@@ -7,9 +7,13 @@
 //! This crate opens no socket, reads no clock and touches no file. Its invariant: **a decoded value is
 //! already legal**. Every constructor, and so every decoder, refuses what the protocol does not allow.
 
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 pub mod bitfield;
 pub mod chunk;
 pub mod endpoint;
+#[cfg(test)]
+mod golden;
 pub mod id;
 pub mod link;
 pub mod metainfo;

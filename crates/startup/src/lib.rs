@@ -4,6 +4,8 @@
 //! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
 //! task of it is left.
 
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
 mod exit;
 mod logging;
 mod signals;

@@ -1,1 +1,36 @@
-//! store
+//! Shoal's bytes on disk.
+//!
+//! Two directions: [`share`] turns a path into a [`Shared`] with its metainfo and chunk hashes, to be served;
+//! [`Download`] takes chunks in, proves each before it writes it, and gives the share its final name when all
+//! of it is proved and durable. [`merkle`] is the hashing of BEP 52 under both.
+//!
+//! Everything here blocks: callers keep it off their reactor. Nothing here knows of peers or the network.
+//!
+//! Invariants: no byte is written into a download that was not proved against the infohash; a download's
+//! final name never shows anything but the whole proved share; a file that is shared is never written to.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
+mod cache;
+mod content;
+mod download;
+mod error;
+mod file_pool;
+mod hash_run;
+mod hashes;
+mod identity;
+pub mod merkle;
+mod output;
+mod resume;
+mod scan;
+mod shared;
+
+pub use cache::HashCache;
+pub use content::{ChunkSource, Content, OpenChunkError};
+pub use download::{Download, DownloadError, Resumed, StoreChunkError};
+pub use error::PathError;
+pub use hash_run::{Progress, Stopped};
+pub use hashes::{ChunkHashes, HashesError};
+pub use output::Output;
+pub use scan::ScanError;
+pub use shared::{ShareError, Shared, share};

@@ -1,0 +1,186 @@
+//! The hash cache: chunk hashes of files hashed before, so that sharing a large file again starts at once.
+//!
+//! One small file for each shared file, named by device and inode, so that a file's newer version replaces
+//! its older one. An entry counts only for the same size and modification time, and only whole: it ends in
+//! its own SHA-256. A wrong entry could only make a share that no leecher accepts.
+//!
+//! ```text
+//! "SHOALHC1" | device u64 | inode u64 | len u64 | mtime s i64 | mtime ns i64 | 32 bytes a chunk | SHA-256
+//! ```
+//! Integers are big endian.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use proto::{Digest, chunk::CHUNK_LEN};
+use sha2::Digest as _;
+
+use crate::identity::FileIdentity;
+
+const MAGIC: &[u8; 8] = b"SHOALHC1";
+const HEADER_LEN: usize = MAGIC.len() + 5 * 8;
+
+/// Files of at most this many bytes are hashed again: that costs no more than reading an entry.
+const MIN_FILE_LEN: u64 = CHUNK_LEN as u64;
+
+/// Most entries kept; above it the oldest go.
+const MAX_ENTRIES: usize = 100_000;
+
+/// A file changed more recently than this might change again without a new modification time, since file
+/// systems count time in steps.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// A directory of chunk hashes.
+#[derive(Debug)]
+pub struct HashCache {
+    dir: PathBuf,
+}
+
+impl HashCache {
+    /// Uses `dir`, which is created if it is missing.
+    pub fn open(dir: PathBuf) -> io::Result<HashCache> {
+        fs::create_dir_all(&dir)?;
+        let cache = HashCache { dir };
+        cache.prune(MAX_ENTRIES)?;
+        Ok(cache)
+    }
+
+    pub(crate) fn load(&self, identity: &FileIdentity) -> Option<Vec<Digest>> {
+        if identity.len <= MIN_FILE_LEN {
+            return None;
+        }
+        let bytes = fs::read(self.path(identity)).ok()?;
+        let (body, checksum) = bytes.split_last_chunk::<32>()?;
+        let hashes = body.strip_prefix(header(identity).as_slice())?;
+        let chunks = identity.len.div_ceil(CHUNK_LEN.into());
+        if hashes.len() as u64 != chunks * 32 || sha2::Sha256::digest(body).as_slice() != checksum {
+            return None;
+        }
+        Some(hashes.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)).collect())
+    }
+
+    /// Remembers the hashes of a file; failing to only costs time later.
+    pub(crate) fn save(&self, identity: &FileIdentity, hashes: &[Digest]) {
+        if identity.len <= MIN_FILE_LEN || !settled(identity) {
+            return;
+        }
+        let mut bytes = Vec::with_capacity(HEADER_LEN + hashes.len() * 32 + 32);
+        bytes.extend(header(identity));
+        bytes.extend(hashes.iter().flat_map(|hash| hash.0));
+        bytes.extend(sha2::Sha256::digest(&bytes));
+        let path = self.path(identity);
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        if let Err(error) = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path)) {
+            tracing::debug!("hash cache: {}: {error}", path.display());
+            let _ = fs::remove_file(temporary);
+        }
+    }
+
+    fn path(&self, identity: &FileIdentity) -> PathBuf {
+        self.dir.join(format!("{:x}-{:x}", identity.device, identity.inode))
+    }
+
+    fn prune(&self, most: usize) -> io::Result<()> {
+        let mut entries = fs::read_dir(&self.dir)?.collect::<io::Result<Vec<_>>>()?;
+        if entries.len() <= most {
+            return Ok(());
+        }
+        entries.sort_by_cached_key(|entry| entry.metadata().and_then(|meta| meta.modified()).ok());
+        for entry in &entries[..entries.len() - most] {
+            remove(&entry.path());
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        tracing::debug!("hash cache: {}: {error}", path.display());
+    }
+}
+
+fn settled(identity: &FileIdentity) -> bool {
+    let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(identity.mtime_s).unwrap_or(0));
+    // A modification time in the future is not settled either.
+    SystemTime::now().duration_since(mtime).is_ok_and(|age| age > SETTLED)
+}
+
+fn header(identity: &FileIdentity) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for field in [identity.device, identity.inode, identity.len] {
+        bytes.extend(field.to_be_bytes());
+    }
+    for field in [identity.mtime_s, identity.mtime_ns] {
+        bytes.extend(field.to_be_bytes());
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: FileIdentity =
+        FileIdentity { device: 1, inode: 0xabc, len: MIN_FILE_LEN + 1, mtime_s: 1_000, mtime_ns: 5 };
+    const HASHES: [Digest; 2] = [Digest([1; 32]), Digest([2; 32])];
+
+    fn cache() -> (tempfile::TempDir, HashCache) {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = HashCache::open(dir.path().join("a/b")).unwrap();
+        (dir, cache)
+    }
+
+    #[test]
+    fn remembers_a_file_until_it_changes() {
+        let (_dir, cache) = cache();
+        cache.save(&FILE, &HASHES);
+        assert_eq!(cache.load(&FILE), Some(HASHES.to_vec()));
+        for changed in [
+            FileIdentity { len: FILE.len + 1, ..FILE },
+            FileIdentity { mtime_s: 1_001, ..FILE },
+            FileIdentity { mtime_ns: 6, ..FILE },
+            FileIdentity { inode: 0xabd, ..FILE },
+            FileIdentity { device: 2, ..FILE },
+        ] {
+            assert_eq!(cache.load(&changed), None);
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_does_not_count() {
+        let (_dir, cache) = cache();
+        cache.save(&FILE, &HASHES);
+        let path = cache.path(&FILE);
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(&path, bad).unwrap();
+            assert_eq!(cache.load(&FILE), None, "byte {at}");
+        }
+        fs::write(&path, &good[..good.len() - 1]).unwrap();
+        assert_eq!(cache.load(&FILE), None);
+    }
+
+    #[test]
+    fn a_file_that_just_changed_is_not_remembered() {
+        let (_dir, cache) = cache();
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let fresh = FileIdentity { mtime_s: i64::try_from(now).unwrap(), ..FILE };
+        cache.save(&fresh, &HASHES);
+        assert_eq!(cache.load(&fresh), None);
+    }
+
+    #[test]
+    fn keeps_no_more_than_it_may() {
+        let (_dir, cache) = cache();
+        for inode in 0..5 {
+            cache.save(&FileIdentity { inode, ..FILE }, &HASHES);
+        }
+        cache.prune(3).unwrap();
+        assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,44 @@
+//! What a chunk server serves from.
+
+use std::{fs::File, sync::Arc};
+
+use proto::{ChunkIndex, Metainfo};
+
+use crate::{error::PathError, hashes::ChunkHashes};
+
+/// A share whose chunks can be read: a [`crate::Shared`] path, or a [`crate::Download`] under way.
+pub trait Content: Send + Sync {
+    /// What the share is.
+    fn metainfo(&self) -> &Metainfo;
+
+    /// Its chunk hashes.
+    fn hashes(&self) -> &ChunkHashes;
+
+    /// Where to read a chunk. Blocks, if its file has to be opened first.
+    fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError>;
+}
+
+/// Where the bytes of a chunk are.
+#[derive(Debug, Clone)]
+pub struct ChunkSource {
+    /// The open file.
+    pub file: Arc<File>,
+    /// First byte of the chunk in the file.
+    pub offset: u64,
+    /// Bytes in the chunk.
+    pub len: u32,
+}
+
+/// Why a chunk cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenChunkError {
+    /// The share has no such chunk, or the download does not have it yet.
+    #[error("chunk {} is not here", .0.0)]
+    NotHave(ChunkIndex),
+    /// The file is not what it was when it was hashed.
+    #[error("{} changed since it was shared", .0.display())]
+    Changed(std::path::PathBuf),
+    /// The file cannot be opened or examined.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}

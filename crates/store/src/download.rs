@@ -1,0 +1,417 @@
+//! A download: chunks come in, are proved, and are written; what is there survives a crash.
+//!
+//! While it is under way the share lies in `<output>.part`, and `<output>.resume` says which chunks are in
+//! it. The order that makes a crash harmless: chunk data is made durable first, then the resume file that
+//! claims it. At the next start every claimed chunk is proved again before it counts.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use proto::{
+    Bitfield, ChunkIndex, Metainfo,
+    metainfo::{FileEntry, Kind},
+};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use crate::{
+    content::{ChunkSource, Content, OpenChunkError},
+    error::{AtPath, PathError},
+    file_pool::FilePool,
+    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hashes::ChunkHashes,
+    merkle,
+    output::Output,
+    resume::{self, Resume},
+};
+
+/// Files from which on making data durable asks the whole file system once rather than each file in turn.
+const SYNC_ALL_FROM: usize = 8;
+
+/// A share that is being downloaded.
+#[derive(Debug)]
+pub struct Download {
+    metainfo: Arc<Metainfo>,
+    hashes: ChunkHashes,
+    output: Output,
+    part: PathBuf,
+    pool: FilePool,
+    have: Mutex<Bitfield>,
+    /// Chunks that the resume file claims; locked while it is written.
+    durable: Mutex<Bitfield>,
+    /// Held for the life of the download: two leechers on one output would undo each other's work.
+    _lock: File,
+}
+
+/// Why a download cannot start, go on or finish.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The output's name is taken.
+    #[error("{} exists already", .0.display())]
+    OutputExists(PathBuf),
+    /// The `.part` is not this share's.
+    #[error("{} is in the way: {reason}", path.display())]
+    PartInTheWay {
+        /// The `.part` or `.resume`.
+        path: PathBuf,
+        /// What it is.
+        reason: &'static str,
+    },
+    /// Another process works on the same output.
+    #[error("another leecher is writing {}", .0.display())]
+    Locked(PathBuf),
+    /// The file system has too little room.
+    #[error("{} needs {needed} more bytes, but the file system has {free} free", path.display())]
+    NoSpace {
+        /// Where the share was to go.
+        path: PathBuf,
+        /// Bytes still to be written.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The progress callback said so.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a chunk was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreChunkError {
+    /// Its bytes are not the chunk's.
+    #[error("chunk {} does not have its hash", .0.0)]
+    Wrong(ChunkIndex),
+    /// It could not be written.
+    #[error(transparent)]
+    Path(#[from] PathError),
+}
+
+/// What became of chunks that an earlier run claimed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Chunks that were proved again.
+    pub kept: u32,
+    /// Chunks that were claimed, but are not there.
+    pub lost: u32,
+}
+
+impl Download {
+    /// Starts or resumes a download. Checks the output, the room on disk and what an earlier run left, which
+    /// is proved again; `progress` hears of the bytes as they are.
+    pub fn open(
+        metainfo: Arc<Metainfo>,
+        hashes: ChunkHashes,
+        output: Output,
+        progress: Progress<'_>,
+    ) -> Result<(Download, Resumed), DownloadError> {
+        if output.is_taken().at("examine", output.path())? {
+            return Err(DownloadError::OutputExists(output.path().to_owned()));
+        }
+        let part = output.part_path();
+        let claims = claims(&metainfo, &output, &part)?;
+        let new = claims.is_none();
+        let chunk_count = metainfo.chunk_space().chunk_count();
+        if new {
+            check_space(&output, metainfo.chunk_space().total_len())?;
+            let resume = output.resume_path();
+            resume::save(&resume, metainfo.infohash(), &Bitfield::empty(chunk_count)).at("write", &resume)?;
+        }
+        let lock = create(&metainfo, &part).and_then(|()| lock(&part));
+        let lock = match lock {
+            Ok(lock) => lock,
+            Err(error) => {
+                // Whoever holds the lock is at work on what is there.
+                if new && !matches!(error, DownloadError::Locked(_)) {
+                    discard(&output);
+                }
+                return Err(error);
+            }
+        };
+        let download = Download {
+            part,
+            pool: FilePool::default(),
+            have: Mutex::new(Bitfield::empty(chunk_count)),
+            durable: Mutex::new(Bitfield::empty(chunk_count)),
+            _lock: lock,
+            metainfo,
+            hashes,
+            output,
+        };
+        let resumed = match claims {
+            Some(claims) => download.prove_claims(&claims, progress)?,
+            None => Resumed::default(),
+        };
+        Ok((download, resumed))
+    }
+
+    /// Proves a chunk and writes it. `bytes` has to be as long as the chunk. A chunk that is here already is
+    /// not written again.
+    pub fn store(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<(), StoreChunkError> {
+        let wrong = StoreChunkError::Wrong(chunk);
+        let Some(span) = self.metainfo.chunk_space().span(chunk) else { return Err(wrong) };
+        let file_len = self.metainfo.chunk_space().file_len(span.file);
+        if bytes.len() != span.len as usize
+            || Some(merkle::chunk_hash(bytes, file_len)) != self.hashes.get(chunk)
+        {
+            return Err(wrong);
+        }
+        if lock_bits(&self.have).contains(chunk) {
+            return Ok(());
+        }
+        let path = self.file_path(span.file);
+        let file = self.file(span.file)?;
+        file.write_all_at(bytes, span.offset).at("write", &path)?;
+        lock_bits(&self.have).insert(chunk);
+        Ok(())
+    }
+
+    /// The chunks that are here.
+    pub fn have(&self) -> Bitfield {
+        lock_bits(&self.have).clone()
+    }
+
+    /// Makes what is here durable and says so in the resume file.
+    pub fn checkpoint(&self) -> Result<(), DownloadError> {
+        let mut durable = lock_bits(&self.durable);
+        // Taken before the data is synced: what comes in meanwhile is for the next time.
+        let have = self.have();
+        if have == *durable {
+            return Ok(());
+        }
+        self.sync_data(&have, &durable)?;
+        let resume = self.output.resume_path();
+        resume::save(&resume, self.metainfo.infohash(), &have).at("write", &resume)?;
+        *durable = have;
+        Ok(())
+    }
+
+    /// Makes the whole share durable and gives it its final name.
+    ///
+    /// # Panics
+    /// If a chunk is missing.
+    pub fn finish(self) -> Result<PathBuf, DownloadError> {
+        let have = self.have();
+        assert!(have.is_full(), "{} of {} chunks", have.count(), have.len());
+        self.sync_data(&have, &lock_bits(&self.durable))?;
+        self.output.publish().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
+                DownloadError::OutputExists(self.output.path().to_owned())
+            }
+            _ => PathError { action: "rename to", path: self.output.path().to_owned(), source: error }.into(),
+        })?;
+        resume::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
+        let resume = self.output.resume_path();
+        fs::remove_file(&resume).at("remove", &resume)?;
+        Ok(self.output.path().to_owned())
+    }
+
+    /// Where the share will be.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    fn prove_claims(&self, claims: &Bitfield, progress: Progress<'_>) -> Result<Resumed, DownloadError> {
+        let chunks: Vec<_> = claims.iter().collect();
+        let open = |file| self.file(file);
+        let found =
+            hash_chunks(self.metainfo.chunk_space(), &chunks, open, progress).map_err(
+                |error| match error {
+                    HashRunError::Stopped => DownloadError::Stopped(Stopped),
+                    HashRunError::Open(error) => error.into(),
+                    HashRunError::Read(file, source) => {
+                        PathError { action: "read", path: self.file_path(file), source }.into()
+                    }
+                },
+            )?;
+        let mut have = lock_bits(&self.have);
+        for (&chunk, hash) in chunks.iter().zip(found) {
+            if hash.is_some() && hash == self.hashes.get(chunk) {
+                have.insert(chunk);
+            }
+        }
+        // What the file claims wrongly must not count as claimed, or it would never be corrected.
+        *lock_bits(&self.durable) = claims.clone();
+        Ok(Resumed { kept: have.count(), lost: claims.count() - have.count() })
+    }
+
+    fn file(&self, index: usize) -> Result<Arc<File>, PathError> {
+        self.pool.file(index, || {
+            let path = self.file_path(index);
+            OpenOptions::new().read(true).write(true).open(&path).at("open", &path)
+        })
+    }
+
+    fn file_path(&self, index: usize) -> PathBuf {
+        path_of(&self.part, &self.metainfo.files()[index])
+    }
+
+    fn sync_data(&self, have: &Bitfield, durable: &Bitfield) -> Result<(), DownloadError> {
+        let space = self.metainfo.chunk_space();
+        if self.metainfo.files().len() >= SYNC_ALL_FROM && sync_file_system(&self.part)? {
+            return Ok(());
+        }
+        let news = |file: &usize| {
+            space
+                .chunks_of(*file)
+                .map(ChunkIndex)
+                .any(|chunk| have.contains(chunk) && !durable.contains(chunk))
+        };
+        for file in (0..self.metainfo.files().len()).filter(news) {
+            self.file(file)?.sync_data().at("sync", &self.file_path(file))?;
+        }
+        Ok(())
+    }
+}
+
+impl Content for Download {
+    fn metainfo(&self) -> &Metainfo {
+        &self.metainfo
+    }
+
+    fn hashes(&self) -> &ChunkHashes {
+        &self.hashes
+    }
+
+    fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+        if !lock_bits(&self.have).contains(chunk) {
+            return Err(OpenChunkError::NotHave(chunk));
+        }
+        let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
+        Ok(ChunkSource { file: self.file(span.file)?, offset: span.offset, len: span.len })
+    }
+}
+
+fn lock_bits(bits: &Mutex<Bitfield>) -> MutexGuard<'_, Bitfield> {
+    bits.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an earlier run left of this share; `None` if nothing.
+fn claims(metainfo: &Metainfo, output: &Output, part: &Path) -> Result<Option<Bitfield>, DownloadError> {
+    let in_the_way = |path: &Path, reason| DownloadError::PartInTheWay { path: path.to_owned(), reason };
+    let path = output.resume_path();
+    let left = fs::symlink_metadata(part).is_ok();
+    let resume = resume::load(&path, metainfo.infohash(), metainfo.chunk_space().chunk_count());
+    match resume.at("read", &path)? {
+        Resume::Missing if left => {
+            Err(in_the_way(part, "no resume file beside it says that it is a download"))
+        }
+        Resume::Missing => Ok(None),
+        Resume::OtherShare(_) if left => Err(in_the_way(part, "it is a download of another share")),
+        Resume::Unreadable if left => Err(in_the_way(&path, "it is damaged, or not a resume file")),
+        Resume::Unreadable => Err(in_the_way(&path, "it is not a resume file")),
+        Resume::OtherShare(_) => Ok(None),
+        Resume::Claims(_) if !left => Ok(None),
+        Resume::Claims(claims) => Ok(Some(claims)),
+    }
+}
+
+/// Removes what a download that could not start has made.
+fn discard(output: &Output) {
+    let part = output.part_path();
+    let removed = fs::remove_file(&part).or_else(|_| fs::remove_dir_all(&part));
+    if removed.is_ok() || !part.exists() {
+        let _ = fs::remove_file(output.resume_path());
+    }
+}
+
+fn check_space(output: &Output, needed: u64) -> Result<(), DownloadError> {
+    let path = output.path();
+    let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let stat = statvfs(dir).at("examine", dir)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < needed {
+        return Err(DownloadError::NoSpace { path: path.to_owned(), needed, free });
+    }
+    Ok(())
+}
+
+/// Creates the files and directories of the share, or what is missing of them.
+fn create(metainfo: &Metainfo, part: &Path) -> Result<(), DownloadError> {
+    if metainfo.kind() == Kind::Directory {
+        create_dir(part)?;
+        for dir in metainfo.empty_directories() {
+            let path = dir.iter().fold(part.to_owned(), |path, name| path.join(name.as_str()));
+            fs::create_dir_all(&path).at("create", &path)?;
+        }
+    }
+    let mut last_dir = None;
+    for entry in metainfo.files() {
+        let path = path_of(part, entry);
+        if metainfo.kind() == Kind::Directory && last_dir.as_deref() != path.parent() {
+            last_dir = path.parent().map(Path::to_owned);
+            if let Some(dir) = &last_dir {
+                fs::create_dir_all(dir).at("create", dir)?;
+            }
+        }
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).open(&path).at("create", &path)?;
+        let len = file.metadata().at("examine", &path)?.len();
+        if len != entry.node.len {
+            allocate(&file, entry.node.len).map_err(|source| no_space(metainfo, part, source, &path))?;
+        }
+    }
+    Ok(())
+}
+
+fn create_dir(path: &Path) -> Result<(), PathError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.at("create", path),
+    }
+}
+
+/// Reserves room where the file system can, so that a full disk shows now and not in the middle.
+fn allocate(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
+    if len == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::empty(), 0, len) {
+        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+fn no_space(metainfo: &Metainfo, part: &Path, source: io::Error, path: &Path) -> DownloadError {
+    if source.kind() != io::ErrorKind::StorageFull {
+        return PathError { action: "allocate", path: path.to_owned(), source }.into();
+    }
+    let free = statvfs(part).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    DownloadError::NoSpace { path: part.to_owned(), needed: metainfo.chunk_space().total_len(), free }
+}
+
+fn lock(part: &Path) -> Result<File, DownloadError> {
+    let file = File::open(part).at("open", part)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DownloadError::Locked(part.to_owned())),
+        Err(TryLockError::Error(source)) => {
+            Err(PathError { action: "lock", path: part.to_owned(), source }.into())
+        }
+    }
+}
+
+fn path_of(part: &Path, entry: &FileEntry) -> PathBuf {
+    entry.path.iter().fold(part.to_owned(), |path, name| path.join(name.as_str()))
+}
+
+/// Makes everything on the file system of `path` durable; false where there is no such operation.
+#[cfg(target_os = "linux")]
+fn sync_file_system(path: &Path) -> Result<bool, PathError> {
+    let file = File::open(path).at("open", path)?;
+    rustix::fs::syncfs(file).at("sync", path)?;
+    Ok(true)
+}
+
+/// Makes everything on the file system of `path` durable; false where there is no such operation.
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_path: &Path) -> Result<bool, PathError> {
+    Ok(false)
+}

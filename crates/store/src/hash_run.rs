@@ -1,0 +1,107 @@
+//! Hashing many chunks on all cores.
+
+use std::{
+    fs::File,
+    io,
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use proto::{
+    ChunkIndex, Digest,
+    chunk::{CHUNK_LEN, ChunkSpace},
+};
+
+use crate::merkle;
+
+/// Chunks that a thread takes at a time: 4 MiB in a row, so that disks see long reads.
+const RUN: usize = 8;
+
+/// Called with every number of bytes that were just hashed, from several threads; breaking stops the run.
+pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
+
+/// The run was stopped by its [`Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stopped")]
+pub struct Stopped;
+
+/// Why chunks could not be hashed.
+#[derive(Debug)]
+pub(crate) enum HashRunError<E> {
+    Stopped,
+    /// Opening a file failed.
+    Open(E),
+    /// Reading the file at this position of the share failed.
+    Read(usize, io::Error),
+}
+
+/// Reads and hashes `chunks`, and returns their hashes in the same order; `None` for a chunk whose file ends
+/// before it does.
+pub(crate) fn hash_chunks<E: Send>(
+    space: &ChunkSpace,
+    chunks: &[ChunkIndex],
+    open: impl Fn(usize) -> Result<Arc<File>, E> + Sync,
+    progress: Progress<'_>,
+) -> Result<Vec<Option<Digest>>, HashRunError<E>> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(vec![None; chunks.len()]);
+    let work = || {
+        let mut worker =
+            Worker { space, open: &open, progress, buf: vec![0; CHUNK_LEN as usize], current: None };
+        loop {
+            let start = next.fetch_add(RUN, Ordering::Relaxed);
+            let Some(run) = chunks.get(start..).filter(|run| !run.is_empty()) else { return Ok(()) };
+            let run = &run[..run.len().min(RUN)];
+            let mut hashes = [None; RUN];
+            for (&chunk, hash) in run.iter().zip(&mut hashes) {
+                // Whoever fails takes the work away from the others.
+                *hash = worker.hash(chunk).inspect_err(|_| next.store(chunks.len(), Ordering::Relaxed))?;
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner)[start..start + run.len()]
+                .copy_from_slice(&hashes[..run.len()]);
+        }
+    };
+    let threads =
+        thread::available_parallelism().map_or(1, NonZeroUsize::get).min(chunks.len().div_ceil(RUN));
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        let first = work();
+        others.into_iter().map(join).fold(first, Result::and)
+    })?;
+    Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Worker<'a, O> {
+    space: &'a ChunkSpace,
+    open: &'a O,
+    progress: Progress<'a>,
+    buf: Vec<u8>,
+    /// The file read last: runs rarely change it.
+    current: Option<(usize, Arc<File>)>,
+}
+
+impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
+    fn hash(&mut self, chunk: ChunkIndex) -> Result<Option<Digest>, HashRunError<E>> {
+        let Some(span) = self.space.span(chunk) else { return Ok(None) };
+        let file = match &self.current {
+            Some((index, file)) if *index == span.file => file,
+            _ => &self.current.insert((span.file, (self.open)(span.file).map_err(HashRunError::Open)?)).1,
+        };
+        let bytes = &mut self.buf[..span.len as usize];
+        let hash = match file.read_exact_at(bytes, span.offset) {
+            Ok(()) => Some(merkle::chunk_hash(bytes, self.space.file_len(span.file))),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(error) => return Err(HashRunError::Read(span.file, error)),
+        };
+        if (self.progress)(span.len.into()).is_break() { Err(HashRunError::Stopped) } else { Ok(hash) }
+    }
+}

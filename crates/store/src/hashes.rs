@@ -1,0 +1,64 @@
+//! The chunk hashes of a share, proved against its metainfo.
+
+use proto::{ChunkIndex, Digest, Metainfo};
+
+use crate::merkle;
+
+/// Hash of every chunk of a share, known to be the ones that the infohash stands for.
+///
+/// 32 bytes a chunk: what a peer needs to prove chunks and to tell others the hashes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkHashes(Vec<Digest>);
+
+/// Chunk hashes that are not those of the share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HashesError {
+    /// Not one hash for each chunk.
+    #[error("{got} chunk hashes for {expected} chunks")]
+    WrongCount {
+        /// Chunks in the share.
+        expected: u32,
+        /// Hashes offered.
+        got: usize,
+    },
+    /// The hashes of a file do not lead to its root.
+    #[error("the chunk hashes do not match the metainfo")]
+    WrongRoot,
+}
+
+impl ChunkHashes {
+    /// Proves the hashes of all chunks against the metainfo.
+    pub fn prove(metainfo: &Metainfo, hashes: Vec<Digest>) -> Result<ChunkHashes, HashesError> {
+        let space = metainfo.chunk_space();
+        if hashes.len() != space.chunk_count() as usize {
+            return Err(HashesError::WrongCount { expected: space.chunk_count(), got: hashes.len() });
+        }
+        for (file, entry) in metainfo.files().iter().enumerate() {
+            let chunks = space.chunks_of(file);
+            let root = file_root(&hashes[chunks.start as usize..chunks.end as usize]);
+            if root != entry.node.pieces_root {
+                return Err(HashesError::WrongRoot);
+            }
+        }
+        Ok(ChunkHashes(hashes))
+    }
+
+    /// The hash of a chunk, `None` if the share has no such chunk.
+    pub fn get(&self, chunk: ChunkIndex) -> Option<Digest> {
+        self.0.get(chunk.0 as usize).copied()
+    }
+
+    /// The hashes of `count` chunks from `first` on, `None` if the share does not have them all.
+    pub fn range(&self, first: ChunkIndex, count: u32) -> Option<&[Digest]> {
+        self.0.get(first.0 as usize..)?.get(..count as usize)
+    }
+}
+
+/// The root of a file from the hashes of its chunks; `None` for an empty file.
+pub(crate) fn file_root(hashes: &[Digest]) -> Option<Digest> {
+    match hashes {
+        [] => None,
+        [only] => Some(*only),
+        many => Some(merkle::root_of_chunks(many)),
+    }
+}

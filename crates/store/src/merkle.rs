@@ -1,0 +1,146 @@
+//! The hash tree of BEP 52: SHA-256 over 16 KiB blocks, paired up to a root.
+//!
+//! A file of at most one chunk pads its leaves with zero hashes to the next power of two, and its one chunk
+//! hash is the root. A longer file pads every chunk to 32 leaves, and its row of chunk hashes to the next
+//! power of two with the root of 32 zero leaves. The tree does not tell leaves from inner nodes, so a
+//! chunk's exact length has to be checked before its hash means anything.
+
+use proto::{
+    Digest,
+    chunk::{BLOCK_LEN, CHUNK_LEN},
+};
+
+const BLOCKS: usize = (CHUNK_LEN / BLOCK_LEN) as usize;
+const DIGEST_LEN: usize = 32;
+
+/// Hash of one chunk of a file of `file_len` bytes.
+///
+/// # Panics
+/// If `chunk` is empty or longer than a chunk.
+pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
+    assert!((1..=CHUNK_LEN as usize).contains(&chunk.len()), "a chunk of {} bytes", chunk.len());
+    let mut blocks: [&[u8]; BLOCKS] = [&[]; BLOCKS];
+    let mut count = 0;
+    for block in chunk.chunks(BLOCK_LEN as usize) {
+        blocks[count] = block;
+        count += 1;
+    }
+    let mut row = [[0; DIGEST_LEN]; BLOCKS];
+    tape_sha256::hash_many(&blocks[..count], &mut row[..count]);
+    let mut width = if file_len <= u64::from(CHUNK_LEN) { count.next_power_of_two() } else { BLOCKS };
+    while width > 1 {
+        let mut parents = [[0; DIGEST_LEN]; BLOCKS / 2];
+        hash_pairs(&row[..width], &mut parents[..width / 2]);
+        width /= 2;
+        row[..width].copy_from_slice(&parents[..width]);
+    }
+    Digest(row[0])
+}
+
+/// Root of the tree of a file of several chunks, from its row of chunk hashes. (The root of a file of one
+/// chunk is that chunk's hash.)
+///
+/// # Panics
+/// If there are no hashes.
+pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
+    assert!(!hashes.is_empty(), "a file without chunks has no root");
+    let mut row: Vec<[u8; DIGEST_LEN]> = hashes.iter().map(|hash| hash.0).collect();
+    let mut padding = zero_root(BLOCKS);
+    while row.len() > 1 {
+        if row.len() % 2 == 1 {
+            row.push(padding);
+        }
+        let mut parents = vec![[0; DIGEST_LEN]; row.len() / 2];
+        hash_pairs(&row, &mut parents);
+        padding = parent(&padding, &padding);
+        row = parents;
+    }
+    Digest(row[0])
+}
+
+/// Root over this many zero leaves, a power of two.
+fn zero_root(leaves: usize) -> [u8; DIGEST_LEN] {
+    (0..leaves.ilog2()).fold([0; DIGEST_LEN], |node, _| parent(&node, &node))
+}
+
+fn parent(left: &[u8; DIGEST_LEN], right: &[u8; DIGEST_LEN]) -> [u8; DIGEST_LEN] {
+    let mut out = [[0; DIGEST_LEN]];
+    hash_pairs(&[*left, *right], &mut out);
+    out[0]
+}
+
+/// Hashes `row` two by two. A fixed number at a time, so that nothing is allocated.
+fn hash_pairs(row: &[[u8; DIGEST_LEN]], parents: &mut [[u8; DIGEST_LEN]]) {
+    for (row, parents) in row.chunks(2 * BLOCKS).zip(parents.chunks_mut(BLOCKS)) {
+        let mut pairs: [&[u8]; BLOCKS] = [&[]; BLOCKS];
+        for (pair, bytes) in pairs.iter_mut().zip(row.as_flattened().chunks_exact(2 * DIGEST_LEN)) {
+            *pair = bytes;
+        }
+        tape_sha256::hash_many(&pairs[..parents.len()], parents);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sha2::Digest as _;
+
+    use super::*;
+
+    fn sha256(bytes: &[u8]) -> [u8; 32] {
+        sha2::Sha256::digest(bytes).into()
+    }
+
+    /// The tree as BEP 52 words it, over the whole padded row of leaves of the file, with `sha2`.
+    fn naive_root(file: &[u8]) -> Digest {
+        let mut leaves: Vec<[u8; 32]> = file.chunks(BLOCK_LEN as usize).map(sha256).collect();
+        leaves.resize(leaves.len().next_power_of_two(), [0; 32]);
+        Digest(fold(leaves))
+    }
+
+    fn fold(mut row: Vec<[u8; 32]>) -> [u8; 32] {
+        while row.len() > 1 {
+            row = row.chunks(2).map(|pair| sha256(pair.as_flattened())).collect();
+        }
+        row[0]
+    }
+
+    fn root(file: &[u8]) -> Digest {
+        let hashes: Vec<_> =
+            file.chunks(CHUNK_LEN as usize).map(|chunk| chunk_hash(chunk, file.len() as u64)).collect();
+        if let [only] = hashes[..] { only } else { root_of_chunks(&hashes) }
+    }
+
+    fn bytes(len: usize, seed: usize) -> Vec<u8> {
+        (0..len).map(|i| ((i * 31) + (i >> 8) * 7 + seed) as u8).collect()
+    }
+
+    #[test]
+    fn agrees_with_the_definition_at_every_edge() {
+        let (block, chunk) = (BLOCK_LEN as usize, CHUNK_LEN as usize);
+        for len in [1, block - 1, block, block + 1, 3 * block, 5 * block + 7, chunk - 1, chunk, chunk + 1] {
+            assert_eq!(root(&bytes(len, 3)), naive_root(&bytes(len, 3)), "{len}");
+        }
+        for chunks in [2, 3, 5, 9] {
+            assert_eq!(root(&bytes(chunks * chunk, 1)), naive_root(&bytes(chunks * chunk, 1)), "{chunks}");
+            assert_eq!(root(&bytes(chunks * chunk + 9, 1)), naive_root(&bytes(chunks * chunk + 9, 1)));
+        }
+    }
+
+    #[test]
+    fn a_row_longer_than_one_batch_is_paired_right() {
+        let hashes: Vec<Digest> = (0..200_u8).map(|i| Digest(sha256(&[i]))).collect();
+        let mut row: Vec<_> = hashes.iter().map(|hash| hash.0).collect();
+        row.resize(256, fold(vec![[0; 32]; BLOCKS]));
+        assert_eq!(root_of_chunks(&hashes), Digest(fold(row)));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn agrees_with_the_definition(len in 1..1_700_000_usize, seed in any::<u8>()) {
+            let file = bytes(len, seed.into());
+            prop_assert_eq!(root(&file), naive_root(&file));
+        }
+    }
+}

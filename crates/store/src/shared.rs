@@ -1,0 +1,190 @@
+//! A path that is shared.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use proto::{
+    ChunkIndex, Digest, Metainfo, ShareName,
+    chunk::{ChunkSpace, TooLargeError},
+    metainfo::{FileNode, MetainfoError},
+};
+
+use crate::{
+    cache::HashCache,
+    content::{ChunkSource, Content, OpenChunkError},
+    error::{AtPath, PathError},
+    file_pool::FilePool,
+    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hashes::{ChunkHashes, HashesError, file_root},
+    identity::FileIdentity,
+    scan::{ScanError, ScannedFile, scan},
+};
+
+/// A file or directory that is being shared.
+#[derive(Debug)]
+pub struct Shared {
+    metainfo: Metainfo,
+    hashes: ChunkHashes,
+    files: Vec<ScannedFile>,
+    pool: FilePool,
+}
+
+/// Why a path cannot be shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// The path or something below it cannot be read or shared.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// A file failed while it was read.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A file changed while it was hashed.
+    #[error("{} changed while it was read", .0.display())]
+    Changed(PathBuf),
+    /// More than a share can hold.
+    #[error(transparent)]
+    Metainfo(#[from] MetainfoError),
+    /// More than a share can hold.
+    #[error(transparent)]
+    TooLarge(#[from] TooLargeError),
+    /// The hash cache disagrees with itself.
+    #[error(transparent)]
+    Hashes(#[from] HashesError),
+    /// The progress callback said so.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Shares `path` under its own name or under `name`: finds its files and hashes those that `cache` does not
+/// know. `progress` hears of every byte of the share, those from the cache at once; `begin` hears the total
+/// first.
+pub fn share(
+    path: &Path,
+    name: Option<ShareName>,
+    cache: Option<&HashCache>,
+    begin: impl FnOnce(u64),
+    progress: Progress<'_>,
+) -> Result<Shared, ShareError> {
+    let scan = scan(path, name)?;
+    let space = ChunkSpace::new(scan.files.iter().map(|file| file.identity.len))?;
+    begin(space.total_len());
+    let hashes = hash_files(&space, &scan.files, cache, progress)?;
+    let nodes: Vec<FileNode> = (0..scan.files.len())
+        .map(|file| FileNode {
+            len: space.file_len(file),
+            pieces_root: file_root(file_hashes(&space, &hashes, file)),
+        })
+        .collect();
+    let files = scan.files.clone();
+    let metainfo = scan.metainfo(&nodes)?;
+    let hashes = ChunkHashes::prove(&metainfo, hashes)?;
+    Ok(Shared { metainfo, hashes, files, pool: FilePool::default() })
+}
+
+fn file_hashes<'a>(space: &ChunkSpace, hashes: &'a [Digest], file: usize) -> &'a [Digest] {
+    let chunks = space.chunks_of(file);
+    &hashes[chunks.start as usize..chunks.end as usize]
+}
+
+fn hash_files(
+    space: &ChunkSpace,
+    files: &[ScannedFile],
+    cache: Option<&HashCache>,
+    progress: Progress<'_>,
+) -> Result<Vec<Digest>, ShareError> {
+    let mut hashes = vec![Digest([0; 32]); space.chunk_count() as usize];
+    let (mut unknown_files, mut unknown_chunks) = (Vec::new(), Vec::new());
+    for (index, file) in files.iter().enumerate() {
+        let chunks = space.chunks_of(index);
+        match cache.and_then(|cache| cache.load(&file.identity)) {
+            Some(known) => {
+                hashes[chunks.start as usize..chunks.end as usize].copy_from_slice(&known);
+                if progress(file.identity.len).is_break() {
+                    return Err(Stopped.into());
+                }
+            }
+            None => {
+                unknown_files.push(index);
+                unknown_chunks.extend(chunks.map(ChunkIndex));
+            }
+        }
+    }
+    let open = |index: usize| open_unchanged(&files[index]).map(Arc::new);
+    let fresh = hash_chunks(space, &unknown_chunks, open, progress).map_err(|error| match error {
+        HashRunError::Stopped => ShareError::Stopped(Stopped),
+        HashRunError::Open(error) => ShareError::from(error),
+        HashRunError::Read(index, source) => {
+            let path = files[index].path.clone();
+            ShareError::Path(PathError { action: "read", path, source })
+        }
+    })?;
+    for (chunk, hash) in unknown_chunks.iter().zip(fresh) {
+        // A chunk that is cut short has no hash; its file is found changed just below.
+        hashes[chunk.0 as usize] = hash.unwrap_or(Digest([0; 32]));
+    }
+    for index in unknown_files {
+        // Hashes count only for a file that is still what it was before.
+        open_unchanged(&files[index])?;
+        if let Some(cache) = cache {
+            cache.save(&files[index].identity, file_hashes(space, &hashes, index));
+        }
+    }
+    Ok(hashes)
+}
+
+/// Why a scanned file is of no use any more.
+enum OpenError {
+    Changed(PathBuf),
+    Path(PathError),
+}
+
+impl From<OpenError> for ShareError {
+    fn from(error: OpenError) -> ShareError {
+        match error {
+            OpenError::Changed(path) => ShareError::Changed(path),
+            OpenError::Path(error) => ShareError::Path(error),
+        }
+    }
+}
+
+impl From<OpenError> for OpenChunkError {
+    fn from(error: OpenError) -> OpenChunkError {
+        match error {
+            OpenError::Changed(path) => OpenChunkError::Changed(path),
+            OpenError::Path(error) => OpenChunkError::Path(error),
+        }
+    }
+}
+
+fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
+    let open = File::open(&file.path).at("read", &file.path).map_err(OpenError::Path)?;
+    check_unchanged(&open, file)?;
+    Ok(open)
+}
+
+fn check_unchanged(open: &File, file: &ScannedFile) -> Result<(), OpenError> {
+    let meta = open.metadata().at("read", &file.path).map_err(OpenError::Path)?;
+    if FileIdentity::of(&meta) == file.identity { Ok(()) } else { Err(OpenError::Changed(file.path.clone())) }
+}
+
+impl Content for Shared {
+    fn metainfo(&self) -> &Metainfo {
+        &self.metainfo
+    }
+
+    fn hashes(&self) -> &ChunkHashes {
+        &self.hashes
+    }
+
+    /// Looks at the file each time: a change after the share was made is noticed with the next chunk.
+    fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+        let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
+        let scanned = &self.files[span.file];
+        let file = self.pool.file(span.file, || open_unchanged(scanned))?;
+        check_unchanged(&file, scanned)?;
+        Ok(ChunkSource { file, offset: span.offset, len: span.len })
+    }
+}

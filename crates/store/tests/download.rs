@@ -1,0 +1,340 @@
+//! Downloads: every shape of share arrives whole, nothing unproved is written, and a crash loses nothing
+//! that was made durable.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
+use store::{Content, Download, DownloadError, Output, Resumed, Shared, StoreChunkError};
+
+const CHUNK: usize = CHUNK_LEN as usize;
+
+fn content(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + (i >> 19) * 5 + seed) as u8).collect()
+}
+
+/// A shared path and a place to download it to.
+struct Bench {
+    dir: tempfile::TempDir,
+    shared: Shared,
+}
+
+impl Bench {
+    fn new(make: impl FnOnce(&Path)) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        make(&source);
+        fs::create_dir(dir.path().join("out")).unwrap();
+        let shared = store::share(&source, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        Bench { dir, shared }
+    }
+
+    fn of_file(len: usize) -> Bench {
+        Bench::new(|path| fs::write(path, content(len, 1)).unwrap())
+    }
+
+    fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    fn output(&self) -> Output {
+        Output::in_dir(&self.dir.path().join("out"), self.shared.metainfo().name())
+    }
+
+    fn open(&self) -> Result<(Download, Resumed), DownloadError> {
+        self.open_to(self.output())
+    }
+
+    fn open_to(&self, output: Output) -> Result<(Download, Resumed), DownloadError> {
+        let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
+        Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
+    }
+
+    fn chunk(&self, chunk: ChunkIndex) -> Vec<u8> {
+        let source = self.shared.open_chunk(chunk).unwrap();
+        let mut bytes = vec![0; source.len as usize];
+        source.file.read_exact_at(&mut bytes, source.offset).unwrap();
+        bytes
+    }
+
+    fn store_missing(&self, download: &Download) {
+        for chunk in self.shared.metainfo().chunk_space().chunks().filter(|&c| !download.have().contains(c)) {
+            download.store(chunk, &self.chunk(chunk)).unwrap();
+        }
+    }
+}
+
+/// Every file and directory below `path`, with the files' content.
+fn listing(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![path.to_owned()];
+    while let Some(at) = todo.pop() {
+        let is_dir = at.is_dir();
+        if is_dir {
+            todo.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let bytes = (!is_dir).then(|| fs::read(&at).unwrap());
+        found.insert(at.strip_prefix(path).unwrap().to_owned(), bytes);
+    }
+    found
+}
+
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_of_every_size_arrive_whole() {
+    for len in [0, 1, 16_383, 16_384, 16_385, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 9] {
+        let bench = Bench::of_file(len);
+        let (download, _) = bench.open().unwrap();
+        bench.store_missing(&download);
+        let path = download.finish().unwrap();
+        assert_eq!(listing(&path), listing(&bench.source()), "{len}");
+        assert_eq!(names_in(path.parent().unwrap()), ["leeched_source"]);
+    }
+}
+
+#[test]
+fn a_directory_arrives_with_its_empty_files_and_directories() {
+    let bench = Bench::new(|path| {
+        for dir in ["a/b/c", "hollow/inner", "空"] {
+            fs::create_dir_all(path.join(dir)).unwrap();
+        }
+        for (name, len) in
+            [("a/x", 3 * CHUNK + 1), ("a/b/empty", 0), ("a.txt", 1), ("a-b", CHUNK), ("空/🐟 x", 5)]
+        {
+            fs::write(path.join(name), content(len, name.len())).unwrap();
+        }
+        for index in 0..100 {
+            fs::write(path.join(format!("a/b/c/{index}")), content(index * 10, index)).unwrap();
+        }
+    });
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    assert_eq!(listing(&download.finish().unwrap()), listing(&bench.source()));
+}
+
+#[test]
+fn an_empty_directory_arrives() {
+    let bench = Bench::new(|path| fs::create_dir(path).unwrap());
+    let (download, _) = bench.open().unwrap();
+    assert_eq!(listing(&download.finish().unwrap()), listing(&bench.source()));
+}
+
+#[test]
+fn a_wrong_chunk_never_reaches_the_file() {
+    let bench = Bench::of_file(2 * CHUNK + 100);
+    let (download, _) = bench.open().unwrap();
+    let mut wrong = bench.chunk(ChunkIndex(1));
+    wrong[77] ^= 1;
+    let last = bench.chunk(ChunkIndex(2));
+    for (chunk, bytes) in [
+        (1, &wrong[..]),
+        (0, &bench.chunk(ChunkIndex(1))),
+        (1, &bench.chunk(ChunkIndex(1))[..CHUNK - 1]),
+        (2, &last[..99]),
+        (2, &[last.clone(), vec![0]].concat()),
+        (3, &last),
+        (2, &[]),
+    ] {
+        let result = download.store(ChunkIndex(chunk), bytes);
+        assert!(matches!(result, Err(StoreChunkError::Wrong(at)) if at.0 == chunk), "{chunk}: {result:?}");
+    }
+    assert!(download.have().is_empty());
+    assert!(fs::read(bench.output().part_path()).unwrap().iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn what_was_made_durable_survives_and_is_proved_again() {
+    let bench = Bench::of_file(5 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    for chunk in [0, 3, 4].map(ChunkIndex) {
+        download.store(chunk, &bench.chunk(chunk)).unwrap();
+    }
+    download.checkpoint().unwrap();
+    download.store(ChunkIndex(1), &bench.chunk(ChunkIndex(1))).unwrap();
+    drop(download);
+
+    let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
+    part.write_all_at(b"damage", 3 * CHUNK_LEN as u64 + 50).unwrap();
+    let (download, resumed) = bench.open().unwrap();
+    assert_eq!(resumed, Resumed { kept: 2, lost: 1 });
+    assert_eq!(download.have().iter().collect::<Vec<_>>(), [0, 4].map(ChunkIndex));
+    // The damaged chunk stays lost, though an earlier resume file claimed it.
+    download.checkpoint().unwrap();
+    drop(download);
+    let (download, resumed) = bench.open().unwrap();
+    assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
+    bench.store_missing(&download);
+    assert_eq!(listing(&download.finish().unwrap()), listing(&bench.source()));
+}
+
+#[test]
+fn a_part_that_was_cut_short_is_resumed_with_what_is_left() {
+    let bench = Bench::of_file(4 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    download.checkpoint().unwrap();
+    drop(download);
+    fs::File::options()
+        .write(true)
+        .open(bench.output().part_path())
+        .unwrap()
+        .set_len(CHUNK as u64 + 9)
+        .unwrap();
+    let (download, resumed) = bench.open().unwrap();
+    assert_eq!(resumed, Resumed { kept: 1, lost: 3 });
+    bench.store_missing(&download);
+    assert_eq!(listing(&download.finish().unwrap()), listing(&bench.source()));
+}
+
+#[test]
+fn nothing_that_is_there_is_replaced_unasked() {
+    let bench = Bench::of_file(10);
+    let path = bench.output().path().to_owned();
+    fs::write(&path, b"mine").unwrap();
+    assert!(matches!(bench.open(), Err(DownloadError::OutputExists(at)) if at == path));
+    assert_eq!(names_in(path.parent().unwrap()), ["leeched_source"]);
+
+    let (download, _) = bench.open_to(bench.output().replacing_file()).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"mine");
+    bench.store_missing(&download);
+    download.finish().unwrap();
+    assert_eq!(listing(&path), listing(&bench.source()));
+}
+
+#[test]
+fn a_file_that_appears_during_the_download_is_not_replaced() {
+    let bench = Bench::of_file(10);
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    fs::write(bench.output().path(), b"mine").unwrap();
+    assert!(matches!(download.finish(), Err(DownloadError::OutputExists(_))));
+    assert_eq!(fs::read(bench.output().path()).unwrap(), b"mine");
+    fs::remove_file(bench.output().path()).unwrap();
+    assert_eq!(bench.open().unwrap().1, Resumed { kept: 0, lost: 0 });
+}
+
+#[test]
+fn a_directory_is_never_replaced() {
+    let bench = Bench::of_file(10);
+    fs::create_dir(bench.output().path()).unwrap();
+    let output = bench.output().replacing_file();
+    assert!(matches!(bench.open_to(output), Err(DownloadError::OutputExists(_))));
+}
+
+#[test]
+fn leftovers_of_others_are_not_touched() {
+    let bench = Bench::of_file(10);
+    let (part, resume) = (bench.output().part_path(), bench.output().resume_path());
+    fs::write(&part, b"mine").unwrap();
+    assert!(matches!(bench.open(), Err(DownloadError::PartInTheWay { .. })));
+    fs::write(&resume, b"mine too").unwrap();
+    assert!(matches!(bench.open(), Err(DownloadError::PartInTheWay { .. })));
+    fs::remove_file(&part).unwrap();
+    assert!(matches!(bench.open(), Err(DownloadError::PartInTheWay { .. })));
+    assert_eq!(fs::read(&resume).unwrap(), b"mine too");
+}
+
+#[test]
+fn a_part_of_another_share_is_not_touched() {
+    let (old, new) = (Bench::of_file(10), Bench::of_file(11));
+    let (download, _) = old.open_to(new.output()).unwrap();
+    drop(download);
+    assert!(matches!(new.open(), Err(DownloadError::PartInTheWay { .. })));
+}
+
+#[test]
+fn two_downloads_cannot_work_on_one_output() {
+    let bench = Bench::of_file(CHUNK);
+    let (download, _) = bench.open().unwrap();
+    assert!(matches!(bench.open(), Err(DownloadError::Locked(_))));
+    bench.store_missing(&download);
+    download.finish().unwrap();
+}
+
+#[test]
+fn a_share_larger_than_the_disk_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let metainfo = {
+        use proto::{
+            Digest, ShareName,
+            metainfo::{FileNode, Tree},
+        };
+        let len = u64::from(proto::chunk::MAX_CHUNKS) * u64::from(CHUNK_LEN);
+        let hashes = vec![Digest([1; 32]); proto::chunk::MAX_CHUNKS as usize];
+        let root = store::merkle::root_of_chunks(&hashes);
+        let tree = Tree::File(FileNode { len, pieces_root: Some(root) });
+        let metainfo = Metainfo::new(ShareName::new("huge").unwrap(), tree).unwrap();
+        (store::ChunkHashes::prove(&metainfo, hashes).unwrap(), Arc::new(metainfo))
+    };
+    let output = Output::in_dir(dir.path(), metainfo.1.name());
+    let result = Download::open(metainfo.1, metainfo.0, output, &|_| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(DownloadError::NoSpace { .. })), "{result:?}");
+    assert_eq!(names_in(dir.path()), [""; 0]);
+}
+
+#[test]
+fn chunks_can_be_read_as_soon_as_they_are_stored() {
+    let bench = Bench::of_file(2 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    assert!(download.open_chunk(ChunkIndex(1)).is_err());
+    download.store(ChunkIndex(1), &bench.chunk(ChunkIndex(1))).unwrap();
+    let source = download.open_chunk(ChunkIndex(1)).unwrap();
+    let mut bytes = vec![0; source.len as usize];
+    source.file.read_exact_at(&mut bytes, source.offset).unwrap();
+    assert_eq!(bytes, bench.chunk(ChunkIndex(1)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// Whatever is stored, made durable, damaged or cut off by a crash: a resumed download never has a chunk
+    /// that it did not prove, keeps all that was durable and undamaged, and ends whole.
+    #[test]
+    fn crashes_lose_nothing_durable(
+        steps in prop::collection::vec((0..4_u8, 0..6_u32), 1..12),
+    ) {
+        let bench = Bench::of_file(5 * CHUNK + 17);
+        let mut download = bench.open().unwrap().0;
+        let mut durable = download.have();
+        for (step, index) in steps {
+            let chunk = ChunkIndex(index);
+            match step {
+                0 => download.store(chunk, &bench.chunk(chunk)).unwrap(),
+                1 => {
+                    download.checkpoint().unwrap();
+                    durable = download.have();
+                }
+                2 => {
+                    drop(download);
+                    let resumed;
+                    (download, resumed) = bench.open().unwrap();
+                    prop_assert_eq!(resumed.kept, durable.count());
+                    prop_assert_eq!(&download.have(), &durable);
+                }
+                _ => {
+                    drop(download);
+                    let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
+                    part.write_all_at(&[0x55; 3], u64::from(index) * u64::from(CHUNK_LEN) + 2).unwrap();
+                    durable.remove(chunk);
+                    download = bench.open().unwrap().0;
+                    prop_assert_eq!(&download.have(), &durable);
+                }
+            }
+        }
+        bench.store_missing(&download);
+        prop_assert_eq!(listing(&download.finish().unwrap()), listing(&bench.source()));
+    }
+}

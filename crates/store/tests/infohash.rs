@@ -1,0 +1,54 @@
+//! The infohash of a shared path is the one that libtorrent computes: `data/infohashes.tsv`, made by the
+//! recipe beside it.
+
+use std::{fs, ops::ControlFlow, path::Path};
+
+use store::{Content, Shared};
+
+const TABLE: &str = include_str!("data/infohashes.tsv");
+
+/// The recipe's file content.
+fn content(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + seed) as u8).collect()
+}
+
+fn share(path: &Path) -> Shared {
+    store::share(path, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap()
+}
+
+#[test]
+fn files_have_libtorrents_infohash() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: Vec<Vec<_>> = TABLE
+        .lines()
+        .map(|line| line.split('\t').collect())
+        .filter(|row: &Vec<_>| row[0] == "file")
+        .collect();
+    assert_eq!(rows.len(), 19);
+    for row in rows {
+        let [_, name, size, seed, infohash, root] = row[..] else { panic!("{row:?}") };
+        let path = dir.path().join(name);
+        fs::write(&path, content(size.parse().unwrap(), seed.parse().unwrap())).unwrap();
+        let shared = share(&path);
+        assert_eq!(shared.metainfo().infohash().to_string(), infohash, "{name}");
+        assert_eq!(shared.metainfo().files()[0].node.pieces_root.unwrap().to_string(), root, "{name}");
+    }
+}
+
+#[test]
+fn directories_have_libtorrents_infohash() {
+    let rows: Vec<Vec<_>> =
+        TABLE.lines().map(|line| line.split('\t').collect()).filter(|row: &Vec<_>| row[0] == "dir").collect();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let [_, name, members, infohash] = row[..] else { panic!("{row:?}") };
+        let dir = tempfile::tempdir().unwrap();
+        for member in members.split('|') {
+            let [path, size, seed] = member.split(':').collect::<Vec<_>>()[..] else { panic!("{member}") };
+            let path = dir.path().join(name).join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content(size.parse().unwrap(), seed.parse().unwrap())).unwrap();
+        }
+        assert_eq!(share(&dir.path().join(name)).metainfo().infohash().to_string(), infohash, "{name}");
+    }
+}

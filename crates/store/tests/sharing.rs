@@ -1,0 +1,135 @@
+//! Sharing a path: the hash cache, files that change, and what cannot be shared.
+
+use std::{
+    fs::{self, File, FileTimes},
+    ops::ControlFlow,
+    os::unix::fs::{FileExt, symlink},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use proto::{CHUNK_LEN, ChunkIndex, ShareName};
+use store::{Content, HashCache, OpenChunkError, ShareError, Shared, Stopped};
+
+fn share(path: &Path) -> Result<Shared, ShareError> {
+    store::share(path, None, None, |_| (), &|_| ControlFlow::Continue(()))
+}
+
+/// Writes a file that is old enough for the hash cache.
+fn write_settled(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    settle(path, 60);
+}
+
+fn settle(path: &Path, age_s: u64) {
+    let mtime = SystemTime::now() - Duration::from_secs(age_s);
+    File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
+}
+
+#[test]
+fn the_cache_spares_the_second_hashing_and_only_of_unchanged_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = HashCache::open(dir.path().join("cache")).unwrap();
+    let path = dir.path().join("big.bin");
+    write_settled(&path, &vec![1; 3 * CHUNK_LEN as usize]);
+    let share = || store::share(&path, None, Some(&cache), |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    let first = share().metainfo().infohash();
+
+    // The same size and time with other content: an entry that counted is what makes the hash the same.
+    let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"x", 0).unwrap();
+    file.set_times(FileTimes::new().set_modified(mtime)).unwrap();
+    assert_eq!(share().metainfo().infohash(), first);
+
+    settle(&path, 120);
+    assert_ne!(share().metainfo().infohash(), first);
+}
+
+#[test]
+fn a_file_that_changes_or_shrinks_is_no_longer_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    write_settled(&path, &vec![1; 2 * CHUNK_LEN as usize + 5]);
+    let shared = share(&path).unwrap();
+    let source = shared.open_chunk(ChunkIndex(2)).unwrap();
+    assert_eq!((source.offset, source.len), (2 * u64::from(CHUNK_LEN), 5));
+    assert!(matches!(shared.open_chunk(ChunkIndex(3)), Err(OpenChunkError::NotHave(_))));
+
+    settle(&path, 30);
+    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed(_))));
+    settle(&path, 60);
+    File::options().write(true).open(&path).unwrap().set_len(5).unwrap();
+    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed(_))));
+}
+
+#[test]
+fn a_file_that_is_replaced_under_its_name_is_served_from_the_old_one_while_it_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, b"old").unwrap();
+    let shared = share(&path).unwrap();
+    shared.open_chunk(ChunkIndex(0)).unwrap();
+    fs::write(dir.path().join("new"), b"new").unwrap();
+    fs::rename(dir.path().join("new"), &path).unwrap();
+    let source = shared.open_chunk(ChunkIndex(0)).unwrap();
+    let mut bytes = [0; 3];
+    source.file.read_exact_at(&mut bytes, source.offset).unwrap();
+    assert_eq!(&bytes, b"old");
+}
+
+#[test]
+fn links_are_followed_and_loops_of_them_are_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(dir.path().join("elsewhere"), b"12345").unwrap();
+    symlink("../elsewhere", tree.join("link")).unwrap();
+    assert_eq!(share(&tree).unwrap().metainfo().chunk_space().total_len(), 5);
+    symlink("..", tree.join("loop")).unwrap();
+    assert!(matches!(share(dir.path()), Err(ShareError::Scan(_))));
+}
+
+#[test]
+fn what_cannot_be_shared_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = share(&dir.path().join("missing")).unwrap_err().to_string();
+    assert!(missing.contains("missing"), "{missing}");
+    let special = share(Path::new("/dev/null")).unwrap_err().to_string();
+    assert!(special.contains("/dev/null"), "{special}");
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("bad\nname"), b"").unwrap();
+    let bad = share(&tree).unwrap_err().to_string();
+    assert!(bad.contains("bad\\nname") || bad.contains("bad\nname"), "{bad}");
+}
+
+#[test]
+fn another_name_makes_another_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, b"12345").unwrap();
+    let name = ShareName::new("other").unwrap();
+    let renamed = store::share(&path, Some(name), None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(renamed.metainfo().name().as_str(), "other");
+    assert_ne!(renamed.metainfo().infohash(), share(&path).unwrap().metainfo().infohash());
+}
+
+#[test]
+fn progress_hears_of_every_byte_and_can_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let len = 40 * u64::from(CHUNK_LEN) + 77;
+    File::create(dir.path().join("f")).unwrap().set_len(len).unwrap();
+    fs::write(dir.path().join("g"), b"12").unwrap();
+    let (total, heard) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = |bytes| {
+        heard.fetch_add(bytes, Ordering::Relaxed);
+        ControlFlow::Continue(())
+    };
+    store::share(dir.path(), None, None, |bytes| total.store(bytes, Ordering::Relaxed), &progress).unwrap();
+    assert_eq!(total.into_inner(), len + 2);
+    assert_eq!(heard.into_inner(), len + 2);
+    let stopped = store::share(dir.path(), None, None, |_| (), &|_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(ShareError::Stopped(Stopped))));
+}
