@@ -45,7 +45,7 @@ impl Bitfield {
             return Err(BitfieldError::WrongLength(bytes.len()));
         }
         if let (Some(last), spare @ 1..) = (bytes.last(), bytes.len() * 8 - len as usize)
-            && last.trailing_zeros() < spare as u32
+            && (last.trailing_zeros() as usize) < spare
         {
             return Err(BitfieldError::SpareBitSet);
         }

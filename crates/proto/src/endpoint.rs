@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn refuses_what_names_no_port_or_host() {
-        for text in ["", ":1", "a", "a:", "a:0", "a:65536", "a:b", "a b:1", "[::1", "[::1]x", "[a]:1", "a:1:2"] {
+        for text in
+            ["", ":1", "a", "a:", "a:0", "a:65536", "a:b", "a b:1", "[::1", "[::1]x", "[a]:1", "a:1:2"]
+        {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

@@ -116,7 +116,9 @@ mod tests {
 
     #[test]
     fn an_infohash_reads_what_it_prints() {
-        let hash = InfoHash(std::array::from_fn(|i| i as u8 * 7));
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip((0..=u8::MAX).step_by(7)).for_each(|(byte, value)| *byte = value);
+        let hash = InfoHash(bytes);
         assert_eq!(hash.to_string().parse(), Ok(hash));
         assert_eq!(hash.to_string().to_uppercase().parse(), Ok(hash));
     }

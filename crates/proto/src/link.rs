@@ -38,7 +38,9 @@ pub enum ParseLinkError {
     #[error("a link starts with '{PREFIX}'")]
     NotMagnet,
     /// It has no `xt=urn:btmh:1220<64 hex>`.
-    #[error("the link has no 'xt={TOPIC}{SHA256_MULTIHASH}<64 hexadecimal digits>' (is it cut short, or a BitTorrent v1 link?)")]
+    #[error(
+        "the link has no 'xt={TOPIC}{SHA256_MULTIHASH}<64 hexadecimal digits>' (is it cut short, or a BitTorrent v1 link?)"
+    )]
     NoInfoHash,
     /// It names two different shares.
     #[error("the link names two different shares")]

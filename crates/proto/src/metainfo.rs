@@ -11,7 +11,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use bendy::{
-    decoding::{Decoder, Object},
+    decoding::{Decoder, DictDecoder, Object},
     encoding::{Encoder, SortedDictEncoder},
 };
 use bytes::Bytes;
@@ -316,54 +316,64 @@ fn decode_info(bytes: &[u8]) -> Result<(ShareName, Tree), MetainfoError> {
     Ok((name, tree))
 }
 
-fn decode_directory(
-    mut dict: bendy::decoding::DictDecoder<'_, '_>,
-    depth: usize,
-) -> Result<Directory, MetainfoError> {
-    if depth > MAX_DEPTH {
-        return Err(MetainfoError::TooDeep);
-    }
+fn decode_directory(mut dict: DictDecoder<'_, '_>, depth: usize) -> Result<Directory, MetainfoError> {
     let mut entries = Directory::new();
     while let Some((key, value)) = dict.next_pair()? {
-        let name = ShareName::from_bytes(key)?;
-        let Object::Dict(child) = value else {
-            return Err(MetainfoError::Shape("an entry of 'file tree' is not a dictionary"));
-        };
-        entries.insert(name, decode_node(child, depth)?);
+        decode_entry(&mut entries, key, value, depth)?;
     }
     Ok(entries)
 }
 
-/// A node is a file if its first key is the empty string, else a directory.
-fn decode_node(dict: bendy::decoding::DictDecoder<'_, '_>, depth: usize) -> Result<Node, MetainfoError> {
-    // The decoder cannot look ahead without consuming, so look at the node's own bytes.
-    let bytes = dict.into_raw()?;
-    let mut decoder = Decoder::new(bytes).with_max_depth(MAX_BENCODE_DEPTH);
-    let Some(Object::Dict(dict)) = decoder.next_object()? else {
+fn decode_entry(
+    entries: &mut Directory,
+    key: &[u8],
+    value: Object<'_, '_>,
+    depth: usize,
+) -> Result<(), MetainfoError> {
+    let name = ShareName::from_bytes(key)?;
+    let Object::Dict(node) = value else {
         return Err(MetainfoError::Shape("an entry of 'file tree' is not a dictionary"));
     };
-    if bytes.starts_with(b"d0:") { decode_file(dict) } else { decode_directory(dict, depth + 1).map(Node::Directory) }
+    entries.insert(name, decode_node(node, depth)?);
+    Ok(())
 }
 
-fn decode_file(mut leaf: bendy::decoding::DictDecoder<'_, '_>) -> Result<Node, MetainfoError> {
-    const SHAPE: MetainfoError =
-        MetainfoError::Shape("a file has a 'length', a 'pieces root' unless it is empty, and nothing else");
-    let Some((b"", Object::Dict(mut dict))) = leaf.next_pair()? else { return Err(SHAPE) };
+/// A node is a file if its first key is the empty string, else a directory.
+fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, MetainfoError> {
+    let mut entries = Directory::new();
+    let file = match node.next_pair()? {
+        Some((b"", Object::Dict(leaf))) => Some(decode_file(leaf)?),
+        Some((key, value)) => {
+            if depth == MAX_DEPTH {
+                return Err(MetainfoError::TooDeep);
+            }
+            decode_entry(&mut entries, key, value, depth + 1)?;
+            None
+        }
+        None => None,
+    };
+    if let Some(file) = file {
+        return if node.next_pair()?.is_some() { Err(FILE_SHAPE) } else { Ok(Node::File(file)) };
+    }
+    entries.append(&mut decode_directory(node, depth + 1)?);
+    Ok(Node::Directory(entries))
+}
+
+const FILE_SHAPE: MetainfoError =
+    MetainfoError::Shape("a file has a 'length', a 'pieces root' unless it is empty, and nothing else");
+
+fn decode_file(mut dict: DictDecoder<'_, '_>) -> Result<FileNode, MetainfoError> {
     let (mut len, mut pieces_root) = (None, None);
     while let Some((key, value)) = dict.next_pair()? {
         match (key, value) {
             (b"length", Object::Integer(digits)) => len = digits.parse().ok(),
             (b"pieces root", Object::Bytes(bytes)) => {
-                pieces_root = Some(Digest(bytes.try_into().map_err(|_| SHAPE)?));
+                pieces_root = Some(Digest(bytes.try_into().map_err(|_| FILE_SHAPE)?));
             }
-            _ => return Err(SHAPE),
+            _ => return Err(FILE_SHAPE),
         }
     }
-    drop(dict);
-    if leaf.next_pair()?.is_some() {
-        return Err(SHAPE);
-    }
-    Ok(Node::File(FileNode { len: len.ok_or(SHAPE)?, pieces_root }))
+    Ok(FileNode { len: len.ok_or(FILE_SHAPE)?, pieces_root })
 }
 
 #[cfg(test)]
@@ -397,6 +407,9 @@ mod tests {
         let metainfo = Metainfo::new(name("file-0.bin"), Tree::File(file(0))).unwrap();
         let expected = "6b9a867af08d4347f1c6a64007d0fd22ee4239121ee65240da4269fe5ddfc645";
         assert_eq!(metainfo.infohash().to_string(), expected);
+        for example in [std::str::from_utf8(metainfo.as_bytes()).unwrap(), expected] {
+            assert!(crate::golden::PAGE.contains(example), "{example} in docs/protocol.md");
+        }
     }
 
     #[test]
@@ -433,7 +446,8 @@ mod tests {
 
     fn directories() -> impl Strategy<Value = Directory> {
         let names = "[a-cä~.]{1,3}".prop_filter_map("plain", |text| ShareName::new(&text).ok());
-        let leaf = prop_oneof![Just(0), any::<u32>().prop_map(u64::from)].prop_map(|len| Node::File(file(len)));
+        let leaf =
+            prop_oneof![Just(0), any::<u32>().prop_map(u64::from)].prop_map(|len| Node::File(file(len)));
         let node = leaf.prop_recursive(4, 32, 4, {
             let names = names.clone();
             move |inner| prop::collection::btree_map(names.clone(), inner, 0..4).prop_map(Node::Directory)
@@ -473,7 +487,8 @@ mod tests {
         let leaf = format!("d0:d6:lengthi5e11:pieces root32:{root}ee");
         let good = info(&format!("1:a{leaf}"), rest);
         assert!(Metainfo::decode(good.as_bytes()).is_ok());
-        let deep = format!("{}{leaf}{}", "1:ad".repeat(80).replacen("1:ad", "1:a", 0), "e".repeat(80));
+        let nested = |depth| info(&format!("{}1:a{leaf}{}", "1:ad".repeat(depth), "e".repeat(depth)), rest);
+        assert!(Metainfo::decode(nested(MAX_DEPTH).as_bytes()).is_ok());
         for bad in [
             format!("{good}x"),
             good[..good.len() - 1].to_owned(),
@@ -494,7 +509,8 @@ mod tests {
             info(&format!("1:ad0:d6:lengthi5e11:pieces root32:{root}e1:xdee"), rest),
             info(&format!("1:ad0:d4:attr1:x6:lengthi5e11:pieces root32:{root}ee"), rest),
             info(&format!("1:a{leaf}"), "12:meta versioni2e4:name2:..12:piece lengthi524288e"),
-            info(&deep, rest),
+            nested(MAX_DEPTH + 1),
+            nested(80),
         ] {
             assert!(Metainfo::decode(bad.as_bytes()).is_err(), "{bad}");
         }

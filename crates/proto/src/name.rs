@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn names_in_any_language_are_plain() {
-        for name in ["a", "large_text_file.txt", "データ 2026.bin", "…", "..a", "a..", "🐟", &"x".repeat(255)] {
+        for name in ["a", "large_text_file.txt", "データ 2026.bin", "…", "..a", "a..", "🐟", &"x".repeat(255)]
+        {
             assert_eq!(ShareName::new(name).unwrap().as_str(), name);
         }
     }
@@ -108,7 +109,9 @@ mod tests {
     #[test]
     fn hostile_names_are_refused() {
         let long = "x".repeat(256);
-        for name in ["", ".", "..", "/", "a/b", "/etc/passwd", "..\\a", "a\0b", "a\nb", "\x1b[2J", "\u{9b}m", &long] {
+        for name in
+            ["", ".", "..", "/", "a/b", "/etc/passwd", "..\\a", "a\0b", "a\nb", "\x1b[2J", "\u{9b}m", &long]
+        {
             assert!(ShareName::new(name).is_err(), "{name:?}");
         }
         assert!(ShareName::from_bytes(b"\xff\xfe").is_err());

@@ -5,8 +5,13 @@
 //! bytes, and replacing it means replacing this file. The encoding is bincode 2's `standard` configuration
 //! (little endian, variable-length integers), written down in `docs/protocol.md`.
 
+use std::{fmt, marker::PhantomData};
+
 use bytes::{BufMut, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, SeqAccess, Visitor},
+};
 
 /// No message of either protocol is larger than this many bytes, so the decoder never has to allocate
 /// more for one, whatever lengths the bytes claim.
@@ -48,10 +53,44 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut
 
 /// Decodes a message that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    if bytes.len() > MAX_MESSAGE_LEN {
+        return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
+    }
     let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
     match bytes.len() - used {
         0 => Ok(message),
         left => Err(WireError::TrailingBytes(left)),
+    }
+}
+
+/// Reads a list of at most `MAX` entries, for `#[serde(deserialize_with)]`. Memory grows with the entries that are there: serde's own
+/// way is to set aside up to 1 MiB for the number of entries that the bytes claim.
+pub(crate) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    deserializer.deserialize_seq(ListVisitor::<T, MAX>(PhantomData))
+}
+
+struct ListVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of at most {MAX} entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(entry) = entries.next_element()? {
+            if list.len() == MAX {
+                return Err(serde::de::Error::invalid_length(MAX + 1, &self));
+            }
+            list.push(entry);
+        }
+        Ok(list)
     }
 }
 
@@ -62,9 +101,91 @@ struct BytesWriter<'a> {
 
 impl bincode::enc::write::Writer for BytesWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.left =
-            self.left.checked_sub(bytes.len()).ok_or(bincode::error::EncodeError::UnexpectedEnd)?;
+        self.left = self.left.checked_sub(bytes.len()).ok_or(bincode::error::EncodeError::UnexpectedEnd)?;
         self.dst.put_slice(bytes);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{Error, SeqDeserializer};
+
+    use super::*;
+    use crate::golden::{PAGE, bytes};
+
+    /// The values at which an integer takes more bytes.
+    const INTEGERS: [(u64, &str); 9] = [
+        (0, "00"),
+        (250, "fa"),
+        (251, "fbfb00"),
+        (255, "fbff00"),
+        (65_535, "fbffff"),
+        (65_536, "fc00000100"),
+        (4_294_967_295, "fcffffffff"),
+        (4_294_967_296, "fd0000000001000000"),
+        (u64::MAX, "fdffffffffffffffff"),
+    ];
+
+    fn encoded<T: Serialize>(value: &T) -> Vec<u8> {
+        let mut dst = BytesMut::new();
+        encode(value, MAX_MESSAGE_LEN, &mut dst).unwrap();
+        dst.to_vec()
+    }
+
+    #[test]
+    fn integers_have_their_golden_bytes_whatever_their_type() {
+        for (value, hex) in INTEGERS {
+            let golden = bytes(hex);
+            assert_eq!(encoded(&value), golden);
+            assert_eq!(decode::<u64>(&golden).unwrap(), value);
+            assert_eq!(decode::<u32>(&golden).ok(), u32::try_from(value).ok());
+            assert_eq!(decode::<u16>(&golden).ok(), u16::try_from(value).ok());
+            assert!(PAGE.contains(&format!("| {value} | `{hex}` |")), "{value} in docs/protocol.md");
+        }
+        // But a u8 is the byte itself.
+        assert_eq!(encoded(&251_u8), [251]);
+    }
+
+    #[test]
+    fn an_integer_in_more_bytes_than_it_needs_is_read_as_what_it_is() {
+        for hex in ["fb0700", "fc07000000", "fd0700000000000000"] {
+            assert_eq!(decode::<u64>(&bytes(hex)).unwrap(), 7);
+        }
+        // Not in more bytes than its type has, and not with one of the two unused first bytes.
+        assert!(decode::<u32>(&bytes("fd0700000000000000")).is_err());
+        assert!(decode::<u64>(&bytes("fe07 00*15")).is_err());
+        assert!(decode::<u64>(&bytes("ff")).is_err());
+    }
+
+    #[test]
+    fn flags_and_options_are_one_byte_of_zero_or_one() {
+        assert_eq!(encoded(&(false, true, None::<u8>, Some(9_u8))), [0, 1, 0, 1, 9]);
+        for tag in 2..=255 {
+            assert!(decode::<bool>(&[tag]).is_err());
+            assert!(decode::<Option<u8>>(&[tag, 0]).is_err());
+        }
+    }
+
+    /// Claims a million entries and has one.
+    struct Boaster(bool);
+
+    impl Iterator for Boaster {
+        type Item = u8;
+
+        fn next(&mut self) -> Option<u8> {
+            std::mem::take(&mut self.0).then_some(7)
+        }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (1_000_000, Some(1_000_000))
+        }
+    }
+
+    #[test]
+    fn a_list_takes_memory_for_what_it_holds_and_not_for_what_it_claims() {
+        let entries: Vec<u8> = list::<_, _, 8>(SeqDeserializer::<_, Error>::new(Boaster(true))).unwrap();
+        assert_eq!(entries, [7]);
+        assert!(entries.capacity() < 100, "{}", entries.capacity());
     }
 }

@@ -71,8 +71,9 @@ impl Encoder<&PeerMessage> for PeerCodec {
             dst.truncate(start);
             return Err(error.into());
         }
-        let len = dst.len() - start - PREFIX_LEN;
-        dst[start..start + PREFIX_LEN].copy_from_slice(&(len as u32).to_be_bytes());
+        #[expect(clippy::cast_possible_truncation, reason = "at most MAX_FRAME_LEN")]
+        let len = (dst.len() - start - PREFIX_LEN) as u32;
+        dst[start..start + PREFIX_LEN].copy_from_slice(&len.to_be_bytes());
         Ok(())
     }
 }

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ChunkIndex, InfoHash, PeerId, chunk::{CHUNK_LEN, MAX_CHUNKS}};
+use crate::{
+    ChunkIndex, InfoHash, PeerId,
+    chunk::{CHUNK_LEN, MAX_CHUNKS},
+};
 
 /// The first message of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,11 +165,12 @@ impl PeerMessage {
         match *self {
             PeerMessage::Metainfo { total_len, offset, len } => {
                 total_len <= crate::metainfo::MAX_METAINFO_LEN
-                    && len <= super::MAX_PART_LEN
+                    && (1..=super::MAX_PART_LEN).contains(&len)
                     && offset.checked_add(len).is_some_and(|end| end <= total_len)
             }
-            PeerMessage::HashesRequest { count, .. } | PeerMessage::Hashes { count, .. } => {
-                count <= super::MAX_HASHES
+            PeerMessage::HashesRequest { first, count } | PeerMessage::Hashes { first, count } => {
+                (1..=super::MAX_HASHES).contains(&count)
+                    && first.0.checked_add(count).is_some_and(|end| end <= MAX_CHUNKS)
             }
             PeerMessage::Bitfield { len } => len <= MAX_BITFIELD_LEN,
             PeerMessage::Chunk { len, .. } => (1..=CHUNK_LEN).contains(&len),

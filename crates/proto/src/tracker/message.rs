@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InfoHash, PeerId, Secret, ShareName};
+use crate::{InfoHash, PeerId, Secret, ShareName, wire};
 
 /// Bytes of padding in `Connect`, so that its reply is not larger than the request.
 const CONNECT_PADDING: usize = 24;
@@ -203,6 +203,7 @@ pub enum ReplyBody {
     /// Shares that the tracker knows.
     Shares {
         /// At most [`MAX_SHARES`].
+        #[serde(deserialize_with = "wire::list::<_, _, MAX_SHARES>")]
         shares: Vec<ShareEntry>,
         /// Whether there are more after the last of these.
         more: bool,
@@ -232,6 +233,7 @@ pub struct Peers {
     /// Peers that have part of it.
     pub leechers: u32,
     /// A random sample of both, at most [`MAX_PEERS`].
+    #[serde(deserialize_with = "wire::list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerEntry>,
 }
 

@@ -37,7 +37,10 @@ impl Bench {
 
     fn one_lookup_sent(&mut self) -> TransactionId {
         let sent = self.sent();
-        assert!(matches!(sent[..], [Request { body: RequestBody::Lookup { token: TOKEN, .. }, .. }]), "{sent:?}");
+        assert!(
+            matches!(sent[..], [Request { body: RequestBody::Lookup { token: TOKEN, .. }, .. }]),
+            "{sent:?}"
+        );
         sent[0].transaction
     }
 }
@@ -81,7 +84,7 @@ fn a_silent_tracker_is_tried_four_times_with_growing_waits_and_then_given_up() {
     let id = bench.lookup();
     let start = bench.now;
     let mut tries = Vec::new();
-    while let None = bench.client.poll_outcome() {
+    while bench.client.poll_outcome().is_none() {
         for request in bench.sent() {
             assert!(matches!(request.body, RequestBody::Connect { .. }));
             tries.push(bench.now - start);

@@ -1,0 +1,509 @@
+use std::num::NonZeroU16;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    InfoHash, PeerId, Secret, ShareName,
+    golden::{assert_documented, bytes},
+    name::MAX_NAME_LEN,
+    tracker::message::{
+        Announce, Announced, ErrorCode, Event, MAX_PEERS, MAX_SHARES, PeerAddress, PeerEntry, Peers,
+        Progress, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Token, TransactionId,
+    },
+};
+
+const TOKEN: Token = Token([0x44; 16]);
+const INFOHASH: InfoHash = InfoHash([0x11; 32]);
+
+fn name(text: &str) -> ShareName {
+    ShareName::new(text).unwrap()
+}
+
+fn port(port: u16) -> NonZeroU16 {
+    NonZeroU16::new(port).unwrap()
+}
+
+fn percent(percent: u8) -> Progress {
+    percent.try_into().unwrap()
+}
+
+fn connect(transaction: u32) -> Request {
+    Request { transaction: TransactionId(transaction), body: RequestBody::CONNECT }
+}
+
+fn announce(event: Event, progress: u8) -> Request {
+    let body = RequestBody::Announce(Announce {
+        token: TOKEN,
+        infohash: INFOHASH,
+        peer_id: PeerId([0x22; 16]),
+        secret: Secret([0x33; 16]),
+        port: port(7000),
+        name: name("a.bin"),
+        size: 1_048_577,
+        event,
+        progress: percent(progress),
+    });
+    Request { transaction: TransactionId(7), body }
+}
+
+fn lookup(query: Query) -> Request {
+    Request { transaction: TransactionId(7), body: RequestBody::Lookup { token: TOKEN, query } }
+}
+
+fn reply(body: ReplyBody) -> Reply {
+    Reply { transaction: TransactionId(7), body }
+}
+
+fn error(code: ErrorCode) -> Reply {
+    reply(ReplyBody::Error(code))
+}
+
+fn share(name: ShareName) -> ShareEntry {
+    ShareEntry { infohash: INFOHASH, name, size: 1_048_577, seeders: 1, leechers: 2 }
+}
+
+#[rustfmt::skip]
+fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
+    let cursor = || ShareCursor { name: name("a.bin"), infohash: INFOHASH };
+    vec![
+        ("Request Connect", connect(7), "53484f414c 01 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 01 fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 01 fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 01 fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 01 fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 01 fcffffffff 00 00*24"),
+        ("Request Announce, Started", announce(Event::Started, 0),
+            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
+        ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
+            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
+        ("Request Announce, Completed", announce(Event::Completed, 100),
+            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
+        ("Request Announce, Stopped", announce(Event::Stopped, 99),
+            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
+        ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50 }),
+            "53484f414c 01 07 02 44*16 00 11*32 32"),
+        ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
+            "53484f414c 01 07 02 44*16 01 05612e62696e 00"),
+        ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(INFOHASH) }),
+            "53484f414c 01 07 02 44*16 01 05612e62696e 01 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 01 07 02 44*16 02 00"),
+        ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
+            "53484f414c 01 07 02 44*16 02 01 05612e62696e 11*32"),
+    ]
+}
+
+#[rustfmt::skip]
+fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
+    let mut v6 = [0; 16];
+    v6[..4].copy_from_slice(&[0x20, 0x01, 0x0d, 0xb8]);
+    v6[15] = 1;
+    let peers = vec![
+        PeerEntry { address: PeerAddress::V4([192, 0, 2, 1]), port: port(7000), progress: percent(100) },
+        PeerEntry { address: PeerAddress::V6(v6), port: port(7001), progress: percent(50) },
+        PeerEntry { address: PeerAddress::TrackerHost, port: port(7002), progress: percent(0) },
+    ];
+    vec![
+        ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
+            "53484f414c 01 07 00 44*16 78"),
+        ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300 })),
+            "53484f414c 01 07 01 1e 02 fb2c01"),
+        ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, seeders: 1, leechers: 2, peers })),
+            "53484f414c 01 07 02 1e 01 02 03 \
+            00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
+        ("Reply Peers, none",
+            reply(ReplyBody::Peers(Peers { interval_s: 30, seeders: 0, leechers: 0, peers: Vec::new() })),
+            "53484f414c 01 07 02 1e 00 00 00"),
+        ("Reply Shares", reply(ReplyBody::Shares { shares: vec![share(name("a.bin"))], more: true }),
+            "53484f414c 01 07 03 01  11*32 05612e62696e fc01001000 01 02  01"),
+        ("Reply Shares, none", reply(ReplyBody::Shares { shares: Vec::new(), more: false }),
+            "53484f414c 01 07 03 00 00"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 01 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare), "53484f414c 01 07 04 01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 01 07 04 02"),
+        ("Reply Error, Full", error(ErrorCode::Full), "53484f414c 01 07 04 03"),
+    ]
+}
+
+fn request_bytes(request: &Request) -> Vec<u8> {
+    let mut dst = BytesMut::new();
+    encode_request(request, &mut dst).unwrap();
+    dst.to_vec()
+}
+
+fn reply_bytes(reply: &Reply) -> Vec<u8> {
+    let mut dst = BytesMut::new();
+    encode_reply(reply, &mut dst).unwrap();
+    dst.to_vec()
+}
+
+#[test]
+fn every_message_has_its_golden_bytes() {
+    for (what, request, hex) in golden_requests() {
+        assert_eq!(request_bytes(&request), bytes(hex), "{what}");
+        assert_eq!(decode_request(&bytes(hex)).unwrap(), request, "{what}");
+    }
+    for (what, reply, hex) in golden_replies() {
+        assert_eq!(reply_bytes(&reply), bytes(hex), "{what}");
+        assert_eq!(decode_reply(&bytes(hex)).unwrap(), reply, "{what}");
+    }
+}
+
+#[test]
+fn the_protocol_page_has_the_golden_bytes() {
+    let requests = golden_requests().into_iter().map(|(what, _, hex)| (what, bytes(hex)));
+    let replies = golden_replies().into_iter().map(|(what, _, hex)| (what, bytes(hex)));
+    assert_documented(&["Request", "Reply"], requests.chain(replies));
+}
+
+/// The first unused number of every enum. One more variant needs golden bytes, and a number here.
+#[test]
+fn unknown_variants_are_refused() {
+    for request in [
+        "53484f414c 01 07 03",
+        "53484f414c 01 07 02 44*16 03",
+        "53484f414c 01 07 02 44*16 02 02",
+        "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+    ] {
+        // Whatever a further variant might hold, so that a missing field is not what is refused.
+        let padded = [bytes(request), vec![0; 64]].concat();
+        assert_malformed(decode_request(&padded));
+    }
+    for reply in ["53484f414c 01 07 05", "53484f414c 01 07 04 04", "53484f414c 01 07 02 1e 01 02 01 03"] {
+        assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
+    }
+}
+
+#[test]
+fn illegal_values_are_refused() {
+    let fields = "53484f414c 01 07 01 44*16 11*32 22*16 33*16";
+    for (what, rest) in [
+        ("port 0", "00 05612e62696e 00 00 00"),
+        ("no name", "01 00 00 00 00"),
+        ("a name that leaves its directory", "01 022e2e 00 00 00"),
+        ("a name with a separator", "01 03612f62 00 00 00"),
+        ("a name that is not UTF-8", "01 02c328 00 00 00"),
+        ("a name of 256 bytes", "01 fb0001 61*256 00 00 00"),
+        ("101 percent", "01 0161 00 00 65"),
+    ] {
+        let datagram = bytes(&format!("{fields} {rest}"));
+        assert!(matches!(decode_request(&datagram), Err(DatagramError::Wire(_))), "{what}");
+    }
+    assert!(decode_request(&bytes(&format!("{fields} 01 0161 00 00 64"))).is_ok());
+}
+
+#[test]
+fn a_datagram_without_the_preamble_of_this_version_is_refused() {
+    let good = reply_bytes(&error(ErrorCode::Full));
+    for bit in 0..PREAMBLE.len() * 8 {
+        let mut datagram = good.clone();
+        datagram[bit / 8] ^= 1 << (bit % 8);
+        assert!(matches!(decode_reply(&datagram), Err(DatagramError::Preamble)), "bit {bit}");
+    }
+    for len in 0..PREAMBLE.len() {
+        assert!(matches!(decode_reply(&good[..len]), Err(DatagramError::Preamble)), "{len} bytes");
+    }
+}
+
+#[test]
+fn the_codecs_take_one_datagram_at_a_time_and_leave_nothing_for_the_next() {
+    let mut src = BytesMut::new();
+    assert!(RequestCodec.decode(&mut src).unwrap().is_none());
+    for (_, request, _) in golden_requests() {
+        ReplyCodec.encode(request.clone(), &mut src).unwrap();
+        assert_eq!(RequestCodec.decode(&mut src).unwrap(), Some(request));
+        assert!(src.is_empty());
+    }
+    for (_, reply, _) in golden_replies() {
+        RequestCodec.encode(reply.clone(), &mut src).unwrap();
+        assert_eq!(ReplyCodec.decode(&mut src).unwrap(), Some(reply));
+        assert!(src.is_empty());
+    }
+    src.put_slice(b"SHOAL\x01 and no message");
+    assert!(RequestCodec.decode(&mut src).is_err());
+    assert!(src.is_empty());
+}
+
+fn largest_name() -> ShareName {
+    name(&"n".repeat(MAX_NAME_LEN))
+}
+
+fn largest_peer() -> PeerEntry {
+    PeerEntry { address: PeerAddress::V6([0xff; 16]), port: port(u16::MAX), progress: Progress::COMPLETE }
+}
+
+fn largest_share() -> ShareEntry {
+    ShareEntry {
+        infohash: INFOHASH,
+        name: largest_name(),
+        size: u64::MAX,
+        seeders: u32::MAX,
+        leechers: u32::MAX,
+    }
+}
+
+fn peers(count: usize) -> Reply {
+    let peers = vec![largest_peer(); count];
+    let body = ReplyBody::Peers(Peers { interval_s: u16::MAX, seeders: u32::MAX, leechers: u32::MAX, peers });
+    Reply { transaction: TransactionId(u32::MAX), body }
+}
+
+fn shares(count: usize) -> Reply {
+    let body = ReplyBody::Shares { shares: vec![largest_share(); count], more: true };
+    Reply { transaction: TransactionId(u32::MAX), body }
+}
+
+/// Decoding is checked too, because the decoder's limit counts an integer by its size in memory.
+#[test]
+fn the_largest_messages_fit_a_datagram_both_ways() {
+    for (reply, len) in [(peers(MAX_PEERS), 1_076), (shares(MAX_SHARES), 941)] {
+        let datagram = reply_bytes(&reply);
+        assert_eq!(datagram.len(), len);
+        assert!(len <= MAX_DATAGRAM_LEN);
+        assert_eq!(decode_reply(&datagram).unwrap(), reply);
+    }
+    let mut announce = announce(Event::Stopped, 100);
+    announce.transaction = TransactionId(u32::MAX);
+    let RequestBody::Announce(fields) = &mut announce.body else { unreachable!() };
+    (fields.port, fields.size, fields.name) = (port(u16::MAX), u64::MAX, largest_name());
+    let after = Some(ShareCursor { name: largest_name(), infohash: INFOHASH });
+    let body = RequestBody::Lookup { token: TOKEN, query: Query::List { after } };
+    let list = Request { transaction: TransactionId(u32::MAX), body };
+    for (request, len) in [(announce, 364), (list, 320)] {
+        let datagram = request_bytes(&request);
+        assert_eq!(datagram.len(), len);
+        assert_eq!(decode_request(&datagram).unwrap(), request);
+    }
+}
+
+#[test]
+fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
+    for reply in [peers(MAX_PEERS + 10), shares(MAX_SHARES + 1)] {
+        let mut dst = BytesMut::from(&b"before"[..]);
+        let result = encode_reply(&reply, &mut dst);
+        assert!(matches!(result, Err(DatagramError::Wire(WireError::TooLarge { .. }))));
+        assert_eq!(dst, b"before"[..]);
+    }
+}
+
+#[test]
+fn a_list_that_claims_more_entries_than_it_has_is_refused() {
+    for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
+        for head in ["53484f414c 01 07 02 1e 01 02", "53484f414c 01 07 03"] {
+            for rest in ["", "02 fb5a1b 00", "00*64"] {
+                assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));
+            }
+        }
+    }
+}
+
+#[test]
+fn without_a_good_token_no_reply_is_larger_than_its_request() {
+    for transaction in [0, 250, 251, 65_535, 65_536, u32::MAX].map(TransactionId) {
+        let request_len = |body| request_bytes(&Request { transaction, body }).len();
+        let reply_len = |body| reply_bytes(&Reply { transaction, body }).len();
+
+        let connected = ReplyBody::Connected { token: TOKEN, lifetime_s: u16::MAX };
+        assert!(reply_len(connected) <= request_len(RequestBody::CONNECT));
+
+        let smallest_announce = RequestBody::Announce(Announce {
+            token: TOKEN,
+            infohash: INFOHASH,
+            peer_id: PeerId([0; 16]),
+            secret: Secret([0; 16]),
+            port: port(1),
+            name: name("n"),
+            size: 0,
+            event: Event::Stopped,
+            progress: percent(0),
+        });
+        let smallest_lookups = [
+            Query::Peers { infohash: INFOHASH, want: 0 },
+            Query::Named { name: name("n"), after: None },
+            Query::List { after: None },
+        ];
+        let lookups = smallest_lookups.map(|query| RequestBody::Lookup { token: TOKEN, query });
+        let smallest = lookups.into_iter().chain([smallest_announce]).map(request_len).min().unwrap();
+        for code in [ErrorCode::TokenRefused, ErrorCode::UnknownShare, ErrorCode::NotYours, ErrorCode::Full] {
+            assert!(reply_len(ReplyBody::Error(code)) <= smallest, "{code:?}");
+        }
+    }
+}
+
+fn assert_malformed<T: std::fmt::Debug>(result: Result<T, DatagramError>) {
+    assert!(matches!(result, Err(DatagramError::Wire(WireError::Malformed(_)))), "{result:?}");
+}
+
+fn numbers() -> impl Strategy<Value = u32> {
+    prop_oneof![0..=300_u32, 65_530..=65_540_u32, any::<u32>()]
+}
+
+fn sizes() -> impl Strategy<Value = u64> {
+    prop_oneof![numbers().prop_map(u64::from), (1_u64 << 32) - 3..(1 << 32) + 3, any::<u64>()]
+}
+
+fn names() -> impl Strategy<Value = ShareName> {
+    prop_oneof![
+        8 => "[a-z0-9 ä🐟._-]{1,24}".prop_filter_map("plain", |text| ShareName::new(&text).ok()),
+        1 => (250..=MAX_NAME_LEN).prop_map(|len| name(&"n".repeat(len))),
+    ]
+}
+
+fn infohashes() -> impl Strategy<Value = InfoHash> {
+    any::<[u8; 32]>().prop_map(InfoHash)
+}
+
+fn tokens() -> impl Strategy<Value = Token> {
+    any::<[u8; 16]>().prop_map(Token)
+}
+
+fn percents() -> impl Strategy<Value = Progress> {
+    (0..=100_u8).prop_map(percent)
+}
+
+fn ports() -> impl Strategy<Value = NonZeroU16> {
+    (1..=u16::MAX).prop_map(port)
+}
+
+fn announces() -> impl Strategy<Value = Announce> {
+    let events =
+        prop::sample::select(vec![Event::Started, Event::Heartbeat, Event::Completed, Event::Stopped]);
+    let ids = (tokens(), infohashes(), any::<[u8; 16]>(), any::<[u8; 16]>());
+    (ids, ports(), names(), sizes(), events, percents()).prop_map(
+        |(ids, port, name, size, event, progress)| {
+            let (token, infohash, peer_id, secret) = ids;
+            let (peer_id, secret) = (PeerId(peer_id), Secret(secret));
+            Announce { token, infohash, peer_id, secret, port, name, size, event, progress }
+        },
+    )
+}
+
+fn queries() -> impl Strategy<Value = Query> {
+    let cursors = (names(), infohashes()).prop_map(|(name, infohash)| ShareCursor { name, infohash });
+    prop_oneof![
+        (infohashes(), any::<u8>()).prop_map(|(infohash, want)| Query::Peers { infohash, want }),
+        (names(), prop::option::of(infohashes())).prop_map(|(name, after)| Query::Named { name, after }),
+        prop::option::of(cursors).prop_map(|after| Query::List { after }),
+    ]
+}
+
+fn requests() -> impl Strategy<Value = Request> {
+    let bodies = prop_oneof![
+        1 => any::<[u8; 24]>().prop_map(|padding| RequestBody::Connect { padding }),
+        3 => announces().prop_map(RequestBody::Announce),
+        3 => (tokens(), queries()).prop_map(|(token, query)| RequestBody::Lookup { token, query }),
+    ];
+    (numbers(), bodies).prop_map(|(id, body)| Request { transaction: TransactionId(id), body })
+}
+
+fn peer_entries() -> impl Strategy<Value = PeerEntry> {
+    let addresses = prop_oneof![
+        any::<[u8; 4]>().prop_map(PeerAddress::V4),
+        any::<[u8; 16]>().prop_map(PeerAddress::V6),
+        Just(PeerAddress::TrackerHost),
+    ];
+    (addresses, ports(), percents()).prop_map(|(address, port, progress)| PeerEntry {
+        address,
+        port,
+        progress,
+    })
+}
+
+fn share_entries() -> impl Strategy<Value = ShareEntry> {
+    (infohashes(), names(), sizes(), numbers(), numbers()).prop_map(
+        |(infohash, name, size, seeders, leechers)| ShareEntry { infohash, name, size, seeders, leechers },
+    )
+}
+
+fn replies() -> impl Strategy<Value = Reply> {
+    let errors = prop::sample::select(vec![
+        ErrorCode::TokenRefused,
+        ErrorCode::UnknownShare,
+        ErrorCode::NotYours,
+        ErrorCode::Full,
+    ]);
+    let entries = prop_oneof![
+        prop::collection::vec(peer_entries(), 0..=3),
+        prop::collection::vec(peer_entries(), 0..=MAX_PEERS),
+    ];
+    let bodies = prop_oneof![
+        (tokens(), any::<u16>()).prop_map(|(token, lifetime_s)| ReplyBody::Connected { token, lifetime_s }),
+        (any::<u16>(), numbers(), numbers()).prop_map(|(interval_s, seeders, leechers)| {
+            ReplyBody::Announced(Announced { interval_s, seeders, leechers })
+        }),
+        (any::<u16>(), numbers(), numbers(), entries).prop_map(|(interval_s, seeders, leechers, peers)| {
+            ReplyBody::Peers(Peers { interval_s, seeders, leechers, peers })
+        }),
+        (prop::collection::vec(share_entries(), 0..=MAX_SHARES), any::<bool>())
+            .prop_map(|(shares, more)| ReplyBody::Shares { shares, more }),
+        errors.prop_map(ReplyBody::Error),
+    ];
+    (numbers(), bodies).prop_map(|(id, body)| Reply { transaction: TransactionId(id), body })
+}
+
+/// `datagram` with each of its bits wrong in turn.
+fn each_bit_flipped(datagram: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (0..datagram.len() * 8).map(|bit| {
+        let mut flipped = datagram.to_vec();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_request_decodes_to_itself_and_never_from_a_part(request in requests(), more in any::<u8>()) {
+        let mut datagram = request_bytes(&request);
+        prop_assert!(datagram.len() <= MAX_DATAGRAM_LEN);
+        prop_assert_eq!(decode_request(&datagram).unwrap(), request);
+        for len in 0..datagram.len() {
+            prop_assert!(decode_request(&datagram[..len]).is_err(), "{} bytes", len);
+        }
+        datagram.push(more);
+        let result = decode_request(&datagram);
+        prop_assert!(matches!(result, Err(DatagramError::Wire(WireError::TrailingBytes(1)))), "{:?}", result);
+    }
+
+    #[test]
+    fn a_reply_decodes_to_itself_and_never_from_a_part(reply in replies(), more in any::<u8>()) {
+        let mut datagram = reply_bytes(&reply);
+        prop_assert!(datagram.len() <= MAX_DATAGRAM_LEN);
+        prop_assert_eq!(decode_reply(&datagram).unwrap(), reply);
+        for len in 0..datagram.len() {
+            prop_assert!(decode_reply(&datagram[..len]).is_err(), "{} bytes", len);
+        }
+        datagram.push(more);
+        let result = decode_reply(&datagram);
+        prop_assert!(matches!(result, Err(DatagramError::Wire(WireError::TrailingBytes(1)))), "{:?}", result);
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..1_300)) {
+        let datagram = [&PREAMBLE[..], &bytes].concat();
+        for datagram in [&bytes, &datagram] {
+            let _ = decode_request(datagram);
+            let _ = decode_reply(datagram);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// A wrong bit may give another message, but then one that is legal and encodes again.
+    #[test]
+    fn a_wrong_bit_never_panics(request in requests(), reply in replies()) {
+        for datagram in each_bit_flipped(&request_bytes(&request)) {
+            if let Ok(other) = decode_request(&datagram) {
+                prop_assert_eq!(decode_request(&request_bytes(&other)).unwrap(), other);
+            }
+        }
+        for datagram in each_bit_flipped(&reply_bytes(&reply)) {
+            if let Ok(other) = decode_reply(&datagram) {
+                prop_assert_eq!(decode_reply(&reply_bytes(&other)).unwrap(), other);
+            }
+        }
+    }
+}
