@@ -1,5 +1,5 @@
 //! What the three programs share at start-up, and nothing else: logging to the console and to a debug log,
-//! signals, the runtime, and how a failure becomes a message and an exit code.
+//! signals, the runtime, taking a port, and how a failure becomes a message and an exit code.
 //!
 //! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
 //! task of it is left.
@@ -7,7 +7,9 @@
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 mod exit;
+mod listen;
 mod logging;
+mod progress;
 mod signals;
 
 use std::{future::Future, io::Write, process};
@@ -15,7 +17,9 @@ use std::{future::Future, io::Write, process};
 use tokio_util::sync::CancellationToken;
 
 pub use exit::{ExitCode, Failure};
+pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};
 pub use logging::LogArgs;
+pub use progress::{ByteMeter, HumanBytes};
 
 /// Most threads for blocking work (hashing, disk). More only queue at the disk.
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -43,6 +47,7 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     logging::init(role, logs)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -59,4 +64,14 @@ where
 pub fn print_line(line: impl std::fmt::Display) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Asks for as many open files as the system lets this process have: each peer is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("keeping the limit of open files: {error}");
+    }
 }

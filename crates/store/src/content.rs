@@ -14,6 +14,9 @@ pub trait Content: Send + Sync {
     /// Its chunk hashes.
     fn hashes(&self) -> &ChunkHashes;
 
+    /// Where to read a chunk, or `None` if its file would have to be opened first. Does not block.
+    fn try_open_chunk(&self, chunk: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>>;
+
     /// Where to read a chunk. Blocks, if its file has to be opened first.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError>;
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use proto::{
-    Bitfield, ChunkIndex, Metainfo,
+    Bitfield, ChunkIndex, ChunkSpan, Metainfo,
     metainfo::{FileEntry, Kind},
 };
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
@@ -241,6 +241,12 @@ impl Download {
         Ok(Resumed { kept: have.count(), lost: claims.count() - have.count() })
     }
 
+    fn span_held(&self, chunk: ChunkIndex) -> Result<ChunkSpan, OpenChunkError> {
+        let held = lock_bits(&self.have).contains(chunk);
+        let span = if held { self.metainfo.chunk_space().span(chunk) } else { None };
+        span.ok_or(OpenChunkError::NotHave(chunk))
+    }
+
     fn file(&self, index: usize) -> Result<Arc<File>, PathError> {
         self.pool.file(index, || {
             let path = self.file_path(index);
@@ -279,11 +285,17 @@ impl Content for Download {
         &self.hashes
     }
 
+    fn try_open_chunk(&self, chunk: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+        let span = match self.span_held(chunk) {
+            Ok(span) => span,
+            Err(error) => return Some(Err(error)),
+        };
+        let file = self.pool.opened(span.file)?;
+        Some(Ok(ChunkSource { file, offset: span.offset, len: span.len }))
+    }
+
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
-        if !lock_bits(&self.have).contains(chunk) {
-            return Err(OpenChunkError::NotHave(chunk));
-        }
-        let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
+        let span = self.span_held(chunk)?;
         Ok(ChunkSource { file: self.file(span.file)?, offset: span.offset, len: span.len })
     }
 }

@@ -22,13 +22,18 @@ struct Open {
 }
 
 impl FilePool {
+    /// The file at `index`, if it is open now.
+    pub(crate) fn opened(&self, index: usize) -> Option<Arc<File>> {
+        self.lock().touch(index)
+    }
+
     /// The file at `index`, opened with `open` if it is not open now.
     pub(crate) fn file<E>(
         &self,
         index: usize,
         open: impl FnOnce() -> Result<File, E>,
     ) -> Result<Arc<File>, E> {
-        if let Some(file) = self.lock().touch(index) {
+        if let Some(file) = self.opened(index) {
             return Ok(file);
         }
         // Opened without the lock: a slow disk must not hold up the others. Twice is harmless.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    ChunkIndex, Digest, Metainfo, ShareName,
+    ChunkIndex, ChunkSpan, Digest, Metainfo, ShareName,
     chunk::{ChunkSpace, TooLargeError},
     metainfo::{FileNode, MetainfoError},
 };
@@ -179,12 +179,25 @@ impl Content for Shared {
         &self.hashes
     }
 
+    fn try_open_chunk(&self, chunk: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+        let Some(span) = self.metainfo.chunk_space().span(chunk) else {
+            return Some(Err(OpenChunkError::NotHave(chunk)));
+        };
+        let file = self.pool.opened(span.file)?;
+        Some(self.source(file, span))
+    }
+
     /// Looks at the file each time: a change after the share was made is noticed with the next chunk.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
         let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
-        let scanned = &self.files[span.file];
-        let file = self.pool.file(span.file, || open_unchanged(scanned))?;
-        check_unchanged(&file, scanned)?;
+        let file = self.pool.file(span.file, || open_unchanged(&self.files[span.file]))?;
+        self.source(file, span)
+    }
+}
+
+impl Shared {
+    fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {
+        check_unchanged(&file, &self.files[span.file])?;
         Ok(ChunkSource { file, offset: span.offset, len: span.len })
     }
 }

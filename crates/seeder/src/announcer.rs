@@ -1,0 +1,83 @@
+//! Keeps a share registered with a tracker.
+
+use std::{num::NonZeroU16, time::Duration};
+
+use proto::{
+    Metainfo, PeerId, Secret,
+    tracker::message::{Announce, Announced, Event, Progress, Token},
+};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::tracker_client::{TrackerClient, TrackerError};
+
+/// Wait before announcing again to a tracker that did not answer.
+const RETRY: Duration = Duration::from_secs(3);
+
+/// Longest and shortest heartbeat that a tracker can ask for, whatever it says.
+const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to try to tell a tracker goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a peer says of itself to trackers.
+#[derive(Debug, Clone)]
+pub struct Registration {
+    /// The peer.
+    pub peer_id: PeerId,
+    /// What proves later announces to be the same peer's.
+    pub secret: Secret,
+    /// Where it listens.
+    pub port: NonZeroU16,
+}
+
+/// Announces a share that the peer has all of, until `shutdown`, and then ends the registration. `on_result`
+/// hears of the outcome of every announce.
+pub async fn announce(
+    tracker: TrackerClient,
+    registration: Registration,
+    metainfo: &Metainfo,
+    shutdown: CancellationToken,
+    on_result: impl Fn(Result<Announced, TrackerError>),
+) {
+    let announce = |event| registration.announce(metainfo, event);
+    let mut event = Event::Started;
+    loop {
+        let result = tokio::select! {
+            result = tracker.announce(announce(event)) => result,
+            () = shutdown.cancelled() => break,
+        };
+        let wait = match &result {
+            Ok(announced) => {
+                event = Event::Heartbeat;
+                Duration::from_secs(announced.interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL)
+            }
+            Err(_) => RETRY,
+        };
+        on_result(result);
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = shutdown.cancelled() => break,
+        }
+    }
+    // Even without an answer so far: an announce that was cut off may have arrived.
+    let goodbye = timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped))).await;
+    tracing::debug!(tracker = %tracker.endpoint(), "deregistered: {goodbye:?}");
+}
+
+impl Registration {
+    fn announce(&self, metainfo: &Metainfo, event: Event) -> Announce {
+        Announce {
+            token: Token([0; 16]),
+            infohash: metainfo.infohash(),
+            peer_id: self.peer_id,
+            secret: self.secret,
+            port: self.port,
+            name: metainfo.name().clone(),
+            size: metainfo.chunk_space().total_len(),
+            event,
+            progress: Progress::COMPLETE,
+        }
+    }
+}

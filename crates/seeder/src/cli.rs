@@ -1,0 +1,206 @@
+//! The command line of `seeder`.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use clap::Parser;
+use proto::{Endpoint, InfoHash, Link, ShareName, peer, tracker};
+use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
+use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, print_line};
+use store::{Content, HashCache, ShareError, Shared};
+use tokio_util::sync::CancellationToken;
+
+/// Share files and directories: serve their chunks, and tell trackers so
+#[derive(Debug, Parser)]
+#[command(name = "seeder", version)]
+pub(crate) struct Args {
+    /// File or directory to share (repeatable)
+    #[arg(short, long = "file", value_name = "PATH", required = true, env = "SHOAL_FILE")]
+    files: Vec<PathBuf>,
+
+    /// TCP port to serve on; 0 for any that is free
+    #[arg(short, long, value_name = "PORT", default_value_t = peer::DEFAULT_PORT, env = "SHOAL_PORT")]
+    port: u16,
+
+    /// Tracker to register with (repeatable, or separated by commas)
+    #[arg(
+        long = "tracker", value_name = "HOST[:PORT]", default_value = "127.0.0.1:6020",
+        value_delimiter = ',', value_parser = parse_tracker, env = "SHOAL_TRACKER"
+    )]
+    trackers: Vec<Endpoint>,
+
+    /// Listen on this IP address only [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    bind: Option<IpAddr>,
+
+    /// Call the share this instead of what the file is called (one -f only)
+    #[arg(long, value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
+    name: Option<ShareName>,
+
+    /// Most peers to serve at a time
+    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count, env = "SHOAL_MAX_PEERS")]
+    max_peers: usize,
+
+    /// Hash everything again, and remember nothing
+    #[arg(long, env = "SHOAL_NO_CACHE")]
+    no_cache: bool,
+
+    /// Where to remember hashes [default: shoal/hashes in the user's cache directory]
+    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+}
+
+fn parse_tracker(text: &str) -> Result<Endpoint, proto::endpoint::ParseEndpointError> {
+    Endpoint::parse(text.trim_start_matches("shoal://"), Some(tracker::DEFAULT_PORT))
+}
+
+/// Peers beyond this would be beyond what a process can have open.
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=100_000) => Ok(count),
+        _ => Err("a number from 1 to 100000".to_owned()),
+    }
+}
+
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    if args.name.is_some() && args.files.len() > 1 {
+        return Err(Failure::new(ExitCode::Usage, "--name names one share, but there are several -f")
+            .hint("start one seeder for each name"));
+    }
+    let config = Config {
+        bind: args.bind,
+        port: args.port,
+        trackers: args.trackers.clone(),
+        max_peers: args.max_peers,
+    };
+    // The port first: an hour of hashing is a bad time to learn that it is in use.
+    let seeder = Seeder::bind(config).await?;
+    let port = seeder.local_addr().port();
+    let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
+    let mut shares = Vec::with_capacity(args.files.len());
+    for path in &args.files {
+        print_line(format_args!("Starting seeder for file '{}' on port {port}", path.display()));
+        match hash(path.clone(), args.name.clone(), cache.clone(), shutdown.clone()).await? {
+            Some(shared) => shares.push(Arc::new(shared)),
+            None => return Ok(()),
+        }
+    }
+    for (path, shared) in args.files.iter().zip(&shares) {
+        describe(path, shared, port, &args.trackers);
+    }
+    print_line("Press Ctrl+C to stop");
+    let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
+    let shares = shares.into_iter().map(|shared| shared as Arc<dyn Content>).collect();
+    let sent = seeder.run(shares, report(names), shutdown).await;
+    print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
+    Ok(())
+}
+
+/// Hashes a path; `None` if the user stopped it.
+async fn hash(
+    path: PathBuf,
+    name: Option<ShareName>,
+    cache: Option<Arc<HashCache>>,
+    shutdown: CancellationToken,
+) -> Result<Option<Shared>, Failure> {
+    let meter = ByteMeter::new(format!("Hashing {}", path.display()), false);
+    let hashed = tokio::task::spawn_blocking(move || {
+        let progress = |bytes| {
+            meter.add(bytes);
+            if shutdown.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        store::share(&path, name, cache.as_deref(), |total| meter.set_total(total), &progress)
+    });
+    match hashed.await.map_err(|error| Failure::new(ExitCode::Other, error))? {
+        Ok(shared) => Ok(Some(shared)),
+        Err(ShareError::Stopped(_)) => Ok(None),
+        Err(error) => Err(explain(error)),
+    }
+}
+
+fn explain(error: ShareError) -> Failure {
+    let hint = match &error {
+        ShareError::Scan(_) | ShareError::Path(_) => "check the path given with -f, and that you may read it",
+        ShareError::Changed(_) => "wait until nothing writes to it, and start again",
+        ShareError::Metainfo(_) | ShareError::TooLarge(_) => {
+            "share it in several parts, each with its own -f"
+        }
+        ShareError::Hashes(_) => "try again with --no-cache",
+        ShareError::Stopped(_) => "start again",
+    };
+    Failure::new(ExitCode::Io, error).hint(hint)
+}
+
+fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint]) {
+    let metainfo = shared.metainfo();
+    let link = Link {
+        infohash: metainfo.infohash(),
+        name: Some(metainfo.name().clone()),
+        trackers: trackers.to_vec(),
+        peers: Vec::new(),
+    };
+    print_line(format_args!("Seeder running on port {port} for file {}", path.display()));
+    print_line(format_args!("  name      {}", metainfo.name()));
+    print_line(format_args!("  infohash  {}", metainfo.infohash()));
+    print_line(format_args!(
+        "  size      {} in {} files, {} chunks",
+        HumanBytes(metainfo.chunk_space().total_len()),
+        metainfo.files().len(),
+        metainfo.chunk_space().chunk_count()
+    ));
+    print_line(format_args!("  link      {link}"));
+    print_line(format_args!("  fetch it  {} '{link}'", leecher_command()));
+}
+
+/// The command that starts a leecher the way this seeder was started.
+fn leecher_command() -> &'static str {
+    if std::env::var_os("CARGO").is_some() { "cargo run --release -p leecher --" } else { "leecher" }
+}
+
+/// Tells the user when a tracker begins to answer, and when it stops.
+fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
+    let answering = Arc::new(Mutex::new(HashMap::new()));
+    let names = Arc::new(names);
+    move |event| {
+        let mut answering = answering.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Announced { tracker, infohash, announced } => {
+                if answering.insert((infohash, tracker.clone()), true) != Some(true) {
+                    print_line(format_args!("Registered '{}' with tracker {tracker}", names[&infohash]));
+                }
+                tracing::debug!(%tracker, %infohash, ?announced);
+            }
+            Event::NotAnnounced { infohash, error } => {
+                let tracker = error.endpoint().clone();
+                if answering.insert((infohash, tracker), false) != Some(false) {
+                    tracing::warn!("'{}' is not registered: {error}; trying again", names[&infohash]);
+                } else {
+                    tracing::debug!("still not registered: {error}");
+                }
+            }
+        }
+    }
+}
+
+fn open_cache(dir: Option<PathBuf>) -> Option<HashCache> {
+    let dir = dir.or_else(|| {
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+        Some(cache?.join("shoal").join("hashes"))
+    })?;
+    match HashCache::open(dir.clone()) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!("no hash cache: {}: {error}", dir.display());
+            None
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A seeder: one chunk server, and one registration for each share with each tracker.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    sync::Arc,
+};
+
+use proto::{Endpoint, InfoHash, PeerId, Secret, tracker::message::Announced};
+use startup::{ListenError, listen_tcp};
+use store::Content;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    announcer::{Registration, announce},
+    server::{Server, Shares},
+    tracker_client::{TrackerClient, TrackerError},
+};
+
+/// How a seeder is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on; every address if `None`.
+    pub bind: Option<IpAddr>,
+    /// TCP port; 0 for any that is free.
+    pub port: u16,
+    /// Trackers to register with.
+    pub trackers: Vec<Endpoint>,
+    /// Most peers served at a time; others are told to come back.
+    pub max_peers: usize,
+}
+
+/// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
+/// kilobytes.
+pub const DEFAULT_MAX_PEERS: usize = 500;
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            bind: None,
+            port: proto::peer::DEFAULT_PORT,
+            trackers: Vec::new(),
+            max_peers: DEFAULT_MAX_PEERS,
+        }
+    }
+}
+
+/// Something that a running seeder tells.
+#[derive(Debug)]
+pub enum Event {
+    /// A tracker took an announce.
+    Announced {
+        /// The tracker.
+        tracker: Endpoint,
+        /// The share.
+        infohash: InfoHash,
+        /// What the tracker said.
+        announced: Announced,
+    },
+    /// A tracker did not; it will be tried again.
+    NotAnnounced {
+        /// The share.
+        infohash: InfoHash,
+        /// Why.
+        error: TrackerError,
+    },
+}
+
+/// A seeder that has its port and is ready to run.
+#[derive(Debug)]
+pub struct Seeder {
+    config: Config,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+}
+
+impl Seeder {
+    /// Takes the port. Peers that connect from now on wait for [`Seeder::run`].
+    pub async fn bind(config: Config) -> Result<Seeder, ListenError> {
+        let other =
+            |source| ListenError::Other { address: startup::asked_address(config.bind, config.port), source };
+        let listener = listen_tcp(config.bind, config.port)?;
+        let listener = TcpListener::from_std(listener).map_err(other)?;
+        let local_addr = listener.local_addr().map_err(other)?;
+        Ok(Seeder { config, listener, local_addr })
+    }
+
+    /// Where the seeder listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Serves `shares` until `shutdown`, then ends the registrations and the connections. Returns the number
+    /// of bytes of chunks that it sent.
+    pub async fn run(
+        self,
+        shares: Vec<Arc<dyn Content>>,
+        on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
+        shutdown: CancellationToken,
+    ) -> u64 {
+        let peer_id = PeerId::random(&mut rand::rng());
+        let port = self.local_addr.port();
+        let tasks = TaskTracker::new();
+        for endpoint in &self.config.trackers {
+            let tracker = TrackerClient::spawn(endpoint.clone(), self.config.bind, &tasks);
+            for content in &shares {
+                let Some(port) = NonZeroU16::new(port) else { continue };
+                let registration = Registration { peer_id, secret: Secret::random(&mut rand::rng()), port };
+                let (content, tracker, on_event, shutdown) =
+                    (Arc::clone(content), tracker.clone(), on_event.clone(), shutdown.clone());
+                tasks.spawn(async move {
+                    let infohash = content.metainfo().infohash();
+                    let endpoint = tracker.endpoint().clone();
+                    let on_result = |result| {
+                        on_event(match result {
+                            Ok(announced) => {
+                                Event::Announced { tracker: endpoint.clone(), infohash, announced }
+                            }
+                            Err(error) => Event::NotAnnounced { infohash, error },
+                        });
+                    };
+                    announce(tracker, registration, content.metainfo(), shutdown, on_result).await;
+                });
+            }
+        }
+        tasks.close();
+        let shares: Shares =
+            shares.into_iter().map(|content| (content.metainfo().infohash(), content)).collect();
+        let server = Server::new(peer_id, port, shares);
+        tokio::join!(server.run(self.listener, self.config.max_peers, shutdown), tasks.wait());
+        server.bytes_sent()
+    }
+}

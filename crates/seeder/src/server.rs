@@ -1,0 +1,197 @@
+//! The chunk server: accepts peers and serves them chunks of any number of shares.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use proto::{
+    InfoHash, PeerId,
+    peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, Role},
+};
+use store::Content;
+use tokio::{
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    handshake::{self, Connection, HandshakeError},
+    outbox::{Outbox, OutboxFull},
+    sender,
+};
+
+/// A peer that said nothing for this long is gone: three keep-alives.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// When a peer that found the server full should come back, in milliseconds.
+const RETRY_AFTER_MS: u32 = 5_000;
+
+/// Connections that are being refused at a time; more are dropped without a word.
+const MAX_REFUSALS: usize = 64;
+
+/// Wait after accepting failed, most likely for want of file descriptors.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
+
+/// How long peers may take to hear goodbye when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a server serves.
+pub type Shares = BTreeMap<InfoHash, Arc<dyn Content>>;
+
+/// Serves shares to peers.
+#[derive(Clone)]
+pub struct Server {
+    peer_id: PeerId,
+    listen_port: u16,
+    shares: Arc<Shares>,
+    sent: Arc<AtomicU64>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("sending: {0}")]
+    Send(#[source] io::Error),
+    #[error(transparent)]
+    OutboxFull(#[from] OutboxFull),
+    #[error("a message that makes no sense to a seeder: {0:?}")]
+    Unexpected(PeerMessage),
+    #[error("silent for {} seconds", IDLE_TIMEOUT.as_secs())]
+    Idle,
+}
+
+impl Server {
+    /// A server of `shares` that speaks as `peer_id` and is reached at `listen_port`.
+    pub fn new(peer_id: PeerId, listen_port: u16, shares: Shares) -> Server {
+        Server { peer_id, listen_port, shares: Arc::new(shares), sent: Arc::default() }
+    }
+
+    /// Bytes of chunks sent so far.
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Accepts and serves at most `max_peers` peers at a time, until `shutdown`. Returns when every
+    /// connection is closed.
+    pub async fn run(&self, listener: TcpListener, max_peers: usize, shutdown: CancellationToken) {
+        let slots = Arc::new(Semaphore::new(max_peers));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let tasks = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!("cannot accept a connection: {error}");
+                    sleep(ACCEPT_BACK_OFF).await;
+                    continue;
+                }
+            };
+            if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                let (server, shutdown) = (self.clone(), shutdown.clone());
+                tasks.spawn(async move {
+                    server.serve_and_log(stream, address, shutdown).await;
+                    drop(slot);
+                });
+            } else if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                tasks.spawn(async move {
+                    let reason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
+                    let refused = handshake::refuse(stream, reason).await;
+                    tracing::debug!(%address, "no room: {refused:?}");
+                    drop(refusal);
+                });
+            }
+        }
+        tasks.close();
+        if timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
+            tracing::debug!("{} connections did not end in time", tasks.len());
+        }
+    }
+
+    async fn serve_and_log(&self, stream: TcpStream, address: SocketAddr, shutdown: CancellationToken) {
+        tracing::debug!(%address, "peer connected");
+        match self.serve(stream, shutdown).await {
+            Ok(()) => tracing::debug!(%address, "peer left"),
+            Err(error) => tracing::debug!(%address, "peer dropped: {error}"),
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, shutdown: CancellationToken) -> Result<(), ConnectionError> {
+        let Connection { hello, reader, writer } = handshake::respond(stream, |infohash| {
+            if !self.shares.contains_key(&infohash) {
+                return Err(GoodbyeReason::UnknownShare);
+            }
+            let listen_port = self.listen_port;
+            Ok(Hello { infohash, peer_id: self.peer_id, role: Role::Seeder, listen_port })
+        })
+        .await?;
+        let Some(content) = self.shares.get(&hello.infohash) else { return Ok(()) };
+        let outbox = Outbox::default();
+        let sent = Arc::clone(&self.sent);
+        let on_sent = Arc::new(move |len: u32| {
+            sent.fetch_add(len.into(), Ordering::Relaxed);
+        });
+        let sending = sender::send(writer, outbox.clone(), Arc::clone(content), on_sent);
+        let receiving = async {
+            let reason = tokio::select! {
+                result = receive(reader, &outbox) => {
+                    let reason = if result.is_ok() { GoodbyeReason::Done } else { GoodbyeReason::Protocol };
+                    outbox.close(reason);
+                    return result;
+                }
+                () = shutdown.cancelled() => GoodbyeReason::ShuttingDown,
+            };
+            outbox.close(reason);
+            Ok(())
+        };
+        // Whichever side ends first ends the other: the outbox is closed, or the socket is.
+        tokio::pin!(sending);
+        tokio::select! {
+            sent = &mut sending => sent.map_err(ConnectionError::Send),
+            received = receiving => {
+                let sent = timeout(STOP_TIMEOUT, sending).await.unwrap_or(Ok(()));
+                received.and(sent.map_err(ConnectionError::Send))
+            }
+        }
+    }
+}
+
+/// Takes in what a peer asks, until it leaves.
+async fn receive(mut reader: PeerReader<OwnedReadHalf>, outbox: &Outbox) -> Result<(), ConnectionError> {
+    loop {
+        let message = timeout(IDLE_TIMEOUT, reader.next()).await.map_err(|_| ConnectionError::Idle)??;
+        match message {
+            Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset)?,
+            Some(PeerMessage::HashesRequest { first, count }) => outbox.hashes(first, count)?,
+            Some(PeerMessage::Request { chunk }) => outbox.chunk(chunk)?,
+            Some(PeerMessage::Cancel { chunk }) => outbox.cancel(chunk),
+            // What a leecher has is of no interest to a seeder.
+            Some(PeerMessage::KeepAlive | PeerMessage::Have { .. }) => {}
+            Some(PeerMessage::Goodbye(_)) | None => return Ok(()),
+            Some(
+                message @ (PeerMessage::Hello(_)
+                | PeerMessage::Metainfo { .. }
+                | PeerMessage::Hashes { .. }
+                | PeerMessage::Bitfield { .. }
+                | PeerMessage::Chunk { .. }
+                | PeerMessage::Reject { .. }),
+            ) => return Err(ConnectionError::Unexpected(message)),
+        }
+    }
+}
