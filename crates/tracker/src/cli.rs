@@ -1,0 +1,79 @@
+//! The command line of `tracker`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use proto::tracker::DEFAULT_PORT;
+use startup::{ExitCode, Failure, LogArgs, print_line};
+use tokio_util::sync::CancellationToken;
+use tracker::{Config, Tracker, TrackerError};
+
+/// Tell peers of each other: who seeds what, and who fetches it
+#[derive(Debug, Parser)]
+#[command(name = "tracker", version)]
+pub(crate) struct Args {
+    /// Listen on this IP address only [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    bind: Option<IpAddr>,
+
+    /// UDP port to listen on; 0 for any that is free
+    #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, env = "SHOAL_PORT")]
+    port: u16,
+
+    /// Seconds between two announces of a peer
+    #[arg(
+        long, value_name = "SECONDS", default_value_t = 30, env = "SHOAL_HEARTBEAT",
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    heartbeat: u16,
+
+    /// Seconds after its last announce until a peer is forgotten; more than --heartbeat
+    #[arg(long, value_name = "SECONDS", default_value_t = 90, env = "SHOAL_EXPIRE")]
+    expire: u32,
+
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+}
+
+/// Reads the command line; ends the program when there is nothing to run.
+pub(crate) fn parse() -> Args {
+    let args = Args::parse();
+    if args.expire <= args.heartbeat.into() {
+        let message = format!(
+            "--expire {} is not longer than --heartbeat {}: every peer would be forgotten between two announces",
+            args.expire, args.heartbeat
+        );
+        Args::command().error(ErrorKind::ValueValidation, message).exit();
+    }
+    args
+}
+
+/// Runs a tracker until `shutdown`.
+pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let config = Config {
+        bind: args.bind,
+        port: args.port,
+        heartbeat: Duration::from_secs(args.heartbeat.into()),
+        expire: Duration::from_secs(args.expire.into()),
+        ..Config::default()
+    };
+    let asked = config.address();
+    print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
+    let tracker = Tracker::bind(config).await.map_err(failure)?;
+    // The address as it was asked for: without --bind that is 0.0.0.0, and what the system calls the socket
+    // ([::], which takes IPv4 too) would look like IPv6 only.
+    let listening = SocketAddr::new(asked.ip(), tracker.local_addr().port());
+    print_line(format_args!("[LISTENING] Tracker is listening on {listening}"));
+    tracker.run(shutdown).await.map_err(failure)
+}
+
+fn failure(error: TrackerError) -> Failure {
+    match error {
+        TrackerError::Listen(error) => error.into(),
+        TrackerError::Receive(_) => Failure::new(ExitCode::Network, error)
+            .hint("start the tracker again: peers register again by themselves"),
+    }
+}

@@ -1,0 +1,218 @@
+//! From one datagram to at most one reply.
+//!
+//! Pure: the socket and the clock are the [`service`](crate::service)'s. Two rules hold here whatever a
+//! datagram says: nothing is registered and nothing is told without a token that proves the source address,
+//! and without one no reply is larger than its request, so nobody can aim the tracker at a third party.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use proto::tracker::{
+    ErrorCode, MAX_DATAGRAM_LEN, Query, Reply, ReplyBody, RequestBody,
+    codec::{decode_request, encode_reply},
+};
+use rand::CryptoRng;
+
+use crate::{
+    registry::{Registry, Rules, Stats},
+    token::{self, Tokens},
+};
+
+/// How often to call [`Handler::sweep`]: so often that one call is short even with a million peers.
+/// Even when all of those have expired, it takes less than this.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(20);
+
+/// Calls of [`Handler::sweep`] that go through the whole registry. With [`SWEEP_EVERY`] a round takes two
+/// seconds, so a peer that expires during one round is swept four seconds later at the latest.
+const SWEEPS_PER_ROUND: usize = 100;
+
+/// The tracker without its socket.
+pub struct Handler {
+    registry: Registry,
+    tokens: Tokens,
+    counters: Counters,
+    /// Calls of `sweep` until the end of this round.
+    sweeps_left: usize,
+    /// Peers to look at in each of them.
+    sweep_budget: usize,
+}
+
+/// What a handler has seen so far, in datagrams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests for a token.
+    pub connects: u64,
+    /// Announces with a good token.
+    pub announces: u64,
+    /// Lookups with a good token.
+    pub lookups: u64,
+    /// Requests whose token was refused.
+    pub tokens_refused: u64,
+    /// Datagrams that are no request of this protocol version, dropped without a reply.
+    pub malformed: u64,
+    /// Replies not sent because they were larger than an unproved request, or than a datagram.
+    pub withheld: u64,
+    /// Lookups left unanswered while too much that expired was in the way.
+    pub put_off: u64,
+}
+
+/// Whether the sender of a request has shown that it receives at its source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Proved,
+    Unproved,
+}
+
+impl Handler {
+    /// A tracker that knows nobody yet.
+    pub fn new(rules: Rules, now: Instant, rng: &mut impl CryptoRng) -> Handler {
+        Handler {
+            registry: Registry::new(rules, now),
+            tokens: Tokens::new(now, rng),
+            counters: Counters::default(),
+            sweeps_left: 0,
+            sweep_budget: 0,
+        }
+    }
+
+    /// Handles one datagram from `source` and returns the reply to send back, if any, which is built in
+    /// `buffer`.
+    pub fn handle<'a>(
+        &mut self,
+        datagram: &[u8],
+        source: IpAddr,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+        buffer: &'a mut BytesMut,
+    ) -> Option<&'a [u8]> {
+        let source = source.to_canonical();
+        if datagram.len() > MAX_DATAGRAM_LEN {
+            self.counters.malformed += 1;
+            return None;
+        }
+        let request = match decode_request(datagram) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::trace!(%source, "dropped: {error}");
+                self.counters.malformed += 1;
+                return None;
+            }
+        };
+        let (body, proof) = self.answer(request.body, source, now, rng)?;
+        let reply = Reply { transaction: request.transaction, body };
+        buffer.clear();
+        let limit = match proof {
+            Source::Proved => MAX_DATAGRAM_LEN,
+            Source::Unproved => datagram.len(),
+        };
+        if encode_reply(&reply, buffer).is_err() || buffer.len() > limit {
+            self.counters.withheld += 1;
+            return None;
+        }
+        Some(buffer)
+    }
+
+    /// Drops some of what expired. To be called every [`SWEEP_EVERY`].
+    pub fn sweep(&mut self, now: Instant) {
+        if self.sweeps_left == 0 {
+            self.sweeps_left = SWEEPS_PER_ROUND;
+            self.sweep_budget = 0;
+        }
+        self.sweeps_left -= 1;
+        // Never less within a round: as peers go, the rest of the round would take longer and longer.
+        let share = (2 * self.registry.stats().peers()).div_ceil(SWEEPS_PER_ROUND);
+        self.sweep_budget = self.sweep_budget.max(share);
+        self.registry.sweep(now, self.sweep_budget);
+    }
+
+    /// What there is.
+    pub fn stats(&self) -> Stats {
+        self.registry.stats()
+    }
+
+    /// What has been.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn answer(
+        &mut self,
+        request: RequestBody,
+        source: IpAddr,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+    ) -> Option<(ReplyBody, Source)> {
+        let token = match &request {
+            RequestBody::Connect { .. } => {
+                self.counters.connects += 1;
+                let token = self.tokens.issue(source, now, rng);
+                let connected = ReplyBody::Connected { token, lifetime_s: token::LIFETIME_S };
+                return Some((connected, Source::Unproved));
+            }
+            RequestBody::Announce(announce) => announce.token,
+            RequestBody::Lookup { token, .. } => *token,
+        };
+        if !self.tokens.accepts(&token, source, now, rng) {
+            self.counters.tokens_refused += 1;
+            tracing::trace!(%source, "token refused");
+            return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved));
+        }
+        let result = self.answer_proved(request, source, now, rng)?;
+        Some((result.unwrap_or_else(ReplyBody::Error), Source::Proved))
+    }
+
+    fn answer_proved(
+        &mut self,
+        request: RequestBody,
+        source: IpAddr,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+    ) -> Option<Result<ReplyBody, ErrorCode>> {
+        match request {
+            // Needs no token, so it has been answered.
+            RequestBody::Connect { .. } => None,
+            RequestBody::Announce(announce) => {
+                self.counters.announces += 1;
+                let result = self.registry.announce(&announce, source, now);
+                tracing::trace!(
+                    infohash = %announce.infohash, peer = ?announce.peer_id, %source, port = announce.port,
+                    event = ?announce.event, progress = %announce.progress, ?result, "announce"
+                );
+                Some(result.map(ReplyBody::Announced))
+            }
+            RequestBody::Lookup { query, .. } => {
+                self.counters.lookups += 1;
+                let result = self.look_up(&query, source, now, rng);
+                let refused = result.as_ref().and_then(|result| result.as_ref().err());
+                tracing::trace!(%source, ?query, ?refused, "lookup");
+                // Silence: the client asks again by itself, and by then it has been swept.
+                self.counters.put_off += u64::from(result.is_none());
+                result
+            }
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        query: &Query,
+        source: IpAddr,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+    ) -> Option<Result<ReplyBody, ErrorCode>> {
+        let (shares, more) = match query {
+            Query::Peers { infohash, want } => {
+                let peers = self.registry.peers(infohash, *want, source, now, rng);
+                return Some(peers.map(ReplyBody::Peers));
+            }
+            Query::Named { name, after } => self.registry.named(name, *after, now)?,
+            Query::List { after } => self.registry.list(after.clone(), now)?,
+        };
+        Some(Ok(ReplyBody::Shares { shares, more }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+use proto::{
+    InfoHash, PREAMBLE, PeerId, Secret, ShareName,
+    tracker::{
+        Announce, Event, Progress, Request, ShareCursor, Token, TransactionId,
+        codec::{decode_reply, encode_request},
+    },
+};
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const BAD_TOKEN: Token = Token([0; 16]);
+
+struct Bench {
+    handler: Handler,
+    now: Instant,
+    rng: StdRng,
+    buffer: BytesMut,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let mut rng = StdRng::seed_from_u64(1);
+        let now = Instant::now();
+        let handler = Handler::new(Rules::default(), now, &mut rng);
+        Bench { handler, now, rng, buffer: BytesMut::new() }
+    }
+
+    fn handle(&mut self, datagram: &[u8], source: IpAddr) -> Option<&[u8]> {
+        self.handler.handle(datagram, source, self.now, &mut self.rng, &mut self.buffer)
+    }
+
+    fn ask(&mut self, body: RequestBody, source: IpAddr) -> ReplyBody {
+        let reply = self.handle(&datagram(body), source).expect("a reply");
+        let reply = decode_reply(reply).unwrap();
+        assert_eq!(reply.transaction, TransactionId(5));
+        reply.body
+    }
+
+    fn connect(&mut self, source: IpAddr) -> Token {
+        match self.ask(RequestBody::CONNECT, source) {
+            ReplyBody::Connected { token, lifetime_s } => {
+                assert_eq!(lifetime_s, token::LIFETIME_S);
+                token
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn datagram(body: RequestBody) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    encode_request(&Request { transaction: TransactionId(5), body }, &mut bytes).unwrap();
+    bytes
+}
+
+fn name() -> ShareName {
+    ShareName::new("data.bin").unwrap()
+}
+
+fn announce(token: Token, peer: u8) -> Announce {
+    Announce {
+        token,
+        infohash: InfoHash([1; 32]),
+        peer_id: PeerId([peer; 16]),
+        secret: Secret([7; 16]),
+        port: 7000.try_into().unwrap(),
+        name: name(),
+        size: 1 << 40,
+        event: Event::Started,
+        progress: Progress::COMPLETE,
+    }
+}
+
+/// Every kind of request that carries a token.
+fn requests(token: Token) -> Vec<RequestBody> {
+    let events = [Event::Started, Event::Heartbeat, Event::Completed, Event::Stopped];
+    let announces = events.map(|event| RequestBody::Announce(Announce { event, ..announce(token, 1) }));
+    let cursor = ShareCursor { name: name(), infohash: InfoHash([0; 32]) };
+    let lookups = [
+        Query::Peers { infohash: InfoHash([1; 32]), want: 50 },
+        Query::Named { name: ShareName::new("d").unwrap(), after: None },
+        Query::Named { name: name(), after: Some(InfoHash([0; 32])) },
+        Query::List { after: None },
+        Query::List { after: Some(cursor) },
+    ];
+    announces.into_iter().chain(lookups.map(|query| RequestBody::Lookup { token, query })).collect()
+}
+
+#[test]
+fn connects_registers_and_looks_up() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    let announced = bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
+    assert!(matches!(announced, ReplyBody::Announced(announced) if announced.seeders == 1), "{announced:?}");
+    let token = bench.connect(ELSEWHERE);
+    let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+    match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
+        ReplyBody::Peers(peers) => {
+            assert_eq!(peers.peers[0].socket_addr(HERE), (HERE, 7000).into());
+        }
+        other => panic!("{other:?}"),
+    }
+    for query in [Query::Named { name: name(), after: None }, Query::List { after: None }] {
+        match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
+            ReplyBody::Shares { shares, more } => {
+                assert_eq!((shares[0].infohash, shares[0].size, more), (InfoHash([1; 32]), 1 << 40, false));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let counters = Counters { connects: 2, announces: 1, lookups: 3, ..Counters::default() };
+    assert_eq!(bench.handler.counters(), counters);
+}
+
+#[test]
+fn an_ipv4_source_is_the_same_however_the_socket_writes_it() {
+    let mut bench = Bench::new();
+    let token = bench.connect("::ffff:192.0.2.1".parse().unwrap());
+    let reply = bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
+    assert!(matches!(reply, ReplyBody::Announced(_)), "{reply:?}");
+}
+
+#[test]
+fn without_a_token_nothing_happens_and_no_reply_is_larger_than_its_request() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
+    let stats = bench.handler.stats();
+    let stolen = requests(token).into_iter().map(|body| (body, ELSEWHERE));
+    for (body, source) in requests(BAD_TOKEN).into_iter().map(|body| (body, HERE)).chain(stolen) {
+        let request = datagram(body);
+        let reply = bench.handle(&request, source).expect("a refusal");
+        assert!(reply.len() <= request.len(), "{} for {}", reply.len(), request.len());
+        assert_eq!(decode_reply(reply).unwrap().body, ReplyBody::Error(ErrorCode::TokenRefused));
+    }
+    assert_eq!(bench.handler.stats(), stats);
+    assert_eq!(bench.handler.counters().withheld, 0);
+}
+
+#[test]
+fn a_connect_is_answered_by_no_more_than_it_is_whatever_its_transaction() {
+    let mut bench = Bench::new();
+    for transaction in [0, 250, 251, 65_535, 65_536, u32::MAX].map(TransactionId) {
+        let mut request = BytesMut::new();
+        encode_request(&Request { transaction, body: RequestBody::CONNECT }, &mut request).unwrap();
+        assert!(bench.handle(&request, HERE).expect("a token").len() <= request.len());
+    }
+}
+
+#[test]
+fn a_token_ages_and_a_restarted_tracker_refuses_it() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    let lookup = RequestBody::Lookup { token, query: Query::List { after: None } };
+    let empty = ReplyBody::Shares { shares: Vec::new(), more: false };
+    assert_eq!(bench.ask(lookup.clone(), HERE), empty);
+    let refused = ReplyBody::Error(ErrorCode::TokenRefused);
+    let mut restarted = Bench::new();
+    restarted.handler = Handler::new(Rules::default(), restarted.now, &mut StdRng::seed_from_u64(2));
+    assert_eq!(restarted.ask(lookup.clone(), HERE), refused);
+    bench.now += token::LIFETIME + Duration::from_secs(1);
+    assert_eq!(bench.ask(lookup, HERE), refused);
+    assert_eq!(bench.handler.counters().tokens_refused, 1);
+}
+
+#[test]
+fn the_largest_replies_fit_a_datagram() {
+    let mut bench = Bench::new();
+    for share in 0..4 {
+        for peer in 0..60 {
+            let source = IpAddr::from([
+                0x20, 1, 0xd, 0xb8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, peer,
+            ]);
+            let token = bench.connect(source);
+            let announce = Announce {
+                infohash: InfoHash([share; 32]),
+                name: ShareName::new(&"n".repeat(255)).unwrap(),
+                size: u64::MAX,
+                port: u16::MAX.try_into().unwrap(),
+                ..announce(token, peer)
+            };
+            assert!(matches!(bench.ask(RequestBody::Announce(announce), source), ReplyBody::Announced(_)));
+        }
+    }
+    let token = bench.connect(HERE);
+    let query = Query::Peers { infohash: InfoHash([1; 32]), want: u8::MAX };
+    match bench.ask(RequestBody::Lookup { token, query }, HERE) {
+        ReplyBody::Peers(peers) => assert_eq!((peers.peers.len(), peers.seeders), (50, 60)),
+        other => panic!("{other:?}"),
+    }
+    match bench.ask(RequestBody::Lookup { token, query: Query::List { after: None } }, HERE) {
+        ReplyBody::Shares { shares, more } => assert_eq!((shares.len(), more), (3, true)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn sweeps_forget_everyone_who_expired_within_four_seconds() {
+    for phase in (0..SWEEPS_PER_ROUND).step_by(7) {
+        let mut bench = Bench::new();
+        (0..phase).for_each(|_| bench.handler.sweep(bench.now));
+        let token = bench.connect(HERE);
+        for peer in 0..=u8::MAX {
+            let announce = Announce { infohash: InfoHash([peer; 32]), ..announce(token, peer) };
+            bench.ask(RequestBody::Announce(announce), HERE);
+        }
+        bench.now += Duration::from_secs(91);
+        let all = bench.now + Duration::from_secs(4);
+        while bench.now < all {
+            bench.handler.sweep(bench.now);
+            bench.now += SWEEP_EVERY;
+        }
+        assert_eq!(bench.handler.stats(), Stats::default());
+    }
+}
+
+/// A datagram that was legal before some of it was changed, cut off or added.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let legal = (0..10_usize).prop_map(|kind| {
+        let mut bodies = requests(BAD_TOKEN);
+        bodies.push(RequestBody::CONNECT);
+        datagram(bodies.swap_remove(kind)).to_vec()
+    });
+    let edits = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4);
+    (legal, edits, any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 0..3)).prop_map(
+        |(mut bytes, edits, cut, more)| {
+            for (place, byte) in edits {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            if cut.index(2) == 0 {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes.extend(more);
+            bytes
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn bytes_from_strangers_are_never_answered(bytes in prop::collection::vec(any::<u8>(), 0..1_500)) {
+        let mut bench = Bench::new();
+        prop_assert_eq!(bench.handle(&bytes, HERE), None);
+        prop_assert_eq!(bench.handler.counters(), Counters { malformed: 1, ..Counters::default() });
+    }
+
+    /// With the preamble, bytes may happen to be a request: then at most a connect is answered.
+    #[test]
+    fn near_misses_do_no_harm(
+        bytes in prop_oneof![
+            mutated(),
+            prop::collection::vec(any::<u8>(), 0..1_500).prop_map(|bytes| [&PREAMBLE[..], &bytes].concat()),
+        ]
+    ) {
+        let mut bench = Bench::new();
+        if let Some(reply) = bench.handle(&bytes, HERE) {
+            prop_assert!(reply.len() <= bytes.len());
+            let reply = decode_reply(reply).unwrap().body;
+            prop_assert!(
+                matches!(reply, ReplyBody::Connected { .. } | ReplyBody::Error(ErrorCode::TokenRefused)),
+                "{reply:?}"
+            );
+        }
+        prop_assert_eq!(bench.handler.stats(), Stats::default());
+        let Counters { connects, tokens_refused, malformed, announces, lookups, withheld, put_off } = bench.handler.counters();
+        prop_assert_eq!((connects + tokens_refused + malformed, announces, lookups, withheld + put_off), (1, 0, 0, 0));
+    }
+}
+
+#[test]
+fn a_datagram_of_excessive_length_is_dropped() {
+    let mut bench = Bench::new();
+    let mut bytes = datagram(RequestBody::CONNECT).to_vec();
+    bytes.resize(MAX_DATAGRAM_LEN + 1, 0);
+    assert_eq!(bench.handle(&bytes, HERE), None);
+    assert_eq!(bench.handler.counters().malformed, 1);
+}

@@ -1,0 +1,419 @@
+//! The memory of who has what.
+//!
+//! Pure and deterministic: time and randomness are arguments, nothing here waits, and no answer depends on
+//! the order of a hash map. Whoever calls it has checked that the source address is true.
+//!
+//! Invariants:
+//! - A peer is gone `expire` after its last announce, at the latest [`TICK`] later: from then on it is in no
+//!   answer and in no count of a share, swept or not. Every look at a share first drops its expired peers.
+//! - A share exists as long as it has peers. Its name and size are the word of the peer that came first.
+//! - [`Registry::sweep`] is only for memory: it drops what nobody looks at. A peer that expired but is not
+//!   swept yet still takes up room under [`Limits`] and in [`Stats`].
+//!
+//! No call takes long, however much there is. A look at a share scans its peers only when one of them may have
+//! expired, so at most once a [`TICK`], and a share has at most `peers_per_share`. A look at the list of shares
+//! drops at most [`MAX_DROPPED`] of them on its way.
+
+mod address;
+mod census;
+mod swarm;
+
+use std::{
+    borrow::Borrow,
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+    net::IpAddr,
+    ops::Bound,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use indexmap::{IndexMap, map::Entry};
+use proto::{
+    InfoHash, ShareName,
+    tracker::{
+        Announce, Announced, ErrorCode, Event, PeerAddress, PeerEntry, Peers, ShareCursor, ShareEntry,
+        message::{MAX_PEERS, MAX_SHARES},
+    },
+};
+use rand::Rng;
+
+use address::Address;
+use census::Census;
+use swarm::{Peer, Swarm, Tick};
+
+pub use swarm::TICK;
+
+/// Most expired shares that one look at the list drops: some 10 ms. Only when everybody expires at once, say
+/// after the network was down, are there more in one place, and then a sweep will have dropped them soon.
+pub const MAX_DROPPED: usize = 10_000;
+
+/// What a registry holds its peers to.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// Time between two announces of a peer, as told to it (rounded up to seconds).
+    pub heartbeat: Duration,
+    /// A peer is gone this long after its last announce.
+    pub expire: Duration,
+    /// How much to hold.
+    pub limits: Limits,
+}
+
+/// How much a registry holds. What goes beyond is refused; what is registered stays and can be renewed.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Registrations in all. At some 200 bytes each, the default fills less than 1 GiB.
+    pub peers: u32,
+    /// Shares in all. As many as the design is measured with; one with few peers costs more than a peer.
+    pub shares: u32,
+    /// Registrations in one share. Bounds the one scan of a share that a lookup may have to wait for.
+    pub peers_per_share: u32,
+    /// Registrations from one IP address. Enough for every share of a large mirror, or for a company behind
+    /// one address, and it takes hundreds of addresses to fill the registry.
+    pub registrations_per_ip: u32,
+}
+
+/// How much a registry holds right now. Peers that expired count until they are swept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Shares with peers.
+    pub shares: usize,
+    /// Registrations of peers that have all of their share.
+    pub seeders: usize,
+    /// Registrations of peers that have part of it.
+    pub leechers: usize,
+}
+
+/// Who has what.
+pub struct Registry {
+    rules: Rules,
+    start: Instant,
+    shares: IndexMap<ByInfoHash, Share>,
+    /// Every share, by name and then infohash.
+    names: BTreeSet<Arc<ShareCursor>>,
+    census: Census,
+    /// Shares from this place on have been swept in this round.
+    swept_from: usize,
+}
+
+struct Share {
+    size: u64,
+    swarm: Swarm,
+}
+
+/// The infohash and the name of a share, kept once for both indices, found here by infohash.
+struct ByInfoHash(Arc<ShareCursor>);
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            heartbeat: Duration::from_secs(30),
+            expire: Duration::from_secs(90),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { peers: 4_000_000, shares: 1_000_000, peers_per_share: 100_000, registrations_per_ip: 10_000 }
+    }
+}
+
+impl Stats {
+    /// Registrations in all.
+    pub fn peers(&self) -> usize {
+        self.seeders + self.leechers
+    }
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new(rules: Rules, now: Instant) -> Registry {
+        Registry {
+            rules,
+            start: now,
+            shares: IndexMap::new(),
+            names: BTreeSet::new(),
+            census: Census::default(),
+            swept_from: 0,
+        }
+    }
+
+    /// Registers, renews or ends the registration of a peer whose datagrams come from `source`. The token
+    /// is not looked at.
+    ///
+    /// Saying the same again changes nothing, so a client may repeat an announce whose answer was lost:
+    /// also the end of a registration that there is not.
+    pub fn announce(
+        &mut self,
+        announce: &Announce,
+        source: IpAddr,
+        now: Instant,
+    ) -> Result<Announced, ErrorCode> {
+        let share = self.live_share(&announce.infohash, now);
+        let peer = Peer {
+            id: announce.peer_id,
+            secret: announce.secret,
+            address: Address::from(source),
+            port: announce.port,
+            progress: announce.progress,
+            seen: self.tick(now),
+        };
+        let known =
+            share.and_then(|share| self.shares[share].swarm.find(peer.id).map(|place| (share, place)));
+        match (known, announce.event) {
+            (Some((share, place)), _) if !self.shares[share].swarm.peers()[place].has_secret(peer.secret) => {
+                return Err(ErrorCode::NotYours);
+            }
+            (Some((share, place)), Event::Stopped) => self.end(&announce.infohash, share, place),
+            (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
+                let old = self.shares[share].swarm.replace(place, peer);
+                self.census.change(&old, &peer);
+            }
+            (None, Event::Stopped) => {}
+            (None, Event::Started | Event::Heartbeat | Event::Completed) => {
+                self.register(share, announce, peer)?;
+            }
+        }
+        // Ending a registration may have ended the share.
+        let (seeders, leechers) =
+            self.shares.get(&announce.infohash).map_or((0, 0), |share| share.swarm.counts());
+        Ok(Announced { interval_s: self.interval_s(), seeders, leechers })
+    }
+
+    /// A random sample of at most `want` peers of a share, for whoever asks from `requester`.
+    pub fn peers(
+        &mut self,
+        infohash: &InfoHash,
+        want: u8,
+        requester: IpAddr,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<Peers, ErrorCode> {
+        let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare)?;
+        let swarm = &self.shares[share].swarm;
+        let (seeders, leechers) = swarm.counts();
+        let all = swarm.peers();
+        let amount = MAX_PEERS.min(want.into()).min(all.len());
+        let peers = rand::seq::index::sample(rng, all.len(), amount)
+            .into_iter()
+            .map(|place| entry(&all[place], requester))
+            .collect();
+        Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers })
+    }
+
+    /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
+    /// whether there are more. `None` when too much that expired is in the way: ask again.
+    pub fn named(
+        &mut self,
+        name: &ShareName,
+        after: Option<InfoHash>,
+        now: Instant,
+    ) -> Option<(Vec<ShareEntry>, bool)> {
+        let place = |infohash| Arc::new(ShareCursor { name: name.clone(), infohash });
+        let from = match after {
+            Some(infohash) => Bound::Excluded(place(infohash)),
+            None => Bound::Included(place(InfoHash([0; 32]))),
+        };
+        self.page(from, |head| head.name == *name, now)
+    }
+
+    /// All shares, at most [`MAX_SHARES`] of them from after `after` on, by name and then infohash, and
+    /// whether there are more. `None` when too much that expired is in the way: ask again.
+    pub fn list(&mut self, after: Option<ShareCursor>, now: Instant) -> Option<(Vec<ShareEntry>, bool)> {
+        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(Arc::new(cursor)));
+        self.page(from, |_| true, now)
+    }
+
+    /// Drops expired peers and the shares that they leave empty, and returns how many peers it looked at:
+    /// about `budget` at most, going on where it stopped the last time. Calls whose budgets add up to twice
+    /// the number of registrations have been everywhere: to the end of one round, and through the next.
+    pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
+        let mut looked = 0;
+        self.swept_from = self.swept_from.min(self.shares.len());
+        for _ in 0..=self.swept_from + self.shares.len() {
+            if looked >= budget {
+                break;
+            }
+            // Going down, a share that fills the gap of a dropped one comes from where this round has been.
+            let Some(share) = self.swept_from.min(self.shares.len()).checked_sub(1) else {
+                self.swept_from = self.shares.len();
+                continue;
+            };
+            self.swept_from = share;
+            looked += self.drop_expired(share, now);
+        }
+        looked
+    }
+
+    /// How much there is.
+    pub fn stats(&self) -> Stats {
+        Stats { shares: self.shares.len(), seeders: self.census.seeders(), leechers: self.census.leechers() }
+    }
+
+    fn register(&mut self, share: Option<usize>, announce: &Announce, peer: Peer) -> Result<(), ErrorCode> {
+        let limits = &self.rules.limits;
+        let in_share = share.map_or(0, |share| self.shares[share].swarm.peers().len());
+        let full = reached(self.census.peers(), limits.peers)
+            || reached(in_share, limits.peers_per_share)
+            || self.census.registrations_from(peer.address) >= limits.registrations_per_ip
+            || share.is_none() && reached(self.shares.len(), limits.shares);
+        if full {
+            tracing::debug!(infohash = %announce.infohash, address = %peer.address, "no room for a peer");
+            return Err(ErrorCode::Full);
+        }
+        tracing::info!(
+            infohash = %announce.infohash, name = %announce.name, peer = ?peer.id, address = %peer.address,
+            port = peer.port, progress = %peer.progress, "registered"
+        );
+        self.census.enter(&peer);
+        match share {
+            Some(share) => self.shares[share].swarm.insert(peer),
+            None => self.found(announce, peer),
+        }
+        Ok(())
+    }
+
+    /// Begins a share with its first peer.
+    fn found(&mut self, announce: &Announce, peer: Peer) {
+        let head = Arc::new(ShareCursor { name: announce.name.clone(), infohash: announce.infohash });
+        self.names.insert(Arc::clone(&head));
+        if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head)) {
+            vacant.insert(Share { size: announce.size, swarm: Swarm::new(peer) });
+        }
+    }
+
+    /// Ends a registration, and its share when it was the last.
+    fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
+        let peer = self.shares[share].swarm.remove(place);
+        self.census.leave(&peer);
+        tracing::info!(%infohash, peer = ?peer.id, address = %peer.address, port = peer.port, "left");
+        self.drop_if_empty(share);
+    }
+
+    /// Where the share is, if one of its peers is live.
+    fn live_share(&mut self, infohash: &InfoHash, now: Instant) -> Option<usize> {
+        let share = self.shares.get_index_of(infohash)?;
+        let shares = self.shares.len();
+        self.drop_expired(share, now);
+        (self.shares.len() == shares).then_some(share)
+    }
+
+    /// Drops expired peers of one share, and the share when none is left. Returns how many peers it looked
+    /// at, one at least.
+    fn drop_expired(&mut self, share: usize, now: Instant) -> usize {
+        let oldest_live = self.tick(now).before(self.rules.expire);
+        let Some((ByInfoHash(head), Share { swarm, .. })) = self.shares.get_index_mut(share) else {
+            return 1;
+        };
+        if swarm.oldest() >= oldest_live {
+            return 1;
+        }
+        let looked = swarm.peers().len();
+        swarm.expire(oldest_live, |peer| {
+            self.census.leave(&peer);
+            tracing::info!(
+                infohash = %head.infohash, peer = ?peer.id, address = %peer.address, port = peer.port,
+                "expired"
+            );
+        });
+        self.drop_if_empty(share);
+        looked
+    }
+
+    fn drop_if_empty(&mut self, share: usize) {
+        if self.shares[share].swarm.peers().is_empty()
+            && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
+        {
+            self.names.remove(&head);
+            tracing::trace!(infohash = %head.infohash, name = %head.name, "nobody has this share any more");
+        }
+    }
+
+    fn page(
+        &mut self,
+        mut from: Bound<Arc<ShareCursor>>,
+        belongs: impl Fn(&ShareCursor) -> bool,
+        now: Instant,
+    ) -> Option<(Vec<ShareEntry>, bool)> {
+        // One more than fits, to know whether there are more.
+        let mut page = Vec::with_capacity(MAX_SHARES + 1);
+        let mut dropped = 0;
+        while page.len() <= MAX_SHARES {
+            let Some(head) = self.names.range((from, Bound::Unbounded)).next().filter(|head| belongs(head))
+            else {
+                break;
+            };
+            let head = Arc::clone(head);
+            if let Some(share) = self.live_share(&head.infohash, now) {
+                let share = &self.shares[share];
+                let (seeders, leechers) = share.swarm.counts();
+                page.push(ShareEntry {
+                    infohash: head.infohash,
+                    name: head.name.clone(),
+                    size: share.size,
+                    seeders,
+                    leechers,
+                });
+            } else {
+                dropped += 1;
+                if dropped > MAX_DROPPED {
+                    return if page.is_empty() { None } else { Some((page, true)) };
+                }
+            }
+            from = Bound::Excluded(head);
+        }
+        let more = page.len() > MAX_SHARES;
+        page.truncate(MAX_SHARES);
+        Some((page, more))
+    }
+
+    fn interval_s(&self) -> u16 {
+        let seconds = self.rules.heartbeat.as_millis().div_ceil(1_000);
+        u16::try_from(seconds).unwrap_or(u16::MAX)
+    }
+
+    fn tick(&self, now: Instant) -> Tick {
+        Tick::at(now.saturating_duration_since(self.start))
+    }
+}
+
+fn reached(count: usize, limit: u32) -> bool {
+    u32::try_from(count).map_or(true, |count| count >= limit)
+}
+
+/// What to tell `requester` about a peer. A peer on the tracker's own host is known here by a loopback
+/// address, which means another host to everyone else.
+fn entry(peer: &Peer, requester: IpAddr) -> PeerEntry {
+    let ip = IpAddr::from(peer.address);
+    let address = if ip.is_loopback() && !requester.to_canonical().is_loopback() {
+        PeerAddress::TrackerHost
+    } else {
+        PeerAddress::from(ip)
+    };
+    PeerEntry { address, port: peer.port, progress: peer.progress }
+}
+
+impl Borrow<InfoHash> for ByInfoHash {
+    fn borrow(&self) -> &InfoHash {
+        &self.0.infohash
+    }
+}
+
+impl Hash for ByInfoHash {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.infohash.hash(state);
+    }
+}
+
+impl PartialEq for ByInfoHash {
+    fn eq(&self, other: &ByInfoHash) -> bool {
+        self.0.infohash == other.0.infohash
+    }
+}
+
+impl Eq for ByInfoHash {}
+
+#[cfg(test)]
+mod tests;

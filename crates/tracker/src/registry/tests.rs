@@ -1,0 +1,379 @@
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use proto::{
+    PeerId, Secret,
+    tracker::{Progress, Token},
+};
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+
+mod model;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EXPIRE: Duration = Duration::from_secs(90);
+
+/// A registry with its clock and randomness.
+struct Bench {
+    registry: Registry,
+    now: Instant,
+    rng: StdRng,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Bench {
+        let now = Instant::now();
+        let rules = Rules { expire: EXPIRE, limits, ..Rules::default() };
+        Bench { registry: Registry::new(rules, now), now, rng: StdRng::seed_from_u64(1) }
+    }
+
+    fn announce(&mut self, announce: &Announce, source: IpAddr) -> Result<Announced, ErrorCode> {
+        self.registry.announce(announce, source, self.now)
+    }
+
+    fn counts(&mut self, announce: &Announce, source: IpAddr) -> (u32, u32) {
+        let announced = self.announce(announce, source).unwrap();
+        (announced.seeders, announced.leechers)
+    }
+
+    fn peers(&mut self, share: u32, requester: IpAddr) -> Result<Peers, ErrorCode> {
+        self.registry.peers(&infohash(share), u8::MAX, requester, self.now, &mut self.rng)
+    }
+
+    fn only_peer(&mut self, share: u32, requester: IpAddr) -> PeerEntry {
+        let peers = self.peers(share, requester).unwrap().peers;
+        assert_eq!(peers.len(), 1);
+        peers[0]
+    }
+
+    /// Every page of a list.
+    fn pages(&mut self, name: Option<&str>) -> Vec<ShareEntry> {
+        let mut all: Vec<ShareEntry> = Vec::new();
+        loop {
+            let page = match name {
+                None => self.registry.list(all.last().map(ShareEntry::cursor), self.now),
+                Some(text) => {
+                    self.registry.named(&name_of(text), all.last().map(|share| share.infohash), self.now)
+                }
+            };
+            let (page, more) = page.expect("a page");
+            assert!(page.len() == MAX_SHARES || !more);
+            all.extend(page);
+            if !more {
+                return all;
+            }
+        }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+}
+
+fn infohash(share: u32) -> InfoHash {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&share.to_be_bytes());
+    InfoHash(bytes)
+}
+
+fn name_of(text: &str) -> ShareName {
+    ShareName::new(text).unwrap()
+}
+
+fn host(number: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 + number).into()
+}
+
+/// A leecher's heartbeat: it registers and renews alike.
+fn leecher(share: u32, peer: u32) -> Announce {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&peer.to_le_bytes());
+    Announce {
+        token: Token([0; 16]),
+        infohash: infohash(share),
+        peer_id: PeerId(id),
+        secret: Secret([7; 16]),
+        port: 7000.try_into().unwrap(),
+        name: name_of(&format!("share {share}")),
+        size: u64::from(share) + 1,
+        event: Event::Heartbeat,
+        progress: Progress::of(1, 2),
+    }
+}
+
+fn seeder(share: u32, peer: u32) -> Announce {
+    Announce { progress: Progress::COMPLETE, ..leecher(share, peer) }
+}
+
+fn stop(announce: Announce) -> Announce {
+    Announce { event: Event::Stopped, ..announce }
+}
+
+fn small(limits: impl FnOnce(&mut Limits)) -> Limits {
+    let mut small = Limits::default();
+    limits(&mut small);
+    small
+}
+
+#[test]
+fn every_event_but_stopped_registers_and_repeating_it_changes_nothing() {
+    for event in [Event::Started, Event::Heartbeat, Event::Completed] {
+        let mut bench = Bench::new(Limits::default());
+        let announce = Announce { event, ..seeder(1, 1) };
+        for _ in 0..3 {
+            let announced = bench.announce(&announce, host(1)).unwrap();
+            assert_eq!(announced, Announced { interval_s: 30, seeders: 1, leechers: 0 });
+        }
+        assert_eq!(bench.peers(1, host(2)).unwrap().peers.len(), 1);
+    }
+}
+
+#[test]
+fn a_leecher_that_completes_becomes_a_seeder() {
+    let mut bench = Bench::new(Limits::default());
+    assert_eq!(bench.counts(&leecher(1, 1), host(1)), (0, 1));
+    assert_eq!(bench.counts(&leecher(1, 2), host(2)), (0, 2));
+    assert_eq!(bench.counts(&Announce { event: Event::Completed, ..seeder(1, 1) }, host(1)), (1, 1));
+    assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 1, leechers: 1 });
+}
+
+#[test]
+fn the_last_peer_to_stop_takes_the_share_with_it() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.announce(&leecher(1, 2), host(2)).unwrap();
+    assert_eq!(bench.counts(&stop(seeder(1, 1)), host(1)), (0, 1));
+    assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
+    assert_eq!(bench.peers(1, host(1)), Err(ErrorCode::UnknownShare));
+    assert_eq!(bench.pages(None), []);
+    // The answer may have been lost: saying goodbye again is fine.
+    assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
+    assert_eq!(bench.registry.stats(), Stats::default());
+}
+
+#[test]
+fn a_registration_belongs_to_its_secret() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    for event in [Event::Started, Event::Heartbeat, Event::Completed, Event::Stopped] {
+        let thief = Announce { secret: Secret([8; 16]), event, ..seeder(1, 1) };
+        assert_eq!(bench.announce(&thief, host(1)), Err(ErrorCode::NotYours));
+    }
+    assert_eq!(bench.only_peer(1, host(2)).address, PeerAddress::from(host(1)));
+    // The same id in another share is another registration.
+    let other = Announce { secret: Secret([8; 16]), ..seeder(2, 1) };
+    assert_eq!(bench.counts(&other, host(1)), (1, 0));
+}
+
+#[test]
+fn an_expired_registration_belongs_to_nobody() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.pass(91);
+    let other = Announce { secret: Secret([8; 16]), ..seeder(1, 1) };
+    assert_eq!(bench.counts(&other, host(2)), (1, 0));
+    assert_eq!(bench.announce(&seeder(1, 1), host(1)), Err(ErrorCode::NotYours));
+}
+
+#[test]
+fn a_renewal_may_change_address_port_and_progress_and_moves_the_count_of_its_address() {
+    let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = 1));
+    bench.announce(&leecher(1, 1), host(1)).unwrap();
+    let moved = Announce { port: 7001.try_into().unwrap(), progress: Progress::of(3, 4), ..leecher(1, 1) };
+    bench.announce(&moved, host(2)).unwrap();
+    let entry = bench.only_peer(1, host(3));
+    assert_eq!(entry.socket_addr(LOOPBACK), (host(2), 7001).into());
+    assert_eq!(entry.progress.percent(), 75);
+    assert_eq!(bench.announce(&leecher(2, 2), host(2)), Err(ErrorCode::Full));
+    assert!(bench.announce(&leecher(2, 2), host(1)).is_ok());
+}
+
+#[test]
+fn name_and_size_are_the_first_registrants_word_while_the_share_lives() {
+    let mut bench = Bench::new(Limits::default());
+    let liar = Announce { name: name_of("liar"), size: 99, ..seeder(1, 2) };
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.announce(&liar, host(2)).unwrap();
+    bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
+    let share =
+        ShareEntry { infohash: infohash(1), name: name_of("share 1"), size: 2, seeders: 1, leechers: 0 };
+    assert_eq!(bench.pages(None), [share]);
+    assert_eq!(bench.pages(Some("liar")), []);
+    bench.announce(&stop(liar.clone()), host(2)).unwrap();
+    bench.announce(&liar, host(2)).unwrap();
+    assert_eq!(bench.pages(Some("share 1")), []);
+    assert_eq!(bench.pages(Some("liar"))[0].size, 99);
+}
+
+#[test]
+fn a_peer_is_there_for_exactly_the_expiry_time_though_nothing_is_swept() {
+    let mut bench = Bench::new(Limits::default());
+    bench.now += Duration::from_millis(1_234);
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.now += EXPIRE;
+    assert_eq!(bench.peers(1, host(2)).unwrap().seeders, 1);
+    assert_eq!(bench.pages(None).len(), 1);
+    bench.now += TICK;
+    assert_eq!(bench.pages(None), []);
+    assert_eq!(bench.peers(1, host(2)), Err(ErrorCode::UnknownShare));
+}
+
+#[test]
+fn a_peer_on_the_trackers_host_is_given_to_others_as_being_there() {
+    let mut bench = Bench::new(Limits::default());
+    let loopbacks = ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"];
+    for loopback in loopbacks.map(|ip| ip.parse::<IpAddr>().unwrap()) {
+        bench.announce(&seeder(1, 1), loopback).unwrap();
+        for other in [host(1), "2001:db8::1".parse().unwrap()] {
+            assert_eq!(bench.only_peer(1, other).address, PeerAddress::TrackerHost);
+        }
+        for local in loopbacks.map(|ip| ip.parse().unwrap()) {
+            assert_eq!(bench.only_peer(1, local).address, PeerAddress::from(loopback));
+        }
+    }
+    let public: IpAddr = "::ffff:192.0.2.1".parse().unwrap();
+    bench.announce(&seeder(1, 1), public).unwrap();
+    assert_eq!(bench.only_peer(1, LOOPBACK).address, PeerAddress::V4([192, 0, 2, 1]));
+}
+
+#[test]
+fn lookups_are_samples_without_repeats_that_reach_everyone() {
+    for swarm in [1, 5, 64, 65, 200] {
+        let mut bench = Bench::new(Limits::default());
+        for peer in 0..swarm {
+            let announce = if peer % 2 == 0 { seeder(1, peer) } else { leecher(1, peer) };
+            bench.announce(&announce, host(peer)).unwrap();
+        }
+        let mut seen = BTreeSet::new();
+        for _ in 0..100 {
+            let sample = bench.peers(1, host(0)).unwrap();
+            assert_eq!((sample.seeders, sample.leechers), (swarm.div_ceil(2), swarm / 2));
+            let addresses: BTreeSet<_> = sample.peers.iter().map(|peer| peer.socket_addr(host(0))).collect();
+            assert_eq!(addresses.len(), MAX_PEERS.min(swarm as usize));
+            assert_eq!(addresses.len(), sample.peers.len());
+            seen.extend(addresses);
+        }
+        assert_eq!(seen.len(), swarm as usize);
+        let few = bench.registry.peers(&infohash(1), 3, host(0), bench.now, &mut bench.rng).unwrap();
+        assert_eq!(few.peers.len(), 3.min(swarm as usize));
+    }
+}
+
+#[test]
+fn the_list_is_by_name_then_infohash_and_pages_leave_nothing_out() {
+    let mut bench = Bench::new(Limits::default());
+    let names = ["b", "a", "c"];
+    for share in 0..30 {
+        let announce = Announce { name: name_of(names[share as usize % 3]), ..leecher(share, 1) };
+        bench.announce(&announce, host(1)).unwrap();
+    }
+    // A gap in the middle of a page, not swept.
+    bench.pass(60);
+    for share in (0..30).filter(|share| share % 7 != 0) {
+        let announce = Announce { name: name_of("ignored"), ..leecher(share, 1) };
+        bench.announce(&announce, host(1)).unwrap();
+    }
+    bench.pass(60);
+    let live = |name: &str| {
+        let shares = (0..30).filter(|&share| share % 7 != 0 && names[share as usize % 3] == name);
+        shares.map(|share| (name.to_owned(), infohash(share))).collect::<Vec<_>>()
+    };
+    let heads = |shares: Vec<ShareEntry>| {
+        shares.into_iter().map(|share| (String::from(share.name), share.infohash)).collect::<Vec<_>>()
+    };
+    for name in names {
+        assert_eq!(heads(bench.pages(Some(name))), live(name));
+    }
+    assert_eq!(heads(bench.pages(None)), [live("a"), live("b"), live("c")].concat());
+    assert_eq!(bench.pages(Some("ab")), []);
+}
+
+#[test]
+fn a_full_registry_refuses_newcomers_and_keeps_and_renews_who_is_there() {
+    type Refused = fn() -> (Announce, IpAddr);
+    let cases: [(Limits, Refused); 4] = [
+        (small(|limits| limits.peers = 2), || (seeder(1, 9), host(9))),
+        (small(|limits| limits.shares = 2), || (seeder(9, 9), host(9))),
+        (small(|limits| limits.peers_per_share = 1), || (seeder(1, 9), host(9))),
+        (small(|limits| limits.registrations_per_ip = 1), || (seeder(9, 9), host(1))),
+    ];
+    for (limits, refused) in cases {
+        let mut bench = Bench::new(limits);
+        bench.announce(&seeder(1, 1), host(1)).unwrap();
+        bench.announce(&seeder(2, 2), host(2)).unwrap();
+        let (newcomer, source) = refused();
+        bench.pass(60);
+        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full));
+        // Also what ends nothing is no newcomer.
+        assert!(bench.announce(&stop(newcomer.clone()), source).is_ok());
+        bench.announce(&seeder(1, 1), host(1)).unwrap();
+        bench.announce(&seeder(2, 2), host(2)).unwrap();
+        bench.pass(60);
+        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full));
+        assert_eq!(bench.registry.stats(), Stats { shares: 2, seeders: 2, leechers: 0 });
+        // Room again when somebody leaves; expired peers make room when they are swept.
+        bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
+        bench.pass(91);
+        bench.registry.sweep(bench.now, 10);
+        assert!(bench.announce(&newcomer, source).is_ok());
+    }
+}
+
+#[test]
+fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
+    let mut bench = Bench::new(Limits::default());
+    for share in 0..1_000 {
+        bench.announce(&leecher(share, 0), host(share)).unwrap();
+    }
+    bench.pass(91);
+    // One share that lives among those that are gone, and one more with two peers, one of them gone.
+    bench.announce(&leecher(500, 1), host(1)).unwrap();
+    let mut calls = 0;
+    while bench.registry.stats().shares > 1 {
+        assert!(bench.registry.sweep(bench.now, 64) <= 64);
+        calls += 1;
+        assert!(calls <= 16, "1,000 peers in calls of 64");
+    }
+    assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 0, leechers: 1 });
+    assert_eq!(bench.registry.names.len(), 1);
+    assert_eq!(bench.registry.census.registrations_from(Address::from(host(2))), 0);
+}
+
+#[test]
+fn a_sweep_misses_nothing_though_shares_come_and_go_meanwhile() {
+    let mut bench = Bench::new(Limits::default());
+    for share in 0..100 {
+        bench.announce(&leecher(share, 0), host(0)).unwrap();
+    }
+    bench.pass(91);
+    for round in 0..100 {
+        bench.registry.sweep(bench.now, 1);
+        // A newcomer, and one that goes and lets the last share fill its place.
+        bench.announce(&leecher(1_000 + round, 0), host(1)).unwrap();
+        bench.announce(&stop(leecher(1_000 + round / 2, 0)), host(1)).unwrap();
+    }
+    assert_eq!(bench.registry.census.registrations_from(Address::from(host(0))), 0);
+}
+
+#[test]
+fn a_look_at_the_list_is_put_off_rather_than_long() {
+    let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = u32::MAX));
+    let expiring = 2 * (MAX_DROPPED as u32 + 1);
+    for share in 0..expiring {
+        let announce = Announce { name: name_of("b"), ..leecher(share, 0) };
+        bench.announce(&announce, host(1)).unwrap();
+    }
+    bench.pass(91);
+    let before = Announce { name: name_of("a"), ..leecher(expiring, 0) };
+    let after = Announce { name: name_of("b"), ..leecher(expiring + 1, 0) };
+    bench.announce(&before, host(1)).unwrap();
+    bench.announce(&after, host(1)).unwrap();
+    // What is in front of the heap is told, and that there may be more.
+    let (page, more) = bench.registry.list(None, bench.now).expect("a page");
+    assert_eq!((page.len(), more), (1, true));
+    assert_eq!(page[0].infohash, before.infohash);
+    assert_eq!(bench.registry.list(Some(page[0].cursor()), bench.now), None);
+    let (page, more) = bench.registry.named(&name_of("b"), None, bench.now).expect("a page");
+    assert_eq!((page.len(), more), (1, false));
+    assert_eq!(page[0].infohash, after.infohash);
+}

@@ -1,0 +1,295 @@
+//! The registry against a model that is too simple to be wrong: a map that every question walks through.
+
+use std::collections::BTreeMap;
+
+use proptest::{prelude::*, sample::select};
+use proto::PeerId;
+
+use super::*;
+
+/// Few of everything, so that steps meet each other.
+const SHARES: u32 = 6;
+const HOSTS: u32 = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Announce { share: u32, peer: u32, host: u32, secret: u8, port: u16, percent: u8, event: Event, name: u8 },
+    Lookup { share: u32, want: u8 },
+    Pages,
+    Pass { ticks: u32 },
+    Sweep { budget: usize },
+}
+
+/// One registration as the model has it.
+struct Known {
+    secret: Secret,
+    entry: PeerEntry,
+    host: u32,
+    seen: Instant,
+}
+
+struct Share {
+    name: ShareName,
+    size: u64,
+    peers: BTreeMap<[u8; 16], Known>,
+}
+
+/// What has been registered and not ended: also what expired, because it counts for the limits until it is
+/// swept, and when that is is the registry's business.
+#[derive(Default)]
+struct Model {
+    shares: BTreeMap<InfoHash, Share>,
+}
+
+impl Known {
+    fn is_live(&self, now: Instant) -> bool {
+        now - self.seen <= EXPIRE
+    }
+}
+
+impl Share {
+    fn live(&self, now: Instant) -> impl Iterator<Item = &Known> {
+        self.peers.values().filter(move |peer| peer.is_live(now))
+    }
+
+    fn counts(&self, now: Instant) -> (u32, u32) {
+        let seeders = self.live(now).filter(|peer| peer.entry.progress.is_complete()).count();
+        (seeders as u32, (self.live(now).count() - seeders) as u32)
+    }
+}
+
+impl Model {
+    /// Whether some limit is reached for a newcomer, counting the registrations that `counts`.
+    fn is_full(&self, limits: &Limits, share: InfoHash, host: u32, counts: impl Fn(&Known) -> bool) -> bool {
+        let counted = |share: &Share| share.peers.values().filter(|peer| counts(peer)).count();
+        let all = self.shares.values().map(counted).sum::<usize>();
+        let shares = self.shares.values().filter(|share| counted(share) > 0).count();
+        let in_share = self.shares.get(&share).map_or(0, counted);
+        let peers = self.shares.values().flat_map(|share| share.peers.values());
+        let from_host = peers.filter(|peer| peer.host == host && counts(peer)).count();
+        all >= limits.peers as usize
+            || in_share >= limits.peers_per_share as usize
+            || from_host >= limits.registrations_per_ip as usize
+            || in_share == 0 && shares >= limits.shares as usize
+    }
+
+    fn forget(&mut self, goes: impl Fn(&Known) -> bool) {
+        for share in self.shares.values_mut() {
+            share.peers.retain(|_, peer| !goes(peer));
+        }
+        self.shares.retain(|_, share| !share.peers.is_empty());
+    }
+}
+
+fn steps(peers: u32, shares: u32, longest_pass: u32, most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let announce = (
+        (0..shares, 0..peers, 0..HOSTS),
+        (prop_oneof![9 => Just(7_u8), 1 => Just(8)], 7000_u16..7003),
+        prop_oneof![0_u8..=100, Just(100)],
+        // Mostly registrations, so that swarms grow.
+        select(vec![
+            Event::Started,
+            Event::Heartbeat,
+            Event::Heartbeat,
+            Event::Heartbeat,
+            Event::Completed,
+            Event::Stopped,
+        ]),
+        0_u8..3,
+    );
+    let announce = announce.prop_map(|((share, peer, host), (secret, port), percent, event, name)| {
+        Step::Announce { share, peer, host, secret, port, percent, event, name }
+    });
+    let step = prop_oneof![
+        20 => announce,
+        2 => (0..shares, any::<u8>()).prop_map(|(share, want)| Step::Lookup { share, want }),
+        1 => Just(Step::Pages),
+        1 => (0..longest_pass).prop_map(|ticks| Step::Pass { ticks }),
+        1 => prop_oneof![0_usize..20, Just(usize::MAX)].prop_map(|budget| Step::Sweep { budget }),
+    ];
+    prop::collection::vec(step, 0..most)
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let small = (1_u32..40, 1_u32..SHARES, 1_u32..20, 1_u32..20);
+    let small = small.prop_map(|(peers, shares, peers_per_share, registrations_per_ip)| Limits {
+        peers,
+        shares,
+        peers_per_share,
+        registrations_per_ip,
+    });
+    prop_oneof![small, Just(Limits::default())]
+}
+
+fn run(limits: Limits, steps: Vec<Step>) {
+    let mut bench = Bench::new(limits.clone());
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Announce { share, peer, host, secret, port, percent, event, name } => {
+                let announce = Announce {
+                    secret: Secret([secret; 16]),
+                    port: port.try_into().unwrap(),
+                    progress: percent.try_into().unwrap(),
+                    name: name_of(&format!("name {name}")),
+                    size: name.into(),
+                    event,
+                    ..leecher(share, peer)
+                };
+                check_announce(&mut bench, &mut model, &limits, &announce, host);
+            }
+            Step::Lookup { share, want } => check_lookup(&mut bench, &model, share, want),
+            Step::Pages => check_pages(&mut bench, &model),
+            Step::Pass { ticks } => bench.now += TICK * ticks,
+            Step::Sweep { budget } => {
+                bench.registry.sweep(bench.now, budget);
+                if budget == usize::MAX {
+                    model.forget(|peer| !peer.is_live(bench.now));
+                    check_stats(&bench, &model);
+                }
+            }
+        }
+    }
+    check_pages(&mut bench, &model);
+    for share in 0..SHARES {
+        check_lookup(&mut bench, &model, share, u8::MAX);
+    }
+}
+
+fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announce: &Announce, from: u32) {
+    let now = bench.now;
+    let result = bench.announce(announce, host(from));
+    let is_live = |share: &Share| share.live(now).next().is_some();
+    if model.shares.get(&announce.infohash).is_some_and(|share| !is_live(share)) {
+        // Looked at, so dropped; its name is free.
+        model.shares.remove(&announce.infohash);
+    }
+    let known = model
+        .shares
+        .get(&announce.infohash)
+        .and_then(|share| share.peers.get(&announce.peer_id.0))
+        .filter(|peer| peer.is_live(now));
+    let is_new = known.is_none();
+    if known.is_some_and(|known| known.secret != announce.secret) {
+        assert_eq!(result, Err(ErrorCode::NotYours));
+        return;
+    }
+    if announce.event == Event::Stopped {
+        if let Some(share) = model.shares.get_mut(&announce.infohash) {
+            share.peers.remove(&announce.peer_id.0);
+        }
+        model.forget(|_| false);
+    } else if is_new && result == Err(ErrorCode::Full) {
+        assert!(model.is_full(limits, announce.infohash, from, |_| true), "refused though there is room");
+        return;
+    } else {
+        let no_room = is_new && model.is_full(limits, announce.infohash, from, |peer| peer.is_live(now));
+        assert!(!no_room, "registered though there is no room");
+        let share = model.shares.entry(announce.infohash).or_insert_with(|| Share {
+            name: announce.name.clone(),
+            size: announce.size,
+            peers: BTreeMap::new(),
+        });
+        let entry = PeerEntry {
+            address: PeerAddress::from(host(from)),
+            port: announce.port,
+            progress: announce.progress,
+        };
+        let known = Known { secret: announce.secret, entry, host: from, seen: now };
+        share.peers.insert(announce.peer_id.0, known);
+    }
+    let (seeders, leechers) = model.shares.get(&announce.infohash).map_or((0, 0), |share| share.counts(now));
+    assert_eq!(result, Ok(Announced { interval_s: 30, seeders, leechers }));
+}
+
+fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
+    let now = bench.now;
+    let result = bench.registry.peers(&infohash(share), want, host(99), now, &mut bench.rng);
+    let live: Vec<PeerEntry> = model
+        .shares
+        .get(&infohash(share))
+        .map_or(Vec::new(), |share| share.live(now).map(|peer| peer.entry).collect());
+    if live.is_empty() {
+        assert_eq!(result, Err(ErrorCode::UnknownShare));
+        return;
+    }
+    let peers = result.unwrap();
+    assert_eq!((peers.seeders, peers.leechers), model.shares[&infohash(share)].counts(now));
+    assert_eq!(peers.peers.len(), live.len().min(want.into()).min(MAX_PEERS));
+    // Different peers may be at one address here, so membership is compared with multiplicity.
+    let mut left = live.clone();
+    for peer in &peers.peers {
+        let place = left.iter().position(|known| known == peer);
+        left.swap_remove(place.expect("a peer that is live and was not given yet"));
+    }
+    check_index(bench, model, share);
+}
+
+/// Every live peer is found under its id, and no other.
+fn check_index(bench: &Bench, model: &Model, share: u32) {
+    let swarm = &bench.registry.shares[&infohash(share)].swarm;
+    let live: Vec<[u8; 16]> = model.shares[&infohash(share)]
+        .peers
+        .iter()
+        .filter(|(_, peer)| peer.is_live(bench.now))
+        .map(|(&id, _)| id)
+        .collect();
+    assert_eq!(swarm.peers().len(), live.len());
+    for id in live {
+        assert_eq!(swarm.find(PeerId(id)).map(|place| swarm.peers()[place].id.0), Some(id));
+    }
+}
+
+fn check_pages(bench: &mut Bench, model: &Model) {
+    let now = bench.now;
+    let mut all: Vec<ShareEntry> = model
+        .shares
+        .iter()
+        .filter(|(_, share)| share.live(now).next().is_some())
+        .map(|(&infohash, share)| {
+            let (seeders, leechers) = share.counts(now);
+            ShareEntry { infohash, name: share.name.clone(), size: share.size, seeders, leechers }
+        })
+        .collect();
+    all.sort_by_key(ShareEntry::cursor);
+    assert_eq!(bench.pages(None), all);
+    for name in ["name 0", "name 1", "name 2", "name 3"] {
+        let named: Vec<_> = all.iter().filter(|share| share.name.as_str() == name).cloned().collect();
+        assert_eq!(bench.pages(Some(name)), named);
+    }
+}
+
+fn check_stats(bench: &Bench, model: &Model) {
+    let (seeders, leechers) = model
+        .shares
+        .values()
+        .map(|share| share.counts(bench.now))
+        .fold((0, 0), |(seeders, leechers), (s, l)| (seeders + s, leechers + l));
+    let stats = bench.registry.stats();
+    assert_eq!(stats.shares, model.shares.len());
+    assert_eq!((stats.seeders, stats.leechers), (seeders as usize, leechers as usize));
+    for number in 0..HOSTS {
+        let peers = model.shares.values().flat_map(|share| share.peers.values());
+        let from_host = peers.filter(|peer| peer.host == number).count();
+        let counted = bench.registry.census.registrations_from(Address::from(host(number)));
+        assert_eq!(counted as usize, from_host);
+    }
+}
+
+proptest! {
+    #[test]
+    fn few_peers_and_small_limits_behave_as_the_model(limits in limits(), steps in steps(5, SHARES, 500, 400)) {
+        run(limits, steps);
+    }
+}
+
+proptest! {
+    // Long walks: fewer of them.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Swarms on both sides of the size from which they have an index.
+    #[test]
+    fn large_swarms_behave_as_the_model(steps in steps(120, 2, 300, 1_200)) {
+        run(Limits::default(), steps);
+    }
+}

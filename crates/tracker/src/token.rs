@@ -1,0 +1,186 @@
+//! Connection tokens: proof that whoever sends from an address also receives there.
+//!
+//! Stateless, so a flood of connects fills no memory: a token is its time of issue and a keyed MAC over that
+//! time and the source IP. It is bound to the address alone, not to the port, because a peer announces and
+//! looks up from several sockets. Keys never leave the process and are drawn anew at every start, so tokens
+//! from before a restart are refused and clients connect again.
+//!
+//! Pure: time and randomness are arguments.
+
+use std::{
+    hash::Hasher,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use proto::tracker::Token;
+use rand::CryptoRng;
+use siphasher::sip128::{Hasher128, SipHasher24};
+use subtle::ConstantTimeEq;
+
+/// A token is accepted for this long. Four heartbeats: at a third of that, connects would be as many as
+/// announces; an address changes hands more slowly than this. BEP 15 has the same two minutes.
+pub const LIFETIME: Duration = Duration::from_secs(LIFETIME_S as u64);
+
+/// [`LIFETIME`] in seconds, as `Connected` carries it.
+pub const LIFETIME_S: u16 = 120;
+
+/// A key signs for this long and is accepted for at least as long afterwards. So no token outlives its key
+/// within [`LIFETIME`].
+const ROTATION: Duration = LIFETIME;
+
+/// Bytes of a token that hold its time of issue; the others hold the MAC.
+const TIME_LEN: usize = 4;
+
+type Key = [u8; 16];
+
+/// Issues tokens and checks them.
+pub struct Tokens {
+    start: Instant,
+    rotated_at: Instant,
+    current: Key,
+    previous: Key,
+}
+
+impl Tokens {
+    /// Draws the first keys.
+    pub fn new(now: Instant, rng: &mut impl CryptoRng) -> Tokens {
+        Tokens { start: now, rotated_at: now, current: draw_key(rng), previous: draw_key(rng) }
+    }
+
+    /// A token for `ip`, to be accepted for [`LIFETIME`].
+    pub fn issue(&mut self, ip: IpAddr, now: Instant, rng: &mut impl CryptoRng) -> Token {
+        self.rotate(now, rng);
+        token(&self.current, self.seconds(now), ip)
+    }
+
+    /// Whether `token` was issued here, to `ip`, and not longer than [`LIFETIME`] ago. Takes the same time
+    /// for every forged token.
+    pub fn accepts(&mut self, token: &Token, ip: IpAddr, now: Instant, rng: &mut impl CryptoRng) -> bool {
+        self.rotate(now, rng);
+        let [a, b, c, d, ..] = token.0;
+        let issued = u32::from_le_bytes([a, b, c, d]);
+        let genuine = [&self.current, &self.previous]
+            .into_iter()
+            .map(|key| self::token(key, issued, ip).0.ct_eq(&token.0))
+            .fold(subtle::Choice::from(0), |any, one| any | one);
+        let age_s = self.seconds(now).checked_sub(issued);
+        bool::from(genuine) && age_s.is_some_and(|age_s| age_s <= LIFETIME_S.into())
+    }
+
+    /// Whole seconds since the start; a token's time means nothing outside this process.
+    fn seconds(&self, now: Instant) -> u32 {
+        let seconds = now.saturating_duration_since(self.start).as_secs();
+        // 136 years.
+        u32::try_from(seconds).unwrap_or(u32::MAX)
+    }
+
+    /// However long nobody asked, one step is enough: tokens of the key that becomes the previous one are
+    /// refused for their age.
+    fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) {
+        if now.saturating_duration_since(self.rotated_at) >= ROTATION {
+            self.previous = self.current;
+            self.current = draw_key(rng);
+            self.rotated_at = now;
+        }
+    }
+}
+
+fn draw_key(rng: &mut impl CryptoRng) -> Key {
+    let mut key = Key::default();
+    rng.fill_bytes(&mut key);
+    key
+}
+
+fn token(key: &Key, issued_s: u32, ip: IpAddr) -> Token {
+    let ip = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write(&issued_s.to_le_bytes());
+    hasher.write(&ip.octets());
+    let mac = hasher.finish128().as_bytes();
+    let mut token = [0; 16];
+    token[..TIME_LEN].copy_from_slice(&issued_s.to_le_bytes());
+    token[TIME_LEN..].copy_from_slice(&mac[..16 - TIME_LEN]);
+    Token(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn tokens(seed: u64) -> (Tokens, Instant, StdRng) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let start = Instant::now();
+        (Tokens::new(start, &mut rng), start, rng)
+    }
+
+    #[test]
+    fn a_token_is_accepted_for_its_whole_life_and_not_after() {
+        // Issued at every phase of a key's life, and checked every second.
+        for issued_ms in (0..400_000).step_by(17_300) {
+            let (mut tokens, start, mut rng) = tokens(1);
+            let issued = start + Duration::from_millis(issued_ms);
+            let token = tokens.issue(HERE, issued, &mut rng);
+            for age_s in 0..=LIFETIME_S.into() {
+                let now = issued + Duration::from_secs(age_s);
+                assert!(tokens.accepts(&token, HERE, now, &mut rng), "at {issued_ms} ms, aged {age_s} s");
+            }
+            for age_s in 1..400 {
+                let now = issued + LIFETIME + Duration::from_secs(age_s);
+                assert!(!tokens.accepts(&token, HERE, now, &mut rng), "at {issued_ms} ms, {age_s} s late");
+            }
+        }
+    }
+
+    #[test]
+    fn an_old_token_is_refused_though_nobody_asked_in_between() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        let token = tokens.issue(HERE, start, &mut rng);
+        assert!(!tokens.accepts(&token, HERE, start + LIFETIME * 1000, &mut rng));
+    }
+
+    #[test]
+    fn a_token_is_good_for_one_address() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        let token = tokens.issue(HERE, start, &mut rng);
+        assert!(tokens.accepts(&token, HERE, start, &mut rng));
+        assert!(!tokens.accepts(&token, ELSEWHERE, start, &mut rng));
+    }
+
+    #[test]
+    fn a_token_with_any_bit_changed_is_refused() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        let now = start + Duration::from_secs(50);
+        let token = tokens.issue(HERE, now, &mut rng);
+        for bit in 0..128 {
+            let mut forged = token;
+            forged.0[bit / 8] ^= 1 << (bit % 8);
+            assert!(!tokens.accepts(&forged, HERE, now, &mut rng), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_restart_forgets_all_tokens() {
+        let (mut before, start, mut rng) = tokens(1);
+        let token = before.issue(HERE, start, &mut rng);
+        let mut after = Tokens::new(start, &mut rng);
+        assert!(!after.accepts(&token, HERE, start, &mut rng));
+    }
+
+    #[test]
+    fn tokens_say_nothing_about_the_next() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        let mut token = |ip, s| tokens.issue(ip, start + Duration::from_secs(s), &mut rng).0;
+        let (a, b, c) = (token(HERE, 0), token(ELSEWHERE, 0), token(HERE, 1));
+        assert_ne!(a[TIME_LEN..], b[TIME_LEN..]);
+        assert_ne!(a[TIME_LEN..], c[TIME_LEN..]);
+    }
+}

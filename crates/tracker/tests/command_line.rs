@@ -1,0 +1,221 @@
+//! The `tracker` program as its users see it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::UdpSocket,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Longer than anything here takes, on a busy machine too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that runs in an empty directory. It is killed when the test is done with it or fails.
+struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    dir: TempDir,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = tracker(args, dir.path()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        // Ends with the program's stdout.
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Running { child, lines, dir }
+    }
+
+    /// The next line of stdout.
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line on stdout")
+    }
+
+    /// Reads the two lines of a start that succeeds and returns the port.
+    fn port(&self, ip: &str) -> u16 {
+        self.line();
+        let listening = self.line();
+        let prefix = format!("[LISTENING] Tracker is listening on {ip}:");
+        listening.strip_prefix(&prefix).unwrap_or_else(|| panic!("{listening}")).parse().unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end, and returns the exit code and all of stderr. Nothing more may come on stdout.
+    fn end(&mut self) -> (Option<i32>, String) {
+        assert_eq!(self.lines.recv_timeout(PATIENCE), Err(mpsc::RecvTimeoutError::Disconnected));
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        (self.child.wait().unwrap().code(), err)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program with nothing from the environment of the tests.
+fn tracker(args: &[&str], dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tracker"));
+    command.args(args).current_dir(dir).env_clear();
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a program that ends by itself.
+fn output(mut command: Command) -> Output {
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (done, waiting) = mpsc::channel();
+    let output = thread::spawn(move || {
+        let output = child.wait_with_output();
+        done.send(()).unwrap();
+        output
+    });
+    if waiting.recv_timeout(PATIENCE).is_err() {
+        kill_process(pid, Signal::KILL).unwrap();
+        panic!("still running after {PATIENCE:?}");
+    }
+    output.join().unwrap().unwrap()
+}
+
+fn run(args: &[&str]) -> (Option<i32>, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let output = output(tracker(args, dir.path()));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn says_where_it_listens_and_ends_well_on_sigterm_and_ctrl_c() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut tracker = Running::start(&["--bind", "127.0.0.1", "--port", "0"]);
+        assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 127.0.0.1:0");
+        let listening = tracker.line();
+        let port = listening.strip_prefix("[LISTENING] Tracker is listening on 127.0.0.1:");
+        let port: u16 = port.unwrap_or_else(|| panic!("{listening}")).parse().unwrap();
+        assert_ne!(port, 0);
+        tracker.signal(signal);
+        assert_eq!(tracker.end(), (Some(0), String::new()));
+        let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
+        assert!(log.contains("stopped") && log.contains("malformed=0"), "{log}");
+    }
+}
+
+#[test]
+fn listens_on_every_address_unless_told_otherwise() {
+    let tracker = Running::start(&["-p", "0"]);
+    assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 0.0.0.0:0");
+    let listening = tracker.line();
+    assert!(listening.starts_with("[LISTENING] Tracker is listening on 0.0.0.0:"), "{listening}");
+}
+
+#[test]
+fn counts_garbage_and_logs_it_at_the_end() {
+    let mut tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0", "-v", "--no-log-file"]);
+    let port = tracker.port("127.0.0.1");
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.send(b"garbage").unwrap();
+    // A connect that is answered: what came before it has been handled.
+    let mut connect = bytes::BytesMut::new();
+    let request = proto::tracker::Request {
+        transaction: proto::tracker::TransactionId(1),
+        body: proto::tracker::RequestBody::CONNECT,
+    };
+    proto::tracker::codec::encode_request(&request, &mut connect).unwrap();
+    socket.send(&connect).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.recv(&mut [0; 1500]).unwrap();
+    tracker.signal(Signal::TERM);
+    let (code, err) = tracker.end();
+    assert_eq!(code, Some(0));
+    assert!(err.contains("malformed=1") && err.contains("connects=1"), "{err}");
+    assert_eq!(fs::read_dir(tracker.dir.path()).unwrap().count(), 0, "a log file in spite of --no-log-file");
+}
+
+#[test]
+fn a_port_in_use_is_a_network_error_that_says_what_to_do() {
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for bind in [&["--bind", "127.0.0.1"][..], &[]] {
+        let (code, out, err) = run(&[&["-p", &port], bind].concat());
+        assert_eq!(code, Some(6), "{err}");
+        assert!(out.starts_with("[STARTING] ") && !out.contains("[LISTENING]"), "{out}");
+        assert!(err.contains(&format!("UDP port {port} is in use")), "{err}");
+        assert!(err.contains("choose another port with -p"), "{err}");
+    }
+}
+
+#[test]
+fn an_address_of_another_machine_is_a_network_error_that_says_what_to_do() {
+    // TEST-NET-3 (RFC 5737): nobody's.
+    let (code, _, err) = run(&["--bind", "203.0.113.1", "-p", "0"]);
+    assert_eq!(code, Some(6), "{err}");
+    assert!(err.contains("does not have the address 203.0.113.1") && err.contains("--bind"), "{err}");
+}
+
+#[test]
+fn bad_flags_are_usage_errors() {
+    let bad: [&[&str]; 9] = [
+        &["--port", "65536"],
+        &["--port", "-1"],
+        &["--bind", "localhost:6020"],
+        &["--heartbeat", "0"],
+        &["--heartbeat", "90"],
+        &["--expire", "30"],
+        &["--heartbeat", "10", "--expire", "10"],
+        &["--no-such-flag"],
+        &["surplus"],
+    ];
+    for args in bad {
+        let (code, out, err) = run(args);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{args:?}: {err}");
+        assert!(err.starts_with("error: ") && err.contains("try '--help'"), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn every_flag_can_be_set_by_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = tracker(&[], dir.path());
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    command.envs([("SHOAL_BIND", "127.0.0.1"), ("SHOAL_PORT", &port), ("SHOAL_NO_LOG_FILE", "true")]);
+    let output = output(command);
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(out.trim_end(), format!("[STARTING] Tracker is starting at 127.0.0.1:{port}"));
+    assert_eq!(output.status.code(), Some(6));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    for (variable, value) in [("SHOAL_HEARTBEAT", "90"), ("SHOAL_EXPIRE", "30")] {
+        let mut command = tracker(&[], dir.path());
+        command.env(variable, value);
+        assert_eq!(self::output(command).status.code(), Some(2), "{variable}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let (code, out, err) = run(&["--help"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for flag in ["--bind", "--port", "--heartbeat", "--expire", "--verbose", "--log-file", "--no-log-file"] {
+        assert!(out.contains(flag), "{flag} in {out}");
+    }
+    let (code, out, _) = run(&["--version"]);
+    assert_eq!((code, out.trim_end()), (Some(0), concat!("tracker ", env!("CARGO_PKG_VERSION"))));
+}

@@ -1,0 +1,228 @@
+//! The tracker over real UDP, in this process.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use bytes::BytesMut;
+use proto::{
+    InfoHash, PeerId, Secret, ShareName,
+    tracker::{
+        Announce, Announced, ErrorCode, Event, PeerAddress, Progress, Query, Token,
+        client::{Answer, Call, CallError, Client},
+        codec::{decode_reply, encode_request},
+    },
+};
+use rand::rngs::StdRng;
+use startup::ListenError;
+use tokio::{net::UdpSocket, task::JoinHandle, time::timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracker::{Config, Tracker, TrackerError};
+
+/// A tracker in a task of its own.
+struct Running {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), TrackerError>>,
+}
+
+/// A peer: drives the client's logic over a socket.
+struct Peer {
+    client: Client,
+    socket: UdpSocket,
+    rng: StdRng,
+}
+
+impl Running {
+    async fn start(bind: Option<IpAddr>) -> Result<Running, TrackerError> {
+        Running::start_at(Config { bind, port: 0, ..Config::default() }).await
+    }
+
+    async fn start_at(config: Config) -> Result<Running, TrackerError> {
+        let tracker = Tracker::bind(config).await?;
+        let address = tracker.local_addr();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(tracker.run(shutdown.clone()));
+        Ok(Running { address, shutdown, task })
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+impl Peer {
+    async fn of(tracker: SocketAddr) -> Peer {
+        let any: IpAddr =
+            if tracker.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+        let socket = UdpSocket::bind((any, 0)).await.unwrap();
+        socket.connect(tracker).await.unwrap();
+        Peer { client: Client::default(), socket, rng: rand::make_rng() }
+    }
+
+    async fn call(&mut self, call: Call) -> Result<Answer, CallError> {
+        self.client.start(call, Instant::now());
+        let mut buffer = BytesMut::new();
+        let mut datagram = [0; 1500];
+        loop {
+            while let Some(request) = self.client.poll_transmit(Instant::now(), &mut self.rng) {
+                buffer.clear();
+                encode_request(&request, &mut buffer).unwrap();
+                // A tracker that is just restarting: the client tries again by itself.
+                let _ = self.socket.send(&buffer).await;
+            }
+            if let Some((_, outcome)) = self.client.poll_outcome() {
+                return outcome;
+            }
+            let timeout = self.client.next_timeout().expect("a call is under way");
+            if let Ok(Ok(len)) = timeout_at(timeout.into(), self.socket.recv(&mut datagram)).await {
+                let reply = decode_reply(&datagram[..len]).unwrap();
+                self.client.on_reply(reply, Instant::now(), &mut self.rng);
+            }
+        }
+    }
+
+    async fn seed(&mut self) -> Announced {
+        match self.call(Call::Announce(announce(Event::Started))).await {
+            Ok(Answer::Announced(announced)) => announced,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn addresses(&mut self) -> Vec<PeerAddress> {
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        match self.call(Call::Lookup(query)).await {
+            Ok(Answer::Peers(peers)) => peers.peers.into_iter().map(|peer| peer.address).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn announce(event: Event) -> Announce {
+    Announce {
+        token: Token([0; 16]),
+        infohash: InfoHash([1; 32]),
+        peer_id: PeerId([2; 16]),
+        secret: Secret([3; 16]),
+        port: 7000.try_into().unwrap(),
+        name: ShareName::new("data.bin").unwrap(),
+        size: 5,
+        event,
+        progress: Progress::COMPLETE,
+    }
+}
+
+/// Registers, looks up and leaves, as one peer and another would.
+async fn check_swarm(tracker: SocketAddr, expected: PeerAddress) {
+    let (mut seeder, mut leecher) = (Peer::of(tracker).await, Peer::of(tracker).await);
+    assert_eq!(seeder.seed().await, Announced { interval_s: 30, seeders: 1, leechers: 0 });
+    assert_eq!(leecher.addresses().await, [expected]);
+    let named = Call::Lookup(Query::Named { name: ShareName::new("data.bin").unwrap(), after: None });
+    match leecher.call(named).await {
+        Ok(Answer::Shares(shares, false)) => assert_eq!(shares[0].infohash, InfoHash([1; 32])),
+        other => panic!("{other:?}"),
+    }
+    seeder.call(Call::Announce(announce(Event::Stopped))).await.unwrap();
+    let query = Call::Lookup(Query::Peers { infohash: InfoHash([1; 32]), want: 50 });
+    assert_eq!(leecher.call(query).await, Err(CallError::Refused(ErrorCode::UnknownShare)));
+}
+
+#[tokio::test]
+async fn serves_ipv4() {
+    let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
+    check_swarm(tracker.address, PeerAddress::V4([127, 0, 0, 1])).await;
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn serves_ipv6() {
+    match Running::start(Some(Ipv6Addr::LOCALHOST.into())).await {
+        Ok(tracker) => {
+            check_swarm(tracker.address, PeerAddress::from(IpAddr::from(Ipv6Addr::LOCALHOST))).await;
+            tracker.stop().await;
+        }
+        Err(error) => eprintln!("SKIPPED serves_ipv6: no IPv6 on this machine: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn serves_both_unless_told_otherwise() {
+    let tracker = Running::start(None).await.unwrap();
+    let port = tracker.address.port();
+    check_swarm((Ipv4Addr::LOCALHOST, port).into(), PeerAddress::V4([127, 0, 0, 1])).await;
+    if tracker.address.is_ipv6() {
+        let expected = PeerAddress::from(IpAddr::from(Ipv6Addr::LOCALHOST));
+        check_swarm((Ipv6Addr::LOCALHOST, port).into(), expected).await;
+    } else {
+        eprintln!("SKIPPED half of serves_both_unless_told_otherwise: no IPv6 on this machine");
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_does_not_stop_it() {
+    let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
+    let mut peer = Peer::of(tracker.address).await;
+    for garbage in [&b""[..], b"SHOAL", b"SHOAL\x01", &[0; 1_201], &[0xff; 60_000]] {
+        peer.socket.send(garbage).await.unwrap();
+    }
+    // A sender that is gone before its reply comes.
+    let gone = Peer::of(tracker.address).await;
+    let mut connect = BytesMut::new();
+    let request = proto::tracker::Request {
+        transaction: proto::tracker::TransactionId(1),
+        body: proto::tracker::RequestBody::CONNECT,
+    };
+    encode_request(&request, &mut connect).unwrap();
+    gone.socket.send(&connect).await.unwrap();
+    drop(gone);
+    assert_eq!(peer.seed().await.seeders, 1);
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_has_one_tracker() {
+    let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
+    for bind in [Some(Ipv4Addr::LOCALHOST.into()), None] {
+        let config = Config { bind, port: tracker.address.port(), ..Config::default() };
+        let address = config.address();
+        match Tracker::bind(config).await {
+            Err(TrackerError::Listen(ListenError::PortInUse { address: in_use, .. })) => {
+                assert_eq!(in_use, address)
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("two trackers on one port"),
+        }
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn clients_come_back_to_a_restarted_tracker() {
+    let first = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
+    let address = first.address;
+    let mut peer = Peer::of(address).await;
+    peer.seed().await;
+    first.stop().await;
+    let config = Config { bind: Some(address.ip()), port: address.port(), ..Config::default() };
+    let second = Running::start_at(config).await.unwrap();
+    let answer = peer.call(Call::Announce(announce(Event::Heartbeat))).await.unwrap();
+    assert!(matches!(answer, Answer::Announced(Announced { seeders: 1, .. })), "{answer:?}");
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn tells_peers_its_own_heartbeat_interval() {
+    let config = Config {
+        bind: Some(Ipv4Addr::LOCALHOST.into()),
+        port: 0,
+        heartbeat: Duration::from_millis(1_500),
+        ..Config::default()
+    };
+    let tracker = Running::start_at(config).await.unwrap();
+    assert_eq!(Peer::of(tracker.address).await.seed().await.interval_s, 2);
+    tracker.stop().await;
+}
