@@ -1,1 +1,26 @@
-//! leecher
+//! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
+//!
+//! [`fetch`] is the whole of it for whoever embeds one. Inside, pure cores decide ([`scheduler`]: what to ask of
+//! whom; [`peer_book`]: whom to connect to) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
+//! task that owns the cores).
+//!
+//! Invariants: no chunk is written that was not proved; a wrong chunk bans its sender; memory is bounded by a
+//! fixed number of chunk buffers, whatever the size of the share or the swarm, beside some 50 bytes a chunk.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
+mod buffers;
+mod description;
+mod error;
+mod event;
+mod fetch;
+pub mod peer_book;
+pub mod scheduler;
+mod session;
+mod swarm;
+mod target;
+
+pub use error::FetchError;
+pub use event::{FetchEvent, Fetched, LeaveReason, PeerProgress, PeerShare, Progress, Started};
+pub use fetch::{Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, fetch};
+pub use target::{ParseTargetError, Target, list_shares};

@@ -1,6 +1,10 @@
 //! The writing side of a connection: sends what its [`Outbox`] holds.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use proto::peer::{MAX_PART_LEN, PeerMessage, RejectReason, encode_message};
@@ -22,6 +26,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Gives up on a peer that takes longer than this for one message or chunk: less than 5 kB/s.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What a connection serves. A leecher learns only after it connected what the share is.
+pub type ContentCell = Arc<OnceLock<Arc<dyn Content>>>;
+
 /// Hears of each chunk that was sent, with its length in bytes.
 pub type OnSent = Arc<dyn Fn(u32) + Send + Sync>;
 
@@ -29,7 +36,7 @@ pub type OnSent = Arc<dyn Fn(u32) + Send + Sync>;
 pub async fn send(
     mut stream: OwnedWriteHalf,
     outbox: Outbox,
-    content: Arc<dyn Content>,
+    content: ContentCell,
     on_sent: OnSent,
 ) -> io::Result<()> {
     let mut frame = BytesMut::new();
@@ -49,17 +56,18 @@ async fn send_one(
     stream: &mut OwnedWriteHalf,
     frame: &mut BytesMut,
     outgoing: Outgoing,
-    content: &Arc<dyn Content>,
+    content: &ContentCell,
     on_sent: &OnSent,
 ) -> io::Result<()> {
     frame.clear();
+    let known = || content.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"));
     match outgoing {
         Outgoing::Message(message) => {
             encode(&message, frame)?;
             stream.write_all(frame).await
         }
         Outgoing::Metainfo { offset } => {
-            let bytes = content.metainfo().as_bytes();
+            let bytes = known()?.metainfo().as_bytes();
             let start = (offset as usize).min(bytes.len());
             let part = &bytes[start..bytes.len().min(start + MAX_PART_LEN as usize)];
             let message = PeerMessage::Metainfo {
@@ -73,12 +81,12 @@ async fn send_one(
         }
         Outgoing::Hashes { first, count } => {
             // A range that does not exist gets no hashes: the asker sees that its count is not met.
-            let hashes = content.hashes().range(first, count).unwrap_or_default();
+            let hashes = known()?.hashes().range(first, count).unwrap_or_default();
             encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, frame)?;
             hashes.iter().for_each(|hash| frame.extend_from_slice(&hash.0));
             stream.write_all(frame).await
         }
-        Outgoing::Chunk(chunk) => match open(content, chunk).await {
+        Outgoing::Chunk(chunk) => match open(known()?, chunk).await {
             Ok(source) => {
                 encode(&PeerMessage::Chunk { chunk, len: source.len }, frame)?;
                 stream.write_all(frame).await?;

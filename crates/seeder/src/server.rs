@@ -147,7 +147,7 @@ impl Server {
         let on_sent = Arc::new(move |len: u32| {
             sent.fetch_add(len.into(), Ordering::Relaxed);
         });
-        let sending = sender::send(writer, outbox.clone(), Arc::clone(content), on_sent);
+        let sending = sender::send(writer, outbox.clone(), Arc::new(Arc::clone(content).into()), on_sent);
         let receiving = async {
             let reason = tokio::select! {
                 result = receive(reader, &outbox) => {

@@ -111,9 +111,7 @@ impl Download {
         output: Output,
         progress: Progress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
-        if output.is_taken().at("examine", output.path())? {
-            return Err(DownloadError::OutputExists(output.path().to_owned()));
-        }
+        output.check_free()?;
         let part = output.part_path();
         let claims = claims(&metainfo, &output, &part)?;
         let new = claims.is_none();
@@ -196,7 +194,7 @@ impl Download {
     ///
     /// # Panics
     /// If a chunk is missing.
-    pub fn finish(self) -> Result<PathBuf, DownloadError> {
+    pub fn finish(&self) -> Result<(), DownloadError> {
         let have = self.have();
         assert!(have.is_full(), "{} of {} chunks", have.count(), have.len());
         self.sync_data(&have, &lock_bits(&self.durable))?;
@@ -209,7 +207,7 @@ impl Download {
         resume::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
         let resume = self.output.resume_path();
         fs::remove_file(&resume).at("remove", &resume)?;
-        Ok(self.output.path().to_owned())
+        Ok(())
     }
 
     /// Where the share will be.

@@ -8,6 +8,8 @@ use std::{
 use proto::ShareName;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::{download::DownloadError, error::AtPath};
+
 /// What a downloaded share is called in front of its own name, unless the user names the output.
 const PREFIX: &str = "leeched_";
 
@@ -59,8 +61,15 @@ impl Output {
         with_suffix(&self.path, ".resume")
     }
 
-    /// Whether the final name is taken by something that may not be replaced.
-    pub fn is_taken(&self) -> io::Result<bool> {
+    /// Refuses if the final name is taken by something that may not be replaced.
+    pub fn check_free(&self) -> Result<(), DownloadError> {
+        match self.is_taken().at("examine", &self.path)? {
+            true => Err(DownloadError::OutputExists(self.path.clone())),
+            false => Ok(()),
+        }
+    }
+
+    fn is_taken(&self) -> io::Result<bool> {
         match fs::symlink_metadata(&self.path) {
             Ok(meta) => Ok(self.replace == Replace::Never || meta.is_dir()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -1,0 +1,289 @@
+//! The command line of `leecher`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+use leecher::{
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Target, fetch, list_shares,
+};
+use proto::{Endpoint, Link, ShareName, tracker, tracker::message::ShareEntry};
+use seeder::tracker_client::TrackerClient;
+use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_line};
+use store::DownloadError;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::report::{Report, Style};
+
+/// The tracker that is asked if none is named.
+const DEFAULT_TRACKER: &str = "127.0.0.1";
+
+/// Fetch a share from everybody who has it, and prove every byte
+#[derive(Debug, Parser)]
+#[command(name = "leecher", version)]
+pub(crate) struct Args {
+    /// Link, infohash or name of the share [default: the only share that the tracker knows]
+    #[arg(value_name = "LINK|INFOHASH|NAME", env = "SHOAL_TARGET")]
+    target: Option<Target>,
+
+    /// Name of the share, whatever it looks like
+    #[arg(short = 'f', long = "file", value_name = "NAME", conflicts_with = "target", value_parser = ShareName::new)]
+    file: Option<ShareName>,
+
+    /// Show what the trackers know, and fetch nothing
+    #[arg(long, conflicts_with_all = ["target", "file"])]
+    list: bool,
+
+    /// Tracker to ask (repeatable, or separated by commas) [default: the link's, else 127.0.0.1:6020]
+    #[arg(
+        long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = parse_tracker,
+        env = "SHOAL_TRACKER"
+    )]
+    trackers: Vec<Endpoint>,
+
+    /// Peer to fetch from (repeatable, or separated by commas); with a link or infohash no tracker is needed
+    #[arg(long = "peer", value_name = "HOST:PORT", value_delimiter = ',', env = "SHOAL_PEER")]
+    peers: Vec<Endpoint>,
+
+    /// Where to save the share [default: leeched_<name>]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "dir", env = "SHOAL_OUTPUT")]
+    output: Option<PathBuf>,
+
+    /// Directory to save it in, as leeched_<name> [default: the working directory]
+    #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR")]
+    dir: Option<PathBuf>,
+
+    /// Replace a file that is in the way
+    #[arg(long, env = "SHOAL_OVERWRITE")]
+    overwrite: bool,
+
+    /// Most peers to fetch from at a time
+    #[arg(
+        short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
+        env = "SHOAL_MAX_PEERS"
+    )]
+    max_peers: usize,
+
+    /// Give up when nothing arrives for this long; what came is kept
+    #[arg(
+        long, value_name = "SECONDS", default_value_t = DEFAULT_STALL_TIMEOUT.as_secs(),
+        value_parser = clap::value_parser!(u64).range(1..=31_536_000), env = "SHOAL_TIMEOUT"
+    )]
+    timeout: u64,
+
+    /// Say nothing but errors
+    #[arg(short, long, env = "SHOAL_QUIET")]
+    quiet: bool,
+
+    /// Show no progress
+    #[arg(long, env = "SHOAL_NO_PROGRESS")]
+    no_progress: bool,
+
+    /// Tell what happens on stdout, as one JSON object a line
+    #[arg(long, conflicts_with = "quiet", env = "SHOAL_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    pub(crate) logs: LogArgs,
+}
+
+fn parse_tracker(text: &str) -> Result<Endpoint, proto::endpoint::ParseEndpointError> {
+    Endpoint::parse(text.trim_start_matches("shoal://"), Some(tracker::DEFAULT_PORT))
+}
+
+/// Peers beyond this would be beyond what one transfer can use.
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=1_000) => Ok(count),
+        _ => Err("a number from 1 to 1000".to_owned()),
+    }
+}
+
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    if args.list {
+        return list(trackers(&args, &Target::Only), args.json, shutdown).await;
+    }
+    let target = match (&args.target, &args.file) {
+        (Some(target), _) => target.clone(),
+        (None, Some(name)) => Target::Name(name.clone()),
+        (None, None) => Target::Only,
+    };
+    let destination = match (args.output.clone(), args.dir.clone()) {
+        (Some(path), _) if path.is_dir() => {
+            let error = DownloadError::OutputExists(path.clone());
+            let hint = format!("it is a directory; to save into it, use -d {}", path.display());
+            return Err(Failure::new(ExitCode::OutputExists, error).hint(hint));
+        }
+        (Some(path), _) => Destination::Path(path),
+        (None, dir) => Destination::Directory(dir.unwrap_or_default()),
+    };
+    if let Destination::Directory(dir) = &destination
+        && !dir.as_os_str().is_empty()
+        && !dir.is_dir()
+    {
+        return Err(Failure::new(ExitCode::Io, format!("{} is not a directory", dir.display()))
+            .hint("create it, or name another with -d"));
+    }
+    let style = match () {
+        () if args.json => Style::Json,
+        () if args.quiet => Style::Quiet,
+        () if args.no_progress => Style::Plain,
+        () => Style::Progress,
+    };
+    let trackers = trackers(&args, &target);
+    let config = Config {
+        target,
+        trackers: trackers.clone(),
+        peers: args.peers,
+        destination,
+        overwrite: args.overwrite,
+        max_peers: args.max_peers,
+        stall_timeout: Duration::from_secs(args.timeout),
+    };
+    let mut report = Report::new(style, trackers);
+    let result = fetch(config, |event| report.event(event), shutdown).await;
+    match result {
+        Ok(fetched) => {
+            report.finished(&fetched);
+            Ok(())
+        }
+        Err(error) => {
+            let failure = explain(error);
+            report.failed(&failure);
+            Err(failure)
+        }
+    }
+}
+
+/// The trackers to ask: those that the user named; else those of a link; else the default, unless peers were
+/// named and a tracker is not needed.
+fn trackers(args: &Args, target: &Target) -> Vec<Endpoint> {
+    let needless = match target {
+        Target::Link(link) => !(link.trackers.is_empty() && link.peers.is_empty() && args.peers.is_empty()),
+        Target::InfoHash(_) => !args.peers.is_empty(),
+        Target::Name(_) | Target::Only => false,
+    };
+    if !args.trackers.is_empty() || needless {
+        return args.trackers.clone();
+    }
+    vec![Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT }]
+}
+
+async fn list(trackers: Vec<Endpoint>, json: bool, shutdown: CancellationToken) -> Result<(), Failure> {
+    let tasks = TaskTracker::new();
+    let clients: Vec<_> =
+        trackers.iter().map(|endpoint| TrackerClient::spawn(endpoint.clone(), None, &tasks)).collect();
+    let shares = tokio::select! {
+        shares = list_shares(&clients) => shares.map_err(explain)?,
+        () = shutdown.cancelled() => return Err(explain(FetchError::Interrupted { part: None })),
+    };
+    if json {
+        for share in &shares {
+            print_line(serde_json::json!({
+                "infohash": share.infohash.to_string(), "name": share.name.as_str(), "size": share.size,
+                "seeders": share.seeders, "leechers": share.leechers,
+                "link": link(share, &trackers).to_string(),
+            }));
+        }
+        return Ok(());
+    }
+    if shares.is_empty() {
+        print_line("The tracker knows no share.");
+    }
+    for share in &shares {
+        print_line(describe(share));
+        print_line(format_args!("  {}", link(share, &trackers)));
+    }
+    Ok(())
+}
+
+fn describe(share: &ShareEntry) -> String {
+    let ShareEntry { infohash, name, size, seeders, leechers } = share;
+    format!(
+        "{infohash}  {:>10}  {seeders} seeders, {leechers} leechers  {name}",
+        HumanBytes(*size).to_string()
+    )
+}
+
+fn link(share: &ShareEntry, trackers: &[Endpoint]) -> Link {
+    Link {
+        infohash: share.infohash,
+        name: Some(share.name.clone()),
+        trackers: trackers.to_vec(),
+        peers: Vec::new(),
+    }
+}
+
+/// The exit code of an error, and what to do about it.
+fn explain(error: FetchError) -> Failure {
+    let (code, hint) = match &error {
+        FetchError::NoTracker(_) => (
+            ExitCode::Network,
+            "is the tracker running? name it with --tracker, or a seeder with --peer".to_owned(),
+        ),
+        FetchError::UnknownName(_) => (
+            ExitCode::NotFound,
+            "see what there is with --list; is a seeder running, with the same tracker?".to_owned(),
+        ),
+        FetchError::UnknownShare(_) | FetchError::NothingShared => {
+            (ExitCode::NotFound, "is a seeder running, with the same tracker?".to_owned())
+        }
+        FetchError::Ambiguous { shares, .. } => {
+            let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
+            (ExitCode::Usage, format!("name the one you want by its infohash:{}", list.concat()))
+        }
+        FetchError::NoPeer { .. } => {
+            (ExitCode::Network, "are the seeders running, and can this machine reach their ports?".to_owned())
+        }
+        FetchError::OnlyLiars => {
+            (ExitCode::Integrity, "nothing wrong was saved; look for a seeder that you trust".to_owned())
+        }
+        FetchError::Stalled { .. } => {
+            (ExitCode::Unfinished, "what came is kept: the same command goes on from there".to_owned())
+        }
+        FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
+        FetchError::Interrupted { part: Some(part) } => (
+            ExitCode::Interrupted,
+            format!("what came is kept in {}: the same command goes on from there", part.display()),
+        ),
+        FetchError::Write(error) => match error.source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
+                ExitCode::DiskFull,
+                "make room; what came is kept: the same command goes on from there".to_owned(),
+            ),
+            _ => (ExitCode::Io, "what came is kept: the same command goes on from there".to_owned()),
+        },
+        FetchError::Download(error) => explain_download(error),
+    };
+    Failure::new(code, error).hint(hint)
+}
+
+fn explain_download(error: &DownloadError) -> (ExitCode, String) {
+    match error {
+        DownloadError::OutputExists(path) if path.is_dir() => {
+            (ExitCode::OutputExists, "remove the directory, or save elsewhere with -o or -d".to_owned())
+        }
+        DownloadError::OutputExists(_) => (
+            ExitCode::OutputExists,
+            "save elsewhere with -o or -d, or replace it with --overwrite".to_owned(),
+        ),
+        DownloadError::PartInTheWay { .. } => (
+            ExitCode::OutputExists,
+            "remove it if you do not need it, or save elsewhere with -o or -d".to_owned(),
+        ),
+        DownloadError::Locked(_) => {
+            (ExitCode::OutputExists, "wait for it, or save elsewhere with -o or -d".to_owned())
+        }
+        DownloadError::NoSpace { .. } => {
+            (ExitCode::DiskFull, "make room, or save elsewhere with -o or -d".to_owned())
+        }
+        DownloadError::Path(error) => match error.source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                (ExitCode::DiskFull, "make room; the same command goes on from there".to_owned())
+            }
+            _ => (ExitCode::Io, "may you write there? save elsewhere with -o or -d".to_owned()),
+        },
+        DownloadError::Stopped(_) => {
+            (ExitCode::Interrupted, "the same command goes on from there".to_owned())
+        }
+    }
+}

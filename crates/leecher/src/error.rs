@@ -1,0 +1,66 @@
+//! Why a share could not be fetched.
+
+use std::{path::PathBuf, time::Duration};
+
+use proto::{InfoHash, tracker::message::ShareEntry};
+use store::{DownloadError, PathError};
+
+/// Why a share could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// No tracker answered, and no peer was named.
+    #[error("no tracker can be reached: {0}")]
+    NoTracker(String),
+    /// The trackers that answered know nothing of that name.
+    #[error("no tracker knows a share called '{0}'")]
+    UnknownName(String),
+    /// The trackers that answered do not know the share.
+    #[error("no tracker knows the share {0}")]
+    UnknownShare(InfoHash),
+    /// The trackers know no share at all, and none was named.
+    #[error("the tracker knows no share")]
+    NothingShared,
+    /// Several shares fit.
+    #[error("{} shares {}", shares.len(), match name { Some(name) => format!("are called '{name}'"), None => "are on offer".to_owned() })]
+    Ambiguous {
+        /// The name that was asked for.
+        name: Option<String>,
+        /// The shares that fit.
+        shares: Vec<ShareEntry>,
+    },
+    /// There are peers, but none gave the share's description.
+    #[error("none of {known} peers can be reached: {last}")]
+    NoPeer {
+        /// Peers that were tried.
+        known: usize,
+        /// What the last one said.
+        last: String,
+    },
+    /// Every peer sent wrong data.
+    #[error("every peer sent wrong data")]
+    OnlyLiars,
+    /// Nothing came for too long.
+    #[error("nothing arrived for {} seconds ({done} of {total} bytes are here); {last}", after.as_secs())]
+    Stalled {
+        /// For how long.
+        after: Duration,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in the share.
+        total: u64,
+        /// What the last peer said.
+        last: String,
+    },
+    /// The output cannot be made.
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// A chunk cannot be written.
+    #[error(transparent)]
+    Write(#[from] PathError),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted {
+        /// What was made so far, if anything.
+        part: Option<PathBuf>,
+    },
+}

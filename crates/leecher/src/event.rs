@@ -1,0 +1,152 @@
+//! What a transfer tells while it runs, and when it is over.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use proto::{InfoHash, ShareName, peer::GoodbyeReason};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum FetchEvent {
+    /// A tracker did not answer, or refused; others may.
+    TrackerTrouble(String),
+    /// What an earlier run left is being proved.
+    Proving {
+        /// Bytes proved so far.
+        done: u64,
+        /// Bytes to prove at most.
+        total: u64,
+    },
+    /// The share is known and the output is ready.
+    Started(Started),
+    /// A connection to a peer.
+    PeerJoined {
+        /// Its address.
+        address: SocketAddr,
+        /// Whether it has all of the share.
+        seeder: bool,
+    },
+    /// A peer is gone.
+    PeerLeft {
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        reason: LeaveReason,
+    },
+    /// How far the transfer is. Comes several times a second.
+    Progress(Progress),
+    /// Everything is here and proved; it is being made durable.
+    Flushing,
+}
+
+/// What is being fetched.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// The share.
+    pub infohash: InfoHash,
+    /// Its name.
+    pub name: ShareName,
+    /// Bytes in it.
+    pub size: u64,
+    /// Chunks in it.
+    pub chunks: u32,
+    /// Bytes that an earlier run left and that were proved again.
+    pub resumed: u64,
+    /// Chunks that an earlier run claimed, but that were not there.
+    pub lost_chunks: u32,
+    /// Where it will be.
+    pub output: PathBuf,
+}
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Bytes proved and written, those of earlier runs included.
+    pub done: u64,
+    /// Bytes in the share.
+    pub total: u64,
+    /// Bytes a second, over the last seconds.
+    pub rate: u64,
+    /// The connected peers.
+    pub peers: Vec<PeerProgress>,
+}
+
+/// What a peer contributed.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerProgress {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Bytes of proved chunks from it.
+    pub bytes: u64,
+    /// Bytes a second, as the scheduler measures them; 0 if not known.
+    pub rate: u64,
+}
+
+/// Why a peer is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// It could not be reached.
+    Unreachable(String),
+    /// It said goodbye.
+    Goodbye(GoodbyeReason),
+    /// It closed the connection, or the connection broke.
+    Disconnected,
+    /// It did not speak the protocol.
+    Protocol(String),
+    /// It sent something that was proved wrong.
+    Lied,
+    /// It did not deliver in time, again and again.
+    TooSlow,
+    /// Its files changed since it shared them.
+    Gone,
+    /// It is this process itself.
+    Itself,
+    /// The transfer is over.
+    Finished,
+}
+
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
+            LeaveReason::Goodbye(GoodbyeReason::UnknownShare) => f.write_str("does not have this share"),
+            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }) => f.write_str("has no room for us now"),
+            LeaveReason::Goodbye(GoodbyeReason::ShuttingDown) => f.write_str("is stopping"),
+            LeaveReason::Goodbye(reason) => write!(f, "said goodbye: {reason:?}"),
+            LeaveReason::Disconnected => f.write_str("disconnected"),
+            LeaveReason::Protocol(why) => write!(f, "does not keep to the protocol: {why}"),
+            LeaveReason::Lied => f.write_str("sent wrong data; banned"),
+            LeaveReason::TooSlow => f.write_str("did not deliver in time"),
+            LeaveReason::Gone => f.write_str("its file changed since it was shared"),
+            LeaveReason::Itself => f.write_str("that is this leecher itself"),
+            LeaveReason::Finished => f.write_str("finished"),
+        }
+    }
+}
+
+/// A finished transfer.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The share.
+    pub infohash: InfoHash,
+    /// Its name.
+    pub name: ShareName,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes in it.
+    pub size: u64,
+    /// Bytes of chunks that were received in vain: duplicates and wrong ones.
+    pub wasted: u64,
+    /// From the start of the transfer until all was durable.
+    pub elapsed: Duration,
+    /// What came from whom, most first.
+    pub peers: Vec<PeerShare>,
+}
+
+/// What came from a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerShare {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Bytes of proved chunks from it.
+    pub bytes: u64,
+}

@@ -1,0 +1,384 @@
+//! Which chunk to ask of which peer, and when to stop waiting for it.
+//!
+//! Pure: time and randomness are arguments, what to do comes out of [`Scheduler::poll_command`]. The shell
+//! around it ([`crate::swarm`]) moves the bytes; tests and simulations drive the very same code.
+//!
+//! Each chunk is in one state ([`rarity`] holds those that nobody was asked for):
+//!
+//! ```text
+//!            fill                 received              stored
+//! Missing ─────────▶ Asked ─────────────────▶ Arrived ─────────▶ Stored
+//!    ▲                 │ peer left, stalled,     │
+//!    └─────────────────┴ rejected ───────────────┘ wrong
+//! ```
+//!
+//! Policy: rarest first with random ties; as many requests waiting at a peer as its measured rate can serve in
+//! [`PIPELINE_TIME`]; a peer that owes chunks and delivers nothing for several times what a chunk should take
+//! has them taken back; when nothing is left to ask for, chunks that are expected late are asked of a second
+//! peer (endgame); a wrong chunk bans its sender.
+
+mod peer;
+mod rarity;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use proto::{Bitfield, ChunkIndex, ChunkSpace};
+use rand::Rng;
+
+use peer::{Debt, Peer};
+use rarity::Rarity;
+
+/// Time for which requests wait at a peer: long enough to cover the way there and back, short enough that
+/// work is not stuck at one peer while others are idle.
+const PIPELINE_TIME: Duration = Duration::from_millis(250);
+
+/// A peer that failed to deliver in time this often is dropped.
+const MAX_STRIKES: u32 = 3;
+
+/// Peers that one chunk is asked of at a time, in the endgame.
+const MAX_ASKED: usize = 2;
+
+/// A chunk is asked of a second peer if that one is expected to deliver it this much sooner: an early
+/// duplicate wastes bytes, a late one saves nothing.
+const ENDGAME_GAIN: f64 = 2.0;
+
+/// A request younger than this gets no duplicate: most of a fast transfer's last chunks are just on their way.
+const ENDGAME_AGE: Duration = Duration::from_millis(100);
+
+/// In the endgame expectations are looked at again after this time.
+const ENDGAME_TICK: Duration = Duration::from_millis(100);
+
+/// Names a connection for as long as it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey(pub u64);
+
+/// What a peer has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Have {
+    /// Everything: a seeder.
+    All,
+    /// These chunks, and those that it tells of later.
+    Some(Bitfield),
+}
+
+/// Something that the shell has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Ask the peer for the chunk.
+    Request(PeerKey, ChunkIndex),
+    /// Tell the peer that the chunk is no longer wanted.
+    Cancel(PeerKey, ChunkIndex),
+    /// End the connection: the peer failed to deliver too often.
+    Drop(PeerKey),
+}
+
+/// What to do with a chunk that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Prove it and write it, then call [`Scheduler::stored`] or [`Scheduler::wrong`].
+    Verify,
+    /// It is here already: drop its bytes. They were wasted.
+    Duplicate,
+    /// It was never asked of this peer: the peer does not keep to the protocol.
+    Unrequested,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChunkState {
+    Missing,
+    Asked,
+    Arrived,
+    Stored,
+}
+
+/// Decides what to ask of whom. See the module's text.
+#[derive(Debug)]
+pub struct Scheduler {
+    space: ChunkSpace,
+    states: Vec<ChunkState>,
+    missing: Rarity,
+    /// Who was asked for each chunk that is `Asked`.
+    asked: BTreeMap<ChunkIndex, Vec<PeerKey>>,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// Peers that may have room for another request.
+    ready: BTreeSet<PeerKey>,
+    commands: VecDeque<Command>,
+    unstored: u32,
+}
+
+impl Scheduler {
+    /// A scheduler for a share of which `have` is here.
+    pub fn new(space: ChunkSpace, have: &Bitfield) -> Scheduler {
+        let count = space.chunk_count();
+        assert_eq!(have.len(), count, "a bitfield of another share");
+        let state = |chunk| if have.contains(chunk) { ChunkState::Stored } else { ChunkState::Missing };
+        let states: Vec<_> = (0..count).map(ChunkIndex).map(state).collect();
+        let mut missing = Rarity::new(count);
+        for chunk in (0..count).map(ChunkIndex).filter(|&chunk| !have.contains(chunk)) {
+            missing.insert(chunk);
+        }
+        Scheduler {
+            space,
+            states,
+            missing,
+            asked: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            commands: VecDeque::new(),
+            unstored: count - have.count(),
+        }
+    }
+
+    /// Whether every chunk is stored.
+    pub fn is_finished(&self) -> bool {
+        self.unstored == 0
+    }
+
+    /// A peer joined.
+    pub fn add_peer(&mut self, key: PeerKey, have: Have, now: Instant) {
+        if let Have::Some(field) = &have {
+            field.iter().for_each(|chunk| self.missing.more_available(chunk));
+        }
+        let old = self.peers.insert(key, Peer::new(have, now));
+        debug_assert!(old.is_none(), "{key:?} joined twice");
+        self.ready.insert(key);
+    }
+
+    /// A peer left: what it owes goes back to the others.
+    pub fn remove_peer(&mut self, key: PeerKey, now: Instant) {
+        let Some(mut peer) = self.peers.remove(&key) else { return };
+        self.ready.remove(&key);
+        if let Have::Some(field) = &peer.have {
+            field.iter().for_each(|chunk| self.missing.less_available(chunk));
+        }
+        let owed = peer.take_back_all(now);
+        self.take_back(key, &owed);
+    }
+
+    /// A peer told of one more chunk. False if the share has no such chunk.
+    pub fn add_have(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
+        if chunk.0 as usize >= self.states.len() {
+            return false;
+        }
+        if let Some(peer) = self.peers.get_mut(&key)
+            && let Have::Some(field) = &mut peer.have
+            && field.insert(chunk)
+        {
+            self.missing.more_available(chunk);
+            peer.nothing_to_ask = false;
+            self.ready.insert(key);
+        }
+        true
+    }
+
+    /// Bytes of a chunk arrived, though not all of it: the peer is alive.
+    pub fn progressed(&mut self, key: PeerKey, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.progressed(now);
+        }
+    }
+
+    /// A whole chunk arrived.
+    pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> Received {
+        let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
+        let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
+        let debt = peer.delivered(chunk, span.len, now);
+        self.ready.insert(key);
+        match (debt, self.states[chunk.0 as usize]) {
+            (Debt::None, _) => return Received::Unrequested,
+            (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
+            // Taken back from this peer, and nobody else was asked yet.
+            (_, ChunkState::Missing) => self.missing.remove(chunk),
+            (_, ChunkState::Asked) => {
+                for other in self.asked.remove(&chunk).into_iter().flatten().filter(|&other| other != key) {
+                    self.cancel(other, chunk, now);
+                }
+            }
+        }
+        self.states[chunk.0 as usize] = ChunkState::Arrived;
+        Received::Verify
+    }
+
+    /// A chunk that had to be verified was proved and written.
+    pub fn stored(&mut self, chunk: ChunkIndex) {
+        let state = &mut self.states[chunk.0 as usize];
+        debug_assert_eq!(*state, ChunkState::Arrived, "{chunk:?}");
+        *state = ChunkState::Stored;
+        self.unstored -= 1;
+    }
+
+    /// A chunk that had to be verified was wrong: its sender has to go ([`Scheduler::remove_peer`]), and the
+    /// chunk is missing again.
+    pub fn wrong(&mut self, chunk: ChunkIndex) {
+        debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
+        self.set_missing(chunk);
+    }
+
+    /// A peer will not send a chunk that it was asked for, because it does not have it.
+    pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let owed = peer.forgive(chunk);
+        match &mut peer.have {
+            Have::Some(field) => {
+                if field.remove(chunk) {
+                    self.missing.less_available(chunk);
+                }
+            }
+            // A seeder without a chunk is none, but the rest of its chunks may still be good.
+            Have::All => {
+                let mut field = Bitfield::full(self.space.chunk_count());
+                field.remove(chunk);
+                field.iter().for_each(|chunk| self.missing.more_available(chunk));
+                peer.have = Have::Some(field);
+            }
+        }
+        if owed {
+            self.take_back(key, &[chunk]);
+        }
+        self.ready.insert(key);
+    }
+
+    /// A peer has too much to do: it is not asked again before `until`.
+    pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.pause(until);
+        if peer.forgive(chunk) {
+            self.take_back(key, &[chunk]);
+        }
+    }
+
+    /// Takes back what is overdue, and asks every peer for as much as it should have waiting.
+    pub fn fill(&mut self, now: Instant, rng: &mut impl Rng) {
+        self.check_deadlines(now);
+        if self.missing.is_empty() {
+            self.ready.extend(self.peers.keys());
+        }
+        // One request a peer and round, so that a share of few chunks is spread over all.
+        let mut round: Vec<PeerKey> = std::mem::take(&mut self.ready).into_iter().collect();
+        while !round.is_empty() {
+            round.retain(|&key| self.ask(key, now, rng));
+        }
+    }
+
+    /// The next thing to do, if any. Call until it returns `None`.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When to call [`Scheduler::fill`] again though nothing happened.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let endgame = self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1;
+        let tick = endgame.then(|| now + ENDGAME_TICK);
+        self.peers.values().filter_map(|peer| peer.next_timeout(now)).chain(tick).min()
+    }
+
+    /// Measured rate of a peer in bytes a second.
+    pub fn rate(&self, key: PeerKey) -> Option<f64> {
+        self.peers.get(&key)?.rate
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
+        let late: Vec<_> =
+            self.peers.iter().filter(|(_, peer)| peer.is_late(now)).map(|(&key, _)| key).collect();
+        for key in late {
+            let Some(peer) = self.peers.get_mut(&key) else { continue };
+            let owed = peer.strike(now);
+            if peer.strikes >= MAX_STRIKES {
+                self.commands.push_back(Command::Drop(key));
+            }
+            self.commands.extend(owed.iter().map(|&chunk| Command::Cancel(key, chunk)));
+            self.take_back(key, &owed);
+        }
+        let rested = self.peers.iter_mut().filter_map(|(&key, peer)| peer.rested(now).then_some(key));
+        self.ready.extend(rested);
+    }
+
+    /// Asks a peer for one chunk; false if it has enough to do or nothing that is wanted.
+    fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return false };
+        if !peer.has_room(now) {
+            return false;
+        }
+        let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
+        let chunk = match chunk {
+            Some(chunk) => {
+                self.missing.remove(chunk);
+                self.states[chunk.0 as usize] = ChunkState::Asked;
+                chunk
+            }
+            None => {
+                peer.nothing_to_ask = true;
+                match self.endgame_pick(key, now) {
+                    Some(chunk) => chunk,
+                    None => return false,
+                }
+            }
+        };
+        self.asked.entry(chunk).or_default().push(key);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.ask(chunk, now);
+        }
+        self.commands.push_back(Command::Request(key, chunk));
+        true
+    }
+
+    /// The chunk that is expected last of those that this peer would deliver much sooner.
+    fn endgame_pick(&self, key: PeerKey, now: Instant) -> Option<ChunkIndex> {
+        if !self.missing.is_empty() {
+            return None;
+        }
+        let peer = self.peers.get(&key)?;
+        let own = peer.expected_next().mul_f64(ENDGAME_GAIN);
+        let mut latest: Option<(Duration, ChunkIndex)> = None;
+        for (&chunk, askers) in &self.asked {
+            if askers.len() >= MAX_ASKED || askers.contains(&key) || !peer.has(chunk) {
+                continue;
+            }
+            let outlook = askers.iter().find_map(|asker| self.peers.get(asker)?.outlook(chunk, now));
+            if let Some(outlook) = outlook
+                && outlook.age >= ENDGAME_AGE
+                && outlook.left > own
+                && latest.is_none_or(|(longest, _)| outlook.left > longest)
+            {
+                latest = Some((outlook.left, chunk));
+            }
+        }
+        latest.map(|(_, chunk)| chunk)
+    }
+
+    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.cancelled(chunk, now);
+            self.ready.insert(key);
+            self.commands.push_back(Command::Cancel(key, chunk));
+        }
+    }
+
+    /// Chunks that a peer was asked for and will not be waited for: missing again, unless asked elsewhere too.
+    fn take_back(&mut self, key: PeerKey, chunks: &[ChunkIndex]) {
+        for &chunk in chunks {
+            let Some(askers) = self.asked.get_mut(&chunk) else { continue };
+            askers.retain(|&asker| asker != key);
+            if askers.is_empty() {
+                self.asked.remove(&chunk);
+                self.set_missing(chunk);
+            }
+        }
+    }
+
+    fn set_missing(&mut self, chunk: ChunkIndex) {
+        self.states[chunk.0 as usize] = ChunkState::Missing;
+        self.missing.insert(chunk);
+        for (&key, peer) in &mut self.peers {
+            peer.nothing_to_ask = false;
+            self.ready.insert(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! Chunks that nobody was asked for, by how many peers have them.
+
+use proto::{Bitfield, ChunkIndex};
+use rand::{Rng, RngExt};
+
+use super::Have;
+
+/// Random tries in a bucket before it is searched from end to end.
+const PROBES: usize = 8;
+
+/// Not in any bucket.
+const ABSENT: u32 = u32::MAX;
+
+/// A set of chunks in buckets of equal availability. Seeders have everything and so do not count. Adding,
+/// taking out and a change of availability take constant time; 12 bytes a chunk.
+#[derive(Debug)]
+pub(super) struct Rarity {
+    /// How many peers that are not seeders have each chunk, in the set or not.
+    available: Vec<u32>,
+    /// Where in its bucket each chunk is.
+    position: Vec<u32>,
+    /// The chunks of the set that so many peers have.
+    buckets: Vec<Vec<ChunkIndex>>,
+    len: usize,
+}
+
+impl Rarity {
+    pub(super) fn new(chunk_count: u32) -> Rarity {
+        let count = chunk_count as usize;
+        Rarity { available: vec![0; count], position: vec![ABSENT; count], buckets: Vec::new(), len: 0 }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn insert(&mut self, chunk: ChunkIndex) {
+        if self.position[chunk.0 as usize] != ABSENT {
+            return;
+        }
+        let available = self.available[chunk.0 as usize] as usize;
+        if self.buckets.len() <= available {
+            self.buckets.resize_with(available + 1, Vec::new);
+        }
+        let bucket = &mut self.buckets[available];
+        // A bucket holds each chunk once, and there are fewer chunks than a u32 counts.
+        self.position[chunk.0 as usize] = u32::try_from(bucket.len()).unwrap_or(ABSENT);
+        bucket.push(chunk);
+        self.len += 1;
+    }
+
+    pub(super) fn remove(&mut self, chunk: ChunkIndex) {
+        let position = std::mem::replace(&mut self.position[chunk.0 as usize], ABSENT);
+        if position == ABSENT {
+            return;
+        }
+        let bucket = &mut self.buckets[self.available[chunk.0 as usize] as usize];
+        bucket.swap_remove(position as usize);
+        if let Some(moved) = bucket.get(position as usize) {
+            self.position[moved.0 as usize] = position;
+        }
+        self.len -= 1;
+    }
+
+    pub(super) fn more_available(&mut self, chunk: ChunkIndex) {
+        self.change(chunk, |available| available + 1);
+    }
+
+    pub(super) fn less_available(&mut self, chunk: ChunkIndex) {
+        self.change(chunk, |available| available - 1);
+    }
+
+    fn change(&mut self, chunk: ChunkIndex, change: impl FnOnce(u32) -> u32) {
+        let present = self.position[chunk.0 as usize] != ABSENT;
+        self.remove(chunk);
+        let available = &mut self.available[chunk.0 as usize];
+        *available = change(*available);
+        if present {
+            self.insert(chunk);
+        }
+    }
+
+    /// One of the rarest chunks of the set that a peer has, at random.
+    pub(super) fn pick(&self, have: &Have, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        let buckets = self.buckets.iter().filter(|bucket| !bucket.is_empty());
+        match have {
+            Have::All => buckets.map(|bucket| bucket[rng.random_range(0..bucket.len())]).next(),
+            Have::Some(field) if field.is_empty() => None,
+            Have::Some(field) => {
+                let mut buckets = buckets;
+                buckets.find_map(|bucket| pick_from(bucket, field, rng))
+            }
+        }
+    }
+}
+
+fn pick_from(bucket: &[ChunkIndex], field: &Bitfield, rng: &mut impl Rng) -> Option<ChunkIndex> {
+    let probes = (0..PROBES).map(|_| bucket[rng.random_range(0..bucket.len())]);
+    let found = probes.into_iter().find(|&chunk| field.contains(chunk));
+    found.or_else(|| {
+        let start = rng.random_range(0..bucket.len());
+        let (end, begin) = (&bucket[start..], &bucket[..start]);
+        end.iter().chain(begin).copied().find(|&chunk| field.contains(chunk))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn picks_one_of_the_rarest_that_the_peer_has(
+            edits in prop::collection::vec((0..4_u8, 0..12_u32), 0..120),
+            held in prop::collection::vec(0..12_u32, 0..12),
+            seed in any::<u64>(),
+        ) {
+            let mut rarity = Rarity::new(12);
+            let (mut present, mut available) = ([false; 12], [0_u32; 12]);
+            for (edit, index) in edits {
+                let (chunk, at) = (ChunkIndex(index), index as usize);
+                match edit {
+                    0 => { rarity.insert(chunk); present[at] = true; }
+                    1 => { rarity.remove(chunk); present[at] = false; }
+                    2 => { rarity.more_available(chunk); available[at] += 1; }
+                    _ if available[at] > 0 => { rarity.less_available(chunk); available[at] -= 1; }
+                    _ => {}
+                }
+            }
+            let mut field = Bitfield::empty(12);
+            for index in held {
+                field.insert(ChunkIndex(index));
+            }
+            let mut rng = StdRng::seed_from_u64(seed);
+            for have in [Have::All, Have::Some(field)] {
+                let has = |at: usize| match &have {
+                    Have::All => true,
+                    Have::Some(field) => field.contains(ChunkIndex(at as u32)),
+                };
+                let rarest = (0..12).filter(|&at| present[at] && has(at)).map(|at| available[at]).min();
+                let picked = rarity.pick(&have, &mut rng).map(|chunk| chunk.0 as usize);
+                prop_assert_eq!(picked.map(|at| available[at]), rarest);
+                prop_assert!(picked.is_none_or(|at| present[at] && has(at)));
+            }
+            prop_assert_eq!(rarity.is_empty(), !present.contains(&true));
+        }
+    }
+}

@@ -1,0 +1,407 @@
+use proptest::prelude::*;
+use proto::CHUNK_LEN;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::*;
+
+fn space(chunks: u32) -> ChunkSpace {
+    ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap()
+}
+
+fn field(len: u32, chunks: &[u32]) -> Bitfield {
+    let mut field = Bitfield::empty(len);
+    chunks.iter().for_each(|&chunk| _ = field.insert(ChunkIndex(chunk)));
+    field
+}
+
+/// A scheduler, its time, and the requests that wait at each peer.
+struct Bench {
+    scheduler: Scheduler,
+    now: Instant,
+    rng: StdRng,
+    waiting: BTreeMap<PeerKey, Vec<ChunkIndex>>,
+    stored: Vec<ChunkIndex>,
+    dropped: Vec<PeerKey>,
+    duplicates: usize,
+}
+
+impl Bench {
+    fn new(chunks: u32, seed: u64) -> Bench {
+        Bench {
+            scheduler: Scheduler::new(space(chunks), &Bitfield::empty(chunks)),
+            now: Instant::now(),
+            rng: StdRng::seed_from_u64(seed),
+            waiting: BTreeMap::new(),
+            stored: Vec::new(),
+            dropped: Vec::new(),
+            duplicates: 0,
+        }
+    }
+
+    fn join(&mut self, key: u64, have: Have) -> PeerKey {
+        let key = PeerKey(key);
+        self.scheduler.add_peer(key, have, self.now);
+        self.waiting.insert(key, Vec::new());
+        self.fill();
+        key
+    }
+
+    fn leave(&mut self, key: PeerKey) {
+        self.scheduler.remove_peer(key, self.now);
+        self.waiting.remove(&key);
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        self.scheduler.fill(self.now, &mut self.rng);
+        while let Some(command) = self.scheduler.poll_command() {
+            match command {
+                Command::Request(key, chunk) => {
+                    assert!(self.scheduler.peers[&key].has(chunk), "{key:?} does not have {chunk:?}");
+                    let waiting = self.waiting.get_mut(&key).expect("a request to a peer that left");
+                    assert!(!waiting.contains(&chunk), "{chunk:?} asked twice of {key:?}");
+                    assert!(!self.stored.contains(&chunk), "{chunk:?} is here already");
+                    waiting.push(chunk);
+                }
+                Command::Cancel(key, chunk) => {
+                    self.waiting.get_mut(&key).unwrap().retain(|&waiting| waiting != chunk);
+                }
+                Command::Drop(key) => self.dropped.push(key),
+            }
+        }
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.now += time;
+        self.fill();
+    }
+
+    /// The peer answers its oldest request, rightly.
+    fn deliver(&mut self, key: PeerKey) -> Option<ChunkIndex> {
+        let waiting = self.waiting.get_mut(&key)?;
+        if waiting.is_empty() {
+            return None;
+        }
+        let chunk = waiting.remove(0);
+        self.arrive(key, chunk);
+        Some(chunk)
+    }
+
+    fn arrive(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        match self.scheduler.received(key, chunk, self.now) {
+            Received::Verify => {
+                assert!(!self.stored.contains(&chunk), "{chunk:?} stored twice");
+                self.stored.push(chunk);
+                self.scheduler.stored(chunk);
+            }
+            Received::Duplicate => self.duplicates += 1,
+            Received::Unrequested => panic!("{chunk:?} was asked of {key:?}"),
+        }
+        self.fill();
+    }
+
+    fn asked(&self, key: PeerKey) -> usize {
+        self.waiting[&key].len()
+    }
+}
+
+#[test]
+fn the_rarest_chunk_is_asked_for_first() {
+    let mut bench = Bench::new(4, 1);
+    for key in 1..4 {
+        bench.scheduler.add_peer(PeerKey(key), Have::Some(field(4, &[0, 1, 3])), bench.now);
+        bench.waiting.insert(PeerKey(key), Vec::new());
+    }
+    let seeder = PeerKey(0);
+    bench.waiting.insert(seeder, Vec::new());
+    bench.scheduler.add_peer(seeder, Have::All, bench.now);
+    bench.fill();
+    assert_eq!(bench.waiting[&seeder][0], ChunkIndex(2));
+}
+
+#[test]
+fn a_few_chunks_are_spread_over_all_peers() {
+    let mut bench = Bench::new(3, 1);
+    for key in 0..3 {
+        bench.scheduler.add_peer(PeerKey(key), Have::All, bench.now);
+        bench.waiting.insert(PeerKey(key), Vec::new());
+    }
+    bench.fill();
+    assert_eq!((0..3).map(|key| bench.asked(PeerKey(key))).collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[test]
+fn a_faster_peer_gets_more_requests() {
+    let mut bench = Bench::new(1_000, 1);
+    let (fast, slow) = (bench.join(1, Have::All), bench.join(2, Have::All));
+    for _ in 0..20 {
+        for _ in 0..10 {
+            bench.now += Duration::from_millis(5);
+            bench.deliver(fast);
+        }
+        bench.deliver(slow);
+    }
+    assert_eq!(bench.asked(fast), 16);
+    assert!(bench.asked(slow) <= 6, "{}", bench.asked(slow));
+}
+
+#[test]
+fn what_a_peer_owed_when_it_left_is_asked_of_others() {
+    let mut bench = Bench::new(2, 1);
+    let gone = bench.join(1, Have::All);
+    assert_eq!(bench.asked(gone), 2);
+    let other = bench.join(2, Have::All);
+    assert_eq!(bench.asked(other), 0);
+    bench.leave(gone);
+    assert_eq!(bench.asked(other), 2);
+}
+
+#[test]
+fn a_silent_peer_loses_its_chunks_rests_and_is_dropped_in_the_end() {
+    let mut bench = Bench::new(2, 1);
+    let silent = bench.join(1, Have::All);
+    bench.advance(Duration::from_millis(4_900));
+    assert_eq!(bench.asked(silent), 2);
+    bench.advance(Duration::from_millis(200));
+    assert_eq!(bench.asked(silent), 0);
+    let start = bench.now;
+    while bench.dropped.is_empty() {
+        let timeout = bench.scheduler.next_timeout(bench.now).expect("something to wait for");
+        bench.advance(timeout - bench.now);
+        assert!(bench.now < start + Duration::from_secs(60));
+    }
+    assert_eq!(bench.dropped, [silent]);
+}
+
+#[test]
+fn bytes_on_the_way_are_reason_to_wait() {
+    let mut bench = Bench::new(1, 1);
+    let slow = bench.join(1, Have::All);
+    for _ in 0..20 {
+        bench.now += Duration::from_secs(4);
+        bench.scheduler.progressed(slow, bench.now);
+        bench.fill();
+    }
+    assert_eq!(bench.asked(slow), 1);
+    bench.deliver(slow);
+    assert!(bench.scheduler.is_finished());
+}
+
+#[test]
+fn a_chunk_that_comes_after_it_was_taken_back_still_counts() {
+    let mut bench = Bench::new(1, 1);
+    let late = bench.join(1, Have::All);
+    bench.advance(Duration::from_secs(6));
+    assert_eq!(bench.asked(late), 0);
+    bench.arrive(late, ChunkIndex(0));
+    assert!(bench.scheduler.is_finished());
+    assert_eq!(bench.scheduler.received(late, ChunkIndex(0), bench.now), Received::Unrequested);
+}
+
+#[test]
+fn the_last_chunks_of_a_slow_peer_are_asked_of_a_fast_one() {
+    let mut bench = Bench::new(40, 1);
+    let (fast, slow) = (bench.join(1, Have::All), bench.join(2, Have::All));
+    while bench.stored.len() < 38 {
+        bench.now += Duration::from_millis(2);
+        bench.deliver(fast).expect("the fast one has work");
+    }
+    assert_eq!((bench.asked(fast), bench.asked(slow)), (0, 2));
+    bench.advance(ENDGAME_AGE);
+    assert_eq!(bench.asked(fast), 2);
+    while bench.deliver(fast).is_some() {}
+    assert!(bench.scheduler.is_finished());
+    assert_eq!(bench.asked(slow), 0, "what came from elsewhere is cancelled");
+    assert_eq!(bench.duplicates, 0);
+}
+
+#[test]
+fn peers_of_one_rate_cause_no_duplicates() {
+    let mut bench = Bench::new(200, 1);
+    let peers: Vec<_> = (0..4).map(|key| bench.join(key, Have::All)).collect();
+    let mut requests = 0;
+    while !bench.scheduler.is_finished() {
+        bench.now += Duration::from_millis(20);
+        requests += peers.iter().filter_map(|&peer| bench.deliver(peer)).count();
+    }
+    assert_eq!(requests, 200);
+}
+
+#[test]
+fn a_wrong_chunk_is_missing_again() {
+    let mut bench = Bench::new(1, 1);
+    let liar = bench.join(1, Have::All);
+    assert_eq!(bench.scheduler.received(liar, ChunkIndex(0), bench.now), Received::Verify);
+    bench.scheduler.remove_peer(liar, bench.now);
+    bench.scheduler.wrong(ChunkIndex(0));
+    let honest = bench.join(2, Have::All);
+    bench.deliver(honest);
+    assert!(bench.scheduler.is_finished());
+}
+
+#[test]
+fn a_busy_peer_is_left_alone_until_it_said_so() {
+    let mut bench = Bench::new(3, 1);
+    let busy = bench.join(1, Have::All);
+    let until = bench.now + Duration::from_secs(1);
+    for chunk in bench.waiting[&busy].clone() {
+        bench.scheduler.busy(busy, chunk, until);
+    }
+    bench.waiting.insert(busy, Vec::new());
+    bench.fill();
+    assert_eq!(bench.asked(busy), 0);
+    assert_eq!(bench.scheduler.next_timeout(bench.now), Some(until));
+    bench.advance(Duration::from_secs(1));
+    assert_eq!(bench.asked(busy), 2);
+}
+
+#[test]
+fn a_chunk_that_a_peer_turns_out_not_to_have_is_not_asked_of_it_again() {
+    let mut bench = Bench::new(2, 1);
+    let peer = bench.join(1, Have::All);
+    bench.scheduler.not_have(peer, ChunkIndex(0));
+    bench.waiting.insert(peer, vec![ChunkIndex(1)]);
+    bench.fill();
+    assert_eq!(bench.waiting[&peer], [ChunkIndex(1)]);
+    bench.deliver(peer);
+    let other = bench.join(2, Have::Some(Bitfield::empty(2)));
+    assert_eq!(bench.asked(other), 0);
+    assert!(bench.scheduler.add_have(other, ChunkIndex(0)));
+    bench.fill();
+    assert_eq!(bench.waiting[&other], [ChunkIndex(0)]);
+    assert!(!bench.scheduler.add_have(other, ChunkIndex(2)));
+}
+
+#[test]
+fn what_is_here_already_is_not_asked_for() {
+    let have = field(5, &[0, 2, 3]);
+    let mut bench = Bench::new(5, 1);
+    bench.scheduler = Scheduler::new(space(5), &have);
+    let peer = bench.join(1, Have::All);
+    let mut asked = bench.waiting[&peer].clone();
+    asked.sort();
+    assert_eq!(asked, [ChunkIndex(1), ChunkIndex(4)]);
+    while bench.deliver(peer).is_some() {}
+    assert!(bench.scheduler.is_finished());
+}
+
+/// What a random peer does next.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    JoinSeeder,
+    JoinLeecher,
+    Leave,
+    Deliver,
+    DeliverLate,
+    Wrong,
+    NotHave,
+    Busy,
+    Have,
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::JoinSeeder),
+        3 => Just(Step::JoinLeecher),
+        2 => Just(Step::Leave),
+        12 => Just(Step::Deliver),
+        2 => Just(Step::DeliverLate),
+        1 => Just(Step::Wrong),
+        1 => Just(Step::NotHave),
+        1 => Just(Step::Busy),
+        3 => Just(Step::Have),
+        3 => prop_oneof![0..300_u64, 0..20_000_u64].prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever peers do: each chunk is stored once, none is lost, no chunk is asked of more peers than it may
+    /// be, and one honest seeder at the end finishes the share.
+    #[test]
+    fn every_chunk_is_stored_once_and_none_is_lost(
+        chunks in 1..40_u32,
+        steps in prop::collection::vec(steps(), 0..150),
+        seed in any::<u64>(),
+    ) {
+        let mut bench = Bench::new(chunks, seed);
+        let mut rng = StdRng::seed_from_u64(!seed);
+        // Everything that each peer was ever asked for.
+        let mut late: Vec<(PeerKey, ChunkIndex)> = Vec::new();
+        for (number, step) in (1..).zip(steps) {
+            let keys: Vec<_> = bench.waiting.keys().copied().collect();
+            let key = if keys.is_empty() { PeerKey(0) } else { keys[rng.random_range(0..keys.len())] };
+            let waiting = bench.waiting.get(&key).cloned().unwrap_or_default();
+            let oldest = waiting.first().copied();
+            let chunk = ChunkIndex(rng.random_range(0..chunks));
+            match (step, oldest) {
+                (Step::JoinSeeder, _) => _ = bench.join(number, Have::All),
+                (Step::JoinLeecher, _) => {
+                    let held: Vec<_> = (0..chunks).filter(|_| rng.random()).collect();
+                    bench.join(number, Have::Some(field(chunks, &held)));
+                }
+                (Step::Leave, _) if !keys.is_empty() => bench.leave(key),
+                (Step::Deliver, _) => _ = bench.deliver(key),
+                (Step::DeliverLate, _) => {
+                    // Something that was cancelled, or taken back.
+                    late.retain(|(key, chunk)| {
+                        bench.waiting.get(key).is_some_and(|waiting| !waiting.contains(chunk))
+                    });
+                    if let Some((key, chunk)) = late.pop()
+                        && bench.scheduler.received(key, chunk, bench.now) == Received::Verify
+                    {
+                        prop_assert!(!bench.stored.contains(&chunk));
+                        bench.stored.push(chunk);
+                        bench.scheduler.stored(chunk);
+                    }
+                }
+                (Step::Wrong, Some(chunk)) => {
+                    let received = bench.scheduler.received(key, chunk, bench.now);
+                    bench.scheduler.remove_peer(key, bench.now);
+                    bench.waiting.remove(&key);
+                    if received == Received::Verify {
+                        bench.scheduler.wrong(chunk);
+                    }
+                }
+                (Step::NotHave, Some(chunk)) => {
+                    bench.waiting.get_mut(&key).unwrap().remove(0);
+                    bench.scheduler.not_have(key, chunk);
+                }
+                (Step::Busy, Some(chunk)) => {
+                    bench.waiting.get_mut(&key).unwrap().remove(0);
+                    bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500));
+                }
+                (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk),
+                (Step::Wait(ms), _) => bench.now += Duration::from_millis(ms),
+                _ => {}
+            }
+            bench.fill();
+            for (&key, waiting) in &bench.waiting {
+                late.extend(waiting.iter().map(|&chunk| (key, chunk)));
+            }
+            for index in 0..chunks {
+                let askers = bench.waiting.values().filter(|w| w.contains(&ChunkIndex(index))).count();
+                prop_assert!(askers <= MAX_ASKED);
+            }
+        }
+        let honest = bench.join(1_000_000, Have::All);
+        for _ in 0..10_000 {
+            if bench.scheduler.is_finished() {
+                break;
+            }
+            match bench.deliver(honest) {
+                Some(_) => bench.now += Duration::from_millis(10),
+                None => {
+                    let timeout = bench.scheduler.next_timeout(bench.now).expect("something to wait for");
+                    bench.now = timeout.max(bench.now + Duration::from_millis(1));
+                    bench.fill();
+                }
+            }
+        }
+        prop_assert!(bench.scheduler.is_finished());
+        bench.stored.sort();
+        prop_assert_eq!(bench.stored, (0..chunks).map(ChunkIndex).collect::<Vec<_>>());
+    }
+}
