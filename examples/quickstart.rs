@@ -1,2 +1,195 @@
-//! Being written.
-fn main() {}
+//! A whole Shoal in one process: a tracker, three seeders and a leecher on localhost.
+//!
+//! Shares a file, fetches it from all three at once, proves it, and says what came from whom:
+//!
+//! ```text
+//! cargo run --release --example quickstart                      # a file that it makes
+//! cargo run --release --example quickstart -- --file PATH       # or one of yours
+//! ```
+
+use std::{
+    fs::File,
+    io::{BufWriter, IsTerminal, Write},
+    net::{IpAddr, Ipv4Addr},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use leecher::{DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchEvent, Fetched, Target};
+use proto::Endpoint;
+use rand::Rng;
+use seeder::{Event, Seeder};
+use startup::HumanBytes;
+use store::{Content, Shared};
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracker::Tracker;
+
+const SEEDERS: usize = 3;
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Share a file from three seeders and fetch it, all in this process
+#[derive(Debug, Parser)]
+struct Args {
+    /// File or directory to share [default: a file of random bytes]
+    #[arg(long)]
+    file: Option<PathBuf>,
+
+    /// Size of the file that is made if none is given, in MiB
+    #[arg(long, default_value_t = 256)]
+    mib: u64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<()> {
+    // Removed at the end, whatever happens.
+    let scratch = tempfile::tempdir().context("no directory for temporary files")?;
+    let source = match args.file {
+        Some(path) => path,
+        None => make_file(&scratch.path().join("quickstart.bin"), args.mib)?,
+    };
+    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let on_ctrl_c = shutdown.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            on_ctrl_c.cancel();
+        }
+    });
+    let result = transfer(&source, scratch.path(), &shutdown, &tasks).await;
+    shutdown.cancel();
+    tasks.close();
+    tasks.wait().await;
+    let fetched = result?;
+    prove(&fetched)?;
+    report(&fetched);
+    Ok(())
+}
+
+/// Starts every role and fetches the share.
+async fn transfer(
+    source: &Path,
+    scratch: &Path,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<Fetched> {
+    let tracker =
+        Tracker::bind(tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() }).await?;
+    let endpoint = Endpoint { host: LOCALHOST.to_string(), port: tracker.local_addr().port() };
+    println!("Tracker on {endpoint}");
+    tasks.spawn(tracker.run(shutdown.clone()));
+
+    println!("Hashing {}", source.display());
+    let share = Arc::new(store::share(source, None, None, |_| (), &|_| ControlFlow::Continue(()))?);
+    let infohash = share.metainfo().infohash();
+    for number in 1..=SEEDERS {
+        start_seeder(number, Arc::clone(&share), &endpoint, shutdown, tasks).await?;
+    }
+
+    let bar = progress_bar();
+    let config = leecher::Config {
+        target: Target::InfoHash(infohash),
+        trackers: vec![endpoint],
+        peers: Vec::new(),
+        destination: Destination::Directory(scratch.to_owned()),
+        overwrite: false,
+        max_peers: DEFAULT_MAX_PEERS,
+        stall_timeout: DEFAULT_STALL_TIMEOUT,
+    };
+    let fetched = leecher::fetch(config, |event| show(&bar, &event), shutdown.clone()).await;
+    bar.finish();
+    Ok(fetched?)
+}
+
+/// Starts a seeder and waits until the tracker knows it.
+async fn start_seeder(
+    number: usize,
+    share: Arc<Shared>,
+    tracker: &Endpoint,
+    shutdown: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<()> {
+    let config = seeder::Config {
+        bind: Some(LOCALHOST),
+        port: 0,
+        trackers: vec![tracker.clone()],
+        ..Default::default()
+    };
+    let seeder = Seeder::bind(config).await?;
+    println!("Seeder {number} on {}", seeder.local_addr());
+    let (told, mut registered) = mpsc::channel(1);
+    let on_event = move |event| {
+        if let Event::Announced { .. } = event {
+            // Only the first one is waited for.
+            let _ = told.try_send(());
+        }
+    };
+    tasks.spawn(seeder.run(vec![share], on_event, shutdown.clone()));
+    registered.recv().await.context("the seeder ended")
+}
+
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}");
+    let bar = ProgressBar::new(0).with_message("Fetching");
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn show(bar: &ProgressBar, event: &FetchEvent) {
+    match event {
+        FetchEvent::Progress(progress) => {
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+            if !std::io::stderr().is_terminal() {
+                println!("{} of {}", HumanBytes(progress.done), HumanBytes(progress.total));
+            }
+        }
+        FetchEvent::PeerJoined { address, .. } => bar.suspend(|| println!("Fetching from {address}")),
+        FetchEvent::PeerLeft { address, reason } => bar.suspend(|| println!("{address} left: {reason}")),
+        _ => {}
+    }
+}
+
+fn report(fetched: &Fetched) {
+    for peer in &fetched.peers {
+        println!("  {} from {}", HumanBytes(peer.bytes), peer.address);
+    }
+    let (size, seconds) = (HumanBytes(fetched.size), fetched.elapsed.as_secs_f64());
+    println!("Successfully downloaded {} ({size}) in {seconds:.2} s", fetched.name);
+}
+
+/// Makes a file that compresses badly and repeats nowhere.
+fn make_file(path: &Path, mib: u64) -> Result<PathBuf> {
+    let mut file =
+        BufWriter::new(File::create(path).with_context(|| format!("cannot create {}", path.display()))?);
+    let mut rng = rand::rng();
+    let mut block = vec![0; 1024 * 1024];
+    for _ in 0..mib {
+        rng.fill_bytes(&mut block);
+        file.write_all(&block).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    file.flush()?;
+    Ok(path.to_owned())
+}
+
+/// Hashes what arrived once more: it is the share if it has the share's infohash.
+fn prove(fetched: &Fetched) -> Result<()> {
+    let name = Some(fetched.name.clone());
+    let copy = store::share(&fetched.path, name, None, |_| (), &|_| ControlFlow::Continue(()))?;
+    ensure!(copy.metainfo().infohash() == fetched.infohash, "{} is not the share", fetched.path.display());
+    println!("Proved: {} has the infohash of the share", fetched.path.display());
+    Ok(())
+}

@@ -159,7 +159,7 @@ async fn next(
                 early.bitfield = Some(bytes);
             }
             Some(PeerMessage::Have { chunk }) if early.haves.len() < MAX_EARLY_HAVES => {
-                early.haves.push(chunk)
+                early.haves.push(chunk);
             }
             Some(message) => return Ok(message),
         }

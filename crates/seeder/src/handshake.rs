@@ -107,7 +107,7 @@ pub async fn respond(
 pub async fn refuse(stream: TcpStream, reason: GoodbyeReason) -> Result<(), HandshakeError> {
     within_time(async {
         let (_, mut writer) = split(stream)?;
-        Ok(say_goodbye(&mut writer, reason).await?)
+        say_goodbye(&mut writer, reason).await
     })
     .await
 }

@@ -82,8 +82,11 @@ impl TrackerError {
 
 struct Job {
     call: Call,
-    result: oneshot::Sender<Result<(Answer, IpAddr), JobError>>,
+    result: JobResult,
 }
+
+/// Takes the answer, and the address at which the tracker was reached.
+type JobResult = oneshot::Sender<Result<(Answer, IpAddr), JobError>>;
 
 enum JobError {
     Call(CallError),
@@ -160,7 +163,7 @@ struct Worker {
     endpoint: Arc<Endpoint>,
     local: Option<IpAddr>,
     client: Client,
-    waiting: BTreeMap<CallId, oneshot::Sender<Result<(Answer, IpAddr), JobError>>>,
+    waiting: BTreeMap<CallId, JobResult>,
     rng: StdRng,
     /// Which of the tracker's addresses to use: the next one each time one stays silent.
     next_address: usize,

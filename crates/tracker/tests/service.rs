@@ -191,7 +191,7 @@ async fn a_port_has_one_tracker() {
         let address = config.address();
         match Tracker::bind(config).await {
             Err(TrackerError::Listen(ListenError::PortInUse { address: in_use, .. })) => {
-                assert_eq!(in_use, address)
+                assert_eq!(in_use, address);
             }
             Err(other) => panic!("{other:?}"),
             Ok(_) => panic!("two trackers on one port"),
