@@ -17,5 +17,6 @@ mod send_file;
 pub mod sender;
 pub mod server;
 pub mod tracker_client;
+pub mod uploads;
 
 pub use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};

@@ -1,0 +1,241 @@
+//! Which of the requests that wait is served next.
+//!
+//! Pure: time is an argument, and whoever drives it moves the bytes. One [`Uploads`] serves one share.
+//!
+//! A chunk can be passed on only when it is whole, so a few uploads after another spread a share faster than
+//! many side by side; and the copies of a chunk that a swarm already has are made faster by the swarm. Hence
+//! the policy: of the requests that wait, the chunk that was sent least; among those, the peer that was served
+//! least; and one upload at a time, a further one only while those under way take longer than an upload has
+//! shown to take alone, which means that the receivers are the limit and not this side's link.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use proto::{ChunkIndex, peer::MAX_PIPELINE};
+
+/// Most uploads of one share at a time.
+pub const DEFAULT_SLOTS: usize = 8;
+
+/// An upload that takes this many times as long as one has taken at best is held up by its receiver.
+const PATIENCE: u32 = 2;
+
+/// Before an upload has shown how long it takes, another starts after this time.
+const FIRST_PATIENCE: Duration = Duration::from_millis(20);
+
+/// Patience is not shorter than timers can measure.
+const MIN_PATIENCE: Duration = Duration::from_millis(2);
+
+/// How much a longer upload counts in what an upload takes at best, so that a link that became slower is
+/// noticed.
+const FORGET: u32 = 64;
+
+/// Names an asker for as long as it is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskerKey(pub u64);
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requested {
+    /// It waits, or its chunk is being sent already.
+    Waits,
+    /// The peer has as many requests waiting as it may.
+    TooMany,
+}
+
+/// The requests for chunks of one share.
+#[derive(Debug)]
+pub struct Uploads {
+    slots: usize,
+    askers: BTreeMap<AskerKey, Asker>,
+    active: BTreeMap<AskerKey, Instant>,
+    /// How often each chunk was sent.
+    sent: Vec<u32>,
+    /// Shortest time that an upload took, slowly forgotten.
+    best: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Asker {
+    waiting: Vec<ChunkIndex>,
+    served: u64,
+}
+
+impl Uploads {
+    /// No requests yet for a share of so many chunks, of which `slots` may be sent at a time.
+    pub fn new(chunk_count: u32, slots: usize) -> Uploads {
+        Uploads {
+            slots,
+            askers: BTreeMap::new(),
+            active: BTreeMap::new(),
+            sent: vec![0; chunk_count as usize],
+            best: None,
+        }
+    }
+
+    /// A peer asks for a chunk. A request for a chunk that the share does not have waits like any other, so
+    /// that it is answered in turn.
+    pub fn request(&mut self, key: AskerKey, chunk: ChunkIndex) -> Requested {
+        let asker = self.askers.entry(key).or_default();
+        if asker.waiting.contains(&chunk) {
+            return Requested::Waits;
+        }
+        if asker.waiting.len() >= MAX_PIPELINE {
+            return Requested::TooMany;
+        }
+        asker.waiting.push(chunk);
+        Requested::Waits
+    }
+
+    /// A peer no longer wants a chunk. One that is being sent goes on.
+    pub fn cancel(&mut self, key: AskerKey, chunk: ChunkIndex) {
+        if let Some(asker) = self.askers.get_mut(&key) {
+            asker.waiting.retain(|&waiting| waiting != chunk);
+        }
+    }
+
+    /// A peer left.
+    pub fn leave(&mut self, key: AskerKey) {
+        self.askers.remove(&key);
+        self.active.remove(&key);
+    }
+
+    /// The next chunk to send and to whom, if one should be sent now. Call until it returns `None`.
+    pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
+        if !self.may_start(now) {
+            return None;
+        }
+        let Uploads { askers, active, sent, .. } = &*self;
+        let idle = askers.iter().filter(|(key, _)| !active.contains_key(key));
+        let requests = idle.flat_map(|(&key, asker)| {
+            asker.waiting.iter().enumerate().map(move |(at, &chunk)| {
+                let sent = sent.get(chunk.0 as usize).copied().unwrap_or(0);
+                ((sent, asker.served, at), key, chunk)
+            })
+        });
+        let (_, key, chunk) = requests.min()?;
+        if let Some(asker) = self.askers.get_mut(&key) {
+            asker.waiting.retain(|&waiting| waiting != chunk);
+            asker.served += 1;
+        }
+        if let Some(sent) = self.sent.get_mut(chunk.0 as usize) {
+            *sent += 1;
+        }
+        self.active.insert(key, now);
+        Some((key, chunk))
+    }
+
+    /// The upload to a peer is over.
+    pub fn finished(&mut self, key: AskerKey, now: Instant) {
+        let Some(started) = self.active.remove(&key) else { return };
+        let took = now.saturating_duration_since(started);
+        self.best = Some(match self.best {
+            Some(best) if took > best => best + (took - best) / FORGET,
+            _ => took,
+        });
+    }
+
+    /// When [`Uploads::start`] may have something though no upload finished.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let idle_waits = self
+            .askers
+            .iter()
+            .any(|(key, asker)| !asker.waiting.is_empty() && !self.active.contains_key(key));
+        if !idle_waits || self.active.len() >= self.slots {
+            return None;
+        }
+        self.active.values().max().map(|&latest| latest + self.patience())
+    }
+
+    fn may_start(&self, now: Instant) -> bool {
+        let patience = self.patience();
+        self.active.len() < self.slots
+            && self.active.values().all(|&started| now.saturating_duration_since(started) >= patience)
+    }
+
+    fn patience(&self) -> Duration {
+        self.best.map_or(FIRST_PATIENCE, |best| (best * PATIENCE).max(MIN_PATIENCE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: AskerKey = AskerKey(1);
+    const B: AskerKey = AskerKey(2);
+
+    fn chunks(uploads: &mut Uploads, now: Instant) -> Vec<(AskerKey, u32)> {
+        std::iter::from_fn(|| {
+            let (key, chunk) = uploads.start(now)?;
+            uploads.finished(key, now);
+            Some((key, chunk.0))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_chunk_that_was_sent_least_goes_first() {
+        let now = Instant::now();
+        let mut uploads = Uploads::new(3, 1);
+        uploads.request(A, ChunkIndex(0));
+        assert_eq!(chunks(&mut uploads, now), [(A, 0)]);
+        for chunk in [0, 1, 2] {
+            uploads.request(B, ChunkIndex(chunk));
+        }
+        uploads.request(A, ChunkIndex(1));
+        assert_eq!(chunks(&mut uploads, now), [(B, 1), (B, 2), (A, 1), (B, 0)]);
+    }
+
+    #[test]
+    fn every_asker_gets_its_turn() {
+        let now = Instant::now();
+        let mut uploads = Uploads::new(1_000, 8);
+        for asker in 0..500 {
+            for chunk in 0..10 {
+                uploads.request(AskerKey(asker), ChunkIndex((asker as u32 * 7 + chunk) % 1_000));
+            }
+        }
+        let mut first: Vec<_> = chunks(&mut uploads, now)[..1_000].iter().map(|&(key, _)| key).collect();
+        first.sort();
+        first.dedup();
+        assert!(first.len() > 300, "{} of 500 were served in the first 1,000 uploads", first.len());
+    }
+
+    #[test]
+    fn another_upload_starts_only_when_the_receiver_is_the_limit() {
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut uploads = Uploads::new(10, 2);
+        uploads.request(A, ChunkIndex(0));
+        assert!(uploads.start(start).is_some());
+        uploads.finished(A, ms(40));
+        for key in [A, B, AskerKey(3)] {
+            uploads.request(key, ChunkIndex(1));
+        }
+        assert!(uploads.start(ms(40)).is_some());
+        assert_eq!(uploads.start(ms(119)), None);
+        assert_eq!(uploads.next_timeout(), Some(ms(120)));
+        assert!(uploads.start(ms(120)).is_some());
+        assert_eq!(uploads.start(ms(999)), None, "no third slot");
+        assert_eq!(uploads.next_timeout(), None);
+    }
+
+    #[test]
+    fn a_request_waits_once_can_be_cancelled_and_goes_with_its_asker() {
+        let now = Instant::now();
+        let mut uploads = Uploads::new(100, 8);
+        for chunk in [1, 1, 2] {
+            assert_eq!(uploads.request(A, ChunkIndex(chunk)), Requested::Waits);
+        }
+        uploads.cancel(A, ChunkIndex(1));
+        uploads.request(B, ChunkIndex(9));
+        uploads.leave(B);
+        assert_eq!(chunks(&mut uploads, now), [(A, 2)]);
+        for chunk in 0..MAX_PIPELINE as u32 {
+            uploads.request(A, ChunkIndex(chunk));
+        }
+        assert_eq!(uploads.request(A, ChunkIndex(99)), Requested::TooMany);
+    }
+}
