@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use leecher::{DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchEvent, Fetched, Target};
+use leecher::{Destination, FetchEvent, Fetched, Target};
 use proto::Endpoint;
 use rand::Rng;
 use seeder::{Event, Seeder};
@@ -102,13 +102,9 @@ async fn transfer(
 
     let bar = progress_bar();
     let config = leecher::Config {
-        target: Target::InfoHash(infohash),
         trackers: vec![endpoint],
-        peers: Vec::new(),
         destination: Destination::Directory(scratch.to_owned()),
-        overwrite: false,
-        max_peers: DEFAULT_MAX_PEERS,
-        stall_timeout: DEFAULT_STALL_TIMEOUT,
+        ..leecher::Config::new(Target::InfoHash(infohash))
     };
     let fetched = leecher::fetch(config, |event| show(&bar, &event), shutdown.clone()).await;
     bar.finish();

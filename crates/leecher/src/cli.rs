@@ -1,13 +1,14 @@
 //! The command line of `leecher`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Target, fetch, list_shares,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Listen, Stay, Target, fetch,
+    list_shares,
 };
 use proto::{Endpoint, Link, ShareName, tracker, tracker::message::ShareEntry};
-use seeder::tracker_client::TrackerClient;
+use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_line};
 use store::DownloadError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -70,6 +71,45 @@ pub(crate) struct Args {
     )]
     timeout: u64,
 
+    /// Receive no faster than this: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
+    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_DOWNLOAD_LIMIT")]
+    download_limit: Option<RateLimit>,
+
+    /// Send no faster than this, to all peers together
+    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
+    upload_limit: Option<RateLimit>,
+
+    /// TCP port to serve others on; 0 for any that is free
+    #[arg(short, long, value_name = "PORT", default_value_t = 0, env = "SHOAL_PORT")]
+    port: u16,
+
+    /// Serve on this IP address only, and ask trackers from it [default: all, IPv4 and IPv6]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    bind: Option<IpAddr>,
+
+    /// Serve nothing to others
+    #[arg(long, conflicts_with_all = ["seed", "seed_for", "seed_ratio"], env = "SHOAL_NO_SERVE")]
+    no_serve: bool,
+
+    /// When everything is here, go on serving until stopped
+    #[arg(long, conflicts_with_all = ["seed_for", "seed_ratio"], env = "SHOAL_SEED")]
+    seed: bool,
+
+    /// When everything is here, go on serving for this long, as in 10m or 2h
+    #[arg(
+        long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "seed_ratio",
+        env = "SHOAL_SEED_FOR"
+    )]
+    seed_for: Option<Duration>,
+
+    /// When everything is here, go on serving until so many times the size of the share is sent
+    #[arg(long, value_name = "RATIO", value_parser = parse_ratio, env = "SHOAL_SEED_RATIO")]
+    seed_ratio: Option<f64>,
+
+    /// Say in detail what the time was spent on
+    #[arg(long, env = "SHOAL_EXPLAIN")]
+    explain: bool,
+
     /// Say nothing but errors
     #[arg(short, long, env = "SHOAL_QUIET")]
     quiet: bool,
@@ -95,6 +135,13 @@ fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000) => Ok(count),
         _ => Err("a number from 1 to 1000".to_owned()),
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(ratio) if (0.0..=1e6).contains(&ratio) => Ok(ratio),
+        _ => Err("a number from 0 to 1000000".to_owned()),
     }
 }
 
@@ -130,20 +177,30 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         () => Style::Progress,
     };
     let trackers = trackers(&args, &target);
+    let stay = match (args.seed, args.seed_for, args.seed_ratio) {
+        (true, _, _) => Stay::Forever,
+        (_, Some(time), _) => Stay::For(time),
+        (_, _, Some(ratio)) => Stay::Ratio(ratio),
+        (false, None, None) => Stay::WhileNeeded,
+    };
     let config = Config {
-        target,
         trackers: trackers.clone(),
         peers: args.peers,
         destination,
         overwrite: args.overwrite,
         max_peers: args.max_peers,
         stall_timeout: Duration::from_secs(args.timeout),
+        listen: (!args.no_serve).then_some(Listen { bind: args.bind, port: args.port }),
+        stay,
+        upload_limit: args.upload_limit.unwrap_or_default(),
+        download_limit: args.download_limit.unwrap_or_default(),
+        ..Config::new(target)
     };
-    let mut report = Report::new(style, trackers);
+    let mut report = Report::new(style, trackers, args.explain);
     let result = fetch(config, |event| report.event(event), shutdown).await;
     match result {
         Ok(fetched) => {
-            report.finished(&fetched);
+            report.left(&fetched);
             Ok(())
         }
         Err(error) => {
@@ -253,6 +310,9 @@ fn explain(error: FetchError) -> Failure {
             _ => (ExitCode::Io, "what came is kept: the same command goes on from there".to_owned()),
         },
         FetchError::Download(error) => explain_download(error),
+        FetchError::Listen(_) => {
+            (ExitCode::Network, "choose another port with -p, or leave -p and --bind out".to_owned())
+        }
     };
     Failure::new(code, error).hint(hint)
 }

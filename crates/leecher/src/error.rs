@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use proto::{InfoHash, tracker::message::ShareEntry};
+use startup::ListenError;
 use store::{DownloadError, PathError};
 
 /// Why a share could not be fetched.
@@ -51,6 +52,9 @@ pub enum FetchError {
         /// What the last peer said.
         last: String,
     },
+    /// The port to serve others on cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The output cannot be made.
     #[error(transparent)]
     Download(#[from] DownloadError),

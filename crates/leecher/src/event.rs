@@ -4,6 +4,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use proto::{InfoHash, ShareName, peer::GoodbyeReason};
 
+use crate::account::Spent;
+
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum FetchEvent {
@@ -36,6 +38,8 @@ pub enum FetchEvent {
     Progress(Progress),
     /// Everything is here and proved; it is being made durable.
     Flushing,
+    /// The share is whole, durable and has its name. The leecher may stay to serve others.
+    Finished(Fetched),
 }
 
 /// What is being fetched.
@@ -136,10 +140,14 @@ pub struct Fetched {
     pub size: u64,
     /// Bytes of chunks that were received in vain: duplicates and wrong ones.
     pub wasted: u64,
-    /// From the start of the transfer until all was durable.
+    /// Bytes of chunks that were sent to others.
+    pub uploaded: u64,
+    /// From when the share was asked for until all was durable.
     pub elapsed: Duration,
     /// What came from whom, most first.
     pub peers: Vec<PeerShare>,
+    /// What the time went to, most first; the parts sum to `elapsed`.
+    pub spent: Vec<(Spent, Duration)>,
 }
 
 /// What came from a peer.

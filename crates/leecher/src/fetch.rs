@@ -1,20 +1,22 @@
 //! Fetching a share, from what the user asked for to the finished file.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use proto::{Endpoint, ShareName};
-use seeder::tracker_client::TrackerClient;
-use store::{Content, Download, Output};
+use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use startup::{ListenError, asked_address, listen_tcp};
+use store::Output;
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched},
-    swarm::{Swarm, SwarmConfig, Transferred},
+    swarm::{Swarm, SwarmConfig},
     target::{Target, resolve},
 };
 
@@ -41,6 +43,56 @@ pub struct Config {
     pub max_peers: usize,
     /// Give up when nothing arrives for this long.
     pub stall_timeout: Duration,
+    /// Where to serve what is here to others; not at all if `None`.
+    pub listen: Option<Listen>,
+    /// How long to go on serving when everything is here.
+    pub stay: Stay,
+    /// How fast to send chunks, to all peers together.
+    pub upload_limit: RateLimit,
+    /// How fast to receive chunks, from all peers together.
+    pub download_limit: RateLimit,
+}
+
+impl Config {
+    /// Fetches `target` into the working directory, with everything else as users get it by default.
+    pub fn new(target: Target) -> Config {
+        Config {
+            target,
+            trackers: Vec::new(),
+            peers: Vec::new(),
+            destination: Destination::Directory(PathBuf::new()),
+            overwrite: false,
+            max_peers: DEFAULT_MAX_PEERS,
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
+            listen: Some(Listen::default()),
+            stay: Stay::default(),
+            upload_limit: RateLimit::unlimited(),
+            download_limit: RateLimit::unlimited(),
+        }
+    }
+}
+
+/// Where a leecher can be reached by other leechers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listen {
+    /// Address to listen on, and to reach trackers from; every address if `None`.
+    pub bind: Option<IpAddr>,
+    /// TCP port; 0 for any that is free.
+    pub port: u16,
+}
+
+/// How long a finished leecher goes on serving.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Stay {
+    /// While others are connected that need chunks which nobody else they know has, a minute at most.
+    #[default]
+    WhileNeeded,
+    /// Until it is stopped.
+    Forever,
+    /// For this long.
+    For(Duration),
+    /// Until it has sent so many times the size of the share.
+    Ratio(f64),
 }
 
 /// Where a share goes.
@@ -69,51 +121,53 @@ pub async fn fetch(
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
     let begun = Instant::now();
+    let listener = config.listen.map(|listen| listen_tcp(listen.bind, listen.port)).transpose()?;
+    let listener = listener.map(TcpListener::from_std).transpose().map_err(|source| {
+        let Listen { bind, port } = config.listen.unwrap_or_default();
+        ListenError::Other { address: asked_address(bind, port), source }
+    })?;
     let tasks = TaskTracker::new();
     let (trackers, peers) = endpoints(&config);
+    let bind = config.listen.and_then(|listen| listen.bind);
     let trackers: Vec<_> =
-        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, None, &tasks)).collect();
-    let resolved = tokio::select! {
+        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, bind, &tasks)).collect();
+    let (infohash, name) = tokio::select! {
         resolved = resolve(&config.target, &trackers) => resolved?,
         () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
     };
-    let (infohash, name) = resolved;
     if let Some(name) = &name {
         // Known now is better than known when the peers have answered.
         config.destination.output(name, config.overwrite).check_free()?;
     }
-    let swarm_config =
-        SwarmConfig { infohash, peers, max_peers: config.max_peers, stall_timeout: config.stall_timeout };
-    let mut swarm = Swarm::new(swarm_config, &trackers, on_event);
-    drop(trackers);
+    let swarm_config = SwarmConfig {
+        infohash,
+        trackers,
+        peers,
+        listener,
+        max_peers: config.max_peers,
+        stall_timeout: config.stall_timeout,
+        upload_limit: config.upload_limit.clone(),
+        download_limit: config.download_limit.clone(),
+        stay: config.stay,
+        begun,
+    };
+    let mut swarm = Swarm::new(swarm_config, on_event);
     let result = run(&mut swarm, &config, &stop).await;
     swarm.stop().await;
     tasks.close();
     tasks.wait().await;
-    let (download, transferred) = result?;
-    let metainfo = download.metainfo();
-    Ok(Fetched {
-        infohash,
-        name: metainfo.name().clone(),
-        path: download.output().path().to_owned(),
-        size: metainfo.chunk_space().total_len(),
-        wasted: transferred.wasted,
-        elapsed: begun.elapsed(),
-        peers: transferred.peers,
-    })
+    result
 }
 
 async fn run<F: FnMut(FetchEvent)>(
     swarm: &mut Swarm<F>,
     config: &Config,
     stop: &CancellationToken,
-) -> Result<(Arc<Download>, Transferred), FetchError> {
+) -> Result<Fetched, FetchError> {
     let description = swarm.describe(stop).await?;
     let output = config.destination.output(description.metainfo.name(), config.overwrite);
     let download = swarm.open(description, output, stop).await?;
-    let transferred = swarm.transfer(&download, stop).await?;
-    swarm.finish(&download).await?;
-    Ok((download, transferred))
+    swarm.run(&download, stop).await
 }
 
 /// The trackers and peers that the configuration and its link name.

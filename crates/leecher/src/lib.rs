@@ -9,6 +9,7 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+mod account;
 mod buffers;
 mod description;
 mod error;
@@ -20,7 +21,8 @@ mod session;
 mod swarm;
 mod target;
 
+pub use account::Spent;
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, LeaveReason, PeerProgress, PeerShare, Progress, Started};
-pub use fetch::{Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, fetch};
+pub use fetch::{Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Listen, Stay, fetch};
 pub use target::{ParseTargetError, Target, list_shares};

@@ -1,9 +1,14 @@
 //! Which peers there are, and whom to connect to when.
 //!
-//! Pure, like the scheduler. Every address is in one state; bounds hold whatever trackers say.
+//! Pure, like the scheduler. Every address is in one state; bounds hold whatever trackers say. A peer is met
+//! once, whoever dialled: one that dialled this process is entered under the address that it listens on.
+//!
+//! Policy: whom to dial is drawn at random from all that are due, and dialling stops at [`DIALLED_SHARE`] of
+//! the connections that there may be. The rest is for those who dial this process, for a peer that comes late
+//! finds everybody else's table full otherwise.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -16,6 +21,9 @@ const MAX_ADDRESSES: usize = 1_000;
 /// Connections being made at a time.
 const MAX_DIALS: usize = 16;
 
+/// Share of the connections up to which this side dials.
+const DIALLED_SHARE: f64 = 0.6;
+
 /// Wait before trying again an address that failed; twice as long with each failure in a row, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(15);
@@ -27,8 +35,23 @@ pub enum Ending {
     Failed,
     /// The peer wants to be left alone for this long.
     RetryAfter(Duration),
+    /// It was one too many: the two were connected already, or are by now.
+    Duplicate,
     /// Never again: the peer lied, or is this process itself.
     Never,
+}
+
+/// What to do with a peer that dialled this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// It counts as connected from now on: tell of its end with [`PeerBook::ended`].
+    Welcome,
+    /// The two are connected already.
+    Duplicate,
+    /// It is banned.
+    Banned,
+    /// There are as many connections as there may be.
+    Full,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,20 +74,32 @@ struct Entry {
 #[derive(Debug)]
 pub struct PeerBook {
     entries: BTreeMap<SocketAddr, Entry>,
+    /// Those that are idle, by when they may be dialled.
+    idle: BTreeSet<(Instant, SocketAddr)>,
+    dialling: usize,
+    connected: usize,
+    banned: usize,
     max_peers: usize,
 }
 
 impl PeerBook {
     /// A book for at most `max_peers` connections.
     pub fn new(max_peers: usize) -> PeerBook {
-        PeerBook { entries: BTreeMap::new(), max_peers }
+        PeerBook {
+            entries: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            dialling: 0,
+            connected: 0,
+            banned: 0,
+            max_peers,
+        }
     }
 
     /// Takes note of an address; true if it is new.
     pub fn discover(&mut self, address: SocketAddr, now: Instant) -> bool {
         let known = self.entries.contains_key(&address);
         if !known && self.entries.len() < MAX_ADDRESSES {
-            self.entries.insert(address, Entry { state: State::Idle(now), failures: 0 });
+            self.enter(address, State::Idle(now));
         }
         !known
     }
@@ -81,58 +116,126 @@ impl PeerBook {
 
     /// Whether there are addresses and not one may be dialled again.
     pub fn is_all_banned(&self) -> bool {
-        !self.is_empty() && self.entries.values().all(|entry| entry.state == State::Banned)
+        !self.is_empty() && self.banned == self.entries.len()
     }
 
     /// An address to connect to now, at random, if there is one and room for it.
     pub fn next_dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<SocketAddr> {
-        let dialling = self.count(State::Dialling);
-        if dialling >= MAX_DIALS || dialling + self.count(State::Connected) >= self.max_peers {
+        if !self.has_room_to_dial() {
             return None;
         }
-        let is_due = |entry: &Entry| matches!(entry.state, State::Idle(from) if from <= now);
-        let due = self.entries.values().filter(|entry| is_due(entry)).count();
-        if due == 0 {
+        let due = || self.idle.iter().take_while(|&&(from, _)| from <= now);
+        let count = due().count();
+        if count == 0 {
             return None;
         }
-        let pick = rng.random_range(0..due);
-        let (&address, entry) = self.entries.iter_mut().filter(|(_, entry)| is_due(entry)).nth(pick)?;
-        entry.state = State::Dialling;
+        let &(_, address) = due().nth(rng.random_range(0..count))?;
+        self.set(address, State::Dialling);
         Some(address)
     }
 
     /// A dial led to a connection.
     pub fn connected(&mut self, address: SocketAddr) {
         if let Some(entry) = self.entries.get_mut(&address) {
-            *entry = Entry { state: State::Connected, failures: 0 };
+            entry.failures = 0;
+            self.set(address, State::Connected);
+        }
+    }
+
+    /// A peer that listens on `address` dialled this process. When both dial each other at the same time, each
+    /// side takes in the other's dial; which of the two connections stays is for the shell to say, and the end
+    /// of the other one is [`Ending::Duplicate`].
+    pub fn admit(&mut self, address: SocketAddr) -> Admission {
+        match self.entries.get(&address).map(|entry| entry.state) {
+            Some(State::Banned) => Admission::Banned,
+            Some(State::Connected) => Admission::Duplicate,
+            _ if self.connected >= self.max_peers => Admission::Full,
+            Some(State::Idle(_) | State::Dialling) => {
+                self.connected(address);
+                Admission::Welcome
+            }
+            None => {
+                // Beyond what trackers may fill, but bounded by the connections.
+                self.enter(address, State::Connected);
+                Admission::Welcome
+            }
+        }
+    }
+
+    /// A peer that listens at `address` connected by itself: it need not be dialled. False if the address is
+    /// being dialled, connected or banned, and so is not this connection's.
+    pub fn adopt(&mut self, address: SocketAddr, now: Instant) -> bool {
+        self.discover(address, now);
+        match self.entries.get_mut(&address) {
+            Some(entry) if matches!(entry.state, State::Idle(_)) => {
+                *entry = Entry { state: State::Connected, failures: 0 };
+                true
+            }
+            _ => false,
         }
     }
 
     /// A dial or connection ended.
     pub fn ended(&mut self, address: SocketAddr, ending: Ending, now: Instant, rng: &mut impl Rng) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        entry.state = match ending {
-            Ending::Never => State::Banned,
-            Ending::RetryAfter(wait) => State::Idle(now + wait),
-            Ending::Failed => {
+        let state = match (ending, entry.state) {
+            (_, State::Banned) => return,
+            (Ending::Never, _) => State::Banned,
+            (Ending::Duplicate, State::Connected) => return,
+            (Ending::RetryAfter(wait), _) => State::Idle(now + wait),
+            (Ending::Failed | Ending::Duplicate, _) => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(entry.failures)).min(LAST_RETRY);
                 entry.failures += 1;
                 State::Idle(now + wait.mul_f64(rng.random_range(0.8..1.2)))
             }
         };
+        self.set(address, state);
     }
 
     /// When [`PeerBook::next_dial`] may have another address though nothing happened.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let idle = self.entries.values().filter_map(|entry| match entry.state {
-            State::Idle(from) => Some(from),
-            _ => None,
-        });
-        idle.filter(|&from| from > now).min()
+        if !self.has_room_to_dial() {
+            return None;
+        }
+        self.idle.iter().map(|&(from, _)| from).find(|&from| from > now)
     }
 
-    fn count(&self, state: State) -> usize {
-        self.entries.values().filter(|entry| entry.state == state).count()
+    fn has_room_to_dial(&self) -> bool {
+        self.dialling < MAX_DIALS && self.dialling + self.connected < self.dialled_at_most()
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a usize")]
+    fn dialled_at_most(&self) -> usize {
+        (self.max_peers as f64 * DIALLED_SHARE).ceil() as usize
+    }
+
+    fn enter(&mut self, address: SocketAddr, state: State) {
+        self.count(address, state, true);
+        self.entries.insert(address, Entry { state, failures: 0 });
+    }
+
+    fn set(&mut self, address: SocketAddr, state: State) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let old = std::mem::replace(&mut entry.state, state);
+        self.count(address, old, false);
+        self.count(address, state, true);
+    }
+
+    fn count(&mut self, address: SocketAddr, state: State, enters: bool) {
+        let counter = match state {
+            State::Idle(from) => {
+                if enters {
+                    self.idle.insert((from, address));
+                } else {
+                    self.idle.remove(&(from, address));
+                }
+                return;
+            }
+            State::Dialling => &mut self.dialling,
+            State::Connected => &mut self.connected,
+            State::Banned => &mut self.banned,
+        };
+        *counter = if enters { *counter + 1 } else { *counter - 1 };
     }
 }
 
@@ -153,7 +256,7 @@ mod tests {
     #[test]
     fn dials_each_address_once_and_no_more_than_it_may() {
         let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-        let mut book = PeerBook::new(5);
+        let mut book = PeerBook::new(8);
         for port in [1, 2, 3, 2, 1] {
             book.discover(address(port), now);
         }
@@ -207,6 +310,25 @@ mod tests {
         assert_eq!(book.next_timeout(later), None);
         assert!(!book.discover(address(1), later));
         assert_eq!(book.next_dial(later + Duration::from_secs(999), &mut rng), None);
+    }
+
+    #[test]
+    fn room_is_left_for_those_who_dial_and_each_is_met_once() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(10);
+        (0..20).for_each(|port| _ = book.discover(address(port), now));
+        assert_eq!(dials(&mut book, now, &mut rng), 6);
+        assert_eq!(book.admit(address(100)), Admission::Welcome);
+        assert_eq!(book.admit(address(100)), Admission::Duplicate);
+        book.ended(address(100), Ending::Duplicate, now, &mut rng);
+        assert_eq!(book.admit(address(100)), Admission::Duplicate, "the first connection is still there");
+        for port in 101..110 {
+            assert_eq!(book.admit(address(port)), Admission::Welcome);
+        }
+        assert_eq!(book.admit(address(110)), Admission::Full);
+        book.ended(address(100), Ending::Never, now, &mut rng);
+        assert_eq!(book.admit(address(100)), Admission::Banned);
+        assert_eq!(book.admit(address(110)), Admission::Welcome);
     }
 
     #[test]

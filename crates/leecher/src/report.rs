@@ -37,6 +37,7 @@ pub(crate) enum Style {
 pub(crate) struct Report {
     style: Style,
     trackers: Vec<Endpoint>,
+    explain: bool,
     display: Display,
 }
 
@@ -88,7 +89,12 @@ enum Json<'a> {
         bytes: u64,
         seconds: f64,
         wasted: u64,
+        uploaded: u64,
         peers: Vec<JsonPeer>,
+        spent: Vec<JsonSpent>,
+    },
+    Left {
+        uploaded: u64,
     },
     Failed {
         code: u8,
@@ -104,14 +110,20 @@ struct JsonPeer {
     rate: Option<u64>,
 }
 
+#[derive(Debug, Serialize)]
+struct JsonSpent {
+    on: String,
+    seconds: f64,
+}
+
 impl Report {
-    pub(crate) fn new(style: Style, trackers: Vec<Endpoint>) -> Report {
+    pub(crate) fn new(style: Style, trackers: Vec<Endpoint>, explain: bool) -> Report {
         let display = match style {
             Style::Progress if std::io::stderr().is_terminal() => Display::Bars(Bars::new()),
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Report { style, trackers, display }
+        Report { style, trackers, explain, display }
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
@@ -119,6 +131,7 @@ impl Report {
             return print_json(&json(&event));
         }
         match event {
+            FetchEvent::Finished(fetched) => self.finished(&fetched),
             FetchEvent::TrackerTrouble(trouble) => self.say(&format!("warning: {trouble}")),
             FetchEvent::Proving { done, total } => match &mut self.display {
                 Display::Bars(bars) => bars.proving(done, total),
@@ -155,34 +168,53 @@ impl Report {
         }
     }
 
-    pub(crate) fn finished(&mut self, fetched: &Fetched) {
+    fn finished(&mut self, fetched: &Fetched) {
         self.display = Display::None;
-        match self.style {
-            Style::Quiet => return,
-            Style::Json => {
-                let peers = fetched.peers.iter();
-                return print_json(&Json::Finished {
-                    infohash: fetched.infohash.to_string(),
-                    name: fetched.name.as_str(),
-                    output: fetched.path.display().to_string(),
-                    bytes: fetched.size,
-                    seconds: fetched.elapsed.as_secs_f64(),
-                    wasted: fetched.wasted,
-                    peers: peers
-                        .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: None })
-                        .collect(),
-                });
-            }
-            Style::Progress | Style::Plain => {}
+        if self.style == Style::Quiet {
+            return;
         }
         let received: u64 = fetched.peers.iter().map(|peer| peer.bytes).sum();
         for peer in &fetched.peers {
             let percent = peer.bytes as f64 / received.max(1) as f64 * 100.0;
             print_line(format_args!("  {percent:5.1}% ({}) from {}", HumanBytes(peer.bytes), peer.address));
         }
+        self.spent(fetched);
         let (size, seconds) = (HumanBytes(fetched.size), fetched.elapsed.as_secs_f64());
         print_line(format_args!("Saved {size} to {} in {seconds:.1} s", fetched.path.display()));
         print_line(format_args!("Successfully downloaded {}", fetched.name));
+    }
+
+    /// Where the time went: the largest part in a line, or all of it.
+    fn spent(&self, fetched: &Fetched) {
+        let seconds = fetched.elapsed.as_secs_f64();
+        let percent = |time: Duration| time.as_secs_f64() / seconds.max(1e-9) * 100.0;
+        if !self.explain {
+            if let Some(&(spent, time)) = fetched.spent.first() {
+                print_line(format_args!("Most time ({:.0}%) went to {spent}", percent(time)));
+            }
+            return;
+        }
+        print_line(format_args!("Where {seconds:.3} s went:"));
+        for &(spent, time) in &fetched.spent {
+            print_line(format_args!("  {:>8.3} s {:5.1}%  {spent}", time.as_secs_f64(), percent(time)));
+        }
+        let wasted = HumanBytes(fetched.wasted);
+        print_line(format_args!(
+            "Received in vain: {wasted}; sent to others: {}",
+            HumanBytes(fetched.uploaded)
+        ));
+    }
+
+    /// The leecher has left the swarm.
+    pub(crate) fn left(&mut self, fetched: &Fetched) {
+        self.display = Display::None;
+        match self.style {
+            Style::Json => print_json(&Json::Left { uploaded: fetched.uploaded }),
+            Style::Quiet => {}
+            Style::Progress | Style::Plain => {
+                tracing::info!("sent {} to others", HumanBytes(fetched.uploaded));
+            }
+        }
     }
 
     pub(crate) fn failed(&mut self, failure: &Failure) {
@@ -294,6 +326,25 @@ fn json(event: &FetchEvent) -> Json<'_> {
                 .collect(),
         },
         FetchEvent::Flushing => Json::Flushing,
+        FetchEvent::Finished(fetched) => finished_json(fetched),
+    }
+}
+
+fn finished_json(fetched: &Fetched) -> Json<'_> {
+    let peers = fetched.peers.iter();
+    let spent = fetched.spent.iter();
+    Json::Finished {
+        infohash: fetched.infohash.to_string(),
+        name: fetched.name.as_str(),
+        output: fetched.path.display().to_string(),
+        bytes: fetched.size,
+        seconds: fetched.elapsed.as_secs_f64(),
+        wasted: fetched.wasted,
+        uploaded: fetched.uploaded,
+        peers: peers.map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: None }).collect(),
+        spent: spent
+            .map(|(on, time)| JsonSpent { on: on.to_string(), seconds: time.as_secs_f64() })
+            .collect(),
     }
 }
 

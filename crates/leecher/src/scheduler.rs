@@ -19,6 +19,7 @@
 
 mod peer;
 mod rarity;
+mod spread;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -180,6 +181,22 @@ impl Scheduler {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.progressed(now);
         }
+    }
+
+    /// A message came that is none of the others: the peer is alive.
+    pub fn alive(&mut self, key: PeerKey, now: Instant) {
+        _ = (key, now);
+    }
+
+    /// The first bytes of a chunk arrived: the peer is sending it.
+    pub fn arriving(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
+        _ = chunk;
+        self.progressed(key, now);
+    }
+
+    /// Whether a peer is not known to have a chunk, and so should be told of it.
+    pub fn lacks(&self, key: PeerKey, chunk: ChunkIndex) -> bool {
+        self.peers.get(&key).is_some_and(|peer| !peer.has(chunk))
     }
 
     /// A whole chunk arrived.

@@ -5,8 +5,8 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU16, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -17,9 +17,12 @@ use proto::{
 };
 use seeder::{
     handshake::{self, Connection, HandshakeError},
-    outbox::Outbox,
-    sender::{self, ContentCell},
+    have_log::HaveLog,
+    outbox::{Outbox, OutboxFull},
+    rate_limit::RateLimit,
+    sender::{self, Serve, ServeCell},
     server::IDLE_TIMEOUT,
+    upload_hub::UploadHub,
 };
 use store::{Content, Download};
 use tokio::{
@@ -60,15 +63,39 @@ pub(crate) struct Context {
     /// Where chunks go, once the output is ready.
     pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
     pub(crate) buffers: BufferPool,
+    /// TCP port that this leecher listens on, 0 if it does not.
+    pub(crate) listen_port: AtomicU16,
+    /// What this leecher serves to others; not set before the share is known, and never if it serves nothing.
+    pub(crate) serving: OnceLock<Serving>,
+    pub(crate) upload_limit: RateLimit,
+    pub(crate) download_limit: RateLimit,
     /// Sessions that have waited or wait for their turn to ask for the description.
     pub(crate) describing: AtomicU32,
+}
+
+/// How a leecher serves what it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    pub(crate) uploads: Arc<UploadHub>,
+    pub(crate) have_log: HaveLog,
+}
+
+/// How a session begins.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// By connecting to this address.
+    Dial(SocketAddr),
+    /// By a peer that connected to this one.
+    Accepted(TcpStream),
 }
 
 /// What a session tells the swarm.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
     /// The peer is ready to be asked for chunks.
-    Joined { have: Have, outbox: Outbox },
+    Joined { hello: Hello, have: Have, outbox: Outbox },
+    /// What the peer has, if it told only after it joined.
+    Bitfield(Bitfield),
     /// The peer has one more chunk.
     Have(ChunkIndex),
     /// Part of a chunk arrived.
@@ -83,29 +110,41 @@ pub(crate) enum SessionEvent {
 pub(crate) async fn run(
     context: Arc<Context>,
     key: PeerKey,
-    address: SocketAddr,
+    origin: Origin,
     stop: CancellationToken,
 ) -> LeaveReason {
-    let connecting = async {
-        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
-        let hello = Hello {
-            infohash: context.infohash,
-            peer_id: context.peer_id,
-            role: Role::Leecher,
-            listen_port: 0,
-        };
-        handshake::initiate(stream, hello).await.map_err(LeaveReason::from)
-    };
     let connection = tokio::select! {
-        connection = connecting => connection,
+        connection = connect(&context, origin) => connection,
         () = stop.cancelled() => return LeaveReason::Finished,
     };
     match connection {
         Ok(connection) => connected(context, key, connection, stop).await,
         Err(reason) => reason,
+    }
+}
+
+async fn connect(context: &Context, origin: Origin) -> Result<Connection, LeaveReason> {
+    let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
+    let hello = Hello {
+        infohash: context.infohash,
+        peer_id: context.peer_id,
+        role: if whole { Role::Seeder } else { Role::Leecher },
+        listen_port: context.listen_port.load(Ordering::Relaxed),
+    };
+    match origin {
+        Origin::Dial(address) => {
+            let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+                .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
+            Ok(handshake::initiate(stream, hello).await?)
+        }
+        Origin::Accepted(stream) => {
+            let answer = |infohash| {
+                if infohash == hello.infohash { Ok(hello) } else { Err(GoodbyeReason::UnknownShare) }
+            };
+            Ok(handshake::respond(stream, answer).await?)
+        }
     }
 }
 
@@ -117,11 +156,11 @@ async fn connected(
 ) -> LeaveReason {
     let Connection { hello, reader, writer } = connection;
     let outbox = Outbox::default();
-    let content = ContentCell::default();
-    let sending = sender::send(writer, outbox.clone(), Arc::clone(&content), Arc::new(|_| ()));
+    let serve = ServeCell::default();
+    let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), context.upload_limit.clone());
     let receiving = async {
         let reason = tokio::select! {
-            reason = receive(&context, key, hello.role, reader, &outbox, &content) => reason,
+            reason = receive(&context, key, hello, reader, &outbox, &serve) => reason,
             () = stop.cancelled() => LeaveReason::Finished,
         };
         outbox.close(match reason {
@@ -145,10 +184,10 @@ async fn connected(
 async fn receive(
     context: &Context,
     key: PeerKey,
-    role: Role,
+    hello: Hello,
     mut reader: PeerReader<OwnedReadHalf>,
     outbox: &Outbox,
-    content: &ContentCell,
+    serve: &ServeCell,
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
     if let Err(error) = describe(context, &mut reader, outbox, &mut early).await {
@@ -159,14 +198,22 @@ async fn receive(
         Ok(Some(download)) => download,
         Ok(None) | Err(_) => return LeaveReason::Finished,
     };
-    // Set once only: this session has not set it before.
-    let _ = content.set(Arc::clone(&download) as Arc<dyn Content>);
-    let have = match initial_have(role, &early, download.metainfo().chunk_space().chunk_count()) {
+    if let Some(serving) = context.serving.get() {
+        let asker = serving.uploads.join(outbox.clone());
+        // Set once only: this session has not set it before.
+        let _ = serve.set(Serve { content: Arc::clone(&download) as Arc<dyn Content>, asker });
+        // The place in the log first, then what is here: told twice is harmless, not at all is not.
+        let feed = serving.have_log.feed();
+        if hello.role == Role::Leecher && outbox.bitfield(download.have(), feed).is_err() {
+            return LeaveReason::TooSlow;
+        }
+    }
+    let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
         Ok(have) => have,
         Err(why) => return LeaveReason::Protocol(why),
     };
-    let receiver = Receiver { context, key, download, reader };
-    receiver.run(have, outbox.clone()).await.unwrap_or_else(|reason| reason)
+    let receiver = Receiver { context, key, download, reader, serve };
+    receiver.run(hello, have, outbox.clone()).await.unwrap_or_else(|reason| reason)
 }
 
 /// Learns what the share is from this peer, unless another one tells first.
@@ -212,12 +259,13 @@ struct Receiver<'a> {
     key: PeerKey,
     download: Arc<Download>,
     reader: PeerReader<OwnedReadHalf>,
+    serve: &'a ServeCell,
 }
 
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both ways out say why.
-    async fn run(mut self, have: Have, outbox: Outbox) -> Result<LeaveReason, LeaveReason> {
-        self.tell(SessionEvent::Joined { have, outbox }).await?;
+    async fn run(mut self, hello: Hello, have: Have, outbox: Outbox) -> Result<LeaveReason, LeaveReason> {
+        self.tell(SessionEvent::Joined { hello, have, outbox: outbox.clone() }).await?;
         loop {
             let message = timeout(IDLE_TIMEOUT, self.reader.next()).await;
             let message = message.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
@@ -228,11 +276,40 @@ impl Receiver<'_> {
                 }
                 Some(PeerMessage::Have { chunk }) => self.tell(SessionEvent::Have(chunk)).await?,
                 Some(PeerMessage::KeepAlive) => {}
+                Some(PeerMessage::Bitfield { len }) => self.bitfield(len).await?,
+                Some(PeerMessage::Request { chunk }) => self.serve_request(chunk, &outbox)?,
+                Some(PeerMessage::Cancel { chunk }) => {
+                    if let Some(serve) = self.serve.get() {
+                        serve.asker.cancel(chunk);
+                    }
+                }
+                Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset).map_err(too_slow)?,
+                Some(PeerMessage::HashesRequest { first, count }) => {
+                    outbox.hashes(first, count).map_err(too_slow)?;
+                }
                 Some(PeerMessage::Goodbye(reason)) => return Ok(LeaveReason::Goodbye(reason)),
                 None => return Ok(LeaveReason::Disconnected),
                 Some(other) => return Err(LeaveReason::Protocol(format!("unexpected {other:?}"))),
             }
         }
+    }
+
+    fn serve_request(&self, chunk: ChunkIndex, outbox: &Outbox) -> Result<(), LeaveReason> {
+        let result = match self.serve.get() {
+            Some(serve) => serve.asker.request(chunk),
+            None => outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave }),
+        };
+        result.map_err(too_slow)
+    }
+
+    async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {
+        let chunk_count = self.download.metainfo().chunk_space().chunk_count();
+        let mut bytes = vec![0; len as usize];
+        let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload(&mut bytes)).await;
+        reading.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
+        let field = Bitfield::from_bytes(&bytes, chunk_count);
+        let field = field.map_err(|error| LeaveReason::Protocol(error.to_string()))?;
+        self.tell(SessionEvent::Bitfield(field)).await
     }
 
     async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
@@ -242,12 +319,18 @@ impl Receiver<'_> {
             return Err(LeaveReason::Lied);
         }
         let mut buffer = self.context.buffers.acquire(len).await;
+        let limit = &self.context.download_limit;
+        let most = limit.slice_len().unwrap_or(len) as usize;
         let mut filled = 0;
         let mut last_told = Instant::now();
         while filled < buffer.len() {
-            let reading = self.reader.read_payload_some(&mut buffer[filled..]);
+            let end = buffer.len().min(filled + most);
+            let reading = self.reader.read_payload_some(&mut buffer[filled..end]);
             let count = timeout(IDLE_TIMEOUT, reading).await.map_err(|_| LeaveReason::TooSlow)?;
-            filled += count.map_err(frame_error)?;
+            let count = count.map_err(frame_error)?;
+            filled += count;
+            // At most a chunk, which fits a u32.
+            limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
             if filled < buffer.len() && last_told.elapsed() >= PROGRESS_INTERVAL {
                 last_told = Instant::now();
                 self.tell(SessionEvent::Progress).await?;
@@ -259,6 +342,10 @@ impl Receiver<'_> {
     async fn tell(&self, event: SessionEvent) -> Result<(), LeaveReason> {
         self.context.events.send((self.key, event)).await.map_err(|_| LeaveReason::Finished)
     }
+}
+
+fn too_slow(_: OutboxFull) -> LeaveReason {
+    LeaveReason::TooSlow
 }
 
 fn frame_error(error: proto::peer::FrameError) -> LeaveReason {

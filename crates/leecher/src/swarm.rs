@@ -1,41 +1,59 @@
-//! The swarm of one transfer: the shell around [`Scheduler`] and [`PeerBook`].
+//! The swarm of one transfer: the shell around [`crate::scheduler`] and [`crate::peer_book`].
 //!
 //! One task owns both and takes in everything that happens: what sessions receive, chunks that were proved,
 //! addresses that were found, time. Sessions move bytes, blocking threads prove and write them; the swarm only
 //! decides, so it is never long away. All its channels are bounded, and it never waits for a session.
 
+mod peers;
+mod transfer;
+
 use std::{
-    collections::{BTreeMap, VecDeque},
+    io,
     net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicU32},
+    ops::ControlFlow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, AtomicU32},
+    },
     time::{Duration, Instant},
 };
 
 use proto::{
-    ChunkIndex, Endpoint, InfoHash, PeerId,
-    peer::{GoodbyeReason, PeerMessage, RejectReason},
+    Endpoint, InfoHash, PeerId, Secret,
+    peer::{PeerMessage, RejectReason},
+    tracker::Progress as ShareProgress,
 };
 use rand::rngs::StdRng;
-use seeder::{outbox::Outbox, tracker_client::TrackerClient};
-use store::{Content, Download, DownloadError, Output, Resumed, StoreChunkError};
+use seeder::{
+    announcer::{Registration, announce},
+    have_log::HaveLog,
+    rate_limit::RateLimit,
+    tracker_client::TrackerClient,
+    upload_hub::UploadHub,
+    uploads::DEFAULT_SLOTS,
+};
+use store::{Content, Download, DownloadError, Output, StoreChunkError};
 use tokio::{
+    net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    buffers::{BufferPool, ChunkBuffer},
+    account::Account,
+    buffers::BufferPool,
     description::Description,
     error::FetchError,
-    event::{FetchEvent, LeaveReason, PeerProgress, PeerShare, Progress, Started},
-    peer_book::{Ending, PeerBook},
-    scheduler::{Command, PeerKey, Received, Scheduler},
-    session::{self, Context, SessionEvent},
+    event::{FetchEvent, Fetched, LeaveReason},
+    fetch::Stay,
+    scheduler::{Command, Have, PeerKey, Received, Scheduler},
+    session::{Context, Serving, SessionEvent},
     target::{Discovery, discover, resolve_peer},
 };
+use peers::{Joining, Peers, REST};
+use transfer::{Phase, Transfer, Verified, started};
 
 /// Events of sessions that wait for the swarm. A session that finds the queue full waits, and its peer with it.
 const EVENT_QUEUE: usize = 256;
@@ -49,30 +67,32 @@ const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(9);
 /// Progress is told at this interval.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The rate that is told is taken over this many intervals.
-const RATE_WINDOW: usize = 15;
-
 /// What arrived is made durable at this interval: as much is lost when the process is killed.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A peer that left though it kept to the protocol is tried again after this time.
-const REJOIN_AFTER: Duration = Duration::from_secs(2);
+/// Most time that a finished leecher stays because others need what only it has.
+const MAX_LINGER: Duration = Duration::from_secs(60);
 
-/// A peer that was too slow, or does not have the share, is left alone for this time.
-const REST: Duration = Duration::from_secs(60);
-
-/// How long sessions may take to say goodbye.
-const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long trackers may take to hear that this peer is gone.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a transfer is set up.
-#[derive(Debug, Clone)]
 pub(crate) struct SwarmConfig {
     pub(crate) infohash: InfoHash,
+    pub(crate) trackers: Vec<TrackerClient>,
     /// Peers to connect to without asking a tracker.
     pub(crate) peers: Vec<Endpoint>,
+    /// Where others connect to this peer, if it serves.
+    pub(crate) listener: Option<TcpListener>,
     pub(crate) max_peers: usize,
     /// Give up when nothing arrives for this long.
     pub(crate) stall_timeout: Duration,
+    pub(crate) upload_limit: RateLimit,
+    pub(crate) download_limit: RateLimit,
+    /// What to do when everything is here.
+    pub(crate) stay: Stay,
+    /// When the user asked for the share.
+    pub(crate) begun: Instant,
 }
 
 /// A swarm at work.
@@ -80,30 +100,20 @@ pub(crate) struct Swarm<F> {
     config: SwarmConfig,
     on_event: F,
     rng: StdRng,
-    book: PeerBook,
     context: Arc<Context>,
+    peers: Peers,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
     download: watch::Sender<Option<Arc<Download>>>,
-    sessions: JoinSet<(PeerKey, SocketAddr, LeaveReason)>,
-    /// Every session that was started, joined or not.
-    peers: BTreeMap<PeerKey, Peer>,
-    last_key: u64,
     discoveries: mpsc::Receiver<Discovery>,
-    discovering: JoinSet<()>,
+    /// Lookups, and the upload hub.
+    background: JoinSet<()>,
+    announcers: TaskTracker,
+    stop_announcing: CancellationToken,
+    progress: watch::Sender<ShareProgress>,
     hungry: watch::Sender<bool>,
     sources: Sources,
     /// What the last peer that failed had to say.
     last_trouble: String,
-}
-
-struct Peer {
-    address: SocketAddr,
-    stop: CancellationToken,
-    /// Once the peer joined.
-    outbox: Option<Outbox>,
-    bytes: u64,
-    /// Why the swarm ended the session, if it did.
-    verdict: Option<LeaveReason>,
 }
 
 /// What became of the first question to every tracker and name.
@@ -115,51 +125,50 @@ struct Sources {
     trouble: Option<String>,
 }
 
-/// What a transfer did.
-pub(crate) struct Transferred {
-    pub(crate) wasted: u64,
-    pub(crate) peers: Vec<PeerShare>,
-}
-
 impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// Starts to look for peers.
-    pub(crate) fn new(config: SwarmConfig, trackers: &[TrackerClient], on_event: F) -> Swarm<F> {
+    pub(crate) fn new(config: SwarmConfig, on_event: F) -> Swarm<F> {
         let (events_in, events) = mpsc::channel(EVENT_QUEUE);
         let (found, discoveries) = mpsc::channel(DISCOVERY_QUEUE);
         let (download, download_seen) = watch::channel(None);
         let (hungry, hungry_seen) = watch::channel(true);
-        let mut rng: StdRng = rand::make_rng();
+        let listen_port =
+            config.listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |address| address.port());
         let context = Arc::new(Context {
             infohash: config.infohash,
-            peer_id: PeerId::random(&mut rng),
+            peer_id: PeerId::random(&mut rand::rng()),
             events: events_in,
             described: watch::channel(None).0,
             download: download_seen,
             buffers: BufferPool::new(),
             describing: AtomicU32::new(0),
+            listen_port: AtomicU16::new(listen_port),
+            serving: OnceLock::new(),
+            upload_limit: config.upload_limit.clone(),
+            download_limit: config.download_limit.clone(),
         });
-        let mut discovering = JoinSet::new();
-        for tracker in trackers {
-            discovering.spawn(discover(tracker.clone(), config.infohash, found.clone(), hungry_seen.clone()));
+        let mut background = JoinSet::new();
+        for tracker in &config.trackers {
+            background.spawn(discover(tracker.clone(), config.infohash, found.clone(), hungry_seen.clone()));
         }
         for peer in config.peers.clone() {
             let found = found.clone();
-            discovering.spawn(async move { _ = found.send(resolve_peer(peer).await).await });
+            background.spawn(async move { _ = found.send(resolve_peer(peer).await).await });
         }
         Swarm {
-            book: PeerBook::new(config.max_peers),
-            sources: Sources { asked: discovering.len(), ..Sources::default() },
+            sources: Sources { asked: background.len(), ..Sources::default() },
+            peers: Peers::new(Arc::clone(&context), config.max_peers),
             config,
             on_event,
-            rng,
+            rng: rand::make_rng(),
             context,
             events,
             download,
-            sessions: JoinSet::new(),
-            peers: BTreeMap::new(),
-            last_key: 0,
             discoveries,
-            discovering,
+            background,
+            announcers: TaskTracker::new(),
+            stop_announcing: CancellationToken::new(),
+            progress: watch::channel(ShareProgress::of(0, 1)).0,
             hungry,
             last_trouble: String::from("none answered"),
         }
@@ -173,11 +182,11 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let mut described = self.context.described.subscribe();
         let deadline = Instant::now() + DESCRIBE_TIMEOUT;
         loop {
-            self.dial();
+            self.peers.dial(&mut self.rng);
             if let Some(error) = self.nobody_to_ask() {
                 return Err(error);
             }
-            let wake = self.book.next_timeout(Instant::now()).map_or(deadline, |at| at.min(deadline));
+            let wake = self.peers.book.next_timeout(Instant::now()).map_or(deadline, |at| at.min(deadline));
             tokio::select! {
                 described = described.wait_for(Option::is_some) => {
                     if let Ok(Some(description)) = described.as_deref() {
@@ -185,7 +194,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     }
                 }
                 Some(discovery) = self.discoveries.recv() => self.discovered(discovery),
-                Some(ended) = self.sessions.join_next() => { self.session_ended(ended); }
+                Some(ended) = self.peers.next_ended() => { self.session_ended(ended); }
                 () = sleep_until(wake.into()) => {
                     if Instant::now() >= deadline {
                         return Err(self.no_peer());
@@ -207,19 +216,14 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let (proved, mut proving) = watch::channel(0_u64);
         let stopping = stop.clone();
         let part = output.part_path();
-        let opening = tokio::task::spawn_blocking(move || {
+        let mut opening = tokio::task::spawn_blocking(move || {
             let progress = |bytes| {
                 proved.send_modify(|done| *done += bytes);
-                if stopping.is_cancelled() {
-                    std::ops::ControlFlow::Break(())
-                } else {
-                    std::ops::ControlFlow::Continue(())
-                }
+                if stopping.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let metainfo = Arc::new(description.metainfo.clone());
             Download::open(metainfo, description.hashes.clone(), output, &progress)
         });
-        tokio::pin!(opening);
         let mut tick = interval(PROGRESS_INTERVAL);
         let opened = loop {
             tokio::select! {
@@ -242,17 +246,41 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         };
         let download = Arc::new(download);
         (self.on_event)(FetchEvent::Started(started(&download, resumed)));
+        self.start_serving(&download);
         self.download.send_replace(Some(Arc::clone(&download)));
         Ok(download)
     }
 
-    /// Fetches what is missing.
-    pub(crate) async fn transfer(
+    /// Lets others fetch from this peer, and tells the trackers so.
+    fn start_serving(&mut self, download: &Arc<Download>) {
+        let Some(listener) = &self.config.listener else { return };
+        let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
+        let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default() };
+        // Set once only: a swarm has one download.
+        let _ = self.context.serving.set(serving);
+        self.background.spawn(async move { uploads.run().await });
+        self.tell_progress(download);
+        let port = listener.local_addr().ok().and_then(|address| address.port().try_into().ok());
+        let Some(port) = port else { return };
+        for tracker in &self.config.trackers {
+            let secret = Secret::random(&mut rand::rng());
+            let registration = Registration { peer_id: self.context.peer_id, secret, port };
+            let (tracker, download) = (tracker.clone(), Arc::clone(download));
+            let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
+            self.announcers.spawn(async move {
+                let log = |result| tracing::debug!("announced: {result:?}");
+                announce(tracker, registration, download.metainfo(), progress, stop, log).await;
+            });
+        }
+    }
+
+    /// Fetches what is missing, gives the share its name, and stays for as long as it was asked to.
+    pub(crate) async fn run(
         &mut self,
         download: &Arc<Download>,
         stop: &CancellationToken,
-    ) -> Result<Transferred, FetchError> {
-        let mut transfer = Transfer::new(Arc::clone(download));
+    ) -> Result<Fetched, FetchError> {
+        let mut transfer = Transfer::new(Arc::clone(download), Account::new(self.config.begun));
         let result = self.run_transfer(&mut transfer, stop).await;
         if let Err(error) = &result {
             // What came is worth keeping, whatever else went wrong.
@@ -262,18 +290,17 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             let saved = tokio::task::spawn_blocking(move || download.checkpoint()).await;
             tracing::debug!("last checkpoint: {saved:?}");
         }
-        result?;
-        let mut peers: Vec<_> =
-            transfer.shares.into_iter().map(|(address, bytes)| PeerShare { address, bytes }).collect();
-        peers.sort_by_key(|share| std::cmp::Reverse(share.bytes));
-        Ok(Transferred { wasted: transfer.wasted, peers })
+        let mut fetched = result?;
+        fetched.uploaded = self.bytes_uploaded();
+        Ok(fetched)
     }
 
     async fn run_transfer(
         &mut self,
         transfer: &mut Transfer,
         stop: &CancellationToken,
-    ) -> Result<(), FetchError> {
+    ) -> Result<Fetched, FetchError> {
+        let mut fetched = None;
         let mut tick = interval(PROGRESS_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checkpoints = interval(CHECKPOINT_INTERVAL);
@@ -281,80 +308,141 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         checkpoints.reset();
         loop {
             let now = Instant::now();
-            transfer.scheduler.fill(now, &mut self.rng);
-            self.run_commands(&mut transfer.scheduler);
-            if transfer.scheduler.is_finished() {
+            if transfer.phase == Phase::Fetching {
+                transfer.scheduler.fill(now, &mut self.rng);
+                self.run_commands(&mut transfer.scheduler);
+                if transfer.scheduler.is_finished() {
+                    self.all_arrived(transfer);
+                } else {
+                    self.check_stall(transfer, now)?;
+                }
+            }
+            if let Some(fetched) = &fetched
+                && self.may_leave(transfer, fetched, now)
+            {
                 break;
             }
-            self.dial();
-            self.check_stall(transfer, now)?;
-            let timeouts = [transfer.scheduler.next_timeout(now), self.book.next_timeout(now)];
+            self.peers.dial(&mut self.rng);
+            transfer.book(&self.peers, self.config.download_limit.is_waited_for(), now);
+            let timeouts = [transfer.scheduler.next_timeout(now), self.peers.book.next_timeout(now)];
             let wake = timeouts.into_iter().flatten().min();
             tokio::select! {
                 Some((key, event)) = self.events.recv() => self.session_event(transfer, key, event),
-                Some(verified) = transfer.verifying.join_next() => match verified {
-                    Ok(verified) => self.verified(transfer, verified)?,
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                },
-                Some(ended) = self.sessions.join_next() => {
+                Some(verified) = transfer.verifying.join_next() => {
+                    let verified = verified.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                    self.verified(transfer, verified)?;
+                }
+                Some(ended) = self.peers.next_ended() => {
                     if let Some(key) = self.session_ended(ended) {
                         transfer.scheduler.remove_peer(key, Instant::now());
                     }
                 }
+                accepted = accept(self.config.listener.as_ref()) => match accepted {
+                    Ok((stream, address)) => self.peers.accept(stream, address),
+                    Err(error) => tracing::debug!("cannot accept a connection: {error}"),
+                },
                 Some(discovery) = self.discoveries.recv() => self.discovered(discovery),
                 _ = tick.tick() => {
-                    let progress = transfer.progress(&self.peers);
-                    (self.on_event)(FetchEvent::Progress(progress));
+                    if transfer.phase == Phase::Fetching {
+                        self.tell_progress(&transfer.download);
+                        let progress = transfer.progress(&self.peers);
+                        (self.on_event)(FetchEvent::Progress(progress));
+                    }
                 }
-                _ = checkpoints.tick() => transfer.checkpoint(),
+                _ = checkpoints.tick(), if transfer.phase == Phase::Fetching => transfer.checkpoint(),
                 Some(saved) = transfer.saving.join_next() => {
                     saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
                 }
-                () = sleep_until(wake.unwrap_or(now).into()), if wake.is_some() => {}
-                () = stop.cancelled() => {
-                    let part = Some(transfer.download.output().part_path());
-                    return Err(FetchError::Interrupted { part });
+                Some(finished) = transfer.finishing.join_next() => {
+                    finished.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                    fetched = Some(self.finished(transfer));
                 }
+                () = sleep_until(wake.unwrap_or(now).into()),
+                    if wake.is_some() && transfer.phase == Phase::Fetching => {}
+                () = stop.cancelled() => match fetched.take() {
+                    Some(fetched) => return Ok(fetched),
+                    // A moment more, and it is whole.
+                    None if transfer.phase == Phase::Flushing => {
+                        while let Some(finished) = transfer.finishing.join_next().await {
+                            finished.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                        }
+                        return Ok(self.finished(transfer));
+                    }
+                    None => {
+                        let part = Some(transfer.download.output().part_path());
+                        return Err(FetchError::Interrupted { part });
+                    }
+                },
             }
         }
+        // The loop ends only by a transfer that is finished.
+        Ok(fetched.unwrap_or_else(|| self.finished(transfer)))
+    }
+
+    /// The last chunk is stored.
+    fn all_arrived(&mut self, transfer: &mut Transfer) {
         let progress = transfer.progress(&self.peers);
         (self.on_event)(FetchEvent::Progress(progress));
-        while let Some(saved) = transfer.saving.join_next().await {
-            saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        }
-        Ok(())
-    }
-
-    /// Makes the share durable and gives it its name.
-    pub(crate) async fn finish(&mut self, download: &Arc<Download>) -> Result<(), FetchError> {
         (self.on_event)(FetchEvent::Flushing);
-        let download = Arc::clone(download);
-        match tokio::task::spawn_blocking(move || download.finish()).await {
-            Ok(result) => Ok(result?),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        self.peers.dismiss_seeders();
+        self.tell_progress(&transfer.download);
+        transfer.finish();
+    }
+
+    /// The share has its name.
+    fn finished(&mut self, transfer: &mut Transfer) -> Fetched {
+        let now = Instant::now();
+        let metainfo = transfer.download.metainfo();
+        let fetched = Fetched {
+            infohash: metainfo.infohash(),
+            name: metainfo.name().clone(),
+            path: transfer.download.output().path().to_owned(),
+            size: transfer.total(),
+            wasted: transfer.wasted,
+            uploaded: self.bytes_uploaded(),
+            elapsed: now - self.config.begun,
+            peers: transfer.shares(),
+            spent: transfer.spent(now),
+        };
+        transfer.phase = Phase::Staying(now);
+        (self.on_event)(FetchEvent::Finished(fetched.clone()));
+        fetched
+    }
+
+    /// Whether a finished transfer has served for as long as it should.
+    fn may_leave(&self, transfer: &Transfer, fetched: &Fetched, now: Instant) -> bool {
+        let Phase::Staying(since) = transfer.phase else { return false };
+        let stayed = now.saturating_duration_since(since);
+        if self.config.listener.is_none() {
+            return true;
+        }
+        match self.config.stay {
+            Stay::Forever => false,
+            Stay::For(time) => stayed >= time,
+            Stay::Ratio(ratio) => self.bytes_uploaded() as f64 >= ratio * fetched.size as f64,
+            Stay::WhileNeeded => stayed >= MAX_LINGER || !transfer.scheduler.is_needed(),
         }
     }
 
-    /// Ends every session.
+    /// Ends everything. Afterwards no task of the swarm is left.
     pub(crate) async fn stop(mut self) {
-        self.discovering.shutdown().await;
-        self.peers.values().for_each(|peer| peer.stop.cancel());
-        let goodbyes = async { while self.sessions.join_next().await.is_some() {} };
-        if timeout(STOP_TIMEOUT, goodbyes).await.is_err() {
-            self.sessions.shutdown().await;
+        self.stop_announcing.cancel();
+        self.announcers.close();
+        self.peers.stop().await;
+        if timeout(DEREGISTER_TIMEOUT, self.announcers.wait()).await.is_err() {
+            tracing::debug!("a tracker did not hear the goodbye");
         }
+        self.background.shutdown().await;
     }
 
-    fn dial(&mut self) {
-        while let Some(address) = self.book.next_dial(Instant::now(), &mut self.rng) {
-            self.last_key += 1;
-            let (key, stop) = (PeerKey(self.last_key), CancellationToken::new());
-            let peer = Peer { address, stop: stop.clone(), outbox: None, bytes: 0, verdict: None };
-            self.peers.insert(key, peer);
-            let context = Arc::clone(&self.context);
-            self.sessions
-                .spawn(async move { (key, address, session::run(context, key, address, stop).await) });
-        }
+    fn bytes_uploaded(&self) -> u64 {
+        self.context.serving.get().map_or(0, |serving| serving.uploads.bytes_sent())
+    }
+
+    /// Lets the announcers know how much is here.
+    fn tell_progress(&self, download: &Download) {
+        let have = download.have();
+        self.progress.send_replace(ShareProgress::of(have.count(), have.len()));
     }
 
     fn discovered(&mut self, discovery: Discovery) {
@@ -364,7 +452,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             Discovery::Peers(addresses) => {
                 let now = Instant::now();
                 for address in addresses {
-                    if self.book.discover(address, now) {
+                    if self.peers.book.discover(address, now) {
                         tracing::debug!(%address, "found a peer");
                     }
                 }
@@ -383,7 +471,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// The reason to give up before anything began: everybody was asked who has the share, and nobody does.
     fn nobody_to_ask(&self) -> Option<FetchError> {
         let Sources { asked, answered, unknown, trouble } = &self.sources;
-        if answered < asked || !self.book.is_empty() {
+        if answered < asked || !self.peers.book.is_empty() {
             return None;
         }
         Some(match trouble {
@@ -393,80 +481,83 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     }
 
     fn no_peer(&self) -> FetchError {
-        if self.book.is_empty() {
+        if self.peers.book.is_empty() {
             let trouble = self.sources.trouble.clone();
             return FetchError::NoTracker(trouble.unwrap_or_else(|| self.last_trouble.clone()));
         }
-        if self.book.is_all_banned() {
+        if self.peers.book.is_all_banned() {
             return FetchError::OnlyLiars;
         }
-        FetchError::NoPeer { known: self.book.len(), last: self.last_trouble.clone() }
+        FetchError::NoPeer { known: self.peers.book.len(), last: self.last_trouble.clone() }
     }
 
     fn session_event(&mut self, transfer: &mut Transfer, key: PeerKey, event: SessionEvent) {
         let now = Instant::now();
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.verdict.is_some() {
-            return;
-        }
+        let Some(address) = self.peers.address(key).filter(|_| self.peers.is_welcome(key)) else { return };
+        let scheduler = &mut transfer.scheduler;
         match event {
-            SessionEvent::Joined { have, outbox } => {
-                self.book.connected(peer.address);
-                peer.outbox = Some(outbox);
-                let seeder = have == crate::scheduler::Have::All;
-                (self.on_event)(FetchEvent::PeerJoined { address: peer.address, seeder });
-                transfer.scheduler.add_peer(key, have, now);
+            SessionEvent::Joined { hello, have, outbox } => {
+                match self.peers.join(key, hello, outbox, now) {
+                    Joining::Refused => return,
+                    Joining::Instead(twin) => scheduler.remove_peer(twin, now),
+                    Joining::Welcome => {}
+                }
+                let seeder = have == Have::All;
+                (self.on_event)(FetchEvent::PeerJoined { address, seeder });
+                scheduler.add_peer(key, have, now);
                 self.hungry.send_replace(false);
+                if transfer.phase != Phase::Fetching {
+                    self.peers.dismiss_seeders();
+                }
+            }
+            SessionEvent::Bitfield(field) => {
+                for chunk in field.iter() {
+                    scheduler.add_have(key, chunk);
+                }
             }
             SessionEvent::Have(chunk) => {
-                if !transfer.scheduler.add_have(key, chunk) {
+                if !scheduler.add_have(key, chunk) {
                     let why = format!("has chunk {}, which is not there", chunk.0);
-                    self.end(&mut transfer.scheduler, key, LeaveReason::Protocol(why));
+                    self.end(scheduler, key, LeaveReason::Protocol(why));
                 }
             }
             SessionEvent::Progress => {
                 transfer.last_arrival = now;
-                transfer.scheduler.progressed(key, now);
+                scheduler.progressed(key, now);
             }
             SessionEvent::Chunk(chunk, buffer) => {
                 transfer.last_arrival = now;
-                match transfer.scheduler.received(key, chunk, now) {
-                    Received::Verify => transfer.verify(key, chunk, buffer),
+                match scheduler.received(key, chunk, now) {
+                    Received::Verify => transfer.verify(key, address, chunk, buffer),
                     Received::Duplicate => transfer.wasted += buffer.len() as u64,
                     Received::Unrequested => {
                         let why = format!("sent chunk {} unasked", chunk.0);
-                        self.end(&mut transfer.scheduler, key, LeaveReason::Protocol(why));
+                        self.end(scheduler, key, LeaveReason::Protocol(why));
                     }
                 }
             }
-            SessionEvent::Reject(chunk, RejectReason::NotHave) => transfer.scheduler.not_have(key, chunk),
+            SessionEvent::Reject(chunk, RejectReason::NotHave) => scheduler.not_have(key, chunk),
             SessionEvent::Reject(chunk, RejectReason::Busy { retry_after_ms }) => {
                 let wait = Duration::from_millis(retry_after_ms.into()).min(REST);
-                transfer.scheduler.busy(key, chunk, now + wait);
+                scheduler.busy(key, chunk, now + wait);
             }
-            SessionEvent::Reject(_, RejectReason::Gone) => {
-                self.end(&mut transfer.scheduler, key, LeaveReason::Gone);
-            }
+            SessionEvent::Reject(_, RejectReason::Gone) => self.end(scheduler, key, LeaveReason::Gone),
         }
     }
 
     fn verified(&mut self, transfer: &mut Transfer, verified: Verified) -> Result<(), FetchError> {
-        let Verified { key, chunk, len, result } = verified;
-        let address = self.peers.get(&key).map(|peer| peer.address);
+        let Verified { key, address, chunk, len, result } = verified;
         match result {
-            Ok(()) => {
-                transfer.scheduler.stored(chunk);
-                transfer.done += u64::from(len);
-                if let Some(address) = address.or_else(|| transfer.gone.get(&key).copied()) {
-                    *transfer.shares.entry(address).or_default() += u64::from(len);
-                }
-                if let Some(peer) = self.peers.get_mut(&key) {
-                    peer.bytes += u64::from(len);
+            Ok(stored) => {
+                transfer.stored(address, chunk, len, stored);
+                if let Some(serving) = self.context.serving.get() {
+                    serving.have_log.push(chunk);
+                    self.peers.wake_leechers();
                 }
                 Ok(())
             }
             Err(StoreChunkError::Wrong(_)) => {
-                tracing::warn!(peer = ?address, chunk = chunk.0, "a peer sent a wrong chunk");
+                tracing::warn!(%address, chunk = chunk.0, "a peer sent a wrong chunk");
                 transfer.wasted += u64::from(len);
                 self.end(&mut transfer.scheduler, key, LeaveReason::Lied);
                 transfer.scheduler.wrong(chunk);
@@ -479,38 +570,25 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// Ends a session for a reason that the swarm found.
     fn end(&mut self, scheduler: &mut Scheduler, key: PeerKey, reason: LeaveReason) {
         scheduler.remove_peer(key, Instant::now());
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let goodbye =
-            if reason == LeaveReason::Lied { GoodbyeReason::Banned } else { GoodbyeReason::Protocol };
-        if let Some(outbox) = &peer.outbox {
-            outbox.close(goodbye);
-        }
-        peer.verdict = Some(reason);
-        peer.stop.cancel();
+        self.peers.end(key, reason);
     }
 
     /// Takes note that a session is over, and says which.
     fn session_ended(
         &mut self,
-        ended: Result<(PeerKey, SocketAddr, LeaveReason), tokio::task::JoinError>,
+        ended: Result<(PeerKey, LeaveReason), tokio::task::JoinError>,
     ) -> Option<PeerKey> {
-        let (key, address, reason) = match ended {
-            Ok(ended) => ended,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        let peer = self.peers.remove(&key);
-        let joined = peer.as_ref().is_some_and(|peer| peer.outbox.is_some());
-        let reason = peer.and_then(|peer| peer.verdict).unwrap_or(reason);
-        self.book.ended(address, ending(&reason), Instant::now(), &mut self.rng);
-        tracing::debug!(%address, joined, "session over: {reason}");
-        if joined || reason == LeaveReason::Lied {
-            (self.on_event)(FetchEvent::PeerLeft { address, reason: reason.clone() });
-        }
+        let left = self.peers.ended(ended, &mut self.rng)?;
+        let (address, reason) = (left.address, left.reason);
         self.last_trouble = format!("{address}: {reason}");
-        if !self.peers.values().any(|peer| peer.outbox.is_some()) {
+        // That a session ended because the transfer did is no news.
+        if (left.joined || reason == LeaveReason::Lied) && reason != LeaveReason::Finished {
+            (self.on_event)(FetchEvent::PeerLeft { address, reason });
+        }
+        if self.peers.joined().next().is_none() {
             self.hungry.send_replace(true);
         }
-        Some(key)
+        Some(left.key)
     }
 
     fn run_commands(&mut self, scheduler: &mut Scheduler) {
@@ -523,25 +601,22 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     continue;
                 }
             };
-            let outbox = self.peers.get(&key).and_then(|peer| peer.outbox.as_ref());
-            if outbox.is_some_and(|outbox| outbox.message(message).is_err()) {
+            if !self.peers.send(key, message) {
                 self.end(scheduler, key, LeaveReason::TooSlow);
             }
         }
     }
 
     fn check_stall(&self, transfer: &Transfer, now: Instant) -> Result<(), FetchError> {
+        let all_banned = self.peers.book.is_all_banned() && transfer.verifying.is_empty();
         let after = self.config.stall_timeout;
-        if self.book.is_all_banned()
-            && transfer.verifying.is_empty()
-            && self.sources.asked <= self.config.peers.len()
-        {
+        if all_banned && self.config.trackers.is_empty() {
             return Err(FetchError::OnlyLiars);
         }
         if now.saturating_duration_since(transfer.last_arrival) < after {
             return Ok(());
         }
-        if self.book.is_all_banned() {
+        if all_banned {
             return Err(FetchError::OnlyLiars);
         }
         let last = self.last_trouble.clone();
@@ -549,129 +624,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     }
 }
 
-/// When a peer that left for this reason may be dialled again.
-fn ending(reason: &LeaveReason) -> Ending {
-    match reason {
-        LeaveReason::Lied | LeaveReason::Itself => Ending::Never,
-        LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }) => {
-            Ending::RetryAfter(Duration::from_millis((*retry_after_ms).into()).min(REST))
-        }
-        LeaveReason::Goodbye(GoodbyeReason::UnknownShare)
-        | LeaveReason::Gone
-        | LeaveReason::TooSlow
-        | LeaveReason::Protocol(_) => Ending::RetryAfter(REST),
-        LeaveReason::Goodbye(_) => Ending::RetryAfter(REJOIN_AFTER),
-        LeaveReason::Unreachable(_) | LeaveReason::Disconnected | LeaveReason::Finished => Ending::Failed,
+/// Accepts a connection; never if there is nothing to listen on.
+async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
-}
-
-fn started(download: &Download, resumed: Resumed) -> Started {
-    let metainfo = download.metainfo();
-    let space = metainfo.chunk_space();
-    Started {
-        infohash: metainfo.infohash(),
-        name: metainfo.name().clone(),
-        size: space.total_len(),
-        chunks: space.chunk_count(),
-        resumed: bytes_in(download),
-        lost_chunks: resumed.lost,
-        output: PathBuf::from(download.output().path()),
-    }
-}
-
-fn bytes_in(download: &Download) -> u64 {
-    let space = download.metainfo().chunk_space();
-    download.have().iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len)).sum()
-}
-
-/// The state of a transfer beside its peers.
-struct Transfer {
-    download: Arc<Download>,
-    scheduler: Scheduler,
-    verifying: JoinSet<Verified>,
-    saving: JoinSet<Result<(), DownloadError>>,
-    /// Bytes that are here.
-    done: u64,
-    wasted: u64,
-    last_arrival: Instant,
-    /// Proved bytes from each address, over all its sessions.
-    shares: BTreeMap<SocketAddr, u64>,
-    /// Addresses of peers that left with a chunk still being proved.
-    gone: BTreeMap<PeerKey, SocketAddr>,
-    /// When progress was told last, and how much there was.
-    told: VecDeque<(Instant, u64)>,
-}
-
-/// A chunk that was hashed and, if it was right, written.
-struct Verified {
-    key: PeerKey,
-    chunk: ChunkIndex,
-    len: u32,
-    result: Result<(), StoreChunkError>,
-}
-
-impl Transfer {
-    fn new(download: Arc<Download>) -> Transfer {
-        let scheduler = Scheduler::new(download.metainfo().chunk_space().clone(), &download.have());
-        Transfer {
-            done: bytes_in(&download),
-            download,
-            scheduler,
-            verifying: JoinSet::new(),
-            saving: JoinSet::new(),
-            wasted: 0,
-            last_arrival: Instant::now(),
-            shares: BTreeMap::new(),
-            gone: BTreeMap::new(),
-            told: VecDeque::new(),
-        }
-    }
-
-    fn total(&self) -> u64 {
-        self.download.metainfo().chunk_space().total_len()
-    }
-
-    fn verify(&mut self, key: PeerKey, chunk: ChunkIndex, buffer: ChunkBuffer) {
-        let download = Arc::clone(&self.download);
-        self.verifying.spawn_blocking(move || {
-            let result = download.store(chunk, &buffer);
-            // A chunk has at most CHUNK_LEN bytes.
-            let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-            Verified { key, chunk, len, result }
-        });
-    }
-
-    /// Makes what came durable, unless that is under way already.
-    fn checkpoint(&mut self) {
-        if self.saving.is_empty() {
-            let download = Arc::clone(&self.download);
-            self.saving.spawn_blocking(move || download.checkpoint());
-        }
-    }
-
-    fn progress(&mut self, peers: &BTreeMap<PeerKey, Peer>) -> Progress {
-        let now = Instant::now();
-        self.told.push_back((now, self.done));
-        if self.told.len() > RATE_WINDOW {
-            self.told.pop_front();
-        }
-        let rate = self.told.front().map_or(0.0, |&(then, done)| {
-            (self.done - done) as f64 / now.saturating_duration_since(then).as_secs_f64().max(1e-3)
-        });
-        let peers = peers.iter().filter(|(_, peer)| peer.outbox.is_some()).map(|(&key, peer)| PeerProgress {
-            address: peer.address,
-            bytes: peer.bytes,
-            rate: to_u64(self.scheduler.rate(key).unwrap_or(0.0)),
-        });
-        Progress { done: self.done, total: self.total(), rate: to_u64(rate), peers: peers.collect() }
-    }
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rates are not negative; `as` saturates"
-)]
-fn to_u64(rate: f64) -> u64 {
-    rate as u64
 }

@@ -6,7 +6,10 @@ use proto::{
     Metainfo, PeerId, Secret,
     tracker::message::{Announce, Announced, Event, Progress, Token},
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::tracker_client::{TrackerClient, TrackerError};
@@ -32,20 +35,22 @@ pub struct Registration {
     pub port: NonZeroU16,
 }
 
-/// Announces a share that the peer has all of, until `shutdown`, and then ends the registration. `on_result`
-/// hears of the outcome of every announce.
+/// Announces a share, of which the peer has `progress`, until `shutdown`, and then ends the registration.
+/// `on_result` hears of the outcome of every announce.
 pub async fn announce(
     tracker: TrackerClient,
     registration: Registration,
     metainfo: &Metainfo,
+    mut progress: watch::Receiver<Progress>,
     shutdown: CancellationToken,
     on_result: impl Fn(Result<Announced, TrackerError>),
 ) {
-    let announce = |event| registration.announce(metainfo, event);
+    let announce = |event, progress| registration.announce(metainfo, event, progress);
     let mut event = Event::Started;
     loop {
+        let announced = *progress.borrow_and_update();
         let result = tokio::select! {
-            result = tracker.announce(announce(event)) => result,
+            result = tracker.announce(announce(event, announced)) => result,
             () = shutdown.cancelled() => break,
         };
         let wait = match &result {
@@ -55,19 +60,24 @@ pub async fn announce(
             }
             Err(_) => RETRY,
         };
+        let registered = result.is_ok();
         on_result(result);
         tokio::select! {
             () = sleep(wait) => {}
+            // Becoming a seeder is news that does not wait.
+            Ok(_) = progress.wait_for(|progress| progress.is_complete()),
+                if registered && !announced.is_complete() => event = Event::Completed,
             () = shutdown.cancelled() => break,
         }
     }
     // Even without an answer so far: an announce that was cut off may have arrived.
-    let goodbye = timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped))).await;
+    let last = *progress.borrow();
+    let goodbye = timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped, last))).await;
     tracing::debug!(tracker = %tracker.endpoint(), "deregistered: {goodbye:?}");
 }
 
 impl Registration {
-    fn announce(&self, metainfo: &Metainfo, event: Event) -> Announce {
+    fn announce(&self, metainfo: &Metainfo, event: Event, progress: Progress) -> Announce {
         Announce {
             token: Token([0; 16]),
             infohash: metainfo.infohash(),
@@ -77,7 +87,7 @@ impl Registration {
             name: metainfo.name().clone(),
             size: metainfo.chunk_space().total_len(),
             event,
-            progress: Progress::COMPLETE,
+            progress,
         }
     }
 }

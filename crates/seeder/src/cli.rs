@@ -10,7 +10,7 @@ use std::{
 
 use clap::Parser;
 use proto::{Endpoint, InfoHash, Link, ShareName, peer, tracker};
-use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
+use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, print_line};
 use store::{Content, HashCache, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count, env = "SHOAL_MAX_PEERS")]
     max_peers: usize,
 
+    /// Send no faster than this, to all peers together: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
+    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
+    upload_limit: Option<RateLimit>,
+
     /// Hash everything again, and remember nothing
     #[arg(long, env = "SHOAL_NO_CACHE")]
     no_cache: bool,
@@ -80,6 +84,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         port: args.port,
         trackers: args.trackers.clone(),
         max_peers: args.max_peers,
+        upload_limit: args.upload_limit.clone().unwrap_or_default(),
     };
     // The port first: an hour of hashing is a bad time to learn that it is in use.
     let seeder = Seeder::bind(config).await?;

@@ -11,12 +11,15 @@
 
 pub mod announcer;
 pub mod handshake;
+pub mod have_log;
 pub mod outbox;
+pub mod rate_limit;
 mod seeder;
 mod send_file;
 pub mod sender;
 pub mod server;
 pub mod tracker_client;
+pub mod upload_hub;
 pub mod uploads;
 
 pub use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};

@@ -1,8 +1,9 @@
 //! What a connection has still to send.
 //!
-//! The reading side of a connection fills an [`Outbox`], the writing side ([`crate::sender`]) empties it.
-//! Messages go before chunks, for they are small and someone waits for them. Everything is bounded: a peer
-//! that asks for more than it may is told so, or dropped.
+//! The reading side of a connection and the [`crate::upload_hub`] fill an [`Outbox`], the writing side
+//! ([`crate::sender`]) empties it. Messages go before chunks, for they are small and someone waits for them.
+//! Everything is bounded: a peer that causes more messages than it reads is dropped, chunks come one at a time,
+//! and what the peer is told of new chunks is a place in a log.
 
 use std::{
     collections::VecDeque,
@@ -10,16 +11,18 @@ use std::{
 };
 
 use proto::{
-    ChunkIndex,
-    peer::{GoodbyeReason, MAX_PIPELINE, PeerMessage, RejectReason},
+    Bitfield, ChunkIndex,
+    peer::{GoodbyeReason, MAX_PIPELINE, PeerMessage},
 };
 use tokio::sync::Notify;
+
+use crate::have_log::HaveFeed;
 
 /// Most messages that wait to be sent. A peer that causes more without reading them gains nothing by it.
 const MAX_MESSAGES: usize = 4 * MAX_PIPELINE;
 
-/// When a peer that asked for too much should ask again, in milliseconds.
-const RETRY_AFTER_MS: u32 = 1_000;
+/// Most chunks that are told of in one go: what fits one buffer of a few kilobytes.
+const MAX_HAVES: usize = 256;
 
 /// The two ends of a connection's queue.
 #[derive(Debug, Clone, Default)]
@@ -36,12 +39,13 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Outgoing>,
-    chunks: VecDeque<ChunkIndex>,
+    granted: VecDeque<ChunkIndex>,
+    haves: Option<HaveFeed>,
     closed: bool,
 }
 
 /// Something to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outgoing {
     /// A message without payload.
     Message(PeerMessage),
@@ -49,6 +53,10 @@ pub(crate) enum Outgoing {
     Metainfo { offset: u32 },
     /// The hashes of these chunks.
     Hashes { first: ChunkIndex, count: u32 },
+    /// What this side has.
+    Bitfield(Bitfield),
+    /// Chunks that this side has since then.
+    Haves(Vec<ChunkIndex>),
     /// A chunk.
     Chunk(ChunkIndex),
 }
@@ -75,26 +83,22 @@ impl Outbox {
         self.push(Outgoing::Hashes { first, count })
     }
 
-    /// Queues a chunk that the peer asked for. One asked for twice is sent once; one too many is rejected.
-    pub fn chunk(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
-        {
-            let mut queue = self.lock();
-            if queue.chunks.contains(&chunk) {
-                return Ok(());
-            }
-            if queue.chunks.len() < MAX_PIPELINE {
-                queue.chunks.push_back(chunk);
-                self.shared.changed.notify_one();
-                return Ok(());
-            }
-        }
-        let reason = RejectReason::Busy { retry_after_ms: RETRY_AFTER_MS };
-        self.message(PeerMessage::Reject { chunk, reason })
+    /// Queues what this side has, and from then on every chunk that `feed` tells of.
+    pub fn bitfield(&self, have: Bitfield, feed: HaveFeed) -> Result<(), OutboxFull> {
+        self.push(Outgoing::Bitfield(have))?;
+        self.lock().haves = Some(feed);
+        Ok(())
     }
 
-    /// Takes a chunk off the queue that the peer no longer wants.
-    pub fn cancel(&self, chunk: ChunkIndex) {
-        self.lock().chunks.retain(|&waiting| waiting != chunk);
+    /// There may be more to tell of.
+    pub fn wake(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Lets a chunk be sent. [`crate::uploads`] grants one at a time.
+    pub(crate) fn grant(&self, chunk: ChunkIndex) {
+        self.lock().granted.push_back(chunk);
+        self.shared.changed.notify_one();
     }
 
     /// Ends the connection: drops what waits, and says goodbye.
@@ -102,7 +106,8 @@ impl Outbox {
         let mut queue = self.lock();
         if !queue.closed {
             queue.closed = true;
-            queue.chunks.clear();
+            queue.granted.clear();
+            queue.haves = None;
             queue.messages.push_back(Outgoing::Message(PeerMessage::Goodbye(reason)));
             self.shared.changed.notify_one();
         }
@@ -116,7 +121,11 @@ impl Outbox {
                 if let Some(message) = queue.messages.pop_front() {
                     return Some(message);
                 }
-                if let Some(chunk) = queue.chunks.pop_front() {
+                let haves = queue.haves.as_mut().map(|feed| feed.next(MAX_HAVES)).unwrap_or_default();
+                if !haves.is_empty() {
+                    return Some(Outgoing::Haves(haves));
+                }
+                if let Some(chunk) = queue.granted.pop_front() {
                     return Some(Outgoing::Chunk(chunk));
                 }
                 if queue.closed {
@@ -147,48 +156,36 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::have_log::HaveLog;
 
-    fn drain(outbox: &Outbox) -> Vec<Outgoing> {
-        let mut queue = outbox.lock();
-        let chunks: Vec<_> = queue.chunks.drain(..).map(Outgoing::Chunk).collect();
-        queue.messages.drain(..).chain(chunks).collect()
+    #[tokio::test]
+    async fn messages_go_first_then_news_then_chunks() {
+        let (outbox, log) = (Outbox::default(), HaveLog::default());
+        outbox.grant(ChunkIndex(1));
+        outbox.bitfield(Bitfield::empty(9), log.feed()).unwrap();
+        log.push(ChunkIndex(4));
+        log.push(ChunkIndex(5));
+        outbox.metainfo(0).unwrap();
+        assert_eq!(outbox.next().await, Some(Outgoing::Bitfield(Bitfield::empty(9))));
+        assert_eq!(outbox.next().await, Some(Outgoing::Metainfo { offset: 0 }));
+        assert_eq!(outbox.next().await, Some(Outgoing::Haves([4, 5].map(ChunkIndex).to_vec())));
+        assert_eq!(outbox.next().await, Some(Outgoing::Chunk(ChunkIndex(1))));
     }
 
     #[tokio::test]
-    async fn messages_go_before_chunks() {
+    async fn closing_drops_what_waits_and_says_goodbye() {
         let outbox = Outbox::default();
-        outbox.chunk(ChunkIndex(1)).unwrap();
-        outbox.chunk(ChunkIndex(2)).unwrap();
-        outbox.metainfo(0).unwrap();
-        assert_eq!(outbox.next().await, Some(Outgoing::Metainfo { offset: 0 }));
-        assert_eq!(outbox.next().await, Some(Outgoing::Chunk(ChunkIndex(1))));
+        outbox.grant(ChunkIndex(1));
         outbox.close(GoodbyeReason::Done);
+        outbox.message(PeerMessage::KeepAlive).unwrap();
         let goodbye = Outgoing::Message(PeerMessage::Goodbye(GoodbyeReason::Done));
         assert_eq!(outbox.next().await, Some(goodbye));
         assert_eq!(outbox.next().await, None);
     }
 
     #[test]
-    fn a_chunk_is_queued_once_and_can_be_cancelled() {
+    fn a_peer_that_does_not_read_is_noticed() {
         let outbox = Outbox::default();
-        for index in [1, 2, 1] {
-            outbox.chunk(ChunkIndex(index)).unwrap();
-        }
-        outbox.cancel(ChunkIndex(1));
-        outbox.cancel(ChunkIndex(7));
-        assert_eq!(drain(&outbox), [Outgoing::Chunk(ChunkIndex(2))]);
-    }
-
-    #[test]
-    fn a_peer_that_asks_too_much_is_told_so_and_then_dropped() {
-        let outbox = Outbox::default();
-        for index in 0..MAX_PIPELINE as u32 {
-            outbox.chunk(ChunkIndex(index)).unwrap();
-        }
-        outbox.chunk(ChunkIndex(1_000)).unwrap();
-        let reason = RejectReason::Busy { retry_after_ms: RETRY_AFTER_MS };
-        let reject = PeerMessage::Reject { chunk: ChunkIndex(1_000), reason };
-        assert_eq!(drain(&outbox)[0], Outgoing::Message(reject));
         for _ in 0..MAX_MESSAGES {
             outbox.metainfo(0).unwrap();
         }

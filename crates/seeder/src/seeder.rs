@@ -6,14 +6,18 @@ use std::{
     sync::Arc,
 };
 
-use proto::{Endpoint, InfoHash, PeerId, Secret, tracker::message::Announced};
+use proto::{
+    Endpoint, InfoHash, PeerId, Secret,
+    tracker::message::{Announced, Progress},
+};
 use startup::{ListenError, listen_tcp};
 use store::Content;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     announcer::{Registration, announce},
+    rate_limit::RateLimit,
     server::{Server, Shares},
     tracker_client::{TrackerClient, TrackerError},
 };
@@ -29,6 +33,8 @@ pub struct Config {
     pub trackers: Vec<Endpoint>,
     /// Most peers served at a time; others are told to come back.
     pub max_peers: usize,
+    /// How fast to send chunks, to all peers together.
+    pub upload_limit: RateLimit,
 }
 
 /// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
@@ -42,6 +48,7 @@ impl Default for Config {
             port: proto::peer::DEFAULT_PORT,
             trackers: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
+            upload_limit: RateLimit::unlimited(),
         }
     }
 }
@@ -120,14 +127,15 @@ impl Seeder {
                             Err(error) => Event::NotAnnounced { infohash, error },
                         });
                     };
-                    announce(tracker, registration, content.metainfo(), shutdown, on_result).await;
+                    let progress = watch::channel(Progress::COMPLETE).1;
+                    announce(tracker, registration, content.metainfo(), progress, shutdown, on_result).await;
                 });
             }
         }
         tasks.close();
         let shares: Shares =
             shares.into_iter().map(|content| (content.metainfo().infohash(), content)).collect();
-        let server = Server::new(peer_id, port, shares);
+        let server = Server::new(peer_id, port, shares, self.config.upload_limit);
         tokio::join!(server.run(self.listener, self.config.max_peers, shutdown), tasks.wait());
         server.bytes_sent()
     }

@@ -7,17 +7,22 @@ use std::{
 };
 
 use bytes::BytesMut;
-use proto::peer::{MAX_PART_LEN, PeerMessage, RejectReason, encode_message};
+use proto::{
+    ChunkIndex,
+    peer::{MAX_PART_LEN, PeerMessage, RejectReason, encode_message},
+};
 use store::{ChunkSource, Content, OpenChunkError};
 use tokio::{
     io::AsyncWriteExt,
-    net::tcp::OwnedWriteHalf,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     time::{error::Elapsed, timeout},
 };
 
 use crate::{
     outbox::{Outbox, Outgoing},
+    rate_limit::RateLimit,
     send_file::send_file,
+    upload_hub::Asker,
 };
 
 /// Says that it is still here when it had nothing to say for this long.
@@ -26,18 +31,24 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// Gives up on a peer that takes longer than this for one message or chunk: less than 5 kB/s.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a connection serves. A leecher learns only after it connected what the share is.
-pub type ContentCell = Arc<OnceLock<Arc<dyn Content>>>;
+/// What a connection serves, once that is known: a leecher learns only after it connected what the share is.
+pub type ServeCell = Arc<OnceLock<Serve>>;
 
-/// Hears of each chunk that was sent, with its length in bytes.
-pub type OnSent = Arc<dyn Fn(u32) + Send + Sync>;
+/// What a connection serves.
+#[derive(Debug)]
+pub struct Serve {
+    /// The share.
+    pub content: Arc<dyn Content>,
+    /// The connection's place among those who are served chunks.
+    pub asker: Asker,
+}
 
 /// Sends until the outbox is closed and empty, or the connection fails.
 pub async fn send(
     mut stream: OwnedWriteHalf,
     outbox: Outbox,
-    content: ContentCell,
-    on_sent: OnSent,
+    serve: ServeCell,
+    limit: RateLimit,
 ) -> io::Result<()> {
     let mut frame = BytesMut::new();
     loop {
@@ -46,7 +57,7 @@ pub async fn send(
             Ok(None) => return stream.shutdown().await,
             Err(Elapsed { .. }) => Outgoing::Message(PeerMessage::KeepAlive),
         };
-        timeout(SEND_TIMEOUT, send_one(&mut stream, &mut frame, outgoing, &content, &on_sent))
+        timeout(SEND_TIMEOUT, send_one(&mut stream, &mut frame, outgoing, &serve, &limit))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     }
@@ -56,18 +67,18 @@ async fn send_one(
     stream: &mut OwnedWriteHalf,
     frame: &mut BytesMut,
     outgoing: Outgoing,
-    content: &ContentCell,
-    on_sent: &OnSent,
+    serve: &ServeCell,
+    limit: &RateLimit,
 ) -> io::Result<()> {
     frame.clear();
-    let known = || content.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"));
+    let known = || serve.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"));
     match outgoing {
         Outgoing::Message(message) => {
             encode(&message, frame)?;
             stream.write_all(frame).await
         }
         Outgoing::Metainfo { offset } => {
-            let bytes = known()?.metainfo().as_bytes();
+            let bytes = known()?.content.metainfo().as_bytes();
             let start = (offset as usize).min(bytes.len());
             let part = &bytes[start..bytes.len().min(start + MAX_PART_LEN as usize)];
             let message = PeerMessage::Metainfo {
@@ -81,36 +92,69 @@ async fn send_one(
         }
         Outgoing::Hashes { first, count } => {
             // A range that does not exist gets no hashes: the asker sees that its count is not met.
-            let hashes = known()?.hashes().range(first, count).unwrap_or_default();
+            let hashes = known()?.content.hashes().range(first, count).unwrap_or_default();
             encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, frame)?;
             hashes.iter().for_each(|hash| frame.extend_from_slice(&hash.0));
             stream.write_all(frame).await
         }
-        Outgoing::Chunk(chunk) => match open(known()?, chunk).await {
-            Ok(source) => {
-                encode(&PeerMessage::Chunk { chunk, len: source.len }, frame)?;
-                stream.write_all(frame).await?;
-                send_file(stream.as_ref(), &source).await?;
-                on_sent(source.len);
-                Ok(())
+        Outgoing::Bitfield(field) => {
+            let bytes = field.as_bytes();
+            encode(&PeerMessage::Bitfield { len: to_u32(bytes.len()) }, frame)?;
+            frame.extend_from_slice(bytes);
+            stream.write_all(frame).await
+        }
+        Outgoing::Haves(chunks) => {
+            for chunk in chunks {
+                encode(&PeerMessage::Have { chunk }, frame)?;
             }
-            Err(error) => {
-                let reason = match &error {
-                    OpenChunkError::NotHave(_) => RejectReason::NotHave,
-                    OpenChunkError::Changed(_) | OpenChunkError::Path(_) => {
-                        tracing::warn!("cannot serve chunk {}: {error}", chunk.0);
-                        RejectReason::Gone
-                    }
-                };
-                encode(&PeerMessage::Reject { chunk, reason }, frame)?;
-                stream.write_all(frame).await
+            stream.write_all(frame).await
+        }
+        Outgoing::Chunk(chunk) => {
+            let Serve { content, asker } = known()?;
+            match open(content, chunk).await {
+                Ok(source) => {
+                    encode(&PeerMessage::Chunk { chunk, len: source.len }, frame)?;
+                    stream.write_all(frame).await?;
+                    send_limited(stream.as_ref(), &source, limit).await?;
+                    asker.served(source.len);
+                    Ok(())
+                }
+                Err(error) => {
+                    asker.served(0);
+                    encode(&PeerMessage::Reject { chunk, reason: reject_reason(chunk, &error) }, frame)?;
+                    stream.write_all(frame).await
+                }
             }
-        },
+        }
     }
 }
 
+fn reject_reason(chunk: ChunkIndex, error: &OpenChunkError) -> RejectReason {
+    match error {
+        OpenChunkError::NotHave(_) => RejectReason::NotHave,
+        OpenChunkError::Changed(_) | OpenChunkError::Path(_) => {
+            tracing::warn!("cannot serve chunk {}: {error}", chunk.0);
+            RejectReason::Gone
+        }
+    }
+}
+
+/// Sends a chunk, in slices if there is a limit.
+async fn send_limited(stream: &TcpStream, source: &ChunkSource, limit: &RateLimit) -> io::Result<()> {
+    let Some(slice_len) = limit.slice_len() else { return send_file(stream, source).await };
+    let mut slice = source.clone();
+    let end = source.offset + u64::from(source.len);
+    while slice.offset < end {
+        slice.len = u32::try_from(end - slice.offset).unwrap_or(u32::MAX).min(slice_len);
+        limit.take(slice.len).await;
+        send_file(stream, &slice).await?;
+        slice.offset += u64::from(slice.len);
+    }
+    Ok(())
+}
+
 /// Opening a file can wait for a disk or a network file system; examining an open one does not.
-async fn open(content: &Arc<dyn Content>, chunk: proto::ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+async fn open(content: &Arc<dyn Content>, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
     if let Some(result) = content.try_open_chunk(chunk) {
         return result;
     }

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -26,7 +23,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     handshake::{self, Connection, HandshakeError},
     outbox::{Outbox, OutboxFull},
-    sender,
+    rate_limit::RateLimit,
+    sender::{self, Serve, ServeCell},
+    upload_hub::UploadHub,
+    uploads::DEFAULT_SLOTS,
 };
 
 /// A peer that said nothing for this long is gone: three keep-alives.
@@ -52,8 +52,14 @@ pub type Shares = BTreeMap<InfoHash, Arc<dyn Content>>;
 pub struct Server {
     peer_id: PeerId,
     listen_port: u16,
-    shares: Arc<Shares>,
-    sent: Arc<AtomicU64>,
+    shares: Arc<BTreeMap<InfoHash, Served>>,
+    limit: RateLimit,
+}
+
+/// A share that is being served.
+struct Served {
+    content: Arc<dyn Content>,
+    uploads: Arc<UploadHub>,
 }
 
 /// Why a connection ended.
@@ -74,14 +80,19 @@ enum ConnectionError {
 }
 
 impl Server {
-    /// A server of `shares` that speaks as `peer_id` and is reached at `listen_port`.
-    pub fn new(peer_id: PeerId, listen_port: u16, shares: Shares) -> Server {
-        Server { peer_id, listen_port, shares: Arc::new(shares), sent: Arc::default() }
+    /// A server of `shares` that speaks as `peer_id`, is reached at `listen_port` and sends no faster than
+    /// `limit`.
+    pub fn new(peer_id: PeerId, listen_port: u16, shares: Shares, limit: RateLimit) -> Server {
+        let served = shares.into_iter().map(|(infohash, content)| {
+            let chunk_count = content.metainfo().chunk_space().chunk_count();
+            (infohash, Served { content, uploads: UploadHub::new(chunk_count, DEFAULT_SLOTS) })
+        });
+        Server { peer_id, listen_port, shares: Arc::new(served.collect()), limit }
     }
 
     /// Bytes of chunks sent so far.
     pub fn bytes_sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.shares.values().map(|share| share.uploads.bytes_sent()).sum()
     }
 
     /// Accepts and serves at most `max_peers` peers at a time, until `shutdown`. Returns when every
@@ -90,6 +101,11 @@ impl Server {
         let slots = Arc::new(Semaphore::new(max_peers));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let tasks = TaskTracker::new();
+        let uploads = CancellationToken::new();
+        for share in self.shares.values() {
+            let (hub, uploads) = (Arc::clone(&share.uploads), uploads.clone());
+            tasks.spawn(async move { _ = uploads.run_until_cancelled(hub.run()).await });
+        }
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -119,6 +135,7 @@ impl Server {
             }
         }
         tasks.close();
+        uploads.cancel();
         if timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::debug!("{} connections did not end in time", tasks.len());
         }
@@ -141,16 +158,14 @@ impl Server {
             Ok(Hello { infohash, peer_id: self.peer_id, role: Role::Seeder, listen_port })
         })
         .await?;
-        let Some(content) = self.shares.get(&hello.infohash) else { return Ok(()) };
+        let Some(share) = self.shares.get(&hello.infohash) else { return Ok(()) };
         let outbox = Outbox::default();
-        let sent = Arc::clone(&self.sent);
-        let on_sent = Arc::new(move |len: u32| {
-            sent.fetch_add(len.into(), Ordering::Relaxed);
-        });
-        let sending = sender::send(writer, outbox.clone(), Arc::new(Arc::clone(content).into()), on_sent);
+        let asker = share.uploads.join(outbox.clone());
+        let serve = ServeCell::from(OnceLock::from(Serve { content: Arc::clone(&share.content), asker }));
+        let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), self.limit.clone());
         let receiving = async {
             let reason = tokio::select! {
-                result = receive(reader, &outbox) => {
+                result = receive(reader, &outbox, &serve) => {
                     let reason = if result.is_ok() { GoodbyeReason::Done } else { GoodbyeReason::Protocol };
                     outbox.close(reason);
                     return result;
@@ -173,14 +188,19 @@ impl Server {
 }
 
 /// Takes in what a peer asks, until it leaves.
-async fn receive(mut reader: PeerReader<OwnedReadHalf>, outbox: &Outbox) -> Result<(), ConnectionError> {
+async fn receive(
+    mut reader: PeerReader<OwnedReadHalf>,
+    outbox: &Outbox,
+    serve: &ServeCell,
+) -> Result<(), ConnectionError> {
+    let Some(serve) = serve.get() else { return Ok(()) };
     loop {
         let message = timeout(IDLE_TIMEOUT, reader.next()).await.map_err(|_| ConnectionError::Idle)??;
         match message {
             Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset)?,
             Some(PeerMessage::HashesRequest { first, count }) => outbox.hashes(first, count)?,
-            Some(PeerMessage::Request { chunk }) => outbox.chunk(chunk)?,
-            Some(PeerMessage::Cancel { chunk }) => outbox.cancel(chunk),
+            Some(PeerMessage::Request { chunk }) => serve.asker.request(chunk)?,
+            Some(PeerMessage::Cancel { chunk }) => serve.asker.cancel(chunk),
             // What a leecher has is of no interest to a seeder.
             Some(PeerMessage::KeepAlive | PeerMessage::Have { .. }) => {}
             Some(PeerMessage::Goodbye(_)) | None => return Ok(()),

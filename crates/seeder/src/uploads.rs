@@ -19,7 +19,7 @@ use proto::{ChunkIndex, peer::MAX_PIPELINE};
 pub const DEFAULT_SLOTS: usize = 8;
 
 /// An upload that takes this many times as long as one has taken at best is held up by its receiver.
-const PATIENCE: u32 = 2;
+const PATIENCE: f64 = 1.5;
 
 /// Before an upload has shown how long it takes, another starts after this time.
 const FIRST_PATIENCE: Duration = Duration::from_millis(20);
@@ -95,6 +95,11 @@ impl Uploads {
         }
     }
 
+    /// Whether a request of this peer waits.
+    pub fn is_waiting(&self, key: AskerKey) -> bool {
+        self.askers.get(&key).is_some_and(|asker| !asker.waiting.is_empty())
+    }
+
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
         self.askers.remove(&key);
@@ -155,7 +160,7 @@ impl Uploads {
     }
 
     fn patience(&self) -> Duration {
-        self.best.map_or(FIRST_PATIENCE, |best| (best * PATIENCE).max(MIN_PATIENCE))
+        self.best.map_or(FIRST_PATIENCE, |best| best.mul_f64(PATIENCE).max(MIN_PATIENCE))
     }
 }
 

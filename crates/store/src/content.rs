@@ -1,13 +1,13 @@
 //! What a chunk server serves from.
 
-use std::{fs::File, sync::Arc};
+use std::{fmt, fs::File, sync::Arc};
 
 use proto::{ChunkIndex, Metainfo};
 
 use crate::{error::PathError, hashes::ChunkHashes};
 
 /// A share whose chunks can be read: a [`crate::Shared`] path, or a [`crate::Download`] under way.
-pub trait Content: Send + Sync {
+pub trait Content: fmt::Debug + Send + Sync {
     /// What the share is.
     fn metainfo(&self) -> &Metainfo;
 

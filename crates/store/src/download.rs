@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use proto::{
@@ -93,6 +94,15 @@ pub enum StoreChunkError {
     Path(#[from] PathError),
 }
 
+/// What storing a chunk took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Time for proving it.
+    pub hashing: Duration,
+    /// Time for writing it.
+    pub writing: Duration,
+}
+
 /// What became of chunks that an earlier run claimed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resumed {
@@ -151,7 +161,8 @@ impl Download {
 
     /// Proves a chunk and writes it. `bytes` has to be as long as the chunk. A chunk that is here already is
     /// not written again.
-    pub fn store(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<(), StoreChunkError> {
+    pub fn store(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<Stored, StoreChunkError> {
+        let begun = Instant::now();
         let wrong = StoreChunkError::Wrong(chunk);
         let Some(span) = self.metainfo.chunk_space().span(chunk) else { return Err(wrong) };
         let file_len = self.metainfo.chunk_space().file_len(span.file);
@@ -160,19 +171,26 @@ impl Download {
         {
             return Err(wrong);
         }
+        let proved = Instant::now();
+        let hashing = proved - begun;
         if lock_bits(&self.have).contains(chunk) {
-            return Ok(());
+            return Ok(Stored { hashing, writing: Duration::ZERO });
         }
         let path = self.file_path(span.file);
         let file = self.file(span.file)?;
         file.write_all_at(bytes, span.offset).at("write", &path)?;
         lock_bits(&self.have).insert(chunk);
-        Ok(())
+        Ok(Stored { hashing, writing: proved.elapsed() })
     }
 
     /// The chunks that are here.
     pub fn have(&self) -> Bitfield {
         lock_bits(&self.have).clone()
+    }
+
+    /// Whether every chunk is here.
+    pub fn is_whole(&self) -> bool {
+        lock_bits(&self.have).is_full()
     }
 
     /// Makes what is here durable and says so in the resume file.
@@ -248,7 +266,14 @@ impl Download {
     fn file(&self, index: usize) -> Result<Arc<File>, PathError> {
         self.pool.file(index, || {
             let path = self.file_path(index);
-            OpenOptions::new().read(true).write(true).open(&path).at("open", &path)
+            match OpenOptions::new().read(true).write(true).open(&path) {
+                // Finished and renamed since: only to be read now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let path = path_of(self.output.path(), &self.metainfo.files()[index]);
+                    File::open(&path).at("open", &path)
+                }
+                result => result.at("open", &path),
+            }
         })
     }
 

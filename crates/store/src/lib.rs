@@ -27,7 +27,7 @@ mod shared;
 
 pub use cache::HashCache;
 pub use content::{ChunkSource, Content, OpenChunkError};
-pub use download::{Download, DownloadError, Resumed, StoreChunkError};
+pub use download::{Download, DownloadError, Resumed, StoreChunkError, Stored};
 pub use error::PathError;
 pub use hash_run::{Progress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};

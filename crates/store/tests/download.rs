@@ -318,7 +318,7 @@ proptest! {
         for (step, index) in steps {
             let chunk = ChunkIndex(index);
             match step {
-                0 => download.store(chunk, &bench.chunk(chunk)).unwrap(),
+                0 => _ = download.store(chunk, &bench.chunk(chunk)).unwrap(),
                 1 => {
                     download.checkpoint().unwrap();
                     durable = download.have();

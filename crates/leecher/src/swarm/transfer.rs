@@ -1,0 +1,218 @@
+//! The state of one transfer beside its peers: what is stored, what is being proved, what came from whom.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use proto::ChunkIndex;
+use store::{Content, Download, DownloadError, Resumed, StoreChunkError, Stored};
+use tokio::task::JoinSet;
+
+use super::peers::Peers;
+use crate::{
+    account::{Account, Spent},
+    buffers::{ChunkBuffer, MAX_BUFFERS},
+    event::{PeerProgress, PeerShare, Progress, Started},
+    scheduler::{PeerKey, Scheduler},
+};
+
+/// The rate that is told is taken over this many intervals.
+const RATE_WINDOW: usize = 15;
+
+/// What a transfer does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Chunks are missing.
+    Fetching,
+    /// Everything is here and is being made durable.
+    Flushing,
+    /// It is finished, and stays to serve others.
+    Staying(Instant),
+}
+
+/// The state of a transfer beside its peers.
+pub(super) struct Transfer {
+    pub(super) download: Arc<Download>,
+    pub(super) scheduler: Scheduler,
+    pub(super) phase: Phase,
+    pub(super) account: Account,
+    pub(super) verifying: JoinSet<Verified>,
+    pub(super) saving: JoinSet<Result<(), DownloadError>>,
+    pub(super) finishing: JoinSet<Result<(), DownloadError>>,
+    /// Bytes that are here.
+    pub(super) done: u64,
+    /// Bytes that came in vain.
+    pub(super) wasted: u64,
+    pub(super) last_arrival: Instant,
+    /// Proved bytes from each address, over all its sessions.
+    shares: BTreeMap<SocketAddr, u64>,
+    hashing: Duration,
+    writing: Duration,
+    /// When progress was told, and how much there was.
+    told: VecDeque<(Instant, u64)>,
+}
+
+/// A chunk that was hashed and, if it was right, written.
+pub(super) struct Verified {
+    pub(super) key: PeerKey,
+    pub(super) address: SocketAddr,
+    pub(super) chunk: ChunkIndex,
+    pub(super) len: u32,
+    pub(super) result: Result<Stored, StoreChunkError>,
+}
+
+impl Transfer {
+    pub(super) fn new(download: Arc<Download>, account: Account) -> Transfer {
+        let scheduler = Scheduler::new(download.metainfo().chunk_space().clone(), &download.have());
+        Transfer {
+            done: bytes_in(&download),
+            download,
+            scheduler,
+            phase: Phase::Fetching,
+            account,
+            verifying: JoinSet::new(),
+            saving: JoinSet::new(),
+            finishing: JoinSet::new(),
+            wasted: 0,
+            last_arrival: Instant::now(),
+            shares: BTreeMap::new(),
+            hashing: Duration::ZERO,
+            writing: Duration::ZERO,
+            told: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.download.metainfo().chunk_space().total_len()
+    }
+
+    /// Proves and writes a chunk on a thread that may wait.
+    pub(super) fn verify(
+        &mut self,
+        key: PeerKey,
+        address: SocketAddr,
+        chunk: ChunkIndex,
+        buffer: ChunkBuffer,
+    ) {
+        let download = Arc::clone(&self.download);
+        self.verifying.spawn_blocking(move || {
+            let result = download.store(chunk, &buffer);
+            // A chunk has at most CHUNK_LEN bytes.
+            let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+            Verified { key, address, chunk, len, result }
+        });
+    }
+
+    /// A chunk from `address` was proved and written.
+    pub(super) fn stored(&mut self, address: SocketAddr, chunk: ChunkIndex, len: u32, stored: Stored) {
+        self.scheduler.stored(chunk);
+        self.done += u64::from(len);
+        *self.shares.entry(address).or_default() += u64::from(len);
+        self.hashing += stored.hashing;
+        self.writing += stored.writing;
+    }
+
+    /// Makes what came durable, unless that is under way already.
+    pub(super) fn checkpoint(&mut self) {
+        if self.saving.is_empty() {
+            let download = Arc::clone(&self.download);
+            self.saving.spawn_blocking(move || download.checkpoint());
+        }
+    }
+
+    /// Begins to make the whole share durable and to give it its name.
+    pub(super) fn finish(&mut self) {
+        self.phase = Phase::Flushing;
+        let download = Arc::clone(&self.download);
+        self.finishing.spawn_blocking(move || download.finish());
+    }
+
+    /// What came from whom, most first.
+    pub(super) fn shares(&self) -> Vec<PeerShare> {
+        let shares = self.shares.iter().map(|(&address, &bytes)| PeerShare { address, bytes });
+        let mut shares: Vec<_> = shares.collect();
+        shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+        shares
+    }
+
+    /// What the time went to so far.
+    pub(super) fn spent(&mut self, now: Instant) -> Vec<(Spent, Duration)> {
+        self.account.book(now);
+        // Hashing and writing are one piece of work for a thread; what waits for it waits for both.
+        self.account.split(Spent::Writing, &[(Spent::Writing, self.writing), (Spent::Hashing, self.hashing)]);
+        self.account.parts()
+    }
+
+    /// Books the time from now on to what holds the transfer up.
+    pub(super) fn book(&mut self, peers: &Peers, limited: bool, now: Instant) {
+        let spent = match self.phase {
+            Phase::Flushing | Phase::Staying(_) => vec![Spent::Flushing],
+            Phase::Fetching if limited => vec![Spent::OwnLimit],
+            Phase::Fetching if self.verifying.len() + 2 >= MAX_BUFFERS => vec![Spent::Writing],
+            Phase::Fetching if self.scheduler.has_missing() && self.scheduler.is_waiting() => {
+                vec![Spent::Receiving]
+            }
+            Phase::Fetching if peers.joined().next().is_none() => vec![Spent::NoPeers],
+            Phase::Fetching => {
+                let debtors = self.scheduler.debtors().filter_map(|key| peers.address(key));
+                let debtors: Vec<_> = debtors.map(Spent::SlowPeer).collect();
+                match (debtors.is_empty(), self.scheduler.has_missing()) {
+                    (false, _) => debtors,
+                    (true, true) => vec![Spent::RareChunk],
+                    // Everything came and is being proved.
+                    (true, false) => vec![Spent::Writing],
+                }
+            }
+        };
+        self.account.switch(spent, now);
+    }
+
+    pub(super) fn progress(&mut self, peers: &Peers) -> Progress {
+        let now = Instant::now();
+        self.told.push_back((now, self.done));
+        if self.told.len() > RATE_WINDOW {
+            self.told.pop_front();
+        }
+        let rate = self.told.front().map_or(0.0, |&(then, done)| {
+            (self.done - done) as f64 / now.saturating_duration_since(then).as_secs_f64().max(1e-3)
+        });
+        let peers = peers.joined().map(|(key, address)| PeerProgress {
+            address,
+            bytes: self.shares.get(&address).copied().unwrap_or(0),
+            rate: to_u64(self.scheduler.rate(key).unwrap_or(0.0)),
+        });
+        Progress { done: self.done, total: self.total(), rate: to_u64(rate), peers: peers.collect() }
+    }
+}
+
+pub(super) fn started(download: &Download, resumed: Resumed) -> Started {
+    let metainfo = download.metainfo();
+    let space = metainfo.chunk_space();
+    Started {
+        infohash: metainfo.infohash(),
+        name: metainfo.name().clone(),
+        size: space.total_len(),
+        chunks: space.chunk_count(),
+        resumed: bytes_in(download),
+        lost_chunks: resumed.lost,
+        output: PathBuf::from(download.output().path()),
+    }
+}
+
+fn bytes_in(download: &Download) -> u64 {
+    let space = download.metainfo().chunk_space();
+    download.have().iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len)).sum()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rates are not negative; `as` saturates"
+)]
+fn to_u64(rate: f64) -> u64 {
+    rate as u64
+}

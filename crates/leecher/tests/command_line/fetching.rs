@@ -1,0 +1,185 @@
+//! Transfers that succeed: what is saved where, and what is said.
+
+use std::{fs, sync::Arc};
+
+use proto::{CHUNK_LEN, ChunkIndex, Link};
+use store::Content;
+
+use crate::{
+    content::{Withheld, bytes},
+    leecher,
+    network::{Network, link, refusing_peer, silent_tracker},
+    program::{Ended, Place, Running, run},
+};
+
+/// Checks that a transfer succeeded, in silence on stderr, and that its last line says so.
+fn assert_fetched(ended: &Ended, name: &str) {
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+    assert_eq!(ended.out.last(), Some(&format!("Successfully downloaded {name}")), "{ended:?}");
+}
+
+#[test]
+fn saves_the_share_and_says_so_last() {
+    let (place, network, bytes) = (Place::new(), Network::start(), bytes(3));
+    let shared = network.file("data.bin", &bytes);
+    network.seed(shared.clone());
+    let ended = run(leecher(&place, &["data.bin", "--tracker", &network.tracker()]));
+    assert_fetched(&ended, "data.bin");
+    assert_eq!(ended.out[0], "Downloading data.bin (1.50 MiB) to leeched_data.bin");
+    let link: Link = ended.out[1].trim().parse().unwrap();
+    assert_eq!(link.infohash, shared.metainfo().infohash());
+    assert_eq!(link.trackers, [network.tracker().parse().unwrap()]);
+    assert_eq!(place.names(), ["leeched_data.bin", "leecher_debug.log"]);
+    assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), bytes);
+}
+
+#[test]
+fn a_share_can_be_named_in_every_way() {
+    let (place, network, bytes) = (Place::new(), Network::start(), bytes(1));
+    let shared = network.file("data.bin", &bytes);
+    network.seed(shared.clone());
+    let (tracker, infohash) = (network.tracker(), shared.metainfo().infohash().to_string());
+    let (bare_link, whole_link) =
+        (link(&*shared, &[], &[]), link(&*shared, std::slice::from_ref(&tracker), &[]));
+    let ways: [&[&str]; 6] = [
+        &["--tracker", &tracker],
+        &["--tracker", &tracker, "data.bin"],
+        &["--tracker", &tracker, "-f", "data.bin"],
+        &["--tracker", &tracker, &infohash],
+        &["--tracker", &tracker, &bare_link],
+        &[&whole_link],
+    ];
+    for (number, way) in ways.into_iter().enumerate() {
+        let output = number.to_string();
+        assert_fetched(&run(leecher(&place, &[way, &["-o", &output]].concat())), "data.bin");
+        assert_eq!(fs::read(place.path(&output)).unwrap(), bytes, "{way:?}");
+    }
+}
+
+#[test]
+fn a_name_that_looks_like_an_infohash_is_a_name_after_dash_f() {
+    let (place, network) = (Place::new(), Network::start());
+    let name = "ab".repeat(32);
+    network.seed(network.file(&name, b"12345"));
+    let tracker = network.tracker();
+    run(leecher(&place, &["--tracker", &tracker, &name])).assert_failed(3, &["no tracker knows the share"]);
+    assert_fetched(&run(leecher(&place, &["--tracker", &tracker, "-f", &name])), &name);
+}
+
+#[test]
+fn with_a_peer_no_tracker_is_needed() {
+    let (place, network) = (Place::new(), Network::start());
+    let shared = network.file("data.bin", b"12345");
+    let peer = format!("127.0.0.1:{}", network.seed(shared.clone()));
+    let (infohash, bare_link) = (shared.metainfo().infohash().to_string(), link(&*shared, &[], &[]));
+    let whole_link = link(&*shared, &[], std::slice::from_ref(&peer));
+    let ways: [&[&str]; 3] = [&["--peer", &peer, &infohash], &["--peer", &peer, &bare_link], &[&whole_link]];
+    for way in ways {
+        assert_fetched(&run(leecher(&place, &[way, &["--overwrite"]].concat())), "data.bin");
+    }
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_does_not_keep_others_from_serving() {
+    let (place, network) = (Place::new(), Network::start());
+    let shared = network.file("data.bin", b"12345");
+    let peer = format!("127.0.0.1:{}", network.seed(shared.clone()));
+    let (_refusing, refused) = refusing_peer();
+    let infohash = shared.metainfo().infohash().to_string();
+    let ended = run(leecher(&place, &[&infohash, "--peer", &format!("{refused},{peer}")]));
+    assert_fetched(&ended, "data.bin");
+}
+
+#[test]
+fn directories_come_whole() {
+    let (place, network, big) = (Place::new(), Network::start(), bytes(2));
+    let files = [("a", &b"a"[..]), ("empty", b""), ("sub/b", &big), ("データ/c d", b"c")];
+    network.seed(network.directory("tree", &files));
+    assert_fetched(&run(leecher(&place, &["tree", "--tracker", &network.tracker()])), "tree");
+    for (path, bytes) in files {
+        assert_eq!(fs::read(place.path("leeched_tree").join(path)).unwrap(), bytes, "{path}");
+    }
+    assert_eq!(place.names(), ["leeched_tree", "leecher_debug.log"]);
+}
+
+#[test]
+fn an_empty_file_is_fetched_too() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("nothing", b""));
+    assert_fetched(&run(leecher(&place, &["nothing", "--tracker", &network.tracker()])), "nothing");
+    assert_eq!(fs::read(place.path("leeched_nothing")).unwrap(), b"");
+}
+
+#[test]
+fn the_output_is_where_the_user_wants_it() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    fs::create_dir(place.path("sub")).unwrap();
+    let tracker = network.tracker();
+    for (args, saved) in [
+        (["-o", "other name"], "other name"),
+        (["-o", "sub/x"], "sub/x"),
+        (["-d", "sub"], "sub/leeched_data.bin"),
+    ] {
+        let ended = run(leecher(&place, &[&args[..], &["--tracker", &tracker]].concat()));
+        assert_fetched(&ended, "data.bin");
+        assert_eq!(ended.out[0], format!("Downloading data.bin (5 B) to {saved}"));
+        assert_eq!(fs::read(place.path(saved)).unwrap(), b"12345");
+    }
+}
+
+#[test]
+fn overwrite_replaces_a_file() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    fs::write(place.path("leeched_data.bin"), b"old").unwrap();
+    assert_fetched(&run(leecher(&place, &["--overwrite", "--tracker", &network.tracker()])), "data.bin");
+    assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), b"12345");
+}
+
+#[test]
+fn quiet_says_nothing() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    let ended = run(leecher(&place, &["-q", "--tracker", &network.tracker()]));
+    assert_eq!((ended.code, ended.err.as_str(), &ended.out[..]), (Some(0), "", &[][..]));
+    assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), b"12345");
+}
+
+#[test]
+fn a_closed_stdout_is_no_reason_to_fail() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = leecher(&place, &["--tracker", &network.tracker()]);
+    command.stdout(writer);
+    let ended = run(command);
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), b"12345");
+}
+
+#[test]
+fn where_there_is_no_terminal_progress_comes_in_lines_and_only_if_wanted() {
+    let (place, network) = (Place::new(), Network::start());
+    let shared = network.file("data.bin", &bytes(3));
+    network.seed(Arc::new(Withheld { shared, from: ChunkIndex(2) }));
+    let tracker = network.tracker();
+    let waiting = Running::start(leecher(&place, &["--tracker", &tracker, "-o", "a"]));
+    let silent = ["--tracker", &tracker, "-o", "b", "--no-progress", "--timeout", "2"];
+    let silent = run(leecher(&place, &silent));
+    assert_eq!(silent.code, Some(7), "{silent:?}");
+    assert!(!silent.err.contains('%'), "{silent:?}");
+    let line = waiting.err_line();
+    let done = format!("66% (1.00 MiB of {:.2} MiB) at ", f64::from(3 * CHUNK_LEN) / f64::from(1 << 20));
+    assert!(line.starts_with(&done) && line.contains("1 peer"), "{line}");
+    assert!(!line.contains(['\x1b', '\r']), "{line:?}");
+}
+
+#[test]
+fn says_what_it_waits_for() {
+    let (place, (_silent, address)) = (Place::new(), silent_tracker());
+    let waiting = Running::start(leecher(&place, &["data.bin", "--tracker", &address]));
+    let line = waiting.err_line();
+    assert!(!line.starts_with("error"), "nothing before: {line}");
+}

@@ -1,0 +1,24 @@
+//! The `leecher` program as its users see it. The other roles run inside the tests.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod content;
+mod disk_full;
+mod failing;
+mod fetching;
+mod hostile;
+mod interrupting;
+mod json;
+mod listing;
+mod network;
+mod options;
+// One program is watched like the other.
+#[path = "../../../seeder/tests/command_line/program.rs"]
+mod program;
+
+use std::process::Command;
+
+use program::Place;
+
+fn leecher(place: &Place, args: &[&str]) -> Command {
+    place.command(env!("CARGO_BIN_EXE_leecher"), args)
+}

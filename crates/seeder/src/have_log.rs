@@ -1,0 +1,65 @@
+//! The chunks that a leecher stored, in the order in which it did, for all of its connections to tell.
+//!
+//! Each connection remembers how far it has told. So a peer that reads slowly costs a number, not a queue.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::ChunkIndex;
+
+/// A log that grows to as many entries as the share has chunks.
+#[derive(Debug, Clone, Default)]
+pub struct HaveLog {
+    chunks: Arc<Mutex<Vec<ChunkIndex>>>,
+}
+
+/// A connection's place in the log.
+#[derive(Debug, Clone)]
+pub struct HaveFeed {
+    log: HaveLog,
+    told: usize,
+}
+
+impl HaveLog {
+    /// Notes that a chunk was stored. Whoever tells of it has to be woken.
+    pub fn push(&self, chunk: ChunkIndex) {
+        self.lock().push(chunk);
+    }
+
+    /// A place at the end of the log: for a peer that is told by a bitfield what came before.
+    pub fn feed(&self) -> HaveFeed {
+        HaveFeed { log: self.clone(), told: self.lock().len() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ChunkIndex>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HaveFeed {
+    /// The next chunks to tell of, at most `most`; none if all are told.
+    pub fn next(&mut self, most: usize) -> Vec<ChunkIndex> {
+        let log = self.log.lock();
+        let news: Vec<_> = log[self.told..].iter().take(most).copied().collect();
+        self.told += news.len();
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_feed_tells_everything_once_from_where_it_began() {
+        let log = HaveLog::default();
+        let mut early = log.feed();
+        log.push(ChunkIndex(5));
+        let mut late = log.feed();
+        log.push(ChunkIndex(7));
+        log.push(ChunkIndex(6));
+        assert_eq!(early.next(2), [5, 7].map(ChunkIndex));
+        assert_eq!(early.next(2), [ChunkIndex(6)]);
+        assert_eq!(early.next(2), []);
+        assert_eq!(late.next(9), [7, 6].map(ChunkIndex));
+    }
+}

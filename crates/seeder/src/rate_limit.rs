@@ -1,0 +1,153 @@
+//! Limits on how fast a process sends or receives chunks.
+//!
+//! The crate `governor` does the counting (GCRA, a leaky bucket); this file gives it bytes, and users a way to
+//! write rates. Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+
+/// Bytes that are counted as one.
+const UNIT: u64 = 1024;
+
+/// Bytes that go at a time under a limit: much finer than a chunk, so that the flow is smooth.
+const SLICE_LEN: u32 = 16 * 1024;
+
+/// Part of a second's bytes that may go at once after a pause, but at least one slice.
+const BURST_PART: u64 = 50;
+
+/// A limit that any number of connections share; clones are the same limit.
+#[derive(Debug, Clone, Default)]
+pub struct RateLimit(Option<Arc<Limit>>);
+
+#[derive(Debug)]
+struct Limit {
+    limiter: DefaultDirectRateLimiter,
+    waiting: AtomicUsize,
+}
+
+/// A text that is not a rate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not a rate: 10M or 10MB is 10,000,000 bytes a second, 10MiB is 10,485,760, 80mbit is 80,000,000 bits (K, M, G; at least 1K)"
+)]
+pub struct ParseRateError(String);
+
+impl RateLimit {
+    /// No limit.
+    pub fn unlimited() -> RateLimit {
+        RateLimit(None)
+    }
+
+    /// So many bytes a second, rounded up to KiB.
+    pub fn bytes_per_second(bytes: u64) -> RateLimit {
+        let units = |bytes: u64| {
+            NonZeroU32::new(u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX))
+                .unwrap_or(NonZeroU32::MIN)
+        };
+        let burst = units((bytes / BURST_PART).max(SLICE_LEN.into()));
+        let limiter = RateLimiter::direct(Quota::per_second(units(bytes)).allow_burst(burst));
+        RateLimit(Some(Arc::new(Limit { limiter, waiting: AtomicUsize::new(0) })))
+    }
+
+    /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … likewise), `KiB`,
+    /// `MiB` or `GiB` (powers of 1024) for bytes a second, or `kbit`, `mbit` or `gbit` for bits a second.
+    pub fn parse(text: &str) -> Result<RateLimit, ParseRateError> {
+        let error = || ParseRateError(text.to_owned());
+        let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let number: f64 = number.parse().map_err(|_| error())?;
+        let unit = match unit.trim().trim_end_matches("/s").to_ascii_lowercase().as_str() {
+            "" | "b" => 1.0,
+            "k" | "kb" => 1e3,
+            "m" | "mb" => 1e6,
+            "g" | "gb" => 1e9,
+            "kib" => 1024.0,
+            "mib" => 1024.0 * 1024.0,
+            "gib" => 1024.0 * 1024.0 * 1024.0,
+            "kbit" => 1e3 / 8.0,
+            "mbit" => 1e6 / 8.0,
+            "gbit" => 1e9 / 8.0,
+            _ => return Err(error()),
+        };
+        let rate = number * unit;
+        if !(1e3..1e13).contains(&rate) {
+            return Err(error());
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "in range by the check above"
+        )]
+        Ok(RateLimit::bytes_per_second(rate as u64))
+    }
+
+    /// Bytes to send or receive at a time, if there is a limit.
+    pub fn slice_len(&self) -> Option<u32> {
+        self.0.as_ref().map(|_| SLICE_LEN)
+    }
+
+    /// Waits until so many more bytes may go, at most a slice.
+    pub async fn take(&self, bytes: u32) {
+        let Some(limit) = &self.0 else { return };
+        let Some(units) = NonZeroU32::new(bytes.min(SLICE_LEN).div_ceil(UNIT as u32)) else { return };
+        let _waiting = Waiting::new(&limit.waiting);
+        // Never more than the burst, so it cannot be refused.
+        let _ = limit.limiter.until_n_ready(units).await;
+    }
+
+    /// Whether somebody waits for the limit just now.
+    pub fn is_waited_for(&self) -> bool {
+        self.0.as_ref().is_some_and(|limit| limit.waiting.load(Ordering::Relaxed) > 0)
+    }
+}
+
+/// Counts somebody who waits, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_as_they_are_documented() {
+        for good in ["1000", "1K", "10M", "10MB", "1.5MiB", "2G", "80mbit", "100kbit", "1gbit", "10M/s"] {
+            assert!(RateLimit::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "M", "-1M", "10X", "0", "999", "1e9", "NaN", "10 000", "1..5M", "99999G"] {
+            assert!(RateLimit::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_lets_a_burst_through_and_then_makes_wait() {
+        let limit = RateLimit::bytes_per_second(1_000);
+        limit.take(SLICE_LEN).await;
+        let second = limit.clone();
+        let mut waiting = Box::pin(second.take(SLICE_LEN));
+        let polled =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;
+        assert!(polled, "no wait");
+        assert!(limit.is_waited_for());
+        RateLimit::unlimited().take(u32::MAX).await;
+    }
+}

@@ -1,0 +1,146 @@
+//! The shell around [`Uploads`]: takes requests from the readers of all connections that are about one share,
+//! and tells their senders what to send when.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use proto::{
+    ChunkIndex,
+    peer::{PeerMessage, RejectReason},
+};
+use tokio::{sync::Notify, time::sleep_until};
+
+use crate::{
+    outbox::{Outbox, OutboxFull},
+    uploads::{AskerKey, Requested, Uploads},
+};
+
+/// When a peer that asked for too much should ask again, in milliseconds.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// The uploads of one share, for all of its connections.
+#[derive(Debug)]
+pub struct UploadHub {
+    state: Mutex<State>,
+    /// The time at which the policy wants to be asked again may have changed.
+    changed: Notify,
+    bytes_sent: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    uploads: Uploads,
+    outboxes: BTreeMap<AskerKey, Outbox>,
+    last_key: u64,
+}
+
+/// A connection's place among the askers; leaves when it is dropped.
+#[derive(Debug)]
+pub struct Asker {
+    hub: Arc<UploadHub>,
+    key: AskerKey,
+    outbox: Outbox,
+}
+
+impl UploadHub {
+    /// A hub for a share of so many chunks, of which `slots` may be sent at a time.
+    pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
+        let uploads = Uploads::new(chunk_count, slots);
+        let state = Mutex::new(State { uploads, outboxes: BTreeMap::new(), last_key: 0 });
+        Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
+    }
+
+    /// Takes in a connection whose sender serves `outbox`.
+    pub fn join(self: &Arc<UploadHub>, outbox: Outbox) -> Asker {
+        let mut state = self.lock();
+        state.last_key += 1;
+        let key = AskerKey(state.last_key);
+        state.outboxes.insert(key, outbox.clone());
+        Asker { hub: Arc::clone(self), key, outbox }
+    }
+
+    /// Starts further uploads as time passes. Runs for as long as anybody may be served; never returns.
+    pub async fn run(&self) {
+        loop {
+            // Subscribed before the state is looked at, so that no change is missed.
+            let changed = self.changed.notified();
+            let next = self.lock().uploads.next_timeout();
+            match next {
+                Some(next) => tokio::select! {
+                    () = sleep_until(next.into()) => self.lock().pump(),
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Bytes of chunks that were sent.
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update<T>(&self, update: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = update(&mut state);
+        state.pump();
+        drop(state);
+        self.changed.notify_one();
+        result
+    }
+}
+
+impl State {
+    fn pump(&mut self) {
+        let now = Instant::now();
+        while let Some((key, chunk)) = self.uploads.start(now) {
+            match self.outboxes.get(&key) {
+                Some(outbox) => outbox.grant(chunk),
+                None => self.uploads.leave(key),
+            }
+        }
+    }
+}
+
+impl Asker {
+    /// The peer asks for a chunk.
+    pub fn request(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
+        match self.hub.update(|state| state.uploads.request(self.key, chunk)) {
+            Requested::Waits => Ok(()),
+            Requested::TooMany => {
+                let reason = RejectReason::Busy { retry_after_ms: RETRY_AFTER_MS };
+                self.outbox.message(PeerMessage::Reject { chunk, reason })
+            }
+        }
+    }
+
+    /// The peer no longer wants a chunk.
+    pub fn cancel(&self, chunk: ChunkIndex) {
+        self.hub.update(|state| state.uploads.cancel(self.key, chunk));
+    }
+
+    /// The sender has dealt with a granted chunk: it sent so many bytes, or none if it rejected the request.
+    pub(crate) fn served(&self, bytes: u32) {
+        self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
+        self.hub.update(|state| state.uploads.finished(self.key, Instant::now()));
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.hub.update(|state| {
+            state.uploads.leave(self.key);
+            state.outboxes.remove(&self.key);
+        });
+    }
+}

@@ -1,0 +1,223 @@
+//! What a seeder says of what it shares, and that it serves it.
+
+use std::{
+    fs::{self, File, FileTimes},
+    ops::ControlFlow,
+    os::unix::fs::FileExt,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use bytes::BytesMut;
+use proto::{
+    CHUNK_LEN, ChunkIndex, InfoHash, Link, PeerId, ShareName,
+    peer::{Hello, PeerMessage, Role, encode_message},
+};
+use seeder::handshake;
+use store::Content;
+use tokio::{io::AsyncWriteExt, net::TcpStream, runtime::Runtime};
+
+use crate::{
+    program::{Place, Running},
+    seeder,
+    tracking::Tracking,
+};
+
+/// What a seeder says of one share.
+pub(crate) struct Described {
+    pub(crate) port: u16,
+    pub(crate) name: String,
+    pub(crate) link: Link,
+}
+
+/// Reads the description of one share, from its first line to its last, and checks that it agrees with itself.
+pub(crate) fn described(seeder: &Running, path: &str) -> Described {
+    let running = seeder.line_with("Seeder running");
+    let port = running.strip_prefix("Seeder running on port ").and_then(|rest| rest.split_once(' '));
+    let (port, rest) = port.unwrap_or_else(|| panic!("{running}"));
+    assert_eq!(rest, format!("for file {path}"));
+    let field = |name: &str| {
+        let line = seeder.line();
+        let value = line.trim_start().strip_prefix(name).unwrap_or_else(|| panic!("no {name}: {line}"));
+        value.trim_start().to_owned()
+    };
+    let (name, infohash, size, link) = (field("name"), field("infohash"), field("size"), field("link"));
+    assert!(size.contains("chunk"), "{size}");
+    assert_eq!(field("fetch it"), format!("leecher '{link}'"));
+    let link: Link = link.parse().unwrap();
+    assert_eq!(link.infohash.to_string(), infohash);
+    assert_eq!(link.name, Some(ShareName::new(&name).unwrap()));
+    Described { port: port.parse().unwrap(), name, link }
+}
+
+/// The infohash as the library computes it.
+fn infohash(path: &Path, name: Option<&str>) -> InfoHash {
+    let name = name.map(|name| ShareName::new(name).unwrap());
+    let shared = store::share(path, name, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    shared.metainfo().infohash()
+}
+
+/// Asks a seeder for the first chunk of a share.
+fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
+    Runtime::new().unwrap().block_on(async {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let hello = Hello { infohash, peer_id: PeerId([1; 16]), role: Role::Leecher, listen_port: 0 };
+        let mut connection = handshake::initiate(stream, hello).await.unwrap();
+        assert_eq!(connection.hello.role, Role::Seeder);
+        let mut request = BytesMut::new();
+        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
+        connection.writer.write_all(&request).await.unwrap();
+        loop {
+            match connection.reader.next().await.unwrap() {
+                Some(PeerMessage::KeepAlive) => {}
+                Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len }) => {
+                    let mut bytes = vec![0; len as usize];
+                    connection.reader.read_payload(&mut bytes).await.unwrap();
+                    return bytes;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    })
+}
+
+#[test]
+fn says_what_it_shares_and_how_to_fetch_it() {
+    let (place, tracker) = (Place::new(), Tracking::start());
+    fs::write(place.path("data.bin"), vec![7; 3 * CHUNK_LEN as usize]).unwrap();
+    let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker.address()]));
+    let starting = seeder.line();
+    let described = described(&seeder, "data.bin");
+    assert_eq!(starting, format!("Starting seeder for file 'data.bin' on port {}", described.port));
+    assert_eq!(described.name, "data.bin");
+    assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), None));
+    assert_eq!(described.link.trackers, [tracker.address().parse().unwrap()]);
+    assert_eq!(seeder.line(), "Press Ctrl+C to stop");
+    assert_eq!(seeder.line(), format!("Registered 'data.bin' with tracker {}", tracker.address()));
+}
+
+#[test]
+fn shares_several_files_and_directories_under_one_port() {
+    let (place, tracker) = (Place::new(), Tracking::start());
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    fs::create_dir_all(place.path("tree/empty")).unwrap();
+    fs::write(place.path("tree/a"), b"a").unwrap();
+    let seeder =
+        Running::start(seeder(&place, &["-f", "data.bin", "-f", "tree", "--tracker", &tracker.address()]));
+    let (file, tree) = (described(&seeder, "data.bin"), described(&seeder, "tree"));
+    assert_eq!(file.link.infohash, infohash(&place.path("data.bin"), None));
+    assert_eq!(tree.link.infohash, infohash(&place.path("tree"), None));
+    assert_eq!(tree.name, "tree");
+    for _ in 0..2 {
+        seeder.line_with("Registered '");
+    }
+    for share in [file, tree] {
+        assert_eq!(tracker.seeder_ports(share.link.infohash), [share.port]);
+    }
+}
+
+#[test]
+fn a_path_that_is_named_twice_is_shared_once() {
+    let (place, tracker) = (Place::new(), Tracking::start());
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    let seeder = Running::start(seeder(
+        &place,
+        &["-f", "data.bin", "-f", "./data.bin", "--tracker", &tracker.address()],
+    ));
+    described(&seeder, "data.bin");
+    assert_eq!(seeder.line(), "Press Ctrl+C to stop");
+    seeder.line_with("Registered 'data.bin'");
+    seeder.signal(rustix::process::Signal::TERM);
+    assert_eq!(seeder.end().err, "");
+}
+
+#[test]
+fn another_name_makes_another_share() {
+    let (place, tracker) = (Place::new(), Tracking::start());
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    let args = ["-f", "data.bin", "--name", "other name", "--tracker", &tracker.address()];
+    let seeder = Running::start(seeder(&place, &args));
+    let described = described(&seeder, "data.bin");
+    assert_eq!(described.name, "other name");
+    assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), Some("other name")));
+    seeder.line_with("Registered 'other name' with");
+}
+
+#[test]
+fn a_path_that_ends_in_nothing_has_the_name_of_what_it_leads_to() {
+    let place = Place::new();
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::write(place.path("tree/a"), b"a").unwrap();
+    for path in [".", "tree/"] {
+        let mut command = seeder(&place, &["-f", path, "--tracker", "127.0.0.1:1", "--no-log-file"]);
+        command.current_dir(place.path(if path == "." { "tree" } else { "" }));
+        assert_eq!(described(&Running::start(command), path).name, "tree");
+    }
+}
+
+#[test]
+fn serves_though_nobody_reads_what_it_says() {
+    let (place, tracker) = (Place::new(), Tracking::start());
+    let bytes: Vec<u8> = (0..CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
+    fs::write(place.path("data.bin"), &bytes).unwrap();
+    let mut command = seeder(&place, &["-f", "data.bin", "-vv", "--tracker", &tracker.address()]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer);
+    let seeder = Running::start(command);
+    // The one place left where the port shows, since stdout is closed.
+    while !seeder.err_line().contains("announced=Announced") {}
+    let infohash = infohash(&place.path("data.bin"), None);
+    let ports = tracker.seeder_ports(infohash);
+    assert_eq!(ports.len(), 1);
+    assert_eq!(first_chunk(ports[0], infohash), bytes[..CHUNK_LEN as usize]);
+    seeder.signal(rustix::process::Signal::TERM);
+    let ended = seeder.end();
+    assert_eq!(ended.code, Some(0));
+    assert!(!ended.err.contains("panicked"), "{}", ended.err);
+}
+
+#[test]
+fn serves_without_a_tracker_and_warns() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    // Takes what it is sent, and never answers.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &address]));
+    let described = described(&seeder, "data.bin");
+    assert_eq!(first_chunk(described.port, described.link.infohash), b"12345");
+    let warning = seeder.err_line();
+    assert!(warning.contains("'data.bin' is not registered") && warning.contains(&address), "{warning}");
+    assert_eq!(first_chunk(described.port, described.link.infohash), b"12345");
+    seeder.signal(rustix::process::Signal::TERM);
+    let ended = seeder.end();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn hashes_once_and_remembers_unless_told_otherwise() {
+    let place = Place::new();
+    let path = place.path("data.bin");
+    fs::write(&path, vec![1; 3 * CHUNK_LEN as usize]).unwrap();
+    let mtime = SystemTime::now() - Duration::from_secs(60);
+    let settle = |file: &File| file.set_times(FileTimes::new().set_modified(mtime)).unwrap();
+    settle(&File::options().write(true).open(&path).unwrap());
+    let start = |args: &[&str]| {
+        let args = [&["-f", "data.bin", "--tracker", "127.0.0.1:1"], args].concat();
+        let seeder = Running::start(seeder(&place, &args));
+        described(&seeder, "data.bin").link.infohash
+    };
+    let first = start(&[]);
+    // The same size and time with other content: only a remembered hash can be the same.
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"x", 0).unwrap();
+    settle(&file);
+    assert_eq!(start(&[]), first);
+    let true_one = infohash(&path, None);
+    assert_ne!(true_one, first);
+    assert_eq!(start(&["--no-cache"]), true_one);
+    assert_eq!(start(&["--cache-dir", "elsewhere"]), true_one);
+    assert!(fs::read_dir(place.path("elsewhere")).unwrap().count() > 0);
+    assert_eq!(start(&[]), first, "--no-cache and --cache-dir leave the user's cache alone");
+}

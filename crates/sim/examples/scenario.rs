@@ -1,0 +1,40 @@
+//! Runs scenarios and prints their figures:
+//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--max-peers N] [--chunks N]`.
+
+use std::time::{Duration, Instant};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1)?.parse::<u64>().ok()
+    };
+    let names: Vec<_> = arguments.iter().take_while(|argument| !argument.starts_with("--")).collect();
+    if names.is_empty() {
+        eprintln!("usage: scenario NAME... [--seed N] [--seeds COUNT]\nscenarios: {}", sim::scenario::NAMES.join(" "));
+        std::process::exit(2);
+    }
+    let first = number("--seed").unwrap_or(1);
+    for name in names {
+        let Some(mut scenario) = sim::scenario::named(name) else {
+            eprintln!("no scenario is called {name}");
+            std::process::exit(2);
+        };
+        if let Some(mbit) = number("--down") {
+            scenario.leechers.iter_mut().for_each(|leecher| leecher.link.down = mbit as f64 * 1e6);
+        }
+        if let Some(ms) = number("--latency") {
+            scenario.latency = Duration::from_millis(ms);
+        }
+        if let Some(most) = number("--max-peers") {
+            scenario.max_peers = most as usize;
+        }
+        if let Some(chunks) = number("--chunks") {
+            scenario.chunks = chunks as u32;
+        }
+        for seed in first..first + number("--seeds").unwrap_or(1) {
+            let start = Instant::now();
+            println!("{}  [{:.1} s]", sim::run(&scenario, seed), start.elapsed().as_secs_f64());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Flows over links that they share.
+//!
+//! A flow's rate is its fair share of the sender's uplink or of the receiver's downlink, whichever is less; what
+//! it leaves unused of the other is nobody's. When a flow starts or ends, those that it shared a link with are
+//! looked at again, and no others.
+
+use proto::ChunkIndex;
+
+use crate::{
+    node::{ConnId, NodeId},
+    queue::{Event, Nanos, Queue},
+    scenario::Link,
+};
+
+/// Names a flow as long as it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FlowId(pub(crate) u32);
+
+/// A chunk on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flow {
+    pub(crate) conn: ConnId,
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) chunk: ChunkIndex,
+    /// Bits that were not sent at `at`.
+    left: f64,
+    /// Bits a second since then.
+    rate: f64,
+    at: Nanos,
+    /// Counts the changes of rate, over all flows that ever had this id.
+    version: u32,
+    /// Counts the flows that had this id.
+    pub(crate) life: u32,
+}
+
+/// The flows of one node.
+#[derive(Debug)]
+struct Ends {
+    link: Link,
+    up: Vec<FlowId>,
+    down: Vec<FlowId>,
+    /// For how long something was sent, and since when something is.
+    busy: Nanos,
+    busy_since: Nanos,
+}
+
+/// Every link and flow.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    ends: Vec<Ends>,
+    flows: Vec<Flow>,
+    free: Vec<FlowId>,
+}
+
+impl Network {
+    /// Adds the link of the next node.
+    pub(crate) fn add(&mut self, link: Link) {
+        self.ends.push(Ends { link, up: Vec::new(), down: Vec::new(), busy: 0, busy_since: 0 });
+    }
+
+    /// Starts to send a chunk of so many bits.
+    pub(crate) fn start(
+        &mut self,
+        (conn, from, to): (ConnId, NodeId, NodeId),
+        chunk: ChunkIndex,
+        bits: f64,
+        now: Nanos,
+        queue: &mut Queue,
+    ) -> FlowId {
+        let flow = Flow { conn, from, to, chunk, left: bits, rate: 0.0, at: now, version: 0, life: 0 };
+        let id = match self.free.pop() {
+            Some(id) => {
+                let old = &mut self.flows[id.0 as usize];
+                *old = Flow { version: old.version + 1, life: old.life + 1, ..flow };
+                id
+            }
+            None => {
+                self.flows.push(flow);
+                FlowId(self.flows.len() as u32 - 1)
+            }
+        };
+        let sender = &mut self.ends[from.index()];
+        if sender.up.is_empty() {
+            sender.busy_since = now;
+        }
+        sender.up.push(id);
+        self.ends[to.index()].down.push(id);
+        self.share_out(from, to, now, queue);
+        id
+    }
+
+    /// The flow whose last byte was sent, if it was: it is over.
+    pub(crate) fn done(&mut self, id: FlowId, version: u32, now: Nanos, queue: &mut Queue) -> Option<Flow> {
+        let flow = self.flows[id.0 as usize];
+        if flow.version != version {
+            return None;
+        }
+        self.end(id, now, queue);
+        Some(flow)
+    }
+
+    /// Ends every flow of a connection.
+    pub(crate) fn close(&mut self, conn: ConnId, one: NodeId, other: NodeId, now: Nanos, queue: &mut Queue) {
+        for node in [one, other] {
+            let of_conn = |id: &&FlowId| self.flows[id.0 as usize].conn == conn;
+            let flows: Vec<_> = self.ends[node.index()].up.iter().filter(of_conn).copied().collect();
+            flows.into_iter().for_each(|id| self.end(id, now, queue));
+        }
+    }
+
+    /// The flow of this id, if it still lasts.
+    pub(crate) fn lasts(&self, id: FlowId, life: u32) -> Option<&Flow> {
+        let flow = &self.flows[id.0 as usize];
+        let lasts = flow.life == life && self.ends[flow.from.index()].up.contains(&id);
+        lasts.then_some(flow)
+    }
+
+    pub(crate) fn life(&self, id: FlowId) -> u32 {
+        self.flows[id.0 as usize].life
+    }
+
+    /// For how long a node has sent something.
+    pub(crate) fn busy(&self, node: NodeId, now: Nanos) -> Nanos {
+        let ends = &self.ends[node.index()];
+        ends.busy + if ends.up.is_empty() { 0 } else { now - ends.busy_since }
+    }
+
+    fn end(&mut self, id: FlowId, now: Nanos, queue: &mut Queue) {
+        let flow = &mut self.flows[id.0 as usize];
+        flow.version += 1;
+        let (from, to) = (flow.from, flow.to);
+        let sender = &mut self.ends[from.index()];
+        sender.up.retain(|&other| other != id);
+        if sender.up.is_empty() {
+            sender.busy += now - sender.busy_since;
+        }
+        self.ends[to.index()].down.retain(|&other| other != id);
+        self.free.push(id);
+        self.share_out(from, to, now, queue);
+    }
+
+    fn share_out(&mut self, from: NodeId, to: NodeId, now: Nanos, queue: &mut Queue) {
+        let affected = self.ends[from.index()].up.iter().chain(&self.ends[to.index()].down);
+        for &id in affected {
+            let flow = &mut self.flows[id.0 as usize];
+            let (sender, receiver) = (&self.ends[flow.from.index()], &self.ends[flow.to.index()]);
+            let rate = (sender.link.up / sender.up.len() as f64)
+                .min(receiver.link.down / receiver.down.len() as f64);
+            #[expect(clippy::float_cmp, reason = "the same division gives the same result")]
+            if rate == flow.rate {
+                continue;
+            }
+            flow.left -= flow.rate * (now - flow.at) as f64 / 1e9;
+            (flow.rate, flow.at) = (rate, now);
+            flow.version += 1;
+            let takes = (flow.left.max(0.0) / rate * 1e9).ceil();
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a time of some seconds"
+            )]
+            queue.push(now + takes as Nanos, Event::FlowDone(id, flow.version));
+        }
+    }
+}

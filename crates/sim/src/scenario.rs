@@ -1,0 +1,190 @@
+//! What is simulated: a share, a network, and peers that come and go.
+
+use std::time::Duration;
+
+use proto::CHUNK_LEN;
+
+/// One way through the network, unless a scenario says otherwise: about a fiftieth of what a chunk takes at
+/// 100 Mbit/s.
+pub const DEFAULT_LATENCY: Duration = Duration::from_millis(1);
+
+/// Peers that a leecher is connected to at most, as in the real one.
+pub const DEFAULT_MAX_PEERS: usize = leecher::DEFAULT_MAX_PEERS;
+
+/// Peers that the origin is connected to at most, as in the real one.
+pub const ORIGIN_MAX_PEERS: usize = seeder::DEFAULT_MAX_PEERS;
+
+/// Bits a second in a megabit a second.
+pub const MBIT: f64 = 1e6;
+
+/// A peer's link.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Link {
+    /// Bits a second that it sends.
+    pub up: f64,
+    /// Bits a second that it receives.
+    pub down: f64,
+}
+
+/// What a leecher is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nature {
+    /// It keeps to the protocol and stays when it has everything.
+    Honest,
+    /// It leaves once it has this many chunks, without a word.
+    LeavesAt(u32),
+    /// It says that it has everything, and what it sends is wrong.
+    Liar,
+}
+
+/// One leecher.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeecherPlan {
+    /// Its link.
+    pub link: Link,
+    /// When it starts.
+    pub arrives: Duration,
+    /// What it is like.
+    pub nature: Nature,
+}
+
+/// A swarm to simulate.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// For the report.
+    pub name: &'static str,
+    /// Chunks in the share, all of full length.
+    pub chunks: u32,
+    /// The origin's link.
+    pub origin: Link,
+    /// The origin leaves when it has sent this many copies.
+    pub origin_leaves_after: Option<f64>,
+    /// Everybody else.
+    pub leechers: Vec<LeecherPlan>,
+    /// One way through the network.
+    pub latency: Duration,
+    /// A `Have` may be this much later than other messages: what one peer hears within it, it takes in at once.
+    pub have_delay: Duration,
+    /// Peers that a leecher is connected to at most.
+    pub max_peers: usize,
+    /// Leave as soon as everything is here.
+    pub leave_when_done: bool,
+    /// A run that takes longer than this has failed.
+    pub give_up: Duration,
+}
+
+impl Scenario {
+    /// An origin and `count` leechers of one `link`, all started within a tenth of a second.
+    pub fn equal(name: &'static str, count: usize, chunks: u32, link: Link) -> Scenario {
+        let leechers = (0..count).map(|number| LeecherPlan {
+            link,
+            arrives: Duration::from_millis(100).mul_f64((number as f64 + 1.0) / count as f64),
+            nature: Nature::Honest,
+        });
+        Scenario {
+            name,
+            chunks,
+            origin: link,
+            origin_leaves_after: None,
+            leechers: leechers.collect(),
+            latency: DEFAULT_LATENCY,
+            have_delay: Duration::ZERO,
+            max_peers: DEFAULT_MAX_PEERS,
+            leave_when_done: false,
+            give_up: Duration::from_secs(3_600),
+        }
+    }
+
+    /// Bits in the share.
+    pub fn bits(&self) -> f64 {
+        f64::from(self.chunks) * f64::from(CHUNK_LEN) * 8.0
+    }
+
+    /// The least time, in seconds, in which everyone who wants the share can have it (Kumar and Ross 2006):
+    /// the origin has to send it once, each has to receive it, and all copies have to be sent by somebody.
+    /// Liars neither count as receivers nor as senders.
+    pub fn t_opt(&self) -> f64 {
+        let honest = || self.leechers.iter().filter(|leecher| leecher.nature != Nature::Liar);
+        let slowest = honest().map(|leecher| leecher.link.down).fold(f64::INFINITY, f64::min);
+        let up: f64 = honest().map(|leecher| leecher.link.up).sum();
+        let bits = self.bits();
+        let copies = honest().count() as f64;
+        (bits / self.origin.up).max(bits / slowest).max(copies * bits / (self.origin.up + up))
+    }
+}
+
+/// The links of the benchmarks: 100 Mbit/s up, 200 down.
+pub const BENCH_LINK: Link = Link { up: 100.0 * MBIT, down: 200.0 * MBIT };
+
+/// Chunks in a GiB.
+pub const GIB: u32 = 2_048;
+
+/// The scenario of this name, if there is one. See [`NAMES`].
+pub fn named(name: &str) -> Option<Scenario> {
+    let scenario = match name {
+        "small_8" => Scenario::equal("small_8", 8, 128, BENCH_LINK),
+        "small_16" => Scenario::equal("small_16", 16, 128, BENCH_LINK),
+        "equal_50" => Scenario::equal("equal_50", 50, GIB, BENCH_LINK),
+        "equal_50_leaving" => {
+            Scenario { leave_when_done: true, ..Scenario::equal("equal_50_leaving", 50, GIB, BENCH_LINK) }
+        }
+        "mixed_200" => {
+            let mut scenario = Scenario::equal("mixed_200", 200, GIB, BENCH_LINK);
+            for leecher in scenario.leechers.iter_mut().step_by(2) {
+                leecher.link = Link { up: BENCH_LINK.up / 4.0, down: BENCH_LINK.down / 4.0 };
+            }
+            scenario
+        }
+        "equal_1000" => Scenario {
+            have_delay: Duration::from_millis(10),
+            ..Scenario::equal("equal_1000", 1_000, 4 * GIB, BENCH_LINK)
+        },
+        "origin_leaves" => Scenario {
+            origin_leaves_after: Some(1.2),
+            ..Scenario::equal("origin_leaves", 50, GIB, BENCH_LINK)
+        },
+        "origin_leaves_early" => Scenario {
+            origin_leaves_after: Some(1.0),
+            ..Scenario::equal("origin_leaves_early", 50, GIB, BENCH_LINK)
+        },
+        "churn" => {
+            let mut scenario = Scenario::equal("churn", 50, GIB, BENCH_LINK);
+            for leecher in scenario.leechers.iter_mut().step_by(10) {
+                leecher.nature = Nature::LeavesAt(GIB / 2);
+            }
+            scenario
+        }
+        "flash_crowd" => {
+            let mut scenario = Scenario::equal("flash_crowd", 60, GIB, BENCH_LINK);
+            for (number, leecher) in scenario.leechers.iter_mut().skip(10).enumerate() {
+                leecher.arrives =
+                    Duration::from_secs(30) + Duration::from_secs(60).mul_f64(number as f64 / 50.0);
+            }
+            scenario
+        }
+        "liars" => {
+            let mut scenario = Scenario::equal("liars", 50, GIB, BENCH_LINK);
+            for leecher in scenario.leechers.iter_mut().step_by(5) {
+                leecher.nature = Nature::Liar;
+            }
+            scenario
+        }
+        _ => return None,
+    };
+    Some(scenario)
+}
+
+/// Every scenario that [`named`] knows.
+pub const NAMES: [&str; 11] = [
+    "small_8",
+    "small_16",
+    "equal_50",
+    "equal_50_leaving",
+    "mixed_200",
+    "equal_1000",
+    "origin_leaves",
+    "origin_leaves_early",
+    "churn",
+    "flash_crowd",
+    "liars",
+];

@@ -1,0 +1,707 @@
+//! The world of a run: moves messages and bytes between peers as the shells of the real ones do.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use leecher::{
+    peer_book::{Admission, Ending},
+    scheduler::{Command, Have, PeerKey, Received, Scheduler},
+};
+use proto::{
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash, PeerId, Secret, ShareName,
+    tracker::{Announce, Event as AnnounceEvent, Progress, Token, message::MAX_PEERS},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use seeder::uploads::{AskerKey, DEFAULT_SLOTS, Requested, Uploads};
+use tracker::{Registry, Rules};
+
+use crate::{
+    Report, Scenario,
+    network::{Flow, Network},
+    node::{ConnId, Incoming, Message, Node, NodeId, PORT},
+    queue::{Event, NEVER, Nanos, Queue},
+    scenario::{Nature, ORIGIN_MAX_PEERS},
+};
+
+/// As in the real leecher: wait between two lookups, and when no peer is connected.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
+const HUNGRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// As in the real chunk server: when a peer that found no room should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// As in the real outbox: when a peer that asked for too much should ask again.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// As in the real leecher: how long a peer that was too slow is left alone.
+const REST: Duration = Duration::from_secs(60);
+
+/// A receiver hears of part of a chunk at this interval.
+const PART_INTERVAL: Duration = Duration::from_millis(250);
+
+/// An uploader tells those whose requests wait that it is still here, at this interval.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// One-way trips until a dial has led to a connection: TCP's handshake, and a `Hello`.
+const DIAL_TRIPS: u32 = 3;
+
+const INFOHASH: InfoHash = InfoHash([7; 32]);
+
+/// Runs a scenario to its end. The same seed gives the same run.
+///
+/// # Panics
+/// When a policy breaks one of its rules: a chunk stored twice, a request to a peer that left.
+pub fn run(scenario: &Scenario, seed: u64) -> Report {
+    let mut world = World::new(scenario, seed);
+    let give_up = nanos(scenario.give_up);
+    while world.wanting > 0 {
+        match world.queue.pop() {
+            Some((at, event)) if at <= give_up => {
+                world.now = at;
+                world.witness(at, event);
+                world.happen(event);
+            }
+            _ => break,
+        }
+    }
+    world.report(seed)
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    space: ChunkSpace,
+    /// What the simulation's beginning is called; only differences to it matter.
+    start: Instant,
+    now: Nanos,
+    latency: Nanos,
+    rng: StdRng,
+    queue: Queue,
+    network: Network,
+    nodes: Vec<Node>,
+    /// Both ends of every connection there was, and whether it lasts.
+    conns: Vec<Conn>,
+    links: BTreeMap<(NodeId, NodeId), ConnId>,
+    registry: Registry,
+    /// Peers that have to get everything yet.
+    wanting: usize,
+    origin_leaves_at: u64,
+    last_finish: Nanos,
+    dropped: u64,
+    messages: u64,
+    haves: u64,
+    events: u64,
+    digest: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Conn {
+    ends: [NodeId; 2],
+    open: bool,
+    /// When each end last said something on it.
+    spoke: [Nanos; 2],
+}
+
+impl Conn {
+    fn other(&self, node: NodeId) -> NodeId {
+        if self.ends[0] == node { self.ends[1] } else { self.ends[0] }
+    }
+
+    fn side(&self, node: NodeId) -> usize {
+        usize::from(self.ends[0] != node)
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, seed: u64) -> World<'a> {
+        let len = u64::from(scenario.chunks) * u64::from(CHUNK_LEN);
+        let space = ChunkSpace::new([len]).expect("a share that is not too large");
+        let start = Instant::now();
+        let mut world = World {
+            scenario,
+            start,
+            now: 0,
+            latency: nanos(scenario.latency),
+            rng: StdRng::seed_from_u64(seed),
+            queue: Queue::default(),
+            network: Network::default(),
+            nodes: Vec::new(),
+            conns: Vec::new(),
+            links: BTreeMap::new(),
+            registry: Registry::new(Rules::default(), start),
+            wanting: scenario.leechers.iter().filter(|plan| plan.nature == Nature::Honest).count(),
+            origin_leaves_at: scenario
+                .origin_leaves_after
+                .map_or(u64::MAX, |copies| (copies * len as f64) as u64),
+            last_finish: 0,
+            dropped: 0,
+            messages: 0,
+            haves: 0,
+            events: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            space,
+        };
+        let chunks = scenario.chunks;
+        let uploads = || Uploads::new(chunks, DEFAULT_SLOTS);
+        world.network.add(scenario.origin);
+        let full = Bitfield::full(chunks);
+        world.nodes.push(Node::new(
+            NodeId::ORIGIN,
+            Nature::Honest,
+            None,
+            uploads(),
+            ORIGIN_MAX_PEERS,
+            full.clone(),
+        ));
+        world.queue.push(0, Event::Arrive(NodeId::ORIGIN));
+        for (number, plan) in (1..).zip(&scenario.leechers) {
+            let id = NodeId(number);
+            let liar = plan.nature == Nature::Liar;
+            let have = if liar { full.clone() } else { Bitfield::empty(chunks) };
+            let scheduler = Scheduler::new(world.space.clone(), &have);
+            world.network.add(plan.link);
+            world.nodes.push(Node::new(
+                id,
+                plan.nature,
+                (!liar).then_some(scheduler),
+                uploads(),
+                scenario.max_peers,
+                have,
+            ));
+            world.queue.push(nanos(plan.arrives), Event::Arrive(id));
+        }
+        world
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Arrive(id) => self.arrive(id),
+            Event::Inbox(id) => {
+                if self.node(id).inbox_at <= self.now {
+                    self.node(id).inbox_at = NEVER;
+                    self.work(id);
+                }
+            }
+            Event::Wake(id) => {
+                if self.node(id).wake_at <= self.now {
+                    self.node(id).wake_at = NEVER;
+                    self.work(id);
+                }
+            }
+            Event::FlowDone(flow, version) => {
+                let done = self.network.done(flow, version, self.now, &mut self.queue);
+                if let Some(flow) = done {
+                    self.sent(flow);
+                }
+            }
+            Event::FlowLasts(flow, life) => {
+                if let Some(&Flow { conn, to, .. }) = self.network.lasts(flow, life) {
+                    self.deliver(conn, to, Message::Part);
+                    self.queue.push(self.now + nanos(PART_INTERVAL), event);
+                }
+            }
+            Event::Dialled { from, to } => self.dialled(from, to),
+            Event::Announce(id) => {
+                if self.node(id).online {
+                    self.announce(id, AnnounceEvent::Heartbeat);
+                    let next = self.rng.random_range(28.0..30.0);
+                    self.queue.push(self.now + nanos(Duration::from_secs_f64(next)), event);
+                }
+            }
+            Event::Lookup(id) => self.lookup(id),
+            Event::KeepAlive(id) => self.keep_alive(id),
+        }
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.index()]
+    }
+
+    fn at(&self, at: Nanos) -> Instant {
+        self.start + Duration::from_nanos(at)
+    }
+
+    fn since_start(&self, at: Instant) -> Nanos {
+        nanos(at.saturating_duration_since(self.start))
+    }
+
+    // Coming, going, and finding each other.
+
+    fn arrive(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.node(id);
+        (node.online, node.arrived) = (true, now);
+        self.announce(id, AnnounceEvent::Started);
+        let heartbeat = self.rng.random_range(28.0..30.0);
+        self.queue.push(now + nanos(Duration::from_secs_f64(heartbeat)), Event::Announce(id));
+        self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
+        if id != NodeId::ORIGIN {
+            self.lookup(id);
+        }
+    }
+
+    fn leave(&mut self, id: NodeId, announces: bool) {
+        self.node(id).online = false;
+        for conn in self.node(id).links.clone() {
+            self.close(conn, id, Ending::Failed);
+        }
+        if announces {
+            self.announce(id, AnnounceEvent::Stopped);
+        }
+    }
+
+    fn announce(&mut self, id: NodeId, event: AnnounceEvent) {
+        let now = self.at(self.now);
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&id.0.to_be_bytes());
+        let announce = Announce {
+            token: Token([0; 16]),
+            infohash: INFOHASH,
+            peer_id: PeerId(bytes),
+            secret: Secret(bytes),
+            port: PORT,
+            name: ShareName::new("simulated").expect("a legal name"),
+            size: self.space.total_len(),
+            event,
+            progress: Progress::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
+        };
+        self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
+    }
+
+    fn lookup(&mut self, id: NodeId) {
+        if !self.nodes[id.index()].online || self.nodes[id.index()].is_done() {
+            return;
+        }
+        let now = self.at(self.now);
+        let found = self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng);
+        for peer in found.into_iter().flat_map(|found| found.peers) {
+            let address = peer.socket_addr(id.ip());
+            self.node(id).book.discover(address, now);
+        }
+        let wait = if self.nodes[id.index()].links.is_empty() { HUNGRY_INTERVAL } else { LOOKUP_INTERVAL };
+        let wait = wait.mul_f64(self.rng.random_range(0.9..1.1));
+        self.queue.push(self.now + nanos(wait), Event::Lookup(id));
+        self.work(id);
+    }
+
+    fn dial(&mut self, id: NodeId) {
+        let now = self.at(self.now);
+        while let Some(address) = self.nodes[id.index()].book.next_dial(now, &mut self.rng) {
+            let trips = self.latency * u64::from(DIAL_TRIPS);
+            self.queue.push(self.now + trips, Event::Dialled { from: id, to: NodeId::at(address) });
+        }
+    }
+
+    fn dialled(&mut self, from: NodeId, to: NodeId) {
+        let ending = self.meet(from, to).err();
+        match ending {
+            Some(ending) => self.end_in_book(from, to, ending),
+            None => self.node(from).book.connected(to.address()),
+        }
+        self.work(from);
+        if ending.is_none() {
+            self.work(to);
+        }
+    }
+
+    /// Connects the two, or says why not.
+    fn meet(&mut self, from: NodeId, to: NodeId) -> Result<(), Ending> {
+        if from == to {
+            return Err(Ending::Never);
+        }
+        let (one, other) = (&self.nodes[from.index()], &self.nodes[to.index()]);
+        if !one.online || !other.online {
+            return Err(Ending::Failed);
+        }
+        if self.links.contains_key(&ends(from, to)) {
+            return Err(Ending::Duplicate);
+        }
+        if one.is_done() && other.is_done() {
+            return Err(Ending::RetryAfter(REST));
+        }
+        if one.links.len() >= one.max_peers {
+            return Err(Ending::RetryAfter(RETRY_AFTER));
+        }
+        let full = other.links.len() >= other.max_peers;
+        let admission = if full { Admission::Full } else { self.node(to).book.admit(from.address()) };
+        match admission {
+            Admission::Welcome => {}
+            Admission::Duplicate => return Err(Ending::Duplicate),
+            Admission::Banned => return Err(Ending::RetryAfter(REST)),
+            Admission::Full => return Err(Ending::RetryAfter(RETRY_AFTER)),
+        }
+        let conn = ConnId(u32::try_from(self.conns.len()).expect("no more connections than a u32 counts"));
+        self.conns.push(Conn { ends: [from, to], open: true, spoke: [self.now; 2] });
+        self.links.insert(ends(from, to), conn);
+        for (id, other) in [(from, to), (to, from)] {
+            let other = &self.nodes[other.index()];
+            let have = if other.have.is_full() && other.nature != Nature::Liar {
+                Have::All
+            } else {
+                Have::Some(other.have.clone())
+            };
+            let now = self.at(self.now);
+            let node = self.node(id);
+            node.links.push(conn);
+            node.most_links = node.most_links.max(node.links.len());
+            if let Some(scheduler) = &mut node.scheduler
+                && node.finished.is_none()
+            {
+                scheduler.add_peer(peer_key(conn), have, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a connection. `ending` is how `by` sees it; the other side finds it broken.
+    fn close(&mut self, conn: ConnId, by: NodeId, ending: Ending) {
+        let Conn { ends: [one, other], open, .. } = self.conns[conn.0 as usize];
+        if !open {
+            return;
+        }
+        self.conns[conn.0 as usize].open = false;
+        self.links.remove(&ends(one, other));
+        self.network.close(conn, one, other, self.now, &mut self.queue);
+        for (id, far) in [(one, other), (other, one)] {
+            let now = self.at(self.now);
+            let node = self.node(id);
+            node.links.retain(|&link| link != conn);
+            node.uploads.leave(AskerKey(conn.0.into()));
+            if let Some(scheduler) = &mut node.scheduler {
+                scheduler.remove_peer(peer_key(conn), now);
+            }
+            self.end_in_book(id, far, if id == by { ending } else { Ending::Failed });
+            self.wake(id, self.now);
+        }
+    }
+
+    fn end_in_book(&mut self, id: NodeId, far: NodeId, ending: Ending) {
+        let now = self.at(self.now);
+        self.nodes[id.index()].book.ended(far.address(), ending, now, &mut self.rng);
+    }
+
+    // Messages.
+
+    /// Sends a message on its way.
+    fn send(&mut self, conn: ConnId, from: NodeId, message: Message) {
+        let end = &mut self.conns[conn.0 as usize];
+        let side = end.side(from);
+        end.spoke[side] = self.now;
+        let to = end.other(from);
+        self.deliver(conn, to, message);
+    }
+
+    fn deliver(&mut self, conn: ConnId, to: NodeId, message: Message) {
+        self.messages += 1;
+        let at = self.now + self.latency;
+        let read_at = match message {
+            Message::Have(_) => at + nanos(self.scenario.have_delay),
+            _ => at,
+        };
+        let node = &mut self.nodes[to.index()];
+        node.inbox.push_back(Incoming { at, conn, message });
+        if read_at < node.inbox_at {
+            node.inbox_at = read_at;
+            self.queue.push(read_at, Event::Inbox(to));
+        }
+    }
+
+    fn wake(&mut self, id: NodeId, at: Nanos) {
+        let node = &mut self.nodes[id.index()];
+        if at < node.wake_at {
+            node.wake_at = at;
+            self.queue.push(at, Event::Wake(id));
+        }
+    }
+
+    /// Everything that a peer does when it is called: reads, decides, writes.
+    fn work(&mut self, id: NodeId) {
+        if !self.nodes[id.index()].online {
+            self.nodes[id.index()].inbox.clear();
+            return;
+        }
+        while let Some(&Incoming { at, conn, message }) = self.nodes[id.index()].inbox.front()
+            && at <= self.now
+        {
+            self.nodes[id.index()].inbox.pop_front();
+            if self.conns[conn.0 as usize].open {
+                self.read(id, conn, message);
+            }
+            if !self.nodes[id.index()].online {
+                return;
+            }
+        }
+        if let Some(left) = self.nodes[id.index()].inbox.front() {
+            let at = left.at;
+            let node = self.node(id);
+            if at < node.inbox_at {
+                node.inbox_at = at;
+                self.queue.push(at, Event::Inbox(id));
+            }
+        }
+        self.ask(id);
+        self.serve(id);
+        if self.nodes[id.index()].is_done() {
+            return;
+        }
+        self.dial(id);
+        let now = self.at(self.now);
+        let node = &self.nodes[id.index()];
+        let timeouts = [
+            node.scheduler.as_ref().and_then(|scheduler| scheduler.next_timeout(now)),
+            node.book.next_timeout(now),
+        ];
+        if let Some(at) = timeouts.into_iter().flatten().min() {
+            // A timer that is due already must not stop the time.
+            let at = self.since_start(at).max(self.now + self.latency);
+            self.wake(id, at);
+        }
+    }
+
+    fn read(&mut self, id: NodeId, conn: ConnId, message: Message) {
+        let now = self.at(self.now);
+        let node = &mut self.nodes[id.index()];
+        let (peer, asker) = (peer_key(conn), AskerKey(conn.0.into()));
+        match message {
+            Message::Request(chunk) if !node.have.contains(chunk) => {
+                self.send(conn, id, Message::NotHave(chunk));
+                return;
+            }
+            Message::Request(chunk) => {
+                if node.uploads.request(asker, chunk) == Requested::TooMany {
+                    self.send(conn, id, Message::Busy(chunk));
+                }
+                return;
+            }
+            Message::Cancel(chunk) => return node.uploads.cancel(asker, chunk),
+            _ => {}
+        }
+        let Some(scheduler) = node.scheduler.as_mut().filter(|_| node.finished.is_none()) else {
+            if matches!(message, Message::Chunk(_)) {
+                node.received += u64::from(CHUNK_LEN);
+                node.duplicate += u64::from(CHUNK_LEN);
+            }
+            return;
+        };
+        match message {
+            Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk)),
+            Message::Header(chunk) => scheduler.arriving(peer, chunk, now),
+            Message::Part => scheduler.progressed(peer, now),
+            Message::KeepAlive => scheduler.alive(peer, now),
+            Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
+            Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
+            Message::Chunk(chunk) => self.take_in(id, conn, chunk),
+            Message::Request(_) | Message::Cancel(_) => {}
+        }
+    }
+
+    /// A chunk has arrived at a peer that is not done.
+    fn take_in(&mut self, id: NodeId, conn: ConnId, chunk: ChunkIndex) {
+        let now = self.at(self.now);
+        let sender = self.conns[conn.0 as usize].other(id);
+        let lies = self.nodes[sender.index()].nature == Nature::Liar;
+        let node = &mut self.nodes[id.index()];
+        node.received += u64::from(CHUNK_LEN);
+        let Some(scheduler) = &mut node.scheduler else { return };
+        match scheduler.received(peer_key(conn), chunk, now) {
+            Received::Unrequested => panic!("{sender:?} sent {chunk:?} to {id:?} unasked"),
+            Received::Duplicate => node.duplicate += u64::from(CHUNK_LEN),
+            Received::Verify if lies => {
+                node.wrong += u64::from(CHUNK_LEN);
+                self.close(conn, id, Ending::Never);
+                if let Some(scheduler) = &mut self.node(id).scheduler {
+                    scheduler.wrong(chunk);
+                }
+            }
+            Received::Verify => {
+                scheduler.stored(chunk);
+                assert!(node.have.insert(chunk), "{chunk:?} stored twice by {id:?}");
+                let finished = scheduler.is_finished();
+                self.tell(id, chunk);
+                if finished {
+                    self.finish(id);
+                } else if self.nodes[id.index()].nature
+                    == Nature::LeavesAt(self.nodes[id.index()].have.count())
+                {
+                    self.leave(id, false);
+                }
+            }
+        }
+    }
+
+    /// Tells everybody who does not have it of a chunk.
+    fn tell(&mut self, id: NodeId, chunk: ChunkIndex) {
+        self.nodes[id.index()].told_all = self.now;
+        for at in 0..self.nodes[id.index()].links.len() {
+            let conn = self.nodes[id.index()].links[at];
+            let lacks =
+                self.nodes[id.index()].scheduler.as_ref().is_some_and(|s| s.lacks(peer_key(conn), chunk));
+            let to = self.conns[conn.0 as usize].other(id);
+            if lacks {
+                self.haves += 1;
+                self.deliver(conn, to, Message::Have(chunk));
+            }
+        }
+    }
+
+    fn finish(&mut self, id: NodeId) {
+        let now = self.now;
+        let node = self.node(id);
+        node.finished = Some(now);
+        if node.nature == Nature::Honest {
+            self.wanting -= 1;
+        }
+        self.last_finish = now;
+        self.announce(id, AnnounceEvent::Completed);
+        if self.scenario.leave_when_done {
+            self.leave(id, true);
+            return;
+        }
+        for conn in self.nodes[id.index()].links.clone() {
+            let other = self.conns[conn.0 as usize].other(id);
+            if self.nodes[other.index()].is_done() {
+                self.close(conn, id, Ending::RetryAfter(REST));
+            }
+        }
+    }
+
+    fn ask(&mut self, id: NodeId) {
+        if self.nodes[id.index()].is_done() {
+            return;
+        }
+        let now = self.at(self.now);
+        let node = &mut self.nodes[id.index()];
+        let Some(scheduler) = &mut node.scheduler else { return };
+        scheduler.fill(now, &mut self.rng);
+        while let Some(command) =
+            self.nodes[id.index()].scheduler.as_mut().and_then(|scheduler| scheduler.poll_command())
+        {
+            match command {
+                Command::Request(key, chunk) => self.send(conn_of(key), id, Message::Request(chunk)),
+                Command::Cancel(key, chunk) => self.send(conn_of(key), id, Message::Cancel(chunk)),
+                Command::Drop(key) => {
+                    self.dropped += 1;
+                    self.close(conn_of(key), id, Ending::RetryAfter(REST));
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, id: NodeId) {
+        let now = self.at(self.now);
+        while let Some((AskerKey(key), chunk)) = self.nodes[id.index()].uploads.start(now) {
+            let conn = conn_of(PeerKey(key));
+            let to = self.conns[conn.0 as usize].other(id);
+            let bits = f64::from(CHUNK_LEN) * 8.0;
+            let flow = self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
+            let lasts = Event::FlowLasts(flow, self.network.life(flow));
+            self.queue.push(self.now + nanos(PART_INTERVAL), lasts);
+            self.send(conn, id, Message::Header(chunk));
+        }
+        if let Some(at) = self.nodes[id.index()].uploads.next_timeout() {
+            let at = self.since_start(at).max(self.now + 1);
+            self.wake(id, at);
+        }
+    }
+
+    /// The last byte of a chunk was sent.
+    fn sent(&mut self, flow: Flow) {
+        let Flow { conn, from, chunk, .. } = flow;
+        let now = self.at(self.now);
+        let node = self.node(from);
+        node.uploads.finished(AskerKey(conn.0.into()), now);
+        node.sent += u64::from(CHUNK_LEN);
+        let leaves = from == NodeId::ORIGIN && node.sent >= self.origin_leaves_at;
+        self.send(conn, from, Message::Chunk(chunk));
+        if leaves {
+            self.leave(from, false);
+        } else {
+            self.serve(from);
+        }
+    }
+
+    /// Tells every peer whose requests wait and who heard nothing for a while that this one is still here.
+    fn keep_alive(&mut self, id: NodeId) {
+        if !self.nodes[id.index()].online {
+            return;
+        }
+        let now = self.now;
+        for conn in self.nodes[id.index()].links.clone() {
+            let node = &self.nodes[id.index()];
+            let end = &self.conns[conn.0 as usize];
+            let spoke = end.spoke[end.side(id)].max(if node.is_done() { 0 } else { node.told_all });
+            if now - spoke >= nanos(KEEP_ALIVE) && node.uploads.is_waiting(AskerKey(conn.0.into())) {
+                self.send(conn, id, Message::KeepAlive);
+            }
+        }
+        self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
+    }
+
+    // Looking at it.
+
+    /// Adds an event to the digest (FNV-1a over words).
+    fn witness(&mut self, at: Nanos, event: Event) {
+        self.events += 1;
+        let (kind, one, other) = match event {
+            Event::Arrive(id) => (1, id.0, 0),
+            Event::Inbox(id) => (2, id.0, 0),
+            Event::Wake(id) => (3, id.0, 0),
+            Event::FlowDone(flow, version) => (4, flow.0, version),
+            Event::FlowLasts(flow, life) => (5, flow.0, life),
+            Event::Dialled { from, to } => (6, from.0, to.0),
+            Event::Announce(id) => (7, id.0, 0),
+            Event::Lookup(id) => (8, id.0, 0),
+            Event::KeepAlive(id) => (9, id.0, 0),
+        };
+        for word in [at, kind, one.into(), other.into(), self.messages] {
+            self.digest = (self.digest ^ word).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    fn report(&self, seed: u64) -> Report {
+        let leechers = &self.nodes[1..];
+        let wanting: Vec<_> = leechers.iter().filter(|node| node.nature == Nature::Honest).collect();
+        let took = |node: &&&Node| node.finished.map(|at| (at - node.arrived) as f64 / 1e9);
+        let mut durations: Vec<_> = wanting.iter().filter_map(|node| took(&node)).collect();
+        durations.sort_by(f64::total_cmp);
+        let sum = |of: fn(&Node) -> u64| leechers.iter().map(of).sum::<u64>() as f64;
+        let received = sum(|node| node.received).max(1.0);
+        let last = self.last_finish;
+        let present: f64 = leechers.iter().map(|node| last.saturating_sub(node.arrived) as f64).sum();
+        let busy: f64 = leechers.iter().map(|node| self.network.busy(node.id, self.now) as f64).sum();
+        Report {
+            digest: self.digest,
+            events: self.events,
+            wanting: wanting.len(),
+            finished: durations.len(),
+            durations,
+            last: last as f64 / 1e9,
+            origin_copies: self.nodes[0].sent as f64 / self.space.total_len() as f64,
+            duplicates: sum(|node| node.duplicate) / received,
+            wrong: sum(|node| node.wrong) / received,
+            uplink_use: busy / present.max(1.0),
+            dropped: self.dropped,
+            most_links: leechers.iter().map(|node| node.most_links).max().unwrap_or(0),
+            messages: self.messages,
+            haves: self.haves,
+            ..Report::new(self.scenario, seed)
+        }
+    }
+}
+
+fn ends(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
+    (one.min(other), one.max(other))
+}
+
+fn peer_key(conn: ConnId) -> PeerKey {
+    PeerKey(conn.0.into())
+}
+
+fn conn_of(key: PeerKey) -> ConnId {
+    ConnId(u32::try_from(key.0).expect("a key that was made from a connection"))
+}
+
+fn nanos(time: Duration) -> Nanos {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
+}
