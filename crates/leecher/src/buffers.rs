@@ -3,7 +3,10 @@
 use std::{
     mem,
     ops::{Deref, DerefMut},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use proto::CHUNK_LEN;
@@ -18,6 +21,7 @@ pub(crate) const MAX_BUFFERS: usize = 20;
 pub(crate) struct BufferPool {
     permits: Arc<Semaphore>,
     free: Arc<Mutex<Vec<Box<[u8]>>>>,
+    waiting: AtomicUsize,
 }
 
 /// A buffer with the bytes of one chunk; goes back to the pool when it is dropped.
@@ -31,7 +35,11 @@ pub(crate) struct ChunkBuffer {
 
 impl BufferPool {
     pub(crate) fn new() -> BufferPool {
-        BufferPool { permits: Arc::new(Semaphore::new(MAX_BUFFERS)), free: Arc::default() }
+        BufferPool {
+            permits: Arc::new(Semaphore::new(MAX_BUFFERS)),
+            free: Arc::default(),
+            waiting: AtomicUsize::new(0),
+        }
     }
 
     /// A buffer of `len` bytes of any content, as soon as one is free. Cancel safe.
@@ -40,10 +48,36 @@ impl BufferPool {
     /// If `len` is more than a chunk.
     pub(crate) async fn acquire(&self, len: u32) -> ChunkBuffer {
         assert!(len <= CHUNK_LEN, "a chunk of {len} bytes");
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = {
+            let _waiting = Waiting::new(&self.waiting);
+            Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed")
+        };
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bytes = free.unwrap_or_else(|| vec![0; CHUNK_LEN as usize].into());
         ChunkBuffer { bytes, len: len as usize, free: Arc::clone(&self.free), _permit: permit }
+    }
+}
+
+impl BufferPool {
+    /// Whether somebody waits for a buffer just now.
+    pub(crate) fn is_short(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts somebody who waits, for as long as it does.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

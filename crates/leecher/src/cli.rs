@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 use leecher::{
     Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Listen, Stay, Target, fetch,
     list_shares,
@@ -13,10 +13,25 @@ use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_line};
 use store::DownloadError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::report::{Report, Style};
+use crate::report::{self, Report, Style};
 
 /// The tracker that is asked if none is named.
 const DEFAULT_TRACKER: &str = "127.0.0.1";
+
+/// Flags that exclude each other.
+pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
+    ("list", "target"),
+    ("list", "file"),
+    ("file", "target"),
+    ("output", "dir"),
+    ("json", "quiet"),
+    ("no_serve", "seed"),
+    ("no_serve", "seed_for"),
+    ("no_serve", "seed_ratio"),
+    ("seed", "seed_for"),
+    ("seed", "seed_ratio"),
+    ("seed_for", "seed_ratio"),
+];
 
 /// Fetch a share from everybody who has it, and prove every byte
 #[derive(Debug, Parser)]
@@ -27,11 +42,11 @@ pub(crate) struct Args {
     target: Option<Target>,
 
     /// Name of the share, whatever it looks like
-    #[arg(short = 'f', long = "file", value_name = "NAME", conflicts_with = "target", value_parser = ShareName::new)]
+    #[arg(short = 'f', long = "file", value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
     file: Option<ShareName>,
 
     /// Show what the trackers know, and fetch nothing
-    #[arg(long, conflicts_with_all = ["target", "file"])]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST")]
     list: bool,
 
     /// Tracker to ask (repeatable, or separated by commas) [default: the link's, else 127.0.0.1:6020]
@@ -46,7 +61,7 @@ pub(crate) struct Args {
     peers: Vec<Endpoint>,
 
     /// Where to save the share [default: leeched_<name>]
-    #[arg(short, long, value_name = "PATH", conflicts_with = "dir", env = "SHOAL_OUTPUT")]
+    #[arg(short, long, value_name = "PATH", env = "SHOAL_OUTPUT")]
     output: Option<PathBuf>,
 
     /// Directory to save it in, as leeched_<name> [default: the working directory]
@@ -54,7 +69,7 @@ pub(crate) struct Args {
     dir: Option<PathBuf>,
 
     /// Replace a file that is in the way
-    #[arg(long, env = "SHOAL_OVERWRITE")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE")]
     overwrite: bool,
 
     /// Most peers to fetch from at a time
@@ -88,16 +103,16 @@ pub(crate) struct Args {
     bind: Option<IpAddr>,
 
     /// Serve nothing to others
-    #[arg(long, conflicts_with_all = ["seed", "seed_for", "seed_ratio"], env = "SHOAL_NO_SERVE")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_SERVE")]
     no_serve: bool,
 
     /// When everything is here, go on serving until stopped
-    #[arg(long, conflicts_with_all = ["seed_for", "seed_ratio"], env = "SHOAL_SEED")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_SEED")]
     seed: bool,
 
     /// When everything is here, go on serving for this long, as in 10m or 2h
     #[arg(
-        long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "seed_ratio",
+        long, value_name = "TIME", value_parser = humantime::parse_duration,
         env = "SHOAL_SEED_FOR"
     )]
     seed_for: Option<Duration>,
@@ -107,19 +122,19 @@ pub(crate) struct Args {
     seed_ratio: Option<f64>,
 
     /// Say in detail what the time was spent on
-    #[arg(long, env = "SHOAL_EXPLAIN")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_EXPLAIN")]
     explain: bool,
 
     /// Say nothing but errors
-    #[arg(short, long, env = "SHOAL_QUIET")]
+    #[arg(short, long, value_parser = FalseyValueParser::new(), env = "SHOAL_QUIET")]
     quiet: bool,
 
     /// Show no progress
-    #[arg(long, env = "SHOAL_NO_PROGRESS")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_PROGRESS")]
     no_progress: bool,
 
     /// Tell what happens on stdout, as one JSON object a line
-    #[arg(long, conflicts_with = "quiet", env = "SHOAL_JSON")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON")]
     json: bool,
 
     #[command(flatten)]
@@ -146,9 +161,20 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    if args.list {
-        return list(trackers(&args, &Target::Only), args.json, shutdown).await;
-    }
+    let json = args.json;
+    let result = if args.list {
+        list(trackers(&args, &Target::Only), json, shutdown).await
+    } else {
+        fetch_share(args, shutdown).await
+    };
+    result.inspect_err(|failure| {
+        if json {
+            report::print_failure(failure);
+        }
+    })
+}
+
+async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let target = match (&args.target, &args.file) {
         (Some(target), _) => target.clone(),
         (None, Some(name)) => Target::Name(name.clone()),
@@ -156,9 +182,14 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     };
     let destination = match (args.output.clone(), args.dir.clone()) {
         (Some(path), _) if path.is_dir() => {
-            let error = DownloadError::OutputExists(path.clone());
-            let hint = format!("it is a directory; to save into it, use -d {}", path.display());
+            let hint = format!("to save into it, use -d {}", path.display());
+            let error = format!("{} is a directory", path.display());
             return Err(Failure::new(ExitCode::OutputExists, error).hint(hint));
+        }
+        (Some(path), _) if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
+            let dir = path.parent().unwrap_or(&path).display().to_string();
+            return Err(Failure::new(ExitCode::Io, format!("the directory {dir} does not exist"))
+                .hint("create it, or save elsewhere with -o or -d"));
         }
         (Some(path), _) => Destination::Path(path),
         (None, dir) => Destination::Directory(dir.unwrap_or_default()),
@@ -197,18 +228,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         ..Config::new(target)
     };
     let mut report = Report::new(style, trackers, args.explain);
-    let result = fetch(config, |event| report.event(event), shutdown).await;
-    match result {
-        Ok(fetched) => {
-            report.left(&fetched);
-            Ok(())
-        }
-        Err(error) => {
-            let failure = explain(error);
-            report.failed(&failure);
-            Err(failure)
-        }
-    }
+    let fetched = fetch(config, |event| report.event(event), shutdown).await.map_err(explain)?;
+    report.left(&fetched);
+    Ok(())
 }
 
 /// The trackers to ask: those that the user named; else those of a link; else the default, unless peers were
@@ -255,10 +277,14 @@ async fn list(trackers: Vec<Endpoint>, json: bool, shutdown: CancellationToken) 
 
 fn describe(share: &ShareEntry) -> String {
     let ShareEntry { infohash, name, size, seeders, leechers } = share;
-    format!(
-        "{infohash}  {:>10}  {seeders} seeders, {leechers} leechers  {name}",
-        HumanBytes(*size).to_string()
-    )
+    let (size, seeders, leechers) =
+        (HumanBytes(*size).to_string(), count(*seeders, "seeder"), count(*leechers, "leecher"));
+    format!("{infohash}  {size:>10}  {seeders}, {leechers}  {name}")
+}
+
+/// "1 seeder", "2 seeders".
+fn count(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn link(share: &ShareEntry, trackers: &[Endpoint]) -> Link {
@@ -286,7 +312,14 @@ fn explain(error: FetchError) -> Failure {
         }
         FetchError::Ambiguous { shares, .. } => {
             let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
-            (ExitCode::Usage, format!("name the one you want by its infohash:{}", list.concat()))
+            (
+                ExitCode::Usage,
+                format!("say which, by its name if only one has it, or by its infohash:{}", list.concat()),
+            )
+        }
+        FetchError::PeerName(_) => (ExitCode::Network, "check the name given with --peer".to_owned()),
+        FetchError::AllChanged => {
+            (ExitCode::NotFound, "start the seeder again, and use the link that it prints then".to_owned())
         }
         FetchError::NoPeer { .. } => {
             (ExitCode::Network, "are the seeders running, and can this machine reach their ports?".to_owned())

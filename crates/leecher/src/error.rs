@@ -30,13 +30,19 @@ pub enum FetchError {
         shares: Vec<ShareEntry>,
     },
     /// There are peers, but none gave the share's description.
-    #[error("none of {known} peers can be reached: {last}")]
+    #[error("no peer can be reached, of {known} that {} known: {last}", if *known == 1 { "is" } else { "are" })]
     NoPeer {
         /// Peers that were tried.
         known: usize,
         /// What the last one said.
         last: String,
     },
+    /// A peer that was named does not exist.
+    #[error("{0}")]
+    PeerName(String),
+    /// Whoever had the share has changed it.
+    #[error("the share changed at every peer that had it")]
+    AllChanged,
     /// Every peer sent wrong data.
     #[error("every peer sent wrong data")]
     OnlyLiars,

@@ -9,6 +9,8 @@ use crate::account::Spent;
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum FetchEvent {
+    /// Nothing has begun yet; this is what the leecher waits for. Comes every second.
+    Waiting(String),
     /// A tracker did not answer, or refused; others may.
     TrackerTrouble(String),
     /// What an earlier run left is being proved.
@@ -81,7 +83,7 @@ pub struct PeerProgress {
     pub address: SocketAddr,
     /// Bytes of proved chunks from it.
     pub bytes: u64,
-    /// Bytes a second, as the scheduler measures them; 0 if not known.
+    /// Bytes a second, over the last seconds.
     pub rate: u64,
 }
 

@@ -10,7 +10,7 @@ use proto::{Endpoint, ShareName};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ListenError, asked_address, listen_tcp};
 use store::Output;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -25,6 +25,9 @@ pub const DEFAULT_MAX_PEERS: usize = 50;
 
 /// A transfer gives up when nothing arrives for this long, unless it is told otherwise.
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the leecher waits for is told at this interval.
+pub(crate) const WAITING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to fetch, whence and whither.
 #[derive(Debug, Clone)]
@@ -117,7 +120,7 @@ impl Destination {
 /// Fetches a share. `on_event` hears how it goes; cancelling `stop` ends it with what came so far kept.
 pub async fn fetch(
     config: Config,
-    on_event: impl FnMut(FetchEvent),
+    mut on_event: impl FnMut(FetchEvent),
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
     let begun = Instant::now();
@@ -131,9 +134,20 @@ pub async fn fetch(
     let bind = config.listen.and_then(|listen| listen.bind);
     let trackers: Vec<_> =
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, bind, &tasks)).collect();
-    let (infohash, name) = tokio::select! {
-        resolved = resolve(&config.target, &trackers) => resolved?,
-        () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
+    let (infohash, name) = {
+        let names: Vec<_> = trackers.iter().map(|tracker| tracker.endpoint().to_string()).collect();
+        let waiting = format!("Asking tracker {} …", names.join(", "));
+        let mut tick = interval(WAITING_INTERVAL);
+        tick.reset();
+        let resolving = resolve(&config.target, &trackers);
+        tokio::pin!(resolving);
+        loop {
+            tokio::select! {
+                resolved = &mut resolving => break resolved?,
+                _ = tick.tick() => on_event(FetchEvent::Waiting(waiting.clone())),
+                () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
+            }
+        }
     };
     if let Some(name) = &name {
         // Known now is better than known when the peers have answered.

@@ -5,10 +5,8 @@
 mod cli;
 mod report;
 
-use clap::Parser;
-
 fn main() -> std::process::ExitCode {
-    let args = cli::Args::parse();
+    let args: cli::Args = startup::parse(cli::EXCLUSIVE);
     let logs = args.logs.clone();
     startup::run("leecher", &logs, |shutdown| cli::run(args, shutdown))
 }

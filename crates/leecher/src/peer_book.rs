@@ -19,10 +19,10 @@ use rand::{Rng, RngExt};
 const MAX_ADDRESSES: usize = 1_000;
 
 /// Connections being made at a time.
-const MAX_DIALS: usize = 16;
+const MAX_DIALS: usize = 64;
 
 /// Share of the connections up to which this side dials.
-const DIALLED_SHARE: f64 = 0.6;
+const DIALLED_SHARE: f64 = 0.8;
 
 /// Wait before trying again an address that failed; twice as long with each failure in a row, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -166,13 +166,11 @@ impl PeerBook {
     /// being dialled, connected or banned, and so is not this connection's.
     pub fn adopt(&mut self, address: SocketAddr, now: Instant) -> bool {
         self.discover(address, now);
-        match self.entries.get_mut(&address) {
-            Some(entry) if matches!(entry.state, State::Idle(_)) => {
-                *entry = Entry { state: State::Connected, failures: 0 };
-                true
-            }
-            _ => false,
+        let idle = self.entries.get(&address).is_some_and(|entry| matches!(entry.state, State::Idle(_)));
+        if idle {
+            self.connected(address);
         }
+        idle
     }
 
     /// A dial or connection ended.
@@ -201,7 +199,9 @@ impl PeerBook {
     }
 
     fn has_room_to_dial(&self) -> bool {
-        self.dialling < MAX_DIALS && self.dialling + self.connected < self.dialled_at_most()
+        // While nobody has answered, the share for those who dial this process is no use to anyone.
+        let most = if self.connected == 0 { self.max_peers } else { self.dialled_at_most() };
+        self.dialling < MAX_DIALS && self.dialling + self.connected < most
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a usize")]
@@ -256,13 +256,13 @@ mod tests {
     #[test]
     fn dials_each_address_once_and_no_more_than_it_may() {
         let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-        let mut book = PeerBook::new(8);
+        let mut book = PeerBook::new(6);
         for port in [1, 2, 3, 2, 1] {
             book.discover(address(port), now);
         }
         assert_eq!(dials(&mut book, now, &mut rng), 3);
         (4..10).for_each(|port| _ = book.discover(address(port), now));
-        assert_eq!(dials(&mut book, now, &mut rng), 2);
+        assert_eq!(dials(&mut book, now, &mut rng), 3);
         book.connected(address(1));
         assert_eq!(dials(&mut book, now, &mut rng), 0);
         book.ended(address(1), Ending::Never, now, &mut rng);
@@ -316,15 +316,17 @@ mod tests {
     fn room_is_left_for_those_who_dial_and_each_is_met_once() {
         let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
         let mut book = PeerBook::new(10);
-        (0..20).for_each(|port| _ = book.discover(address(port), now));
-        assert_eq!(dials(&mut book, now, &mut rng), 6);
+        book.discover(address(0), now);
+        assert_eq!(book.next_dial(now, &mut rng), Some(address(0)));
+        book.connected(address(0));
+        (1..20).for_each(|port| _ = book.discover(address(port), now));
+        assert_eq!(dials(&mut book, now, &mut rng), 7);
+        (0..8).for_each(|port| _ = book.connected(address(port)));
         assert_eq!(book.admit(address(100)), Admission::Welcome);
         assert_eq!(book.admit(address(100)), Admission::Duplicate);
         book.ended(address(100), Ending::Duplicate, now, &mut rng);
         assert_eq!(book.admit(address(100)), Admission::Duplicate, "the first connection is still there");
-        for port in 101..110 {
-            assert_eq!(book.admit(address(port)), Admission::Welcome);
-        }
+        assert_eq!(book.admit(address(101)), Admission::Welcome);
         assert_eq!(book.admit(address(110)), Admission::Full);
         book.ended(address(100), Ending::Never, now, &mut rng);
         assert_eq!(book.admit(address(100)), Admission::Banned);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started};
 use proto::{Endpoint, Link};
 use serde::Serialize;
-use startup::{Failure, HumanBytes, print_line};
+use startup::{Failure, HumanBytes, eprint_line, print_line};
 
 /// Wait between two lines of progress, and before the first: a short transfer needs none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -43,7 +43,11 @@ pub(crate) struct Report {
 
 enum Display {
     Bars(Bars),
-    Lines { next: Instant },
+    Lines {
+        next: Instant,
+        /// What was last waited for.
+        said: String,
+    },
     None,
 }
 
@@ -51,6 +55,9 @@ enum Display {
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Json<'a> {
+    Waiting {
+        message: &'a str,
+    },
     Warning {
         message: &'a str,
     },
@@ -120,7 +127,7 @@ impl Report {
     pub(crate) fn new(style: Style, trackers: Vec<Endpoint>, explain: bool) -> Report {
         let display = match style {
             Style::Progress if std::io::stderr().is_terminal() => Display::Bars(Bars::new()),
-            Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE },
+            Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
         Report { style, trackers, explain, display }
@@ -132,13 +139,23 @@ impl Report {
         }
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
+            FetchEvent::Waiting(what) => match &mut self.display {
+                Display::Bars(bars) => bars.waiting(what),
+                Display::Lines { next, said } => {
+                    if is_due(next) || *said != what {
+                        eprint_line(&what);
+                        *said = what;
+                    }
+                }
+                Display::None => {}
+            },
             FetchEvent::TrackerTrouble(trouble) => self.say(&format!("warning: {trouble}")),
-            FetchEvent::Proving { done, total } => match &mut self.display {
-                Display::Bars(bars) => bars.proving(done, total),
-                Display::Lines { next } => {
+            FetchEvent::Proving { done, .. } => match &mut self.display {
+                Display::Bars(bars) => bars.proving(done),
+                Display::Lines { next, .. } => {
                     if is_due(next) {
                         let done = HumanBytes(done);
-                        eprint_line(&format!("Proving what an earlier run left: {done} so far"));
+                        eprint_line(format!("Proving what an earlier run left: {done} so far"));
                     }
                 }
                 Display::None => {}
@@ -153,9 +170,9 @@ impl Report {
             }
             FetchEvent::Progress(progress) => match &mut self.display {
                 Display::Bars(bars) => bars.progress(&progress),
-                Display::Lines { next } => {
+                Display::Lines { next, .. } => {
                     if is_due(next) {
-                        eprint_line(&line(&progress));
+                        eprint_line(line(&progress));
                     }
                 }
                 Display::None => {}
@@ -180,7 +197,8 @@ impl Report {
         }
         self.spent(fetched);
         let (size, seconds) = (HumanBytes(fetched.size), fetched.elapsed.as_secs_f64());
-        print_line(format_args!("Saved {size} to {} in {seconds:.1} s", fetched.path.display()));
+        let rate = HumanBytes(average(fetched));
+        print_line(format_args!("Saved {size} to {} in {seconds:.2} s ({rate}/s)", fetched.path.display()));
         print_line(format_args!("Successfully downloaded {}", fetched.name));
     }
 
@@ -214,13 +232,6 @@ impl Report {
             Style::Progress | Style::Plain => {
                 tracing::info!("sent {} to others", HumanBytes(fetched.uploaded));
             }
-        }
-    }
-
-    pub(crate) fn failed(&mut self, failure: &Failure) {
-        self.display = Display::None;
-        if self.style == Style::Json {
-            print_json(&Json::Failed { code: failure.code() as u8, message: failure.to_string() });
         }
     }
 
@@ -266,6 +277,12 @@ impl Report {
     }
 }
 
+/// Bytes a second over the whole transfer.
+fn average(fetched: &Fetched) -> u64 {
+    let ms = fetched.elapsed.as_millis().max(1);
+    u64::try_from(u128::from(fetched.size) * 1_000 / ms).unwrap_or(u64::MAX)
+}
+
 fn is_due(next: &mut Instant) -> bool {
     let now = Instant::now();
     let due = now >= *next;
@@ -281,14 +298,17 @@ fn line(progress: &Progress) -> String {
         (HumanBytes(progress.done), HumanBytes(progress.total), HumanBytes(progress.rate));
     let left = match (progress.total - progress.done).checked_div(progress.rate) {
         Some(seconds) => format!("{seconds} s left"),
+        None if progress.peers.is_empty() => "waiting for peers".to_owned(),
         None => "waiting".to_owned(),
     };
-    format!("{percent}% ({done} of {total}) at {rate}/s from {} peers, {left}", progress.peers.len())
+    let peers = progress.peers.len();
+    let plural = if peers == 1 { "" } else { "s" };
+    format!("{percent}% ({done} of {total}) at {rate}/s from {peers} peer{plural}, {left}")
 }
 
-fn eprint_line(line: &str) {
-    // Nothing is left to be done about a console that is gone.
-    let _ = writeln!(std::io::stderr(), "{line}");
+/// Tells of a failure as JSON.
+pub(crate) fn print_failure(failure: &Failure) {
+    print_json(&Json::Failed { code: failure.code() as u8, message: failure.to_string() });
 }
 
 fn print_json(event: &Json<'_>) {
@@ -300,6 +320,7 @@ fn print_json(event: &Json<'_>) {
 
 fn json(event: &FetchEvent) -> Json<'_> {
     match event {
+        FetchEvent::Waiting(message) => Json::Waiting { message },
         FetchEvent::TrackerTrouble(message) => Json::Warning { message },
         FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
         FetchEvent::Started(started) => Json::Started {
@@ -365,27 +386,25 @@ impl Bars {
         Bars { all, total, peers: BTreeMap::new() }
     }
 
-    fn proving(&mut self, done: u64, total: u64) {
-        self.bar(total);
-        self.total.set_message("Proving what is here");
-        self.total.set_position(done);
+    fn waiting(&mut self, what: String) {
+        self.total.set_message(what);
+    }
+
+    fn proving(&mut self, done: u64) {
+        self.total.set_message(format!("Proving what an earlier run left: {} so far", HumanBytes(done)));
     }
 
     fn started(&mut self, started: &Started) {
-        self.bar(started.size);
-        self.total.set_message(started.name.to_string());
+        self.total.set_style(style("{prefix} {wide_bar} {msg}"));
+        self.total.set_length(started.size);
+        self.total.set_prefix(started.name.to_string());
         self.total.set_position(started.resumed);
-        self.total.reset_eta();
-    }
-
-    fn bar(&mut self, total: u64) {
-        self.total
-            .set_style(style("{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left"));
-        self.total.set_length(total);
+        self.total.set_message("");
     }
 
     fn progress(&mut self, progress: &Progress) {
         self.total.set_position(progress.done);
+        self.total.set_message(line(progress));
         let here = |address| progress.peers.iter().any(|peer| peer.address == address);
         self.peers.retain(|&address, bar| {
             let stays = here(address);
@@ -405,10 +424,10 @@ impl Bars {
         }
         let bar = self.peers.entry(peer.address).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new_spinner());
-            bar.set_style(style("  {msg}"));
+            bar.set_style(style("  {wide_msg}"));
             bar
         });
-        let (bytes, rate) = (HumanBytes(peer.bytes), HumanBytes(peer.rate));
+        let (bytes, rate) = (HumanBytes(peer.bytes).to_string(), HumanBytes(peer.rate));
         bar.set_message(format!("{:<24} {bytes:>12} at {rate}/s", peer.address.to_string()));
     }
 

@@ -12,10 +12,18 @@
 //!    └─────────────────┴ rejected ───────────────┘ wrong
 //! ```
 //!
-//! Policy: rarest first with random ties; as many requests waiting at a peer as its measured rate can serve in
-//! [`PIPELINE_TIME`]; a peer that owes chunks and delivers nothing for several times what a chunk should take
-//! has them taken back; when nothing is left to ask for, chunks that are expected late are asked of a second
-//! peer (endgame); a wrong chunk bans its sender.
+//! Policy. A peer that joined with everything is a *seeder*, any other a *fellow*. A chunk that a fellow has is
+//! asked of the fellow, the rarest first with random ties, and few at a time, for a fellow has many to serve. A
+//! chunk that no fellow has is asked of a seeder, and many of these at a time, so that the seeder can choose to
+//! send what nobody has ([`seeder::uploads`]); as soon as a fellow tells that it has one, a request for it that
+//! still waits at a seeder is withdrawn. A seeder is asked for what fellows have only when there is nothing
+//! else to ask it for. Without fellows, as many requests wait at a seeder as its measured rate can serve in
+//! [`PIPELINE_TIME`].
+//!
+//! A peer that is silent for several times what a chunk should take has its chunks taken back and, if it goes
+//! on, is dropped; one that says it is still here ([`Scheduler::alive`]) only serves others first. When nothing
+//! is left to ask for, chunks that are expected late are asked of a second peer (endgame), and the first to
+//! send a chunk ends the other's request. A wrong chunk bans its sender.
 
 mod peer;
 mod rarity;
@@ -27,9 +35,9 @@ use std::{
 };
 
 use proto::{Bitfield, ChunkIndex, ChunkSpace};
-use rand::Rng;
+use rand::{Rng, seq::SliceRandom};
 
-use peer::{Debt, Peer};
+use peer::{Debt, Lateness, Peer, UNIQUE_DEPTH};
 use rarity::Rarity;
 
 /// Time for which requests wait at a peer: long enough to cover the way there and back, short enough that
@@ -51,6 +59,10 @@ const ENDGAME_AGE: Duration = Duration::from_millis(100);
 
 /// In the endgame expectations are looked at again after this time.
 const ENDGAME_TICK: Duration = Duration::from_millis(100);
+
+/// A request is withdrawn from a seeder only if it would be answered no sooner than this: what is about to be
+/// sent is best left alone.
+const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
 
 /// Names a connection for as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,8 +119,14 @@ pub struct Scheduler {
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
+    /// Peers that are not seeders.
+    fellows: usize,
     commands: VecDeque<Command>,
     unstored: u32,
+    /// No deadline or pause ends before this time.
+    next_check: Option<Instant>,
+    /// When the endgame was last looked at.
+    endgame_seen: Option<Instant>,
 }
 
 impl Scheduler {
@@ -129,8 +147,11 @@ impl Scheduler {
             asked: BTreeMap::new(),
             peers: BTreeMap::new(),
             ready: BTreeSet::new(),
+            fellows: 0,
             commands: VecDeque::new(),
             unstored: count - have.count(),
+            next_check: None,
+            endgame_seen: None,
         }
     }
 
@@ -143,6 +164,7 @@ impl Scheduler {
     pub fn add_peer(&mut self, key: PeerKey, have: Have, now: Instant) {
         if let Have::Some(field) = &have {
             field.iter().for_each(|chunk| self.missing.more_available(chunk));
+            self.fellows += 1;
         }
         let old = self.peers.insert(key, Peer::new(have, now));
         debug_assert!(old.is_none(), "{key:?} joined twice");
@@ -155,6 +177,13 @@ impl Scheduler {
         self.ready.remove(&key);
         if let Have::Some(field) = &peer.have {
             field.iter().for_each(|chunk| self.missing.less_available(chunk));
+            self.fellows -= 1;
+            // Seeders may have become the only ones to ask for some chunks.
+            let seeders = self.peers.iter_mut().filter(|(_, peer)| peer.have == Have::All);
+            for (&key, seeder) in seeders {
+                seeder.nothing_to_ask = false;
+                self.ready.insert(key);
+            }
         }
         let owed = peer.take_back_all(now);
         self.take_back(key, &owed);
@@ -162,16 +191,22 @@ impl Scheduler {
 
     /// A peer told of one more chunk. False if the share has no such chunk.
     pub fn add_have(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
-        if chunk.0 as usize >= self.states.len() {
-            return false;
+        let Some(&state) = self.states.get(chunk.0 as usize) else { return false };
+        let Some(peer) = self.peers.get_mut(&key) else { return true };
+        let Have::Some(field) = &mut peer.have else { return true };
+        // How available a chunk is that is here matters no more. To forget the message altogether keeps the
+        // peer's field and the count in step.
+        if state == ChunkState::Stored || !field.insert(chunk) {
+            return true;
         }
-        if let Some(peer) = self.peers.get_mut(&key)
-            && let Have::Some(field) = &mut peer.have
-            && field.insert(chunk)
-        {
-            self.missing.more_available(chunk);
-            peer.nothing_to_ask = false;
-            self.ready.insert(key);
+        self.missing.more_available(chunk);
+        match state {
+            ChunkState::Missing => {
+                peer.nothing_to_ask = false;
+                self.ready.insert(key);
+            }
+            ChunkState::Asked if self.missing.available(chunk) == 1 => self.withdraw(chunk),
+            ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored => {}
         }
         true
     }
@@ -183,20 +218,45 @@ impl Scheduler {
         }
     }
 
-    /// A message came that is none of the others: the peer is alive.
+    /// A message of any kind came: the peer is there. To be told beside what the message says.
     pub fn alive(&mut self, key: PeerKey, now: Instant) {
-        _ = (key, now);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.heard(now);
+        }
     }
 
-    /// The first bytes of a chunk arrived: the peer is sending it.
+    /// The first bytes of a chunk arrived: whoever else was asked for it need not begin.
     pub fn arriving(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
-        _ = chunk;
-        self.progressed(key, now);
+        let (Some(peer), Some(&state)) = (self.peers.get_mut(&key), self.states.get(chunk.0 as usize)) else {
+            return;
+        };
+        let may_come = match (peer.arriving(chunk, now), state) {
+            (Debt::Owed, ChunkState::Asked) => true,
+            (Debt::Forgiven, ChunkState::Missing | ChunkState::Asked) => {
+                // It crossed with the word that it need not come. Now it is sooner here than from anyone else.
+                peer.expect_again(chunk, now);
+                self.missing.remove(chunk);
+                self.states[chunk.0 as usize] = ChunkState::Asked;
+                self.asked.entry(chunk).or_default().push(key);
+                true
+            }
+            (_, ChunkState::Missing | ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored) => false,
+        };
+        let Some(askers) = self.asked.get(&chunk).filter(|askers| may_come && askers.len() > 1) else {
+            return;
+        };
+        let is_idle = |other: &PeerKey| self.peers.get(other).is_some_and(|peer| !peer.is_sending(chunk));
+        let others: Vec<_> =
+            askers.iter().copied().filter(|&other| other != key && is_idle(&other)).collect();
+        for other in others {
+            self.cancel(other, chunk);
+            self.take_back(other, &[chunk]);
+        }
     }
 
-    /// Whether a peer is not known to have a chunk, and so should be told of it.
-    pub fn lacks(&self, key: PeerKey, chunk: ChunkIndex) -> bool {
-        self.peers.get(&key).is_some_and(|peer| !peer.has(chunk))
+    /// The peers that are not known to have a chunk, and so should be told of it.
+    pub fn lacking(&self, chunk: ChunkIndex) -> impl Iterator<Item = PeerKey> + '_ {
+        self.peers.iter().filter(move |(_, peer)| !peer.has(chunk)).map(|(&key, _)| key)
     }
 
     /// A whole chunk arrived.
@@ -212,7 +272,7 @@ impl Scheduler {
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
                 for other in self.asked.remove(&chunk).into_iter().flatten().filter(|&other| other != key) {
-                    self.cancel(other, chunk, now);
+                    self.cancel(other, chunk);
                 }
             }
         }
@@ -249,6 +309,7 @@ impl Scheduler {
             Have::All => {
                 let mut field = Bitfield::full(self.space.chunk_count());
                 field.remove(chunk);
+                self.fellows += 1;
                 field.iter().for_each(|chunk| self.missing.more_available(chunk));
                 peer.have = Have::Some(field);
             }
@@ -263,6 +324,7 @@ impl Scheduler {
     pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pause(until);
+        self.next_check = self.next_check.map_or(Some(until), |check| Some(check.min(until)));
         if peer.forgive(chunk) {
             self.take_back(key, &[chunk]);
         }
@@ -270,12 +332,19 @@ impl Scheduler {
 
     /// Takes back what is overdue, and asks every peer for as much as it should have waiting.
     pub fn fill(&mut self, now: Instant, rng: &mut impl Rng) {
-        self.check_deadlines(now);
-        if self.missing.is_empty() {
+        if self.next_check.is_some_and(|check| check <= now) {
+            self.check_deadlines(now);
+        }
+        if self.is_endgame() && self.endgame_seen.is_none_or(|seen| seen + ENDGAME_TICK <= now) {
+            self.endgame_seen = Some(now);
             self.ready.extend(self.peers.keys());
         }
-        // One request a peer and round, so that a share of few chunks is spread over all.
+        if self.ready.is_empty() {
+            return;
+        }
         let mut round: Vec<PeerKey> = std::mem::take(&mut self.ready).into_iter().collect();
+        round.shuffle(rng);
+        // One request a peer and round, so that a share of few chunks is spread over all.
         while !round.is_empty() {
             round.retain(|&key| self.ask(key, now, rng));
         }
@@ -288,9 +357,8 @@ impl Scheduler {
 
     /// When to call [`Scheduler::fill`] again though nothing happened.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let endgame = self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1;
-        let tick = endgame.then(|| now + ENDGAME_TICK);
-        self.peers.values().filter_map(|peer| peer.next_timeout(now)).chain(tick).min()
+        let tick = self.is_endgame().then(|| now + ENDGAME_TICK);
+        self.next_check.into_iter().chain(tick).min()
     }
 
     /// Measured rate of a peer in bytes a second.
@@ -298,12 +366,19 @@ impl Scheduler {
         self.peers.get(&key)?.rate
     }
 
+    fn is_endgame(&self) -> bool {
+        self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1
+    }
+
     fn check_deadlines(&mut self, now: Instant) {
         let late: Vec<_> =
-            self.peers.iter().filter(|(_, peer)| peer.is_late(now)).map(|(&key, _)| key).collect();
-        for key in late {
+            self.peers.iter().filter_map(|(&key, peer)| Some((key, peer.lateness(now)?))).collect();
+        for (key, lateness) in late {
             let Some(peer) = self.peers.get_mut(&key) else { continue };
-            let owed = peer.strike(now);
+            let owed = match lateness {
+                Lateness::Silent => peer.strike(now),
+                Lateness::Overdue => peer.excuse(now),
+            };
             if peer.strikes >= MAX_STRIKES {
                 self.commands.push_back(Command::Drop(key));
             }
@@ -312,35 +387,46 @@ impl Scheduler {
         }
         let rested = self.peers.iter_mut().filter_map(|(&key, peer)| peer.rested(now).then_some(key));
         self.ready.extend(rested);
+        self.next_check = self.peers.values().filter_map(|peer| peer.next_timeout(now)).min();
     }
 
     /// Asks a peer for one chunk; false if it has enough to do or nothing that is wanted.
     fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
-        let Some(peer) = self.peers.get_mut(&key) else { return false };
-        if !peer.has_room(now) {
-            return false;
-        }
-        let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
-        let chunk = match chunk {
-            Some(chunk) => {
-                self.missing.remove(chunk);
-                self.states[chunk.0 as usize] = ChunkState::Asked;
-                chunk
-            }
-            None => {
-                peer.nothing_to_ask = true;
-                match self.endgame_pick(key, now) {
-                    Some(chunk) => chunk,
-                    None => return false,
-                }
-            }
-        };
+        let Some(chunk) = self.choose(key, now, rng) else { return false };
+        self.missing.remove(chunk);
+        self.states[chunk.0 as usize] = ChunkState::Asked;
         self.asked.entry(chunk).or_default().push(key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.ask(chunk, now);
+            let timeout = peer.next_timeout(now);
+            self.next_check = self.next_check.into_iter().chain(timeout).min();
         }
         self.commands.push_back(Command::Request(key, chunk));
         true
+    }
+
+    /// What to ask a peer for, if anything.
+    fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        let peer = self.peers.get_mut(&key)?;
+        if peer.is_paused(now) {
+            return None;
+        }
+        let alone = self.fellows == 0;
+        if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
+            // What no fellow has.
+            if let Some(chunk) = self.missing.pick_unavailable(rng) {
+                return Some(chunk);
+            }
+        }
+        if peer.owes() >= peer.depth(self.fellows) {
+            return None;
+        }
+        let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
+        if chunk.is_none() {
+            peer.nothing_to_ask = true;
+            return self.endgame_pick(key, now);
+        }
+        chunk
     }
 
     /// The chunk that is expected last of those that this peer would deliver much sooner.
@@ -355,6 +441,10 @@ impl Scheduler {
             if askers.len() >= MAX_ASKED || askers.contains(&key) || !peer.has(chunk) {
                 continue;
             }
+            let is_coming = |asker| self.peers.get(asker).is_some_and(|peer| peer.is_coming(chunk, now));
+            if askers.iter().any(is_coming) {
+                continue;
+            }
             let outlook = askers.iter().find_map(|asker| self.peers.get(asker)?.outlook(chunk, now));
             if let Some(outlook) = outlook
                 && outlook.age >= ENDGAME_AGE
@@ -367,9 +457,21 @@ impl Scheduler {
         latest.map(|(_, chunk)| chunk)
     }
 
-    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
+    /// Takes a chunk that a fellow has by now back from the seeder that was asked for it, unless the seeder is
+    /// about to send it.
+    fn withdraw(&mut self, chunk: ChunkIndex) {
+        let Some(&[key]) = self.asked.get(&chunk).map(Vec::as_slice) else { return };
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.have == Have::All) else { return };
+        let waits = peer.wait_for(chunk).is_some_and(|wait| wait >= WITHDRAW_AHEAD);
+        if waits && !peer.is_sending(chunk) {
+            self.cancel(key, chunk);
+            self.take_back(key, &[chunk]);
+        }
+    }
+
+    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.cancelled(chunk, now);
+            peer.cancelled(chunk);
             self.ready.insert(key);
             self.commands.push_back(Command::Cancel(key, chunk));
         }
@@ -390,7 +492,7 @@ impl Scheduler {
     fn set_missing(&mut self, chunk: ChunkIndex) {
         self.states[chunk.0 as usize] = ChunkState::Missing;
         self.missing.insert(chunk);
-        for (&key, peer) in &mut self.peers {
+        for (&key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.has(chunk)) {
             peer.nothing_to_ask = false;
             self.ready.insert(key);
         }

@@ -49,6 +49,9 @@ const DESCRIBE_STAGGER: Duration = Duration::from_millis(200);
 /// The swarm hears of part of a chunk at this interval at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A peer that sends nothing for this long in the middle of a chunk has stalled.
+const STALL_CHECK: Duration = Duration::from_secs(3);
+
 /// How long to try to say goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -323,11 +326,19 @@ impl Receiver<'_> {
         let most = limit.slice_len().unwrap_or(len) as usize;
         let mut filled = 0;
         let mut last_told = Instant::now();
+        let mut last_byte = last_told;
         while filled < buffer.len() {
             let end = buffer.len().min(filled + most);
             let reading = self.reader.read_payload_some(&mut buffer[filled..end]);
-            let count = timeout(IDLE_TIMEOUT, reading).await.map_err(|_| LeaveReason::TooSlow)?;
-            let count = count.map_err(frame_error)?;
+            let count = match timeout(STALL_CHECK, reading).await {
+                Ok(count) => count.map_err(frame_error)?,
+                // A peer that stops in the middle of a chunk must not keep the buffer from one that goes on.
+                Err(_) if self.context.buffers.is_short() || last_byte.elapsed() >= IDLE_TIMEOUT => {
+                    return Err(LeaveReason::TooSlow);
+                }
+                Err(_) => continue,
+            };
+            last_byte = Instant::now();
             filled += count;
             // At most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;

@@ -8,6 +8,7 @@ mod peers;
 mod transfer;
 
 use std::{
+    collections::BTreeSet,
     io,
     net::SocketAddr,
     ops::ControlFlow,
@@ -47,10 +48,10 @@ use crate::{
     description::Description,
     error::FetchError,
     event::{FetchEvent, Fetched, LeaveReason},
-    fetch::Stay,
+    fetch::{Stay, WAITING_INTERVAL},
     scheduler::{Command, Have, PeerKey, Received, Scheduler},
     session::{Context, Serving, SessionEvent},
-    target::{Discovery, discover, resolve_peer},
+    target::{Discovery, SourceId, discover, resolve_peer},
 };
 use peers::{Joining, Peers, REST};
 use transfer::{Phase, Transfer, Verified, started};
@@ -104,7 +105,7 @@ pub(crate) struct Swarm<F> {
     peers: Peers,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
     download: watch::Sender<Option<Arc<Download>>>,
-    discoveries: mpsc::Receiver<Discovery>,
+    discoveries: mpsc::Receiver<(SourceId, Discovery)>,
     /// Lookups, and the upload hub.
     background: JoinSet<()>,
     announcers: TaskTracker,
@@ -120,9 +121,11 @@ pub(crate) struct Swarm<F> {
 #[derive(Debug, Default)]
 struct Sources {
     asked: usize,
-    answered: usize,
-    unknown: usize,
+    answered: BTreeSet<SourceId>,
+    /// Trackers that do not know the share.
+    unknown: BTreeSet<SourceId>,
     trouble: Option<String>,
+    no_such_peer: Option<String>,
 }
 
 impl<F: FnMut(FetchEvent)> Swarm<F> {
@@ -149,11 +152,12 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         });
         let mut background = JoinSet::new();
         for tracker in &config.trackers {
-            background.spawn(discover(tracker.clone(), config.infohash, found.clone(), hungry_seen.clone()));
+            let (id, tracker, found) = (SourceId(background.len()), tracker.clone(), found.clone());
+            background.spawn(discover(id, tracker, config.infohash, found, hungry_seen.clone()));
         }
         for peer in config.peers.clone() {
-            let found = found.clone();
-            background.spawn(async move { _ = found.send(resolve_peer(peer).await).await });
+            let (id, found) = (SourceId(background.len()), found.clone());
+            background.spawn(async move { _ = found.send((id, resolve_peer(peer).await)).await });
         }
         Swarm {
             sources: Sources { asked: background.len(), ..Sources::default() },
@@ -181,6 +185,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     ) -> Result<Arc<Description>, FetchError> {
         let mut described = self.context.described.subscribe();
         let deadline = Instant::now() + DESCRIBE_TIMEOUT;
+        let mut waiting = interval(WAITING_INTERVAL);
+        waiting.reset();
         loop {
             self.peers.dial(&mut self.rng);
             if let Some(error) = self.nobody_to_ask() {
@@ -193,8 +199,16 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                         return Ok(Arc::clone(description));
                     }
                 }
-                Some(discovery) = self.discoveries.recv() => self.discovered(discovery),
+                Some((id, discovery)) = self.discoveries.recv() => self.discovered(id, discovery),
                 Some(ended) = self.peers.next_ended() => { self.session_ended(ended); }
+                _ = waiting.tick() => {
+                    let what = match self.peers.book.len() {
+                        0 => "Asking the tracker for peers …".to_owned(),
+                        1 => "Connecting to a peer …".to_owned(),
+                        many => format!("Connecting to {many} peers …"),
+                    };
+                    (self.on_event)(FetchEvent::Waiting(what));
+                }
                 () = sleep_until(wake.into()) => {
                     if Instant::now() >= deadline {
                         return Err(self.no_peer());
@@ -245,6 +259,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         let download = Arc::new(download);
+        if let Some(trouble) = &self.sources.trouble {
+            // Others knew more, or it would be the error.
+            (self.on_event)(FetchEvent::TrackerTrouble(trouble.clone()));
+        }
         (self.on_event)(FetchEvent::Started(started(&download, resumed)));
         self.start_serving(&download);
         self.download.send_replace(Some(Arc::clone(&download)));
@@ -322,7 +340,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             {
                 break;
             }
-            self.peers.dial(&mut self.rng);
+            if transfer.phase == Phase::Fetching {
+                // Whoever wants something of a finished peer finds it.
+                self.peers.dial(&mut self.rng);
+            }
             transfer.book(&self.peers, self.config.download_limit.is_waited_for(), now);
             let timeouts = [transfer.scheduler.next_timeout(now), self.peers.book.next_timeout(now)];
             let wake = timeouts.into_iter().flatten().min();
@@ -341,7 +362,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     Ok((stream, address)) => self.peers.accept(stream, address),
                     Err(error) => tracing::debug!("cannot accept a connection: {error}"),
                 },
-                Some(discovery) = self.discoveries.recv() => self.discovered(discovery),
+                Some((id, discovery)) = self.discoveries.recv() => self.discovered(id, discovery),
                 _ = tick.tick() => {
                     if transfer.phase == Phase::Fetching {
                         self.tell_progress(&transfer.download);
@@ -384,6 +405,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let progress = transfer.progress(&self.peers);
         (self.on_event)(FetchEvent::Progress(progress));
         (self.on_event)(FetchEvent::Flushing);
+        // Others have the seeders too.
+        transfer.is_spread = transfer.scheduler.knows_seeder();
         self.peers.dismiss_seeders();
         self.tell_progress(&transfer.download);
         transfer.finish();
@@ -420,7 +443,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             Stay::Forever => false,
             Stay::For(time) => stayed >= time,
             Stay::Ratio(ratio) => self.bytes_uploaded() as f64 >= ratio * fetched.size as f64,
-            Stay::WhileNeeded => stayed >= MAX_LINGER || !transfer.scheduler.is_needed(),
+            Stay::WhileNeeded => {
+                transfer.is_spread || stayed >= MAX_LINGER || !transfer.scheduler.is_needed()
+            }
         }
     }
 
@@ -445,9 +470,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         self.progress.send_replace(ShareProgress::of(have.count(), have.len()));
     }
 
-    fn discovered(&mut self, discovery: Discovery) {
-        // Trackers answer again and again; the first round is what tells whether there is anybody to ask.
-        self.sources.answered += 1;
+    fn discovered(&mut self, id: SourceId, discovery: Discovery) {
+        self.sources.answered.insert(id);
+        self.sources.unknown.remove(&id);
         match discovery {
             Discovery::Peers(addresses) => {
                 let now = Instant::now();
@@ -457,25 +482,29 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     }
                 }
             }
-            Discovery::Unknown => self.sources.unknown += 1,
+            Discovery::Unknown => _ = self.sources.unknown.insert(id),
             Discovery::Trouble(trouble) => {
                 tracing::debug!("{trouble}");
-                if self.sources.trouble.is_none() {
-                    (self.on_event)(FetchEvent::TrackerTrouble(trouble.clone()));
-                }
                 self.sources.trouble = Some(trouble);
             }
+            Discovery::NoSuchPeer(trouble) => self.sources.no_such_peer = Some(trouble),
         }
     }
 
     /// The reason to give up before anything began: everybody was asked who has the share, and nobody does.
     fn nobody_to_ask(&self) -> Option<FetchError> {
-        let Sources { asked, answered, unknown, trouble } = &self.sources;
-        if answered < asked || !self.peers.book.is_empty() {
+        let Sources { asked, answered, unknown, trouble, no_such_peer } = &self.sources;
+        if answered.len() < *asked {
             return None;
         }
-        Some(match trouble {
-            Some(trouble) if *unknown == 0 => FetchError::NoTracker(trouble.clone()),
+        if !self.peers.book.is_empty() {
+            // Peers that were named and failed: nobody will ever tell of others.
+            let hopeless = self.config.trackers.is_empty() && self.peers.all_failed();
+            return hopeless.then(|| self.no_peer());
+        }
+        Some(match (no_such_peer, trouble) {
+            (Some(peer), _) => FetchError::PeerName(peer.clone()),
+            (None, Some(trouble)) if unknown.is_empty() => FetchError::NoTracker(trouble.clone()),
             _ => FetchError::UnknownShare(self.config.infohash),
         })
     }
@@ -487,6 +516,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         }
         if self.peers.book.is_all_banned() {
             return FetchError::OnlyLiars;
+        }
+        if self.peers.all_without_share() {
+            return FetchError::UnknownShare(self.config.infohash);
         }
         FetchError::NoPeer { known: self.peers.book.len(), last: self.last_trouble.clone() }
     }
@@ -559,7 +591,13 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             Err(StoreChunkError::Wrong(_)) => {
                 tracing::warn!(%address, chunk = chunk.0, "a peer sent a wrong chunk");
                 transfer.wasted += u64::from(len);
-                self.end(&mut transfer.scheduler, key, LeaveReason::Lied);
+                if self.peers.address(key).is_some() {
+                    self.end(&mut transfer.scheduler, key, LeaveReason::Lied);
+                } else {
+                    // It sent and left: so it is known by its address only.
+                    self.peers.ban(address, &mut self.rng);
+                    (self.on_event)(FetchEvent::PeerLeft { address, reason: LeaveReason::Lied });
+                }
                 transfer.scheduler.wrong(chunk);
                 Ok(())
             }
@@ -612,6 +650,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let after = self.config.stall_timeout;
         if all_banned && self.config.trackers.is_empty() {
             return Err(FetchError::OnlyLiars);
+        }
+        if transfer.verifying.is_empty() && self.peers.all_changed() {
+            return Err(FetchError::AllChanged);
         }
         if now.saturating_duration_since(transfer.last_arrival) < after {
             return Ok(());

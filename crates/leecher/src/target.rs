@@ -16,7 +16,7 @@ use seeder::tracker_client::{TrackerClient, TrackerError};
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::error::FetchError;
@@ -30,6 +30,9 @@ const MAX_LISTED: usize = 10_000;
 /// Wait between two lookups of peers, and when there are none.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 const HUNGRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long to wait for other trackers when one has answered.
+const LATECOMERS: Duration = Duration::from_secs(1);
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +51,11 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTargetError {
     /// A link that is none.
-    #[error("malformed link: {0}")]
+    #[error("malformed link: {0}; copy the whole link that the seeder printed, between single quotes")]
     Link(#[from] ParseLinkError),
+    /// Most likely an infohash that was cut short.
+    #[error("an infohash has 64 digits, this has {0} (if it is a name, use -f)")]
+    InfoHashLen(usize),
     /// Not a name either.
     #[error("neither a link, an infohash nor a name: {0}")]
     Name(#[from] proto::name::NameError),
@@ -59,11 +65,15 @@ impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Target, ParseTargetError> {
-        if text.starts_with("magnet:") {
-            return Ok(Target::Link(text.parse()?));
+        if let Some(scheme) = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("magnet:")) {
+            let link = format!("{}{}", scheme.to_ascii_lowercase(), &text[7..]);
+            return Ok(Target::Link(link.parse()?));
         }
         match text.parse() {
             Ok(infohash) => Ok(Target::InfoHash(infohash)),
+            Err(_) if text.len() >= 40 && text.chars().all(|c| c.is_ascii_hexdigit()) => {
+                Err(ParseTargetError::InfoHashLen(text.len()))
+            }
             Err(_) => Ok(Target::Name(ShareName::new(text)?)),
         }
     }
@@ -102,7 +112,7 @@ pub async fn list_shares(trackers: &[TrackerClient]) -> Result<Vec<ShareEntry>, 
     find(trackers, |tracker| list(tracker, MAX_LISTED)).await
 }
 
-/// Asks every tracker at once; the answer of one is enough.
+/// Asks every tracker at once. When one has answered, the others have little time left.
 async fn find<F>(
     trackers: &[TrackerClient],
     ask: impl Fn(TrackerClient) -> F,
@@ -112,10 +122,17 @@ where
 {
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
     let (mut shares, mut answers, mut last_error) = (BTreeMap::new(), 0, String::from("none was named"));
-    while let Some(answer) = asking.join_next().await {
+    let mut deadline = None;
+    loop {
+        let answer = match deadline {
+            None => asking.join_next().await,
+            Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
+        };
+        let Some(answer) = answer else { break };
         match answer {
             Ok(Ok(found)) => {
                 answers += 1;
+                deadline.get_or_insert(Instant::now() + LATECOMERS);
                 shares.extend(found.into_iter().map(|share| (share.cursor(), share)));
             }
             Ok(Err(error)) => last_error = error.to_string(),
@@ -153,6 +170,10 @@ async fn list(tracker: TrackerClient, most: usize) -> Result<Vec<ShareEntry>, Tr
     }
 }
 
+/// Which tracker or named peer a discovery comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SourceId(pub(crate) usize);
+
 /// What a tracker or a name says of peers.
 #[derive(Debug)]
 pub(crate) enum Discovery {
@@ -162,13 +183,16 @@ pub(crate) enum Discovery {
     Unknown,
     /// The tracker cannot say.
     Trouble(String),
+    /// The name of a peer leads nowhere.
+    NoSuchPeer(String),
 }
 
 /// Asks a tracker for peers, again and again, until nobody listens. `hungry` shortens the wait.
 pub(crate) async fn discover(
+    id: SourceId,
     tracker: TrackerClient,
     infohash: InfoHash,
-    found: mpsc::Sender<Discovery>,
+    found: mpsc::Sender<(SourceId, Discovery)>,
     mut hungry: watch::Receiver<bool>,
 ) {
     loop {
@@ -183,7 +207,7 @@ pub(crate) async fn discover(
             }
             Err(error) => Discovery::Trouble(error.to_string()),
         };
-        if found.send(discovery).await.is_err() {
+        if found.send((id, discovery)).await.is_err() {
             return;
         }
         let jitter = rand::rng().random_range(0.9..1.1);
@@ -201,7 +225,7 @@ pub(crate) async fn discover(
 pub(crate) async fn resolve_peer(peer: Endpoint) -> Discovery {
     match lookup_host((peer.host.as_str(), peer.port)).await {
         Ok(addresses) => Discovery::Peers(addresses.collect()),
-        Err(error) => Discovery::Trouble(format!("peer {peer}: {error}")),
+        Err(error) => Discovery::NoSuchPeer(format!("peer {peer}: the name cannot be resolved ({error})")),
     }
 }
 
@@ -218,6 +242,9 @@ mod tests {
         let name = Target::Name(ShareName::new("large_text_file.txt").unwrap());
         assert_eq!("large_text_file.txt".parse(), Ok(name));
         assert!(matches!("magnet:?dn=x".parse::<Target>(), Err(ParseTargetError::Link(_))));
+        assert_eq!(hash[1..].parse::<Target>(), Err(ParseTargetError::InfoHashLen(63)));
+        let loud = format!("MAGNET:?xt=urn:btmh:1220{hash}");
+        assert!(matches!(loud.parse(), Ok(Target::Link(_))));
         assert!(matches!("a/b".parse::<Target>(), Err(ParseTargetError::Name(_))));
     }
 }

@@ -8,11 +8,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use clap::Parser;
+use clap::{Parser, builder::FalseyValueParser};
 use proto::{Endpoint, InfoHash, Link, ShareName, peer, tracker};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, print_line};
-use store::{Content, HashCache, ShareError, Shared};
+use store::{Content, HashCache, Scan, ScanError, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
 
 /// Share files and directories: serve their chunks, and tell trackers so
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     upload_limit: Option<RateLimit>,
 
     /// Hash everything again, and remember nothing
-    #[arg(long, env = "SHOAL_NO_CACHE")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE")]
     no_cache: bool,
 
     /// Where to remember hashes [default: shoal/hashes in the user's cache directory]
@@ -90,18 +90,32 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let seeder = Seeder::bind(config).await?;
     let port = seeder.local_addr().port();
     let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
-    let mut shares = Vec::with_capacity(args.files.len());
+    // Every path is looked at before the first is hashed, for the same reason.
+    let mut scans = Vec::with_capacity(args.files.len());
     for path in &args.files {
-        print_line(format_args!("Starting seeder for file '{}' on port {port}", path.display()));
-        match hash(path.clone(), args.name.clone(), cache.clone(), shutdown.clone()).await? {
-            Some(shared) => shares.push(Arc::new(shared)),
-            None => return Ok(()),
-        }
+        let scan = Scan::new(path, args.name.clone()).map_err(|error| explain(error.into()))?;
+        scans.push((path, scan));
     }
-    for (path, shared) in args.files.iter().zip(&shares) {
+    let mut shares: Vec<Arc<Shared>> = Vec::with_capacity(scans.len());
+    let mut described = Vec::with_capacity(scans.len());
+    for (path, scan) in scans {
+        print_line(format_args!("Starting seeder for file '{}' on port {port}", path.display()));
+        let shared = hash(path, scan, cache.clone(), shutdown.clone()).await?;
+        let infohash = shared.metainfo().infohash();
+        if shares.iter().any(|other| other.metainfo().infohash() == infohash) {
+            tracing::info!("'{}' is shared already", path.display());
+            continue;
+        }
+        shares.push(Arc::new(shared));
+        described.push(path);
+    }
+    for (path, shared) in described.into_iter().zip(&shares) {
         describe(path, shared, port, &args.trackers);
     }
     print_line("Press Ctrl+C to stop");
+    if args.trackers.iter().any(is_loopback) {
+        print_line("For other machines, put this one's name or address in place of 127.0.0.1 in the link");
+    }
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     let shares = shares.into_iter().map(|shared| shared as Arc<dyn Content>).collect();
     let sent = seeder.run(shares, report(names), shutdown).await;
@@ -109,39 +123,49 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     Ok(())
 }
 
-/// Hashes a path; `None` if the user stopped it.
+/// Whether a tracker can be reached from this machine only by that name.
+fn is_loopback(tracker: &Endpoint) -> bool {
+    tracker.host == "localhost" || tracker.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 async fn hash(
-    path: PathBuf,
-    name: Option<ShareName>,
+    path: &Path,
+    scan: Scan,
     cache: Option<Arc<HashCache>>,
     shutdown: CancellationToken,
-) -> Result<Option<Shared>, Failure> {
+) -> Result<Shared, Failure> {
     let meter = ByteMeter::new(format!("Hashing {}", path.display()), false);
+    meter.set_total(scan.total_len());
     let hashed = tokio::task::spawn_blocking(move || {
         let progress = |bytes| {
             meter.add(bytes);
             if shutdown.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        store::share(&path, name, cache.as_deref(), |total| meter.set_total(total), &progress)
+        scan.hash(cache.as_deref(), &progress)
     });
-    match hashed.await.map_err(|error| Failure::new(ExitCode::Other, error))? {
-        Ok(shared) => Ok(Some(shared)),
-        Err(ShareError::Stopped(_)) => Ok(None),
-        Err(error) => Err(explain(error)),
-    }
+    hashed.await.map_err(|error| Failure::new(ExitCode::Other, error))?.map_err(explain)
 }
 
 fn explain(error: ShareError) -> Failure {
-    let hint = match &error {
-        ShareError::Scan(_) | ShareError::Path(_) => "check the path given with -f, and that you may read it",
-        ShareError::Changed(_) => "wait until nothing writes to it, and start again",
-        ShareError::Metainfo(_) | ShareError::TooLarge(_) => {
-            "share it in several parts, each with its own -f"
+    let (code, hint) = match &error {
+        ShareError::Scan(ScanError::Special(_)) => (ExitCode::Io, "only files and directories can be shared"),
+        ShareError::Scan(ScanError::Name { .. }) => {
+            (ExitCode::Io, "rename it; what -f names itself can be shared under another name with --name")
         }
-        ShareError::Hashes(_) => "try again with --no-cache",
-        ShareError::Stopped(_) => "start again",
+        ShareError::Scan(ScanError::TooDeep(_)) => (ExitCode::Io, "share a directory further down"),
+        ShareError::Scan(ScanError::Path(_)) | ShareError::Path(_) => {
+            (ExitCode::Io, "check the path given with -f, and that you may read it")
+        }
+        ShareError::Changed(_) => (ExitCode::Io, "wait until nothing writes to it, and start again"),
+        ShareError::Metainfo(_) | ShareError::TooLarge(_) => {
+            (ExitCode::Io, "share it in several parts, each with its own -f")
+        }
+        ShareError::Hashes(_) => (ExitCode::Integrity, "try again with --no-cache"),
+        ShareError::Stopped(_) => {
+            return Failure::new(ExitCode::Interrupted, "stopped before anything was shared");
+        }
     };
-    Failure::new(ExitCode::Io, error).hint(hint)
+    Failure::new(code, error).hint(hint)
 }
 
 fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint]) {
@@ -156,13 +180,18 @@ fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint]) {
     print_line(format_args!("  name      {}", metainfo.name()));
     print_line(format_args!("  infohash  {}", metainfo.infohash()));
     print_line(format_args!(
-        "  size      {} in {} files, {} chunks",
+        "  size      {} in {}, {}",
         HumanBytes(metainfo.chunk_space().total_len()),
-        metainfo.files().len(),
-        metainfo.chunk_space().chunk_count()
+        count(metainfo.files().len(), "file"),
+        count(metainfo.chunk_space().chunk_count() as usize, "chunk")
     ));
     print_line(format_args!("  link      {link}"));
     print_line(format_args!("  fetch it  {} '{link}'", leecher_command()));
+}
+
+/// "1 file", "2 files".
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// The command that starts a leecher the way this seeder was started.
@@ -186,7 +215,10 @@ fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send 
             Event::NotAnnounced { infohash, error } => {
                 let tracker = error.endpoint().clone();
                 if answering.insert((infohash, tracker), false) != Some(false) {
-                    tracing::warn!("'{}' is not registered: {error}; trying again", names[&infohash]);
+                    tracing::warn!(
+                        "'{}' is not registered: {error}; trying again (peers can still come with --peer)",
+                        names[&infohash]
+                    );
                 } else {
                     tracing::debug!("still not registered: {error}");
                 }

@@ -4,10 +4,8 @@
 
 mod cli;
 
-use clap::Parser;
-
 fn main() -> std::process::ExitCode {
-    let args = cli::Args::parse();
+    let args: cli::Args = startup::parse(&[]);
     let logs = args.logs.clone();
     startup::run("seeder", &logs, |shutdown| cli::run(args, shutdown))
 }

@@ -18,8 +18,13 @@ use proto::{ChunkIndex, peer::MAX_PIPELINE};
 /// Most uploads of one share at a time.
 pub const DEFAULT_SLOTS: usize = 8;
 
+/// Uploads that are always worth having at a time. One after another would be best for receivers that have room
+/// for it; but some are always being sent to by several peers at once, and what their links have no room for
+/// another receiver can use.
+const PARALLEL: usize = 3;
+
 /// An upload that takes this many times as long as one has taken at best is held up by its receiver.
-const PATIENCE: f64 = 1.5;
+const PATIENCE: f64 = 1.1;
 
 /// Before an upload has shown how long it takes, another starts after this time.
 const FIRST_PATIENCE: Duration = Duration::from_millis(20);
@@ -50,6 +55,8 @@ pub struct Uploads {
     slots: usize,
     askers: BTreeMap<AskerKey, Asker>,
     active: BTreeMap<AskerKey, Instant>,
+    /// Askers with requests that are not being served: those that may be next.
+    eligible: usize,
     /// How often each chunk was sent.
     sent: Vec<u32>,
     /// Shortest time that an upload took, slowly forgotten.
@@ -60,6 +67,8 @@ pub struct Uploads {
 struct Asker {
     waiting: Vec<ChunkIndex>,
     served: u64,
+    /// What is being sent to it.
+    serving: Option<ChunkIndex>,
 }
 
 impl Uploads {
@@ -69,6 +78,7 @@ impl Uploads {
             slots,
             askers: BTreeMap::new(),
             active: BTreeMap::new(),
+            eligible: 0,
             sent: vec![0; chunk_count as usize],
             best: None,
         }
@@ -78,20 +88,26 @@ impl Uploads {
     /// that it is answered in turn.
     pub fn request(&mut self, key: AskerKey, chunk: ChunkIndex) -> Requested {
         let asker = self.askers.entry(key).or_default();
-        if asker.waiting.contains(&chunk) {
+        if asker.waiting.contains(&chunk) || asker.serving == Some(chunk) {
             return Requested::Waits;
         }
         if asker.waiting.len() >= MAX_PIPELINE {
             return Requested::TooMany;
         }
         asker.waiting.push(chunk);
+        if asker.waiting.len() == 1 && asker.serving.is_none() {
+            self.eligible += 1;
+        }
         Requested::Waits
     }
 
     /// A peer no longer wants a chunk. One that is being sent goes on.
     pub fn cancel(&mut self, key: AskerKey, chunk: ChunkIndex) {
-        if let Some(asker) = self.askers.get_mut(&key) {
-            asker.waiting.retain(|&waiting| waiting != chunk);
+        let Some(asker) = self.askers.get_mut(&key) else { return };
+        let Some(at) = asker.waiting.iter().position(|&waiting| waiting == chunk) else { return };
+        asker.waiting.remove(at);
+        if asker.waiting.is_empty() && asker.serving.is_none() {
+            self.eligible -= 1;
         }
     }
 
@@ -102,27 +118,31 @@ impl Uploads {
 
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
-        self.askers.remove(&key);
+        if self.askers.remove(&key).is_some_and(|asker| asker.is_eligible()) {
+            self.eligible -= 1;
+        }
         self.active.remove(&key);
     }
 
     /// The next chunk to send and to whom, if one should be sent now. Call until it returns `None`.
     pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
-        if !self.may_start(now) {
+        if self.eligible == 0 || !self.may_start(now) {
             return None;
         }
-        let Uploads { askers, active, sent, .. } = &*self;
-        let idle = askers.iter().filter(|(key, _)| !active.contains_key(key));
-        let requests = idle.flat_map(|(&key, asker)| {
+        let sent = &self.sent;
+        let eligible = self.askers.iter().filter(|(_, asker)| asker.is_eligible());
+        let requests = eligible.flat_map(|(&key, asker)| {
             asker.waiting.iter().enumerate().map(move |(at, &chunk)| {
                 let sent = sent.get(chunk.0 as usize).copied().unwrap_or(0);
                 ((sent, asker.served, at), key, chunk)
             })
         });
-        let (_, key, chunk) = requests.min()?;
+        let ((_, _, at), key, chunk) = requests.min()?;
         if let Some(asker) = self.askers.get_mut(&key) {
-            asker.waiting.retain(|&waiting| waiting != chunk);
+            asker.waiting.remove(at);
             asker.served += 1;
+            asker.serving = Some(chunk);
+            self.eligible -= 1;
         }
         if let Some(sent) = self.sent.get_mut(chunk.0 as usize) {
             *sent += 1;
@@ -134,6 +154,10 @@ impl Uploads {
     /// The upload to a peer is over.
     pub fn finished(&mut self, key: AskerKey, now: Instant) {
         let Some(started) = self.active.remove(&key) else { return };
+        if let Some(asker) = self.askers.get_mut(&key) {
+            asker.serving = None;
+            self.eligible += usize::from(asker.is_eligible());
+        }
         let took = now.saturating_duration_since(started);
         self.best = Some(match self.best {
             Some(best) if took > best => best + (took - best) / FORGET,
@@ -143,11 +167,7 @@ impl Uploads {
 
     /// When [`Uploads::start`] may have something though no upload finished.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let idle_waits = self
-            .askers
-            .iter()
-            .any(|(key, asker)| !asker.waiting.is_empty() && !self.active.contains_key(key));
-        if !idle_waits || self.active.len() >= self.slots {
+        if self.eligible == 0 || self.active.len() >= self.slots {
             return None;
         }
         self.active.values().max().map(|&latest| latest + self.patience())
@@ -155,12 +175,19 @@ impl Uploads {
 
     fn may_start(&self, now: Instant) -> bool {
         let patience = self.patience();
-        self.active.len() < self.slots
-            && self.active.values().all(|&started| now.saturating_duration_since(started) >= patience)
+        let is_held_up = |&started| now.saturating_duration_since(started) >= patience;
+        self.active.len() < PARALLEL
+            || self.active.len() < self.slots && self.active.values().all(is_held_up)
     }
 
     fn patience(&self) -> Duration {
         self.best.map_or(FIRST_PATIENCE, |best| best.mul_f64(PATIENCE).max(MIN_PATIENCE))
+    }
+}
+
+impl Asker {
+    fn is_eligible(&self) -> bool {
+        self.serving.is_none() && !self.waiting.is_empty()
     }
 }
 

@@ -26,6 +26,9 @@ fn main() {
         if let Some(ms) = number("--latency") {
             scenario.latency = Duration::from_millis(ms);
         }
+        if let Some(ms) = number("--reading") {
+            scenario.reading_interval = Duration::from_millis(ms);
+        }
         if let Some(most) = number("--max-peers") {
             scenario.max_peers = most as usize;
         }

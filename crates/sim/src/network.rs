@@ -8,9 +8,12 @@ use proto::ChunkIndex;
 
 use crate::{
     node::{ConnId, NodeId},
-    queue::{Event, Nanos, Queue},
+    queue::{Event, NEVER, Nanos, Queue},
     scenario::Link,
 };
+
+/// A receiver hears of part of a chunk at this interval.
+pub(crate) const PART_INTERVAL: Nanos = 250_000_000;
 
 /// Names a flow as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +31,10 @@ pub(crate) struct Flow {
     /// Bits a second since then.
     rate: f64,
     at: Nanos,
-    /// Counts the changes of rate, over all flows that ever had this id.
-    version: u32,
+    /// When the event that looks at it next comes; never later than its end.
+    looked_at: Nanos,
+    /// Whether its receiver is going to hear of parts of it.
+    is_slow: bool,
     /// Counts the flows that had this id.
     pub(crate) life: u32,
 }
@@ -53,6 +58,16 @@ pub(crate) struct Network {
     free: Vec<FlowId>,
 }
 
+impl Flow {
+    /// When it is over, if its rate stays as it is.
+    fn end(&self) -> Nanos {
+        let takes = (self.left.max(0.0) / self.rate * 1e9).ceil();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of some seconds")]
+        let takes = takes as Nanos;
+        self.at + takes
+    }
+}
+
 impl Network {
     /// Adds the link of the next node.
     pub(crate) fn add(&mut self, link: Link) {
@@ -67,12 +82,23 @@ impl Network {
         bits: f64,
         now: Nanos,
         queue: &mut Queue,
-    ) -> FlowId {
-        let flow = Flow { conn, from, to, chunk, left: bits, rate: 0.0, at: now, version: 0, life: 0 };
+    ) {
+        let flow = Flow {
+            conn,
+            from,
+            to,
+            chunk,
+            left: bits,
+            rate: 0.0,
+            at: now,
+            looked_at: NEVER,
+            is_slow: false,
+            life: 0,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 let old = &mut self.flows[id.0 as usize];
-                *old = Flow { version: old.version + 1, life: old.life + 1, ..flow };
+                *old = Flow { life: old.life + 1, ..flow };
                 id
             }
             None => {
@@ -87,15 +113,21 @@ impl Network {
         sender.up.push(id);
         self.ends[to.index()].down.push(id);
         self.share_out(from, to, now, queue);
-        id
     }
 
-    /// The flow whose last byte was sent, if it was: it is over.
-    pub(crate) fn done(&mut self, id: FlowId, version: u32, now: Nanos, queue: &mut Queue) -> Option<Flow> {
-        let flow = self.flows[id.0 as usize];
-        if flow.version != version {
+    /// Looks at a flow that may be over, and ends it if it is.
+    pub(crate) fn done(&mut self, id: FlowId, life: u32, now: Nanos, queue: &mut Queue) -> Option<Flow> {
+        let flow = &mut self.flows[id.0 as usize];
+        if flow.life != life || flow.looked_at != now {
             return None;
         }
+        let end = flow.end();
+        if end > now {
+            flow.looked_at = end;
+            queue.push(end, Event::FlowDone(id, life));
+            return None;
+        }
+        let flow = *flow;
         self.end(id, now, queue);
         Some(flow)
     }
@@ -112,12 +144,7 @@ impl Network {
     /// The flow of this id, if it still lasts.
     pub(crate) fn lasts(&self, id: FlowId, life: u32) -> Option<&Flow> {
         let flow = &self.flows[id.0 as usize];
-        let lasts = flow.life == life && self.ends[flow.from.index()].up.contains(&id);
-        lasts.then_some(flow)
-    }
-
-    pub(crate) fn life(&self, id: FlowId) -> u32 {
-        self.flows[id.0 as usize].life
+        (flow.life == life).then_some(flow)
     }
 
     /// For how long a node has sent something.
@@ -128,7 +155,7 @@ impl Network {
 
     fn end(&mut self, id: FlowId, now: Nanos, queue: &mut Queue) {
         let flow = &mut self.flows[id.0 as usize];
-        flow.version += 1;
+        flow.life += 1;
         let (from, to) = (flow.from, flow.to);
         let sender = &mut self.ends[from.index()];
         sender.up.retain(|&other| other != id);
@@ -153,14 +180,16 @@ impl Network {
             }
             flow.left -= flow.rate * (now - flow.at) as f64 / 1e9;
             (flow.rate, flow.at) = (rate, now);
-            flow.version += 1;
-            let takes = (flow.left.max(0.0) / rate * 1e9).ceil();
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a time of some seconds"
-            )]
-            queue.push(now + takes as Nanos, Event::FlowDone(id, flow.version));
+            let end = flow.end();
+            // An end that comes later than it seemed is found out when the flow is looked at.
+            if end < flow.looked_at {
+                flow.looked_at = end;
+                queue.push(end, Event::FlowDone(id, flow.life));
+            }
+            if !flow.is_slow && end > now + PART_INTERVAL {
+                flow.is_slow = true;
+                queue.push(now + PART_INTERVAL, Event::FlowLasts(id, flow.life));
+            }
         }
     }
 }

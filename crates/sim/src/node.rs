@@ -68,8 +68,6 @@ pub(crate) struct Node {
     /// When [`crate::queue::Event::Inbox`] and [`crate::queue::Event::Wake`] come next.
     pub(crate) inbox_at: Nanos,
     pub(crate) wake_at: Nanos,
-    /// When it last told everybody something.
-    pub(crate) told_all: Nanos,
     pub(crate) arrived: Nanos,
     pub(crate) finished: Option<Nanos>,
     pub(crate) sent: u64,
@@ -129,7 +127,6 @@ impl Node {
             inbox: VecDeque::new(),
             inbox_at: NEVER,
             wake_at: NEVER,
-            told_all: 0,
             arrived: 0,
             finished: None,
             sent: 0,

@@ -19,7 +19,7 @@ pub(crate) enum Event {
     Inbox(NodeId),
     /// A peer wanted to be called again at this time.
     Wake(NodeId),
-    /// The last byte of a flow was sent; void if the flow changed its rate meanwhile.
+    /// The last byte of a flow may have been sent.
     FlowDone(FlowId, u32),
     /// A flow has lasted for a while.
     FlowLasts(FlowId, u32),
@@ -27,6 +27,8 @@ pub(crate) enum Event {
     Dialled { from: NodeId, to: NodeId },
     /// A heartbeat for the tracker is due.
     Announce(NodeId),
+    /// A peer leaves.
+    Leave(NodeId),
     /// A peer asks the tracker for peers.
     Lookup(NodeId),
     /// A peer tells those who wait that it is still here.

@@ -27,6 +27,10 @@ pub struct Report {
     pub t_opt: f64,
     /// What the origin sent, in copies of the share.
     pub origin_copies: f64,
+    /// What it had sent when it had sent every chunk once; 0 if it has not.
+    pub first_copy: f64,
+    /// Whether it left before the end.
+    pub origin_left: bool,
     /// Share of the bytes received that were here already.
     pub duplicates: f64,
     /// Share of the bytes received that were wrong.
@@ -67,6 +71,8 @@ impl Report {
             last: 0.0,
             t_opt: scenario.t_opt(),
             origin_copies: 0.0,
+            first_copy: 0.0,
+            origin_left: false,
             duplicates: 0.0,
             wrong: 0.0,
             uplink_use: 0.0,
@@ -83,7 +89,8 @@ impl fmt::Display for Report {
         let median = self.durations.get(self.durations.len() / 2).copied().unwrap_or(f64::NAN);
         write!(
             f,
-            "{:<20} seed {:<3} {:>4}/{:<4} last {:>7.2} s  median {:>7.2} s  T/T_opt {:.3}  origin {:.3} copies  \
+            "{:<20} seed {:<3} {:>4}/{:<4} last {:>7.2} s  median {:>7.2} s  T/T_opt {:.3}  origin {:.3} copies{} \
+             (all of it after {:.3})  \
              duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  links {}  messages {} ({} have)  \
              events {}  digest {:016x}",
             self.name,
@@ -94,6 +101,8 @@ impl fmt::Display for Report {
             median,
             self.ratio(),
             self.origin_copies,
+            if self.origin_left { ", then left" } else { "" },
+            self.first_copy,
             self.duplicates * 100.0,
             self.wrong * 100.0,
             self.uplink_use * 100.0,

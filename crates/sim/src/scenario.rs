@@ -48,6 +48,17 @@ pub struct LeecherPlan {
     pub nature: Nature,
 }
 
+/// When the origin leaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum OriginLeaves {
+    /// It stays.
+    Never,
+    /// When it has sent so much, in copies of the share.
+    AfterCopies(f64),
+    /// As soon as it has sent every chunk to somebody.
+    AfterEveryChunk,
+}
+
 /// A swarm to simulate.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -57,14 +68,14 @@ pub struct Scenario {
     pub chunks: u32,
     /// The origin's link.
     pub origin: Link,
-    /// The origin leaves when it has sent this many copies.
-    pub origin_leaves_after: Option<f64>,
+    /// When the origin leaves.
+    pub origin_leaves: OriginLeaves,
     /// Everybody else.
     pub leechers: Vec<LeecherPlan>,
     /// One way through the network.
     pub latency: Duration,
-    /// A `Have` may be this much later than other messages: what one peer hears within it, it takes in at once.
-    pub have_delay: Duration,
+    /// Peers read what has come at multiples of this time: always a delay, but less to simulate. Zero is at once.
+    pub reading_interval: Duration,
     /// Peers that a leecher is connected to at most.
     pub max_peers: usize,
     /// Leave as soon as everything is here.
@@ -85,10 +96,10 @@ impl Scenario {
             name,
             chunks,
             origin: link,
-            origin_leaves_after: None,
+            origin_leaves: OriginLeaves::Never,
             leechers: leechers.collect(),
             latency: DEFAULT_LATENCY,
-            have_delay: Duration::ZERO,
+            reading_interval: Duration::ZERO,
             max_peers: DEFAULT_MAX_PEERS,
             leave_when_done: false,
             give_up: Duration::from_secs(3_600),
@@ -136,15 +147,17 @@ pub fn named(name: &str) -> Option<Scenario> {
             scenario
         }
         "equal_1000" => Scenario {
-            have_delay: Duration::from_millis(10),
+            reading_interval: Duration::from_millis(20),
+            max_peers: 20,
             ..Scenario::equal("equal_1000", 1_000, 4 * GIB, BENCH_LINK)
         },
         "origin_leaves" => Scenario {
-            origin_leaves_after: Some(1.2),
+            origin: Link { up: 4.0 * BENCH_LINK.up, down: BENCH_LINK.down },
+            origin_leaves: OriginLeaves::AfterCopies(1.2),
             ..Scenario::equal("origin_leaves", 50, GIB, BENCH_LINK)
         },
         "origin_leaves_early" => Scenario {
-            origin_leaves_after: Some(1.0),
+            origin_leaves: OriginLeaves::AfterEveryChunk,
             ..Scenario::equal("origin_leaves_early", 50, GIB, BENCH_LINK)
         },
         "churn" => {

@@ -19,10 +19,10 @@ use tracker::{Registry, Rules};
 
 use crate::{
     Report, Scenario,
-    network::{Flow, Network},
+    network::{Flow, Network, PART_INTERVAL},
     node::{ConnId, Incoming, Message, Node, NodeId, PORT},
     queue::{Event, NEVER, Nanos, Queue},
-    scenario::{Nature, ORIGIN_MAX_PEERS},
+    scenario::{Nature, ORIGIN_MAX_PEERS, OriginLeaves},
 };
 
 /// As in the real leecher: wait between two lookups, and when no peer is connected.
@@ -38,11 +38,8 @@ const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// As in the real leecher: how long a peer that was too slow is left alone.
 const REST: Duration = Duration::from_secs(60);
 
-/// A receiver hears of part of a chunk at this interval.
-const PART_INTERVAL: Duration = Duration::from_millis(250);
-
 /// An uploader tells those whose requests wait that it is still here, at this interval.
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// One-way trips until a dial has led to a connection: TCP's handshake, and a `Hello`.
 const DIAL_TRIPS: u32 = 3;
@@ -86,7 +83,10 @@ struct World<'a> {
     registry: Registry,
     /// Peers that have to get everything yet.
     wanting: usize,
-    origin_leaves_at: u64,
+    /// Chunks that the origin has not sent yet.
+    unsent: Bitfield,
+    /// What the origin had sent when it had sent every chunk.
+    first_copy: u64,
     last_finish: Nanos,
     dropped: u64,
     messages: u64,
@@ -131,9 +131,8 @@ impl<'a> World<'a> {
             links: BTreeMap::new(),
             registry: Registry::new(Rules::default(), start),
             wanting: scenario.leechers.iter().filter(|plan| plan.nature == Nature::Honest).count(),
-            origin_leaves_at: scenario
-                .origin_leaves_after
-                .map_or(u64::MAX, |copies| (copies * len as f64) as u64),
+            unsent: Bitfield::full(scenario.chunks),
+            first_copy: 0,
             last_finish: 0,
             dropped: 0,
             messages: 0,
@@ -189,8 +188,8 @@ impl<'a> World<'a> {
                     self.work(id);
                 }
             }
-            Event::FlowDone(flow, version) => {
-                let done = self.network.done(flow, version, self.now, &mut self.queue);
+            Event::FlowDone(flow, life) => {
+                let done = self.network.done(flow, life, self.now, &mut self.queue);
                 if let Some(flow) = done {
                     self.sent(flow);
                 }
@@ -198,7 +197,7 @@ impl<'a> World<'a> {
             Event::FlowLasts(flow, life) => {
                 if let Some(&Flow { conn, to, .. }) = self.network.lasts(flow, life) {
                     self.deliver(conn, to, Message::Part);
-                    self.queue.push(self.now + nanos(PART_INTERVAL), event);
+                    self.queue.push(self.now + PART_INTERVAL, event);
                 }
             }
             Event::Dialled { from, to } => self.dialled(from, to),
@@ -209,6 +208,7 @@ impl<'a> World<'a> {
                     self.queue.push(self.now + nanos(Duration::from_secs_f64(next)), event);
                 }
             }
+            Event::Leave(id) => self.leave(id, false),
             Event::Lookup(id) => self.lookup(id),
             Event::KeepAlive(id) => self.keep_alive(id),
         }
@@ -249,6 +249,12 @@ impl<'a> World<'a> {
         if announces {
             self.announce(id, AnnounceEvent::Stopped);
         }
+    }
+
+    /// Leaves when what was sent has arrived.
+    fn leave_soon(&mut self, id: NodeId) {
+        let at = self.now + 2 * self.latency + nanos(self.scenario.reading_interval);
+        self.queue.push(at, Event::Leave(id));
     }
 
     fn announce(&mut self, id: NodeId, event: AnnounceEvent) {
@@ -395,16 +401,19 @@ impl<'a> World<'a> {
     fn deliver(&mut self, conn: ConnId, to: NodeId, message: Message) {
         self.messages += 1;
         let at = self.now + self.latency;
-        let read_at = match message {
-            Message::Have(_) => at + nanos(self.scenario.have_delay),
-            _ => at,
-        };
+        let read_at = self.reading_time(at);
         let node = &mut self.nodes[to.index()];
         node.inbox.push_back(Incoming { at, conn, message });
         if read_at < node.inbox_at {
             node.inbox_at = read_at;
             self.queue.push(read_at, Event::Inbox(to));
         }
+    }
+
+    /// When a message that came at this time is read.
+    fn reading_time(&self, at: Nanos) -> Nanos {
+        let batch = nanos(self.scenario.reading_interval);
+        if batch == 0 { at } else { at.next_multiple_of(batch) }
     }
 
     fn wake(&mut self, id: NodeId, at: Nanos) {
@@ -433,7 +442,7 @@ impl<'a> World<'a> {
             }
         }
         if let Some(left) = self.nodes[id.index()].inbox.front() {
-            let at = left.at;
+            let at = self.reading_time(left.at);
             let node = self.node(id);
             if at < node.inbox_at {
                 node.inbox_at = at;
@@ -484,15 +493,16 @@ impl<'a> World<'a> {
             }
             return;
         };
+        scheduler.alive(peer, now);
         match message {
             Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk)),
             Message::Header(chunk) => scheduler.arriving(peer, chunk, now),
             Message::Part => scheduler.progressed(peer, now),
-            Message::KeepAlive => scheduler.alive(peer, now),
+            
             Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
             Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
             Message::Chunk(chunk) => self.take_in(id, conn, chunk),
-            Message::Request(_) | Message::Cancel(_) => {}
+            Message::KeepAlive | Message::Request(_) | Message::Cancel(_) => {}
         }
     }
 
@@ -532,16 +542,11 @@ impl<'a> World<'a> {
 
     /// Tells everybody who does not have it of a chunk.
     fn tell(&mut self, id: NodeId, chunk: ChunkIndex) {
-        self.nodes[id.index()].told_all = self.now;
-        for at in 0..self.nodes[id.index()].links.len() {
-            let conn = self.nodes[id.index()].links[at];
-            let lacks =
-                self.nodes[id.index()].scheduler.as_ref().is_some_and(|s| s.lacks(peer_key(conn), chunk));
-            let to = self.conns[conn.0 as usize].other(id);
-            if lacks {
-                self.haves += 1;
-                self.deliver(conn, to, Message::Have(chunk));
-            }
+        let Some(scheduler) = &self.nodes[id.index()].scheduler else { return };
+        let lacking: Vec<_> = scheduler.lacking(chunk).map(conn_of).collect();
+        for conn in lacking {
+            self.haves += 1;
+            self.send(conn, id, Message::Have(chunk));
         }
     }
 
@@ -594,9 +599,7 @@ impl<'a> World<'a> {
             let conn = conn_of(PeerKey(key));
             let to = self.conns[conn.0 as usize].other(id);
             let bits = f64::from(CHUNK_LEN) * 8.0;
-            let flow = self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
-            let lasts = Event::FlowLasts(flow, self.network.life(flow));
-            self.queue.push(self.now + nanos(PART_INTERVAL), lasts);
+            self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
             self.send(conn, id, Message::Header(chunk));
         }
         if let Some(at) = self.nodes[id.index()].uploads.next_timeout() {
@@ -612,10 +615,18 @@ impl<'a> World<'a> {
         let node = self.node(from);
         node.uploads.finished(AskerKey(conn.0.into()), now);
         node.sent += u64::from(CHUNK_LEN);
-        let leaves = from == NodeId::ORIGIN && node.sent >= self.origin_leaves_at;
+        let sent = node.sent;
         self.send(conn, from, Message::Chunk(chunk));
-        if leaves {
-            self.leave(from, false);
+        if from == NodeId::ORIGIN && self.unsent.remove(chunk) && self.unsent.is_empty() {
+            self.first_copy = sent;
+        }
+        let leaves = match self.scenario.origin_leaves {
+            OriginLeaves::Never => false,
+            OriginLeaves::AfterCopies(copies) => sent as f64 >= copies * self.space.total_len() as f64,
+            OriginLeaves::AfterEveryChunk => self.unsent.is_empty(),
+        };
+        if from == NodeId::ORIGIN && leaves {
+            self.leave_soon(from);
         } else {
             self.serve(from);
         }
@@ -630,7 +641,7 @@ impl<'a> World<'a> {
         for conn in self.nodes[id.index()].links.clone() {
             let node = &self.nodes[id.index()];
             let end = &self.conns[conn.0 as usize];
-            let spoke = end.spoke[end.side(id)].max(if node.is_done() { 0 } else { node.told_all });
+            let spoke = end.spoke[end.side(id)];
             if now - spoke >= nanos(KEEP_ALIVE) && node.uploads.is_waiting(AskerKey(conn.0.into())) {
                 self.send(conn, id, Message::KeepAlive);
             }
@@ -647,12 +658,13 @@ impl<'a> World<'a> {
             Event::Arrive(id) => (1, id.0, 0),
             Event::Inbox(id) => (2, id.0, 0),
             Event::Wake(id) => (3, id.0, 0),
-            Event::FlowDone(flow, version) => (4, flow.0, version),
+            Event::FlowDone(flow, life) => (4, flow.0, life),
             Event::FlowLasts(flow, life) => (5, flow.0, life),
             Event::Dialled { from, to } => (6, from.0, to.0),
             Event::Announce(id) => (7, id.0, 0),
             Event::Lookup(id) => (8, id.0, 0),
             Event::KeepAlive(id) => (9, id.0, 0),
+            Event::Leave(id) => (10, id.0, 0),
         };
         for word in [at, kind, one.into(), other.into(), self.messages] {
             self.digest = (self.digest ^ word).wrapping_mul(0x100_0000_01b3);
@@ -677,6 +689,8 @@ impl<'a> World<'a> {
             finished: durations.len(),
             durations,
             last: last as f64 / 1e9,
+            first_copy: self.first_copy as f64 / self.space.total_len() as f64,
+            origin_left: !self.nodes[0].online,
             origin_copies: self.nodes[0].sent as f64 / self.space.total_len() as f64,
             duplicates: sum(|node| node.duplicate) / received,
             wrong: sum(|node| node.wrong) / received,

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, io, process};
 
+use crate::escape_control;
+
 /// How a program ended. The numbers are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -72,14 +74,14 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.error)?;
         let mut said = self.error.to_string();
+        f.write_str(&escape_control(&said))?;
         let mut source = self.error.source();
         while let Some(error) = source {
             // Many errors repeat their source in their own text.
             let text = error.to_string();
             if !said.contains(&text) {
-                write!(f, ": {text}")?;
+                write!(f, ": {}", escape_control(&text))?;
                 said = text;
             }
             source = error.source();
@@ -99,6 +101,12 @@ mod tests {
     fn a_failure_says_what_happened_and_what_to_do() {
         let failure = Failure::new(ExitCode::Network, "port 7000 is in use").hint("choose another with -p");
         assert_eq!(failure.to_string(), "port 7000 is in use\n  choose another with -p");
+    }
+
+    #[test]
+    fn a_name_in_an_error_cannot_garble_the_terminal() {
+        let failure = Failure::new(ExitCode::Io, "cannot read \x1b[2Jx\ny");
+        assert_eq!(failure.to_string(), "cannot read \\u{1b}[2Jx\\ny");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+mod command_line;
 mod exit;
 mod listen;
 mod logging;
@@ -16,6 +17,7 @@ use std::{future::Future, io::Write, process};
 
 use tokio_util::sync::CancellationToken;
 
+pub use command_line::parse;
 pub use exit::{ExitCode, Failure};
 pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};
 pub use logging::LogArgs;
@@ -60,10 +62,25 @@ where
     })
 }
 
-/// Writes a line to stdout. A closed stdout (`… | head`) is no reason to fail.
+/// Writes a line to stdout, control characters escaped: names in it may be a stranger's. A closed stdout
+/// (`… | head`) is no reason to fail.
 pub fn print_line(line: impl std::fmt::Display) {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{}", escape_control(&line.to_string())).and_then(|()| stdout.flush());
+}
+
+/// Writes a line to stderr, likewise.
+pub fn eprint_line(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{}", escape_control(&line.to_string()));
+}
+
+/// Text that cannot move the cursor or colour a terminal.
+fn escape_control(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect::<String>().into()
 }
 
 /// Asks for as many open files as the system lets this process have: each peer is one.

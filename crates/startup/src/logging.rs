@@ -7,6 +7,7 @@ use std::{
     sync::Mutex,
 };
 
+use clap::builder::FalseyValueParser;
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -28,7 +29,7 @@ pub struct LogArgs {
     pub log_file: Option<PathBuf>,
 
     /// Write no debug log
-    #[arg(long, conflicts_with = "log_file", env = "SHOAL_NO_LOG_FILE")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_LOG_FILE")]
     pub no_log_file: bool,
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -76,7 +76,7 @@ impl ByteMeter {
                     let total = self.total.load(Ordering::Relaxed);
                     let percent = (done * 100).checked_div(total).unwrap_or(100);
                     let (done, total) = (HumanBytes(done), HumanBytes(total));
-                    let _ = writeln!(std::io::stderr(), "{}: {percent}% ({done} of {total})", self.what);
+                    crate::eprint_line(format_args!("{}: {percent}% ({done} of {total})", self.what));
                 }
             }
             Display::Nothing => {}

@@ -361,7 +361,8 @@ fn check_space(output: &Output, needed: u64) -> Result<(), DownloadError> {
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let stat = statvfs(dir).at("examine", dir)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    if free < needed {
+    // A file system without blocks holds no files; creating one there says so better.
+    if free < needed && stat.f_blocks > 0 {
         return Err(DownloadError::NoSpace { path: path.to_owned(), needed, free });
     }
     Ok(())

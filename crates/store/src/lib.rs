@@ -32,5 +32,5 @@ pub use error::PathError;
 pub use hash_run::{Progress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
 pub use output::Output;
-pub use scan::ScanError;
+pub use scan::{Scan, ScanError};
 pub use shared::{ShareError, Shared, share};

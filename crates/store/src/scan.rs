@@ -49,7 +49,7 @@ pub(crate) struct ScannedFile {
 
 /// What is to be shared: a tree of positions in a list of files in file tree order.
 #[derive(Debug)]
-pub(crate) struct Scan {
+pub struct Scan {
     pub(crate) name: ShareName,
     pub(crate) files: Vec<ScannedFile>,
     root: ScannedNode,
@@ -61,18 +61,23 @@ enum ScannedNode {
     Directory(Vec<(ShareName, ScannedNode)>),
 }
 
-/// Finds the files below `path`. Symbolic links are followed: what is shared is what `cat` would show.
-pub(crate) fn scan(path: &Path, name: Option<ShareName>) -> Result<Scan, ScanError> {
-    let name = match name {
-        Some(name) => name,
-        None => own_name(path)?,
-    };
-    let mut files = Vec::new();
-    let root = scan_node(path, 0, &mut files)?;
-    Ok(Scan { name, files, root })
-}
-
 impl Scan {
+    /// Finds the files below `path`. Symbolic links are followed: what is shared is what `cat` would show.
+    pub fn new(path: &Path, name: Option<ShareName>) -> Result<Scan, ScanError> {
+        let name = match name {
+            Some(name) => name,
+            None => own_name(path)?,
+        };
+        let mut files = Vec::new();
+        let root = scan_node(path, 0, &mut files)?;
+        Ok(Scan { name, files, root })
+    }
+
+    /// Bytes in all files.
+    pub fn total_len(&self) -> u64 {
+        self.files.iter().map(|file| file.identity.len).sum()
+    }
+
     /// Describes the share, given the files' nodes in order.
     pub(crate) fn metainfo(self, nodes: &[FileNode]) -> Result<Metainfo, MetainfoError> {
         let tree = match to_node(self.root, nodes) {

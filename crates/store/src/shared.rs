@@ -20,7 +20,7 @@ use crate::{
     hash_run::{HashRunError, Progress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
     identity::FileIdentity,
-    scan::{ScanError, ScannedFile, scan},
+    scan::{Scan, ScanError, ScannedFile},
 };
 
 /// A file or directory that is being shared.
@@ -59,8 +59,7 @@ pub enum ShareError {
 }
 
 /// Shares `path` under its own name or under `name`: finds its files and hashes those that `cache` does not
-/// know. `progress` hears of every byte of the share, those from the cache at once; `begin` hears the total
-/// first.
+/// know. `begin` hears the total of bytes first; see [`Scan::hash`] for `progress`.
 pub fn share(
     path: &Path,
     name: Option<ShareName>,
@@ -68,20 +67,27 @@ pub fn share(
     begin: impl FnOnce(u64),
     progress: Progress<'_>,
 ) -> Result<Shared, ShareError> {
-    let scan = scan(path, name)?;
-    let space = ChunkSpace::new(scan.files.iter().map(|file| file.identity.len))?;
-    begin(space.total_len());
-    let hashes = hash_files(&space, &scan.files, cache, progress)?;
-    let nodes: Vec<FileNode> = (0..scan.files.len())
-        .map(|file| FileNode {
-            len: space.file_len(file),
-            pieces_root: file_root(file_hashes(&space, &hashes, file)),
-        })
-        .collect();
-    let files = scan.files.clone();
-    let metainfo = scan.metainfo(&nodes)?;
-    let hashes = ChunkHashes::prove(&metainfo, hashes)?;
-    Ok(Shared { metainfo, hashes, files, pool: FilePool::default() })
+    let scan = Scan::new(path, name)?;
+    begin(scan.total_len());
+    scan.hash(cache, progress)
+}
+
+impl Scan {
+    /// Hashes the files that `cache` does not know. `progress` hears of every byte of the share, those from the
+    /// cache at once.
+    pub fn hash(self, cache: Option<&HashCache>, progress: Progress<'_>) -> Result<Shared, ShareError> {
+        let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
+        let hashes = hash_files(&space, &self.files, cache, progress)?;
+        let node = |file| {
+            let pieces_root = file_root(file_hashes(&space, &hashes, file));
+            FileNode { len: space.file_len(file), pieces_root }
+        };
+        let nodes: Vec<FileNode> = (0..self.files.len()).map(node).collect();
+        let files = self.files.clone();
+        let metainfo = self.metainfo(&nodes)?;
+        let hashes = ChunkHashes::prove(&metainfo, hashes)?;
+        Ok(Shared { metainfo, hashes, files, pool: FilePool::default() })
+    }
 }
 
 fn file_hashes<'a>(space: &ChunkSpace, hashes: &'a [Digest], file: usize) -> &'a [Digest] {

@@ -40,7 +40,7 @@ pub(crate) struct Args {
 
 /// Reads the command line; ends the program when there is nothing to run.
 pub(crate) fn parse() -> Args {
-    let args = Args::parse();
+    let args: Args = startup::parse(&[]);
     if args.expire <= args.heartbeat.into() {
         let message = format!(
             "--expire {} is not longer than --heartbeat {}: every peer would be forgotten between two announces",

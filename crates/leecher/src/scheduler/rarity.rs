@@ -15,19 +15,27 @@ const ABSENT: u32 = u32::MAX;
 /// taking out and a change of availability take constant time; 12 bytes a chunk.
 #[derive(Debug)]
 pub(super) struct Rarity {
-    /// How many peers that are not seeders have each chunk, in the set or not.
-    available: Vec<u32>,
-    /// Where in its bucket each chunk is.
-    position: Vec<u32>,
+    slots: Vec<Slot>,
     /// The chunks of the set that so many peers have.
     buckets: Vec<Vec<ChunkIndex>>,
     len: usize,
 }
 
+/// A chunk, in the set or not. What belongs together lies together: this is touched with every message that a
+/// peer has something.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// How many peers that are not seeders have it.
+    available: u32,
+    /// Where in its bucket it is.
+    position: u32,
+}
+
 impl Rarity {
     pub(super) fn new(chunk_count: u32) -> Rarity {
         let count = chunk_count as usize;
-        Rarity { available: vec![0; count], position: vec![ABSENT; count], buckets: Vec::new(), len: 0 }
+        let absent = Slot { available: 0, position: ABSENT };
+        Rarity { slots: vec![absent; count], buckets: Vec::new(), len: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -35,29 +43,29 @@ impl Rarity {
     }
 
     pub(super) fn insert(&mut self, chunk: ChunkIndex) {
-        if self.position[chunk.0 as usize] != ABSENT {
+        if self.slots[chunk.0 as usize].position != ABSENT {
             return;
         }
-        let available = self.available[chunk.0 as usize] as usize;
+        let available = self.slots[chunk.0 as usize].available as usize;
         if self.buckets.len() <= available {
             self.buckets.resize_with(available + 1, Vec::new);
         }
         let bucket = &mut self.buckets[available];
         // A bucket holds each chunk once, and there are fewer chunks than a u32 counts.
-        self.position[chunk.0 as usize] = u32::try_from(bucket.len()).unwrap_or(ABSENT);
+        self.slots[chunk.0 as usize].position = u32::try_from(bucket.len()).unwrap_or(ABSENT);
         bucket.push(chunk);
         self.len += 1;
     }
 
     pub(super) fn remove(&mut self, chunk: ChunkIndex) {
-        let position = std::mem::replace(&mut self.position[chunk.0 as usize], ABSENT);
+        let position = std::mem::replace(&mut self.slots[chunk.0 as usize].position, ABSENT);
         if position == ABSENT {
             return;
         }
-        let bucket = &mut self.buckets[self.available[chunk.0 as usize] as usize];
+        let bucket = &mut self.buckets[self.slots[chunk.0 as usize].available as usize];
         bucket.swap_remove(position as usize);
         if let Some(moved) = bucket.get(position as usize) {
-            self.position[moved.0 as usize] = position;
+            self.slots[moved.0 as usize].position = position;
         }
         self.len -= 1;
     }
@@ -70,24 +78,37 @@ impl Rarity {
         self.change(chunk, |available| available - 1);
     }
 
+    /// How many peers that are not seeders have a chunk.
+    pub(super) fn available(&self, chunk: ChunkIndex) -> u32 {
+        self.slots[chunk.0 as usize].available
+    }
+
     fn change(&mut self, chunk: ChunkIndex, change: impl FnOnce(u32) -> u32) {
-        let present = self.position[chunk.0 as usize] != ABSENT;
+        let present = self.slots[chunk.0 as usize].position != ABSENT;
         self.remove(chunk);
-        let available = &mut self.available[chunk.0 as usize];
+        let available = &mut self.slots[chunk.0 as usize].available;
         *available = change(*available);
         if present {
             self.insert(chunk);
         }
     }
 
-    /// One of the rarest chunks of the set that a peer has, at random.
+    /// One of the chunks of the set that no peer but seeders has, at random.
+    pub(super) fn pick_unavailable(&self, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        let bucket = self.buckets.first().filter(|bucket| !bucket.is_empty())?;
+        Some(bucket[rng.random_range(0..bucket.len())])
+    }
+
+    /// One of the rarest chunks of the set that a peer has, at random. The peer's chunks count as available.
     pub(super) fn pick(&self, have: &Have, rng: &mut impl Rng) -> Option<ChunkIndex> {
-        let buckets = self.buckets.iter().filter(|bucket| !bucket.is_empty());
         match have {
-            Have::All => buckets.map(|bucket| bucket[rng.random_range(0..bucket.len())]).next(),
+            Have::All => {
+                let mut buckets = self.buckets.iter().filter(|bucket| !bucket.is_empty());
+                buckets.next().map(|bucket| bucket[rng.random_range(0..bucket.len())])
+            }
             Have::Some(field) if field.is_empty() => None,
             Have::Some(field) => {
-                let mut buckets = buckets;
+                let mut buckets = self.buckets.iter().skip(1).filter(|bucket| !bucket.is_empty());
                 buckets.find_map(|bucket| pick_from(bucket, field, rng))
             }
         }
@@ -140,7 +161,8 @@ mod tests {
                     Have::All => true,
                     Have::Some(field) => field.contains(ChunkIndex(at as u32)),
                 };
-                let rarest = (0..12).filter(|&at| present[at] && has(at)).map(|at| available[at]).min();
+                let counts = |at: usize| have == Have::All || available[at] > 0;
+                let rarest = (0..12).filter(|&at| present[at] && has(at) && counts(at)).map(|at| available[at]).min();
                 let picked = rarity.pick(&have, &mut rng).map(|chunk| chunk.0 as usize);
                 prop_assert_eq!(picked.map(|at| available[at]), rarest);
                 prop_assert!(picked.is_none_or(|at| present[at] && has(at)));

@@ -9,7 +9,7 @@ impl Scheduler {
     /// there are fellows that are not finished, no seeder, and a chunk that none of those fellows has. (A fellow
     /// that is finished may leave any time, so it does not count.)
     pub fn is_needed(&self) -> bool {
-        if self.peers.values().any(|peer| peer.have == Have::All) {
+        if self.knows_seeder() {
             return false;
         }
         let fields = self.peers.values().filter_map(|peer| match &peer.have {
@@ -24,6 +24,11 @@ impl Scheduler {
             }
         }
         union.is_some_and(|union| !union.is_full())
+    }
+
+    /// Whether a seeder is connected.
+    pub fn knows_seeder(&self) -> bool {
+        self.peers.values().any(|peer| peer.have == Have::All)
     }
 
     /// The peers that owe chunks.

@@ -43,6 +43,8 @@ pub(super) struct Peers {
     sessions: JoinSet<(PeerKey, LeaveReason)>,
     /// Every session that was started, joined or not.
     peers: BTreeMap<PeerKey, Peer>,
+    /// Addresses that are of no use at present.
+    outcomes: BTreeMap<SocketAddr, Outcome>,
     /// Sessions that this side makes at most; as many again may come from others.
     max_peers: usize,
     last_key: u64,
@@ -75,6 +77,17 @@ pub(super) struct Left {
     pub(super) joined: bool,
 }
 
+/// What is wrong with a peer that might be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The peer does not have the share.
+    WithoutShare,
+    /// The peer's files changed.
+    Changed,
+    /// Something else.
+    Other,
+}
+
 /// What became of a session that is ready.
 pub(super) enum Joining {
     /// It is a peer now.
@@ -92,6 +105,7 @@ impl Peers {
             context,
             sessions: JoinSet::new(),
             peers: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
             max_peers,
             last_key: 0,
         }
@@ -136,13 +150,14 @@ impl Peers {
 
     /// A session is ready.
     pub(super) fn join(&mut self, key: PeerKey, hello: Hello, outbox: Outbox, now: Instant) -> Joining {
-        let Some(dialled) = self.peers.get(&key).map(|peer| peer.dialled) else { return Joining::Refused };
-        let twin = self.twin_of(&hello);
+        let Some(twin) = self.peers.get(&key).map(|peer| self.twin_of(peer, &hello)) else {
+            return Joining::Refused;
+        };
         if let Some((twin, twin_dialled)) = twin {
             // Two that dialled each other keep the connection that the one with the larger id made, and so do
-            // not each drop the other's. Of two in one direction the older is most likely dead.
-            let initiator = |dialled| if dialled { self.context.peer_id } else { hello.peer_id };
-            if twin_dialled != dialled && initiator(dialled) < initiator(twin_dialled) {
+            // not each drop the other's.
+            let twin_initiator = if twin_dialled { self.context.peer_id } else { hello.peer_id };
+            if twin_initiator == self.context.peer_id.max(hello.peer_id) {
                 outbox.close(GoodbyeReason::Duplicate);
                 self.end(key, LeaveReason::Goodbye(GoodbyeReason::Duplicate));
                 return Joining::Refused;
@@ -156,10 +171,22 @@ impl Peers {
         twin.map_or(Joining::Welcome, |(twin, _)| Joining::Instead(twin))
     }
 
-    /// The session with the same peer, if there is one, and whether this side made it.
-    fn twin_of(&self, hello: &Hello) -> Option<(PeerKey, bool)> {
-        let is_twin = |peer: &Peer| {
-            peer.verdict.is_none() && peer.joined.as_ref().is_some_and(|j| j.hello.peer_id == hello.peer_id)
+    /// The session that the same peer has in the other direction, if there is one, and whether this side made it.
+    /// Anybody can claim anybody's id, so the address that was dialled has to be the one that it listens at.
+    fn twin_of(&self, new: &Peer, hello: &Hello) -> Option<(PeerKey, bool)> {
+        let listens = |accepted: &Peer, hello: &Hello| {
+            SocketAddr::new(accepted.address.ip().to_canonical(), hello.listen_port)
+        };
+        let is_twin = |other: &Peer| {
+            let Some(joined) = other.joined.as_ref().filter(|_| other.verdict.is_none()) else {
+                return false;
+            };
+            joined.hello.peer_id == hello.peer_id
+                && match (new.dialled, other.dialled) {
+                    (true, false) => listens(other, &joined.hello) == new.address,
+                    (false, true) => listens(new, hello) == other.address,
+                    _ => false,
+                }
         };
         self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(&key, peer)| (key, peer.dialled))
     }
@@ -210,10 +237,43 @@ impl Peers {
         let reason = peer.verdict.unwrap_or(reason);
         if let Some(listed) = peer.listed {
             self.book.ended(listed, ending(&reason), Instant::now(), rng);
+            // The book bounds the number of addresses.
+            let outcome = match reason {
+                LeaveReason::Gone => Some(Outcome::Changed),
+                LeaveReason::Goodbye(GoodbyeReason::UnknownShare) => Some(Outcome::WithoutShare),
+                // It may come back, or have room later.
+                LeaveReason::Goodbye(_) | LeaveReason::Disconnected => None,
+                _ => Some(Outcome::Other),
+            };
+            match outcome {
+                Some(outcome) => _ = self.outcomes.insert(listed, outcome),
+                None => _ = self.outcomes.remove(&listed),
+            }
         }
         let joined = peer.joined.is_some();
         tracing::debug!(address = %peer.address, joined, "session over: {reason}");
         Some(Left { key, address: peer.address, reason, joined })
+    }
+
+    /// Never connects to an address again.
+    pub(super) fn ban(&mut self, address: SocketAddr, rng: &mut StdRng) {
+        self.book.ended(address, Ending::Never, Instant::now(), rng);
+        self.outcomes.insert(address, Outcome::Other);
+    }
+
+    /// Whether every known address was tried in vain and none is connected or being dialled.
+    pub(super) fn all_failed(&self) -> bool {
+        self.peers.is_empty() && !self.book.is_empty() && self.outcomes.len() >= self.book.len()
+    }
+
+    /// Whether every known peer said that it does not have the share.
+    pub(super) fn all_without_share(&self) -> bool {
+        self.all_failed() && self.outcomes.values().all(|&outcome| outcome == Outcome::WithoutShare)
+    }
+
+    /// Whether the files of every known peer changed.
+    pub(super) fn all_changed(&self) -> bool {
+        self.all_failed() && self.outcomes.values().all(|&outcome| outcome == Outcome::Changed)
     }
 
     /// Whether the session goes on, as far as the swarm is concerned.

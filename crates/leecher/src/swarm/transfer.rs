@@ -45,6 +45,8 @@ pub(super) struct Transfer {
     pub(super) finishing: JoinSet<Result<(), DownloadError>>,
     /// Bytes that are here.
     pub(super) done: u64,
+    /// A seeder was connected when the last chunk came.
+    pub(super) is_spread: bool,
     /// Bytes that came in vain.
     pub(super) wasted: u64,
     pub(super) last_arrival: Instant,
@@ -52,8 +54,8 @@ pub(super) struct Transfer {
     shares: BTreeMap<SocketAddr, u64>,
     hashing: Duration,
     writing: Duration,
-    /// When progress was told, and how much there was.
-    told: VecDeque<(Instant, u64)>,
+    /// When progress was told, and how much there was, in all and from each address.
+    told: VecDeque<(Instant, u64, BTreeMap<SocketAddr, u64>)>,
 }
 
 /// A chunk that was hashed and, if it was right, written.
@@ -77,6 +79,7 @@ impl Transfer {
             verifying: JoinSet::new(),
             saving: JoinSet::new(),
             finishing: JoinSet::new(),
+            is_spread: false,
             wasted: 0,
             last_arrival: Instant::now(),
             shares: BTreeMap::new(),
@@ -173,19 +176,27 @@ impl Transfer {
 
     pub(super) fn progress(&mut self, peers: &Peers) -> Progress {
         let now = Instant::now();
-        self.told.push_back((now, self.done));
+        self.told.push_back((now, self.done, self.shares.clone()));
         if self.told.len() > RATE_WINDOW {
             self.told.pop_front();
         }
-        let rate = self.told.front().map_or(0.0, |&(then, done)| {
-            (self.done - done) as f64 / now.saturating_duration_since(then).as_secs_f64().max(1e-3)
+        let nothing = (now, self.done, BTreeMap::new());
+        let (then, done_then, shares_then) = self.told.front().unwrap_or(&nothing);
+        let rate = |bytes: u64| {
+            let ms = now.saturating_duration_since(*then).as_millis().max(1);
+            u64::try_from(u128::from(bytes) * 1_000 / ms).unwrap_or(u64::MAX)
+        };
+        let peers = peers.joined().map(|(_, address)| {
+            let bytes = self.shares.get(&address).copied().unwrap_or(0);
+            let bytes_then = shares_then.get(&address).copied().unwrap_or(0);
+            PeerProgress { address, bytes, rate: rate(bytes - bytes_then) }
         });
-        let peers = peers.joined().map(|(key, address)| PeerProgress {
-            address,
-            bytes: self.shares.get(&address).copied().unwrap_or(0),
-            rate: to_u64(self.scheduler.rate(key).unwrap_or(0.0)),
-        });
-        Progress { done: self.done, total: self.total(), rate: to_u64(rate), peers: peers.collect() }
+        Progress {
+            done: self.done,
+            total: self.total(),
+            rate: rate(self.done - done_then),
+            peers: peers.collect(),
+        }
     }
 }
 
@@ -206,13 +217,4 @@ pub(super) fn started(download: &Download, resumed: Resumed) -> Started {
 fn bytes_in(download: &Download) -> u64 {
     let space = download.metainfo().chunk_space();
     download.have().iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len)).sum()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "rates are not negative; `as` saturates"
-)]
-fn to_u64(rate: f64) -> u64 {
-    rate as u64
 }

@@ -93,6 +93,7 @@ fn says_what_it_shares_and_how_to_fetch_it() {
     assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), None));
     assert_eq!(described.link.trackers, [tracker.address().parse().unwrap()]);
     assert_eq!(seeder.line(), "Press Ctrl+C to stop");
+    assert!(seeder.line().starts_with("For other machines, put this one's name or address"));
     assert_eq!(seeder.line(), format!("Registered 'data.bin' with tracker {}", tracker.address()));
 }
 

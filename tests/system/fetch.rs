@@ -1,0 +1,130 @@
+//! A transfer under way.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use leecher::{Config, FetchError, FetchEvent, Fetched, LeaveReason, Started};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A transfer in a task of its own, and all that it has told.
+///
+/// Waiting for an event looks at the past too, so nothing depends on when a test begins to wait.
+pub(crate) struct Fetch {
+    events: watch::Receiver<Vec<FetchEvent>>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<Fetched, FetchError>>,
+}
+
+impl Fetch {
+    pub(crate) fn start(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Fetch {
+        let (told, events) = watch::channel(Vec::new());
+        let stop = stop.child_token();
+        let on_event = move |event| told.send_modify(|events: &mut Vec<_>| events.push(event));
+        let task = tasks.spawn(leecher::fetch(config, on_event, stop.clone()));
+        Fetch { events, stop, task }
+    }
+
+    /// Tells the transfer to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// How the transfer ends.
+    pub(crate) async fn outcome(&mut self) -> Result<Fetched, FetchError> {
+        (&mut self.task).await.expect("the leecher panicked")
+    }
+
+    /// What a transfer that has to succeed brought.
+    pub(crate) async fn fetched(&mut self) -> Fetched {
+        self.outcome().await.unwrap_or_else(|error| panic!("{error}; {:#?}", self.story()))
+    }
+
+    /// What `find` makes of the first event that it makes something of.
+    pub(crate) async fn event<T>(&mut self, find: impl Fn(&FetchEvent) -> Option<T>) -> T {
+        let seen = self.events.wait_for(|events| events.iter().any(|event| find(event).is_some())).await;
+        let found = seen.ok().and_then(|events| events.iter().find_map(&find));
+        found.unwrap_or_else(|| panic!("it ended without the event; {:#?}", self.story()))
+    }
+
+    /// Waits until the output is ready.
+    pub(crate) async fn started(&mut self) -> Started {
+        self.event(|event| match event {
+            FetchEvent::Started(started) => Some(started.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until so many bytes are proved and written.
+    pub(crate) async fn done(&mut self, bytes: u64) {
+        self.event(|event| match event {
+            FetchEvent::Progress(progress) => (progress.done >= bytes).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Waits until it tells how far it is once more, as it does several times a second; false once it is over.
+    pub(crate) async fn goes_on(&mut self) -> bool {
+        let count = |events: &[FetchEvent]| {
+            events.iter().filter(|event| matches!(event, FetchEvent::Progress(_))).count()
+        };
+        let before = count(&self.events.borrow());
+        self.events.wait_for(|events| count(events) > before).await.is_ok()
+    }
+
+    /// Waits until a connection to `peer` stands.
+    pub(crate) async fn joined(&mut self, peer: SocketAddr) {
+        self.event(|event| match event {
+            FetchEvent::PeerJoined { address, .. } => (*address == peer).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Waits until the connection to `peer` is over, and says why.
+    pub(crate) async fn left(&mut self, peer: SocketAddr) -> LeaveReason {
+        self.event(|event| match event {
+            FetchEvent::PeerLeft { address, reason } => (*address == peer).then(|| reason.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until a connection to `peer` is over for this reason, or found afterwards to deserve it.
+    pub(crate) async fn left_for(&mut self, peer: SocketAddr, why: LeaveReason) {
+        self.event(|event| match event {
+            FetchEvent::PeerLeft { address, reason } => (*address == peer && *reason == why).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Whether anything was told of connections to `peer`.
+    pub(crate) fn knows(&self, peer: SocketAddr) -> bool {
+        self.events.borrow().iter().any(|event| match event {
+            FetchEvent::PeerJoined { address, .. } | FetchEvent::PeerLeft { address, .. } => *address == peer,
+            _ => false,
+        })
+    }
+
+    /// All events but progress.
+    pub(crate) fn story(&self) -> Vec<FetchEvent> {
+        let events = self.events.borrow();
+        events.iter().filter(|event| !matches!(event, FetchEvent::Progress(_))).cloned().collect()
+    }
+}
+
+impl Drop for Fetch {
+    /// The output of a test is shown if it fails: say what a transfer was at when the test gave up on it.
+    fn drop(&mut self) {
+        if !self.task.is_finished() {
+            eprintln!("the transfer was under way: {:#?}", self.story());
+        }
+    }
+}
+
+/// Where a transfer that has not ended well left its part.
+pub(crate) fn part_of(started: &Started) -> PathBuf {
+    store::Output::at(started.output.clone()).part_path()
+}

@@ -1,0 +1,135 @@
+//! Peers that send wrong data. They must not get a byte of it into the output, and must not get far.
+
+use std::time::Duration;
+
+use leecher::{FetchError, LeaveReason, Target};
+
+use crate::{fetch::part_of, proxy::Manner, source::MIB, swarm::test};
+
+#[test]
+fn a_liar_among_honest_seeders_is_found_out() {
+    for lie in [Manner::WrongChunks, Manner::WrongChunkAndAway] {
+        test(async |swarm| {
+            let source = swarm.share("firmware.bin", 16 * MIB);
+            let seeder = swarm.seed_unannounced(&source).await;
+            let liar = swarm.proxy(&seeder, lie).await;
+            let honest = swarm.proxy(&seeder, Manner::Honest).await;
+            let second = swarm.proxy(&seeder, Manner::Honest).await;
+            let config = swarm.config(&source, &[liar.address, honest.address, second.address]);
+            let mut fetch = swarm.fetch(config);
+            liar.open();
+            fetch.left_for(liar.address, LeaveReason::Lied).await;
+            // It got no second chance.
+            assert!(liar.traffic().closed <= 1, "{lie:?}");
+            honest.open();
+            second.open();
+            let fetched = fetch.fetched().await;
+            source.assert_fetched(&fetched);
+            assert!(fetched.wasted > 0);
+            assert_eq!(fetched.peers.iter().map(|peer| peer.bytes).sum::<u64>(), source.size());
+        });
+    }
+}
+
+/// Who lies about what the share is never comes so far as to send a chunk.
+#[test]
+fn a_false_description_is_not_believed() {
+    for lie in [Manner::WrongMetainfo, Manner::WrongHashes] {
+        test(async |swarm| {
+            let source = swarm.share("dataset.csv", 4 * MIB);
+            let seeder = swarm.seed_unannounced(&source).await;
+            let liar = swarm.proxy(&seeder, lie).await;
+            let late = swarm.seeder_config();
+            swarm.announce(&source, liar.address).await;
+            let config = swarm.config_for(Target::InfoHash(source.infohash()));
+            let mut fetch = swarm.fetch(config);
+            // Alone at first, so that it is the one that is asked.
+            assert_eq!(fetch.left(liar.address).await, LeaveReason::Lied, "{lie:?}");
+            let mut honest = swarm.seed_with(late, &source).await;
+            honest.announced(1).await;
+            let fetched = fetch.fetched().await;
+            source.assert_fetched(&fetched);
+            assert_eq!(liar.traffic().chunk_bytes, 0);
+            assert_eq!(fetched.peers.len(), 1);
+            assert_eq!(fetched.peers[0].address, honest.address);
+        });
+    }
+}
+
+/// A seeder tells everybody its peer id, so everybody can claim to be it. These do, and then send nothing.
+#[test]
+fn a_borrowed_peer_id_does_not_push_its_owner_aside() {
+    test(async |swarm| {
+        let source = swarm.share("identity.bin", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let owner = swarm.proxy(&seeder, Manner::SamePeerId).await;
+        let mut peers = vec![owner.address];
+        let mut thieves = Vec::new();
+        for _ in 0..8 {
+            let thief = swarm.proxy(&seeder, Manner::SamePeerId).await;
+            peers.push(thief.address);
+            thieves.push(thief);
+        }
+        let config = swarm.config(&source, &peers);
+        let mut fetch = swarm.fetch(config);
+        for thief in &thieves {
+            thief.until(|traffic| traffic.hellos > 0).await;
+        }
+        // By now it has taken notice of them all: it tells how far it is between other things.
+        assert!(fetch.goes_on().await && fetch.goes_on().await);
+        owner.open();
+        source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+#[test]
+fn where_all_lie_the_leecher_gives_up() {
+    test(async |swarm| {
+        let source = swarm.share("trap.bin", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let liars = [
+            swarm.proxy(&seeder, Manner::WrongChunks).await,
+            swarm.proxy(&seeder, Manner::WrongChunks).await,
+        ];
+        liars.iter().for_each(|liar| liar.open());
+        let config = swarm.config(&source, &liars.each_ref().map(|liar| liar.address));
+        let mut fetch = swarm.fetch(config);
+        let outcome = fetch.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+        source.assert_part(&part_of(&fetch.started().await));
+    });
+}
+
+/// With a tracker that might name somebody better, it waits for as long as for anything else.
+#[test]
+fn where_all_known_to_the_tracker_lie_the_leecher_gives_up_in_time() {
+    test(async |swarm| {
+        let source = swarm.share("trap.bin", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let liar = swarm.proxy(&seeder, Manner::WrongChunks).await;
+        liar.open();
+        swarm.announce(&source, liar.address).await;
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.stall_timeout = Duration::from_secs(1);
+        let mut fetch = swarm.fetch(config);
+        let outcome = fetch.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+        source.assert_part(&part_of(&fetch.started().await));
+    });
+}
+
+#[test]
+fn where_all_lie_about_the_share_the_leecher_gives_up() {
+    test(async |swarm| {
+        let source = swarm.share("trap.bin", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut liars = Vec::new();
+        for lie in [Manner::WrongMetainfo, Manner::WrongHashes] {
+            liars.push(swarm.proxy(&seeder, lie).await);
+        }
+        let config = swarm.config(&source, &liars.iter().map(|liar| liar.address).collect::<Vec<_>>());
+        let mut fetch = swarm.fetch(config);
+        let outcome = fetch.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+    });
+}

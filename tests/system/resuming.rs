@@ -1,0 +1,128 @@
+//! Transfers that end in the middle and are taken up again.
+
+use std::{
+    fs::{self, OpenOptions},
+    ops::{ControlFlow, Range},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use leecher::{Destination, FetchError};
+use proto::ChunkIndex;
+use store::{Content, Download, Output};
+
+use crate::{
+    fetch::part_of,
+    proxy::Manner,
+    source::{CHUNK, MIB, Source, names_in},
+    swarm::{endpoint, test},
+};
+
+/// What was fetched before the leecher was stopped is not fetched again, not one byte of it.
+#[test]
+fn a_stopped_leecher_goes_on_where_it_was() {
+    test(async |swarm| {
+        let source = swarm.share("weights.bin", 16 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+        let config = swarm.config(&source, &[proxy.address]);
+        let mut first = swarm.fetch(config.clone());
+        proxy.allow(8 * MIB + 1_000);
+        first.done(8 * MIB).await;
+        first.stop();
+        let started = first.started().await;
+        let part = part_of(&started);
+        match first.outcome().await {
+            Err(FetchError::Interrupted { part: left }) => assert_eq!(left.as_ref(), Some(&part)),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            names_in(part.parent().unwrap()),
+            ["leeched_weights.bin.part", "leeched_weights.bin.resume"]
+        );
+        source.assert_part(&part);
+
+        let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+        proxy.open();
+        let peers = vec![endpoint(proxy.address)];
+        let mut second = swarm.fetch(leecher::Config { peers, ..config });
+        let started = second.started().await;
+        assert_eq!((started.resumed, started.lost_chunks), (8 * MIB, 0));
+        let fetched = second.fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(fetched.peers.iter().map(|peer| peer.bytes).sum::<u64>(), source.size() - 8 * MIB);
+        assert_eq!(proxy.traffic().chunk_bytes, source.size() - 8 * MIB);
+    });
+}
+
+/// A crash leaves what the last checkpoint said, and after it chunks that nothing says are there.
+#[test]
+fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
+    test(async |swarm| {
+        let source = swarm.share("backup.tar", 16 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let config = swarm.config(&source, &[seeder.address]);
+        leave_part(&source, &config.destination, 0..16, 16..20);
+        let mut fetch = swarm.fetch(config);
+        let started = fetch.started().await;
+        assert_eq!((started.resumed, started.lost_chunks), (16 * CHUNK, 0));
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(fetched.peers[0].bytes, source.size() - 16 * CHUNK);
+    });
+}
+
+/// What a resume file claims is proved, not believed.
+#[test]
+fn a_part_that_rotted_is_fetched_again_where_it_is_wrong() {
+    test(async |swarm| {
+        let source = swarm.share("archive.zip", 16 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let config = swarm.config(&source, &[seeder.address]);
+        let part = leave_part(&source, &config.destination, 0..16, 0..0);
+        let file = OpenOptions::new().write(true).open(part).unwrap();
+        for chunk in [3, 9] {
+            file.write_all_at(&[0], chunk * CHUNK + 77).unwrap();
+        }
+        let mut fetch = swarm.fetch(config);
+        let started = fetch.started().await;
+        assert_eq!((started.resumed, started.lost_chunks), (14 * CHUNK, 2));
+        source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+/// The seeder is gone when there is nothing left to fetch: it must not be needed for more than the description.
+#[test]
+fn a_complete_part_is_only_proved() {
+    test(async |swarm| {
+        let source = swarm.share("whole.bin", 4 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+        let config = swarm.config(&source, &[proxy.address]);
+        leave_part(&source, &config.destination, 0..8, 0..0);
+        let fetched = swarm.fetch(config).fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(fetched.peers, []);
+        assert_eq!(proxy.traffic().chunk_bytes, 0);
+    });
+}
+
+/// Leaves what a leecher leaves that stored `durable`, made a checkpoint, and crashed after it stored `lost`.
+fn leave_part(source: &Source, destination: &Destination, durable: Range<u32>, lost: Range<u32>) -> PathBuf {
+    let Destination::Directory(dir) = destination else { panic!("{destination:?}") };
+    let output = Output::in_dir(dir, &source.name());
+    let part = output.part_path();
+    let metainfo = Arc::new(source.shared.metainfo().clone());
+    let hashes = source.shared.hashes().clone();
+    let (download, _) = Download::open(metainfo, hashes, output, &|_| ControlFlow::Continue(())).unwrap();
+    let content = fs::read(&source.path).unwrap();
+    let chunks: Vec<_> = content.chunks(CHUNK as usize).collect();
+    let store = |chunk: u32| {
+        download.store(ChunkIndex(chunk), chunks[chunk as usize]).unwrap();
+    };
+    durable.for_each(store);
+    download.checkpoint().unwrap();
+    lost.for_each(store);
+    part
+}

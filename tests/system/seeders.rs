@@ -1,0 +1,101 @@
+//! One seeder, several, and one with more leechers than it likes.
+
+use crate::{
+    proxy::{Manner, Proxy},
+    source::{CHUNK, MIB},
+    swarm::test,
+};
+
+#[test]
+fn a_file_comes_whole_from_one_seeder() {
+    test(async |swarm| {
+        let source = swarm.share("large_text_file.txt", 16 * MIB + 12_345);
+        let seeder = swarm.seed(&source).await;
+        let config = swarm.config_for("large_text_file.txt".parse().unwrap());
+        let fetched = swarm.fetch(config).fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(fetched.path.file_name().unwrap(), "leeched_large_text_file.txt");
+        let shares: Vec<_> = fetched.peers.iter().map(|peer| (peer.address, peer.bytes)).collect();
+        assert_eq!(shares, [(seeder.address, source.size())]);
+        assert_eq!(fetched.wasted, 0);
+    });
+}
+
+/// Two of them may send no more than two fifths each, so it takes all three.
+#[test]
+fn a_file_comes_from_three_seeders_at_once() {
+    test(async |swarm| {
+        let source = swarm.share("image.iso", 24 * MIB);
+        let mut proxies: Vec<Proxy> = Vec::new();
+        for _ in 0..3 {
+            let seeder = swarm.seed_unannounced(&source).await;
+            let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+            swarm.announce(&source, proxy.address).await;
+            proxies.push(proxy);
+        }
+        let config = swarm.config_for("image.iso".parse().unwrap());
+        let mut fetch = swarm.fetch(config);
+        for proxy in &proxies {
+            fetch.joined(proxy.address).await;
+        }
+        let most = source.size() * 2 / 5;
+        for proxy in &proxies[1..] {
+            proxy.allow(most);
+            proxy.until(|traffic| traffic.chunk_bytes >= 2 * CHUNK).await;
+        }
+        proxies[0].open();
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        let share = |proxy: &Proxy| {
+            fetched.peers.iter().find(|peer| peer.address == proxy.address).map_or(0, |peer| peer.bytes)
+        };
+        assert!(share(&proxies[0]) >= source.size() - 2 * most, "{:?}", fetched.peers);
+        for proxy in &proxies[1..] {
+            assert!((CHUNK..=most).contains(&share(proxy)), "{:?}", fetched.peers);
+        }
+        assert_eq!(fetched.peers.iter().map(|peer| peer.bytes).sum::<u64>(), source.size());
+        assert!(fetched.peers.is_sorted_by_key(|peer| std::cmp::Reverse(peer.bytes)));
+    });
+}
+
+#[test]
+fn ten_leechers_fetch_from_one_seeder_at_once() {
+    test(async |swarm| {
+        let source = swarm.share("model.bin", 4 * MIB);
+        swarm.seed(&source).await;
+        let mut fetches = Vec::new();
+        for _ in 0..10 {
+            let config = swarm.config_for("model.bin".parse().unwrap());
+            fetches.push(swarm.fetch(config));
+        }
+        for fetch in &mut fetches {
+            source.assert_fetched(&fetch.fetched().await);
+        }
+    });
+}
+
+#[test]
+fn a_leecher_that_finds_no_room_comes_back_later() {
+    test(async |swarm| {
+        let source = swarm.share("popular.bin", 8 * MIB);
+        let config = seeder::Config { max_peers: 1, trackers: Vec::new(), ..swarm.seeder_config() };
+        let seeder = swarm.seed_with(config, &source).await;
+        let first_way = swarm.proxy(&seeder, Manner::Honest).await;
+        let second_way = swarm.proxy(&seeder, Manner::Honest).await;
+        second_way.open();
+
+        let config = swarm.config(&source, &[first_way.address]);
+        let mut first = swarm.fetch(config);
+        first_way.allow(MIB);
+        first_way.until(|traffic| traffic.chunk_bytes == MIB).await;
+
+        let config = swarm.config(&source, &[second_way.address]);
+        let mut second = swarm.fetch(config);
+        second_way.until(|traffic| traffic.closed == 1).await;
+        assert!(!second.knows(second_way.address));
+
+        first_way.open();
+        source.assert_fetched(&first.fetched().await);
+        source.assert_fetched(&second.fetched().await);
+    });
+}

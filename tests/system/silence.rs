@@ -1,0 +1,97 @@
+//! Peers that accept a connection and then do not play their part.
+
+use leecher::Target;
+use tokio::{net::TcpListener, task::JoinSet};
+
+use crate::{
+    proxy::{Manner, Proxy},
+    source::MIB,
+    swarm::{endpoint, test},
+};
+
+/// The system completes connections to a port that nobody serves.
+#[test]
+fn most_peers_never_answer() {
+    test(async |swarm| {
+        let source = swarm.share("patient.bin", 8 * MIB);
+        let mut peers = Vec::new();
+        let silent = silent_peers(8).await;
+        peers.extend(silent.iter().map(|listener| listener.local_addr().unwrap()));
+        for _ in 0..2 {
+            peers.push(swarm.seed_unannounced(&source).await.address);
+        }
+        let config = swarm.config(&source, &peers);
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
+
+/// More of them than the leecher has connections under way at a time, and the one that does answer comes last.
+#[test]
+fn an_honest_seeder_is_reached_past_dozens_that_never_answer() {
+    test(async |swarm| {
+        let source = swarm.share("needle.bin", 8 * MIB);
+        let silent = silent_peers(45).await;
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.peers = silent.iter().map(|listener| endpoint(listener.local_addr().unwrap())).collect();
+        let mut fetch = swarm.fetch(config);
+        let mut connecting: JoinSet<_> = silent
+            .into_iter()
+            .map(|listener| async move { (listener.accept().await.unwrap(), listener) })
+            .collect();
+        let _connected = connecting.join_next().await;
+        swarm.seed(&source).await;
+        source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+#[test]
+fn most_peers_say_hello_and_nothing_else() {
+    test(async |swarm| {
+        let source = swarm.share("mute.bin", 16 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut mute = Vec::new();
+        for _ in 0..8 {
+            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
+        }
+        let mut peers: Vec<_> = mute.iter().map(|proxy| proxy.address).collect();
+        for _ in 0..2 {
+            peers.push(swarm.seed_unannounced(&source).await.address);
+        }
+        let config = swarm.config(&source, &peers);
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
+
+/// Every one of them begins to send a chunk and stops in the middle of it. A leecher has few buffers for chunks
+/// on their way, and these peers must not keep them all.
+#[test]
+fn many_peers_stop_in_the_middle_of_a_chunk() {
+    test(async |swarm| {
+        let source = swarm.share("clogged.bin", 32 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut stuck: Vec<Proxy> = Vec::new();
+        for _ in 0..24 {
+            let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+            proxy.allow(1_000);
+            stuck.push(proxy);
+        }
+        let honest = swarm.proxy(&seeder, Manner::Honest).await;
+        let mut peers: Vec<_> = stuck.iter().map(|proxy| proxy.address).collect();
+        peers.push(honest.address);
+        let config = swarm.config(&source, &peers);
+        let mut fetch = swarm.fetch(config);
+        for proxy in &stuck {
+            proxy.until(|traffic| traffic.chunk_bytes == 1_000).await;
+        }
+        honest.open();
+        source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+async fn silent_peers(count: usize) -> Vec<TcpListener> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    listeners
+}

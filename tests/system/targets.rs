@@ -1,0 +1,144 @@
+//! What a leecher can be told to fetch, and what it says when it cannot.
+
+use leecher::{FetchError, Target};
+use proto::{InfoHash, ShareName};
+use tokio::net::UdpSocket;
+
+use crate::{
+    source::MIB,
+    swarm::{endpoint, test},
+};
+
+fn name(name: &str) -> ShareName {
+    ShareName::new(name).unwrap()
+}
+
+#[test]
+fn a_share_is_found_by_link_infohash_name_and_alone() {
+    test(async |swarm| {
+        let source = swarm.share("data set.tar", 2 * MIB);
+        swarm.seed(&source).await;
+        let link = source.link(vec![swarm.tracker()], Vec::new()).to_string();
+        for target in [
+            link.parse().unwrap(),
+            source.infohash().to_string().parse().unwrap(),
+            "data set.tar".parse().unwrap(),
+            Target::Only,
+        ] {
+            let mut config = swarm.config_for(target.clone());
+            if let Target::Link(_) = target {
+                // The link says which tracker to ask.
+                config.trackers.clear();
+            }
+            source.assert_fetched(&swarm.fetch(config).fetched().await);
+        }
+    });
+}
+
+#[test]
+fn no_tracker_is_needed_where_peers_are_named() {
+    test(async |swarm| {
+        let source = swarm.share("direct.bin", 2 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let config = swarm.config(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+
+        let link = source.link(Vec::new(), vec![endpoint(seeder.address)]).to_string();
+        let mut config = swarm.config_for(link.parse().unwrap());
+        config.trackers.clear();
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
+
+#[test]
+fn two_shares_of_one_name_are_listed_and_never_mixed() {
+    test(async |swarm| {
+        let sources = [swarm.share("report.pdf", 2 * MIB), swarm.share("report.pdf", 3 * MIB)];
+        for source in &sources {
+            swarm.seed(source).await;
+        }
+        let mut infohashes = sources.each_ref().map(|source| source.infohash());
+        infohashes.sort();
+        for (target, asked) in [(Target::Name(name("report.pdf")), Some("report.pdf")), (Target::Only, None)]
+        {
+            let config = swarm.config_for(target);
+            match swarm.fetch(config).outcome().await {
+                Err(FetchError::Ambiguous { name, shares }) => {
+                    assert_eq!(name.as_deref(), asked);
+                    let listed: Vec<_> = shares.iter().map(|share| share.infohash).collect();
+                    assert_eq!(listed, infohashes);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for source in &sources {
+            let config = swarm.config_for(Target::InfoHash(source.infohash()));
+            source.assert_fetched(&swarm.fetch(config).fetched().await);
+        }
+    });
+}
+
+#[test]
+fn what_nobody_has_is_said_to_be_unknown() {
+    test(async |swarm| {
+        let config = swarm.config_for(Target::Only);
+        assert!(matches!(swarm.fetch(config).outcome().await, Err(FetchError::NothingShared)));
+
+        let source = swarm.share("other.bin", MIB);
+        swarm.seed(&source).await;
+        let config = swarm.config_for(Target::Name(name("missing.bin")));
+        let outcome = swarm.fetch(config).outcome().await;
+        assert!(
+            matches!(&outcome, Err(FetchError::UnknownName(name)) if name == "missing.bin"),
+            "{outcome:?}"
+        );
+
+        let infohash = InfoHash([7; 32]);
+        let config = swarm.config_for(Target::InfoHash(infohash));
+        let outcome = swarm.fetch(config).outcome().await;
+        assert!(matches!(&outcome, Err(FetchError::UnknownShare(hash)) if *hash == infohash), "{outcome:?}");
+
+        // A seeder of something else was named as a peer.
+        let stranger = swarm.share("stranger.bin", MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let config = swarm.config(&stranger, &[seeder.address]);
+        let outcome = swarm.fetch(config).outcome().await;
+        let unknown = stranger.infohash();
+        assert!(matches!(&outcome, Err(FetchError::UnknownShare(hash)) if *hash == unknown), "{outcome:?}");
+    });
+}
+
+/// One tracker's port is closed, the other's is open and nobody answers there.
+#[test]
+fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
+    test(async |swarm| {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let nowhere = closed.local_addr().unwrap();
+        drop(closed);
+        let mut fetches = Vec::new();
+        for tracker in [nowhere, silent.local_addr().unwrap()] {
+            for target in [Target::Name(name("a.bin")), Target::Only, Target::InfoHash(InfoHash([7; 32]))] {
+                let mut config = swarm.config_for(target);
+                config.trackers = vec![endpoint(tracker)];
+                fetches.push(swarm.fetch(config));
+            }
+        }
+        for fetch in &mut fetches {
+            let outcome = fetch.outcome().await;
+            assert!(matches!(&outcome, Err(FetchError::NoTracker(_))), "{outcome:?}");
+        }
+    });
+}
+
+#[test]
+fn one_of_two_trackers_is_enough() {
+    test(async |swarm| {
+        let source = swarm.share("redundant.bin", MIB);
+        swarm.seed(&source).await;
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.trackers.insert(0, endpoint(silent.local_addr().unwrap()));
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
