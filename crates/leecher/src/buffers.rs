@@ -3,13 +3,11 @@
 use std::{
     mem,
     ops::{Deref, DerefMut},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use proto::CHUNK_LEN;
+use seeder::wait_count::WaitCount;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Chunks in memory at a time, 512 KiB each: being received, proved or written. A peer whose chunk finds no
@@ -21,7 +19,7 @@ pub(crate) const MAX_BUFFERS: usize = 20;
 pub(crate) struct BufferPool {
     permits: Arc<Semaphore>,
     free: Arc<Mutex<Vec<Box<[u8]>>>>,
-    waiting: AtomicUsize,
+    waiting: WaitCount,
 }
 
 /// A buffer with the bytes of one chunk; goes back to the pool when it is dropped.
@@ -38,7 +36,7 @@ impl BufferPool {
         BufferPool {
             permits: Arc::new(Semaphore::new(MAX_BUFFERS)),
             free: Arc::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: WaitCount::default(),
         }
     }
 
@@ -49,7 +47,7 @@ impl BufferPool {
     pub(crate) async fn acquire(&self, len: u32) -> ChunkBuffer {
         assert!(len <= CHUNK_LEN, "a chunk of {len} bytes");
         let permit = {
-            let _waiting = Waiting::new(&self.waiting);
+            let _waiting = self.waiting.enter();
             Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed")
         };
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -61,23 +59,7 @@ impl BufferPool {
 impl BufferPool {
     /// Whether somebody waits for a buffer just now.
     pub(crate) fn is_short(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// Counts somebody who waits, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.is_waited()
     }
 }
 

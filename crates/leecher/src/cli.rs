@@ -51,7 +51,7 @@ pub(crate) struct Args {
 
     /// Tracker to ask (repeatable, or separated by commas) [default: the link's, else 127.0.0.1:6020]
     #[arg(
-        long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = parse_tracker,
+        long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = Endpoint::parse_tracker,
         env = "SHOAL_TRACKER"
     )]
     trackers: Vec<Endpoint>,
@@ -139,10 +139,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) logs: LogArgs,
-}
-
-fn parse_tracker(text: &str) -> Result<Endpoint, proto::endpoint::ParseEndpointError> {
-    Endpoint::parse(text.trim_start_matches("shoal://"), Some(tracker::DEFAULT_PORT))
 }
 
 /// Peers beyond this would be beyond what one transfer can use.

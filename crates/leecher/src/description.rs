@@ -11,6 +11,8 @@ use tokio::{
     time::{Duration, timeout},
 };
 
+use crate::joined;
+
 /// How long a peer may take for each part.
 const PART_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,10 +79,7 @@ pub(crate) async fn fetch(
 
 /// Proving a large share's hashes takes a while.
 async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    joined(tokio::task::spawn_blocking(work).await)
 }
 
 async fn fetch_metainfo(

@@ -26,3 +26,14 @@ pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, LeaveReason, PeerProgress, PeerShare, Progress, Started};
 pub use fetch::{Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Listen, Stay, fetch};
 pub use target::{ParseTargetError, Target, list_shares};
+
+/// The result of a task of ours; its panic is ours too.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("a task was cancelled by somebody else: {error}"),
+        },
+    }
+}

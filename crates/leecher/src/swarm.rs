@@ -5,10 +5,10 @@
 //! decides, so it is never long away. All its channels are bounded, and it never waits for a session.
 
 mod peers;
+mod sources;
 mod transfer;
 
 use std::{
-    collections::BTreeSet,
     io,
     net::SocketAddr,
     ops::ControlFlow,
@@ -49,11 +49,13 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched, LeaveReason},
     fetch::{Stay, WAITING_INTERVAL},
+    joined,
     scheduler::{Command, Have, PeerKey, Received, Scheduler},
     session::{Context, Serving, SessionEvent},
     target::{Discovery, SourceId, discover, resolve_peer},
 };
 use peers::{Joining, Peers, REST};
+use sources::Sources;
 use transfer::{Phase, Transfer, Verified, started};
 
 /// Events of sessions that wait for the swarm. A session that finds the queue full waits, and its peer with it.
@@ -117,17 +119,6 @@ pub(crate) struct Swarm<F> {
     last_trouble: String,
 }
 
-/// What became of the first question to every tracker and name.
-#[derive(Debug, Default)]
-struct Sources {
-    asked: usize,
-    answered: BTreeSet<SourceId>,
-    /// Trackers that do not know the share.
-    unknown: BTreeSet<SourceId>,
-    trouble: Option<String>,
-    no_such_peer: Option<String>,
-}
-
 impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// Starts to look for peers.
     pub(crate) fn new(config: SwarmConfig, on_event: F) -> Swarm<F> {
@@ -160,7 +151,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             background.spawn(async move { _ = found.send((id, resolve_peer(peer).await)).await });
         }
         Swarm {
-            sources: Sources { asked: background.len(), ..Sources::default() },
+            sources: Sources::new(background.len()),
             peers: Peers::new(Arc::clone(&context), config.max_peers),
             config,
             on_event,
@@ -189,7 +180,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         waiting.reset();
         loop {
             self.peers.dial(&mut self.rng);
-            if let Some(error) = self.nobody_to_ask() {
+            if let Some(error) = self.sources.hopeless(&self.config, &self.peers, &self.last_trouble) {
                 return Err(error);
             }
             let wake = self.peers.book.next_timeout(Instant::now()).map_or(deadline, |at| at.min(deadline));
@@ -199,7 +190,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                         return Ok(Arc::clone(description));
                     }
                 }
-                Some((id, discovery)) = self.discoveries.recv() => self.discovered(id, discovery),
+                Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
                 Some(ended) = self.peers.next_ended() => { self.session_ended(ended); }
                 _ = waiting.tick() => {
                     let what = match self.peers.book.len() {
@@ -211,7 +202,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
                 () = sleep_until(wake.into()) => {
                     if Instant::now() >= deadline {
-                        return Err(self.no_peer());
+                        return Err(self.sources.no_peer(&self.config, &self.peers, &self.last_trouble));
                     }
                 }
                 () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
@@ -250,18 +241,17 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
             }
         };
-        let (download, resumed) = match opened {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(DownloadError::Stopped(_))) => {
+        let (download, resumed) = match joined(opened) {
+            Ok(opened) => opened,
+            Err(DownloadError::Stopped(_)) => {
                 return Err(FetchError::Interrupted { part: Some(part) });
             }
-            Ok(Err(error)) => return Err(error.into()),
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            Err(error) => return Err(error.into()),
         };
         let download = Arc::new(download);
-        if let Some(trouble) = &self.sources.trouble {
+        if let Some(trouble) = self.sources.trouble() {
             // Others knew more, or it would be the error.
-            (self.on_event)(FetchEvent::TrackerTrouble(trouble.clone()));
+            (self.on_event)(FetchEvent::TrackerTrouble(trouble.to_owned()));
         }
         (self.on_event)(FetchEvent::Started(started(&download, resumed)));
         self.start_serving(&download);
@@ -350,7 +340,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             tokio::select! {
                 Some((key, event)) = self.events.recv() => self.session_event(transfer, key, event),
                 Some(verified) = transfer.verifying.join_next() => {
-                    let verified = verified.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                    let verified = joined(verified);
                     self.verified(transfer, verified)?;
                 }
                 Some(ended) = self.peers.next_ended() => {
@@ -362,7 +352,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     Ok((stream, address)) => self.peers.accept(stream, address),
                     Err(error) => tracing::debug!("cannot accept a connection: {error}"),
                 },
-                Some((id, discovery)) = self.discoveries.recv() => self.discovered(id, discovery),
+                Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
                 _ = tick.tick() => {
                     if transfer.phase == Phase::Fetching {
                         self.tell_progress(&transfer.download);
@@ -372,10 +362,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
                 _ = checkpoints.tick(), if transfer.phase == Phase::Fetching => transfer.checkpoint(),
                 Some(saved) = transfer.saving.join_next() => {
-                    saved.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                    joined(saved)?;
                 }
                 Some(finished) = transfer.finishing.join_next() => {
-                    finished.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                    joined(finished)?;
                     fetched = Some(self.finished(transfer));
                 }
                 () = sleep_until(wake.unwrap_or(now).into()),
@@ -385,7 +375,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     // A moment more, and it is whole.
                     None if transfer.phase == Phase::Flushing => {
                         while let Some(finished) = transfer.finishing.join_next().await {
-                            finished.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                            joined(finished)?;
                         }
                         return Ok(self.finished(transfer));
                     }
@@ -468,59 +458,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     fn tell_progress(&self, download: &Download) {
         let have = download.have();
         self.progress.send_replace(ShareProgress::of(have.count(), have.len()));
-    }
-
-    fn discovered(&mut self, id: SourceId, discovery: Discovery) {
-        self.sources.answered.insert(id);
-        self.sources.unknown.remove(&id);
-        match discovery {
-            Discovery::Peers(addresses) => {
-                let now = Instant::now();
-                for address in addresses {
-                    if self.peers.book.discover(address, now) {
-                        tracing::debug!(%address, "found a peer");
-                    }
-                }
-            }
-            Discovery::Unknown => _ = self.sources.unknown.insert(id),
-            Discovery::Trouble(trouble) => {
-                tracing::debug!("{trouble}");
-                self.sources.trouble = Some(trouble);
-            }
-            Discovery::NoSuchPeer(trouble) => self.sources.no_such_peer = Some(trouble),
-        }
-    }
-
-    /// The reason to give up before anything began: everybody was asked who has the share, and nobody does.
-    fn nobody_to_ask(&self) -> Option<FetchError> {
-        let Sources { asked, answered, unknown, trouble, no_such_peer } = &self.sources;
-        if answered.len() < *asked {
-            return None;
-        }
-        if !self.peers.book.is_empty() {
-            // Peers that were named and failed: nobody will ever tell of others.
-            let hopeless = self.config.trackers.is_empty() && self.peers.all_failed();
-            return hopeless.then(|| self.no_peer());
-        }
-        Some(match (no_such_peer, trouble) {
-            (Some(peer), _) => FetchError::PeerName(peer.clone()),
-            (None, Some(trouble)) if unknown.is_empty() => FetchError::NoTracker(trouble.clone()),
-            _ => FetchError::UnknownShare(self.config.infohash),
-        })
-    }
-
-    fn no_peer(&self) -> FetchError {
-        if self.peers.book.is_empty() {
-            let trouble = self.sources.trouble.clone();
-            return FetchError::NoTracker(trouble.unwrap_or_else(|| self.last_trouble.clone()));
-        }
-        if self.peers.book.is_all_banned() {
-            return FetchError::OnlyLiars;
-        }
-        if self.peers.all_without_share() {
-            return FetchError::UnknownShare(self.config.infohash);
-        }
-        FetchError::NoPeer { known: self.peers.book.len(), last: self.last_trouble.clone() }
     }
 
     fn session_event(&mut self, transfer: &mut Transfer, key: PeerKey, event: SessionEvent) {

@@ -45,6 +45,14 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Reads a tracker as users write it: `HOST` or `HOST:PORT`, perhaps with the `shoal://` of a link.
+    pub fn parse_tracker(text: &str) -> Result<Endpoint, ParseEndpointError> {
+        let text = text.strip_prefix("shoal://").unwrap_or(text);
+        Endpoint::parse(text.trim_end_matches('/'), Some(crate::tracker::DEFAULT_PORT))
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = ParseEndpointError;
 

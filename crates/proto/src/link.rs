@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{Endpoint, InfoHash, ShareName, tracker::DEFAULT_PORT};
+use crate::{Endpoint, InfoHash, ShareName};
 
 const PREFIX: &str = "magnet:?";
 const TOPIC: &str = "urn:btmh:";
@@ -72,11 +72,7 @@ impl FromStr for Link {
                     infohash = Some(found);
                 }
                 "dn" => name = Some(ShareName::new(&value)?),
-                "tr" => {
-                    if let Some(endpoint) = value.strip_prefix(TRACKER_SCHEME) {
-                        trackers.push(Endpoint::parse(endpoint.trim_end_matches('/'), Some(DEFAULT_PORT))?);
-                    }
-                }
+                "tr" if value.starts_with(TRACKER_SCHEME) => trackers.push(Endpoint::parse_tracker(&value)?),
                 "x.pe" => peers.push(value.parse()?),
                 _ => {}
             }

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     /// Tracker to register with (repeatable, or separated by commas)
     #[arg(
         long = "tracker", value_name = "HOST[:PORT]", default_value = "127.0.0.1:6020",
-        value_delimiter = ',', value_parser = parse_tracker, env = "SHOAL_TRACKER"
+        value_delimiter = ',', value_parser = Endpoint::parse_tracker, env = "SHOAL_TRACKER"
     )]
     trackers: Vec<Endpoint>,
 
@@ -60,10 +60,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     pub(crate) logs: LogArgs,
-}
-
-fn parse_tracker(text: &str) -> Result<Endpoint, proto::endpoint::ParseEndpointError> {
-    Endpoint::parse(text.trim_start_matches("shoal://"), Some(tracker::DEFAULT_PORT))
 }
 
 /// Peers beyond this would be beyond what a process can have open.

@@ -21,5 +21,6 @@ pub mod server;
 pub mod tracker_client;
 pub mod upload_hub;
 pub mod uploads;
+pub mod wait_count;
 
 pub use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};

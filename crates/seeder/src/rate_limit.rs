@@ -3,18 +3,14 @@
 //! The crate `governor` does the counting (GCRA, a leaky bucket); this file gives it bytes, and users a way to
 //! write rates. Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
 
-use std::{
-    num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{num::NonZeroU32, sync::Arc};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 
+use crate::wait_count::WaitCount;
+
 /// Bytes that are counted as one.
-const UNIT: u64 = 1024;
+const UNIT: u32 = 1024;
 
 /// Bytes that go at a time under a limit: much finer than a chunk, so that the flow is smooth.
 const SLICE_LEN: u32 = 16 * 1024;
@@ -29,7 +25,7 @@ pub struct RateLimit(Option<Arc<Limit>>);
 #[derive(Debug)]
 struct Limit {
     limiter: DefaultDirectRateLimiter,
-    waiting: AtomicUsize,
+    waiting: WaitCount,
 }
 
 /// A text that is not a rate.
@@ -48,12 +44,12 @@ impl RateLimit {
     /// So many bytes a second, rounded up to KiB.
     pub fn bytes_per_second(bytes: u64) -> RateLimit {
         let units = |bytes: u64| {
-            NonZeroU32::new(u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX))
+            NonZeroU32::new(u32::try_from(bytes.div_ceil(UNIT.into())).unwrap_or(u32::MAX))
                 .unwrap_or(NonZeroU32::MIN)
         };
         let burst = units((bytes / BURST_PART).max(SLICE_LEN.into()));
         let limiter = RateLimiter::direct(Quota::per_second(units(bytes)).allow_burst(burst));
-        RateLimit(Some(Arc::new(Limit { limiter, waiting: AtomicUsize::new(0) })))
+        RateLimit(Some(Arc::new(Limit { limiter, waiting: WaitCount::default() })))
     }
 
     /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … likewise), `KiB`,
@@ -96,31 +92,15 @@ impl RateLimit {
     /// Waits until so many more bytes may go, at most a slice.
     pub async fn take(&self, bytes: u32) {
         let Some(limit) = &self.0 else { return };
-        let Some(units) = NonZeroU32::new(bytes.min(SLICE_LEN).div_ceil(UNIT as u32)) else { return };
-        let _waiting = Waiting::new(&limit.waiting);
+        let Some(units) = NonZeroU32::new(bytes.min(SLICE_LEN).div_ceil(UNIT)) else { return };
+        let _waiting = limit.waiting.enter();
         // Never more than the burst, so it cannot be refused.
         let _ = limit.limiter.until_n_ready(units).await;
     }
 
     /// Whether somebody waits for the limit just now.
     pub fn is_waited_for(&self) -> bool {
-        self.0.as_ref().is_some_and(|limit| limit.waiting.load(Ordering::Relaxed) > 0)
-    }
-}
-
-/// Counts somebody who waits, for as long as it does.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Waiting<'a> {
-        count.fetch_add(1, Ordering::Relaxed);
-        Waiting(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.as_ref().is_some_and(|limit| limit.waiting.is_waited())
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     event::LeaveReason,
+    joined,
     peer_book::{Ending, PeerBook},
     scheduler::PeerKey,
     session::{self, Context, Origin},
@@ -232,7 +233,7 @@ impl Peers {
         ended: Result<(PeerKey, LeaveReason), JoinError>,
         rng: &mut StdRng,
     ) -> Option<Left> {
-        let (key, reason) = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let (key, reason) = joined(ended);
         let peer = self.peers.remove(&key)?;
         let reason = peer.verdict.unwrap_or(reason);
         if let Some(listed) = peer.listed {
@@ -250,9 +251,9 @@ impl Peers {
                 None => _ = self.outcomes.remove(&listed),
             }
         }
-        let joined = peer.joined.is_some();
-        tracing::debug!(address = %peer.address, joined, "session over: {reason}");
-        Some(Left { key, address: peer.address, reason, joined })
+        let had_joined = peer.joined.is_some();
+        tracing::debug!(address = %peer.address, had_joined, "session over: {reason}");
+        Some(Left { key, address: peer.address, reason, joined: had_joined })
     }
 
     /// Never connects to an address again.
