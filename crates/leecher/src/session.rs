@@ -201,21 +201,27 @@ async fn receive(
         Ok(Some(download)) => download,
         Ok(None) | Err(_) => return LeaveReason::Finished,
     };
-    if let Some(serving) = context.serving.get() {
-        let asker = serving.uploads.join(outbox.clone());
-        // Set once only: this session has not set it before.
-        let _ = serve.set(Serve { content: Arc::clone(&download) as Arc<dyn Content>, asker });
-        // The place in the log first, then what is here: told twice is harmless, not at all is not.
-        let feed = serving.have_log.feed();
-        if hello.role == Role::Leecher && outbox.bitfield(download.have(), feed).is_err() {
-            return LeaveReason::TooSlow;
+    let (have, feed) = match context.serving.get() {
+        Some(serving) => {
+            let asker = serving.uploads.join(outbox.clone());
+            // Set once only: this session has not set it before.
+            let _ = serve.set(Serve { content: Arc::clone(&download) as Arc<dyn Content>, asker });
+            // The place in the log first, then what is here: told twice is harmless, not at all is not.
+            let feed = serving.have_log.feed();
+            (download.have(), feed)
         }
+        // Whoever serves nothing has nothing.
+        None => (Bitfield::empty(download.have().len()), HaveLog::default().feed()),
+    };
+    if hello.role == Role::Leecher && outbox.bitfield(have, feed).is_err() {
+        return LeaveReason::TooSlow;
     }
     let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
         Ok(have) => have,
         Err(why) => return LeaveReason::Protocol(why),
     };
-    let receiver = Receiver { context, key, download, reader, serve };
+    let told = early.bitfield.is_some();
+    let receiver = Receiver { context, key, download, reader, serve, told };
     receiver.run(hello, have, outbox.clone()).await.unwrap_or_else(|reason| reason)
 }
 
@@ -263,6 +269,8 @@ struct Receiver<'a> {
     download: Arc<Download>,
     reader: PeerReader<OwnedReadHalf>,
     serve: &'a ServeCell,
+    /// Whether the peer has told what it has.
+    told: bool,
 }
 
 impl Receiver<'_> {
@@ -306,6 +314,9 @@ impl Receiver<'_> {
     }
 
     async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {
+        if std::mem::replace(&mut self.told, true) {
+            return Err(LeaveReason::Protocol("two bitfields".to_owned()));
+        }
         let chunk_count = self.download.metainfo().chunk_space().chunk_count();
         let mut bytes = vec![0; len as usize];
         let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload(&mut bytes)).await;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Parser, builder::FalseyValueParser};
-use proto::{Endpoint, InfoHash, Link, ShareName, peer, tracker};
+use proto::{Endpoint, InfoHash, Link, ShareName, peer};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, print_line};
 use store::{Content, HashCache, Scan, ScanError, ShareError, Shared};
