@@ -27,7 +27,11 @@ const MAX_NAMESAKES: usize = 30;
 /// Shares that are listed, at most.
 const MAX_LISTED: usize = 10_000;
 
-/// Wait between two lookups of peers, and when there are none.
+/// Wait between the first two lookups of peers; twice as long each time. Those who start together are not known
+/// to the tracker before they have learned what the share is, a moment later.
+const FIRST_INTERVAL: Duration = Duration::from_millis(60);
+
+/// Wait between two lookups of peers in the long run, and when there are none.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 const HUNGRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -195,6 +199,7 @@ pub(crate) async fn discover(
     found: mpsc::Sender<(SourceId, Discovery)>,
     mut hungry: watch::Receiver<bool>,
 ) {
+    let mut interval = FIRST_INTERVAL;
     loop {
         #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
         let want = MAX_PEERS as u8;
@@ -210,14 +215,15 @@ pub(crate) async fn discover(
         if found.send((id, discovery)).await.is_err() {
             return;
         }
-        let jitter = rand::rng().random_range(0.9..1.1);
+        let jitter = rand::rng().random_range(0.8..1.2);
         tokio::select! {
-            () = sleep(LOOKUP_INTERVAL.mul_f64(jitter)) => {}
+            () = sleep(interval.mul_f64(jitter)) => {}
             () = async {
                 let _ = hungry.wait_for(|&hungry| hungry).await;
-                sleep(HUNGRY_INTERVAL.mul_f64(jitter)).await;
+                sleep(interval.min(HUNGRY_INTERVAL).mul_f64(jitter)).await;
             } => {}
         }
+        interval = (interval * 2).min(LOOKUP_INTERVAL);
     }
 }
 
