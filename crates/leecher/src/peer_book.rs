@@ -4,8 +4,10 @@
 //! once, whoever dialled: one that dialled this process is entered under the address that it listens on.
 //!
 //! Policy: whom to dial is drawn at random from all that are due, and dialling stops at [`DIALLED_SHARE`] of
-//! the connections that there may be. The rest is for those who dial this process, for a peer that comes late
-//! finds everybody else's table full otherwise.
+//! the connections that there may be. The rest is for those who dial this process. When that is full too, a
+//! newcomer takes the place of a random peer that was itself accepted: otherwise those who came first would end up
+//! connected to each other and to nobody else, and each such group would have to get its own copy from the
+//! origin. Connections that this side dialled are not given up, so that strangers cannot take them all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +24,10 @@ const MAX_ADDRESSES: usize = 1_000;
 const MAX_DIALS: usize = 64;
 
 /// Share of the connections up to which this side dials.
-const DIALLED_SHARE: f64 = 0.6;
+const DIALLED_SHARE: f64 = 0.9;
+
+/// A peer that made room for another is not dialled before this time.
+const REPLACED_REST: Duration = Duration::from_secs(60);
 
 /// Wait before trying again an address that failed; twice as long with each failure in a row, up to the second.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -50,7 +55,10 @@ pub enum Admission {
     Duplicate,
     /// It is banned.
     Banned,
-    /// There are as many connections as there may be.
+    /// As [`Admission::Welcome`], but the peer of this address has to go, and is to be told that there are too
+    /// many peers. Its connection counts as ended.
+    Replaces(SocketAddr),
+    /// There are as many connections as there may be, all of them dialled by this side.
     Full,
 }
 
@@ -59,7 +67,10 @@ enum State {
     /// Not connected; may be dialled from this time on.
     Idle(Instant),
     Dialling,
+    /// Connected, and it was this side that dialled.
     Connected,
+    /// Connected, and it was the other side that dialled.
+    Accepted,
     Banned,
 }
 
@@ -78,6 +89,7 @@ pub struct PeerBook {
     idle: BTreeSet<(Instant, SocketAddr)>,
     dialling: usize,
     connected: usize,
+    accepted: BTreeSet<SocketAddr>,
     banned: usize,
     max_peers: usize,
 }
@@ -90,6 +102,7 @@ impl PeerBook {
             idle: BTreeSet::new(),
             dialling: 0,
             connected: 0,
+            accepted: BTreeSet::new(),
             banned: 0,
             max_peers,
         }
@@ -142,24 +155,38 @@ impl PeerBook {
         }
     }
 
+    /// Number of connections.
+    pub fn connections(&self) -> usize {
+        self.connected + self.accepted.len()
+    }
+
     /// A peer that listens on `address` dialled this process. When both dial each other at the same time, each
     /// side takes in the other's dial; which of the two connections stays is for the shell to say, and the end
     /// of the other one is [`Ending::Duplicate`].
-    pub fn admit(&mut self, address: SocketAddr) -> Admission {
-        match self.entries.get(&address).map(|entry| entry.state) {
-            Some(State::Banned) => Admission::Banned,
-            Some(State::Connected) => Admission::Duplicate,
-            _ if self.connected >= self.max_peers => Admission::Full,
-            Some(State::Idle(_) | State::Dialling) => {
-                self.connected(address);
-                Admission::Welcome
+    pub fn admit(&mut self, address: SocketAddr, now: Instant, rng: &mut impl Rng) -> Admission {
+        let known = self.entries.get(&address).map(|entry| entry.state);
+        match known {
+            Some(State::Banned) => return Admission::Banned,
+            Some(State::Connected | State::Accepted) => return Admission::Duplicate,
+            Some(State::Idle(_) | State::Dialling) | None => {}
+        }
+        let mut admission = Admission::Welcome;
+        if self.connections() >= self.max_peers {
+            if self.accepted.is_empty() {
+                return Admission::Full;
             }
-            None => {
-                // Beyond what trackers may fill, but bounded by the connections.
-                self.enter(address, State::Connected);
-                Admission::Welcome
+            let victim = self.accepted.iter().nth(rng.random_range(0..self.accepted.len())).copied();
+            if let Some(victim) = victim {
+                self.set(victim, State::Idle(now + REPLACED_REST));
+                admission = Admission::Replaces(victim);
             }
         }
+        match known {
+            Some(_) => self.set(address, State::Accepted),
+            // Beyond what trackers may fill, but bounded by the connections.
+            None => self.enter(address, State::Accepted),
+        }
+        admission
     }
 
     /// A peer that listens at `address` connected by itself: it need not be dialled. False if the address is
@@ -168,7 +195,7 @@ impl PeerBook {
         self.discover(address, now);
         let idle = self.entries.get(&address).is_some_and(|entry| matches!(entry.state, State::Idle(_)));
         if idle {
-            self.connected(address);
+            self.set(address, State::Accepted);
         }
         idle
     }
@@ -179,7 +206,9 @@ impl PeerBook {
         let state = match (ending, entry.state) {
             (_, State::Banned) => return,
             (Ending::Never, _) => State::Banned,
-            (Ending::Duplicate, State::Connected) => return,
+            (Ending::Duplicate, State::Connected | State::Accepted) => return,
+            // It made room for another, and was not counted since.
+            (Ending::RetryAfter(_) | Ending::Failed, State::Idle(_)) => return,
             (Ending::RetryAfter(wait), _) => State::Idle(now + wait),
             (Ending::Failed | Ending::Duplicate, _) => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(entry.failures)).min(LAST_RETRY);
@@ -200,8 +229,8 @@ impl PeerBook {
 
     fn has_room_to_dial(&self) -> bool {
         // While nobody has answered, the share for those who dial this process is no use to anyone.
-        let most = if self.connected == 0 { self.max_peers } else { self.dialled_at_most() };
-        self.dialling < MAX_DIALS && self.dialling + self.connected < most
+        let most = if self.connections() == 0 { self.max_peers } else { self.dialled_at_most() };
+        self.dialling < MAX_DIALS && self.dialling + self.connections() < most
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a usize")]
@@ -233,6 +262,14 @@ impl PeerBook {
             }
             State::Dialling => &mut self.dialling,
             State::Connected => &mut self.connected,
+            State::Accepted => {
+                if enters {
+                    self.accepted.insert(address);
+                } else {
+                    self.accepted.remove(&address);
+                }
+                return;
+            }
             State::Banned => &mut self.banned,
         };
         *counter = if enters { *counter + 1 } else { *counter - 1 };
@@ -313,24 +350,40 @@ mod tests {
     }
 
     #[test]
-    fn room_is_left_for_those_who_dial_and_each_is_met_once() {
+    fn a_newcomer_finds_room_and_each_is_met_once() {
         let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-        let mut book = PeerBook::new(10);
-        book.discover(address(0), now);
-        assert_eq!(book.next_dial(now, &mut rng), Some(address(0)));
-        book.connected(address(0));
-        (1..20).for_each(|port| _ = book.discover(address(port), now));
-        assert_eq!(dials(&mut book, now, &mut rng), 7);
-        (0..8).for_each(|port| book.connected(address(port)));
-        assert_eq!(book.admit(address(100)), Admission::Welcome);
-        assert_eq!(book.admit(address(100)), Admission::Duplicate);
+        let mut book = PeerBook::new(4);
+        for port in 1..3 {
+            book.discover(address(port), now);
+            assert_eq!(book.next_dial(now, &mut rng), Some(address(port)));
+            book.connected(address(port));
+        }
+        assert_eq!(book.admit(address(100), now, &mut rng), Admission::Welcome);
+        assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate);
         book.ended(address(100), Ending::Duplicate, now, &mut rng);
-        assert_eq!(book.admit(address(100)), Admission::Duplicate, "the first connection is still there");
-        assert_eq!(book.admit(address(101)), Admission::Welcome);
-        assert_eq!(book.admit(address(110)), Admission::Full);
-        book.ended(address(100), Ending::Never, now, &mut rng);
-        assert_eq!(book.admit(address(100)), Admission::Banned);
-        assert_eq!(book.admit(address(110)), Admission::Welcome);
+        assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate, "the first is still there");
+        assert_eq!(book.admit(address(101), now, &mut rng), Admission::Welcome);
+        assert_eq!(book.connections(), 4);
+        let Admission::Replaces(gone) = book.admit(address(102), now, &mut rng) else {
+            panic!("a newcomer finds room");
+        };
+        assert!([address(100), address(101)].contains(&gone), "what this side dialled is kept");
+        assert_eq!(book.connections(), 4);
+        book.ended(gone, Ending::Failed, now, &mut rng);
+        assert_eq!(book.connections(), 4);
+        book.ended(address(102), Ending::Never, now, &mut rng);
+        assert_eq!(book.admit(address(102), now, &mut rng), Admission::Banned);
+        assert_eq!(book.connections(), 3);
+    }
+
+    #[test]
+    fn who_dialled_everybody_has_no_room() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(1);
+        book.discover(address(1), now);
+        let dialled = book.next_dial(now, &mut rng).unwrap();
+        book.connected(dialled);
+        assert_eq!(book.admit(address(2), now, &mut rng), Admission::Full);
     }
 
     #[test]

@@ -64,6 +64,10 @@ const ENDGAME_TICK: Duration = Duration::from_millis(100);
 /// sent is best left alone.
 const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
 
+/// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
+/// more would only hold up a sender that could serve somebody else.
+const MAX_ARRIVING: usize = 8;
+
 /// Names a connection for as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey(pub u64);
@@ -119,6 +123,8 @@ pub struct Scheduler {
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
+    /// Peers that were not asked because too much was arriving.
+    held_back: Vec<PeerKey>,
     /// Peers that are not seeders.
     fellows: usize,
     commands: VecDeque<Command>,
@@ -147,6 +153,7 @@ impl Scheduler {
             asked: BTreeMap::new(),
             peers: BTreeMap::new(),
             ready: BTreeSet::new(),
+            held_back: Vec::new(),
             fellows: 0,
             commands: VecDeque::new(),
             unstored: count - have.count(),
@@ -165,6 +172,9 @@ impl Scheduler {
         if let Have::Some(field) = &have {
             field.iter().for_each(|chunk| self.missing.more_available(chunk));
             self.fellows += 1;
+            if self.fellows == 1 {
+                self.ready_seeders();
+            }
         }
         let old = self.peers.insert(key, Peer::new(have, now));
         debug_assert!(old.is_none(), "{key:?} joined twice");
@@ -174,16 +184,13 @@ impl Scheduler {
     /// A peer left: what it owes goes back to the others.
     pub fn remove_peer(&mut self, key: PeerKey, now: Instant) {
         let Some(mut peer) = self.peers.remove(&key) else { return };
+        self.ready.extend(self.held_back.drain(..));
         self.ready.remove(&key);
         if let Have::Some(field) = &peer.have {
             field.iter().for_each(|chunk| self.missing.less_available(chunk));
             self.fellows -= 1;
-            // Seeders may have become the only ones to ask for some chunks.
-            let seeders = self.peers.iter_mut().filter(|(_, peer)| peer.have == Have::All);
-            for (&key, seeder) in seeders {
-                seeder.nothing_to_ask = false;
-                self.ready.insert(key);
-            }
+            // They may have become the only ones to ask for some chunks.
+            self.ready_seeders();
         }
         let owed = peer.take_back_all(now);
         self.take_back(key, &owed);
@@ -265,6 +272,7 @@ impl Scheduler {
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
         let debt = peer.delivered(chunk, span.len, now);
         self.ready.insert(key);
+        self.ready.extend(self.held_back.drain(..));
         match (debt, self.states[chunk.0 as usize]) {
             (Debt::None, _) => return Received::Unrequested,
             (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
@@ -366,6 +374,14 @@ impl Scheduler {
         self.peers.get(&key)?.rate
     }
 
+    /// What is asked of seeders depends on the fellows that there are.
+    fn ready_seeders(&mut self) {
+        for (&key, seeder) in self.peers.iter_mut().filter(|(_, peer)| peer.have == Have::All) {
+            seeder.nothing_to_ask = false;
+            self.ready.insert(key);
+        }
+    }
+
     fn is_endgame(&self) -> bool {
         self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1
     }
@@ -387,6 +403,7 @@ impl Scheduler {
         }
         let rested = self.peers.iter_mut().filter_map(|(&key, peer)| peer.rested(now).then_some(key));
         self.ready.extend(rested);
+        self.ready.extend(self.held_back.drain(..));
         self.next_check = self.peers.values().filter_map(|peer| peer.next_timeout(now)).min();
     }
 
@@ -421,12 +438,23 @@ impl Scheduler {
         if peer.owes() >= peer.depth(self.fellows) {
             return None;
         }
+        if peer.have != Have::All && self.is_flooded(now) {
+            self.held_back.push(key);
+            return None;
+        }
+        let peer = self.peers.get_mut(&key)?;
         let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
         if chunk.is_none() {
             peer.nothing_to_ask = true;
             return self.endgame_pick(key, now);
         }
         chunk
+    }
+
+    /// Whether as many chunks are arriving as should.
+    fn is_flooded(&self, now: Instant) -> bool {
+        let arriving = || self.peers.values().filter(|peer| peer.is_receiving(now));
+        self.peers.len() >= MAX_ARRIVING && arriving().count() >= MAX_ARRIVING
     }
 
     /// The chunk that is expected last of those that this peer would deliver much sooner.

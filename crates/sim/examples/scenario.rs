@@ -11,7 +11,10 @@ fn main() {
     };
     let names: Vec<_> = arguments.iter().take_while(|argument| !argument.starts_with("--")).collect();
     if names.is_empty() {
-        eprintln!("usage: scenario NAME... [--seed N] [--seeds COUNT]\nscenarios: {}", sim::scenario::NAMES.join(" "));
+        eprintln!(
+            "usage: scenario NAME... [--seed N] [--seeds COUNT]\nscenarios: {}",
+            sim::scenario::NAMES.join(" ")
+        );
         std::process::exit(2);
     }
     let first = number("--seed").unwrap_or(1);
@@ -37,7 +40,11 @@ fn main() {
         }
         for seed in first..first + number("--seeds").unwrap_or(1) {
             let start = Instant::now();
-            println!("{}  [{:.1} s]", sim::run(&scenario, seed), start.elapsed().as_secs_f64());
+            let report = sim::run(&scenario, seed);
+            println!("{report}  [{:.1} s]", start.elapsed().as_secs_f64());
+            let tenths =
+                (0..=10).filter_map(|tenth| report.durations.get((report.durations.len() - 1) * tenth / 10));
+            println!("    durations by tenths: {:.1?}", tenths.collect::<Vec<_>>());
         }
     }
 }

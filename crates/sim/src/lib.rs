@@ -3,8 +3,13 @@
 //! Every simulated peer is made of the real policies, not of copies: [`leecher::scheduler::Scheduler`] asks for
 //! chunks, [`seeder::uploads::Uploads`] chooses what to send, [`leecher::peer_book::PeerBook`] chooses whom to
 //! connect to, and one [`tracker::Registry`] tells who there is. What is simulated is the world around them:
-//! links with rates and latency ([`network`]), peers that come, leave and lie ([`scenario`]), and what the
-//! shells do with messages ([`world`]).
+//! links with rates and latency (`network`), peers that come, leave and lie ([`scenario`]), and what the
+//! shells do with messages (`world`).
+//!
+//! Assumed of the shells: they tell peers only of chunks that these lack, tell the scheduler of every message
+//! ([`leecher::scheduler::Scheduler::alive`]) and of the first bytes of every chunk
+//! ([`leecher::scheduler::Scheduler::arriving`]), end the connection that a newcomer replaces, and say once a second
+//! that they are still here to those whose requests wait.
 //!
 //! Not simulated: proving and writing chunks (they take no time), TCP (a flow has its fair share of both links
 //! from its first byte), loss, the exchange of metainfo and hashes.
@@ -12,12 +17,12 @@
 //! Invariants: no I/O, no clock, no threads; the same [`Scenario`] and seed give the same run, event for event,
 //! which [`Report::digest`] witnesses. A chunk is stored once by each peer, or the run panics.
 
-pub mod network;
+mod network;
 mod node;
 mod queue;
-pub mod report;
+mod report;
 pub mod scenario;
-pub mod world;
+mod world;
 
 pub use report::Report;
 pub use scenario::Scenario;

@@ -39,6 +39,8 @@ pub struct Report {
     pub uplink_use: f64,
     /// Connections that were dropped because the peer was too slow.
     pub dropped: u64,
+    /// Connections that were given up for a newcomer.
+    pub replaced: u64,
     /// Most connections that a leecher had at a time.
     pub most_links: usize,
     /// Control messages, `Have` among them.
@@ -77,6 +79,7 @@ impl Report {
             wrong: 0.0,
             uplink_use: 0.0,
             dropped: 0,
+            replaced: 0,
             most_links: 0,
             messages: 0,
             haves: 0,
@@ -91,7 +94,7 @@ impl fmt::Display for Report {
             f,
             "{:<20} seed {:<3} {:>4}/{:<4} last {:>7.2} s  median {:>7.2} s  T/T_opt {:.3}  origin {:.3} copies{} \
              (all of it after {:.3})  \
-             duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  links {}  messages {} ({} have)  \
+             duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  replaced {}  links {}  messages {} ({} have)  \
              events {}  digest {:016x}",
             self.name,
             self.seed,
@@ -107,6 +110,7 @@ impl fmt::Display for Report {
             self.wrong * 100.0,
             self.uplink_use * 100.0,
             self.dropped,
+            self.replaced,
             self.most_links,
             self.messages,
             self.haves,

@@ -1,18 +1,18 @@
 //! The world of a run: moves messages and bytes between peers as the shells of the real ones do.
 
+mod figures;
+mod meeting;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
 use leecher::{
-    peer_book::{Admission, Ending},
-    scheduler::{Command, Have, PeerKey, Received, Scheduler},
+    peer_book::Ending,
+    scheduler::{Command, PeerKey, Received, Scheduler},
 };
-use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash, PeerId, Secret, ShareName,
-    tracker::{Announce, Event as AnnounceEvent, Progress, Token, message::MAX_PEERS},
-};
+use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash, tracker::Event as AnnounceEvent};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use seeder::uploads::{AskerKey, DEFAULT_SLOTS, Requested, Uploads};
 use tracker::{Registry, Rules};
@@ -20,7 +20,7 @@ use tracker::{Registry, Rules};
 use crate::{
     Report, Scenario,
     network::{Flow, Network, PART_INTERVAL},
-    node::{ConnId, Incoming, Message, Node, NodeId, PORT},
+    node::{ConnId, Incoming, Message, Node, NodeId},
     queue::{Event, NEVER, Nanos, Queue},
     scenario::{Nature, ORIGIN_MAX_PEERS, OriginLeaves},
 };
@@ -89,6 +89,7 @@ struct World<'a> {
     first_copy: u64,
     last_finish: Nanos,
     dropped: u64,
+    replaced: u64,
     messages: u64,
     haves: u64,
     events: u64,
@@ -135,6 +136,7 @@ impl<'a> World<'a> {
             first_copy: 0,
             last_finish: 0,
             dropped: 0,
+            replaced: 0,
             messages: 0,
             haves: 0,
             events: 0,
@@ -225,169 +227,6 @@ impl<'a> World<'a> {
     fn since_start(&self, at: Instant) -> Nanos {
         nanos(at.saturating_duration_since(self.start))
     }
-
-    // Coming, going, and finding each other.
-
-    fn arrive(&mut self, id: NodeId) {
-        let now = self.now;
-        let node = self.node(id);
-        (node.online, node.arrived) = (true, now);
-        self.announce(id, AnnounceEvent::Started);
-        let heartbeat = self.rng.random_range(28.0..30.0);
-        self.queue.push(now + nanos(Duration::from_secs_f64(heartbeat)), Event::Announce(id));
-        self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
-        if id != NodeId::ORIGIN {
-            self.lookup(id);
-        }
-    }
-
-    fn leave(&mut self, id: NodeId, announces: bool) {
-        self.node(id).online = false;
-        for conn in self.node(id).links.clone() {
-            self.close(conn, id, Ending::Failed);
-        }
-        if announces {
-            self.announce(id, AnnounceEvent::Stopped);
-        }
-    }
-
-    /// Leaves when what was sent has arrived.
-    fn leave_soon(&mut self, id: NodeId) {
-        let at = self.now + 2 * self.latency + nanos(self.scenario.reading_interval);
-        self.queue.push(at, Event::Leave(id));
-    }
-
-    fn announce(&mut self, id: NodeId, event: AnnounceEvent) {
-        let now = self.at(self.now);
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&id.0.to_be_bytes());
-        let announce = Announce {
-            token: Token([0; 16]),
-            infohash: INFOHASH,
-            peer_id: PeerId(bytes),
-            secret: Secret(bytes),
-            port: PORT,
-            name: ShareName::new("simulated").expect("a legal name"),
-            size: self.space.total_len(),
-            event,
-            progress: Progress::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
-        };
-        self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
-    }
-
-    fn lookup(&mut self, id: NodeId) {
-        if !self.nodes[id.index()].online || self.nodes[id.index()].is_done() {
-            return;
-        }
-        let now = self.at(self.now);
-        let found = self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng);
-        for peer in found.into_iter().flat_map(|found| found.peers) {
-            let address = peer.socket_addr(id.ip());
-            self.node(id).book.discover(address, now);
-        }
-        let wait = if self.nodes[id.index()].links.is_empty() { HUNGRY_INTERVAL } else { LOOKUP_INTERVAL };
-        let wait = wait.mul_f64(self.rng.random_range(0.9..1.1));
-        self.queue.push(self.now + nanos(wait), Event::Lookup(id));
-        self.work(id);
-    }
-
-    fn dial(&mut self, id: NodeId) {
-        let now = self.at(self.now);
-        while let Some(address) = self.nodes[id.index()].book.next_dial(now, &mut self.rng) {
-            let trips = self.latency * u64::from(DIAL_TRIPS);
-            self.queue.push(self.now + trips, Event::Dialled { from: id, to: NodeId::at(address) });
-        }
-    }
-
-    fn dialled(&mut self, from: NodeId, to: NodeId) {
-        let ending = self.meet(from, to).err();
-        match ending {
-            Some(ending) => self.end_in_book(from, to, ending),
-            None => self.node(from).book.connected(to.address()),
-        }
-        self.work(from);
-        if ending.is_none() {
-            self.work(to);
-        }
-    }
-
-    /// Connects the two, or says why not.
-    fn meet(&mut self, from: NodeId, to: NodeId) -> Result<(), Ending> {
-        if from == to {
-            return Err(Ending::Never);
-        }
-        let (one, other) = (&self.nodes[from.index()], &self.nodes[to.index()]);
-        if !one.online || !other.online {
-            return Err(Ending::Failed);
-        }
-        if self.links.contains_key(&ends(from, to)) {
-            return Err(Ending::Duplicate);
-        }
-        if one.is_done() && other.is_done() {
-            return Err(Ending::RetryAfter(REST));
-        }
-        if one.links.len() >= one.max_peers {
-            return Err(Ending::RetryAfter(RETRY_AFTER));
-        }
-        let full = other.links.len() >= other.max_peers;
-        let admission = if full { Admission::Full } else { self.node(to).book.admit(from.address()) };
-        match admission {
-            Admission::Welcome => {}
-            Admission::Duplicate => return Err(Ending::Duplicate),
-            Admission::Banned => return Err(Ending::RetryAfter(REST)),
-            Admission::Full => return Err(Ending::RetryAfter(RETRY_AFTER)),
-        }
-        let conn = ConnId(u32::try_from(self.conns.len()).expect("no more connections than a u32 counts"));
-        self.conns.push(Conn { ends: [from, to], open: true, spoke: [self.now; 2] });
-        self.links.insert(ends(from, to), conn);
-        for (id, other) in [(from, to), (to, from)] {
-            let other = &self.nodes[other.index()];
-            let have = if other.have.is_full() && other.nature != Nature::Liar {
-                Have::All
-            } else {
-                Have::Some(other.have.clone())
-            };
-            let now = self.at(self.now);
-            let node = self.node(id);
-            node.links.push(conn);
-            node.most_links = node.most_links.max(node.links.len());
-            if let Some(scheduler) = &mut node.scheduler
-                && node.finished.is_none()
-            {
-                scheduler.add_peer(peer_key(conn), have, now);
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends a connection. `ending` is how `by` sees it; the other side finds it broken.
-    fn close(&mut self, conn: ConnId, by: NodeId, ending: Ending) {
-        let Conn { ends: [one, other], open, .. } = self.conns[conn.0 as usize];
-        if !open {
-            return;
-        }
-        self.conns[conn.0 as usize].open = false;
-        self.links.remove(&ends(one, other));
-        self.network.close(conn, one, other, self.now, &mut self.queue);
-        for (id, far) in [(one, other), (other, one)] {
-            let now = self.at(self.now);
-            let node = self.node(id);
-            node.links.retain(|&link| link != conn);
-            node.uploads.leave(AskerKey(conn.0.into()));
-            if let Some(scheduler) = &mut node.scheduler {
-                scheduler.remove_peer(peer_key(conn), now);
-            }
-            self.end_in_book(id, far, if id == by { ending } else { Ending::Failed });
-            self.wake(id, self.now);
-        }
-    }
-
-    fn end_in_book(&mut self, id: NodeId, far: NodeId, ending: Ending) {
-        let now = self.at(self.now);
-        self.nodes[id.index()].book.ended(far.address(), ending, now, &mut self.rng);
-    }
-
-    // Messages.
 
     /// Sends a message on its way.
     fn send(&mut self, conn: ConnId, from: NodeId, message: Message) {
@@ -498,7 +337,7 @@ impl<'a> World<'a> {
             Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk)),
             Message::Header(chunk) => scheduler.arriving(peer, chunk, now),
             Message::Part => scheduler.progressed(peer, now),
-            
+
             Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
             Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
             Message::Chunk(chunk) => self.take_in(id, conn, chunk),
@@ -647,60 +486,6 @@ impl<'a> World<'a> {
             }
         }
         self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
-    }
-
-    // Looking at it.
-
-    /// Adds an event to the digest (FNV-1a over words).
-    fn witness(&mut self, at: Nanos, event: Event) {
-        self.events += 1;
-        let (kind, one, other) = match event {
-            Event::Arrive(id) => (1, id.0, 0),
-            Event::Inbox(id) => (2, id.0, 0),
-            Event::Wake(id) => (3, id.0, 0),
-            Event::FlowDone(flow, life) => (4, flow.0, life),
-            Event::FlowLasts(flow, life) => (5, flow.0, life),
-            Event::Dialled { from, to } => (6, from.0, to.0),
-            Event::Announce(id) => (7, id.0, 0),
-            Event::Lookup(id) => (8, id.0, 0),
-            Event::KeepAlive(id) => (9, id.0, 0),
-            Event::Leave(id) => (10, id.0, 0),
-        };
-        for word in [at, kind, one.into(), other.into(), self.messages] {
-            self.digest = (self.digest ^ word).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-
-    fn report(&self, seed: u64) -> Report {
-        let leechers = &self.nodes[1..];
-        let wanting: Vec<_> = leechers.iter().filter(|node| node.nature == Nature::Honest).collect();
-        let took = |node: &&&Node| node.finished.map(|at| (at - node.arrived) as f64 / 1e9);
-        let mut durations: Vec<_> = wanting.iter().filter_map(|node| took(&node)).collect();
-        durations.sort_by(f64::total_cmp);
-        let sum = |of: fn(&Node) -> u64| leechers.iter().map(of).sum::<u64>() as f64;
-        let received = sum(|node| node.received).max(1.0);
-        let last = self.last_finish;
-        let present: f64 = leechers.iter().map(|node| last.saturating_sub(node.arrived) as f64).sum();
-        let busy: f64 = leechers.iter().map(|node| self.network.busy(node.id, self.now) as f64).sum();
-        Report {
-            digest: self.digest,
-            events: self.events,
-            wanting: wanting.len(),
-            finished: durations.len(),
-            durations,
-            last: last as f64 / 1e9,
-            first_copy: self.first_copy as f64 / self.space.total_len() as f64,
-            origin_left: !self.nodes[0].online,
-            origin_copies: self.nodes[0].sent as f64 / self.space.total_len() as f64,
-            duplicates: sum(|node| node.duplicate) / received,
-            wrong: sum(|node| node.wrong) / received,
-            uplink_use: busy / present.max(1.0),
-            dropped: self.dropped,
-            most_links: leechers.iter().map(|node| node.most_links).max().unwrap_or(0),
-            messages: self.messages,
-            haves: self.haves,
-            ..Report::new(self.scenario, seed)
-        }
     }
 }
 

@@ -291,6 +291,11 @@ impl Peer {
         self.chunk_time() * u32::try_from(self.owed.len() + 1).unwrap_or(u32::MAX)
     }
 
+    /// Whether bytes of any chunk come.
+    pub(super) fn is_receiving(&self, now: Instant) -> bool {
+        self.arriving.is_some_and(|chunk| self.is_coming(chunk, now))
+    }
+
     /// Whether bytes of a chunk have come, the last of them not long ago.
     pub(super) fn is_coming(&self, chunk: ChunkIndex, now: Instant) -> bool {
         self.is_sending(chunk) && now.saturating_duration_since(self.last_progress) < STALL

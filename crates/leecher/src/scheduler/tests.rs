@@ -157,6 +157,90 @@ fn what_a_peer_owed_when_it_left_is_asked_of_others() {
 }
 
 #[test]
+fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
+    let mut bench = Bench::new(100, 1);
+    let seeder = bench.join(1, Have::All);
+    let held: Vec<_> = (0..10).collect();
+    let fellow = bench.join(2, Have::Some(field(100, &held)));
+    let asked = |bench: &Bench, key| bench.waiting[&key].iter().filter(|chunk| chunk.0 < 10).count();
+    assert_eq!(bench.asked(seeder), UNIQUE_DEPTH);
+    assert!(asked(&bench, seeder) <= 2, "but for what it was asked when it was alone");
+    assert_eq!((bench.asked(fellow), asked(&bench, fellow)), (2, 2));
+    let waiting = *bench.waiting[&seeder].last().unwrap();
+    bench.scheduler.add_have(fellow, waiting);
+    bench.fill();
+    assert!(!bench.waiting[&seeder].contains(&waiting));
+    assert_eq!(bench.asked(seeder), UNIQUE_DEPTH, "something else is asked for in its place");
+}
+
+#[test]
+fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
+    let mut bench = Bench::new(100, 1);
+    let seeder = bench.join(1, Have::All);
+    let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
+    let coming = bench.waiting[&seeder][0];
+    bench.scheduler.arriving(seeder, coming, bench.now);
+    bench.scheduler.add_have(fellow, coming);
+    bench.fill();
+    assert!(bench.waiting[&seeder].contains(&coming));
+    assert_eq!(bench.asked(fellow), 0);
+}
+
+#[test]
+fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
+    let mut bench = Bench::new(100, 1);
+    let seeder = bench.join(1, Have::All);
+    let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
+    let chunk = *bench.waiting[&seeder].last().unwrap();
+    bench.scheduler.add_have(fellow, chunk);
+    bench.fill();
+    assert_eq!(bench.waiting[&fellow], [chunk]);
+    bench.scheduler.arriving(seeder, chunk, bench.now);
+    bench.fill();
+    assert_eq!(bench.asked(fellow), 0);
+    bench.arrive(seeder, chunk);
+    assert_eq!(bench.duplicates, 0);
+}
+
+#[test]
+fn without_fellows_no_more_waits_at_a_seeder_than_its_rate_asks_for() {
+    let mut bench = Bench::new(1_000, 1);
+    let seeders = [bench.join(1, Have::All), bench.join(2, Have::All)];
+    assert_eq!(seeders.map(|seeder| bench.asked(seeder)), [2, 2]);
+}
+
+#[test]
+fn a_peer_that_says_it_is_there_is_not_struck_and_its_chunks_go_to_others_in_time() {
+    let mut bench = Bench::new(2, 1);
+    let busy = bench.join(1, Have::All);
+    for _ in 0..29 {
+        bench.scheduler.alive(busy, bench.now);
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(bench.asked(busy), 2);
+    }
+    bench.scheduler.alive(busy, bench.now);
+    bench.advance(Duration::from_secs(2));
+    assert_eq!(bench.asked(busy), 0);
+    let other = bench.join(2, Have::All);
+    assert_eq!(bench.asked(other), 2);
+    assert!(bench.dropped.is_empty());
+}
+
+#[test]
+fn fellows_are_not_asked_while_more_arrives_than_is_good() {
+    let mut bench = Bench::new(1_000, 1);
+    let fellows: Vec<_> = (0..30).map(|key| bench.join(key, Have::Some(Bitfield::full(1_000)))).collect();
+    let sent: Vec<_> = fellows[..MAX_ARRIVING].iter().map(|&key| (key, bench.waiting[&key][0])).collect();
+    for &(key, chunk) in &sent {
+        bench.scheduler.arriving(key, chunk, bench.now);
+    }
+    let late = bench.join(100, Have::Some(Bitfield::full(1_000)));
+    assert_eq!(bench.asked(late), 0);
+    bench.deliver(sent[0].0);
+    assert_eq!(bench.asked(late), 1);
+}
+
+#[test]
 fn a_silent_peer_loses_its_chunks_rests_and_is_dropped_in_the_end() {
     let mut bench = Bench::new(2, 1);
     let silent = bench.join(1, Have::All);
@@ -297,6 +381,8 @@ enum Step {
     NotHave,
     Busy,
     Have,
+    Alive,
+    Arriving,
     Wait(u64),
 }
 
@@ -311,6 +397,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::NotHave),
         1 => Just(Step::Busy),
         3 => Just(Step::Have),
+        1 => Just(Step::Alive),
+        4 => Just(Step::Arriving),
         3 => prop_oneof![0..300_u64, 0..20_000_u64].prop_map(Step::Wait),
     ]
 }
@@ -374,6 +462,19 @@ proptest! {
                     bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500));
                 }
                 (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk),
+                (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
+                (Step::Arriving, Some(chunk)) => {
+                    // Sometimes one that was withdrawn meanwhile.
+                    let crossed = late.iter().rev().find(|&&(asked, _)| asked == key && rng.random_bool(0.5));
+                    let chunk = crossed.map_or(chunk, |&(_, chunk)| chunk);
+                    bench.scheduler.arriving(key, chunk, bench.now);
+                    if bench.scheduler.peers.get(&key).is_some_and(|peer| peer.wait_for(chunk).is_some())
+                        && let Some(waiting) = bench.waiting.get_mut(&key)
+                        && !waiting.contains(&chunk)
+                    {
+                        waiting.push(chunk);
+                    }
+                }
                 (Step::Wait(ms), _) => bench.now += Duration::from_millis(ms),
                 _ => {}
             }

@@ -1,0 +1,108 @@
+//! The gate: whole swarms at work, held to the least time that they could take.
+//!
+//! Meant for release builds (`cargo test --release -p sim`). In a debug build only the small scenarios run.
+//! Every test prints its figures and its seed: see them with `-- --nocapture`, and any run again with
+//! `cargo run --release -p sim --example scenario -- NAME --seed N`.
+
+use sim::{Report, run, scenario};
+
+/// What the gates allow.
+const MOST_DUPLICATES: f64 = 0.01;
+
+/// Runs a scenario that is small enough for debug builds.
+fn run_small(name: &str, seed: u64) -> Report {
+    let scenario = scenario::named(name).expect("a scenario of this name");
+    let report = run(&scenario, seed);
+    println!("{report}");
+    assert!(report.is_complete(), "{name}, seed {seed}: {} of {} finished", report.finished, report.wanting);
+    assert!(report.duplicates < MOST_DUPLICATES, "{name}, seed {seed}: {:.4} duplicates", report.duplicates);
+    report
+}
+
+/// Runs a scenario in release builds only. Nothing may be lost in any.
+fn run_in_release(name: &str, seed: u64) -> Option<Report> {
+    if cfg!(debug_assertions) {
+        println!("SKIPPED: {name} takes minutes in a debug build; run `cargo test --release -p sim`");
+        return None;
+    }
+    Some(run_small(name, seed))
+}
+
+#[test]
+fn a_seed_reproduces_a_run_event_for_event() {
+    for name in ["small_8", "small_16"] {
+        let (first, second) = (run_small(name, 7), run_small(name, 7));
+        assert_eq!(first, second);
+        assert_ne!(first.digest, run_small(name, 8).digest);
+    }
+}
+
+#[test]
+fn eight_and_sixteen_leechers_of_a_small_file() {
+    for seed in 1..=3 {
+        let report = run_small("small_8", seed);
+        assert!(report.ratio() <= 1.15, "{report}");
+        let report = run_small("small_16", seed);
+        assert!(report.ratio() <= 1.20, "{report}");
+        assert!(report.origin_copies <= 1.25, "{report}");
+    }
+}
+
+#[test]
+fn fifty_equal_leechers() {
+    for seed in 1..=2 {
+        let Some(report) = run_in_release("equal_50", seed) else { return };
+        assert!(report.ratio() <= 1.15, "{report}");
+        assert!(report.origin_copies <= 1.10, "{report}");
+    }
+}
+
+#[test]
+fn fifty_leechers_that_leave_when_they_are_done() {
+    let Some(report) = run_in_release("equal_50_leaving", 1) else { return };
+    assert!(report.ratio() <= 1.15, "{report}");
+    assert!(report.origin_copies <= 1.10, "{report}");
+}
+
+#[test]
+fn two_hundred_leechers_half_of_them_at_a_quarter_of_the_rate() {
+    run_in_release("mixed_200", 1);
+}
+
+#[test]
+fn a_thousand_equal_leechers() {
+    let Some(report) = run_in_release("equal_1000", 1) else { return };
+    assert!(report.ratio() <= 1.20, "{report}");
+    assert!(report.origin_copies <= 1.10, "{report}");
+}
+
+#[test]
+fn a_fast_origin_that_leaves_after_it_sent_1_2_copies() {
+    let Some(report) = run_in_release("origin_leaves", 1) else { return };
+    assert!(report.origin_left, "{report}");
+}
+
+#[test]
+fn an_origin_that_leaves_as_soon_as_every_chunk_is_out() {
+    let Some(report) = run_in_release("origin_leaves_early", 1) else { return };
+    assert!(report.origin_left, "{report}");
+    assert!(report.first_copy <= 1.02, "{report}");
+}
+
+#[test]
+fn a_tenth_of_the_leechers_leave_half_way() {
+    let Some(report) = run_in_release("churn", 1) else { return };
+    assert!(report.ratio() <= 1.15, "{report}");
+}
+
+#[test]
+fn a_crowd_that_arrives_over_a_minute_behind_a_running_swarm() {
+    run_in_release("flash_crowd", 1);
+}
+
+#[test]
+fn a_fifth_of_the_leechers_lie() {
+    let Some(report) = run_in_release("liars", 1) else { return };
+    assert!(report.wrong > 0.0 && report.wrong < 0.01, "a liar is believed once by each at most: {report}");
+    assert!(report.ratio() <= 1.15, "{report}");
+}
