@@ -469,8 +469,8 @@ impl Scheduler {
             if askers.len() >= MAX_ASKED || askers.contains(&key) || !peer.has(chunk) {
                 continue;
             }
-            let is_coming = |asker| self.peers.get(asker).is_some_and(|peer| peer.is_coming(chunk, now));
-            if askers.iter().any(is_coming) {
+            let will_come = |asker| self.peers.get(asker).is_some_and(|peer| peer.will_come(chunk, own, now));
+            if askers.iter().any(will_come) {
                 continue;
             }
             let outlook = askers.iter().find_map(|asker| self.peers.get(asker)?.outlook(chunk, now));

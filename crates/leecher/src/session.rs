@@ -101,7 +101,11 @@ pub(crate) enum SessionEvent {
     Bitfield(Bitfield),
     /// The peer has one more chunk.
     Have(ChunkIndex),
-    /// Part of a chunk arrived.
+    /// The peer is there, and has nothing to say.
+    Alive,
+    /// The first bytes of a chunk arrived.
+    Arriving(ChunkIndex),
+    /// More of it arrived.
     Progress,
     /// A chunk arrived, unproved.
     Chunk(ChunkIndex, ChunkBuffer),
@@ -286,7 +290,7 @@ impl Receiver<'_> {
                     self.tell(SessionEvent::Reject(chunk, reason)).await?;
                 }
                 Some(PeerMessage::Have { chunk }) => self.tell(SessionEvent::Have(chunk)).await?,
-                Some(PeerMessage::KeepAlive) => {}
+                Some(PeerMessage::KeepAlive) => self.tell(SessionEvent::Alive).await?,
                 Some(PeerMessage::Bitfield { len }) => self.bitfield(len).await?,
                 Some(PeerMessage::Request { chunk }) => self.serve_request(chunk, &outbox)?,
                 Some(PeerMessage::Cancel { chunk }) => {
@@ -332,6 +336,7 @@ impl Receiver<'_> {
         if expected != Some(len) {
             return Err(LeaveReason::Lied);
         }
+        self.tell(SessionEvent::Arriving(chunk)).await?;
         let mut buffer = self.context.buffers.acquire(len).await;
         let limit = &self.context.download_limit;
         let most = limit.slice_len().unwrap_or(len) as usize;
@@ -380,8 +385,10 @@ fn frame_error(error: proto::peer::FrameError) -> LeaveReason {
 impl From<HandshakeError> for LeaveReason {
     fn from(error: HandshakeError) -> LeaveReason {
         match error {
+            HandshakeError::SelfConnection | HandshakeError::Goodbye(GoodbyeReason::SelfConnection) => {
+                LeaveReason::Itself
+            }
             HandshakeError::Goodbye(reason) => LeaveReason::Goodbye(reason),
-            HandshakeError::SelfConnection => LeaveReason::Itself,
             HandshakeError::Frame(proto::peer::FrameError::Io(error)) => {
                 LeaveReason::Unreachable(error.to_string())
             }

@@ -464,11 +464,12 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let now = Instant::now();
         let Some(address) = self.peers.address(key).filter(|_| self.peers.is_welcome(key)) else { return };
         let scheduler = &mut transfer.scheduler;
+        scheduler.alive(key, now);
         match event {
             SessionEvent::Joined { hello, have, outbox } => {
-                match self.peers.join(key, hello, outbox, now) {
+                match self.peers.join(key, hello, outbox, now, &mut self.rng) {
                     Joining::Refused => return,
-                    Joining::Instead(twin) => scheduler.remove_peer(twin, now),
+                    Joining::Instead(other) => scheduler.remove_peer(other, now),
                     Joining::Welcome => {}
                 }
                 let seeder = have == Have::All;
@@ -489,6 +490,11 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     let why = format!("has chunk {}, which is not there", chunk.0);
                     self.end(scheduler, key, LeaveReason::Protocol(why));
                 }
+            }
+            SessionEvent::Alive => {}
+            SessionEvent::Arriving(chunk) => {
+                transfer.last_arrival = now;
+                scheduler.arriving(key, chunk, now);
             }
             SessionEvent::Progress => {
                 transfer.last_arrival = now;

@@ -15,7 +15,7 @@ use store::{ChunkSource, Content, OpenChunkError};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, tcp::OwnedWriteHalf},
-    time::{error::Elapsed, timeout},
+    time::{Instant, error::Elapsed, timeout},
 };
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
 
 /// Says that it is still here when it had nothing to say for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// … and when a request of the peer waited for this long without a word.
+const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Gives up on a peer that takes longer than this for one message or chunk: less than 5 kB/s.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
@@ -51,15 +54,24 @@ pub async fn send(
     limit: RateLimit,
 ) -> io::Result<()> {
     let mut frame = BytesMut::new();
+    let mut last_sent = Instant::now();
     loop {
-        let outgoing = match timeout(KEEP_ALIVE, outbox.next()).await {
+        let outgoing = match timeout(WAITING_KEEP_ALIVE, outbox.next()).await {
             Ok(Some(outgoing)) => outgoing,
             Ok(None) => return stream.shutdown().await,
-            Err(Elapsed { .. }) => Outgoing::Message(PeerMessage::KeepAlive),
+            // A peer whose request waits has to know that it is not forgotten.
+            Err(Elapsed { .. })
+                if last_sent.elapsed() >= KEEP_ALIVE
+                    || serve.get().is_some_and(|serve| serve.asker.is_waiting()) =>
+            {
+                Outgoing::Message(PeerMessage::KeepAlive)
+            }
+            Err(Elapsed { .. }) => continue,
         };
         timeout(SEND_TIMEOUT, send_one(&mut stream, &mut frame, outgoing, &serve, &limit))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        last_sent = Instant::now();
     }
 }
 

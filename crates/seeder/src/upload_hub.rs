@@ -129,6 +129,11 @@ impl Asker {
         self.hub.update(|state| state.uploads.cancel(self.key, chunk));
     }
 
+    /// Whether a request of the peer waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.hub.lock().uploads.is_waiting(self.key)
+    }
+
     /// The sender has dealt with a granted chunk: it sent so many bytes, or none if it rejected the request.
     pub(crate) fn served(&self, bytes: u32) {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);

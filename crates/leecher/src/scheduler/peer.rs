@@ -93,7 +93,7 @@ pub(super) struct Peer {
     /// Bytes a second, once a chunk has come.
     pub(super) rate: Option<f64>,
     /// The chunk of which the first bytes have come, but not the last.
-    arriving: Option<ChunkIndex>,
+    arriving: Option<(ChunkIndex, Instant)>,
     /// When anything last came, or the first of the present requests was made.
     last_heard: Instant,
     /// When bytes of chunks last came, or the first of the present requests was made.
@@ -163,7 +163,7 @@ impl Peer {
     /// Takes note of the first bytes of a chunk, and says whether the peer owes it.
     pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Debt {
         self.progressed(now);
-        self.arriving = Some(chunk);
+        self.arriving = Some((chunk, now));
         if self.owed.iter().any(|&(owed, _)| owed == chunk) {
             Debt::Owed
         } else if self.forgot || self.forgiven.contains(&chunk) {
@@ -181,7 +181,7 @@ impl Peer {
 
     /// Whether the first bytes of a chunk have come.
     pub(super) fn is_sending(&self, chunk: ChunkIndex) -> bool {
-        self.arriving == Some(chunk)
+        self.arriving.is_some_and(|(arriving, _)| arriving == chunk)
     }
 
     pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Debt {
@@ -293,12 +293,20 @@ impl Peer {
 
     /// Whether bytes of any chunk come.
     pub(super) fn is_receiving(&self, now: Instant) -> bool {
-        self.arriving.is_some_and(|chunk| self.is_coming(chunk, now))
+        self.arriving.is_some_and(|(chunk, _)| self.is_coming(chunk, now))
     }
 
     /// Whether bytes of a chunk have come, the last of them not long ago.
     pub(super) fn is_coming(&self, chunk: ChunkIndex, now: Instant) -> bool {
         self.is_sending(chunk) && now.saturating_duration_since(self.last_progress) < STALL
+    }
+
+    /// Whether a chunk is coming, and not for longer than `patience` or [`STALL`] already: bytes that trickle are
+    /// no reason to wait.
+    pub(super) fn will_come(&self, chunk: ChunkIndex, patience: Duration, now: Instant) -> bool {
+        let begun = self.arriving.map(|(_, begun)| begun);
+        let recent = begun.is_some_and(|begun| now.saturating_duration_since(begun) < patience.max(STALL));
+        recent && self.is_coming(chunk, now)
     }
 
     /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.

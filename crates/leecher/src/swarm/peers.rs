@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     event::LeaveReason,
     joined,
-    peer_book::{Ending, PeerBook},
+    peer_book::{Admission, Ending, PeerBook},
     scheduler::PeerKey,
     session::{self, Context, Origin},
 };
@@ -93,7 +93,7 @@ enum Outcome {
 pub(super) enum Joining {
     /// It is a peer now.
     Welcome,
-    /// It is a peer now, in the place of an earlier session with the same one.
+    /// It is a peer now, in the place of another: of the same peer, or of one that had to make room.
     Instead(PeerKey),
     /// It is one too many, and was ended.
     Refused,
@@ -150,7 +150,14 @@ impl Peers {
     }
 
     /// A session is ready.
-    pub(super) fn join(&mut self, key: PeerKey, hello: Hello, outbox: Outbox, now: Instant) -> Joining {
+    pub(super) fn join(
+        &mut self,
+        key: PeerKey,
+        hello: Hello,
+        outbox: Outbox,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Joining {
         let Some(twin) = self.peers.get(&key).map(|peer| self.twin_of(peer, &hello)) else {
             return Joining::Refused;
         };
@@ -165,11 +172,18 @@ impl Peers {
             }
             self.end(twin, LeaveReason::Goodbye(GoodbyeReason::Duplicate));
         }
-        self.note_address(key, &hello, now);
+        let replaced = match self.enter(key, &hello, now, rng) {
+            Ok(replaced) => replaced,
+            Err(reason) => {
+                outbox.close(reason);
+                self.end(key, LeaveReason::Goodbye(reason));
+                return Joining::Refused;
+            }
+        };
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.joined = Some(Joined { hello, outbox });
         }
-        twin.map_or(Joining::Welcome, |(twin, _)| Joining::Instead(twin))
+        twin.map(|(twin, _)| twin).or(replaced).map_or(Joining::Welcome, Joining::Instead)
     }
 
     /// The session that the same peer has in the other direction, if there is one, and whether this side made it.
@@ -192,19 +206,43 @@ impl Peers {
         self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(&key, peer)| (key, peer.dialled))
     }
 
-    /// Notes in the book that a peer is connected. Where it listens is where not to dial it.
-    fn note_address(&mut self, key: PeerKey, hello: &Hello, now: Instant) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        match peer.listed {
-            Some(listed) => self.book.connected(listed),
-            None if hello.listen_port != 0 => {
-                let listens = SocketAddr::new(peer.address.ip().to_canonical(), hello.listen_port);
-                if self.book.adopt(listens, now) {
-                    peer.listed = Some(listens);
-                }
-            }
-            None => {}
+    /// Enters a peer into the book, under the address where it listens; gives the session that made room for it,
+    /// if one had to.
+    fn enter(
+        &mut self,
+        key: PeerKey,
+        hello: &Hello,
+        now: Instant,
+        rng: &mut StdRng,
+    ) -> Result<Option<PeerKey>, GoodbyeReason> {
+        const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(None) };
+        if let Some(listed) = peer.listed {
+            self.book.connected(listed);
+            return Ok(None);
         }
+        if hello.listen_port == 0 {
+            // Nobody can dial it, so there is no address to enter; the sessions are bounded anyhow.
+            return Ok(None);
+        }
+        let listens = SocketAddr::new(peer.address.ip().to_canonical(), hello.listen_port);
+        match self.book.admit(listens, now, rng) {
+            Admission::Welcome => peer.listed = Some(listens),
+            Admission::Replaces(gone) => {
+                peer.listed = Some(listens);
+                let is_gone = |peer: &Peer| peer.listed == Some(gone) && peer.joined.is_some();
+                let gone = self.peers.iter().find(|(_, peer)| is_gone(peer)).map(|(&key, _)| key);
+                if let Some(gone) = gone {
+                    self.end(gone, LeaveReason::Goodbye(NO_ROOM));
+                }
+                return Ok(gone);
+            }
+            // Known by that address already, as somebody else may claim: it is not entered twice.
+            Admission::Duplicate => {}
+            Admission::Banned => return Err(GoodbyeReason::Banned),
+            Admission::Full => return Err(NO_ROOM),
+        }
+        Ok(None)
     }
 
     /// Ends a session for a reason that the swarm found.
@@ -333,7 +371,8 @@ fn ending(reason: &LeaveReason) -> Ending {
         LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }) => {
             Ending::RetryAfter(Duration::from_millis((*retry_after_ms).into()).min(REST))
         }
-        LeaveReason::Goodbye(GoodbyeReason::UnknownShare | GoodbyeReason::Duplicate)
+        LeaveReason::Goodbye(GoodbyeReason::Duplicate) => Ending::Duplicate,
+        LeaveReason::Goodbye(GoodbyeReason::UnknownShare)
         | LeaveReason::Gone
         | LeaveReason::TooSlow
         | LeaveReason::Protocol(_) => Ending::RetryAfter(REST),
