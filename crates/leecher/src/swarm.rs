@@ -338,6 +338,30 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             let timeouts = [transfer.scheduler.next_timeout(now), self.peers.book.next_timeout(now)];
             let wake = timeouts.into_iter().flatten().min();
             tokio::select! {
+                // What a session received comes before word that it ended, or its last chunk would be lost.
+                biased;
+                () = stop.cancelled() => match fetched.take() {
+                    Some(fetched) => return Ok(fetched),
+                    // A moment more, and it is whole.
+                    None if transfer.phase == Phase::Flushing => {
+                        while let Some(finished) = transfer.finishing.join_next().await {
+                            joined(finished)?;
+                        }
+                        return Ok(self.finished(transfer));
+                    }
+                    None => {
+                        let part = Some(transfer.download.output().part_path());
+                        return Err(FetchError::Interrupted { part });
+                    }
+                },
+                _ = tick.tick() => {
+                    if transfer.phase == Phase::Fetching {
+                        self.tell_progress(&transfer.download);
+                        let progress = transfer.progress(&self.peers);
+                        (self.on_event)(FetchEvent::Progress(progress));
+                    }
+                }
+                _ = checkpoints.tick(), if transfer.phase == Phase::Fetching => transfer.checkpoint(),
                 Some((key, event)) = self.events.recv() => self.session_event(transfer, key, event),
                 Some(verified) = transfer.verifying.join_next() => {
                     let verified = joined(verified);
@@ -353,14 +377,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     Err(error) => tracing::debug!("cannot accept a connection: {error}"),
                 },
                 Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
-                _ = tick.tick() => {
-                    if transfer.phase == Phase::Fetching {
-                        self.tell_progress(&transfer.download);
-                        let progress = transfer.progress(&self.peers);
-                        (self.on_event)(FetchEvent::Progress(progress));
-                    }
-                }
-                _ = checkpoints.tick(), if transfer.phase == Phase::Fetching => transfer.checkpoint(),
                 Some(saved) = transfer.saving.join_next() => {
                     joined(saved)?;
                 }
@@ -370,20 +386,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
                 () = sleep_until(wake.unwrap_or(now).into()),
                     if wake.is_some() && transfer.phase == Phase::Fetching => {}
-                () = stop.cancelled() => match fetched.take() {
-                    Some(fetched) => return Ok(fetched),
-                    // A moment more, and it is whole.
-                    None if transfer.phase == Phase::Flushing => {
-                        while let Some(finished) = transfer.finishing.join_next().await {
-                            joined(finished)?;
-                        }
-                        return Ok(self.finished(transfer));
-                    }
-                    None => {
-                        let part = Some(transfer.download.output().part_path());
-                        return Err(FetchError::Interrupted { part });
-                    }
-                },
             }
         }
         // The loop ends only by a transfer that is finished.
