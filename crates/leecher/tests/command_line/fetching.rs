@@ -165,8 +165,8 @@ fn where_there_is_no_terminal_progress_comes_in_lines_and_only_if_wanted() {
     let shared = network.file("data.bin", &bytes(3));
     network.seed(Arc::new(Withheld { shared, from: ChunkIndex(2) }));
     let tracker = network.tracker();
-    let waiting = Running::start(leecher(&place, &["--tracker", &tracker, "-o", "a"]));
-    let silent = ["--tracker", &tracker, "-o", "b", "--no-progress", "--timeout", "2"];
+    let waiting = Running::start(leecher(&place, &["--tracker", &tracker, "-o", "a", "--no-serve"]));
+    let silent = ["--tracker", &tracker, "-o", "b", "--no-serve", "--no-progress", "--timeout", "2"];
     let silent = run(leecher(&place, &silent));
     assert_eq!(silent.code, Some(7), "{silent:?}");
     assert!(!silent.err.contains('%'), "{silent:?}");
