@@ -1,0 +1,113 @@
+"""The machines of bench/swarm: network namespaces on one bridge, and the programs that run in them. Needs root."""
+import os, pathlib, signal, subprocess, threading, time
+
+
+class Failure(Exception):
+    """What went wrong, in words for the user."""
+
+
+def output(*command, stdin=None):
+    """What a command prints; a Failure with its complaint if it fails."""
+    done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True, text=True)
+    if done.returncode:
+        raise Failure(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.returncode}")
+    return done.stdout
+
+
+class Network:
+    """The namespaces, their links and their limits. `remove_namespaces` ends it, and all that runs in it."""
+
+    def __init__(self, prefix, nodes, up_mbit, down_mbit):
+        self.prefix, self.nodes = prefix, nodes
+        limit = "root tbf rate {}mbit burst 128kb latency 100ms\n"
+        bridge = self.namespace("br")
+        output("ip", "-batch", "-", stdin="".join(f"netns add {self.namespace(n)}\n" for n in ["br", *range(nodes)]))
+        output("ip", "-n", bridge, "-batch", "-", stdin="link add br0 type bridge\nlink set br0 up\n" + "".join(
+            f"link add p{n} type veth peer name eth0 netns {self.namespace(n)}\nlink set p{n} master br0 up\n"
+            for n in range(nodes)))
+        for n in range(nodes):
+            output("ip", "-n", self.namespace(n), "-batch", "-",
+                   stdin=f"link set lo up\naddr add {self.address(n)}/24 dev eth0\nlink set eth0 up\n")
+            if n > 0:                                  # the tracker's link stays free: it is not what is measured
+                output("tc", "-n", self.namespace(n), "qdisc", "add", "dev", "eth0", *limit.format(up_mbit).split())
+        output("tc", "-n", bridge, "-batch", "-",
+               stdin="".join(f"qdisc add dev p{n} {limit.format(down_mbit)}" for n in range(1, nodes)))
+        # A process in the bridge's namespace: through it /proc shows the counters of all ports without a fork.
+        self.holder = subprocess.Popen(["ip", "netns", "exec", bridge, "sleep", "infinity"], start_new_session=True)
+
+    def namespace(self, node):
+        return f"{self.prefix}-{node}"
+
+    @staticmethod
+    def address(node):
+        return f"10.78.0.{10 + node}"
+
+    def traffic(self):
+        """Bytes that each node sent so far, and bytes that each received, headers included."""
+        lines = pathlib.Path(f"/proc/{self.holder.pid}/net/dev").read_text().splitlines()
+        ports = {name.strip(): counts.split() for name, counts in (line.split(":") for line in lines if ":" in line)}
+        return tuple([int(ports[f"p{n}"][field]) for n in range(self.nodes)] for field in (0, 8))
+
+    def listens(self, node, port):
+        return bool(output("ip", "netns", "exec", self.namespace(node), "ss", "-Hltn", f"sport = :{port}").strip())
+
+
+class Process:
+    """A program in a node. Every line that it prints is kept with the moment at which it came."""
+
+    def __init__(self, network, node, command, directory):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")}
+        self.lines, self.done_at, self.done_mark = [], None, None
+        self.process = subprocess.Popen(["ip", "netns", "exec", network.namespace(node), *map(str, command)],
+                                        cwd=directory, env=environment, text=True, bufsize=1, start_new_session=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            now = time.monotonic()
+            self.lines.append((now, line.rstrip()))
+            if self.done_at is None and self.done_mark and self.done_mark in line:
+                self.done_at = now
+
+    def wait_for(self, mark, seconds=20):
+        until(lambda: any(mark in line for _, line in self.lines) or self.process.poll() is not None, seconds)
+        if not any(mark in line for _, line in self.lines):
+            raise Failure(f"no '{mark}' from {self.process.args[4]}: {self.last_words()}")
+
+    def cpu_seconds(self):
+        """What it has used so far, of a processor's time."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def last_words(self):
+        return " / ".join(line for _, line in self.lines[-3:]) or "it said nothing"
+
+    def stop(self, wait_s=5):
+        """Ask it to end, and insist."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.reader.join(2)
+
+
+def until(condition, seconds):
+    """Wait for a condition, so long at most."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def remove_namespaces(prefix):
+    """Kill what runs in the namespaces of this prefix (nothing of others does), and delete them."""
+    for name in (line.split()[0] for line in output("ip", "netns", "list").splitlines() if line.startswith(prefix)):
+        for pid in output("ip", "netns", "pids", name).split():
+            try:
+                os.kill(int(pid), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        output("ip", "netns", "del", name)
