@@ -1,6 +1,6 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! [`fetch`] is the whole of it for whoever embeds one. Inside, pure cores decide ([`scheduler`]: what to ask of
+//! [`fetch()`] is the whole of it for whoever embeds one. Inside, pure cores decide ([`scheduler`]: what to ask of
 //! whom; [`peer_book`]: whom to connect to) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
 //! task that owns the cores).
 //!

@@ -24,7 +24,7 @@ pub struct LogArgs {
     #[arg(short, long, action = clap::ArgAction::Count, env = "SHOAL_VERBOSE")]
     pub verbose: u8,
 
-    /// Debug log [default: <program>_debug.log in the working directory]
+    /// Debug log [default: PROGRAM_debug.log in the working directory]
     #[arg(long, value_name = "PATH", env = "SHOAL_LOG_FILE")]
     pub log_file: Option<PathBuf>,
 

@@ -123,6 +123,8 @@ impl Peers {
 
     /// Takes in a peer that connected, if there is room.
     pub(super) fn accept(&mut self, stream: TcpStream, address: SocketAddr) {
+        // On a socket for IPv4 and IPv6 both, IPv4 addresses come in the clothes of IPv6.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         if self.peers.len() < 2 * self.max_peers {
             return self.start(address, None, Origin::Accepted(stream));
         }
