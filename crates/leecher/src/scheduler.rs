@@ -475,7 +475,7 @@ impl Scheduler {
             }
             let outlook = askers.iter().find_map(|asker| self.peers.get(asker)?.outlook(chunk, now));
             if let Some(outlook) = outlook
-                && outlook.age >= ENDGAME_AGE
+                && outlook.age >= ENDGAME_AGE.max(own)
                 && outlook.left > own
                 && latest.is_none_or(|(longest, _)| outlook.left > longest)
             {
