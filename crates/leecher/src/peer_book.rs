@@ -189,17 +189,6 @@ impl PeerBook {
         admission
     }
 
-    /// A peer that listens at `address` connected by itself: it need not be dialled. False if the address is
-    /// being dialled, connected or banned, and so is not this connection's.
-    pub fn adopt(&mut self, address: SocketAddr, now: Instant) -> bool {
-        self.discover(address, now);
-        let idle = self.entries.get(&address).is_some_and(|entry| matches!(entry.state, State::Idle(_)));
-        if idle {
-            self.set(address, State::Accepted);
-        }
-        idle
-    }
-
     /// A dial or connection ended.
     pub fn ended(&mut self, address: SocketAddr, ending: Ending, now: Instant, rng: &mut impl Rng) {
         let Some(entry) = self.entries.get_mut(&address) else { return };

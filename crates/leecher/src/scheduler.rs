@@ -369,11 +369,6 @@ impl Scheduler {
         self.next_check.into_iter().chain(tick).min()
     }
 
-    /// Measured rate of a peer in bytes a second.
-    pub fn rate(&self, key: PeerKey) -> Option<f64> {
-        self.peers.get(&key)?.rate
-    }
-
     /// What is asked of seeders depends on the fellows that there are.
     fn ready_seeders(&mut self) {
         for (&key, seeder) in self.peers.iter_mut().filter(|(_, peer)| peer.have == Have::All) {
