@@ -28,7 +28,7 @@ pub use endpoint::Endpoint;
 pub use id::{Digest, InfoHash, PeerId, Secret};
 pub use link::Link;
 pub use metainfo::Metainfo;
-pub use name::ShareName;
+pub use name::{ShareName, ShareNameRef};
 pub use wire::WireError;
 
 /// First bytes of every datagram and of every peer connection.

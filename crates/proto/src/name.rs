@@ -16,6 +16,11 @@ pub const MAX_NAME_LEN: usize = 255;
 #[serde(try_from = "String", into = "String")]
 pub struct ShareName(Box<str>);
 
+/// A [`ShareName`] that is borrowed, for whoever decodes many names and keeps few: it costs no allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "&'a str", bound(deserialize = "'de: 'a"))]
+pub struct ShareNameRef<'a>(&'a str);
+
 /// Why a text cannot be the name of a share or of a file in one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -39,18 +44,7 @@ pub enum NameError {
 impl ShareName {
     /// Checks that `name` is plain.
     pub fn new(name: &str) -> Result<ShareName, NameError> {
-        if name.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if name.len() > MAX_NAME_LEN {
-            return Err(NameError::TooLong(name.len()));
-        }
-        if name == "." || name == ".." {
-            return Err(NameError::Relative(name.to_owned()));
-        }
-        if name.chars().any(|c| c == '/' || c == '\\' || c.is_control()) {
-            return Err(NameError::ForbiddenCharacter(name.to_owned()));
-        }
+        check(name)?;
         Ok(ShareName(name.into()))
     }
 
@@ -65,6 +59,45 @@ impl ShareName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'a> ShareNameRef<'a> {
+    /// Checks that `name` is plain.
+    pub fn new(name: &'a str) -> Result<ShareNameRef<'a>, NameError> {
+        check(name)?;
+        Ok(ShareNameRef(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &'a str {
+        self.0
+    }
+}
+
+impl AsRef<str> for ShareName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for ShareNameRef<'_> {
+    fn as_ref(&self) -> &str {
+        self.0
+    }
+}
+
+impl From<ShareNameRef<'_>> for ShareName {
+    fn from(name: ShareNameRef<'_>) -> ShareName {
+        ShareName(name.0.into())
+    }
+}
+
+impl<'a> TryFrom<&'a str> for ShareNameRef<'a> {
+    type Error = NameError;
+
+    fn try_from(name: &'a str) -> Result<ShareNameRef<'a>, NameError> {
+        ShareNameRef::new(name)
     }
 }
 
@@ -84,7 +117,8 @@ impl TryFrom<String> for ShareName {
     type Error = NameError;
 
     fn try_from(name: String) -> Result<ShareName, NameError> {
-        ShareName::new(&name)
+        check(&name)?;
+        Ok(ShareName(name.into()))
     }
 }
 
@@ -92,6 +126,22 @@ impl From<ShareName> for String {
     fn from(name: ShareName) -> String {
         name.0.into()
     }
+}
+
+fn check(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > MAX_NAME_LEN {
+        return Err(NameError::TooLong(name.len()));
+    }
+    if name == "." || name == ".." {
+        return Err(NameError::Relative(name.to_owned()));
+    }
+    if name.chars().any(|c| c == '/' || c == '\\' || c.is_control()) {
+        return Err(NameError::ForbiddenCharacter(name.to_owned()));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -104,6 +154,13 @@ mod tests {
         {
             assert_eq!(ShareName::new(name).unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn a_borrowed_name_is_the_owned_one() {
+        let name = ShareNameRef::new("データ.bin").unwrap();
+        assert_eq!(ShareName::from(name), ShareName::new(name.as_str()).unwrap());
+        assert!(ShareNameRef::new("a/b").is_err());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{fmt, marker::PhantomData};
 use bytes::{BufMut, BytesMut};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{DeserializeOwned, SeqAccess, Visitor},
+    de::{SeqAccess, Visitor},
 };
 
 /// No message of either protocol is larger than this many bytes, so the decoder never has to allocate
@@ -51,12 +51,13 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut
     Ok(())
 }
 
-/// Decodes a message that takes up all of `bytes`.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+/// Decodes a message that takes up all of `bytes`, and may borrow from them.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireError> {
     if bytes.len() > MAX_MESSAGE_LEN {
         return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
     }
-    let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
+    let (message, used) =
+        bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
     match bytes.len() - used {
         0 => Ok(message),
         left => Err(WireError::TrailingBytes(left)),

@@ -1,14 +1,14 @@
 //! Codecs of the tracker's datagrams, for `tokio_util::udp::UdpFramed`.
 
 use bytes::{BufMut, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{
     MAX_DATAGRAM_LEN,
     message::{Reply, Request},
 };
-use crate::{PREAMBLE, wire, wire::WireError};
+use crate::{PREAMBLE, ShareNameRef, wire, wire::WireError};
 
 /// The tracker's side: decodes requests, encodes replies.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,12 +33,17 @@ pub enum DatagramError {
 }
 
 /// Encodes one request as a datagram.
-pub fn encode_request(request: &Request, dst: &mut BytesMut) -> Result<(), DatagramError> {
+pub fn encode_request<N: Serialize>(request: &Request<N>, dst: &mut BytesMut) -> Result<(), DatagramError> {
     encode(request, dst)
 }
 
 /// Decodes the datagram of one request.
 pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
+    decode(datagram)
+}
+
+/// Decodes the datagram of one request and leaves its names in the datagram: allocates nothing.
+pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, DatagramError> {
     decode(datagram)
 }
 
@@ -96,7 +101,7 @@ fn encode<T: Serialize>(message: &T, dst: &mut BytesMut) -> Result<(), DatagramE
     Ok(result?)
 }
 
-fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, DatagramError> {
+fn decode<'a, T: Deserialize<'a>>(datagram: &'a [u8]) -> Result<T, DatagramError> {
     let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
     Ok(wire::decode(message)?)
 }

@@ -27,31 +27,32 @@ pub struct TransactionId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub [u8; 16]);
 
-/// A request to the tracker.
+/// A request to the tracker. Names in it are `N`: the tracker itself reads a request with borrowed ones
+/// ([`ShareNameRef`](crate::ShareNameRef)), everyone else owns them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct Request<N = ShareName> {
     /// Comes back in the reply.
     pub transaction: TransactionId,
     /// What is asked.
-    pub body: RequestBody,
+    pub body: RequestBody<N>,
 }
 
 /// What is asked of the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RequestBody {
+pub enum RequestBody<N = ShareName> {
     /// Ask for a token. Answered by `Connected`.
     Connect {
         /// Zeros.
         padding: [u8; CONNECT_PADDING],
     },
     /// Register, renew or end a registration. Answered by `Announced`.
-    Announce(Announce),
+    Announce(Announce<N>),
     /// Ask who or what there is. Answered by `Peers` or `Shares`.
     Lookup {
         /// From `Connected`.
         token: Token,
         /// The question.
-        query: Query,
+        query: Query<N>,
     },
 }
 
@@ -62,7 +63,7 @@ impl RequestBody {
 
 /// A peer's word about itself and one share. The peer's IP address is the datagram's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Announce {
+pub struct Announce<N = ShareName> {
     /// From `Connected`.
     pub token: Token,
     /// Which share.
@@ -74,7 +75,7 @@ pub struct Announce {
     /// TCP port that the peer listens on.
     pub port: NonZeroU16,
     /// What the share is called.
-    pub name: ShareName,
+    pub name: N,
     /// Bytes in the share.
     pub size: u64,
     /// Why the peer announces.
@@ -146,7 +147,7 @@ impl From<Progress> for u8 {
 
 /// A question to the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Query {
+pub enum Query<N = ShareName> {
     /// Which peers have this share? Answered by `Peers`, a random sample.
     Peers {
         /// Which share.
@@ -157,22 +158,22 @@ pub enum Query {
     /// Which shares are called this? Answered by `Shares`.
     Named {
         /// The name, exactly.
-        name: ShareName,
+        name: N,
         /// Only shares after this one, for the next page.
         after: Option<InfoHash>,
     },
     /// Which shares are there? Answered by `Shares`, by name and then infohash.
     List {
         /// Only shares after this one, for the next page.
-        after: Option<ShareCursor>,
+        after: Option<ShareCursor<N>>,
     },
 }
 
 /// A place in the list of shares.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ShareCursor {
+pub struct ShareCursor<N = ShareName> {
     /// Name of the last share seen.
-    pub name: ShareName,
+    pub name: N,
     /// Its infohash.
     pub infohash: InfoHash,
 }

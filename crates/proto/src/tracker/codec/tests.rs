@@ -458,6 +458,9 @@ proptest! {
         let mut datagram = request_bytes(&request);
         prop_assert!(datagram.len() <= MAX_DATAGRAM_LEN);
         prop_assert_eq!(decode_request(&datagram).unwrap(), request);
+        let mut again = BytesMut::new();
+        encode_request(&borrow_request(&datagram).unwrap(), &mut again).unwrap();
+        prop_assert_eq!(&again[..], &datagram[..]);
         for len in 0..datagram.len() {
             prop_assert!(decode_request(&datagram[..len]).is_err(), "{} bytes", len);
         }
@@ -496,6 +499,7 @@ proptest! {
     #[test]
     fn a_wrong_bit_never_panics(request in requests(), reply in replies()) {
         for datagram in each_bit_flipped(&request_bytes(&request)) {
+            prop_assert_eq!(borrow_request(&datagram).is_ok(), decode_request(&datagram).is_ok());
             if let Ok(other) = decode_request(&datagram) {
                 prop_assert_eq!(decode_request(&request_bytes(&other)).unwrap(), other);
             }
