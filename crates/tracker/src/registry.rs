@@ -16,37 +16,38 @@
 
 mod address;
 mod census;
+mod head;
 mod swarm;
 
 use std::{
-    borrow::Borrow,
     collections::BTreeSet,
-    hash::{Hash, Hasher},
+    mem,
     net::IpAddr,
     ops::Bound,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use indexmap::{IndexMap, map::Entry};
 use proto::{
-    InfoHash, ShareName,
+    InfoHash,
     tracker::{
         Announce, Announced, ErrorCode, Event, PeerAddress, PeerEntry, Peers, ShareCursor, ShareEntry,
         message::{MAX_PEERS, MAX_SHARES},
     },
 };
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use address::Address;
 use census::Census;
+use head::{ByInfoHash, Head};
 use swarm::{Peer, Swarm, Tick};
 
 pub use swarm::TICK;
 
-/// Most expired shares that one look at the list drops: some 10 ms. Only when everybody expires at once, say
+/// Most expired shares that one look at the list drops: a few milliseconds. Only when everybody expires at once, say
 /// after the network was down, are there more in one place, and then a sweep will have dropped them soon.
-pub const MAX_DROPPED: usize = 10_000;
+pub const MAX_DROPPED: usize = 1_000;
 
 /// What a registry holds its peers to.
 #[derive(Debug, Clone)]
@@ -88,9 +89,9 @@ pub struct Stats {
 pub struct Registry {
     rules: Rules,
     start: Instant,
-    shares: IndexMap<ByInfoHash, Share>,
+    shares: IndexMap<ByInfoHash, Share, RandomState>,
     /// Every share, by name and then infohash.
-    names: BTreeSet<Arc<ShareCursor>>,
+    names: BTreeSet<Head>,
     census: Census,
     /// Shares from this place on have been swept in this round.
     swept_from: usize,
@@ -100,9 +101,6 @@ struct Share {
     size: u64,
     swarm: Swarm,
 }
-
-/// The infohash and the name of a share, kept once for both indices, found here by infohash.
-struct ByInfoHash(Arc<ShareCursor>);
 
 impl Default for Rules {
     fn default() -> Rules {
@@ -133,7 +131,7 @@ impl Registry {
         Registry {
             rules,
             start: now,
-            shares: IndexMap::new(),
+            shares: IndexMap::default(),
             names: BTreeSet::new(),
             census: Census::default(),
             swept_from: 0,
@@ -145,9 +143,9 @@ impl Registry {
     ///
     /// Saying the same again changes nothing, so a client may repeat an announce whose answer was lost:
     /// also the end of a registration that there is not.
-    pub fn announce(
+    pub fn announce<N: AsRef<str>>(
         &mut self,
-        announce: &Announce,
+        announce: &Announce<N>,
         source: IpAddr,
         now: Instant,
     ) -> Result<Announced, ErrorCode> {
@@ -191,38 +189,57 @@ impl Registry {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Peers, ErrorCode> {
+        self.peers_into(&mut Vec::new(), infohash, want, requester, now, rng)
+    }
+
+    /// [`Registry::peers`] in the memory of `spare`, which is left without any when there is an answer.
+    pub(crate) fn peers_into(
+        &mut self,
+        spare: &mut Vec<PeerEntry>,
+        infohash: &InfoHash,
+        want: u8,
+        requester: IpAddr,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<Peers, ErrorCode> {
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare)?;
         let swarm = &self.shares[share].swarm;
         let (seeders, leechers) = swarm.counts();
         let all = swarm.peers();
-        let amount = MAX_PEERS.min(want.into()).min(all.len());
-        let peers = rand::seq::index::sample(rng, all.len(), amount)
-            .into_iter()
-            .map(|place| entry(&all[place], requester))
-            .collect();
-        Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers })
+        let mut places = [0; MAX_PEERS];
+        let places = sample(&mut places, all.len(), want.into(), rng);
+        let mut entries = mem::take(spare);
+        entries.clear();
+        entries.extend(places.iter().map(|&place| entry(&all[place], requester)));
+        Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers: entries })
     }
 
     /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
     /// whether there are more. `None` when too much that expired is in the way: ask again.
     pub fn named(
         &mut self,
-        name: &ShareName,
+        name: impl AsRef<str>,
         after: Option<InfoHash>,
         now: Instant,
     ) -> Option<(Vec<ShareEntry>, bool)> {
-        let place = |infohash| Arc::new(ShareCursor { name: name.clone(), infohash });
+        let name = name.as_ref();
+        let place = |infohash| Head::new(infohash, name);
         let from = match after {
             Some(infohash) => Bound::Excluded(place(infohash)),
             None => Bound::Included(place(InfoHash([0; 32]))),
         };
-        self.page(from, |head| head.name == *name, now)
+        self.page(from, |head| head.name_bytes() == name.as_bytes(), now)
     }
 
     /// All shares, at most [`MAX_SHARES`] of them from after `after` on, by name and then infohash, and
     /// whether there are more. `None` when too much that expired is in the way: ask again.
-    pub fn list(&mut self, after: Option<ShareCursor>, now: Instant) -> Option<(Vec<ShareEntry>, bool)> {
-        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(Arc::new(cursor)));
+    pub fn list<N: AsRef<str>>(
+        &mut self,
+        after: Option<ShareCursor<N>>,
+        now: Instant,
+    ) -> Option<(Vec<ShareEntry>, bool)> {
+        let head = |cursor: ShareCursor<N>| Head::new(cursor.infohash, cursor.name.as_ref());
+        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(head(cursor)));
         self.page(from, |_| true, now)
     }
 
@@ -252,7 +269,12 @@ impl Registry {
         Stats { shares: self.shares.len(), seeders: self.census.seeders(), leechers: self.census.leechers() }
     }
 
-    fn register(&mut self, share: Option<usize>, announce: &Announce, peer: Peer) -> Result<(), ErrorCode> {
+    fn register<N: AsRef<str>>(
+        &mut self,
+        share: Option<usize>,
+        announce: &Announce<N>,
+        peer: Peer,
+    ) -> Result<(), ErrorCode> {
         let limits = &self.rules.limits;
         let in_share = share.map_or(0, |share| self.shares[share].swarm.peers().len());
         let full = reached(self.census.peers(), limits.peers)
@@ -264,7 +286,7 @@ impl Registry {
             return Err(ErrorCode::Full);
         }
         tracing::info!(
-            infohash = %announce.infohash, name = %announce.name, peer = ?peer.id, address = %peer.address,
+            infohash = %announce.infohash, name = announce.name.as_ref(), peer = ?peer.id, address = %peer.address,
             port = peer.port, progress = %peer.progress, "registered"
         );
         self.census.enter(&peer);
@@ -276,9 +298,9 @@ impl Registry {
     }
 
     /// Begins a share with its first peer.
-    fn found(&mut self, announce: &Announce, peer: Peer) {
-        let head = Arc::new(ShareCursor { name: announce.name.clone(), infohash: announce.infohash });
-        self.names.insert(Arc::clone(&head));
+    fn found<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: Peer) {
+        let head = Head::new(announce.infohash, announce.name.as_ref());
+        self.names.insert(head.clone());
         if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head)) {
             vacant.insert(Share { size: announce.size, swarm: Swarm::new(peer) });
         }
@@ -314,7 +336,7 @@ impl Registry {
         swarm.expire(oldest_live, |peer| {
             self.census.leave(&peer);
             tracing::info!(
-                infohash = %head.infohash, peer = ?peer.id, address = %peer.address, port = peer.port,
+                infohash = %head.infohash(), peer = ?peer.id, address = %peer.address, port = peer.port,
                 "expired"
             );
         });
@@ -327,14 +349,14 @@ impl Registry {
             && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
         {
             self.names.remove(&head);
-            tracing::trace!(infohash = %head.infohash, name = %head.name, "nobody has this share any more");
+            tracing::trace!(infohash = %head.infohash(), name = %head, "nobody has this share any more");
         }
     }
 
     fn page(
         &mut self,
-        mut from: Bound<Arc<ShareCursor>>,
-        belongs: impl Fn(&ShareCursor) -> bool,
+        mut from: Bound<Head>,
+        belongs: impl Fn(&Head) -> bool,
         now: Instant,
     ) -> Option<(Vec<ShareEntry>, bool)> {
         // One more than fits, to know whether there are more.
@@ -345,13 +367,15 @@ impl Registry {
             else {
                 break;
             };
-            let head = Arc::clone(head);
-            if let Some(share) = self.live_share(&head.infohash, now) {
+            let head = head.clone();
+            if let Some(share) = self.live_share(head.infohash(), now)
+                && let Some(name) = head.name()
+            {
                 let share = &self.shares[share];
                 let (seeders, leechers) = share.swarm.counts();
                 page.push(ShareEntry {
-                    infohash: head.infohash,
-                    name: head.name.clone(),
+                    infohash: *head.infohash(),
+                    name,
                     size: share.size,
                     seeders,
                     leechers,
@@ -383,6 +407,25 @@ fn reached(count: usize, limit: u32) -> bool {
     u32::try_from(count).map_or(true, |count| count >= limit)
 }
 
+/// Draws at most `want` of the numbers below `all`, in random order. Floyd's method: one number drawn for each
+/// wanted, and no memory but `chosen`.
+fn sample<'a>(
+    chosen: &'a mut [usize; MAX_PEERS],
+    all: usize,
+    want: usize,
+    rng: &mut impl Rng,
+) -> &'a [usize] {
+    let amount = MAX_PEERS.min(want).min(all);
+    for (count, newest) in (all - amount..all).enumerate() {
+        let drawn = rng.random_range(0..=newest);
+        if let Some(place) = chosen[..count].iter().position(|&other| other == drawn) {
+            chosen[place] = newest;
+        }
+        chosen[count] = drawn;
+    }
+    &chosen[..amount]
+}
+
 /// What to tell `requester` about a peer. A peer on the tracker's own host is known here by a loopback
 /// address, which means another host to everyone else.
 fn entry(peer: &Peer, requester: IpAddr) -> PeerEntry {
@@ -394,26 +437,6 @@ fn entry(peer: &Peer, requester: IpAddr) -> PeerEntry {
     };
     PeerEntry { address, port: peer.port, progress: peer.progress }
 }
-
-impl Borrow<InfoHash> for ByInfoHash {
-    fn borrow(&self) -> &InfoHash {
-        &self.0.infohash
-    }
-}
-
-impl Hash for ByInfoHash {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.infohash.hash(state);
-    }
-}
-
-impl PartialEq for ByInfoHash {
-    fn eq(&self, other: &ByInfoHash) -> bool {
-        self.0.infohash == other.0.infohash
-    }
-}
-
-impl Eq for ByInfoHash {}
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, num::NonZeroU16, time::Duration};
 
+use foldhash::quality::RandomState;
 use proto::{PeerId, Secret, tracker::Progress};
 use subtle::ConstantTimeEq;
 
@@ -44,7 +45,7 @@ pub(super) enum Swarm {
 #[derive(Default)]
 pub(super) struct Crowd {
     peers: Vec<Peer>,
-    index: Option<HashMap<PeerId, usize>>,
+    index: Option<HashMap<PeerId, u32, RandomState>>,
     seeders: u32,
     /// Nobody was last seen before this time.
     oldest: Tick,
@@ -96,8 +97,7 @@ impl Swarm {
             Swarm::One(peer) => u32::from(peer.progress.is_complete()),
             Swarm::Many(crowd) => crowd.seeders,
         };
-        // No swarm grows beyond `Limits::peers_per_share`.
-        let all = u32::try_from(self.peers().len()).unwrap_or(u32::MAX);
+        let all = place_number(self.peers().len());
         (seeders, all - seeders)
     }
 
@@ -114,7 +114,7 @@ impl Swarm {
         if let Swarm::Many(crowd) = self
             && let Some(index) = &crowd.index
         {
-            return index.get(&id).copied();
+            return index.get(&id).map(|&place| place as usize);
         }
         self.peers().iter().position(|peer| peer.id == id)
     }
@@ -160,13 +160,13 @@ impl Swarm {
     /// Removes the peers last seen before `oldest_live` and hands each to `expired`.
     pub(super) fn expire(&mut self, oldest_live: Tick, mut expired: impl FnMut(Peer)) {
         let mut oldest = Tick::LAST;
-        let mut place = 0;
-        while let Some(peer) = self.peers().get(place) {
-            if peer.seen < oldest_live {
+        // Going down, what fills the gap of a removed peer is live; and when all go, there is no gap to fill.
+        for place in (0..self.peers().len()).rev() {
+            let seen = self.peers()[place].seen;
+            if seen < oldest_live {
                 expired(self.remove(place));
             } else {
-                oldest = oldest.min(peer.seen);
-                place += 1;
+                oldest = oldest.min(seen);
             }
         }
         if let Swarm::Many(crowd) = self {
@@ -180,11 +180,12 @@ impl Crowd {
         self.seeders += u32::from(peer.progress.is_complete());
         self.oldest = self.oldest.min(peer.seen);
         if let Some(index) = &mut self.index {
-            index.insert(peer.id, self.peers.len());
+            index.insert(peer.id, place_number(self.peers.len()));
         }
         self.peers.push(peer);
         if self.index.is_none() && self.peers.len() > INDEX_ABOVE {
-            self.index = Some(self.peers.iter().enumerate().map(|(place, peer)| (peer.id, place)).collect());
+            let places = self.peers.iter().enumerate().map(|(place, peer)| (peer.id, place_number(place)));
+            self.index = Some(places.collect());
         }
     }
 
@@ -194,7 +195,7 @@ impl Crowd {
         if let Some(index) = &mut self.index {
             index.remove(&peer.id);
             if let Some(moved) = self.peers.get(place) {
-                index.insert(moved.id, place);
+                index.insert(moved.id, place_number(place));
             }
         }
         // A swarm that was large once does not hold its memory for ever.
@@ -209,6 +210,11 @@ impl Crowd {
         }
         peer
     }
+}
+
+/// No swarm grows beyond `Limits::peers_per_share`, which is a `u32`.
+fn place_number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

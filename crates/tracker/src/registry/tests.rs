@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use proto::{
-    PeerId, Secret,
+    PeerId, Secret, ShareName,
     tracker::{Progress, Token},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -53,7 +53,7 @@ impl Bench {
             let page = match name {
                 None => self.registry.list(all.last().map(ShareEntry::cursor), self.now),
                 Some(text) => {
-                    self.registry.named(&name_of(text), all.last().map(|share| share.infohash), self.now)
+                    self.registry.named(name_of(text), all.last().map(|share| share.infohash), self.now)
                 }
             };
             let (page, more) = page.expect("a page");
@@ -369,11 +369,11 @@ fn a_look_at_the_list_is_put_off_rather_than_long() {
     bench.announce(&before, host(1)).unwrap();
     bench.announce(&after, host(1)).unwrap();
     // What is in front of the heap is told, and that there may be more.
-    let (page, more) = bench.registry.list(None, bench.now).expect("a page");
+    let (page, more) = bench.registry.list(None::<ShareCursor>, bench.now).expect("a page");
     assert_eq!((page.len(), more), (1, true));
     assert_eq!(page[0].infohash, before.infohash);
     assert_eq!(bench.registry.list(Some(page[0].cursor()), bench.now), None);
-    let (page, more) = bench.registry.named(&name_of("b"), None, bench.now).expect("a page");
+    let (page, more) = bench.registry.named(name_of("b"), None, bench.now).expect("a page");
     assert_eq!((page.len(), more), (1, false));
     assert_eq!(page[0].infohash, after.infohash);
 }
