@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    num::NonZeroUsize,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -54,20 +55,28 @@ pub fn listen_tcp(bind: Option<IpAddr>, port: u16) -> Result<TcpListener, Listen
     Ok(socket.into())
 }
 
-/// Receives datagrams on `port` of `bind`, or of every address, with room for `buffer_len` bytes of them if the
-/// system allows. Does not block. Never shares the port: each of two programs would miss datagrams.
-pub fn listen_udp(bind: Option<IpAddr>, port: u16, buffer_len: usize) -> Result<UdpSocket, ListenError> {
+/// Receives datagrams on `port` of `bind`, or of every address, through `count` sockets that the system shares
+/// them out to by where they come from, each with room for `buffer_len` bytes if the system allows. Does not
+/// block. Never shares the port with another program: each would miss datagrams.
+pub fn listen_udp(
+    bind: Option<IpAddr>,
+    port: u16,
+    buffer_len: usize,
+    count: NonZeroUsize,
+) -> Result<Vec<UdpSocket>, ListenError> {
     let listen = |ip: IpAddr| {
-        let socket = new_socket(ip, Type::DGRAM, Protocol::UDP)?;
-        if let Err(error) = socket.set_recv_buffer_size(buffer_len) {
-            tracing::debug!("keeping the default receive buffer: {error}");
+        let first = bound_udp(ip, port, buffer_len, Sharing::No)?;
+        let port = first.local_addr()?.as_socket().map_or(port, |address| address.port());
+        if count.get() > 1 {
+            // Only now that the port is this program's: two that asked for it before would both get it.
+            first.set_reuse_port(true)?;
         }
-        socket.bind(&SocketAddr::new(ip, port).into())?;
-        Ok(socket)
+        let others = (1..count.get()).map(|_| bound_udp(ip, port, buffer_len, Sharing::Yes));
+        [Ok(first)].into_iter().chain(others).collect::<io::Result<Vec<Socket>>>()
     };
-    let socket =
+    let sockets =
         on_every_address(bind, listen).map_err(|error| ListenError::new("UDP", bind, port, error))?;
-    Ok(socket.into())
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
 /// The address that `bind` and `port` ask for. `0.0.0.0` stands for every address, those of IPv6 too: that is
@@ -102,10 +111,25 @@ impl From<ListenError> for Failure {
     }
 }
 
-fn on_every_address(
-    bind: Option<IpAddr>,
-    listen: impl Fn(IpAddr) -> io::Result<Socket>,
-) -> io::Result<Socket> {
+/// Whether other sockets may be bound to the same port.
+enum Sharing {
+    No,
+    Yes,
+}
+
+fn bound_udp(ip: IpAddr, port: u16, buffer_len: usize, sharing: Sharing) -> io::Result<Socket> {
+    let socket = new_socket(ip, Type::DGRAM, Protocol::UDP)?;
+    if let Err(error) = socket.set_recv_buffer_size(buffer_len) {
+        tracing::debug!("keeping the default receive buffer: {error}");
+    }
+    if let Sharing::Yes = sharing {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&SocketAddr::new(ip, port).into())?;
+    Ok(socket)
+}
+
+fn on_every_address<T>(bind: Option<IpAddr>, listen: impl Fn(IpAddr) -> io::Result<T>) -> io::Result<T> {
     match bind {
         Some(ip) => listen(ip),
         None => match listen(Ipv6Addr::UNSPECIFIED.into()) {
@@ -137,9 +161,15 @@ mod tests {
         let tcp = listen_tcp(None, 0).unwrap();
         let port = tcp.local_addr().unwrap().port();
         assert!(matches!(listen_tcp(None, port), Err(ListenError::PortInUse { .. })));
-        let udp = listen_udp(None, 0, 4096).unwrap();
-        let port = udp.local_addr().unwrap().port();
-        assert!(matches!(listen_udp(None, port, 4096), Err(ListenError::PortInUse { .. })));
+        for count in [1, 3].map(|count| NonZeroUsize::new(count).unwrap()) {
+            let udp = listen_udp(None, 0, 4096, count).unwrap();
+            let port = udp[0].local_addr().unwrap().port();
+            assert!(udp.iter().all(|socket| socket.local_addr().unwrap().port() == port));
+            for another in [NonZeroUsize::MIN, count] {
+                let taken = listen_udp(None, port, 4096, another);
+                assert!(matches!(taken, Err(ListenError::PortInUse { .. })));
+            }
+        }
     }
 
     #[test]

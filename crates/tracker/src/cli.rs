@@ -2,6 +2,8 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    thread::available_parallelism,
     time::Duration,
 };
 
@@ -9,7 +11,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use proto::tracker::DEFAULT_PORT;
 use startup::{ExitCode, Failure, LogArgs, print_line};
 use tokio_util::sync::CancellationToken;
-use tracker::{Config, Tracker, TrackerError};
+use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
 
 /// Tell peers of each other: who seeds what, and who fetches it
 #[derive(Debug, Parser)]
@@ -22,6 +24,10 @@ pub(crate) struct Args {
     /// UDP port to listen on; 0 for any that is free
     #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, env = "SHOAL_PORT")]
     port: u16,
+
+    /// Sockets and threads to answer with, 1 to 16 [default: one for each core]
+    #[arg(long, value_name = "NUMBER", env = "SHOAL_SOCKETS", value_parser = parse_sockets)]
+    sockets: Option<NonZeroUsize>,
 
     /// Seconds between two announces of a peer
     #[arg(
@@ -56,6 +62,7 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     let config = Config {
         bind: args.bind,
         port: args.port,
+        sockets: args.sockets.unwrap_or_else(default_sockets),
         heartbeat: Duration::from_secs(args.heartbeat.into()),
         expire: Duration::from_secs(args.expire.into()),
         ..Config::default()
@@ -70,10 +77,24 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     tracker.run(shutdown).await.map_err(failure)
 }
 
+fn parse_sockets(text: &str) -> Result<NonZeroUsize, String> {
+    let in_range = text.parse().ok().filter(|sockets| (NonZeroUsize::MIN..=MAX_SOCKETS).contains(sockets));
+    in_range.ok_or_else(|| format!("not a number from 1 to {MAX_SOCKETS}"))
+}
+
+/// Linux shares datagrams out to the sockets of a port; elsewhere one gets them all.
+fn default_sockets() -> NonZeroUsize {
+    if cfg!(target_os = "linux") {
+        available_parallelism().map_or(NonZeroUsize::MIN, |cores| cores.min(MAX_SOCKETS))
+    } else {
+        NonZeroUsize::MIN
+    }
+}
+
 fn failure(error: TrackerError) -> Failure {
     match error {
         TrackerError::Listen(error) => error.into(),
-        TrackerError::Receive(_) => Failure::new(ExitCode::Network, error)
+        TrackerError::Receive(_) | TrackerError::Serve(_) => Failure::new(ExitCode::Network, error)
             .hint("start the tracker again: peers register again by themselves"),
     }
 }

@@ -6,13 +6,18 @@
 
 use std::{
     net::IpAddr,
+    ops::Range,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
-use proto::tracker::{
-    ErrorCode, MAX_DATAGRAM_LEN, Query, Reply, ReplyBody, RequestBody,
-    codec::{decode_request, encode_reply},
+use proto::{
+    ShareNameRef,
+    tracker::{
+        ErrorCode, MAX_DATAGRAM_LEN, PeerEntry, Peers, Query, Reply, ReplyBody, RequestBody,
+        codec::{borrow_request, encode_reply},
+        message::MAX_PEERS,
+    },
 };
 use rand::CryptoRng;
 
@@ -21,23 +26,40 @@ use crate::{
     token::{self, Tokens},
 };
 
-/// How often to call [`Handler::sweep`]: so often that one call is short even with a million peers.
-/// Even when all of those have expired, it takes less than this.
+/// How often to call [`Handler::sweep`].
 pub const SWEEP_EVERY: Duration = Duration::from_millis(20);
 
-/// Calls of [`Handler::sweep`] that go through the whole registry. With [`SWEEP_EVERY`] a round takes two
+/// Peers that one call of [`Handler::sweep`] looks at (and all those of the last share that it looks at). So many
+/// that expired take 1 to 2 ms to drop, with a line in the log for each; everybody else waits for that long.
+const SWEEP_STEP: usize = 256;
+
+/// Turns that go through the whole registry. With [`SWEEP_EVERY`] a round takes two
 /// seconds, so a peer that expires during one round is swept four seconds later at the latest.
-const SWEEPS_PER_ROUND: usize = 100;
+const TURNS_PER_ROUND: usize = 100;
 
 /// The tracker without its socket.
 pub struct Handler {
     registry: Registry,
     tokens: Tokens,
     counters: Counters,
-    /// Calls of `sweep` until the end of this round.
-    sweeps_left: usize,
+    /// Turns of sweeping until the end of this round.
+    turns_left: usize,
     /// Peers to look at in each of them.
     sweep_budget: usize,
+    /// Peers that are still to be looked at in this turn.
+    sweep_due: usize,
+    /// Memory for the peers of the next reply.
+    spare_entries: Vec<PeerEntry>,
+}
+
+/// What a call of [`Handler::sweep`] left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Swept {
+    /// Nothing until [`SWEEP_EVERY`] has passed.
+    ForNow,
+    /// More: call again soon, but let others go first.
+    InPart,
 }
 
 /// What a handler has seen so far, in datagrams.
@@ -73,27 +95,29 @@ impl Handler {
             registry: Registry::new(rules, now),
             tokens: Tokens::new(now, rng),
             counters: Counters::default(),
-            sweeps_left: 0,
+            turns_left: 0,
             sweep_budget: 0,
+            sweep_due: 0,
+            spare_entries: Vec::with_capacity(MAX_PEERS),
         }
     }
 
-    /// Handles one datagram from `source` and returns the reply to send back, if any, which is built in
-    /// `buffer`.
-    pub fn handle<'a>(
+    /// Handles one datagram from `source`. The reply to send back, if any, is appended to `replies`, and its place
+    /// there returned. Allocates nothing but for what is registered, or when shares are asked for.
+    pub fn handle(
         &mut self,
         datagram: &[u8],
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
-        buffer: &'a mut BytesMut,
-    ) -> Option<&'a [u8]> {
+        replies: &mut BytesMut,
+    ) -> Option<Range<usize>> {
         let source = source.to_canonical();
         if datagram.len() > MAX_DATAGRAM_LEN {
             self.counters.malformed += 1;
             return None;
         }
-        let request = match decode_request(datagram) {
+        let request = match borrow_request(datagram) {
             Ok(request) => request,
             Err(error) => {
                 tracing::trace!(%source, "dropped: {error}");
@@ -103,29 +127,33 @@ impl Handler {
         };
         let (body, proof) = self.answer(request.body, source, now, rng)?;
         let reply = Reply { transaction: request.transaction, body };
-        buffer.clear();
         let limit = match proof {
             Source::Proved => MAX_DATAGRAM_LEN,
             Source::Unproved => datagram.len(),
         };
-        if encode_reply(&reply, buffer).is_err() || buffer.len() > limit {
+        let start = replies.len();
+        let encoded = encode_reply(&reply, replies);
+        if let ReplyBody::Peers(Peers { peers, .. }) = reply.body {
+            self.spare_entries = peers;
+        }
+        if encoded.is_err() || replies.len() - start > limit {
+            replies.truncate(start);
             self.counters.withheld += 1;
             return None;
         }
-        Some(buffer)
+        Some(start..replies.len())
     }
 
-    /// Drops some of what expired. To be called every [`SWEEP_EVERY`].
-    pub fn sweep(&mut self, now: Instant) {
-        if self.sweeps_left == 0 {
-            self.sweeps_left = SWEEPS_PER_ROUND;
-            self.sweep_budget = 0;
+    /// Drops some of what expired. To be called every [`SWEEP_EVERY`], and again while it says that it is not done.
+    pub fn sweep(&mut self, now: Instant) -> Swept {
+        if self.sweep_due == 0 {
+            self.begin_turn();
         }
-        self.sweeps_left -= 1;
-        // Never less within a round: as peers go, the rest of the round would take longer and longer.
-        let share = (2 * self.registry.stats().peers()).div_ceil(SWEEPS_PER_ROUND);
-        self.sweep_budget = self.sweep_budget.max(share);
-        self.registry.sweep(now, self.sweep_budget);
+        let step = self.sweep_due.min(SWEEP_STEP);
+        let looked = self.registry.sweep(now, step);
+        // It looks at less only when there is no more.
+        self.sweep_due = if looked < step { 0 } else { self.sweep_due.saturating_sub(looked) };
+        if self.sweep_due == 0 { Swept::ForNow } else { Swept::InPart }
     }
 
     /// What there is.
@@ -138,9 +166,21 @@ impl Handler {
         self.counters
     }
 
+    fn begin_turn(&mut self) {
+        if self.turns_left == 0 {
+            self.turns_left = TURNS_PER_ROUND;
+            self.sweep_budget = 0;
+        }
+        self.turns_left -= 1;
+        // Never less within a round: as peers go, the rest of the round would take longer and longer.
+        let share = (2 * self.registry.stats().peers()).div_ceil(TURNS_PER_ROUND);
+        self.sweep_budget = self.sweep_budget.max(share);
+        self.sweep_due = self.sweep_budget;
+    }
+
     fn answer(
         &mut self,
-        request: RequestBody,
+        request: RequestBody<ShareNameRef<'_>>,
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
@@ -166,7 +206,7 @@ impl Handler {
 
     fn answer_proved(
         &mut self,
-        request: RequestBody,
+        request: RequestBody<ShareNameRef<'_>>,
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
@@ -197,14 +237,15 @@ impl Handler {
 
     fn look_up(
         &mut self,
-        query: &Query,
+        query: &Query<ShareNameRef<'_>>,
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
     ) -> Option<Result<ReplyBody, ErrorCode>> {
         let (shares, more) = match query {
             Query::Peers { infohash, want } => {
-                let peers = self.registry.peers(infohash, *want, source, now, rng);
+                let entries = &mut self.spare_entries;
+                let peers = self.registry.peers_into(entries, infohash, *want, source, now, rng);
                 return Some(peers.map(ReplyBody::Peers));
             }
             Query::Named { name, after } => self.registry.named(name, *after, now)?,

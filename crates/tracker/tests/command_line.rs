@@ -172,10 +172,12 @@ fn an_address_of_another_machine_is_a_network_error_that_says_what_to_do() {
 
 #[test]
 fn bad_flags_are_usage_errors() {
-    let bad: [&[&str]; 9] = [
+    let bad: [&[&str]; 11] = [
         &["--port", "65536"],
         &["--port", "-1"],
         &["--bind", "localhost:6020"],
+        &["--sockets", "0"],
+        &["--sockets", "17"],
         &["--heartbeat", "0"],
         &["--heartbeat", "90"],
         &["--expire", "30"],
@@ -202,7 +204,7 @@ fn every_flag_can_be_set_by_environment() {
     assert_eq!(out.trim_end(), format!("[STARTING] Tracker is starting at 127.0.0.1:{port}"));
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    for (variable, value) in [("SHOAL_HEARTBEAT", "90"), ("SHOAL_EXPIRE", "30")] {
+    for (variable, value) in [("SHOAL_HEARTBEAT", "90"), ("SHOAL_EXPIRE", "30"), ("SHOAL_SOCKETS", "0")] {
         let mut command = tracker(&[], dir.path());
         command.env(variable, value);
         assert_eq!(self::output(command).status.code(), Some(2), "{variable}");
@@ -213,7 +215,16 @@ fn every_flag_can_be_set_by_environment() {
 fn help_and_version_go_to_stdout() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    for flag in ["--bind", "--port", "--heartbeat", "--expire", "--verbose", "--log-file", "--no-log-file"] {
+    for flag in [
+        "--bind",
+        "--port",
+        "--sockets",
+        "--heartbeat",
+        "--expire",
+        "--verbose",
+        "--log-file",
+        "--no-log-file",
+    ] {
         assert!(out.contains(flag), "{flag} in {out}");
     }
     let (code, out, _) = run(&["--version"]);

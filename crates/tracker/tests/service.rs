@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use startup::ListenError;
 use tokio::{net::UdpSocket, task::JoinHandle, time::timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracker::{Config, Tracker, TrackerError};
+use tracker::{Config, Limits, Tracker, TrackerError};
 
 /// A tracker in a task of its own.
 struct Running {
@@ -225,4 +225,98 @@ async fn tells_peers_its_own_heartbeat_interval() {
     let tracker = Running::start_at(config).await.unwrap();
     assert_eq!(Peer::of(tracker.address).await.seed().await.interval_s, 2);
     tracker.stop().await;
+}
+
+#[tokio::test]
+async fn datagrams_that_arrive_together_get_their_own_replies() {
+    for bind in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let config = Config { bind: Some(bind), port: 0, ..Config::default() };
+        let Ok(tracker) = Tracker::bind(config).await else {
+            eprintln!("SKIPPED {bind}: not on this machine");
+            continue;
+        };
+        let mut clients = Vec::new();
+        for _ in 0..5 {
+            clients.push(Peer::of(tracker.local_addr()).await);
+        }
+        // All are there before the first is answered: several batches, garbage among them.
+        for transaction in 0..40 {
+            for (client, peer) in (0..).zip(&clients) {
+                let id = proto::tracker::TransactionId(100 * client + transaction);
+                let body = proto::tracker::RequestBody::CONNECT;
+                let mut request = BytesMut::new();
+                encode_request(&proto::tracker::Request { transaction: id, body }, &mut request).unwrap();
+                peer.socket.send(&request).await.unwrap();
+                peer.socket.send(&request[..7]).await.unwrap();
+            }
+        }
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(tracker.run(shutdown.clone()));
+        for (client, peer) in (0..).zip(&clients) {
+            for transaction in 0..40 {
+                let mut reply = [0; 1500];
+                let len = peer.socket.recv(&mut reply).await.unwrap();
+                assert_eq!(decode_reply(&reply[..len]).unwrap().transaction.0, 100 * client + transaction);
+            }
+        }
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
+    }
+}
+
+/// Which of its sockets the system hands a client's datagrams to depends on the client's port.
+#[tokio::test]
+async fn sockets_of_a_tracker_know_the_same_and_hold_to_the_same_limits() {
+    const CLIENTS: u8 = 32;
+    const LIMIT: u32 = 20;
+    let limits = Limits { registrations_per_ip: LIMIT, ..Limits::default() };
+    let config = Config {
+        bind: Some(Ipv4Addr::LOCALHOST.into()),
+        port: 0,
+        sockets: 4.try_into().unwrap(),
+        limits,
+        ..Config::default()
+    };
+    let tracker = Running::start_at(config).await.unwrap();
+    let mut clients = Vec::new();
+    let mut registered = 0;
+    for number in 0..CLIENTS {
+        let mut client = Peer::of(tracker.address).await;
+        let mine = Announce { peer_id: PeerId([number; 16]), ..announce(Event::Started) };
+        match client.call(Call::Announce(mine)).await {
+            Ok(Answer::Announced(announced)) => {
+                registered += 1;
+                assert_eq!(announced.seeders, registered);
+            }
+            Err(CallError::Refused(ErrorCode::Full)) => assert_eq!(registered, LIMIT),
+            other => panic!("{other:?}"),
+        }
+        clients.push(client);
+    }
+    assert_eq!(registered, LIMIT);
+    for client in &mut clients {
+        assert_eq!(client.addresses().await.len(), LIMIT as usize);
+        let thief = Announce { secret: Secret([9; 16]), ..announce(Event::Stopped) };
+        let theft = Announce { peer_id: PeerId([0; 16]), ..thief };
+        assert_eq!(client.call(Call::Announce(theft)).await, Err(CallError::Refused(ErrorCode::NotYours)));
+    }
+    tracker.stop().await;
+}
+
+#[tokio::test]
+async fn a_tracker_that_nobody_waits_for_gives_its_port_back() {
+    let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
+    let mut peer = Peer::of(tracker.address).await;
+    peer.seed().await;
+    tracker.task.abort();
+    let config =
+        Config { bind: Some(tracker.address.ip()), port: tracker.address.port(), ..Config::default() };
+    // Its thread ends by itself, soon.
+    let second = loop {
+        match Running::start_at(config.clone()).await {
+            Err(TrackerError::Listen(ListenError::PortInUse { .. })) => tokio::task::yield_now().await,
+            other => break other.unwrap(),
+        }
+    };
+    second.stop().await;
 }

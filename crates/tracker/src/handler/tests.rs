@@ -1,4 +1,4 @@
-use std::net::Ipv4Addr;
+use std::{iter, net::Ipv4Addr};
 
 use proptest::prelude::*;
 use proto::{
@@ -28,11 +28,23 @@ impl Bench {
         let mut rng = StdRng::seed_from_u64(1);
         let now = Instant::now();
         let handler = Handler::new(Rules::default(), now, &mut rng);
-        Bench { handler, now, rng, buffer: BytesMut::new() }
+        Bench { handler, now, rng, buffer: BytesMut::from(&b"abc"[..]) }
     }
 
     fn handle(&mut self, datagram: &[u8], source: IpAddr) -> Option<&[u8]> {
-        self.handler.handle(datagram, source, self.now, &mut self.rng, &mut self.buffer)
+        // What is there already stays.
+        self.buffer.truncate(3);
+        let place = self.handler.handle(datagram, source, self.now, &mut self.rng, &mut self.buffer);
+        assert_eq!(
+            (&self.buffer[..3], self.buffer.len()),
+            (&b"abc"[..], place.as_ref().map_or(3, |p| p.end))
+        );
+        place.map(|place| &self.buffer[place])
+    }
+
+    /// One turn of sweeping; returns how many calls it took.
+    fn turn(&mut self) -> usize {
+        1 + iter::from_fn(|| (self.handler.sweep(self.now) == Swept::InPart).then_some(())).count()
     }
 
     fn ask(&mut self, body: RequestBody, source: IpAddr) -> ReplyBody {
@@ -202,9 +214,11 @@ fn the_largest_replies_fit_a_datagram() {
 
 #[test]
 fn sweeps_forget_everyone_who_expired_within_four_seconds() {
-    for phase in (0..SWEEPS_PER_ROUND).step_by(7) {
+    for phase in (0..TURNS_PER_ROUND).step_by(7) {
         let mut bench = Bench::new();
-        (0..phase).for_each(|_| bench.handler.sweep(bench.now));
+        for _ in 0..phase {
+            bench.turn();
+        }
         let token = bench.connect(HERE);
         for peer in 0..=u8::MAX {
             let announce = Announce { infohash: InfoHash([peer; 32]), ..announce(token, peer) };
@@ -213,11 +227,32 @@ fn sweeps_forget_everyone_who_expired_within_four_seconds() {
         bench.now += Duration::from_secs(91);
         let all = bench.now + Duration::from_secs(4);
         while bench.now < all {
-            bench.handler.sweep(bench.now);
+            bench.turn();
             bench.now += SWEEP_EVERY;
         }
         assert_eq!(bench.handler.stats(), Stats::default());
     }
+}
+
+#[test]
+fn a_turn_of_sweeping_is_cut_into_short_steps() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    let peers = u32::try_from(4 * SWEEP_STEP * TURNS_PER_ROUND / 2).unwrap();
+    let sources = (0..).map(|host: u32| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + host / 1_000)));
+    for (number, source) in (0..peers).zip(sources) {
+        let mut infohash = [0; 32];
+        infohash[..4].copy_from_slice(&number.to_le_bytes());
+        let announce = Announce { infohash: InfoHash(infohash), ..announce(token, 1) };
+        bench.handler.registry.announce(&announce, source, bench.now).unwrap();
+    }
+    bench.now += Duration::from_secs(91);
+    for _ in 0..TURNS_PER_ROUND {
+        let before = bench.handler.stats().peers();
+        assert!(bench.turn() <= 4);
+        assert!(before - bench.handler.stats().peers() <= 4 * SWEEP_STEP);
+    }
+    assert_eq!(bench.handler.stats(), Stats::default());
 }
 
 /// A datagram that was legal before some of it was changed, cut off or added.

@@ -1,0 +1,47 @@
+//! Datagrams one by one, for systems other than Linux.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    ops::Range,
+};
+
+use super::{Arrival, Buffers};
+
+pub(super) struct Receiver;
+
+impl Receiver {
+    pub(super) fn new() -> Receiver {
+        Receiver
+    }
+
+    /// Adds an arrival for each datagram that it puts into `buffers`, from the first on.
+    pub(super) fn receive(
+        &mut self,
+        socket: &UdpSocket,
+        buffers: &mut Buffers,
+        arrivals: &mut Vec<Arrival>,
+    ) -> io::Result<()> {
+        for buffer in buffers {
+            match socket.recv_from(buffer) {
+                Ok((len, source)) => arrivals.push((source, len)),
+                Err(error) if arrivals.is_empty() => return Err(error),
+                // Whatever it is, it comes again when there is nothing in front of it.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends some of `replies`, each a part of `bytes`, and returns how many; an error is that of the first.
+pub(super) fn send(
+    socket: &UdpSocket,
+    bytes: &[u8],
+    replies: &[(SocketAddr, Range<usize>)],
+) -> io::Result<usize> {
+    if let Some((target, reply)) = replies.first() {
+        socket.send_to(&bytes[reply.clone()], target)?;
+    }
+    Ok(replies.len().min(1))
+}

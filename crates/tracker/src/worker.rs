@@ -1,0 +1,197 @@
+//! One socket of a tracker and the thread that serves it.
+
+use std::{
+    io,
+    net::UdpSocket,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rand::rngs::StdRng;
+use tokio::{
+    io::Interest,
+    time::{MissedTickBehavior, interval, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    datagrams::{Incoming, Outgoing},
+    handler::{Handler, SWEEP_EVERY, Swept},
+    service::TrackerError,
+};
+
+/// Batches in a row; then timers and the end have their turn, after some 5 ms at most.
+const MAX_BATCHES: usize = 16;
+
+/// The socket is broken, and the tracker gives up, after this many failures with nothing received in between.
+const MAX_RECEIVE_FAILURES: u32 = 100;
+
+/// Wait after a failure to receive, so that a broken socket does not keep a core busy.
+const RECEIVE_FAILURE_PAUSE: Duration = Duration::from_millis(10);
+
+/// What the workers of a tracker have in common.
+pub(crate) struct Shared {
+    handler: Mutex<Handler>,
+    /// Replies that the system did not take.
+    unsent: AtomicU64,
+}
+
+/// What a worker is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    Answer,
+    /// One of the workers of a tracker also drops what expired.
+    AnswerAndSweep,
+}
+
+/// Serves one socket.
+pub(crate) struct Worker {
+    socket: UdpSocket,
+    duty: Duty,
+    shared: Arc<Shared>,
+}
+
+/// What a worker works with, in its thread.
+struct Work<'a> {
+    worker: &'a Worker,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    rng: StdRng,
+    receive_failures: u32,
+}
+
+impl Shared {
+    pub(crate) fn new(handler: Handler) -> Shared {
+        Shared { handler: Mutex::new(handler), unsent: AtomicU64::new(0) }
+    }
+
+    fn handler(&self) -> MutexGuard<'_, Handler> {
+        self.handler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn log_summary(&self) {
+        let handler = self.handler();
+        let counters = handler.counters();
+        let stats = handler.stats();
+        tracing::info!(
+            connects = counters.connects,
+            announces = counters.announces,
+            lookups = counters.lookups,
+            tokens_refused = counters.tokens_refused,
+            malformed = counters.malformed,
+            withheld = counters.withheld,
+            put_off = counters.put_off,
+            unsent = self.unsent.load(Ordering::Relaxed),
+            shares = stats.shares,
+            seeders = stats.seeders,
+            leechers = stats.leechers,
+            "stopped"
+        );
+    }
+}
+
+impl Worker {
+    /// `socket` does not block.
+    pub(crate) fn new(socket: UdpSocket, duty: Duty, shared: Arc<Shared>) -> Worker {
+        Worker { socket, duty, shared }
+    }
+
+    /// Answers, on this thread, until `stop` is cancelled or the socket breaks.
+    pub(crate) fn run(&self, stop: &CancellationToken) -> Result<(), TrackerError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(TrackerError::Serve)?;
+        let mut work = Work {
+            worker: self,
+            incoming: Incoming::new(),
+            outgoing: Outgoing::new(),
+            rng: rand::make_rng(),
+            receive_failures: 0,
+        };
+        runtime.block_on(work.serve(stop))
+    }
+}
+
+impl Work<'_> {
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), TrackerError> {
+        // The runtime only watches this one; what is received and sent goes through the other.
+        let watched = self.worker.socket.try_clone().and_then(tokio::net::UdpSocket::from_std);
+        let watched = watched.map_err(TrackerError::Serve)?;
+        let mut sweep = interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = sweep.tick(), if self.worker.duty == Duty::AnswerAndSweep => {
+                    if self.worker.shared.handler().sweep(Instant::now()) == Swept::InPart {
+                        sweep.reset_immediately();
+                    }
+                }
+                ready = watched.readable() => {
+                    let received = ready.and_then(|()| self.answer_batches(&watched));
+                    if let Err(error) = received {
+                        self.endure(error).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers what has arrived, up to [`MAX_BATCHES`].
+    fn answer_batches(&mut self, watched: &tokio::net::UdpSocket) -> io::Result<()> {
+        for _ in 0..MAX_BATCHES {
+            let receive = || self.incoming.receive(&self.worker.socket);
+            match watched.try_io(Interest::READABLE, receive) {
+                Ok(()) => {
+                    self.receive_failures = 0;
+                    self.answer();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers the batch that has just arrived.
+    fn answer(&mut self) {
+        let shared = &self.worker.shared;
+        let mut handler = shared.handler();
+        // For the whole batch: it takes less than a millisecond.
+        let now = Instant::now();
+        for (source, datagram) in self.incoming.datagrams() {
+            let handle = |replies: &mut _| handler.handle(datagram, source.ip(), now, &mut self.rng, replies);
+            self.outgoing.push(source, handle);
+        }
+        drop(handler);
+        let unsent = self.outgoing.send(&self.worker.socket);
+        if unsent > 0 {
+            shared.unsent.fetch_add(unsent, Ordering::Relaxed);
+        }
+    }
+
+    /// A failure to receive is mostly the echo of an earlier reply that reached nobody, and no reason to stop.
+    async fn endure(&mut self, error: io::Error) -> Result<(), TrackerError> {
+        tracing::debug!("cannot receive: {error}");
+        if matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::Interrupted
+        ) {
+            return Ok(());
+        }
+        self.receive_failures += 1;
+        if self.receive_failures >= MAX_RECEIVE_FAILURES {
+            return Err(TrackerError::Receive(error));
+        }
+        sleep(RECEIVE_FAILURE_PAUSE).await;
+        Ok(())
+    }
+}
