@@ -2,7 +2,7 @@
 //!
 //! Most of what a datagram costs is its call to the system, so this is worth more than anything that can be done
 //! to a request afterwards. Where the system has no such calls, it is one call each; nobody else need know.
-//! Nothing here waits, and nothing is allocated after the beginning.
+//! Nothing here waits, and nothing is allocated after the beginning. Also for programs that measure a tracker.
 
 #[cfg(target_os = "linux")]
 mod batched;
@@ -24,7 +24,10 @@ use batched as system;
 use single as system;
 
 /// Most datagrams in a batch. Twice as many gain nothing measurable more; half as many lose a little.
-pub(crate) const BATCH_LEN: usize = 64;
+pub const BATCH_LEN: usize = 64;
+
+/// Batches to receive in a row; then timers and whatever else waits should have their turn, after some 5 ms.
+pub const MAX_BATCHES: usize = 16;
 
 /// One byte more than a datagram may have, so that a larger one does not pass as a cut one.
 const BUFFER_LEN: usize = MAX_DATAGRAM_LEN + 1;
@@ -35,20 +38,22 @@ type Buffers = [[u8; BUFFER_LEN]; BATCH_LEN];
 type Arrival = (SocketAddr, usize);
 
 /// Receives batches.
-pub(crate) struct Incoming {
+pub struct Incoming {
     receiver: system::Receiver,
     buffers: Box<Buffers>,
     arrivals: Vec<Arrival>,
 }
 
 /// Replies on their way.
-pub(crate) struct Outgoing {
+pub struct Outgoing {
     bytes: BytesMut,
     replies: Vec<(SocketAddr, Range<usize>)>,
 }
 
 impl Incoming {
-    pub(crate) fn new() -> Incoming {
+    /// Buffers for a batch.
+    #[expect(clippy::new_without_default, reason = "there is nothing default about buffers")]
+    pub fn new() -> Incoming {
         Incoming {
             receiver: system::Receiver::new(),
             buffers: Box::new([[0; BUFFER_LEN]; BATCH_LEN]),
@@ -58,20 +63,22 @@ impl Incoming {
 
     /// Receives what there is, at most a batch, in place of the last one. [`io::ErrorKind::WouldBlock`] when there
     /// is nothing.
-    pub(crate) fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
         self.arrivals.clear();
         self.receiver.receive(socket, &mut self.buffers, &mut self.arrivals)
     }
 
     /// The batch: where each datagram came from, and its bytes.
-    pub(crate) fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let buffers = self.buffers.iter();
         self.arrivals.iter().zip(buffers).map(|(&(source, len), buffer)| (source, &buffer[..len]))
     }
 }
 
 impl Outgoing {
-    pub(crate) fn new() -> Outgoing {
+    /// Room for a batch.
+    #[expect(clippy::new_without_default, reason = "there is nothing default about buffers")]
+    pub fn new() -> Outgoing {
         Outgoing {
             bytes: BytesMut::with_capacity(BATCH_LEN * MAX_DATAGRAM_LEN),
             replies: Vec::with_capacity(BATCH_LEN),
@@ -79,11 +86,7 @@ impl Outgoing {
     }
 
     /// Takes a reply to `target`: the part of [`Outgoing::bytes`] that `write` says it has appended there.
-    pub(crate) fn push(
-        &mut self,
-        target: SocketAddr,
-        write: impl FnOnce(&mut BytesMut) -> Option<Range<usize>>,
-    ) {
+    pub fn push(&mut self, target: SocketAddr, write: impl FnOnce(&mut BytesMut) -> Option<Range<usize>>) {
         if let Some(reply) = write(&mut self.bytes) {
             self.replies.push((target, reply));
         }
@@ -92,7 +95,7 @@ impl Outgoing {
     /// Sends all replies and forgets them. Returns how many the system did not take: one without room is lost like
     /// any datagram, and whoever asked asks again. A full send buffer may stay full for seconds (replies to a
     /// neighbour that does not exist), so waiting for it would make everybody wait.
-    pub(crate) fn send(&mut self, socket: &UdpSocket) -> u64 {
+    pub fn send(&mut self, socket: &UdpSocket) -> u64 {
         let mut unsent = 0;
         let mut left = &self.replies[..];
         while let Some((target, _)) = left.first() {

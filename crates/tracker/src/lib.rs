@@ -3,12 +3,12 @@
 //! Three layers, each usable without the next. The [`registry`] is the pure memory of who has what: no clock,
 //! no socket, no randomness of its own. The [`handler`] turns one datagram into at most one reply, with
 //! [`token`]s that keep strangers from registering or asking under someone else's address. The [`service`] is
-//! the sockets, each with a thread (`worker`) that moves `datagrams` by the batch, and the clock.
+//! the sockets, each with a thread (`worker`) that moves [`datagrams`] by the batch, and the clock.
 //!
 //! The tracker is an untrusted directory. It never sees a byte of a share and proves nothing about one: a
 //! name or a size that it repeats is some peer's word, and a leecher trusts only the infohash.
 
-mod datagrams;
+pub mod datagrams;
 pub mod handler;
 pub mod registry;
 pub mod service;

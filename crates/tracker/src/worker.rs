@@ -18,13 +18,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    datagrams::{Incoming, Outgoing},
+    datagrams::{Incoming, MAX_BATCHES, Outgoing},
     handler::{Handler, SWEEP_EVERY, Swept},
     service::TrackerError,
 };
-
-/// Batches in a row; then timers and the end have their turn, after some 5 ms at most.
-const MAX_BATCHES: usize = 16;
 
 /// The socket is broken, and the tracker gives up, after this many failures with nothing received in between.
 const MAX_RECEIVE_FAILURES: u32 = 100;

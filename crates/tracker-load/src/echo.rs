@@ -1,0 +1,50 @@
+//! Sends back every datagram: what the machine, the runtime and the batches cost before anything is done.
+//!
+//! The same calls, batches, buffers and runtime as the tracker's, without a tracker in between. Only for 127.0.0.1:
+//! an echo is a weapon in the hands of whoever forges a source address.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Context;
+use startup::print_line;
+use tokio::{io::Interest, net::UdpSocket};
+use tokio_util::sync::CancellationToken;
+use tracker::datagrams::{Incoming, MAX_BATCHES, Outgoing};
+
+/// Bytes of receive buffer to ask for: the tracker's.
+const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
+
+/// Echoes on `port` of 127.0.0.1 until `stop`. Blocks.
+pub(crate) fn run(port: u16, stop: &CancellationToken) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(serve(port, stop))
+}
+
+async fn serve(port: u16, stop: &CancellationToken) -> anyhow::Result<()> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).context("cannot listen")?;
+    socket.set_nonblocking(true)?;
+    socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_LEN)?;
+    let watched = UdpSocket::from_std(socket.try_clone()?)?;
+    let address: SocketAddr = socket.local_addr()?;
+    print_line(format_args!("[LISTENING] Echo is listening on {address}"));
+    let (mut incoming, mut outgoing) = (Incoming::new(), Outgoing::new());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ready = watched.readable() => ready?,
+        }
+        for _ in 0..MAX_BATCHES {
+            if watched.try_io(Interest::READABLE, || incoming.receive(&socket)).is_err() {
+                break;
+            }
+            for (source, datagram) in incoming.datagrams() {
+                outgoing.push(source, |bytes| {
+                    let start = bytes.len();
+                    bytes.extend_from_slice(datagram);
+                    Some(start..bytes.len())
+                });
+            }
+            outgoing.send(&socket);
+        }
+    }
+}
