@@ -17,8 +17,7 @@ pub const MAX_NAME_LEN: usize = 255;
 pub struct ShareName(Box<str>);
 
 /// A [`ShareName`] that is borrowed, for whoever decodes many names and keeps few: it costs no allocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "&'a str", bound(deserialize = "'de: 'a"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ShareNameRef<'a>(&'a str);
 
 /// Why a text cannot be the name of a share or of a file in one.
@@ -90,14 +89,6 @@ impl AsRef<str> for ShareNameRef<'_> {
 impl From<ShareNameRef<'_>> for ShareName {
     fn from(name: ShareNameRef<'_>) -> ShareName {
         ShareName(name.0.into())
-    }
-}
-
-impl<'a> TryFrom<&'a str> for ShareNameRef<'a> {
-    type Error = NameError;
-
-    fn try_from(name: &'a str) -> Result<ShareNameRef<'a>, NameError> {
-        ShareNameRef::new(name)
     }
 }
 

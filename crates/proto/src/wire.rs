@@ -7,21 +7,30 @@
 
 use std::{fmt, marker::PhantomData};
 
+use bincode::{
+    BorrowDecode, Decode,
+    de::{
+        Decoder, DecoderImpl,
+        read::{Reader, SliceReader},
+    },
+};
 use bytes::{BufMut, BytesMut};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{SeqAccess, Visitor},
+    de::{DeserializeOwned, SeqAccess, Visitor},
 };
 
 /// No message of either protocol is larger than this many bytes, so the decoder never has to allocate
 /// more for one, whatever lengths the bytes claim.
 pub(crate) const MAX_MESSAGE_LEN: usize = 1_200;
 
-const CONFIG: bincode::config::Configuration<
+type Config = bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
     bincode::config::Limit<MAX_MESSAGE_LEN>,
-> = bincode::config::standard().with_limit::<MAX_MESSAGE_LEN>();
+>;
+
+const CONFIG: Config = bincode::config::standard().with_limit::<MAX_MESSAGE_LEN>();
 
 /// Why bytes are not a message, or a message cannot become bytes.
 #[derive(Debug, thiserror::Error)]
@@ -51,16 +60,83 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut
     Ok(())
 }
 
-/// Decodes a message that takes up all of `bytes`, and may borrow from them.
-pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, WireError> {
+/// Decodes a message that takes up all of `bytes`.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     if bytes.len() > MAX_MESSAGE_LEN {
         return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
     }
-    let (message, used) =
-        bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
+    let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
     match bytes.len() - used {
         0 => Ok(message),
         left => Err(WireError::TrailingBytes(left)),
+    }
+}
+
+/// Reads the fields of a message one after the other, for who cannot wait for serde.
+pub(crate) struct Fields<'a> {
+    decoder: DecoderImpl<SliceReader<'a>, Config, ()>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn of(message: &'a [u8]) -> Result<Fields<'a>, WireError> {
+        if message.len() > MAX_MESSAGE_LEN {
+            return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
+        }
+        Ok(Fields { decoder: DecoderImpl::new(SliceReader::new(message), CONFIG, ()) })
+    }
+
+    pub(crate) fn bytes<const LEN: usize>(&mut self) -> Result<[u8; LEN], WireError> {
+        self.field()
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
+        self.field()
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
+        self.field()
+    }
+
+    /// Also which of the variants of an enum follows.
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
+        self.field()
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
+        self.field()
+    }
+
+    /// Whether an option holds something, which follows.
+    pub(crate) fn is_some(&mut self) -> Result<bool, WireError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::illegal("an option is 0 or 1")),
+        }
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str, WireError> {
+        BorrowDecode::borrow_decode(&mut self.decoder).map_err(WireError::Malformed)
+    }
+
+    /// Nothing may follow.
+    pub(crate) fn end(mut self) -> Result<(), WireError> {
+        let reader = self.decoder.reader();
+        match (1..=MAX_MESSAGE_LEN).take_while(|&len| reader.peek_read(len).is_some()).count() {
+            0 => Ok(()),
+            left => Err(WireError::TrailingBytes(left)),
+        }
+    }
+
+    fn field<T: Decode<()>>(&mut self) -> Result<T, WireError> {
+        T::decode(&mut self.decoder).map_err(WireError::Malformed)
+    }
+}
+
+impl WireError {
+    /// Bytes that are a message of this encoding, but of none that the protocol has.
+    pub(crate) fn illegal(what: &'static str) -> WireError {
+        WireError::Malformed(bincode::error::DecodeError::Other(what))
     }
 }
 

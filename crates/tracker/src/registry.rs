@@ -160,23 +160,26 @@ impl Registry {
         };
         let known =
             share.and_then(|share| self.shares[share].swarm.find(peer.id).map(|place| (share, place)));
-        match (known, announce.event) {
+        let (seeders, leechers) = match (known, announce.event) {
             (Some((share, place)), _) if !self.shares[share].swarm.peers()[place].has_secret(peer.secret) => {
                 return Err(ErrorCode::NotYours);
             }
-            (Some((share, place)), Event::Stopped) => self.end(&announce.infohash, share, place),
+            (Some((share, place)), Event::Stopped) => {
+                self.end(&announce.infohash, share, place);
+                self.counts(&announce.infohash)
+            }
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
                 let old = self.shares[share].swarm.replace(place, peer);
                 self.census.change(&old, &peer);
+                // Most announces: they find the share only once.
+                self.shares[share].swarm.counts()
             }
-            (None, Event::Stopped) => {}
+            (None, Event::Stopped) => self.counts(&announce.infohash),
             (None, Event::Started | Event::Heartbeat | Event::Completed) => {
                 self.register(share, announce, peer)?;
+                self.counts(&announce.infohash)
             }
-        }
-        // Ending a registration may have ended the share.
-        let (seeders, leechers) =
-            self.shares.get(&announce.infohash).map_or((0, 0), |share| share.swarm.counts());
+        };
         Ok(Announced { interval_s: self.interval_s(), seeders, leechers })
     }
 
@@ -295,6 +298,11 @@ impl Registry {
             None => self.found(announce, peer),
         }
         Ok(())
+    }
+
+    /// Seeders and leechers of a share, of which there may be none.
+    fn counts(&self, infohash: &InfoHash) -> (u32, u32) {
+        self.shares.get(infohash).map_or((0, 0), |share| share.swarm.counts())
     }
 
     /// Begins a share with its first peer.

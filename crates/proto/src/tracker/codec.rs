@@ -1,14 +1,18 @@
 //! Codecs of the tracker's datagrams, for `tokio_util::udp::UdpFramed`.
 
 use bytes::{BufMut, BytesMut};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{
     MAX_DATAGRAM_LEN,
     message::{Reply, Request},
 };
-use crate::{PREAMBLE, ShareNameRef, wire, wire::WireError};
+use crate::{PREAMBLE, wire, wire::WireError};
+
+mod borrowed;
+
+pub use borrowed::borrow_request;
 
 /// The tracker's side: decodes requests, encodes replies.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,11 +43,6 @@ pub fn encode_request<N: Serialize>(request: &Request<N>, dst: &mut BytesMut) ->
 
 /// Decodes the datagram of one request.
 pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
-    decode(datagram)
-}
-
-/// Decodes the datagram of one request and leaves its names in the datagram: allocates nothing.
-pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, DatagramError> {
     decode(datagram)
 }
 
@@ -101,7 +100,7 @@ fn encode<T: Serialize>(message: &T, dst: &mut BytesMut) -> Result<(), DatagramE
     Ok(result?)
 }
 
-fn decode<'a, T: Deserialize<'a>>(datagram: &'a [u8]) -> Result<T, DatagramError> {
+fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, DatagramError> {
     let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
     Ok(wire::decode(message)?)
 }
