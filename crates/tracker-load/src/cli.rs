@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use proto::{Endpoint, tracker::message::MAX_PEERS};
-use startup::{ExitCode, Failure, LogArgs};
+use startup::{ExitCode, Failure, LogArgs, print_line};
 use tokio::net::lookup_host;
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,16 @@ enum Command {
     Register(RegisterArgs),
     /// Fill a tracker, and measure the times of answers while it forgets everyone
     Expiry(ExpiryArgs),
+    /// Print the infohashes of a run with --protocol bep15, for trackers that want to be told
+    Infohashes {
+        /// The run's --seed
+        #[arg(long, value_name = "NUMBER")]
+        seed: u64,
+
+        /// The run's --shares
+        #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+        shares: u32,
+    },
     /// Send back every datagram on 127.0.0.1: what answering costs at least, to compare with
     Echo {
         /// UDP port to listen on; 0 for any that is free
@@ -131,6 +141,10 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u8).range(..=MAX_PEERS as i64))]
     want: u8,
 
+    /// Pretend to be the same peers and shares each time [default: others each time]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+
     /// Leave the peers registered; they expire by themselves
     #[arg(long)]
     keep: bool,
@@ -187,12 +201,16 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
                 Failure::new(ExitCode::Network, error).hint("name the tracker with --tracker HOST:PORT")
             })?)
         }
-        Command::Echo { .. } => None,
+        Command::Infohashes { .. } | Command::Echo { .. } => None,
     };
     let work = move || match (args.command, target) {
         (Command::Run(args), Some(target)) => args.run(target, &shutdown),
         (Command::Register(args), Some(target)) => args.run(target, &shutdown),
         (Command::Expiry(args), Some(target)) => args.run(target, &shutdown),
+        (Command::Infohashes { seed, shares }, _) => {
+            print_infohashes(seed, shares);
+            Ok(())
+        }
         (Command::Echo { port }, _) => echo::run(port, &shutdown),
         (_, None) => Ok(()),
     };
@@ -246,7 +264,7 @@ impl RunArgs {
             peers,
             addresses: self.load.addresses(target, peers),
             spread: Spread::Popular,
-            seed: rand::random(),
+            seed: self.seed.unwrap_or_else(rand::random),
         };
         let load = self.load.load(target, population, self.want)?;
         let plan = measure::Plan {
@@ -297,6 +315,14 @@ impl ExpiryArgs {
         let expire = Duration::from_secs(self.expire.into());
         args.print(&expiry::run(load, args.rate(), self.questions, expire, stop)?);
         Ok(())
+    }
+}
+
+/// BEP 15 has room for the first 20 bytes (40 digits).
+fn print_infohashes(seed: u64, shares: u32) {
+    let population = Population { shares, peers: 1, addresses: 1, spread: Spread::Popular, seed };
+    for share in 0..shares {
+        print_line(format_args!("{:.40}", population.infohash(share).to_string()));
     }
 }
 
