@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, env = "SHOAL_PORT")]
     port: u16,
 
-    /// Sockets and threads to answer with, 1 to 16 [default: one for each core]
+    /// Sockets and threads to answer with, 1 to 8 [default: one for each core]
     #[arg(long, value_name = "NUMBER", env = "SHOAL_SOCKETS", value_parser = parse_sockets)]
     sockets: Option<NonZeroUsize>,
 
