@@ -1,7 +1,7 @@
 //! Requests read by hand, field by field, as the tracker reads them.
 //!
 //! They are what `#[derive(Deserialize)]` would read; the tests hold the two against each other. But serde takes
-//! arrays of bytes byte by byte, and a request is mostly ids: that alone was an eighth of a tracker's own work.
+//! arrays of bytes byte by byte, and a request is mostly ids: that alone was 9 % of the processor time of a busy tracker.
 
 use std::num::NonZeroU16;
 
