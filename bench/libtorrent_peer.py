@@ -1,9 +1,10 @@
-"""A libtorrent peer for bench/swarm: libtorrent_peer.py seed|leech default|tuned TORRENT DIRECTORY IP:PORT
+"""A libtorrent peer: libtorrent_peer.py seed|leech|fetch default|tuned TORRENT DIRECTORY IP:PORT [PEER_IP:PORT...]
 
 A seeder prints SEEDING. A leecher prints READY, waits for a line on stdin, fetches, prints DONE when every piece is checked
-and written, and goes on seeding. Both run until they are stopped.
+and written, and goes on seeding. Both run until they are stopped. `fetch` is a leecher that begins at once and ends when it
+is done.
 """
-import sys
+import os, sys
 import libtorrent as lt
 
 # For a fast local network: TCP only, no encryption, deep request queues, large buffers, slots for all.
@@ -19,7 +20,7 @@ TUNED = {
 
 
 def main():
-    role, mode, torrent, directory, listen = sys.argv[1:]
+    role, mode, torrent, directory, listen, *peers = sys.argv[1:]
     settings = {
         "listen_interfaces": listen, "outgoing_interfaces": listen.rsplit(":", 1)[0],
         "enable_dht": False, "enable_lsd": False, "enable_upnp": False, "enable_natpmp": False,
@@ -37,21 +38,25 @@ def main():
     parameters.flags |= flags.disable_dht | flags.disable_lsd
     if role == "seed":
         parameters.flags |= flags.seed_mode            # the file is known to be whole
-    else:
+    elif role == "leech":
         print("READY", flush=True)
         sys.stdin.readline()
     session = lt.session(settings)
     handle = session.add_torrent(parameters)
+    for host, port in (peer.rsplit(":", 1) for peer in peers):
+        handle.connect_peer((host, int(port)))
     flushing = said = False
     while True:
         session.wait_for_alert(100)
         for alert in session.pop_alerts():
-            if role == "leech" and isinstance(alert, lt.torrent_finished_alert) and not flushing:
+            if role != "seed" and isinstance(alert, lt.torrent_finished_alert) and not flushing:
                 flushing = True
                 handle.flush_cache()
             elif flushing and isinstance(alert, lt.cache_flushed_alert) and not said:
                 said = True
                 print("DONE", flush=True)
+                if role == "fetch":
+                    os._exit(0)                        # without waiting for the goodbyes
         if role == "seed" and not said and handle.status().is_seeding:
             said = True
             print("SEEDING", flush=True)

@@ -1,17 +1,8 @@
 """The machines of bench/swarm: network namespaces on one bridge, and the programs that run in them. Needs root."""
-import os, pathlib, signal, subprocess, threading, time
+import os, pathlib, signal, subprocess
 
-
-class Failure(Exception):
-    """What went wrong, in words for the user."""
-
-
-def output(*command, stdin=None):
-    """What a command prints; a Failure with its complaint if it fails."""
-    done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True, text=True)
-    if done.returncode:
-        raise Failure(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.returncode}")
-    return done.stdout
+from machine import output
+from program import Program
 
 
 class Network:
@@ -52,54 +43,11 @@ class Network:
         return bool(output("ip", "netns", "exec", self.namespace(node), "ss", "-Hltn", f"sport = :{port}").strip())
 
 
-class Process:
-    """A program in a node. Every line that it prints is kept with the moment at which it came."""
+class Process(Program):
+    """A program in a node."""
 
     def __init__(self, network, node, command, directory):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")}
-        self.lines, self.done_at, self.done_mark = [], None, None
-        self.process = subprocess.Popen(["ip", "netns", "exec", network.namespace(node), *map(str, command)],
-                                        cwd=directory, env=environment, text=True, bufsize=1, start_new_session=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self):
-        for line in self.process.stdout:
-            now = time.monotonic()
-            self.lines.append((now, line.rstrip()))
-            if self.done_at is None and self.done_mark and self.done_mark in line:
-                self.done_at = now
-
-    def wait_for(self, mark, seconds=20):
-        until(lambda: any(mark in line for _, line in self.lines) or self.process.poll() is not None, seconds)
-        if not any(mark in line for _, line in self.lines):
-            raise Failure(f"no '{mark}' from {self.process.args[4]}: {self.last_words()}")
-
-    def cpu_seconds(self):
-        """What it has used so far, of a processor's time."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def last_words(self):
-        return " / ".join(line for _, line in self.lines[-3:]) or "it said nothing"
-
-    def stop(self, wait_s=5):
-        """Ask it to end, and insist."""
-        self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.reader.join(2)
-
-
-def until(condition, seconds):
-    """Wait for a condition, so long at most."""
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
+        super().__init__(["ip", "netns", "exec", network.namespace(node), *command], directory, str(command[0]))
 
 
 def remove_namespaces(prefix):

@@ -1,15 +1,9 @@
 """The plot of bench/swarm: how many leechers have the file after how many seconds, as SVG."""
 import statistics
 
-WIDTH, HEIGHT, LEFT, TOP, GAP, PLOT_HEIGHT = 960, 400, 56, 84, 56, 250
-COLOURS = {"shoal": "#1f82c8", "aria2": "#d55e00", "libtorrent": "#009e73", "libtorrent-tuned": "#cc79a7"}
-STYLE = """
-text { font: 14px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
-.title { font-size: 17px; font-weight: 600 } .back { fill: #ffffff } .grid { stroke: #d0d7de } .best { stroke: #57606a }
-@media (prefers-color-scheme: dark) {
-  text { fill: #e6edf3 } .back { fill: #0d1117 } .grid { stroke: #30363d } .best { stroke: #9da7b3 }
-}"""
+from drawing import COLOURS, line, opening, text
 
+WIDTH, HEIGHT, LEFT, TOP, GAP, PLOT_HEIGHT = 960, 400, 56, 84, 56, 250
 
 def svg(rows, order):
     """Draws, of each contestant and number of leechers, the run whose last finisher is the median."""
@@ -21,10 +15,8 @@ def svg(rows, order):
     end = max(float(row["last_s"]) for row in chosen.values()) * 1.06
     width = (WIDTH - LEFT - 24 - GAP * (len(sizes) - 1)) / len(sizes)
     best = rows[0]["t_opt_s"]
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-             f'role="img"><title>Leechers done over time</title><style>{STYLE}</style>',
-             f'<rect class="back" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
-             f'<text class="title" x="{LEFT}" y="30">Leechers that have the whole {rows[0]["mib"]} MiB, over time</text>']
+    parts = opening(WIDTH, HEIGHT, "Leechers done over time", LEFT,
+                    f"Leechers that have the whole {rows[0]['mib']} MiB, over time")
     x = LEFT
     for name in names:                                 # the legend
         parts.append(line(x, 52, x + 26, 52, f'stroke="{COLOURS[name]}" stroke-width="3"') + text(x + 32, 57, name))
@@ -65,11 +57,3 @@ def median_run(rows):
         return None
     middle = statistics.median_high(float(row["last_s"]) for row in rows)
     return next(row for row in rows if float(row["last_s"]) == middle)
-
-
-def line(x1, y1, x2, y2, style):
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
-
-
-def text(x, y, words, anchor="start"):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
