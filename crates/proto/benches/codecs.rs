@@ -1,0 +1,71 @@
+//! Encoding and decoding the messages of which there are most: a request for a chunk, an announce.
+
+use std::{hint::black_box, num::NonZeroU16};
+
+use bytes::BytesMut;
+use criterion::Criterion;
+use proto::{
+    ChunkIndex, InfoHash, PeerId, Secret, ShareName,
+    peer::{PeerCodec, PeerMessage, encode_message},
+    tracker::{
+        Announce, Event, Progress, Request, RequestBody, Token, TransactionId,
+        codec::{decode_request, encode_request},
+    },
+};
+use tokio_util::codec::Decoder;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    chunk_request(&mut criterion);
+    announce(&mut criterion);
+    criterion.final_summary();
+}
+
+fn chunk_request(criterion: &mut Criterion) {
+    let request = PeerMessage::Request { chunk: ChunkIndex(123_456) };
+    let mut buffer = BytesMut::with_capacity(4096);
+    let mut group = criterion.benchmark_group("chunk request");
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            encode_message(black_box(&request), &mut buffer).unwrap();
+        });
+    });
+    let frame = buffer.clone();
+    group.bench_function("decode", |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            buffer.extend_from_slice(black_box(&frame));
+            PeerCodec.decode(&mut buffer).unwrap()
+        });
+    });
+    group.finish();
+}
+
+fn announce(criterion: &mut Criterion) {
+    let request = Request {
+        transaction: TransactionId(7),
+        body: RequestBody::Announce(Announce {
+            token: Token([1; 16]),
+            infohash: InfoHash([2; 32]),
+            peer_id: PeerId([3; 16]),
+            secret: Secret([4; 16]),
+            port: NonZeroU16::new(7000).unwrap(),
+            name: ShareName::new("model-weights.safetensors").unwrap(),
+            size: 15 << 30,
+            event: Event::Heartbeat,
+            progress: Progress::of(40, 100),
+        }),
+    };
+    let mut buffer = BytesMut::with_capacity(4096);
+    let mut group = criterion.benchmark_group("announce");
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            encode_request(black_box(&request), &mut buffer).unwrap();
+        });
+    });
+    let datagram = buffer.freeze();
+    group.bench_function("decode", |bencher| bencher.iter(|| decode_request(black_box(&datagram)).unwrap()));
+    group.finish();
+}
