@@ -19,18 +19,16 @@ mod linux {
     use std::{fs::File, io::IoSliceMut};
 
     use rustix::{
-        fs::{fstatfs, sendfile},
+        fs::sendfile,
         io::{Errno, ReadWriteFlags, preadv2},
     };
+    use store::is_tmpfs;
     use tokio::io::Interest;
 
     use super::{ChunkSource, TcpStream, io, page_in};
 
     /// Distance in bytes between two probes: what the kernel commonly reads ahead at once.
     const PROBE_STEP: u64 = 128 * 1024;
-
-    /// `f_type` of a file system that lies in memory (`TMPFS_MAGIC` in `linux/magic.h`).
-    const TMPFS_MAGIC: i64 = 0x0102_1994;
 
     /// Sends all of `source`. An error leaves the connection with part of it sent, of no further use.
     pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> io::Result<()> {
@@ -76,11 +74,6 @@ mod linux {
     fn probe(file: &File, at: u64) -> rustix::io::Result<usize> {
         let mut byte = [0];
         preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT)
-    }
-
-    fn is_tmpfs(file: &File) -> bool {
-        #[expect(clippy::useless_conversion, reason = "the type of f_type differs between architectures")]
-        fstatfs(file).is_ok_and(|stat| i64::from(stat.f_type) == TMPFS_MAGIC)
     }
 }
 

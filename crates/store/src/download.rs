@@ -28,6 +28,7 @@ use crate::{
     merkle,
     output::Output,
     resume::{self, Resume},
+    tmpfs::is_tmpfs,
 };
 
 /// Files from which on making data durable asks the whole file system once rather than each file in turn.
@@ -403,10 +404,11 @@ fn create_dir(path: &Path) -> Result<(), PathError> {
     }
 }
 
-/// Reserves room where the file system can, so that a full disk shows now and not in the middle.
+/// Reserves room where the file system can, so that a full disk shows now and not in the middle. In memory that
+/// would be to write everything twice; there the free space that was seen has to do.
 fn allocate(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)?;
-    if len == 0 {
+    if len == 0 || is_tmpfs(file) {
         return Ok(());
     }
     match fallocate(file, FallocateFlags::empty(), 0, len) {

@@ -24,6 +24,7 @@ mod output;
 mod resume;
 mod scan;
 mod shared;
+mod tmpfs;
 
 pub use cache::HashCache;
 pub use content::{ChunkSource, Content, OpenChunkError};
@@ -34,3 +35,4 @@ pub use hashes::{ChunkHashes, HashesError};
 pub use output::Output;
 pub use scan::{Scan, ScanError};
 pub use shared::{ShareError, Shared, share};
+pub use tmpfs::is_tmpfs;
