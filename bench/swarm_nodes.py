@@ -47,7 +47,9 @@ class Process(Program):
     """A program in a node."""
 
     def __init__(self, network, node, command, directory):
-        super().__init__(["ip", "netns", "exec", network.namespace(node), *command], directory, str(command[0]))
+        # Not `ip netns exec`: it mounts /sys anew, so that sixteen programs start over a quarter of a second.
+        enter = ["nsenter", f"--net=/run/netns/{network.namespace(node)}"]
+        super().__init__([*enter, *command], directory, str(command[0]))
 
 
 def remove_namespaces(prefix):
