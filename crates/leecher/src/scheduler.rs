@@ -55,7 +55,7 @@ const MAX_ASKED: usize = 2;
 const ENDGAME_GAIN: f64 = 2.0;
 
 /// A request younger than this gets no duplicate: most of a fast transfer's last chunks are just on their way.
-const ENDGAME_AGE: Duration = Duration::from_millis(100);
+const ENDGAME_AGE: Duration = Duration::from_millis(150);
 
 /// In the endgame expectations are looked at again after this time.
 const ENDGAME_TICK: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
 
 /// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
 /// more would only hold up a sender that could serve somebody else.
-const MAX_ARRIVING: usize = 8;
+const MAX_ARRIVING: usize = 16;
 
 /// Names a connection for as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -7,8 +7,6 @@ use proto::{
     InfoHash, PREAMBLE,
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, encode_message},
 };
-#[cfg(target_os = "linux")]
-use socket2::SockRef;
 use tokio::{
     io::AsyncWriteExt,
     net::{
@@ -20,10 +18,6 @@ use tokio::{
 
 /// Both sides have to have said hello within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes that a socket takes in beyond what is on its way.
-#[cfg(target_os = "linux")]
-const MAX_UNSENT_LEN: u32 = 128 * 1024;
 
 /// A connection whose two sides know each other.
 #[derive(Debug)]
@@ -127,21 +121,8 @@ async fn within_time<T>(
 fn split(stream: TcpStream) -> io::Result<(PeerReader<OwnedReadHalf>, OwnedWriteHalf)> {
     // Requests are small and someone waits for each.
     stream.set_nodelay(true)?;
-    limit_unsent(&stream)?;
     let (reader, writer) = stream.into_split();
     Ok((PeerReader::new(reader), writer))
-}
-
-/// Keeps the kernel from taking in more than it can send soon: what it took in can no longer be cancelled or
-/// overtaken, and a chunk would count as sent long before it is.
-#[cfg(target_os = "linux")]
-fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
-    SockRef::from(stream).set_tcp_notsent_lowat(MAX_UNSENT_LEN)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn limit_unsent(_stream: &TcpStream) -> io::Result<()> {
-    Ok(())
 }
 
 async fn say_hello(writer: &mut OwnedWriteHalf, hello: Hello) -> Result<(), HandshakeError> {

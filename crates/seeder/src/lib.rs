@@ -19,6 +19,7 @@ mod send_file;
 pub mod sender;
 pub mod server;
 pub mod tracker_client;
+mod unsent;
 pub mod upload_hub;
 pub mod uploads;
 pub mod wait_count;

@@ -22,6 +22,7 @@ use crate::{
     outbox::{Outbox, Outgoing},
     rate_limit::RateLimit,
     send_file::send_file,
+    unsent::UnsentLimit,
     upload_hub::Asker,
 };
 
@@ -54,6 +55,7 @@ pub async fn send(
     limit: RateLimit,
 ) -> io::Result<()> {
     let mut frame = BytesMut::new();
+    let mut unsent = UnsentLimit::new(stream.as_ref())?;
     let mut last_sent = Instant::now();
     loop {
         let outgoing = match timeout(WAITING_KEEP_ALIVE, outbox.next()).await {
@@ -68,9 +70,8 @@ pub async fn send(
             }
             Err(Elapsed { .. }) => continue,
         };
-        timeout(SEND_TIMEOUT, send_one(&mut stream, &mut frame, outgoing, &serve, &limit))
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let sending = send_one(&mut stream, &mut frame, outgoing, &serve, &limit, &mut unsent);
+        timeout(SEND_TIMEOUT, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         last_sent = Instant::now();
     }
 }
@@ -81,6 +82,7 @@ async fn send_one(
     outgoing: Outgoing,
     serve: &ServeCell,
     limit: &RateLimit,
+    unsent: &mut UnsentLimit,
 ) -> io::Result<()> {
     frame.clear();
     let known = || serve.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"));
@@ -126,10 +128,11 @@ async fn send_one(
             match open(content, chunk).await {
                 Ok(source) => {
                     encode(&PeerMessage::Chunk { chunk, len: source.len }, frame)?;
+                    let begun = Instant::now();
                     stream.write_all(frame).await?;
                     send_limited(stream.as_ref(), &source, limit).await?;
                     asker.served(source.len);
-                    Ok(())
+                    unsent.adapt(stream.as_ref(), source.len, begun.elapsed())
                 }
                 Err(error) => {
                     asker.served(0);

@@ -6,7 +6,7 @@
 //! many side by side; and the copies of a chunk that a swarm already has are made faster by the swarm. Hence
 //! the policy: of the requests that wait, a chunk that was not sent yet or only once; among those, the peer that
 //! was served least; and [`PARALLEL`] uploads at a time, a further one only while those under way take longer
-//! than an upload has shown to take, which means that the receivers are the limit and not this side's link.
+//! than so many at a time should, which means that the receivers are the limit and not this side's link.
 //! The figures behind it are in the simulation (the `sim` crate).
 
 use std::{
@@ -25,14 +25,15 @@ pub const DEFAULT_SLOTS: usize = 8;
 /// upload at a time, 1.09 with two, 1.05 with three and 1.04 with four.
 const PARALLEL: usize = 3;
 
-/// An upload that takes this many times as long as one has taken at best is held up by its receiver.
+/// Several uploads share a link. One that takes this many times as long as its share of the link lets it, from what
+/// one has taken at best, is held up by its receiver.
 const PATIENCE: f64 = 1.1;
 
 /// A chunk that was sent this often is as well spread as any other.
 const SPREAD: u32 = 2;
 
-/// Before an upload has shown how long it takes, another starts after this time.
-const FIRST_PATIENCE: Duration = Duration::from_millis(20);
+/// What an upload is taken to need before one has shown it: a little more than at 50 Mbit/s.
+const FIRST_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Patience is not shorter than timers can measure.
 const MIN_PATIENCE: Duration = Duration::from_millis(2);
@@ -185,8 +186,10 @@ impl Uploads {
             && (self.active.len() < PARALLEL || self.active.values().all(is_held_up))
     }
 
+    /// How long the uploads under way may take before they count as held up.
     fn patience(&self) -> Duration {
-        self.best.map_or(FIRST_PATIENCE, |best| best.mul_f64(PATIENCE).max(MIN_PATIENCE))
+        let alone = self.best.map_or(FIRST_PATIENCE, |best| best.mul_f64(PATIENCE).max(MIN_PATIENCE));
+        alone * u32::try_from(self.active.len()).unwrap_or(u32::MAX)
     }
 }
 
@@ -254,9 +257,10 @@ mod tests {
         for _ in 0..PARALLEL {
             assert!(uploads.start(ms(40)).is_some());
         }
-        assert_eq!(uploads.start(ms(83)), None);
-        assert_eq!(uploads.next_timeout(), Some(ms(84)));
-        assert!(uploads.start(ms(84)).is_some());
+        // Three share the link, so each may take three times as long as one alone, and a tenth more.
+        assert_eq!(uploads.start(ms(171)), None);
+        assert_eq!(uploads.next_timeout(), Some(ms(172)));
+        assert!(uploads.start(ms(172)).is_some());
         assert_eq!(uploads.start(ms(999)), None, "no further slot");
         assert_eq!(uploads.next_timeout(), None);
     }
