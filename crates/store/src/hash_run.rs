@@ -15,13 +15,16 @@ use std::{
 
 use proto::{
     ChunkIndex, Digest,
-    chunk::{CHUNK_LEN, ChunkSpace},
+    chunk::{BLOCK_LEN, ChunkSpace, ChunkSpan},
 };
 
-use crate::merkle;
+use crate::merkle::Leaves;
 
 /// Chunks that a thread takes at a time: 4 MiB in a row, so that disks see long reads.
 const RUN: usize = 8;
+
+/// Bytes that are read and then hashed at a time: what stays in a core's own cache in between.
+const SLICE_LEN: usize = 4 * BLOCK_LEN as usize;
 
 /// Called with every number of bytes that were just hashed, from several threads; breaking stops the run.
 pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
@@ -52,8 +55,7 @@ pub(crate) fn hash_chunks<E: Send>(
     let next = AtomicUsize::new(0);
     let results = Mutex::new(vec![None; chunks.len()]);
     let work = || {
-        let mut worker =
-            Worker { space, open: &open, progress, buf: vec![0; CHUNK_LEN as usize], current: None };
+        let mut worker = Worker { space, open: &open, progress, buf: vec![0; SLICE_LEN], current: None };
         loop {
             let start = next.fetch_add(RUN, Ordering::Relaxed);
             let Some(run) = chunks.get(start..).filter(|run| !run.is_empty()) else { return Ok(()) };
@@ -96,12 +98,26 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
             Some((index, file)) if *index == span.file => file,
             _ => &self.current.insert((span.file, (self.open)(span.file).map_err(HashRunError::Open)?)).1,
         };
-        let bytes = &mut self.buf[..span.len as usize];
-        let hash = match file.read_exact_at(bytes, span.offset) {
-            Ok(()) => Some(merkle::chunk_hash(bytes, self.space.file_len(span.file))),
+        let hash = match leaves(file, span, &mut self.buf) {
+            Ok(leaves) => Some(leaves.root(self.space.file_len(span.file))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(HashRunError::Read(span.file, error)),
         };
         if (self.progress)(span.len.into()).is_break() { Err(HashRunError::Stopped) } else { Ok(hash) }
     }
+}
+
+/// Reads and hashes the blocks of a chunk.
+fn leaves(file: &File, span: ChunkSpan, buf: &mut [u8]) -> io::Result<Leaves> {
+    let mut leaves = Leaves::default();
+    let (mut offset, end) = (span.offset, span.offset + u64::from(span.len));
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let len = left.min(buf.len());
+        let slice = &mut buf[..len];
+        file.read_exact_at(slice, offset)?;
+        leaves.push(slice);
+        offset += len as u64;
+    }
+    Ok(leaves)
 }

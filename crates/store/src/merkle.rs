@@ -18,23 +18,50 @@ const DIGEST_LEN: usize = 32;
 /// # Panics
 /// If `chunk` is empty or longer than a chunk.
 pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
-    assert!((1..=CHUNK_LEN as usize).contains(&chunk.len()), "a chunk of {} bytes", chunk.len());
-    let mut blocks: [&[u8]; BLOCKS] = [&[]; BLOCKS];
-    let mut count = 0;
-    for block in chunk.chunks(BLOCK_LEN as usize) {
-        blocks[count] = block;
-        count += 1;
+    let mut leaves = Leaves::default();
+    leaves.push(chunk);
+    leaves.root(file_len)
+}
+
+/// The leaves of one chunk, for whoever does not have all of it in memory at once.
+#[derive(Debug, Default)]
+pub struct Leaves {
+    row: [[u8; DIGEST_LEN]; BLOCKS],
+    count: usize,
+}
+
+impl Leaves {
+    /// Hashes the next blocks: any number of whole ones, and the chunk's last.
+    ///
+    /// # Panics
+    /// If that makes more than a chunk.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let count = bytes.len().div_ceil(BLOCK_LEN as usize);
+        assert!(self.count + count <= BLOCKS, "{} bytes after {} blocks", bytes.len(), self.count);
+        let mut blocks: [&[u8]; BLOCKS] = [&[]; BLOCKS];
+        for (block, bytes) in blocks.iter_mut().zip(bytes.chunks(BLOCK_LEN as usize)) {
+            *block = bytes;
+        }
+        tape_sha256::hash_many(&blocks[..count], &mut self.row[self.count..][..count]);
+        self.count += count;
     }
-    let mut row = [[0; DIGEST_LEN]; BLOCKS];
-    tape_sha256::hash_many(&blocks[..count], &mut row[..count]);
-    let mut width = if file_len <= u64::from(CHUNK_LEN) { count.next_power_of_two() } else { BLOCKS };
-    while width > 1 {
-        let mut parents = [[0; DIGEST_LEN]; BLOCKS / 2];
-        hash_pairs(&row[..width], &mut parents[..width / 2]);
-        width /= 2;
-        row[..width].copy_from_slice(&parents[..width]);
+
+    /// Hash of the chunk, which is one of a file of `file_len` bytes.
+    ///
+    /// # Panics
+    /// If there are no leaves.
+    pub fn root(mut self, file_len: u64) -> Digest {
+        assert!(self.count > 0, "a chunk without bytes");
+        let is_small = file_len <= u64::from(CHUNK_LEN);
+        let mut width = if is_small { self.count.next_power_of_two() } else { BLOCKS };
+        while width > 1 {
+            let mut parents = [[0; DIGEST_LEN]; BLOCKS / 2];
+            hash_pairs(&self.row[..width], &mut parents[..width / 2]);
+            width /= 2;
+            self.row[..width].copy_from_slice(&parents[..width]);
+        }
+        Digest(self.row[0])
     }
-    Digest(row[0])
 }
 
 /// Root of the tree of a file of several chunks, from its row of chunk hashes. (The root of a file of one
