@@ -66,7 +66,7 @@ const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
 
 /// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
 /// more would only hold up a sender that could serve somebody else.
-const MAX_ARRIVING: usize = 16;
+const MAX_ARRIVING: usize = 8;
 
 /// Names a connection for as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
