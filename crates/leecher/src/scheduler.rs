@@ -52,7 +52,7 @@ const MAX_ASKED: usize = 2;
 
 /// A chunk is asked of a second peer if that one is expected to deliver it this much sooner: an early
 /// duplicate wastes bytes, a late one saves nothing.
-const ENDGAME_GAIN: f64 = 2.0;
+const ENDGAME_GAIN: f64 = 3.0;
 
 /// A request younger than this gets no duplicate: most of a fast transfer's last chunks are just on their way.
 const ENDGAME_AGE: Duration = Duration::from_millis(150);
