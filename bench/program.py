@@ -4,6 +4,14 @@ import os, pathlib, re, signal, subprocess, threading, time
 from machine import Failure, until
 
 
+HELD = "held back"
+
+
+def held(command):
+    """The command, which starts when a line comes: programs that are held back can be started in one moment."""
+    return ["sh", "-c", f'echo {HELD}; read -r _; exec "$@"', "sh", *command]
+
+
 class Program:
     def __init__(self, command, directory, name=None):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SHOAL_")}
@@ -39,6 +47,11 @@ class Program:
             raise Failure(f"no '{pattern}' from {self.name}: {self.last_words()}")
         self.matched_at, match = found[0]
         return match
+
+    def go(self):
+        """Start a program that is held back."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
     def cpu_seconds(self):
         """What it has used so far, of a processor's time."""
