@@ -150,7 +150,7 @@ async fn next(
         let message = timeout(PART_TIMEOUT, reader.next()).await.map_err(|_| DescriptionError::Timeout)??;
         match message {
             None => return Err(DescriptionError::Disconnected),
-            Some(PeerMessage::KeepAlive) => {}
+            Some(PeerMessage::KeepAlive | PeerMessage::Idle) => {}
             Some(PeerMessage::Goodbye(reason)) => return Err(DescriptionError::Goodbye(reason)),
             Some(PeerMessage::Bitfield { len }) => {
                 let mut bytes = vec![0; len as usize];

@@ -18,13 +18,18 @@
 //! send what nobody has ([`seeder::uploads`]); as soon as a fellow tells that it has one, a request for it that
 //! still waits at a seeder is withdrawn. A seeder is asked for what fellows have only when there is nothing
 //! else to ask it for. Without fellows, as many requests wait at a seeder as its measured rate can serve in
-//! [`PIPELINE_TIME`].
+//! [`PIPELINE_TIME`]. A request that waits elsewhere moves to a peer that says that it is idle ([`moves`]).
 //!
 //! A peer that is silent for several times what a chunk should take has its chunks taken back and, if it goes
 //! on, is dropped; one that says it is still here ([`Scheduler::alive`]) only serves others first. When nothing
-//! is left to ask for, chunks that are expected late are asked of a second peer (endgame), and the first to
+//! is left to ask for, chunks that are expected late are asked of a second peer ([`endgame`]), and the first to
 //! send a chunk ends the other's request. A wrong chunk bans its sender.
+//!
+//! A peer answers every request once, with the chunk or with the word that it will not come, also when the request
+//! was cancelled. So what a peer still owes is known, and a chunk that nobody asked for is a fault.
 
+mod endgame;
+mod moves;
 mod peer;
 mod rarity;
 mod spread;
@@ -37,7 +42,7 @@ use std::{
 use proto::{Bitfield, ChunkIndex, ChunkSpace};
 use rand::{Rng, seq::SliceRandom};
 
-use peer::{Debt, Lateness, Peer, UNIQUE_DEPTH};
+use peer::{Lateness, Peer, Standing, UNIQUE_DEPTH};
 use rarity::Rarity;
 
 /// Time for which requests wait at a peer: long enough to cover the way there and back, short enough that
@@ -47,22 +52,8 @@ const PIPELINE_TIME: Duration = Duration::from_millis(250);
 /// A peer that failed to deliver in time this often is dropped.
 const MAX_STRIKES: u32 = 3;
 
-/// Peers that one chunk is asked of at a time, in the endgame.
-const MAX_ASKED: usize = 2;
-
-/// A chunk is asked of a second peer if that one is expected to deliver it this much sooner: an early
-/// duplicate wastes bytes, a late one saves nothing.
-const ENDGAME_GAIN: f64 = 3.0;
-
-/// A request younger than this gets no duplicate: most of a fast transfer's last chunks are just on their way.
-const ENDGAME_AGE: Duration = Duration::from_millis(150);
-
-/// In the endgame expectations are looked at again after this time.
-const ENDGAME_TICK: Duration = Duration::from_millis(100);
-
-/// A request is withdrawn from a seeder only if it would be answered no sooner than this: what is about to be
-/// sent is best left alone.
-const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
+/// Peers that are idle, and all in the endgame, are looked at again after this time.
+const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
 /// more would only hold up a sender that could serve somebody else.
@@ -90,6 +81,14 @@ pub enum Command {
     Cancel(PeerKey, ChunkIndex),
     /// End the connection: the peer failed to deliver too often.
     Drop(PeerKey),
+}
+
+impl Command {
+    fn peer(self) -> PeerKey {
+        match self {
+            Command::Request(key, _) | Command::Cancel(key, _) | Command::Drop(key) => key,
+        }
+    }
 }
 
 /// What to do with a chunk that arrived.
@@ -131,8 +130,8 @@ pub struct Scheduler {
     unstored: u32,
     /// No deadline or pause ends before this time.
     next_check: Option<Instant>,
-    /// When the endgame was last looked at.
-    endgame_seen: Option<Instant>,
+    /// When peers were last reviewed.
+    reviewed: Option<Instant>,
 }
 
 impl Scheduler {
@@ -158,7 +157,7 @@ impl Scheduler {
             commands: VecDeque::new(),
             unstored: count - have.count(),
             next_check: None,
-            endgame_seen: None,
+            reviewed: None,
         }
     }
 
@@ -184,6 +183,7 @@ impl Scheduler {
     /// A peer left: what it owes goes back to the others.
     pub fn remove_peer(&mut self, key: PeerKey, now: Instant) {
         let Some(mut peer) = self.peers.remove(&key) else { return };
+        self.commands.retain(|command| command.peer() != key);
         self.ready.extend(self.held_back.drain(..));
         self.ready.remove(&key);
         if let Have::Some(field) = &peer.have {
@@ -192,7 +192,7 @@ impl Scheduler {
             // They may have become the only ones to ask for some chunks.
             self.ready_seeders();
         }
-        let owed = peer.take_back_all(now);
+        let owed = peer.cancel_all(now);
         self.take_back(key, &owed);
     }
 
@@ -238,16 +238,23 @@ impl Scheduler {
             return;
         };
         let may_come = match (peer.arriving(chunk, now), state) {
-            (Debt::Owed, ChunkState::Asked) => true,
-            (Debt::Forgiven, ChunkState::Missing | ChunkState::Asked) => {
-                // It crossed with the word that it need not come. Now it is sooner here than from anyone else.
-                peer.expect_again(chunk, now);
-                self.missing.remove(chunk);
-                self.states[chunk.0 as usize] = ChunkState::Asked;
-                self.asked.entry(chunk).or_default().push(key);
+            (Some(Standing::Wanted), ChunkState::Asked) => true,
+            (Some(Standing::Moving { .. }), ChunkState::Asked) => {
+                peer.want_again(chunk);
                 true
             }
-            (_, ChunkState::Missing | ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored) => false,
+            (Some(Standing::Unwanted), ChunkState::Missing | ChunkState::Asked) => {
+                // It crossed with the word that it need not come. Now it is sooner here than from anyone else.
+                peer.want_again(chunk);
+                self.missing.remove(chunk);
+                self.states[chunk.0 as usize] = ChunkState::Asked;
+                let askers = self.asked.entry(chunk).or_default();
+                if !askers.contains(&key) {
+                    askers.push(key);
+                }
+                true
+            }
+            _ => false,
         };
         let Some(askers) = self.asked.get(&chunk).filter(|askers| may_come && askers.len() > 1) else {
             return;
@@ -256,31 +263,26 @@ impl Scheduler {
         let others: Vec<_> =
             askers.iter().copied().filter(|&other| other != key && is_idle(&other)).collect();
         for other in others {
-            self.cancel(other, chunk);
+            self.cancel(other, chunk, Standing::Unwanted);
             self.take_back(other, &[chunk]);
         }
-    }
-
-    /// The peers that are not known to have a chunk, and so should be told of it.
-    pub fn lacking(&self, chunk: ChunkIndex) -> impl Iterator<Item = PeerKey> + '_ {
-        self.peers.iter().filter(move |(_, peer)| !peer.has(chunk)).map(|(&key, _)| key)
     }
 
     /// A whole chunk arrived.
     pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> Received {
         let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
-        let debt = peer.delivered(chunk, span.len, now);
+        let standing = peer.delivered(chunk, span.len, now);
         self.ready.insert(key);
         self.ready.extend(self.held_back.drain(..));
-        match (debt, self.states[chunk.0 as usize]) {
-            (Debt::None, _) => return Received::Unrequested,
+        match (standing, self.states[chunk.0 as usize]) {
+            (None, _) => return Received::Unrequested,
             (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
             // Taken back from this peer, and nobody else was asked yet.
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
-                for other in self.asked.remove(&chunk).into_iter().flatten().filter(|&other| other != key) {
-                    self.cancel(other, chunk);
+                for other in self.asked.remove(&chunk).into_iter().flatten() {
+                    self.cancel(other, chunk, Standing::Unwanted);
                 }
             }
         }
@@ -306,7 +308,7 @@ impl Scheduler {
     /// A peer will not send a chunk that it was asked for, because it does not have it.
     pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let owed = peer.forgive(chunk);
+        let owed = peer.refused(chunk).is_some_and(|standing| standing != Standing::Unwanted);
         match &mut peer.have {
             Have::Some(field) => {
                 if field.remove(chunk) {
@@ -333,7 +335,7 @@ impl Scheduler {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pause(until);
         self.next_check = self.next_check.map_or(Some(until), |check| Some(check.min(until)));
-        if peer.forgive(chunk) {
+        if peer.refused(chunk).is_some_and(|standing| standing != Standing::Unwanted) {
             self.take_back(key, &[chunk]);
         }
     }
@@ -343,9 +345,11 @@ impl Scheduler {
         if self.next_check.is_some_and(|check| check <= now) {
             self.check_deadlines(now);
         }
-        if self.is_endgame() && self.endgame_seen.is_none_or(|seen| seen + ENDGAME_TICK <= now) {
-            self.endgame_seen = Some(now);
-            self.ready.extend(self.peers.keys());
+        if self.is_under_review() && self.reviewed.is_none_or(|at| at + REVIEW_INTERVAL <= now) {
+            self.reviewed = Some(now);
+            let endgame = self.is_endgame();
+            let reviewed = self.peers.iter().filter(|(_, peer)| endgame || peer.is_idle());
+            self.ready.extend(reviewed.map(|(&key, _)| key));
         }
         if self.ready.is_empty() {
             return;
@@ -365,7 +369,7 @@ impl Scheduler {
 
     /// When to call [`Scheduler::fill`] again though nothing happened.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let tick = self.is_endgame().then(|| now + ENDGAME_TICK);
+        let tick = self.is_under_review().then(|| now + REVIEW_INTERVAL);
         self.next_check.into_iter().chain(tick).min()
     }
 
@@ -377,8 +381,9 @@ impl Scheduler {
         }
     }
 
-    fn is_endgame(&self) -> bool {
-        self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1
+    /// Whether requests that wait are to be looked at again from time to time.
+    fn is_under_review(&self) -> bool {
+        self.is_endgame() || !self.asked.is_empty() && self.peers.values().any(Peer::is_idle)
     }
 
     fn check_deadlines(&mut self, now: Instant) {
@@ -405,6 +410,12 @@ impl Scheduler {
     /// Asks a peer for one chunk; false if it has enough to do or nothing that is wanted.
     fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
         let Some(chunk) = self.choose(key, now, rng) else { return false };
+        self.request(key, chunk, now);
+        true
+    }
+
+    /// Asks a peer for a chunk.
+    fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
         self.missing.remove(chunk);
         self.states[chunk.0 as usize] = ChunkState::Asked;
         self.asked.entry(chunk).or_default().push(key);
@@ -414,13 +425,12 @@ impl Scheduler {
             self.next_check = self.next_check.into_iter().chain(timeout).min();
         }
         self.commands.push_back(Command::Request(key, chunk));
-        true
     }
 
     /// What to ask a peer for, if anything.
     fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
         let peer = self.peers.get_mut(&key)?;
-        if peer.is_paused(now) {
+        if peer.is_paused(now) || !peer.has_room() {
             return None;
         }
         let alone = self.fellows == 0;
@@ -441,6 +451,7 @@ impl Scheduler {
         let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
         if chunk.is_none() {
             peer.nothing_to_ask = true;
+            self.move_to_idle(key, now);
             return self.endgame_pick(key, now);
         }
         chunk
@@ -452,49 +463,10 @@ impl Scheduler {
         self.peers.len() >= MAX_ARRIVING && arriving().count() >= MAX_ARRIVING
     }
 
-    /// The chunk that is expected last of those that this peer would deliver much sooner.
-    fn endgame_pick(&self, key: PeerKey, now: Instant) -> Option<ChunkIndex> {
-        if !self.missing.is_empty() {
-            return None;
-        }
-        let peer = self.peers.get(&key)?;
-        let own = peer.expected_next().mul_f64(ENDGAME_GAIN);
-        let mut latest: Option<(Duration, ChunkIndex)> = None;
-        for (&chunk, askers) in &self.asked {
-            if askers.len() >= MAX_ASKED || askers.contains(&key) || !peer.has(chunk) {
-                continue;
-            }
-            let will_come = |asker| self.peers.get(asker).is_some_and(|peer| peer.will_come(chunk, own, now));
-            if askers.iter().any(will_come) {
-                continue;
-            }
-            let outlook = askers.iter().find_map(|asker| self.peers.get(asker)?.outlook(chunk, now));
-            if let Some(outlook) = outlook
-                && outlook.age >= ENDGAME_AGE.max(own)
-                && outlook.left > own
-                && latest.is_none_or(|(longest, _)| outlook.left > longest)
-            {
-                latest = Some((outlook.left, chunk));
-            }
-        }
-        latest.map(|(_, chunk)| chunk)
-    }
-
-    /// Takes a chunk that a fellow has by now back from the seeder that was asked for it, unless the seeder is
-    /// about to send it.
-    fn withdraw(&mut self, chunk: ChunkIndex) {
-        let Some(&[key]) = self.asked.get(&chunk).map(Vec::as_slice) else { return };
-        let Some(peer) = self.peers.get(&key).filter(|peer| peer.have == Have::All) else { return };
-        let waits = peer.wait_for(chunk).is_some_and(|wait| wait >= WITHDRAW_AHEAD);
-        if waits && !peer.is_sending(chunk) {
-            self.cancel(key, chunk);
-            self.take_back(key, &[chunk]);
-        }
-    }
-
-    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.cancelled(chunk);
+    /// Tells a peer that a chunk need not come.
+    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, standing: Standing) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if peer.cancel(chunk, standing) {
             self.ready.insert(key);
             self.commands.push_back(Command::Cancel(key, chunk));
         }

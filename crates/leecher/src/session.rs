@@ -103,6 +103,8 @@ pub(crate) enum SessionEvent {
     Have(ChunkIndex),
     /// The peer is there, and has nothing to say.
     Alive,
+    /// It has nothing to send to anybody.
+    Idle,
     /// The first bytes of a chunk arrived.
     Arriving(ChunkIndex),
     /// More of it arrived.
@@ -291,11 +293,12 @@ impl Receiver<'_> {
                 }
                 Some(PeerMessage::Have { chunk }) => self.tell(SessionEvent::Have(chunk)).await?,
                 Some(PeerMessage::KeepAlive) => self.tell(SessionEvent::Alive).await?,
+                Some(PeerMessage::Idle) => self.tell(SessionEvent::Idle).await?,
                 Some(PeerMessage::Bitfield { len }) => self.bitfield(len).await?,
                 Some(PeerMessage::Request { chunk }) => self.serve_request(chunk, &outbox)?,
                 Some(PeerMessage::Cancel { chunk }) => {
                     if let Some(serve) = self.serve.get() {
-                        serve.asker.cancel(chunk);
+                        serve.asker.cancel(chunk).map_err(too_slow)?;
                     }
                 }
                 Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset).map_err(too_slow)?,

@@ -494,6 +494,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
             }
             SessionEvent::Alive => {}
+            SessionEvent::Idle => scheduler.idle(key),
             SessionEvent::Arriving(chunk) => {
                 transfer.last_arrival = now;
                 scheduler.arriving(key, chunk, now);
@@ -517,6 +518,12 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             SessionEvent::Reject(chunk, RejectReason::Busy { retry_after_ms }) => {
                 let wait = Duration::from_millis(retry_after_ms.into()).min(REST);
                 scheduler.busy(key, chunk, now + wait);
+            }
+            SessionEvent::Reject(chunk, RejectReason::Cancelled) => {
+                if !scheduler.cancelled(key, chunk, now) {
+                    let why = format!("took chunk {} for cancelled, which it was not", chunk.0);
+                    self.end(scheduler, key, LeaveReason::Protocol(why));
+                }
             }
             SessionEvent::Reject(_, RejectReason::Gone) => self.end(scheduler, key, LeaveReason::Gone),
         }

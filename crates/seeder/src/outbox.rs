@@ -41,6 +41,8 @@ struct Queue {
     messages: VecDeque<Outgoing>,
     granted: VecDeque<ChunkIndex>,
     haves: Option<HaveFeed>,
+    /// The peer is to hear that nothing waits to be sent.
+    idle: bool,
     closed: bool,
 }
 
@@ -95,6 +97,13 @@ impl Outbox {
         self.shared.changed.notify_one();
     }
 
+    /// Says that nothing waits to be sent to anybody.
+    pub(crate) fn idle(&self) {
+        let mut queue = self.lock();
+        queue.idle = !queue.closed;
+        self.shared.changed.notify_one();
+    }
+
     /// Lets a chunk be sent. [`crate::uploads`] grants one at a time.
     pub(crate) fn grant(&self, chunk: ChunkIndex) {
         self.lock().granted.push_back(chunk);
@@ -108,6 +117,7 @@ impl Outbox {
             queue.closed = true;
             queue.granted.clear();
             queue.haves = None;
+            queue.idle = false;
             queue.messages.push_back(Outgoing::Message(PeerMessage::Goodbye(reason)));
             self.shared.changed.notify_one();
         }
@@ -124,6 +134,9 @@ impl Outbox {
                 let haves = queue.haves.as_mut().map(|feed| feed.next(MAX_HAVES)).unwrap_or_default();
                 if !haves.is_empty() {
                     return Some(Outgoing::Haves(haves));
+                }
+                if std::mem::take(&mut queue.idle) {
+                    return Some(Outgoing::Message(PeerMessage::Idle));
                 }
                 if let Some(chunk) = queue.granted.pop_front() {
                     return Some(Outgoing::Chunk(chunk));
@@ -165,10 +178,12 @@ mod tests {
         outbox.bitfield(Bitfield::empty(9), log.feed()).unwrap();
         log.push(ChunkIndex(4));
         log.push(ChunkIndex(5));
+        outbox.idle();
         outbox.metainfo(0).unwrap();
         assert_eq!(outbox.next().await, Some(Outgoing::Bitfield(Bitfield::empty(9))));
         assert_eq!(outbox.next().await, Some(Outgoing::Metainfo { offset: 0 }));
         assert_eq!(outbox.next().await, Some(Outgoing::Haves([4, 5].map(ChunkIndex).to_vec())));
+        assert_eq!(outbox.next().await, Some(Outgoing::Message(PeerMessage::Idle)));
         assert_eq!(outbox.next().await, Some(Outgoing::Chunk(ChunkIndex(1))));
     }
 

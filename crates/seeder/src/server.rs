@@ -200,9 +200,9 @@ async fn receive(
             Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset)?,
             Some(PeerMessage::HashesRequest { first, count }) => outbox.hashes(first, count)?,
             Some(PeerMessage::Request { chunk }) => serve.asker.request(chunk)?,
-            Some(PeerMessage::Cancel { chunk }) => serve.asker.cancel(chunk),
-            // What a leecher has is of no interest to a seeder.
-            Some(PeerMessage::KeepAlive | PeerMessage::Have { .. }) => {}
+            Some(PeerMessage::Cancel { chunk }) => serve.asker.cancel(chunk)?,
+            // What a leecher has, and whether it has to send, is of no interest to a seeder.
+            Some(PeerMessage::KeepAlive | PeerMessage::Have { .. } | PeerMessage::Idle) => {}
             Some(PeerMessage::Goodbye(_)) | None => return Ok(()),
             Some(
                 message @ (PeerMessage::Hello(_)

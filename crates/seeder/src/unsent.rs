@@ -17,8 +17,8 @@ const UNSENT_TIME: Duration = Duration::from_millis(2);
 /// A few packets, so that the link does not fall idle before this process is called again.
 const MIN_UNSENT_LEN: u32 = 32 * 1024;
 
-/// With 1 MiB a seeder that serves one leecher saves a fifth of its processor time, but of what twenty leechers
-/// on one machine send each other, a twenty-fifth comes twice in place of a hundredth.
+/// With 1 MiB a seeder that serves one leecher saves a fifth of its processor time, but the leecher needs as much more,
+/// and the transfer takes as long.
 const MAX_UNSENT_LEN: u32 = CHUNK_LEN / 4;
 
 /// The limit of one socket.

@@ -109,6 +109,8 @@ impl State {
                 None => self.uploads.leave(key),
             }
         }
+        let idle = self.uploads.take_idle(now);
+        idle.iter().filter_map(|key| self.outboxes.get(key)).for_each(Outbox::idle);
     }
 }
 
@@ -124,9 +126,12 @@ impl Asker {
         }
     }
 
-    /// The peer no longer wants a chunk.
-    pub fn cancel(&self, chunk: ChunkIndex) {
-        self.hub.update(|state| state.uploads.cancel(self.key, chunk));
+    /// The peer no longer wants a chunk. What is being sent already is its answer.
+    pub fn cancel(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
+        if self.hub.update(|state| state.uploads.cancel(self.key, chunk)) {
+            return self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled });
+        }
+        Ok(())
     }
 
     /// Whether a request of the peer waits.

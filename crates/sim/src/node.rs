@@ -40,6 +40,8 @@ pub(crate) enum Message {
     Chunk(ChunkIndex),
     NotHave(ChunkIndex),
     Busy(ChunkIndex),
+    Cancelled(ChunkIndex),
+    Idle,
     KeepAlive,
 }
 

@@ -322,7 +322,12 @@ impl<'a> World<'a> {
                 }
                 return;
             }
-            Message::Cancel(chunk) => return node.uploads.cancel(asker, chunk),
+            Message::Cancel(chunk) => {
+                if node.uploads.cancel(asker, chunk) {
+                    self.send(conn, id, Message::Cancelled(chunk));
+                }
+                return;
+            }
             _ => {}
         }
         let Some(scheduler) = node.scheduler.as_mut().filter(|_| node.finished.is_none()) else {
@@ -340,6 +345,8 @@ impl<'a> World<'a> {
 
             Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
             Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
+            Message::Cancelled(chunk) => assert!(scheduler.cancelled(peer, chunk, now)),
+            Message::Idle => scheduler.idle(peer),
             Message::Chunk(chunk) => self.take_in(id, conn, chunk),
             Message::KeepAlive | Message::Request(_) | Message::Cancel(_) => {}
         }
@@ -379,11 +386,13 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Tells everybody who does not have it of a chunk.
+    /// Tells everybody of a chunk, but those who have it: they would take no notice.
     fn tell(&mut self, id: NodeId, chunk: ChunkIndex) {
-        let Some(scheduler) = &self.nodes[id.index()].scheduler else { return };
-        let lacking: Vec<_> = scheduler.lacking(chunk).map(conn_of).collect();
-        for conn in lacking {
+        for conn in self.nodes[id.index()].links.clone() {
+            let other = self.conns[conn.0 as usize].other(id);
+            if self.nodes[other.index()].have.contains(chunk) {
+                continue;
+            }
             self.haves += 1;
             self.send(conn, id, Message::Have(chunk));
         }
@@ -440,6 +449,9 @@ impl<'a> World<'a> {
             let bits = f64::from(CHUNK_LEN) * 8.0;
             self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
             self.send(conn, id, Message::Header(chunk));
+        }
+        for AskerKey(key) in self.nodes[id.index()].uploads.take_idle(now) {
+            self.send(conn_of(PeerKey(key)), id, Message::Idle);
         }
         if let Some(at) = self.nodes[id.index()].uploads.next_timeout() {
             let at = self.since_start(at).max(self.now + 1);

@@ -1,13 +1,10 @@
 //! What the scheduler knows of one peer.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
-use super::{Have, PIPELINE_TIME};
+use super::{Have, PIPELINE_TIME, PeerKey};
 
 /// Requests that wait at a peer at least: one that is being sent, and one so that the next follows at once.
 const MIN_DEPTH: usize = 2;
@@ -48,10 +45,6 @@ const REST: Duration = Duration::from_secs(3);
 /// A chunk of which some bytes have come is asked of another peer when no more come for this time.
 const STALL: Duration = Duration::from_secs(1);
 
-/// Forgiven requests remembered: a peer that sends what it was never asked for is found out as long as no more
-/// than these were withdrawn from it.
-const MAX_FORGIVEN: usize = 4 * MAX_PIPELINE;
-
 /// Why a peer's chunks are taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lateness {
@@ -61,15 +54,22 @@ pub(super) enum Lateness {
     Overdue,
 }
 
-/// Whether a peer owed a chunk that it delivered.
+/// What a request is that a peer has not answered. It answers every one, also those that were cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Debt {
-    /// It was asked for it.
-    Owed,
-    /// It was asked for it, but the chunk was taken back or cancelled meanwhile.
-    Forgiven,
-    /// It was not.
-    None,
+pub(super) enum Standing {
+    /// Its chunk is waited for.
+    Wanted,
+    /// It was cancelled, so that another peer can be asked when this one says that it will not send the chunk.
+    Moving { to: PeerKey, since: Instant },
+    /// It was cancelled, and the chunk comes from elsewhere.
+    Unwanted,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    chunk: ChunkIndex,
+    asked_at: Instant,
+    standing: Standing,
 }
 
 /// What to expect of a request.
@@ -84,12 +84,10 @@ pub(super) struct Outlook {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) have: Have,
-    /// Requests without an answer, oldest first, with the time they were made.
-    owed: Vec<(ChunkIndex, Instant)>,
-    /// Requests that are no longer waited for, but may still be answered, the latest last.
-    forgiven: VecDeque<ChunkIndex>,
-    /// There were too many of these to remember.
-    forgot: bool,
+    /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
+    requests: Vec<Request>,
+    /// It said that it has nothing to send, and was asked for nothing since.
+    idle: bool,
     /// Bytes a second, once a chunk has come.
     pub(super) rate: Option<f64>,
     /// The chunk of which the first bytes have come, but not the last.
@@ -111,9 +109,8 @@ impl Peer {
     pub(super) fn new(have: Have, now: Instant) -> Peer {
         Peer {
             have,
-            owed: Vec::new(),
-            forgiven: VecDeque::new(),
-            forgot: false,
+            requests: Vec::new(),
+            idle: false,
             rate: None,
             arriving: None,
             last_heard: now,
@@ -136,19 +133,33 @@ impl Peer {
         self.pause_until.is_some_and(|until| until > now)
     }
 
-    /// Number of requests without an answer.
+    /// Whether it may be asked for anything, for all that it owes answers to.
+    pub(super) fn has_room(&self) -> bool {
+        self.requests.len() < MAX_PIPELINE
+    }
+
+    pub(super) fn told_idle(&mut self) {
+        self.idle = true;
+    }
+
+    /// Whether it is not asked for anything though it has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.idle && self.owes() == 0
+    }
+
+    /// Number of chunks that are waited for.
     pub(super) fn owes(&self) -> usize {
-        self.owed.len()
+        self.requests.iter().filter(|request| request.standing == Standing::Wanted).count()
     }
 
     pub(super) fn ask(&mut self, chunk: ChunkIndex, now: Instant) {
         // The clock for the first of several requests starts when it is made.
-        if self.owed.is_empty() {
+        if self.debts().next().is_none() {
             self.progressed(now);
         }
-        // It may have been forgiven before, and may then come twice.
-        self.owed.push((chunk, now));
-        debug_assert!(self.owed.len() <= MAX_PIPELINE);
+        self.idle = false;
+        self.requests.push(Request { chunk, asked_at: now, standing: Standing::Wanted });
+        debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
@@ -160,23 +171,18 @@ impl Peer {
         self.last_progress = now;
     }
 
-    /// Takes note of the first bytes of a chunk, and says whether the peer owes it.
-    pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Debt {
+    /// Takes note of the first bytes of a chunk, and says what the request for it is; `None` if there is none.
+    pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Option<Standing> {
         self.progressed(now);
         self.arriving = Some((chunk, now));
-        if self.owed.iter().any(|&(owed, _)| owed == chunk) {
-            Debt::Owed
-        } else if self.forgot || self.forgiven.contains(&chunk) {
-            Debt::Forgiven
-        } else {
-            Debt::None
-        }
+        self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.standing)
     }
 
-    /// Waits again for a chunk that was forgiven.
-    pub(super) fn expect_again(&mut self, chunk: ChunkIndex, now: Instant) {
-        self.forget_forgiven(chunk);
-        self.owed.insert(0, (chunk, now));
+    /// Waits again for a chunk that comes though it was cancelled.
+    pub(super) fn want_again(&mut self, chunk: ChunkIndex) {
+        if let Some(request) = self.requests.iter_mut().find(|request| request.chunk == chunk) {
+            request.standing = Standing::Wanted;
+        }
     }
 
     /// Whether the first bytes of a chunk have come.
@@ -184,64 +190,93 @@ impl Peer {
         self.arriving.is_some_and(|(arriving, _)| arriving == chunk)
     }
 
-    pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Debt {
+    /// A whole chunk came; says what the request was, `None` if there was none.
+    pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Option<Standing> {
         self.arriving = None;
-        let debt = match self.owed.iter().position(|&(owed, _)| owed == chunk) {
-            Some(at) => {
-                let (_, asked_at) = self.owed.remove(at);
-                self.measure(len, asked_at, now);
-                Debt::Owed
-            }
-            None if self.forget_forgiven(chunk) || self.forgot => Debt::Forgiven,
-            None => return Debt::None,
-        };
+        let Request { asked_at, standing, .. } = self.answered(|request| request.chunk == chunk)?;
+        if standing != Standing::Unwanted {
+            self.measured(self.sample(len, asked_at, now));
+        }
         self.progressed(now);
         self.last_delivered = Some(now);
         self.strikes = 0;
         self.pause_until = None;
-        debt
+        Some(standing)
     }
 
-    /// Forgets a request that was refused; false if it was not waited for.
-    pub(super) fn forgive(&mut self, chunk: ChunkIndex) -> bool {
-        let owed = self.owed.iter().position(|&(owed, _)| owed == chunk);
-        match owed {
-            Some(at) => _ = self.owed.remove(at),
-            None => _ = self.forget_forgiven(chunk),
+    /// It will not send a chunk; says what the request was, `None` if there was none.
+    pub(super) fn refused(&mut self, chunk: ChunkIndex) -> Option<Standing> {
+        self.answered(|request| request.chunk == chunk).map(|request| request.standing)
+    }
+
+    /// It will not send a chunk, because that was cancelled; says what the request was, `None` if it had not been.
+    pub(super) fn cancelled(&mut self, chunk: ChunkIndex) -> Option<Standing> {
+        let cancelled = |request: &Request| request.chunk == chunk && request.standing != Standing::Wanted;
+        let Request { asked_at, standing, .. } = self.answered(cancelled)?;
+        if let Standing::Moving { since, .. } = standing {
+            // It is slower than that. Or two peers that were fast once could move a chunk to and fro for ever.
+            let sample = self.sample(CHUNK_LEN, asked_at, since);
+            if self.rate.is_some_and(|rate| sample < rate) {
+                self.measured(sample);
+            }
         }
-        owed.is_some()
+        Some(standing)
     }
 
-    /// Stops waiting for a chunk that came from elsewhere. It may still arrive.
-    pub(super) fn cancelled(&mut self, chunk: ChunkIndex) {
-        if self.forgive(chunk) {
-            self.remember_forgiven(chunk);
+    /// Whether a request that waits here is to move to that peer.
+    pub(super) fn is_moving_to(&self, key: PeerKey) -> bool {
+        let moving = |request: &Request| matches!(request.standing, Standing::Moving { to, .. } if to == key);
+        self.requests.iter().any(moving)
+    }
+
+    /// Whether a request that is to move was cancelled not long ago, so that an answer may be expected.
+    pub(super) fn will_answer(&self, chunk: ChunkIndex, now: Instant) -> bool {
+        let request = self.requests.iter().find(|request| request.chunk == chunk);
+        match request.map(|request| request.standing) {
+            Some(Standing::Moving { since, .. }) => now.saturating_duration_since(since) < STALL,
+            Some(Standing::Wanted | Standing::Unwanted) | None => false,
         }
     }
 
-    /// Stops waiting for everything.
-    pub(super) fn take_back_all(&mut self, now: Instant) -> Vec<ChunkIndex> {
+    /// How long a request for a chunk has waited; `None` if there is none, or its chunk comes.
+    pub(super) fn waiting_for(&self, chunk: ChunkIndex, now: Instant) -> Option<Duration> {
+        let wanted = |request: &&Request| request.chunk == chunk && request.standing == Standing::Wanted;
+        let request = self.requests.iter().find(wanted).filter(|_| !self.is_sending(chunk))?;
+        Some(now.saturating_duration_since(request.asked_at))
+    }
+
+    fn answered(&mut self, which: impl Fn(&Request) -> bool) -> Option<Request> {
+        let at = self.requests.iter().position(which)?;
+        Some(self.requests.remove(at))
+    }
+
+    /// Takes note that a chunk need not come; false if the peer need not be told.
+    pub(super) fn cancel(&mut self, chunk: ChunkIndex, standing: Standing) -> bool {
+        let request = self.debts_mut().find(|request| request.chunk == chunk);
+        request.is_some_and(|request| std::mem::replace(&mut request.standing, standing) == Standing::Wanted)
+    }
+
+    /// Stops waiting for everything. Says what was waited for.
+    pub(super) fn cancel_all(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.progressed(now);
-        let owed: Vec<_> = self.owed.drain(..).map(|(chunk, _)| chunk).collect();
-        owed.iter().for_each(|&chunk| self.remember_forgiven(chunk));
-        owed
+        let cancel = |request: &mut Request| {
+            request.standing = Standing::Unwanted;
+            request.chunk
+        };
+        self.debts_mut().map(cancel).collect()
     }
 
-    fn remember_forgiven(&mut self, chunk: ChunkIndex) {
-        self.forgiven.push_back(chunk);
-        if self.forgiven.len() > MAX_FORGIVEN {
-            self.forgiven.pop_front();
-            self.forgot = true;
-        }
+    /// The requests whose chunks are waited for or may still come, oldest first.
+    fn debts(&self) -> impl Iterator<Item = &Request> {
+        self.requests.iter().filter(|request| request.standing != Standing::Unwanted)
     }
 
-    fn forget_forgiven(&mut self, chunk: ChunkIndex) -> bool {
-        let at = self.forgiven.iter().rposition(|&forgiven| forgiven == chunk);
-        at.is_some_and(|at| self.forgiven.remove(at).is_some())
+    fn debts_mut(&mut self) -> impl Iterator<Item = &mut Request> {
+        self.requests.iter_mut().filter(|request| request.standing != Standing::Unwanted)
     }
 
     pub(super) fn lateness(&self, now: Instant) -> Option<Lateness> {
-        if self.owed.is_empty() {
+        if self.debts().next().is_none() {
             None
         } else if now >= self.last_heard + self.patience() {
             Some(Lateness::Silent)
@@ -257,13 +292,13 @@ impl Peer {
         self.strikes += 1;
         self.pause(now + REST * self.strikes);
         self.rate = None;
-        self.take_back_all(now)
+        self.cancel_all(now)
     }
 
     /// Takes everything back from a peer that is busy with others, and lets it be for a moment.
     pub(super) fn excuse(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.pause(now + REST);
-        self.take_back_all(now)
+        self.cancel_all(now)
     }
 
     pub(super) fn pause(&mut self, until: Instant) {
@@ -281,14 +316,14 @@ impl Peer {
 
     pub(super) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let late = || (self.last_heard + self.patience()).min(self.last_progress + self.forbearance());
-        let late = (!self.owed.is_empty()).then(late);
+        let late = self.debts().next().map(|_| late());
         let pause = self.pause_until.filter(|&until| until > now);
         late.into_iter().chain(pause).min()
     }
 
     /// How long one more chunk would take.
     pub(super) fn expected_next(&self) -> Duration {
-        self.chunk_time() * u32::try_from(self.owed.len() + 1).unwrap_or(u32::MAX)
+        self.chunk_time() * u32::try_from(self.owes() + 1).unwrap_or(u32::MAX)
     }
 
     /// Whether bytes of any chunk come.
@@ -311,16 +346,16 @@ impl Peer {
 
     /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.
     pub(super) fn wait_for(&self, chunk: ChunkIndex) -> Option<Duration> {
-        let at = self.owed.iter().position(|&(owed, _)| owed == chunk)?;
+        let at = self.debts().position(|request| request.chunk == chunk)?;
         Some(self.chunk_time() * u32::try_from(at + 1).unwrap_or(u32::MAX))
     }
 
     /// How long ago a chunk was asked for, and how much longer it will take; `None` if it was not.
     pub(super) fn outlook(&self, chunk: ChunkIndex, now: Instant) -> Option<Outlook> {
-        let &(_, asked_at) = self.owed.iter().find(|&&(owed, _)| owed == chunk)?;
+        let oldest = self.debts().next()?.asked_at;
+        let asked_at = self.debts().find(|request| request.chunk == chunk)?.asked_at;
         let ahead = self.wait_for(chunk)?;
         // The longer no whole chunk came, the less the rate is worth, even if bytes trickle.
-        let oldest = self.owed.first().map_or(asked_at, |&(_, asked_at)| asked_at);
         let since = self.last_delivered.map_or(oldest, |last| last.max(oldest));
         let left = ahead.max(now.saturating_duration_since(since));
         Some(Outlook { age: now.saturating_duration_since(asked_at), left })
@@ -363,11 +398,14 @@ impl Peer {
         }
     }
 
-    /// A chunk took the time since the one before it, or since it was asked for if that is later.
-    fn measure(&mut self, len: u32, asked_at: Instant, now: Instant) {
+    /// The rate at which a chunk came: it took the time since the one before it, or since it was asked for if that is
+    /// later.
+    fn sample(&self, len: u32, asked_at: Instant, now: Instant) -> f64 {
         let started = self.last_delivered.map_or(asked_at, |last| last.max(asked_at));
-        let seconds = now.saturating_duration_since(started).as_secs_f64().max(1e-5);
-        let sample = f64::from(len) / seconds;
+        f64::from(len) / now.saturating_duration_since(started).as_secs_f64().max(1e-5)
+    }
+
+    fn measured(&mut self, sample: f64) {
         self.rate = Some(self.rate.map_or(sample, |rate| rate + (sample - rate) * RATE_WEIGHT));
     }
 }

@@ -42,8 +42,12 @@ impl Rarity {
         self.len == 0
     }
 
+    pub(super) fn contains(&self, chunk: ChunkIndex) -> bool {
+        self.slots[chunk.0 as usize].position != ABSENT
+    }
+
     pub(super) fn insert(&mut self, chunk: ChunkIndex) {
-        if self.slots[chunk.0 as usize].position != ABSENT {
+        if self.contains(chunk) {
             return;
         }
         let available = self.slots[chunk.0 as usize].available as usize;
@@ -84,7 +88,7 @@ impl Rarity {
     }
 
     fn change(&mut self, chunk: ChunkIndex, change: impl FnOnce(u32) -> u32) {
-        let present = self.slots[chunk.0 as usize].position != ABSENT;
+        let present = self.contains(chunk);
         self.remove(chunk);
         let available = &mut self.slots[chunk.0 as usize].available;
         *available = change(*available);

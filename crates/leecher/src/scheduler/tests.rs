@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use proto::CHUNK_LEN;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::*;
+use super::{endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE, *};
 
 fn space(chunks: u32) -> ChunkSpace {
     ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap()
@@ -14,12 +14,26 @@ fn field(len: u32, chunks: &[u32]) -> Bitfield {
     field
 }
 
+/// What a peer does when a request is cancelled that waits there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnCancel {
+    /// It says that the chunk will not come, as it should.
+    Answer,
+    /// It had begun to send the chunk: that will come.
+    TooLate,
+    /// It says nothing.
+    Silence,
+}
+
 /// A scheduler, its time, and the requests that wait at each peer.
 struct Bench {
     scheduler: Scheduler,
     now: Instant,
     rng: StdRng,
     waiting: BTreeMap<PeerKey, Vec<ChunkIndex>>,
+    on_cancel: OnCancel,
+    /// Chunks that come though they were cancelled.
+    crossed: Vec<(PeerKey, ChunkIndex)>,
     stored: Vec<ChunkIndex>,
     dropped: Vec<PeerKey>,
     duplicates: usize,
@@ -32,6 +46,8 @@ impl Bench {
             now: Instant::now(),
             rng: StdRng::seed_from_u64(seed),
             waiting: BTreeMap::new(),
+            on_cancel: OnCancel::Answer,
+            crossed: Vec::new(),
             stored: Vec::new(),
             dropped: Vec::new(),
             duplicates: 0,
@@ -52,7 +68,25 @@ impl Bench {
         self.fill();
     }
 
+    /// Asks, and lets peers answer to what is cancelled, until there is nothing more to say.
     fn fill(&mut self) {
+        loop {
+            let cancelled = self.run_commands();
+            for &(key, chunk) in &cancelled {
+                assert!(
+                    self.scheduler.cancelled(key, chunk, self.now),
+                    "{key:?} was told to cancel {chunk:?}"
+                );
+            }
+            if cancelled.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Returns what peers say that they will not send.
+    fn run_commands(&mut self) -> Vec<(PeerKey, ChunkIndex)> {
+        let mut answers = Vec::new();
         self.scheduler.fill(self.now, &mut self.rng);
         while let Some(command) = self.scheduler.poll_command() {
             match command {
@@ -64,11 +98,19 @@ impl Bench {
                     waiting.push(chunk);
                 }
                 Command::Cancel(key, chunk) => {
-                    self.waiting.get_mut(&key).unwrap().retain(|&waiting| waiting != chunk);
+                    let waiting = self.waiting.get_mut(&key).unwrap();
+                    let Some(at) = waiting.iter().position(|&waiting| waiting == chunk) else { continue };
+                    waiting.remove(at);
+                    match self.on_cancel {
+                        OnCancel::Answer => answers.push((key, chunk)),
+                        OnCancel::TooLate => self.crossed.push((key, chunk)),
+                        OnCancel::Silence => {}
+                    }
                 }
                 Command::Drop(key) => self.dropped.push(key),
             }
         }
+        answers
     }
 
     fn advance(&mut self, time: Duration) {
@@ -189,6 +231,7 @@ fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
 #[test]
 fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
     let mut bench = Bench::new(100, 1);
+    bench.on_cancel = OnCancel::TooLate;
     let seeder = bench.join(1, Have::All);
     let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
     let chunk = *bench.waiting[&seeder].last().unwrap();
@@ -274,6 +317,7 @@ fn bytes_on_the_way_are_reason_to_wait() {
 #[test]
 fn a_chunk_that_comes_after_it_was_taken_back_still_counts() {
     let mut bench = Bench::new(1, 1);
+    bench.on_cancel = OnCancel::TooLate;
     let late = bench.join(1, Have::All);
     bench.advance(Duration::from_secs(6));
     assert_eq!(bench.asked(late), 0);
@@ -297,6 +341,59 @@ fn the_last_chunks_of_a_slow_peer_are_asked_of_a_fast_one() {
     assert!(bench.scheduler.is_finished());
     assert_eq!(bench.asked(slow), 0, "what came from elsewhere is cancelled");
     assert_eq!(bench.duplicates, 0);
+}
+
+#[test]
+fn an_idle_peer_gets_what_waits_elsewhere_once_that_is_cancelled() {
+    let mut bench = Bench::new(1, 1);
+    let busy = bench.join(1, Have::Some(Bitfield::full(1)));
+    let other = bench.join(2, Have::Some(Bitfield::full(1)));
+    bench.advance(MIN_MOVE_AGE);
+    assert_eq!((bench.asked(busy), bench.asked(other)), (1, 0), "it may be as busy");
+    bench.scheduler.idle(other);
+    bench.on_cancel = OnCancel::Silence;
+    bench.advance(REVIEW_INTERVAL);
+    assert_eq!((bench.asked(busy), bench.asked(other)), (0, 0), "the chunk may be on its way");
+    assert!(bench.scheduler.cancelled(busy, ChunkIndex(0), bench.now));
+    bench.fill();
+    assert_eq!(bench.asked(other), 1);
+    bench.deliver(other);
+    assert!(bench.scheduler.is_finished());
+}
+
+#[test]
+fn a_chunk_that_comes_while_its_request_moves_is_asked_of_nobody_else() {
+    let mut bench = Bench::new(1, 1);
+    bench.on_cancel = OnCancel::TooLate;
+    let busy = bench.join(1, Have::Some(Bitfield::full(1)));
+    let idle = bench.join(2, Have::Some(Bitfield::full(1)));
+    bench.scheduler.idle(idle);
+    bench.advance(REVIEW_INTERVAL);
+    assert_eq!(bench.crossed, [(busy, ChunkIndex(0))]);
+    bench.arrive(busy, ChunkIndex(0));
+    assert!(bench.scheduler.is_finished());
+    assert_eq!(bench.asked(idle), 0);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_to_a_cancel_does_not_keep_its_chunk() {
+    let mut bench = Bench::new(1, 1);
+    bench.on_cancel = OnCancel::Silence;
+    bench.join(1, Have::Some(Bitfield::full(1)));
+    let idle = bench.join(2, Have::Some(Bitfield::full(1)));
+    bench.scheduler.idle(idle);
+    for _ in 0..20 {
+        bench.advance(REVIEW_INTERVAL);
+    }
+    assert_eq!(bench.asked(idle), 1);
+}
+
+#[test]
+fn a_peer_that_takes_for_cancelled_what_was_not_is_found_out() {
+    let mut bench = Bench::new(2, 1);
+    let peer = bench.join(1, Have::All);
+    assert!(!bench.scheduler.cancelled(peer, ChunkIndex(0), bench.now));
+    assert_eq!(bench.asked(peer), 2);
 }
 
 #[test]
@@ -383,6 +480,8 @@ enum Step {
     Have,
     Alive,
     Arriving,
+    Idle,
+    OnCancel(OnCancel),
     Wait(u64),
 }
 
@@ -399,6 +498,9 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => Just(Step::Have),
         1 => Just(Step::Alive),
         4 => Just(Step::Arriving),
+        2 => Just(Step::Idle),
+        1 => prop_oneof![Just(OnCancel::Answer), Just(OnCancel::TooLate), Just(OnCancel::Silence)]
+            .prop_map(Step::OnCancel),
         3 => prop_oneof![0..300_u64, 0..20_000_u64].prop_map(Step::Wait),
     ]
 }
@@ -416,8 +518,6 @@ proptest! {
     ) {
         let mut bench = Bench::new(chunks, seed);
         let mut rng = StdRng::seed_from_u64(!seed);
-        // Everything that each peer was ever asked for.
-        let mut late: Vec<(PeerKey, ChunkIndex)> = Vec::new();
         for (number, step) in (1..).zip(steps) {
             let keys: Vec<_> = bench.waiting.keys().copied().collect();
             let key = if keys.is_empty() { PeerKey(0) } else { keys[rng.random_range(0..keys.len())] };
@@ -433,18 +533,12 @@ proptest! {
                 (Step::Leave, _) if !keys.is_empty() => bench.leave(key),
                 (Step::Deliver, _) => _ = bench.deliver(key),
                 (Step::DeliverLate, _) => {
-                    // Something that was cancelled, or taken back.
-                    late.retain(|(key, chunk)| {
-                        bench.waiting.get(key).is_some_and(|waiting| !waiting.contains(chunk))
-                    });
-                    if let Some((key, chunk)) = late.pop()
-                        && bench.scheduler.received(key, chunk, bench.now) == Received::Verify
-                    {
-                        prop_assert!(!bench.stored.contains(&chunk));
-                        bench.stored.push(chunk);
-                        bench.scheduler.stored(chunk);
+                    bench.crossed.retain(|(key, _)| bench.waiting.contains_key(key));
+                    if let Some((key, chunk)) = bench.crossed.pop() {
+                        bench.arrive(key, chunk);
                     }
                 }
+                (Step::OnCancel(on_cancel), _) => bench.on_cancel = on_cancel,
                 (Step::Wrong, Some(chunk)) => {
                     let received = bench.scheduler.received(key, chunk, bench.now);
                     bench.scheduler.remove_peer(key, bench.now);
@@ -462,16 +556,15 @@ proptest! {
                     bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500));
                 }
                 (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk),
+                (Step::Idle, _) => bench.scheduler.idle(key),
                 (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
                 (Step::Arriving, Some(chunk)) => {
-                    // Sometimes one that was withdrawn meanwhile.
-                    let crossed = late.iter().rev().find(|&&(asked, _)| asked == key && rng.random_bool(0.5));
-                    let chunk = crossed.map_or(chunk, |&(_, chunk)| chunk);
+                    // Sometimes one that was cancelled meanwhile.
+                    let crossed = bench.crossed.iter().position(|&(asked, _)| asked == key);
+                    let crossed = crossed.filter(|_| rng.random()).map(|at| bench.crossed.remove(at).1);
+                    let chunk = crossed.unwrap_or(chunk);
                     bench.scheduler.arriving(key, chunk, bench.now);
-                    if bench.scheduler.peers.get(&key).is_some_and(|peer| peer.wait_for(chunk).is_some())
-                        && let Some(waiting) = bench.waiting.get_mut(&key)
-                        && !waiting.contains(&chunk)
-                    {
+                    if crossed.is_some() && let Some(waiting) = bench.waiting.get_mut(&key) {
                         waiting.push(chunk);
                     }
                 }
@@ -479,12 +572,9 @@ proptest! {
                 _ => {}
             }
             bench.fill();
-            for (&key, waiting) in &bench.waiting {
-                late.extend(waiting.iter().map(|&chunk| (key, chunk)));
-            }
             for index in 0..chunks {
                 let askers = bench.waiting.values().filter(|w| w.contains(&ChunkIndex(index))).count();
-                prop_assert!(askers <= MAX_ASKED);
+                prop_assert!(askers <= 2);
             }
         }
         let honest = bench.join(1_000_000, Have::All);

@@ -79,7 +79,7 @@ pub enum PeerMessage {
         /// Which.
         chunk: ChunkIndex,
     },
-    /// Forget the request of this chunk, if it is still waiting.
+    /// Forget the request of this chunk, if it is still waiting: it is then rejected as [`RejectReason::Cancelled`].
     Cancel {
         /// Which.
         chunk: ChunkIndex,
@@ -100,6 +100,8 @@ pub enum PeerMessage {
     },
     /// Last message before the speaker closes the connection.
     Goodbye(GoodbyeReason),
+    /// No request of anybody waits at the speaker, and it could send more.
+    Idle,
 }
 
 /// Why a chunk is not sent.
@@ -114,6 +116,8 @@ pub enum RejectReason {
     },
     /// The chunk is no longer what it was when the share was made: its file changed or went away.
     Gone,
+    /// The request was cancelled in time.
+    Cancelled,
 }
 
 /// Why a peer closes the connection.
@@ -150,6 +154,7 @@ impl PeerMessage {
             PeerMessage::Hashes { count, .. } => count as usize * 32,
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
+            | PeerMessage::Idle
             | PeerMessage::MetainfoRequest { .. }
             | PeerMessage::HashesRequest { .. }
             | PeerMessage::Have { .. }

@@ -2,52 +2,33 @@
 
 use std::{collections::BTreeSet, fs};
 
-use bytes::BytesMut;
 use proto::{
-    ChunkIndex, InfoHash, PeerId,
-    peer::{GoodbyeReason, Hello, PeerMessage, Role, encode_message},
+    ChunkIndex,
+    peer::{GoodbyeReason, PeerMessage, RejectReason},
 };
 use seeder::{
     DEFAULT_MAX_PEERS,
-    handshake::{self, Connection, HandshakeError},
+    handshake::{Connection, HandshakeError},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, runtime::Runtime, task::JoinSet, time::timeout};
+use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
 use crate::{
+    peer::{answer, connect, say},
     program::{PATIENCE, Place, Running},
     seeder,
-    sharing::described,
+    sharing::{Described, described},
 };
 
 const CHUNKS: u32 = 4;
 
-async fn connect(port: u16, infohash: InfoHash, asker: usize) -> Result<Connection, HandshakeError> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let mut peer_id = PeerId([1; 16]);
-    peer_id.0[..8].copy_from_slice(&asker.to_le_bytes());
-    let hello = Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0 };
-    handshake::initiate(stream, hello).await
-}
-
 /// Asks for every chunk at once, and takes them in whatever order they come.
 async fn fetch(connection: &mut Connection) {
-    let mut requests = BytesMut::new();
-    for chunk in (0..CHUNKS).map(ChunkIndex) {
-        encode_message(&PeerMessage::Request { chunk }, &mut requests).unwrap();
-    }
-    connection.writer.write_all(&requests).await.unwrap();
+    say(connection, (0..CHUNKS).map(|chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) })).await;
     let mut missing: BTreeSet<_> = (0..CHUNKS).map(ChunkIndex).collect();
     while !missing.is_empty() {
-        match connection.reader.next().await.unwrap() {
-            Some(PeerMessage::KeepAlive) => {}
-            Some(PeerMessage::Chunk { chunk, len }) => {
-                let mut bytes = vec![0; len as usize];
-                connection.reader.read_payload(&mut bytes).await.unwrap();
-                assert!(missing.remove(&chunk), "{chunk:?} was not missing");
-                assert_eq!(bytes, content(chunk));
-            }
-            other => panic!("{other:?}"),
-        }
+        let (PeerMessage::Chunk { chunk, .. }, bytes) = answer(connection).await else { panic!("no chunk") };
+        assert!(missing.remove(&chunk), "{chunk:?} was not missing");
+        assert_eq!(bytes, content(chunk));
     }
 }
 
@@ -56,16 +37,22 @@ fn content(chunk: ChunkIndex) -> Vec<u8> {
     vec![b'a' + u8::try_from(chunk.0).unwrap(); 1_000]
 }
 
-#[test]
-fn serves_five_hundred_askers_and_tells_one_more_when_to_come_back() {
-    let place = Place::new();
+/// A seeder of a directory of [`CHUNKS`] small files.
+fn share_small_files(place: &Place) -> (Running, Described) {
     fs::create_dir(place.path("tree")).unwrap();
     for chunk in 0..CHUNKS {
         fs::write(place.path(&format!("tree/{chunk}")), content(ChunkIndex(chunk))).unwrap();
     }
-    let seeder = Running::start(seeder(&place, &["-f", "tree"]));
+    let seeder = Running::start(seeder(place, &["-f", "tree"]));
     let _starting = seeder.line();
     let share = described(&seeder, "tree");
+    (seeder, share)
+}
+
+#[test]
+fn serves_five_hundred_askers_and_tells_one_more_when_to_come_back() {
+    let place = Place::new();
+    let (_seeder, share) = share_small_files(&place);
     let (port, infohash) = (share.port, share.link.infohash);
     let all_served = async {
         let mut askers = JoinSet::new();
@@ -98,5 +85,37 @@ fn serves_five_hundred_askers_and_tells_one_more_when_to_come_back() {
         fetch(&mut welcome).await;
     };
     let in_time = async { timeout(PATIENCE, all_served).await.expect("everyone is served in time") };
+    Runtime::new().unwrap().block_on(in_time);
+}
+
+#[test]
+fn answers_every_request_once_whether_it_was_cancelled_or_not() {
+    let place = Place::new();
+    let (_seeder, share) = share_small_files(&place);
+    let answers = async {
+        let mut connection = connect(share.port, share.link.infohash, 0).await.unwrap();
+        let request = |chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) };
+        let cancel = |chunk| PeerMessage::Cancel { chunk: ChunkIndex(chunk) };
+        let said = [request(0), request(1), request(2), cancel(2), request(1), cancel(3)];
+        say(&mut connection, said).await;
+        let (mut chunks, mut cancelled) = (Vec::new(), 0);
+        for _ in 0..4 {
+            match answer(&mut connection).await.0 {
+                PeerMessage::Chunk { chunk, .. } => chunks.push(chunk.0),
+                PeerMessage::Reject { chunk: ChunkIndex(2), reason: RejectReason::Cancelled } => {
+                    cancelled += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        // It may have been too late to cancel.
+        chunks.retain(|&chunk| chunk != 2 || cancelled == 1);
+        chunks.sort_unstable();
+        assert_eq!(chunks, [0, 1, 1]);
+        say(&mut connection, [request(3)]).await;
+        let (PeerMessage::Chunk { chunk, .. }, _) = answer(&mut connection).await else { panic!("no chunk") };
+        assert_eq!(chunk, ChunkIndex(3), "there is no fifth answer");
+    };
+    let in_time = async { timeout(PATIENCE, answers).await.expect("all is answered in time") };
     Runtime::new().unwrap().block_on(in_time);
 }

@@ -4,6 +4,7 @@
 mod crowding;
 mod failing;
 mod options;
+mod peer;
 mod program;
 mod registering;
 mod sharing;

@@ -8,16 +8,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::BytesMut;
 use proto::{
-    CHUNK_LEN, ChunkIndex, InfoHash, Link, PeerId, ShareName,
-    peer::{Hello, PeerMessage, Role, encode_message},
+    CHUNK_LEN, ChunkIndex, InfoHash, Link, ShareName,
+    peer::{PeerMessage, Role},
 };
-use seeder::handshake;
 use store::Content;
-use tokio::{io::AsyncWriteExt, net::TcpStream, runtime::Runtime};
+use tokio::runtime::Runtime;
 
 use crate::{
+    peer::{answer, connect, say},
     program::{Place, Running},
     seeder,
     tracking::Tracking,
@@ -60,24 +59,12 @@ fn infohash(path: &Path, name: Option<&str>) -> InfoHash {
 /// Asks a seeder for the first chunk of a share.
 fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
     Runtime::new().unwrap().block_on(async {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let hello = Hello { infohash, peer_id: PeerId([1; 16]), role: Role::Leecher, listen_port: 0 };
-        let mut connection = handshake::initiate(stream, hello).await.unwrap();
+        let mut connection = connect(port, infohash, 0).await.unwrap();
         assert_eq!(connection.hello.role, Role::Seeder);
-        let mut request = BytesMut::new();
-        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
-        connection.writer.write_all(&request).await.unwrap();
-        loop {
-            match connection.reader.next().await.unwrap() {
-                Some(PeerMessage::KeepAlive) => {}
-                Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len }) => {
-                    let mut bytes = vec![0; len as usize];
-                    connection.reader.read_payload(&mut bytes).await.unwrap();
-                    return bytes;
-                }
-                other => panic!("{other:?}"),
-            }
-        }
+        say(&mut connection, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        let (message, bytes) = answer(&mut connection).await;
+        assert!(matches!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), .. }), "{message:?}");
+        bytes
     })
 }
 

@@ -65,6 +65,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Reject, NotHave", reject(RejectReason::NotHave), "00000003 0b 07 00"),
         ("Frame Reject, Busy", reject(RejectReason::Busy { retry_after_ms: 1_000 }), "00000006 0b 07 01 fbe803"),
         ("Frame Reject, Gone", reject(RejectReason::Gone), "00000003 0b 07 02"),
+        ("Frame Reject, Cancelled", reject(RejectReason::Cancelled), "00000003 0b 07 03"),
         ("Frame Goodbye, UnknownShare", goodbye(GoodbyeReason::UnknownShare), "00000002 0c 00"),
         ("Frame Goodbye, TooManyPeers", goodbye(GoodbyeReason::TooManyPeers { retry_after_ms: 5_000 }),
             "00000005 0c 01 fb8813"),
@@ -74,6 +75,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Goodbye, Protocol", goodbye(GoodbyeReason::Protocol), "00000002 0c 05"),
         ("Frame Goodbye, Banned", goodbye(GoodbyeReason::Banned), "00000002 0c 06"),
         ("Frame Goodbye, Done", goodbye(GoodbyeReason::Done), "00000002 0c 07"),
+        ("Frame Idle", PeerMessage::Idle, "00000001 0d"),
     ]
 }
 
@@ -110,7 +112,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 /// The first unused number of every enum. One more variant needs golden bytes, and a number here.
 #[test]
 fn unknown_variants_are_refused() {
-    for content in ["0d", "00 11*32 22*16 02", "0b 07 03", "0c 08"] {
+    for content in ["0e", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
         // Whatever a further variant might hold, so that a missing field is not what is refused.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
@@ -312,6 +314,7 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         Just(RejectReason::NotHave),
         numbers().prop_map(|retry_after_ms| RejectReason::Busy { retry_after_ms }),
         Just(RejectReason::Gone),
+        Just(RejectReason::Cancelled),
     ];
     let goodbyes = prop_oneof![
         numbers().prop_map(|retry_after_ms| GoodbyeReason::TooManyPeers { retry_after_ms }),
@@ -328,6 +331,7 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
     prop_oneof![
         hellos,
         Just(PeerMessage::KeepAlive),
+        Just(PeerMessage::Idle),
         numbers().prop_map(|offset| PeerMessage::MetainfoRequest { offset }),
         metainfos,
         (starts(), 1..=MAX_HASHES).prop_map(|(first, count)| PeerMessage::HashesRequest { first, count }),
