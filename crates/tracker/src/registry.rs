@@ -18,6 +18,7 @@ mod address;
 mod census;
 mod head;
 mod swarm;
+mod tick;
 
 use std::{
     collections::BTreeSet,
@@ -41,9 +42,10 @@ use rand::{Rng, RngExt};
 use address::Address;
 use census::Census;
 use head::{ByInfoHash, Head};
-use swarm::{Peer, Swarm, Tick};
+use swarm::{Peer, Swarm};
+use tick::Tick;
 
-pub use swarm::TICK;
+pub use tick::TICK;
 
 /// Most expired shares that one look at the list drops: a few milliseconds. Only when everybody expires at once, say
 /// after the network was down, are there more in one place, and then a sweep will have dropped them soon.

@@ -3,26 +3,19 @@
 //! Built for size: most shares have a single peer, which is kept in place, and a peer is 56 bytes. Places in
 //! the list of peers hold until the next removal.
 
-use std::{collections::HashMap, num::NonZeroU16, time::Duration};
+use std::{collections::HashMap, num::NonZeroU16};
 
 use foldhash::quality::RandomState;
 use proto::{PeerId, Secret, tracker::Progress};
 use subtle::ConstantTimeEq;
 
-use super::address::Address;
-
-/// Resolution of the times that peers were last seen.
-pub const TICK: Duration = Duration::from_millis(100);
+use super::{address::Address, tick::Tick};
 
 /// A swarm larger than this has an index of its peers; below, looking at each is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
 
 /// The index goes away below this, far enough from [`INDEX_ABOVE`] not to come and go.
 const UNINDEX_BELOW: usize = 32;
-
-/// A time, in [`TICK`]s since the registry began; the last one is in 13 years.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Tick(u32);
 
 /// One registration.
 #[derive(Clone, Copy)]
@@ -49,27 +42,6 @@ pub(super) struct Crowd {
     seeders: u32,
     /// Nobody was last seen before this time.
     oldest: Tick,
-}
-
-impl Tick {
-    const LAST: Tick = Tick(u32::MAX);
-
-    /// The tick that `elapsed` since the beginning falls into.
-    pub(super) fn at(elapsed: Duration) -> Tick {
-        Tick(u32::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX))
-    }
-
-    /// The latest tick that ended no less than `age` before the end of this one.
-    pub(super) fn before(self, age: Duration) -> Tick {
-        let ticks = u32::try_from(age.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX);
-        Tick(self.0.saturating_sub(ticks))
-    }
-}
-
-impl Default for Tick {
-    fn default() -> Tick {
-        Tick::LAST
-    }
 }
 
 impl Peer {
@@ -225,16 +197,5 @@ mod tests {
     fn a_peer_stays_small() {
         assert_eq!(size_of::<Peer>(), 56);
         assert_eq!(size_of::<Swarm>(), 56);
-    }
-
-    #[test]
-    fn a_tick_is_live_for_the_whole_age_and_little_longer() {
-        let age = Duration::from_millis(90_000);
-        for seen_ms in (0..500).step_by(7) {
-            let seen = Tick::at(Duration::from_millis(seen_ms));
-            let live = |after_ms| seen >= Tick::at(Duration::from_millis(seen_ms + after_ms)).before(age);
-            assert!(live(90_000));
-            assert!(!live(90_101));
-        }
     }
 }
