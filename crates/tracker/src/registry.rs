@@ -14,9 +14,10 @@
 //! expired, so at most once a [`TICK`], and a share has at most `peers_per_share`. A look at the list of shares
 //! drops at most [`MAX_DROPPED`] of them on its way.
 
-mod address;
 mod census;
 mod head;
+mod peer;
+mod sample;
 mod swarm;
 mod tick;
 
@@ -33,16 +34,17 @@ use indexmap::{IndexMap, map::Entry};
 use proto::{
     InfoHash,
     tracker::{
-        Announce, Announced, ErrorCode, Event, PeerAddress, PeerEntry, Peers, ShareCursor, ShareEntry,
+        Announce, Announced, ErrorCode, Event, PeerEntry, Peers, ShareCursor, ShareEntry,
         message::{MAX_PEERS, MAX_SHARES},
     },
 };
-use rand::{Rng, RngExt};
+use rand::Rng;
 
-use address::Address;
 use census::Census;
 use head::{ByInfoHash, Head};
-use swarm::{Peer, Swarm};
+use peer::{Peer, Requester};
+use sample::sample;
+use swarm::Swarm;
 use tick::Tick;
 
 pub use tick::TICK;
@@ -152,18 +154,14 @@ impl Registry {
         now: Instant,
     ) -> Result<Announced, ErrorCode> {
         let share = self.live_share(&announce.infohash, now);
-        let peer = Peer {
-            id: announce.peer_id,
-            secret: announce.secret,
-            address: Address::from(source),
-            port: announce.port,
-            progress: announce.progress,
-            seen: self.tick(now),
-        };
-        let known =
-            share.and_then(|share| self.shares[share].swarm.find(peer.id).map(|place| (share, place)));
+        let ids = (announce.peer_id, announce.secret);
+        let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
+        let known = share
+            .and_then(|share| self.shares[share].swarm.find(announce.peer_id).map(|place| (share, place)));
         let (seeders, leechers) = match (known, announce.event) {
-            (Some((share, place)), _) if !self.shares[share].swarm.peers()[place].has_secret(peer.secret) => {
+            (Some((share, place)), _)
+                if !self.shares[share].swarm.members()[place].has_secret(announce.secret) =>
+            {
                 return Err(ErrorCode::NotYours);
             }
             (Some((share, place)), Event::Stopped) => {
@@ -210,12 +208,12 @@ impl Registry {
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare)?;
         let swarm = &self.shares[share].swarm;
         let (seeders, leechers) = swarm.counts();
-        let all = swarm.peers();
         let mut places = [0; MAX_PEERS];
-        let places = sample(&mut places, all.len(), want.into(), rng);
+        let places = sample(&mut places, seeders + leechers, want, rng);
+        let requester = Requester::from(requester);
         let mut entries = mem::take(spare);
         entries.clear();
-        entries.extend(places.iter().map(|&place| entry(&all[place], requester)));
+        entries.extend(places.iter().map(|&place| swarm.entry(place as usize, requester)));
         Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers: entries })
     }
 
@@ -281,18 +279,18 @@ impl Registry {
         peer: Peer,
     ) -> Result<(), ErrorCode> {
         let limits = &self.rules.limits;
-        let in_share = share.map_or(0, |share| self.shares[share].swarm.peers().len());
+        let in_share = share.map_or(0, |share| self.shares[share].swarm.len());
         let full = reached(self.census.peers(), limits.peers)
             || reached(in_share, limits.peers_per_share)
-            || self.census.registrations_from(peer.address) >= limits.registrations_per_ip
+            || self.census.registrations_from(peer.address()) >= limits.registrations_per_ip
             || share.is_none() && reached(self.shares.len(), limits.shares);
         if full {
-            tracing::debug!(infohash = %announce.infohash, address = %peer.address, "no room for a peer");
+            tracing::debug!(infohash = %announce.infohash, address = %peer.address(), "no room for a peer");
             return Err(ErrorCode::Full);
         }
         tracing::info!(
-            infohash = %announce.infohash, name = announce.name.as_ref(), peer = ?peer.id, address = %peer.address,
-            port = peer.port, progress = %peer.progress, "registered"
+            infohash = %announce.infohash, name = announce.name.as_ref(), peer = ?announce.peer_id,
+            address = %peer.address(), port = announce.port, progress = %announce.progress, "registered"
         );
         self.census.enter(&peer);
         match share {
@@ -320,7 +318,8 @@ impl Registry {
     fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
         let peer = self.shares[share].swarm.remove(place);
         self.census.leave(&peer);
-        tracing::info!(%infohash, peer = ?peer.id, address = %peer.address, port = peer.port, "left");
+        let (id, address) = (peer.member.id, peer.address());
+        tracing::info!(%infohash, peer = ?id, %address, port = peer.port(), "left");
         self.drop_if_empty(share);
     }
 
@@ -342,12 +341,12 @@ impl Registry {
         if swarm.oldest() >= oldest_live {
             return 1;
         }
-        let looked = swarm.peers().len();
+        let looked = swarm.len();
         swarm.expire(oldest_live, |peer| {
             self.census.leave(&peer);
             tracing::info!(
-                infohash = %head.infohash(), peer = ?peer.id, address = %peer.address, port = peer.port,
-                "expired"
+                infohash = %head.infohash(), peer = ?peer.member.id, address = %peer.address(),
+                port = peer.port(), "expired"
             );
         });
         self.drop_if_empty(share);
@@ -355,7 +354,7 @@ impl Registry {
     }
 
     fn drop_if_empty(&mut self, share: usize) {
-        if self.shares[share].swarm.peers().is_empty()
+        if self.shares[share].swarm.is_empty()
             && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
         {
             self.names.remove(&head);
@@ -415,37 +414,6 @@ impl Registry {
 
 fn reached(count: usize, limit: u32) -> bool {
     u32::try_from(count).map_or(true, |count| count >= limit)
-}
-
-/// Draws at most `want` of the numbers below `all`, in random order. Floyd's method: one number drawn for each
-/// wanted, and no memory but `chosen`.
-fn sample<'a>(
-    chosen: &'a mut [usize; MAX_PEERS],
-    all: usize,
-    want: usize,
-    rng: &mut impl Rng,
-) -> &'a [usize] {
-    let amount = MAX_PEERS.min(want).min(all);
-    for (count, newest) in (all - amount..all).enumerate() {
-        let drawn = rng.random_range(0..=newest);
-        if let Some(place) = chosen[..count].iter().position(|&other| other == drawn) {
-            chosen[place] = newest;
-        }
-        chosen[count] = drawn;
-    }
-    &chosen[..amount]
-}
-
-/// What to tell `requester` about a peer. A peer on the tracker's own host is known here by a loopback
-/// address, which means another host to everyone else.
-fn entry(peer: &Peer, requester: IpAddr) -> PeerEntry {
-    let ip = IpAddr::from(peer.address);
-    let address = if ip.is_loopback() && !requester.to_canonical().is_loopback() {
-        PeerAddress::TrackerHost
-    } else {
-        PeerAddress::from(ip)
-    };
-    PeerEntry { address, port: peer.port, progress: peer.progress }
 }
 
 #[cfg(test)]

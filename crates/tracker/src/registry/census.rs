@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{address::Address, swarm::Peer};
+use super::peer::Peer;
 
 /// Counts of all registrations.
 #[derive(Default)]
@@ -30,18 +30,18 @@ impl Census {
     /// Counts a new registration.
     pub(super) fn enter(&mut self, peer: &Peer) {
         *self.group(peer) += 1;
-        self.sources.add(peer.address);
+        self.sources.add(peer.address());
     }
 
     /// Counts a registration that ended. Every one of these has been counted before.
     pub(super) fn leave(&mut self, peer: &Peer) {
         *self.group(peer) -= 1;
-        self.sources.take(peer.address);
+        self.sources.take(peer.address());
     }
 
     /// Counts a registration that says something new of itself.
     pub(super) fn change(&mut self, old: &Peer, new: &Peer) {
-        if old.address != new.address || old.progress.is_complete() != new.progress.is_complete() {
+        if old.address() != new.address() || old.contact.is_seeder() != new.contact.is_seeder() {
             self.leave(old);
             self.enter(new);
         }
@@ -59,33 +59,33 @@ impl Census {
         self.seeders + self.leechers
     }
 
-    pub(super) fn registrations_from(&self, address: Address) -> u32 {
+    pub(super) fn registrations_from(&self, address: IpAddr) -> u32 {
         self.sources.count(address)
     }
 
     fn group(&mut self, peer: &Peer) -> &mut usize {
-        if peer.progress.is_complete() { &mut self.seeders } else { &mut self.leechers }
+        if peer.contact.is_seeder() { &mut self.seeders } else { &mut self.leechers }
     }
 }
 
 impl Sources {
-    fn add(&mut self, address: Address) {
-        let count = match address.into() {
+    fn add(&mut self, address: IpAddr) {
+        let count = match address {
             IpAddr::V4(ip) => self.v4.entry(ip.octets()).or_default(),
             IpAddr::V6(ip) => self.v6.entry(ip.octets()).or_default(),
         };
         *count += 1;
     }
 
-    fn take(&mut self, address: Address) {
-        match address.into() {
+    fn take(&mut self, address: IpAddr) {
+        match address {
             IpAddr::V4(ip) => take_one(&mut self.v4, ip.octets()),
             IpAddr::V6(ip) => take_one(&mut self.v6, ip.octets()),
         }
     }
 
-    fn count(&self, address: Address) -> u32 {
-        let count = match address.into() {
+    fn count(&self, address: IpAddr) -> u32 {
+        let count = match address {
             IpAddr::V4(ip) => self.v4.get(&ip.octets()),
             IpAddr::V6(ip) => self.v6.get(&ip.octets()),
         };

@@ -1,15 +1,18 @@
 //! The peers of one share.
 //!
-//! Built for size: most shares have a single peer, which is kept in place, and a peer is 56 bytes. Places in
-//! the list of peers hold until the next removal.
+//! Built for size, and for waiting for memory as seldom as can be: most shares have a single peer, which is kept in
+//! place, and what lookups tell lies apart from what only announces need. Places in the list of peers hold until
+//! the next removal.
 
-use std::{collections::HashMap, num::NonZeroU16};
+use std::{collections::HashMap, mem, slice};
 
 use foldhash::quality::RandomState;
-use proto::{PeerId, Secret, tracker::Progress};
-use subtle::ConstantTimeEq;
+use proto::{PeerId, tracker::PeerEntry};
 
-use super::{address::Address, tick::Tick};
+use super::{
+    peer::{Contact, Member, Peer, Requester},
+    tick::Tick,
+};
 
 /// A swarm larger than this has an index of its peers; below, looking at each is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
@@ -17,66 +20,67 @@ const INDEX_ABOVE: usize = 64;
 /// The index goes away below this, far enough from [`INDEX_ABOVE`] not to come and go.
 const UNINDEX_BELOW: usize = 32;
 
-/// One registration.
-#[derive(Clone, Copy)]
-pub(super) struct Peer {
-    pub(super) id: PeerId,
-    pub(super) secret: Secret,
-    pub(super) address: Address,
-    pub(super) seen: Tick,
-    pub(super) port: NonZeroU16,
-    pub(super) progress: Progress,
-}
-
 /// The peers of one share. An empty one is on its way out: it is a `Many`.
 pub(super) enum Swarm {
     One(Peer),
-    Many(Box<Crowd>),
+    Many(Crowd),
 }
 
-/// Invariant: `index`, if there is one, maps the id of every peer to its place in `peers`.
+/// Invariants: `members` and `contacts` have each peer at the same place. `index`, if there is one, maps the id of
+/// every peer to that.
 #[derive(Default)]
 pub(super) struct Crowd {
-    peers: Vec<Peer>,
-    index: Option<HashMap<PeerId, u32, RandomState>>,
+    members: Vec<Member>,
+    contacts: Vec<Contact>,
+    index: Option<Box<Index>>,
     seeders: u32,
     /// Nobody was last seen before this time.
     oldest: Tick,
 }
 
-impl Peer {
-    /// Whether `secret` is this peer's; takes the same time whatever is wrong with it.
-    pub(super) fn has_secret(&self, secret: Secret) -> bool {
-        self.secret.0.ct_eq(&secret.0).into()
-    }
-}
+type Index = HashMap<PeerId, u32, RandomState>;
 
 impl Swarm {
     pub(super) fn new(peer: Peer) -> Swarm {
         Swarm::One(peer)
     }
 
-    pub(super) fn peers(&self) -> &[Peer] {
+    pub(super) fn len(&self) -> usize {
+        self.members().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members().is_empty()
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
         match self {
-            Swarm::One(peer) => std::slice::from_ref(peer),
-            Swarm::Many(crowd) => &crowd.peers,
+            Swarm::One(peer) => slice::from_ref(&peer.member),
+            Swarm::Many(crowd) => &crowd.members,
+        }
+    }
+
+    /// What to tell `requester` about the peer at a place.
+    pub(super) fn entry(&self, place: usize, requester: Requester) -> PeerEntry {
+        match self {
+            Swarm::One(peer) => peer.contact.entry(|| &peer.member, requester),
+            Swarm::Many(crowd) => crowd.contacts[place].entry(|| &crowd.members[place], requester),
         }
     }
 
     /// Seeders and leechers.
     pub(super) fn counts(&self) -> (u32, u32) {
         let seeders = match self {
-            Swarm::One(peer) => u32::from(peer.progress.is_complete()),
+            Swarm::One(peer) => u32::from(peer.contact.is_seeder()),
             Swarm::Many(crowd) => crowd.seeders,
         };
-        let all = place_number(self.peers().len());
-        (seeders, all - seeders)
+        (seeders, place_number(self.len()) - seeders)
     }
 
     /// Nobody was last seen before this time.
     pub(super) fn oldest(&self) -> Tick {
         match self {
-            Swarm::One(peer) => peer.seen,
+            Swarm::One(peer) => peer.member.seen,
             Swarm::Many(crowd) => crowd.oldest,
         }
     }
@@ -88,14 +92,14 @@ impl Swarm {
         {
             return index.get(&id).map(|&place| place as usize);
         }
-        self.peers().iter().position(|peer| peer.id == id)
+        self.members().iter().position(|member| member.id == id)
     }
 
     /// Adds a peer that is not there yet.
     pub(super) fn insert(&mut self, peer: Peer) {
         match self {
             Swarm::One(first) => {
-                let mut crowd = Box::<Crowd>::default();
+                let mut crowd = Crowd::default();
                 crowd.insert(*first);
                 crowd.insert(peer);
                 *self = Swarm::Many(crowd);
@@ -107,12 +111,13 @@ impl Swarm {
     /// Puts `peer` in the place of its former self, which it returns.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         match self {
-            Swarm::One(only) => std::mem::replace(only, peer),
+            Swarm::One(only) => mem::replace(only, peer),
             Swarm::Many(crowd) => {
-                let old = std::mem::replace(&mut crowd.peers[place], peer);
-                crowd.seeders -= u32::from(old.progress.is_complete());
-                crowd.seeders += u32::from(peer.progress.is_complete());
-                old
+                let member = mem::replace(&mut crowd.members[place], peer.member);
+                let contact = mem::replace(&mut crowd.contacts[place], peer.contact);
+                crowd.seeders -= u32::from(contact.is_seeder());
+                crowd.seeders += u32::from(peer.contact.is_seeder());
+                Peer { member, contact }
             }
         }
     }
@@ -122,7 +127,7 @@ impl Swarm {
         match self {
             Swarm::One(peer) => {
                 let peer = *peer;
-                *self = Swarm::Many(Box::default());
+                *self = Swarm::Many(Crowd::default());
                 peer
             }
             Swarm::Many(crowd) => crowd.remove(place),
@@ -133,8 +138,8 @@ impl Swarm {
     pub(super) fn expire(&mut self, oldest_live: Tick, mut expired: impl FnMut(Peer)) {
         let mut oldest = Tick::LAST;
         // Going down, what fills the gap of a removed peer is live; and when all go, there is no gap to fill.
-        for place in (0..self.peers().len()).rev() {
-            let seen = self.peers()[place].seen;
+        for place in (0..self.len()).rev() {
+            let seen = self.members()[place].seen;
             if seen < oldest_live {
                 expired(self.remove(place));
             } else {
@@ -148,39 +153,44 @@ impl Swarm {
 }
 
 impl Crowd {
-    fn insert(&mut self, peer: Peer) {
-        self.seeders += u32::from(peer.progress.is_complete());
-        self.oldest = self.oldest.min(peer.seen);
+    fn insert(&mut self, Peer { member, contact }: Peer) {
+        self.seeders += u32::from(contact.is_seeder());
+        self.oldest = self.oldest.min(member.seen);
         if let Some(index) = &mut self.index {
-            index.insert(peer.id, place_number(self.peers.len()));
+            index.insert(member.id, place_number(self.members.len()));
         }
-        self.peers.push(peer);
-        if self.index.is_none() && self.peers.len() > INDEX_ABOVE {
-            let places = self.peers.iter().enumerate().map(|(place, peer)| (peer.id, place_number(place)));
-            self.index = Some(places.collect());
+        self.members.push(member);
+        self.contacts.push(contact);
+        if self.index.is_none() && self.members.len() > INDEX_ABOVE {
+            let members = self.members.iter().enumerate();
+            self.index =
+                Some(Box::new(members.map(|(place, member)| (member.id, place_number(place))).collect()));
         }
     }
 
     fn remove(&mut self, place: usize) -> Peer {
-        let peer = self.peers.swap_remove(place);
-        self.seeders -= u32::from(peer.progress.is_complete());
+        let member = self.members.swap_remove(place);
+        let contact = self.contacts.swap_remove(place);
+        self.seeders -= u32::from(contact.is_seeder());
         if let Some(index) = &mut self.index {
-            index.remove(&peer.id);
-            if let Some(moved) = self.peers.get(place) {
+            index.remove(&member.id);
+            if let Some(moved) = self.members.get(place) {
                 index.insert(moved.id, place_number(place));
             }
         }
         // A swarm that was large once does not hold its memory for ever.
-        if self.peers.len() < self.peers.capacity() / 4 {
-            self.peers.shrink_to(self.peers.len() * 2);
+        let left = self.members.len();
+        if left < self.members.capacity() / 4 {
+            self.members.shrink_to(left * 2);
+            self.contacts.shrink_to(left * 2);
             if let Some(index) = &mut self.index {
-                index.shrink_to(self.peers.len() * 2);
+                index.shrink_to(left * 2);
             }
         }
-        if self.peers.len() < UNINDEX_BELOW {
+        if left < UNINDEX_BELOW {
             self.index = None;
         }
-        peer
+        Peer { member, contact }
     }
 }
 
@@ -194,8 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_stays_small() {
-        assert_eq!(size_of::<Peer>(), 56);
-        assert_eq!(size_of::<Swarm>(), 56);
+    fn a_share_of_one_peer_stays_small() {
+        assert_eq!(size_of::<Swarm>(), 64);
     }
 }

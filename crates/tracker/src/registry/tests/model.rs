@@ -234,9 +234,9 @@ fn check_index(bench: &Bench, model: &Model, share: u32) {
         .filter(|(_, peer)| peer.is_live(bench.now))
         .map(|(&id, _)| id)
         .collect();
-    assert_eq!(swarm.peers().len(), live.len());
+    assert_eq!(swarm.len(), live.len());
     for id in live {
-        assert_eq!(swarm.find(PeerId(id)).map(|place| swarm.peers()[place].id.0), Some(id));
+        assert_eq!(swarm.find(PeerId(id)).map(|place| swarm.members()[place].id.0), Some(id));
     }
 }
 
@@ -271,7 +271,7 @@ fn check_stats(bench: &Bench, model: &Model) {
     for number in 0..HOSTS {
         let peers = model.shares.values().flat_map(|share| share.peers.values());
         let from_host = peers.filter(|peer| peer.host == number).count();
-        let counted = bench.registry.census.registrations_from(Address::from(host(number)));
+        let counted = bench.registry.census.registrations_from(host(number));
         assert_eq!(counted as usize, from_host);
     }
 }

@@ -1,0 +1,152 @@
+//! One registration: what lookups tell of it, and what only its own announces need.
+//!
+//! The two are kept apart because they are read apart. A lookup tells of many peers and each is a wait for memory;
+//! of what it tells, eight peers share a cache line.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU16,
+};
+
+use proto::{
+    PeerId, Secret,
+    tracker::{PeerAddress, PeerEntry, Progress},
+};
+use subtle::ConstantTimeEq;
+
+use super::tick::Tick;
+
+/// One registration.
+#[derive(Clone, Copy)]
+pub(super) struct Peer {
+    pub(super) member: Member,
+    pub(super) contact: Contact,
+}
+
+/// Who a peer is.
+#[derive(Clone, Copy)]
+pub(super) struct Member {
+    pub(super) id: PeerId,
+    secret: Secret,
+    pub(super) seen: Tick,
+    /// The first twelve bytes of an IPv6 address; the others are with the contact, where all of an IPv4 address is.
+    prefix: [u8; 12],
+}
+
+/// What others are told of a peer.
+#[derive(Clone, Copy)]
+pub(super) struct Contact {
+    /// An IPv4 address, or the last four bytes of an IPv6 address.
+    ip: [u8; 4],
+    port: NonZeroU16,
+    progress: Progress,
+    family: Family,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+}
+
+/// Who is told. A peer on the tracker's own host is known here by a loopback address, which means another host to
+/// everyone else.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Requester {
+    OnTrackerHost,
+    Elsewhere,
+}
+
+impl Peer {
+    pub(super) fn new(
+        (id, secret): (PeerId, Secret),
+        source: IpAddr,
+        port: NonZeroU16,
+        progress: Progress,
+        seen: Tick,
+    ) -> Peer {
+        let (family, octets) = match source.to_canonical() {
+            IpAddr::V4(ip) => (Family::V4, ip.to_ipv6_mapped().octets()),
+            IpAddr::V6(ip) => (Family::V6, ip.octets()),
+        };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, ip @ ..] = octets;
+        let prefix = [a, b, c, d, e, f, g, h, i, j, k, l];
+        Peer { member: Member { id, secret, seen, prefix }, contact: Contact { ip, port, progress, family } }
+    }
+
+    /// The address, in its canonical form.
+    pub(super) fn address(&self) -> IpAddr {
+        match self.contact.family {
+            Family::V4 => self.contact.ip.into(),
+            Family::V6 => self.contact.v6(&self.member).into(),
+        }
+    }
+
+    pub(super) fn port(&self) -> NonZeroU16 {
+        self.contact.port
+    }
+}
+
+impl Member {
+    /// Whether `secret` is this peer's; takes the same time whatever is wrong with it.
+    pub(super) fn has_secret(&self, secret: Secret) -> bool {
+        self.secret.0.ct_eq(&secret.0).into()
+    }
+}
+
+impl Contact {
+    pub(super) fn is_seeder(&self) -> bool {
+        self.progress.is_complete()
+    }
+
+    /// What to tell `requester`. The rest of the peer is asked for only when its address is of IPv6.
+    pub(super) fn entry<'a>(&self, member: impl FnOnce() -> &'a Member, requester: Requester) -> PeerEntry {
+        let (address, is_loopback) = match self.family {
+            Family::V4 => (PeerAddress::V4(self.ip), self.ip[0] == 127),
+            Family::V6 => {
+                let ip = self.v6(member());
+                (PeerAddress::V6(ip.octets()), ip.is_loopback())
+            }
+        };
+        let address = match requester {
+            Requester::Elsewhere if is_loopback => PeerAddress::TrackerHost,
+            Requester::Elsewhere | Requester::OnTrackerHost => address,
+        };
+        PeerEntry { address, port: self.port, progress: self.progress }
+    }
+
+    fn v6(&self, member: &Member) -> Ipv6Addr {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = member.prefix;
+        let [m, n, o, p] = self.ip;
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p].into()
+    }
+}
+
+impl From<IpAddr> for Requester {
+    fn from(ip: IpAddr) -> Requester {
+        if ip.to_canonical().is_loopback() { Requester::OnTrackerHost } else { Requester::Elsewhere }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_stays_small() {
+        assert_eq!(size_of::<Contact>(), 8);
+        assert_eq!(size_of::<Peer>(), 56);
+    }
+
+    #[test]
+    fn an_address_comes_out_as_it_went_in() {
+        for ip in ["192.0.2.1", "127.0.0.1", "2001:db8:1:2:3:4:5:6", "::1", "::192.0.2.1"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            let ids = (PeerId([1; 16]), Secret([2; 16]));
+            let peer = Peer::new(ids, ip, NonZeroU16::MAX, Progress::COMPLETE, Tick::default());
+            assert_eq!(peer.address(), ip);
+            let entry = peer.contact.entry(|| &peer.member, Requester::OnTrackerHost);
+            assert_eq!(entry.address, PeerAddress::from(ip));
+        }
+    }
+}
