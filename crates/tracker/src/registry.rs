@@ -17,6 +17,7 @@
 mod census;
 mod head;
 mod peer;
+mod preload;
 mod sample;
 mod swarm;
 mod tick;

@@ -12,7 +12,7 @@ use crate::{PREAMBLE, wire, wire::WireError};
 
 mod borrowed;
 
-pub use borrowed::borrow_request;
+pub use borrowed::{Subject, borrow_request, peek_subject};
 
 /// The tracker's side: decodes requests, encodes replies.
 #[derive(Debug, Clone, Copy, Default)]

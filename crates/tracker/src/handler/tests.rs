@@ -34,6 +34,7 @@ impl Bench {
     fn handle(&mut self, datagram: &[u8], source: IpAddr) -> Option<&[u8]> {
         // What is there already stays.
         self.buffer.truncate(3);
+        self.handler.preload(iter::once(datagram));
         let place = self.handler.handle(datagram, source, self.now, &mut self.rng, &mut self.buffer);
         assert_eq!(
             (&self.buffer[..3], self.buffer.len()),

@@ -4,7 +4,7 @@
 //! place, and what lookups tell lies apart from what only announces need. Places in the list of peers hold until
 //! the next removal.
 
-use std::{collections::HashMap, mem, slice};
+use std::{collections::HashMap, hint::black_box, mem, slice};
 
 use foldhash::quality::RandomState;
 use proto::{PeerId, tracker::PeerEntry};
@@ -19,6 +19,9 @@ const INDEX_ABOVE: usize = 64;
 
 /// The index goes away below this, far enough from [`INDEX_ABOVE`] not to come and go.
 const UNINDEX_BELOW: usize = 32;
+
+/// Peers of a swarm to look at ahead: most swarms have no more.
+const TOUCHED: usize = 32;
 
 /// The peers of one share. An empty one is on its way out: it is a `Many`.
 pub(super) enum Swarm {
@@ -93,6 +96,24 @@ impl Swarm {
             return index.get(&id).map(|&place| place as usize);
         }
         self.members().iter().position(|member| member.id == id)
+    }
+
+    /// Looks at what [`Swarm::find`] is going to look at, for [`Registry::preload`](super::Registry::preload).
+    pub(super) fn touch_members(&self) {
+        if let Swarm::Many(Crowd { members, index: None, .. }) = self {
+            for member in members.iter().take(TOUCHED) {
+                black_box(member.seen);
+            }
+        }
+    }
+
+    /// Looks at what [`Swarm::entry`] is going to look at.
+    pub(super) fn touch_contacts(&self) {
+        if let Swarm::Many(Crowd { contacts, .. }) = self {
+            for contact in contacts.iter().step_by(8).take(TOUCHED / 8) {
+                black_box(contact.is_seeder());
+            }
+        }
     }
 
     /// Adds a peer that is not there yet.

@@ -23,6 +23,34 @@ pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, Data
     Ok(request)
 }
 
+/// The share that a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// Somebody announces it.
+    Announce(InfoHash),
+    /// Somebody looks for its peers.
+    Lookup(InfoHash),
+}
+
+/// The share that a datagram is about, for whoever wants to be prepared: its first bytes say so, if it is a request at all.
+/// `None` also for requests that are about no one share.
+pub fn peek_subject(datagram: &[u8]) -> Option<Subject> {
+    let mut fields = Fields::of(datagram.strip_prefix(&PREAMBLE)?).ok()?;
+    let _transaction = fields.u32().ok()?;
+    let request = fields.u32().ok()?;
+    if !matches!(request, 1 | 2) {
+        return None;
+    }
+    let _token: [u8; 16] = fields.bytes().ok()?;
+    if request == 1 {
+        return fields.bytes().ok().map(|infohash| Subject::Announce(InfoHash(infohash)));
+    }
+    match fields.u32().ok()? {
+        0 => fields.bytes().ok().map(|infohash| Subject::Lookup(InfoHash(infohash))),
+        _ => None,
+    }
+}
+
 fn body<'a>(fields: &mut Fields<'a>) -> Result<RequestBody<ShareNameRef<'a>>, WireError> {
     match fields.u32()? {
         0 => Ok(RequestBody::Connect { padding: fields.bytes()? }),

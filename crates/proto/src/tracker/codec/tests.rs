@@ -441,6 +441,14 @@ fn replies() -> impl Strategy<Value = Reply> {
     (numbers(), bodies).prop_map(|(id, body)| Reply { transaction: TransactionId(id), body })
 }
 
+fn subject(request: &Request) -> Option<Subject> {
+    match &request.body {
+        RequestBody::Announce(announce) => Some(Subject::Announce(announce.infohash)),
+        RequestBody::Lookup { query: Query::Peers { infohash, .. }, .. } => Some(Subject::Lookup(*infohash)),
+        RequestBody::Connect { .. } | RequestBody::Lookup { .. } => None,
+    }
+}
+
 /// `datagram` with each of its bits wrong in turn.
 fn each_bit_flipped(datagram: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     (0..datagram.len() * 8).map(|bit| {
@@ -457,10 +465,11 @@ proptest! {
     fn a_request_decodes_to_itself_and_never_from_a_part(request in requests(), more in any::<u8>()) {
         let mut datagram = request_bytes(&request);
         prop_assert!(datagram.len() <= MAX_DATAGRAM_LEN);
-        prop_assert_eq!(decode_request(&datagram).unwrap(), request);
+        prop_assert_eq!(&decode_request(&datagram).unwrap(), &request);
         let mut again = BytesMut::new();
         encode_request(&borrow_request(&datagram).unwrap(), &mut again).unwrap();
         prop_assert_eq!(&again[..], &datagram[..]);
+        prop_assert_eq!(peek_subject(&datagram), subject(&request));
         for len in 0..datagram.len() {
             prop_assert!(decode_request(&datagram[..len]).is_err(), "{} bytes", len);
         }
@@ -488,6 +497,7 @@ proptest! {
         for datagram in [&bytes, &datagram] {
             let _ = decode_request(datagram);
             let _ = decode_reply(datagram);
+            let _ = peek_subject(datagram);
         }
     }
 }

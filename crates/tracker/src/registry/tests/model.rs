@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::{prelude::*, sample::select};
-use proto::PeerId;
+use proto::{PeerId, tracker::codec::Subject};
 
 use super::*;
 
@@ -125,6 +125,9 @@ fn run(limits: Limits, steps: Vec<Step>) {
     let mut bench = Bench::new(limits.clone());
     let mut model = Model::default();
     for step in steps {
+        let infohashes = (0..=SHARES).map(infohash);
+        let subjects = infohashes.flat_map(|share| [Subject::Announce(share), Subject::Lookup(share)]);
+        bench.registry.preload(subjects);
         match step {
             Step::Announce { share, peer, host, secret, port, percent, event, name } => {
                 let announce = Announce {

@@ -1,0 +1,68 @@
+//! A look ahead at what a batch of requests is about.
+//!
+//! Most of what an answer costs the registry is waiting for memory, one wait after the other: the table of shares
+//! says where the share lies, the share where its peers lie. Requests one by one wait one by one. Here the same step is
+//! taken for all of them before the next step, in loops so short that the processor waits for many at a time;
+//! when they are answered, what they need is in its caches.
+//!
+//! Nothing depends on it: it changes nothing, and what it overlooks is fetched when it is needed. So it may guess.
+
+use std::{
+    hash::{Hash, Hasher},
+    hint::black_box,
+};
+
+use indexmap::Equivalent;
+use proto::{InfoHash, tracker::codec::Subject};
+
+use super::{Registry, Share, head::ByInfoHash};
+
+/// Requests to look ahead at: those that arrive in one batch.
+const AHEAD: usize = 64;
+
+/// Finds the first share whose hash looks like that of this infohash. Now and then it is another share's, but to know
+/// that one would have to wait for the infohash of the share.
+struct Guess<'a>(&'a InfoHash);
+
+impl Hash for Guess<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Equivalent<ByInfoHash> for Guess<'_> {
+    fn equivalent(&self, _: &ByInfoHash) -> bool {
+        true
+    }
+}
+
+impl Registry {
+    /// Brings near what answers about `subjects` are going to look at.
+    pub(crate) fn preload(&self, subjects: impl Iterator<Item = Subject>) {
+        let mut asked = [None; AHEAD];
+        for (asked, subject) in asked.iter_mut().zip(subjects) {
+            *asked = Some(subject);
+        }
+        let mut found = [None; AHEAD];
+        for (found, subject) in found.iter_mut().zip(asked.iter().flatten()) {
+            let (Subject::Announce(infohash) | Subject::Lookup(infohash)) = subject;
+            *found = self.shares.get_index_of(&Guess(infohash)).map(|share| (share, subject));
+        }
+        let found = found.iter().flatten();
+        for &(share, _) in found.clone() {
+            let share = &self.shares[share];
+            black_box((share.size, share.swarm.len()));
+        }
+        for &(share, subject) in found {
+            let Some((ByInfoHash(head), Share { swarm, .. })) = self.shares.get_index(share) else {
+                continue;
+            };
+            black_box(head.infohash().0[0]);
+            match subject {
+                Subject::Announce(_) => swarm.touch_members(),
+                Subject::Lookup(_) => {}
+            }
+            swarm.touch_contacts();
+        }
+    }
+}
