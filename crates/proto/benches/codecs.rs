@@ -8,8 +8,9 @@ use proto::{
     ChunkIndex, InfoHash, PeerId, Secret, ShareName,
     peer::{PeerCodec, PeerMessage, encode_message},
     tracker::{
-        Announce, Event, Progress, Request, RequestBody, Token, TransactionId,
-        codec::{decode_request, encode_request},
+        Announce, Event, PeerAddress, PeerEntry, Peers, Progress, Reply, ReplyBody, Request, RequestBody,
+        Token, TransactionId,
+        codec::{decode_reply, decode_request, encode_reply, encode_request},
     },
 };
 use tokio_util::codec::Decoder;
@@ -18,6 +19,8 @@ fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     chunk_request(&mut criterion);
     announce(&mut criterion);
+    peers(&mut criterion);
+    connected(&mut criterion);
     criterion.final_summary();
 }
 
@@ -40,6 +43,38 @@ fn chunk_request(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+fn peers(criterion: &mut Criterion) {
+    let port = NonZeroU16::new(7000).unwrap();
+    let peer =
+        |host| PeerEntry { address: PeerAddress::V4([192, 0, 2, host]), port, progress: Progress::COMPLETE };
+    let peers = (1..=30).map(peer).collect();
+    let body = ReplyBody::Peers(Peers { interval_s: 30, seeders: 20, leechers: 20, peers });
+    let reply = Reply { transaction: TransactionId(0x8000_0007), body };
+    let mut buffer = BytesMut::with_capacity(4096);
+    let mut group = criterion.benchmark_group("30 peers");
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            encode_reply(black_box(&reply), &mut buffer).unwrap();
+        });
+    });
+    let datagram = buffer.freeze();
+    group.bench_function("decode", |bencher| bencher.iter(|| decode_reply(black_box(&datagram)).unwrap()));
+    group.finish();
+}
+
+fn connected(criterion: &mut Criterion) {
+    let body = ReplyBody::Connected { token: Token([1; 16]), lifetime_s: 120 };
+    let reply = Reply { transaction: TransactionId(0x8000_0007), body };
+    let mut buffer = BytesMut::with_capacity(4096);
+    criterion.bench_function("token: encode", |bencher| {
+        bencher.iter(|| {
+            buffer.clear();
+            encode_reply(black_box(&reply), &mut buffer).unwrap();
+        });
+    });
 }
 
 fn announce(criterion: &mut Criterion) {
