@@ -7,6 +7,7 @@
 
 use std::{fmt, marker::PhantomData};
 
+use arrayvec::ArrayVec;
 use bincode::{
     BorrowDecode, Decode,
     de::{
@@ -51,12 +52,13 @@ pub enum WireError {
 
 /// Appends the encoding of `message` to `dst`; on error `dst` is as it was.
 pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut) -> Result<(), WireError> {
-    let start = dst.len();
-    let result = bincode::serde::encode_into_writer(message, BytesWriter { dst, left: limit }, CONFIG);
-    if result.is_err() {
-        dst.truncate(start);
+    let mut message_bytes = Message(ArrayVec::new());
+    bincode::serde::encode_into_writer(message, &mut message_bytes, CONFIG)
+        .map_err(|_| WireError::TooLarge { limit })?;
+    if message_bytes.0.len() > limit {
         return Err(WireError::TooLarge { limit });
     }
+    dst.put_slice(&message_bytes.0);
     Ok(())
 }
 
@@ -171,16 +173,12 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for ListVisitor<T,
     }
 }
 
-struct BytesWriter<'a> {
-    dst: &'a mut BytesMut,
-    left: usize,
-}
+/// A message that is being encoded.
+struct Message(ArrayVec<u8, MAX_MESSAGE_LEN>);
 
-impl bincode::enc::write::Writer for BytesWriter<'_> {
+impl bincode::enc::write::Writer for Message {
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        self.left = self.left.checked_sub(bytes.len()).ok_or(bincode::error::EncodeError::UnexpectedEnd)?;
-        self.dst.put_slice(bytes);
-        Ok(())
+        self.0.try_extend_from_slice(bytes).map_err(|_| bincode::error::EncodeError::UnexpectedEnd)
     }
 }
 
