@@ -40,14 +40,13 @@ pub(super) struct Contact {
     ip: [u8; 4],
     port: NonZeroU16,
     progress: Progress,
-    family: Family,
+    mark: Mark,
 }
 
+/// In one byte: whether the address is one of IPv6, and seven bits of the peer's id, so that who looks for an id need
+/// not look at every member.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    V4,
-    V6,
-}
+struct Mark(u8);
 
 /// Who is told. A peer on the tracker's own host is known here by a loopback address, which means another host to
 /// everyone else.
@@ -65,21 +64,18 @@ impl Peer {
         progress: Progress,
         seen: Tick,
     ) -> Peer {
-        let (family, octets) = match source.to_canonical() {
-            IpAddr::V4(ip) => (Family::V4, ip.to_ipv6_mapped().octets()),
-            IpAddr::V6(ip) => (Family::V6, ip.octets()),
+        let (octets, mark) = match source.to_canonical() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped().octets(), Mark::of(id)),
+            IpAddr::V6(ip) => (ip.octets(), Mark::of(id).with_v6()),
         };
         let [a, b, c, d, e, f, g, h, i, j, k, l, ip @ ..] = octets;
         let prefix = [a, b, c, d, e, f, g, h, i, j, k, l];
-        Peer { member: Member { id, secret, seen, prefix }, contact: Contact { ip, port, progress, family } }
+        Peer { member: Member { id, secret, seen, prefix }, contact: Contact { ip, port, progress, mark } }
     }
 
     /// The address, in its canonical form.
     pub(super) fn address(&self) -> IpAddr {
-        match self.contact.family {
-            Family::V4 => self.contact.ip.into(),
-            Family::V6 => self.contact.v6(&self.member).into(),
-        }
+        if self.contact.mark.is_v6() { self.contact.v6(&self.member).into() } else { self.contact.ip.into() }
     }
 
     pub(super) fn port(&self) -> NonZeroU16 {
@@ -100,14 +96,18 @@ impl Contact {
         self.progress.is_complete()
     }
 
+    /// Whether this may be the peer of this id; of others, one in 128 may.
+    pub(super) fn may_be(&self, id: PeerId) -> bool {
+        self.mark.0 & Mark::ID_BITS == Mark::of(id).0
+    }
+
     /// What to tell `requester`. The rest of the peer is asked for only when its address is of IPv6.
     pub(super) fn entry<'a>(&self, member: impl FnOnce() -> &'a Member, requester: Requester) -> PeerEntry {
-        let (address, is_loopback) = match self.family {
-            Family::V4 => (PeerAddress::V4(self.ip), self.ip[0] == 127),
-            Family::V6 => {
-                let ip = self.v6(member());
-                (PeerAddress::V6(ip.octets()), ip.is_loopback())
-            }
+        let (address, is_loopback) = if self.mark.is_v6() {
+            let ip = self.v6(member());
+            (PeerAddress::V6(ip.octets()), ip.is_loopback())
+        } else {
+            (PeerAddress::V4(self.ip), self.ip[0] == 127)
         };
         let address = match requester {
             Requester::Elsewhere if is_loopback => PeerAddress::TrackerHost,
@@ -120,6 +120,22 @@ impl Contact {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = member.prefix;
         let [m, n, o, p] = self.ip;
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p].into()
+    }
+}
+
+impl Mark {
+    const ID_BITS: u8 = 0x7f;
+
+    fn of(id: PeerId) -> Mark {
+        Mark(id.0[0] & Mark::ID_BITS)
+    }
+
+    fn with_v6(self) -> Mark {
+        Mark(self.0 | !Mark::ID_BITS)
+    }
+
+    fn is_v6(self) -> bool {
+        self.0 & !Mark::ID_BITS != 0
     }
 }
 

@@ -45,7 +45,7 @@ impl Registry {
         }
         let mut found = [None; AHEAD];
         for (found, subject) in found.iter_mut().zip(asked.iter().flatten()) {
-            let (Subject::Announce(infohash) | Subject::Lookup(infohash)) = subject;
+            let (Subject::Announce(infohash, _) | Subject::Lookup(infohash)) = subject;
             *found = self.shares.get_index_of(&Guess(infohash)).map(|share| (share, subject));
         }
         let found = found.iter().flatten();
@@ -53,16 +53,18 @@ impl Registry {
             let share = &self.shares[share];
             black_box((share.size, share.swarm.len()));
         }
-        for &(share, subject) in found {
+        for &(share, _) in found.clone() {
             let Some((ByInfoHash(head), Share { swarm, .. })) = self.shares.get_index(share) else {
                 continue;
             };
             black_box(head.infohash().0[0]);
-            match subject {
-                Subject::Announce(_) => swarm.touch_members(),
-                Subject::Lookup(_) => {}
-            }
             swarm.touch_contacts();
+        }
+        for &(share, subject) in found {
+            if let Subject::Announce(_, peer) = subject {
+                let swarm = &self.shares[share].swarm;
+                black_box(swarm.find(*peer).map(|place| swarm.members()[place].seen));
+            }
         }
     }
 }

@@ -90,24 +90,18 @@ impl Swarm {
 
     /// The place of a peer.
     pub(super) fn find(&self, id: PeerId) -> Option<usize> {
-        if let Swarm::Many(crowd) = self
-            && let Some(index) = &crowd.index
-        {
-            return index.get(&id).map(|&place| place as usize);
-        }
-        self.members().iter().position(|member| member.id == id)
-    }
-
-    /// Looks at what [`Swarm::find`] is going to look at, for [`Registry::preload`](super::Registry::preload).
-    pub(super) fn touch_members(&self) {
-        if let Swarm::Many(Crowd { members, index: None, .. }) = self {
-            for member in members.iter().take(TOUCHED) {
-                black_box(member.seen);
+        match self {
+            Swarm::One(peer) => (peer.member.id == id).then_some(0),
+            Swarm::Many(Crowd { index: Some(index), .. }) => index.get(&id).map(|&place| place as usize),
+            Swarm::Many(Crowd { contacts, members, .. }) => {
+                let mut places = contacts.iter().zip(members);
+                places.position(|(contact, member)| contact.may_be(id) && member.id == id)
             }
         }
     }
 
-    /// Looks at what [`Swarm::entry`] is going to look at.
+    /// Looks at what [`Swarm::find`] and [`Swarm::entry`] are going to look at, for
+    /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
         if let Swarm::Many(Crowd { contacts, .. }) = self {
             for contact in contacts.iter().step_by(8).take(TOUCHED / 8) {

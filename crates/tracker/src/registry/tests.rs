@@ -87,7 +87,9 @@ fn host(number: u32) -> IpAddr {
 /// A leecher's heartbeat: it registers and renews alike.
 fn leecher(share: u32, peer: u32) -> Announce {
     let mut id = [0; 16];
-    id[..4].copy_from_slice(&peer.to_le_bytes());
+    // Of many peers the first byte is the same.
+    id[0] = peer.to_le_bytes()[0] % 8;
+    id[1..5].copy_from_slice(&peer.to_le_bytes());
     Announce {
         token: Token([0; 16]),
         infohash: infohash(share),

@@ -26,8 +26,8 @@ pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, Data
 /// The share that a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// Somebody announces it.
-    Announce(InfoHash),
+    /// This peer announces it.
+    Announce(InfoHash, PeerId),
     /// Somebody looks for its peers.
     Lookup(InfoHash),
 }
@@ -43,7 +43,7 @@ pub fn peek_subject(datagram: &[u8]) -> Option<Subject> {
     }
     let _token: [u8; 16] = fields.bytes().ok()?;
     if request == 1 {
-        return fields.bytes().ok().map(|infohash| Subject::Announce(InfoHash(infohash)));
+        return Some(Subject::Announce(InfoHash(fields.bytes().ok()?), PeerId(fields.bytes().ok()?)));
     }
     match fields.u32().ok()? {
         0 => fields.bytes().ok().map(|infohash| Subject::Lookup(InfoHash(infohash))),

@@ -443,7 +443,7 @@ fn replies() -> impl Strategy<Value = Reply> {
 
 fn subject(request: &Request) -> Option<Subject> {
     match &request.body {
-        RequestBody::Announce(announce) => Some(Subject::Announce(announce.infohash)),
+        RequestBody::Announce(announce) => Some(Subject::Announce(announce.infohash, announce.peer_id)),
         RequestBody::Lookup { query: Query::Peers { infohash, .. }, .. } => Some(Subject::Lookup(*infohash)),
         RequestBody::Connect { .. } | RequestBody::Lookup { .. } => None,
     }

@@ -126,7 +126,8 @@ fn run(limits: Limits, steps: Vec<Step>) {
     let mut model = Model::default();
     for step in steps {
         let infohashes = (0..=SHARES).map(infohash);
-        let subjects = infohashes.flat_map(|share| [Subject::Announce(share), Subject::Lookup(share)]);
+        let peer = PeerId([1; 16]);
+        let subjects = infohashes.flat_map(|share| [Subject::Announce(share, peer), Subject::Lookup(share)]);
         bench.registry.preload(subjects);
         match step {
             Step::Announce { share, peer, host, secret, port, percent, event, name } => {
