@@ -211,10 +211,9 @@ impl Registry {
         let (seeders, leechers) = swarm.counts();
         let mut places = [0; MAX_PEERS];
         let places = sample(&mut places, seeders + leechers, want, rng);
-        let requester = Requester::from(requester);
         let mut entries = mem::take(spare);
         entries.clear();
-        entries.extend(places.iter().map(|&place| swarm.entry(place as usize, requester)));
+        swarm.tell(places, Requester::from(requester), &mut entries);
         Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers: entries })
     }
 

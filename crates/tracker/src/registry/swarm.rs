@@ -63,11 +63,19 @@ impl Swarm {
         }
     }
 
-    /// What to tell `requester` about the peer at a place.
-    pub(super) fn entry(&self, place: usize, requester: Requester) -> PeerEntry {
+    /// Adds what to tell `requester` about the peers at some places.
+    pub(super) fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
         match self {
-            Swarm::One(peer) => peer.contact.entry(|| &peer.member, requester),
-            Swarm::Many(crowd) => crowd.contacts[place].entry(|| &crowd.members[place], requester),
+            Swarm::One(peer) => {
+                entries.extend(places.iter().map(|_| peer.contact.entry(|| &peer.member, requester)));
+            }
+            Swarm::Many(Crowd { contacts, members, .. }) => {
+                let entry = |&place: &u32| {
+                    let place = place as usize;
+                    contacts[place].entry(|| &members[place], requester)
+                };
+                entries.extend(places.iter().map(entry));
+            }
         }
     }
 
@@ -100,7 +108,7 @@ impl Swarm {
         }
     }
 
-    /// Looks at what [`Swarm::find`] and [`Swarm::entry`] are going to look at, for
+    /// Looks at what [`Swarm::find`] and [`Swarm::tell`] are going to look at, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
         if let Swarm::Many(Crowd { contacts, .. }) = self {
