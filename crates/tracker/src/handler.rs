@@ -30,7 +30,7 @@ use crate::{
 pub const SWEEP_EVERY: Duration = Duration::from_millis(20);
 
 /// Peers that one call of [`Handler::sweep`] looks at (and all those of the last share that it looks at). Everybody
-/// else waits for that long: with a million peers expiring, answers stayed below 6 ms (docs/benchmarks.md).
+/// else waits for that long: with a million peers expiring, answers stayed below 10 ms (docs/benchmarks.md).
 const SWEEP_STEP: usize = 256;
 
 /// Turns that go through the whole registry. With [`SWEEP_EVERY`] a round takes two

@@ -3,8 +3,8 @@
 //! A socket is served by a thread with a runtime of its own: handing datagrams from a shared runtime's threads to
 //! each other costs more than handling them. All share one [`Handler`] under a lock that a thread takes once for
 //! each batch. So what one socket registers is found through another at once, limits and secrets hold wherever the
-//! system steers a datagram, and there is nothing to keep in step. The lock is held for a quarter of the time that
-//! a batch takes, most of which is the system's: the threads of some four cores should not get into each other's way.
+//! system steers a datagram, and there is nothing to keep in step. The lock is held for an eighth of the time that
+//! a batch takes, most of which is the system's: the threads of some eight cores should not get into each other's way.
 
 use std::{
     io, iter,
