@@ -5,13 +5,13 @@
 //! decides, so it is never long away. All its channels are bounded, and it never waits for a session.
 
 mod peers;
+mod preparing;
 mod sources;
 mod transfer;
 
 use std::{
     io,
     net::SocketAddr,
-    ops::ControlFlow,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU16, AtomicU32},
@@ -20,20 +20,13 @@ use std::{
 };
 
 use proto::{
-    Endpoint, InfoHash, PeerId, Secret,
+    Endpoint, InfoHash, PeerId,
     peer::{PeerMessage, RejectReason},
     tracker::Progress as ShareProgress,
 };
 use rand::rngs::StdRng;
-use seeder::{
-    announcer::{Registration, announce},
-    have_log::HaveLog,
-    rate_limit::RateLimit,
-    tracker_client::TrackerClient,
-    upload_hub::UploadHub,
-    uploads::DEFAULT_SLOTS,
-};
-use store::{Content, Download, DownloadError, Output, StoreChunkError};
+use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use store::{Content, Download, StoreChunkError};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -45,27 +38,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     account::Account,
     buffers::BufferPool,
-    description::Description,
     error::FetchError,
     event::{FetchEvent, Fetched, LeaveReason},
-    fetch::{Stay, WAITING_INTERVAL},
+    fetch::Stay,
     joined,
     scheduler::{Command, Have, PeerKey, Received, Scheduler},
-    session::{Context, Serving, SessionEvent},
+    session::{Context, SessionEvent},
     target::{Discovery, SourceId, discover, resolve_peer},
 };
 use peers::{Joining, Peers, REST};
 use sources::Sources;
-use transfer::{Phase, Transfer, Verified, started};
+use transfer::{Phase, Transfer, Verified};
 
 /// Events of sessions that wait for the swarm. A session that finds the queue full waits, and its peer with it.
 const EVENT_QUEUE: usize = 256;
 
 /// Answers of trackers that wait for the swarm.
 const DISCOVERY_QUEUE: usize = 16;
-
-/// The share's description has to be here within this time, or there is nobody to ask.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Progress is told at this interval.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -166,119 +155,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             progress: watch::channel(ShareProgress::of(0, 1)).0,
             hungry,
             last_trouble: String::from("none answered"),
-        }
-    }
-
-    /// Waits until a peer has described the share.
-    pub(crate) async fn describe(
-        &mut self,
-        stop: &CancellationToken,
-    ) -> Result<Arc<Description>, FetchError> {
-        let mut described = self.context.described.subscribe();
-        let deadline = Instant::now() + DESCRIBE_TIMEOUT;
-        let mut waiting = interval(WAITING_INTERVAL);
-        waiting.reset();
-        loop {
-            self.peers.dial(&mut self.rng);
-            if let Some(error) = self.sources.hopeless(&self.config, &self.peers, &self.last_trouble) {
-                return Err(error);
-            }
-            let wake = self.peers.book.next_timeout(Instant::now()).map_or(deadline, |at| at.min(deadline));
-            tokio::select! {
-                described = described.wait_for(Option::is_some) => {
-                    if let Ok(Some(description)) = described.as_deref() {
-                        return Ok(Arc::clone(description));
-                    }
-                }
-                Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
-                Some(ended) = self.peers.next_ended() => { self.session_ended(ended); }
-                _ = waiting.tick() => {
-                    let what = match self.peers.book.len() {
-                        0 => "Asking the tracker for peers …".to_owned(),
-                        1 => "Connecting to a peer …".to_owned(),
-                        many => format!("Connecting to {many} peers …"),
-                    };
-                    (self.on_event)(FetchEvent::Waiting(what));
-                }
-                () = sleep_until(wake.into()) => {
-                    if Instant::now() >= deadline {
-                        return Err(self.sources.no_peer(&self.config, &self.peers, &self.last_trouble));
-                    }
-                }
-                () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
-            }
-        }
-    }
-
-    /// Prepares the output for the share, proving what an earlier run left.
-    pub(crate) async fn open(
-        &mut self,
-        description: Arc<Description>,
-        output: Output,
-        stop: &CancellationToken,
-    ) -> Result<Arc<Download>, FetchError> {
-        let total = description.metainfo.chunk_space().total_len();
-        let (proved, mut proving) = watch::channel(0_u64);
-        let stopping = stop.clone();
-        let part = output.part_path();
-        let mut opening = tokio::task::spawn_blocking(move || {
-            let progress = |bytes| {
-                proved.send_modify(|done| *done += bytes);
-                if stopping.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
-            let metainfo = Arc::new(description.metainfo.clone());
-            Download::open(metainfo, description.hashes.clone(), output, &progress)
-        });
-        let mut tick = interval(PROGRESS_INTERVAL);
-        let opened = loop {
-            tokio::select! {
-                opened = &mut opening => break opened,
-                _ = tick.tick() => {
-                    let done = *proving.borrow_and_update();
-                    if done > 0 {
-                        (self.on_event)(FetchEvent::Proving { done, total });
-                    }
-                }
-            }
-        };
-        let (download, resumed) = match joined(opened) {
-            Ok(opened) => opened,
-            Err(DownloadError::Stopped(_)) => {
-                return Err(FetchError::Interrupted { part: Some(part) });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let download = Arc::new(download);
-        if let Some(trouble) = self.sources.trouble() {
-            // Others knew more, or it would be the error.
-            (self.on_event)(FetchEvent::TrackerTrouble(trouble.to_owned()));
-        }
-        (self.on_event)(FetchEvent::Started(started(&download, resumed)));
-        self.start_serving(&download);
-        self.download.send_replace(Some(Arc::clone(&download)));
-        Ok(download)
-    }
-
-    /// Lets others fetch from this peer, and tells the trackers so.
-    fn start_serving(&mut self, download: &Arc<Download>) {
-        let Some(listener) = &self.config.listener else { return };
-        let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
-        let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default() };
-        // Set once only: a swarm has one download.
-        let _ = self.context.serving.set(serving);
-        self.background.spawn(async move { uploads.run().await });
-        self.tell_progress(download);
-        let port = listener.local_addr().ok().and_then(|address| address.port().try_into().ok());
-        let Some(port) = port else { return };
-        for tracker in &self.config.trackers {
-            let secret = Secret::random(&mut rand::rng());
-            let registration = Registration { peer_id: self.context.peer_id, secret, port };
-            let (tracker, download) = (tracker.clone(), Arc::clone(download));
-            let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
-            self.announcers.spawn(async move {
-                let log = |result| tracing::debug!("announced: {result:?}");
-                announce(tracker, registration, download.metainfo(), progress, stop, log).await;
-            });
         }
     }
 
