@@ -46,6 +46,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// first mostly does, and the others need not.
 const DESCRIBE_STAGGER: Duration = Duration::from_millis(200);
 
+/// A chunk of this length at most mostly comes in one piece: that its first bytes came is told only if it does not.
+const AT_ONCE_LEN: u32 = 64 * 1024;
+
 /// The swarm hears of part of a chunk at this interval at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -339,7 +342,10 @@ impl Receiver<'_> {
         if expected != Some(len) {
             return Err(LeaveReason::Lied);
         }
-        self.tell(SessionEvent::Arriving(chunk)).await?;
+        let mut told = len > AT_ONCE_LEN;
+        if told {
+            self.tell(SessionEvent::Arriving(chunk)).await?;
+        }
         let mut buffer = self.context.buffers.acquire(len).await;
         let limit = &self.context.download_limit;
         let most = limit.slice_len().unwrap_or(len) as usize;
@@ -361,6 +367,9 @@ impl Receiver<'_> {
             filled += count;
             // At most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
+            if filled < buffer.len() && !std::mem::replace(&mut told, true) {
+                self.tell(SessionEvent::Arriving(chunk)).await?;
+            }
             if filled < buffer.len() && last_told.elapsed() >= PROGRESS_INTERVAL {
                 last_told = Instant::now();
                 self.tell(SessionEvent::Progress).await?;

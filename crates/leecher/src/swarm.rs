@@ -48,7 +48,7 @@ use crate::{
 };
 use peers::{Joining, Peers, REST};
 use sources::Sources;
-use transfer::{Phase, Transfer, Verified};
+use transfer::{Arrived, Phase, Transfer, Verified};
 
 /// Events of sessions that wait for the swarm. A session that finds the queue full waits, and its peer with it.
 const EVENT_QUEUE: usize = 256;
@@ -241,7 +241,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 Some((key, event)) = self.events.recv() => self.session_event(transfer, key, event),
                 Some(verified) = transfer.verifying.join_next() => {
                     let verified = joined(verified);
-                    self.verified(transfer, verified)?;
+                    transfer.dealt_with(&verified);
+                    for verified in verified {
+                        self.verified(transfer, verified)?;
+                    }
                 }
                 Some(ended) = self.peers.next_ended() => {
                     if let Some(key) = self.session_ended(ended) {
@@ -382,7 +385,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             SessionEvent::Chunk(chunk, buffer) => {
                 transfer.last_arrival = now;
                 match scheduler.received(key, chunk, now) {
-                    Received::Verify => transfer.verify(key, address, chunk, buffer),
+                    Received::Verify => transfer.verify(Arrived { key, address, chunk, buffer }),
                     Received::Duplicate => transfer.wasted += buffer.len() as u64,
                     Received::Unrequested => {
                         let why = format!("sent chunk {} unasked", chunk.0);

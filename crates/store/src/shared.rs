@@ -22,6 +22,8 @@ use crate::{
     identity::FileIdentity,
     scan::{Scan, ScanError, ScannedFile},
 };
+#[cfg(target_os = "linux")]
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 /// A file or directory that is being shared.
 #[derive(Debug)]
@@ -171,6 +173,19 @@ fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
     Ok(open)
 }
 
+/// Opens a file if that needs no disk, for its path is in memory (`openat2` with `RESOLVE_CACHED`, Linux 5.12).
+#[cfg(target_os = "linux")]
+fn open_cached(path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = rustix::fs::openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+    opened.ok().map(File::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_cached(_path: &Path) -> Option<File> {
+    None
+}
+
 fn check_unchanged(open: &File, file: &ScannedFile) -> Result<(), OpenError> {
     let meta = open.metadata().at("read", &file.path).map_err(OpenError::Path)?;
     if FileIdentity::of(&meta) == file.identity { Ok(()) } else { Err(OpenError::Changed(file.path.clone())) }
@@ -189,7 +204,7 @@ impl Content for Shared {
         let Some(span) = self.metainfo.chunk_space().span(chunk) else {
             return Some(Err(OpenChunkError::NotHave(chunk)));
         };
-        let file = self.pool.opened(span.file)?;
+        let file = self.pool.file(span.file, || open_cached(&self.files[span.file].path).ok_or(())).ok()?;
         Some(self.source(file, span))
     }
 

@@ -23,6 +23,10 @@ use crate::{
 /// The rate that is told is taken over this many intervals.
 const RATE_WINDOW: usize = 15;
 
+/// Chunks of this length at most are proved and written several at a time: to pass one to a thread and back takes
+/// longer than the work itself.
+const SMALL_LEN: usize = 64 * 1024;
+
 /// What a transfer does at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -40,7 +44,13 @@ pub(super) struct Transfer {
     pub(super) scheduler: Scheduler,
     pub(super) phase: Phase,
     pub(super) account: Account,
-    pub(super) verifying: JoinSet<Verified>,
+    /// Chunks being proved and written, those that a thread does in one go together.
+    pub(super) verifying: JoinSet<Vec<Verified>>,
+    /// Small chunks that the next thread takes together, while one is at work on those before.
+    small: Vec<Arrived>,
+    small_at_work: bool,
+    /// Chunks that wait for a thread or have one.
+    unproved: usize,
     pub(super) saving: JoinSet<Result<(), DownloadError>>,
     pub(super) finishing: JoinSet<Result<(), DownloadError>>,
     /// Bytes that are here.
@@ -56,6 +66,14 @@ pub(super) struct Transfer {
     writing: Duration,
     /// When progress was told, and how much there was, in all and from each address.
     told: VecDeque<(Instant, u64, BTreeMap<SocketAddr, u64>)>,
+}
+
+/// A chunk as it came.
+pub(super) struct Arrived {
+    pub(super) key: PeerKey,
+    pub(super) address: SocketAddr,
+    pub(super) chunk: ChunkIndex,
+    pub(super) buffer: ChunkBuffer,
 }
 
 /// A chunk that was hashed and, if it was right, written.
@@ -77,6 +95,9 @@ impl Transfer {
             phase: Phase::Fetching,
             account,
             verifying: JoinSet::new(),
+            small: Vec::new(),
+            small_at_work: false,
+            unproved: 0,
             saving: JoinSet::new(),
             finishing: JoinSet::new(),
             is_spread: false,
@@ -94,20 +115,43 @@ impl Transfer {
     }
 
     /// Proves and writes a chunk on a thread that may wait.
-    pub(super) fn verify(
-        &mut self,
-        key: PeerKey,
-        address: SocketAddr,
-        chunk: ChunkIndex,
-        buffer: ChunkBuffer,
-    ) {
+    pub(super) fn verify(&mut self, arrived: Arrived) {
+        self.unproved += 1;
+        if arrived.buffer.len() > SMALL_LEN {
+            self.verify_all(vec![arrived]);
+            return;
+        }
+        self.small.push(arrived);
+        if !self.small_at_work {
+            self.verify_small();
+        }
+    }
+
+    /// Takes note of chunks that a thread has dealt with.
+    pub(super) fn dealt_with(&mut self, verified: &[Verified]) {
+        self.unproved -= verified.len();
+        if verified.iter().any(|verified| verified.len as usize <= SMALL_LEN) {
+            self.verify_small();
+        }
+    }
+
+    fn verify_small(&mut self) {
+        let small = std::mem::take(&mut self.small);
+        self.small_at_work = !small.is_empty();
+        if self.small_at_work {
+            self.verify_all(small);
+        }
+    }
+
+    fn verify_all(&mut self, arrived: Vec<Arrived>) {
         let download = Arc::clone(&self.download);
-        self.verifying.spawn_blocking(move || {
+        let verify = move |Arrived { key, address, chunk, buffer }| {
             let result = download.store(chunk, &buffer);
             // A chunk has at most CHUNK_LEN bytes.
             let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
             Verified { key, address, chunk, len, result }
-        });
+        };
+        self.verifying.spawn_blocking(move || arrived.into_iter().map(verify).collect());
     }
 
     /// A chunk from `address` was proved and written.
@@ -155,7 +199,7 @@ impl Transfer {
         let spent = match self.phase {
             Phase::Flushing | Phase::Staying(_) => vec![Spent::Flushing],
             Phase::Fetching if limited => vec![Spent::OwnLimit],
-            Phase::Fetching if self.verifying.len() + 2 >= MAX_BUFFERS => vec![Spent::Writing],
+            Phase::Fetching if self.unproved + 2 >= MAX_BUFFERS => vec![Spent::Writing],
             Phase::Fetching if self.scheduler.has_missing() && self.scheduler.is_waiting() => {
                 vec![Spent::Receiving]
             }
