@@ -74,12 +74,15 @@ def sizes(rows):
 
 def hashing(rows):
     cores, gib = os.cpu_count(), float(rows[0]["mib"]) / 1024
-    took = {step: statistics.median(values(mine, "wall_s")) for (step,), mine in groups(rows, "contestant")}
+    took = {(row["contestant"], row["run"]): float(row["wall_s"]) for row in rows}
     print(f"\n| step, {gib:g} GiB | runs | s: median (min to max) | GB/s | ÷ (`openssl dgst` × {cores} cores) "
           f"| ÷ (`openssl speed` × {cores} cores) |\n|---|---|---|---|---|---|")
     for (step,), mine in groups(rows, "contestant"):
-        rates = [gib * 1.073741824, took.get("dgst", 0) / cores, took.get("speed", 0) / cores]
-        rates = [""] * 3 if step == "second" else [f"{rate / took[step]:.2f}" for rate in rates]
+        # Within a turn, as all ratios are: the second start reads nothing, so it has none.
+        ratios = [statistics.median(took[other, row["run"]] / cores / float(row["wall_s"]) for row in mine)
+                  for other in ("dgst", "speed")]
+        rates = [gib * 1.073741824 / statistics.median(values(mine, "wall_s")), *ratios]
+        rates = [""] * 3 if step == "second" else [f"{rate:.2f}" for rate in rates]
         print(f"| {STEPS[step]} | {len(mine)} | {spread(mine, 'wall_s', 3)} | {' | '.join(rates)} |")
 
 
