@@ -308,7 +308,7 @@ impl Scheduler {
     /// A peer will not send a chunk that it was asked for, because it does not have it.
     pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let owed = peer.refused(chunk).is_some_and(|standing| standing != Standing::Unwanted);
+        let owed = peer.refused(chunk);
         match &mut peer.have {
             Have::Some(field) => {
                 if field.remove(chunk) {
@@ -335,7 +335,7 @@ impl Scheduler {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pause(until);
         self.next_check = self.next_check.map_or(Some(until), |check| Some(check.min(until)));
-        if peer.refused(chunk).is_some_and(|standing| standing != Standing::Unwanted) {
+        if peer.refused(chunk) {
             self.take_back(key, &[chunk]);
         }
     }

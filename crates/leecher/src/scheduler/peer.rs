@@ -204,9 +204,10 @@ impl Peer {
         Some(standing)
     }
 
-    /// It will not send a chunk; says what the request was, `None` if there was none.
-    pub(super) fn refused(&mut self, chunk: ChunkIndex) -> Option<Standing> {
-        self.answered(|request| request.chunk == chunk).map(|request| request.standing)
+    /// It will not send a chunk; says whether that was waited for.
+    pub(super) fn refused(&mut self, chunk: ChunkIndex) -> bool {
+        let request = self.answered(|request| request.chunk == chunk);
+        request.is_some_and(|request| request.standing != Standing::Unwanted)
     }
 
     /// It will not send a chunk, because that was cancelled; says what the request was, `None` if it had not been.
