@@ -169,7 +169,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         if let Err(error) = &result {
             // What came is worth keeping, whatever else went wrong.
             tracing::debug!("transfer ends: {error}");
-            while transfer.verifying.join_next().await.is_some() {}
+            while let Some(verified) = transfer.verifying.join_next().await {
+                // Small chunks may wait for those before them.
+                transfer.dealt_with(&joined(verified));
+            }
             let download = Arc::clone(download);
             let saved = tokio::task::spawn_blocking(move || download.checkpoint()).await;
             tracing::debug!("last checkpoint: {saved:?}");
