@@ -2,7 +2,8 @@
 //!
 //! While it is under way the share lies in `<output>.part`, and `<output>.resume` says which chunks are in
 //! it. The order that makes a crash harmless: chunk data is made durable first, then the resume file that
-//! claims it. At the next start every claimed chunk is proved again before it counts.
+//! claims it. At the next start every claimed chunk is proved again before it counts, and claims that prove
+//! wrong are taken back before anything else is written.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -203,8 +204,7 @@ impl Download {
             return Ok(());
         }
         self.sync_data(&have, &durable)?;
-        let resume = self.output.resume_path();
-        resume::save(&resume, self.metainfo.infohash(), &have).at("write", &resume)?;
+        self.save_claims(&have)?;
         *durable = have;
         Ok(())
     }
@@ -253,9 +253,18 @@ impl Download {
                 have.insert(chunk);
             }
         }
-        // What the file claims wrongly must not count as claimed, or it would never be corrected.
-        *lock_bits(&self.durable) = claims.clone();
-        Ok(Resumed { kept: have.count(), lost: claims.count() - have.count() })
+        let resumed = Resumed { kept: have.count(), lost: claims.count() - have.count() };
+        if resumed.lost > 0 {
+            // Corrected now: a chunk that is claimed counts as synced, and one that is fetched again is not.
+            self.save_claims(&have)?;
+        }
+        *lock_bits(&self.durable) = have.clone();
+        Ok(resumed)
+    }
+
+    fn save_claims(&self, claims: &Bitfield) -> Result<(), PathError> {
+        let resume = self.output.resume_path();
+        resume::save(&resume, self.metainfo.infohash(), claims).at("write", &resume)
     }
 
     fn span_held(&self, chunk: ChunkIndex) -> Result<ChunkSpan, OpenChunkError> {

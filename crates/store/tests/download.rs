@@ -204,6 +204,25 @@ fn a_part_that_was_cut_short_is_resumed_with_what_is_left() {
     assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
 }
 
+/// What is claimed counts as synced, also when the share gets its name. So a claim that proved wrong has to go before
+/// the chunk comes again.
+#[test]
+fn a_chunk_that_was_lost_is_claimed_again_only_when_it_is_durable_again() {
+    let bench = Bench::of_file(2 * CHUNK);
+    let lost = ChunkIndex(1);
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    download.checkpoint().unwrap();
+    drop(download);
+    let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
+    part.write_all_at(b"other", u64::from(CHUNK_LEN)).unwrap();
+    let (download, resumed) = bench.open().unwrap();
+    assert_eq!(resumed, Resumed { kept: 1, lost: 1 });
+    download.store(lost, &bench.chunk(lost)).unwrap();
+    drop(download);
+    assert_eq!(bench.open().unwrap().1, Resumed { kept: 1, lost: 0 });
+}
+
 #[test]
 fn nothing_that_is_there_is_replaced_unasked() {
     let bench = Bench::of_file(10);
