@@ -15,16 +15,13 @@ use std::{
 
 use proto::{
     ChunkIndex, Digest,
-    chunk::{BLOCK_LEN, ChunkSpace, ChunkSpan},
+    chunk::{ChunkSpace, ChunkSpan},
 };
 
-use crate::merkle::Leaves;
+use crate::merkle::{Leaves, batch_len};
 
 /// Chunks that a thread takes at a time: 4 MiB in a row, so that disks see long reads.
 const RUN: usize = 8;
-
-/// Bytes that are read and then hashed at a time: what stays in a core's own cache in between.
-const SLICE_LEN: usize = 4 * BLOCK_LEN as usize;
 
 /// Called with every number of bytes that were just hashed, from several threads; breaking stops the run.
 pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
@@ -55,7 +52,7 @@ pub(crate) fn hash_chunks<E: Send>(
     let next = AtomicUsize::new(0);
     let results = Mutex::new(vec![None; chunks.len()]);
     let work = || {
-        let mut worker = Worker { space, open: &open, progress, buf: vec![0; SLICE_LEN], current: None };
+        let mut worker = Worker { space, open: &open, progress, buf: vec![0; batch_len()], current: None };
         loop {
             let start = next.fetch_add(RUN, Ordering::Relaxed);
             let Some(run) = chunks.get(start..).filter(|run| !run.is_empty()) else { return Ok(()) };
