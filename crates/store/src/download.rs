@@ -35,6 +35,9 @@ use crate::{
 /// Files from which on making data durable asks the whole file system once rather than each file in turn.
 const SYNC_ALL_FROM: usize = 8;
 
+/// Most files of a share that are written to at a time: what disks and file servers gain by more is little.
+const WRITERS: usize = 8;
+
 /// A share that is being downloaded.
 #[derive(Debug)]
 pub struct Download {
@@ -43,6 +46,9 @@ pub struct Download {
     output: Output,
     part: PathBuf,
     pool: FilePool,
+    /// Held while a file is written, files shared out among them. The kernel lets one thread at a time write to
+    /// a file; the others would spin, and keep a core from receiving and hashing meanwhile.
+    writing: [Mutex<()>; WRITERS],
     have: Mutex<Bitfield>,
     /// Chunks that the resume file claims; locked while it is written.
     durable: Mutex<Bitfield>,
@@ -147,6 +153,7 @@ impl Download {
         let download = Download {
             part,
             pool: FilePool::default(),
+            writing: Default::default(),
             have: Mutex::new(Bitfield::empty(chunk_count)),
             durable: Mutex::new(Bitfield::empty(chunk_count)),
             _lock: lock,
@@ -180,7 +187,9 @@ impl Download {
         }
         let path = self.file_path(span.file);
         let file = self.file(span.file)?;
+        let turn = self.writing[span.file % WRITERS].lock().unwrap_or_else(PoisonError::into_inner);
         file.write_all_at(bytes, span.offset).at("write", &path)?;
+        drop(turn);
         lock_bits(&self.have).insert(chunk);
         Ok(Stored { hashing, writing: proved.elapsed() })
     }
