@@ -13,7 +13,7 @@ mod logging;
 mod progress;
 mod signals;
 
-use std::{future::Future, io::Write, process};
+use std::{future::Future, io::Write, panic, process};
 
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +31,7 @@ const MAX_BLOCKING_THREADS: usize = 64;
 /// a second signal ends the program at once.
 pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> process::ExitCode
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     match try_run(role, logs, body) {
         Ok(()) => process::ExitCode::SUCCESS,
@@ -46,7 +46,7 @@ where
 
 fn try_run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
 where
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
     logging::init(role, logs)?;
     raise_file_limit();
@@ -58,7 +58,8 @@ where
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         signals::cancel_on_signal(shutdown.clone()).map_err(|error| Failure::new(ExitCode::Other, error))?;
-        body(shutdown).await
+        // On a worker: the thread that waits here would have to be woken for everything that others tell it.
+        tokio::spawn(body(shutdown)).await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }
 
