@@ -128,25 +128,18 @@ impl Outbox {
         loop {
             {
                 let mut queue = self.lock();
-                if let Some(message) = queue.messages.pop_front() {
-                    return Some(message);
-                }
-                let haves = queue.haves.as_mut().map(|feed| feed.next(MAX_HAVES)).unwrap_or_default();
-                if !haves.is_empty() {
-                    return Some(Outgoing::Haves(haves));
-                }
-                if std::mem::take(&mut queue.idle) {
-                    return Some(Outgoing::Message(PeerMessage::Idle));
-                }
-                if let Some(chunk) = queue.granted.pop_front() {
-                    return Some(Outgoing::Chunk(chunk));
-                }
-                if queue.closed {
-                    return None;
+                let next = queue.pop();
+                if next.is_some() || queue.closed {
+                    return next;
                 }
             }
             self.shared.changed.notified().await;
         }
+    }
+
+    /// The next thing to send, if there is anything now.
+    pub(crate) fn try_next(&self) -> Option<Outgoing> {
+        self.lock().pop()
     }
 
     fn push(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
@@ -163,6 +156,22 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Outgoing> {
+        if let Some(message) = self.messages.pop_front() {
+            return Some(message);
+        }
+        let haves = self.haves.as_mut().map(|feed| feed.next(MAX_HAVES)).unwrap_or_default();
+        if !haves.is_empty() {
+            return Some(Outgoing::Haves(haves));
+        }
+        if std::mem::take(&mut self.idle) {
+            return Some(Outgoing::Message(PeerMessage::Idle));
+        }
+        self.granted.pop_front().map(Outgoing::Chunk)
     }
 }
 

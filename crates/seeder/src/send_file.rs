@@ -6,17 +6,18 @@
 
 use std::{io, sync::Arc};
 
+use bytes::BytesMut;
 use store::ChunkSource;
 use tokio::net::TcpStream;
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::send_file;
+pub(crate) use linux::{read_now, send_file};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use portable::send_file;
+pub(crate) use portable::{read_now, send_file};
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{fs::File, io::IoSliceMut};
+    use std::{fs::File, io::IoSliceMut, os::unix::fs::FileExt};
 
     use rustix::{
         fs::sendfile,
@@ -25,7 +26,7 @@ mod linux {
     use store::is_tmpfs;
     use tokio::io::Interest;
 
-    use super::{ChunkSource, TcpStream, io, page_in};
+    use super::{BytesMut, ChunkSource, TcpStream, io, page_in};
 
     /// Distance in bytes between two probes: what the kernel commonly reads ahead at once.
     const PROBE_STEP: u64 = 128 * 1024;
@@ -50,6 +51,26 @@ mod linux {
             }
         }
         Ok(())
+    }
+
+    /// Appends all of `source` to `bytes` if it is in memory; otherwise nothing, and false.
+    pub(crate) fn read_now(source: &ChunkSource, bytes: &mut BytesMut) -> io::Result<bool> {
+        let start = bytes.len();
+        bytes.resize(start + source.len as usize, 0);
+        let slices = &mut [IoSliceMut::new(&mut bytes[start..])];
+        let read = match preadv2(&source.file, slices, source.offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(count == source.len as usize),
+            Err(Errno::AGAIN) => Ok(false),
+            Err(Errno::NOTSUP) if is_tmpfs(&source.file) => {
+                source.file.read_exact_at(&mut bytes[start..], source.offset).map(|()| true)
+            }
+            Err(Errno::NOTSUP) => Ok(false),
+            Err(error) => Err(error.into()),
+        };
+        if !matches!(read, Ok(true)) {
+            bytes.truncate(start);
+        }
+        read
     }
 
     /// Whether reading `source` will not wait for a disk, as far as a few samples tell.
@@ -81,10 +102,15 @@ mod linux {
 mod portable {
     use std::os::unix::fs::FileExt;
 
-    use super::{Arc, ChunkSource, TcpStream, blocking, io};
+    use super::{Arc, BytesMut, ChunkSource, TcpStream, blocking, io};
 
     /// Bytes read at a time.
     const BUFFER_LEN: u32 = 128 * 1024;
+
+    /// What cannot say whether it would wait is not asked.
+    pub(crate) fn read_now(_source: &ChunkSource, _bytes: &mut BytesMut) -> io::Result<bool> {
+        Ok(false)
+    }
 
     /// Sends all of `source`. An error leaves the connection with part of it sent, of no further use.
     pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> io::Result<()> {

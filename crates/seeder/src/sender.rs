@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     outbox::{Outbox, Outgoing},
     rate_limit::RateLimit,
-    send_file::send_file,
+    send_file::{read_now, send_file},
     unsent::UnsentLimit,
     upload_hub::Asker,
 };
@@ -34,6 +34,13 @@ const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Gives up on a peer that takes longer than this for one message or chunk: less than 5 kB/s.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Chunks of this length at most are copied and sent together with what else there is: for so few bytes that takes less
+/// than a call to the system for each.
+const SMALL_LEN: u32 = 16 * 1024;
+
+/// Enough to send: nothing more is put to it.
+const FULL_LEN: usize = 64 * 1024;
 
 /// What a connection serves, once that is known: a leecher learns only after it connected what the share is.
 pub type ServeCell = Arc<OnceLock<Serve>>;
@@ -49,99 +56,135 @@ pub struct Serve {
 
 /// Sends until the outbox is closed and empty, or the connection fails.
 pub async fn send(
-    mut stream: OwnedWriteHalf,
+    stream: OwnedWriteHalf,
     outbox: Outbox,
     serve: ServeCell,
     limit: RateLimit,
 ) -> io::Result<()> {
-    let mut frame = BytesMut::new();
-    let mut unsent = UnsentLimit::new(stream.as_ref())?;
+    let unsent = UnsentLimit::new(stream.as_ref())?;
+    let mut sender = Sender { stream, serve, limit, unsent, pending: BytesMut::new(), pending_small: false };
     let mut last_sent = Instant::now();
     loop {
         let outgoing = match timeout(WAITING_KEEP_ALIVE, outbox.next()).await {
             Ok(Some(outgoing)) => outgoing,
-            Ok(None) => return stream.shutdown().await,
+            Ok(None) => return sender.stream.shutdown().await,
             // A peer whose request waits has to know that it is not forgotten.
-            Err(Elapsed { .. })
-                if last_sent.elapsed() >= KEEP_ALIVE
-                    || serve.get().is_some_and(|serve| serve.asker.is_waiting()) =>
-            {
+            Err(Elapsed { .. }) if last_sent.elapsed() >= KEEP_ALIVE || sender.is_waited_for() => {
                 Outgoing::Message(PeerMessage::KeepAlive)
             }
             Err(Elapsed { .. }) => continue,
         };
-        let sending = send_one(&mut stream, &mut frame, outgoing, &serve, &limit, &mut unsent);
+        let sending = sender.send_with_more(outgoing, &outbox);
         timeout(SEND_TIMEOUT, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         last_sent = Instant::now();
     }
 }
 
-async fn send_one(
-    stream: &mut OwnedWriteHalf,
-    frame: &mut BytesMut,
-    outgoing: Outgoing,
-    serve: &ServeCell,
-    limit: &RateLimit,
-    unsent: &mut UnsentLimit,
-) -> io::Result<()> {
-    frame.clear();
-    let known = || serve.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"));
-    match outgoing {
-        Outgoing::Message(message) => {
-            encode(&message, frame)?;
-            stream.write_all(frame).await
+struct Sender {
+    stream: OwnedWriteHalf,
+    serve: ServeCell,
+    limit: RateLimit,
+    unsent: UnsentLimit,
+    /// What goes to the system in one piece: messages, and the small chunks among them.
+    pending: BytesMut,
+    /// There are chunks in it.
+    pending_small: bool,
+}
+
+impl Sender {
+    fn is_waited_for(&self) -> bool {
+        self.serve.get().is_some_and(|serve| serve.asker.is_waiting())
+    }
+
+    /// Sends something, and with it what else there is by now.
+    async fn send_with_more(&mut self, outgoing: Outgoing, outbox: &Outbox) -> io::Result<()> {
+        let mut next = Some(outgoing);
+        while let Some(outgoing) = next {
+            self.put(outgoing).await?;
+            next = if self.pending.len() < FULL_LEN { outbox.try_next() } else { None };
         }
-        Outgoing::Metainfo { offset } => {
-            let bytes = known()?.content.metainfo().as_bytes();
-            let start = (offset as usize).min(bytes.len());
-            let part = &bytes[start..bytes.len().min(start + MAX_PART_LEN as usize)];
-            let message = PeerMessage::Metainfo {
-                total_len: to_u32(bytes.len()),
-                offset: to_u32(start),
-                len: to_u32(part.len()),
-            };
-            encode(&message, frame)?;
-            frame.extend_from_slice(part);
-            stream.write_all(frame).await
+        self.flush().await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        Outgoing::Hashes { first, count } => {
-            // A range that does not exist gets no hashes: the asker sees that its count is not met.
-            let hashes = known()?.content.hashes().range(first, count).unwrap_or_default();
-            encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, frame)?;
-            hashes.iter().for_each(|hash| frame.extend_from_slice(&hash.0));
-            stream.write_all(frame).await
+        let begun = Instant::now();
+        self.stream.write_all(&self.pending).await?;
+        if std::mem::take(&mut self.pending_small) {
+            self.unsent.adapt(self.stream.as_ref(), to_u32(self.pending.len()), begun.elapsed())?;
         }
-        Outgoing::Bitfield(field) => {
-            let bytes = field.as_bytes();
-            encode(&PeerMessage::Bitfield { len: to_u32(bytes.len()) }, frame)?;
-            frame.extend_from_slice(bytes);
-            stream.write_all(frame).await
-        }
-        Outgoing::Haves(chunks) => {
-            for chunk in chunks {
-                encode(&PeerMessage::Have { chunk }, frame)?;
+        self.pending.clear();
+        Ok(())
+    }
+
+    async fn put(&mut self, outgoing: Outgoing) -> io::Result<()> {
+        let known = || self.serve.get().ok_or_else(not_known);
+        let pending = &mut self.pending;
+        match outgoing {
+            Outgoing::Message(message) => encode(&message, pending),
+            Outgoing::Metainfo { offset } => {
+                let bytes = known()?.content.metainfo().as_bytes();
+                let start = (offset as usize).min(bytes.len());
+                let part = &bytes[start..bytes.len().min(start + MAX_PART_LEN as usize)];
+                let message = PeerMessage::Metainfo {
+                    total_len: to_u32(bytes.len()),
+                    offset: to_u32(start),
+                    len: to_u32(part.len()),
+                };
+                encode(&message, pending)?;
+                pending.extend_from_slice(part);
+                Ok(())
             }
-            stream.write_all(frame).await
-        }
-        Outgoing::Chunk(chunk) => {
-            let Serve { content, asker } = known()?;
-            match open(content, chunk).await {
-                Ok(source) => {
-                    encode(&PeerMessage::Chunk { chunk, len: source.len }, frame)?;
-                    let begun = Instant::now();
-                    stream.write_all(frame).await?;
-                    send_limited(stream.as_ref(), &source, limit).await?;
-                    asker.served(source.len);
-                    unsent.adapt(stream.as_ref(), source.len, begun.elapsed())
-                }
-                Err(error) => {
-                    asker.served(0);
-                    encode(&PeerMessage::Reject { chunk, reason: reject_reason(chunk, &error) }, frame)?;
-                    stream.write_all(frame).await
-                }
+            Outgoing::Hashes { first, count } => {
+                // A range that does not exist gets no hashes: the asker sees that its count is not met.
+                let hashes = known()?.content.hashes().range(first, count).unwrap_or_default();
+                encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, pending)?;
+                hashes.iter().for_each(|hash| pending.extend_from_slice(&hash.0));
+                Ok(())
             }
+            Outgoing::Bitfield(field) => {
+                let bytes = field.as_bytes();
+                encode(&PeerMessage::Bitfield { len: to_u32(bytes.len()) }, pending)?;
+                pending.extend_from_slice(bytes);
+                Ok(())
+            }
+            Outgoing::Haves(chunks) => {
+                chunks.into_iter().try_for_each(|chunk| encode(&PeerMessage::Have { chunk }, pending))
+            }
+            Outgoing::Chunk(chunk) => self.put_chunk(chunk).await,
         }
     }
+
+    async fn put_chunk(&mut self, chunk: ChunkIndex) -> io::Result<()> {
+        let Some(Serve { content, asker }) = self.serve.get() else { return Err(not_known()) };
+        let source = match open(content, chunk).await {
+            Ok(source) => source,
+            Err(error) => {
+                asker.served(0);
+                let reason = reject_reason(chunk, &error);
+                return encode(&PeerMessage::Reject { chunk, reason }, &mut self.pending);
+            }
+        };
+        encode(&PeerMessage::Chunk { chunk, len: source.len }, &mut self.pending)?;
+        let is_small = source.len <= SMALL_LEN && self.limit.slice_len().is_none();
+        if is_small && read_now(&source, &mut self.pending)? {
+            self.pending_small = true;
+            asker.served(source.len);
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.stream.write_all(&self.pending).await?;
+        self.pending.clear();
+        send_limited(self.stream.as_ref(), &source, &self.limit).await?;
+        asker.served(source.len);
+        self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
+    }
+}
+
+fn not_known() -> io::Error {
+    io::Error::other("asked for what is not known here yet")
 }
 
 fn reject_reason(chunk: ChunkIndex, error: &OpenChunkError) -> RejectReason {
