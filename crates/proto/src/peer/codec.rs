@@ -15,6 +15,12 @@ const PREFIX_LEN: usize = 4;
 /// has to be copied, so they are few.
 const READ_AHEAD_LEN: usize = 4 * 1024;
 
+/// … after a payload of at most [`SMALL_PAYLOAD_LEN`]: then they are many frames with their payloads, and to copy these
+/// takes less than a call to the system for each.
+const READ_FAR_AHEAD_LEN: usize = 64 * 1024;
+
+const SMALL_PAYLOAD_LEN: usize = 16 * 1024;
+
 /// The codec of frames. Payloads are not its business: whoever decodes takes them off the stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeerCodec;
@@ -87,13 +93,15 @@ pub fn encode_message(message: &PeerMessage, dst: &mut BytesMut) -> Result<(), F
 #[derive(Debug)]
 pub struct PeerReader<R> {
     framed: FramedRead<R, PeerCodec>,
+    read_ahead_len: usize,
     payload_left: usize,
 }
 
 impl<R: AsyncRead + Unpin> PeerReader<R> {
     /// Reads from `source`, where the preamble comes first.
     pub fn new(source: R) -> PeerReader<R> {
-        PeerReader { framed: FramedRead::with_capacity(source, PeerCodec, READ_AHEAD_LEN), payload_left: 0 }
+        let framed = FramedRead::with_capacity(source, PeerCodec, READ_AHEAD_LEN);
+        PeerReader { framed, read_ahead_len: READ_AHEAD_LEN, payload_left: 0 }
     }
 
     /// Reads the preamble. Call it once, before anything else.
@@ -110,9 +118,25 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
     /// If the payload of the message before has not been read.
     pub async fn next(&mut self) -> Result<Option<PeerMessage>, FrameError> {
         assert_eq!(self.payload_left, 0, "payload not read");
+        self.make_room();
         let Some(message) = self.framed.next().await.transpose()? else { return Ok(None) };
         self.payload_left = message.payload_len();
+        if self.payload_left > 0 {
+            self.read_ahead_len =
+                if self.payload_left > SMALL_PAYLOAD_LEN { READ_AHEAD_LEN } else { READ_FAR_AHEAD_LEN };
+        }
         Ok(Some(message))
+    }
+
+    /// Sees to it that what is read ahead next is as much as it should be.
+    fn make_room(&mut self) {
+        let (len, buffer) = (self.read_ahead_len, self.framed.read_buffer_mut());
+        if buffer.is_empty() {
+            if buffer.capacity() > len {
+                *buffer = BytesMut::with_capacity(len);
+            }
+            buffer.reserve(len);
+        }
     }
 
     /// Reads some of the payload of the last message into the front of `buf` and says how many bytes;
