@@ -188,6 +188,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         stop: &CancellationToken,
     ) -> Result<Fetched, FetchError> {
         let mut fetched = None;
+        let mut events = Vec::with_capacity(EVENT_QUEUE);
         let mut tick = interval(PROGRESS_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut checkpoints = interval(CHECKPOINT_INTERVAL);
@@ -241,7 +242,11 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     }
                 }
                 _ = checkpoints.tick(), if transfer.phase == Phase::Fetching => transfer.checkpoint(),
-                Some((key, event)) = self.events.recv() => self.session_event(transfer, key, event),
+                _ = self.events.recv_many(&mut events, EVENT_QUEUE) => {
+                    for (key, event) in events.drain(..) {
+                        self.session_event(transfer, key, event);
+                    }
+                }
                 Some(verified) = transfer.verifying.join_next() => {
                     let verified = joined(verified);
                     transfer.dealt_with(&verified);
