@@ -420,7 +420,7 @@ impl Scheduler {
         self.states[chunk.0 as usize] = ChunkState::Asked;
         self.asked.entry(chunk).or_default().push(key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.ask(chunk, now);
+            peer.ask(chunk, self.space.span(chunk).map_or(0, |span| span.len), now);
             let timeout = peer.next_timeout(now);
             self.next_check = self.next_check.into_iter().chain(timeout).min();
         }
@@ -440,7 +440,7 @@ impl Scheduler {
                 return Some(chunk);
             }
         }
-        if peer.owes() >= peer.depth(self.fellows) {
+        if !peer.wants_more(self.fellows) {
             return None;
         }
         if peer.have != Have::All && self.is_flooded(now) {

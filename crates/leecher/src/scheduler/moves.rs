@@ -41,10 +41,7 @@ impl Scheduler {
             self.take_back(key, &[chunk]);
             let fellows = self.fellows;
             let can_take = |peer: &Peer| {
-                peer.has(chunk)
-                    && peer.has_room()
-                    && !peer.is_paused(now)
-                    && peer.owes() < peer.depth(fellows)
+                peer.has(chunk) && peer.has_room() && !peer.is_paused(now) && peer.wants_more(fellows)
             };
             if self.missing.contains(chunk) && self.peers.get(&to).is_some_and(can_take) {
                 self.request(to, chunk, now);

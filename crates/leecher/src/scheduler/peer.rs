@@ -6,14 +6,18 @@ use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
 use super::{Have, PIPELINE_TIME, PeerKey};
 
-/// Requests that wait at a peer at least: one that is being sent, and one so that the next follows at once.
-const MIN_DEPTH: usize = 2;
+/// A chunk of full length. How much waits at a peer is counted in bytes, so that of small chunks more are asked for at a
+/// time: a few kilobytes are sent long before the next request can come. (At most [`MAX_PIPELINE`], as of others.)
+const CHUNK: u64 = CHUNK_LEN as u64;
 
-/// Requests that wait at a peer at most: 8 MiB, what a fast network has on its way.
-const MAX_DEPTH: usize = 16;
+/// Bytes that wait at a peer at least: one chunk that is being sent, and one so that the next follows at once.
+const MIN_DEPTH: u64 = 2 * CHUNK;
 
-/// Requests for chunks that no fellow has wait at a seeder up to this many.
-pub(super) const UNIQUE_DEPTH: usize = 16;
+/// Bytes that wait at a peer at most: what a fast network has on its way.
+const MAX_DEPTH: u64 = 16 * CHUNK;
+
+/// Bytes of chunks that no fellow has wait at a seeder up to this many.
+pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
 
 /// Time for which requests wait at a fellow. It serves others too, and others have what it has.
 const FELLOW_PIPELINE_TIME: Duration = Duration::from_millis(25);
@@ -42,6 +46,9 @@ const FIRST_FORBEARANCE: Duration = Duration::from_secs(30);
 /// A peer that was late is asked again after this time, and each time more after the next.
 const REST: Duration = Duration::from_secs(3);
 
+/// No time is expected to be longer: a rate can come near nothing.
+const MAX_TIME_S: f64 = 3_600.0;
+
 /// A chunk of which some bytes have come is asked of another peer when no more come for this time.
 const STALL: Duration = Duration::from_secs(1);
 
@@ -68,6 +75,7 @@ pub(super) enum Standing {
 #[derive(Debug, Clone, Copy)]
 struct Request {
     chunk: ChunkIndex,
+    len: u32,
     asked_at: Instant,
     standing: Standing,
 }
@@ -147,18 +155,20 @@ impl Peer {
         self.idle && self.owes() == 0
     }
 
-    /// Number of chunks that are waited for.
-    pub(super) fn owes(&self) -> usize {
-        self.requests.iter().filter(|request| request.standing == Standing::Wanted).count()
+    /// Bytes of the chunks that are waited for.
+    pub(super) fn owes(&self) -> u64 {
+        let wanted = self.requests.iter().filter(|request| request.standing == Standing::Wanted);
+        wanted.map(|request| u64::from(request.len)).sum()
     }
 
-    pub(super) fn ask(&mut self, chunk: ChunkIndex, now: Instant) {
+    /// Takes note of a request for a chunk of `len` bytes.
+    pub(super) fn ask(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
         // The clock for the first of several requests starts when it is made.
         if self.debts().next().is_none() {
             self.progressed(now);
         }
         self.idle = false;
-        self.requests.push(Request { chunk, asked_at: now, standing: Standing::Wanted });
+        self.requests.push(Request { chunk, len, asked_at: now, standing: Standing::Wanted });
         debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
 
@@ -213,10 +223,10 @@ impl Peer {
     /// It will not send a chunk, because that was cancelled; says what the request was, `None` if it had not been.
     pub(super) fn cancelled(&mut self, chunk: ChunkIndex) -> Option<Standing> {
         let cancelled = |request: &Request| request.chunk == chunk && request.standing != Standing::Wanted;
-        let Request { asked_at, standing, .. } = self.answered(cancelled)?;
+        let Request { len, asked_at, standing, .. } = self.answered(cancelled)?;
         if let Standing::Moving { since, .. } = standing {
             // It is slower than that. Or two peers that were fast once could move a chunk to and fro for ever.
-            let sample = self.sample(CHUNK_LEN, asked_at, since);
+            let sample = self.sample(len, asked_at, since);
             if self.rate.is_some_and(|rate| sample < rate) {
                 self.measured(sample);
             }
@@ -324,7 +334,7 @@ impl Peer {
 
     /// How long one more chunk would take.
     pub(super) fn expected_next(&self) -> Duration {
-        self.chunk_time() * u32::try_from(self.owes() + 1).unwrap_or(u32::MAX)
+        self.time_for(self.owes() + CHUNK)
     }
 
     /// Whether bytes of any chunk come.
@@ -347,8 +357,14 @@ impl Peer {
 
     /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.
     pub(super) fn wait_for(&self, chunk: ChunkIndex) -> Option<Duration> {
-        let at = self.debts().position(|request| request.chunk == chunk)?;
-        Some(self.chunk_time() * u32::try_from(at + 1).unwrap_or(u32::MAX))
+        let mut ahead = 0;
+        for request in self.debts() {
+            ahead += u64::from(request.len);
+            if request.chunk == chunk {
+                return Some(self.time_for(ahead));
+            }
+        }
+        None
     }
 
     /// How long ago a chunk was asked for, and how much longer it will take; `None` if it was not.
@@ -362,39 +378,38 @@ impl Peer {
         Some(Outlook { age: now.saturating_duration_since(asked_at), left })
     }
 
-    fn chunk_time(&self) -> Duration {
-        match self.rate {
-            Some(rate) => Duration::from_secs_f64((f64::from(CHUNK_LEN) / rate).min(3_600.0)),
-            None => PIPELINE_TIME,
-        }
+    /// How long it takes to send so many bytes.
+    fn time_for(&self, len: u64) -> Duration {
+        let rate = self.rate.unwrap_or(CHUNK as f64 / PIPELINE_TIME.as_secs_f64());
+        Duration::from_secs_f64((len as f64 / rate).min(MAX_TIME_S))
     }
 
-    /// How many requests should wait at this peer, one of so many fellows or a seeder beside them.
-    pub(super) fn depth(&self, fellows: usize) -> usize {
+    /// Whether more should wait at this peer, one of so many fellows or a seeder beside them.
+    pub(super) fn wants_more(&self, fellows: usize) -> bool {
         let fellow = self.have != Have::All;
-        let least = if fellow && fellows > FEW_FELLOWS { 1 } else { MIN_DEPTH };
+        let least = if fellow && fellows > FEW_FELLOWS { CHUNK } else { MIN_DEPTH };
+        let Some(rate) = self.rate else { return self.owes() < least };
         let time = if fellow { FELLOW_PIPELINE_TIME } else { PIPELINE_TIME };
-        let Some(rate) = self.rate else { return least };
-        let chunks = (rate * time.as_secs_f64() / f64::from(CHUNK_LEN)).min(1e3).ceil();
+        let more = if fellow { 0 } else { CHUNK };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "clamped, and not negative"
+            reason = "not negative; too large a number becomes the largest"
         )]
-        let depth = chunks as usize + usize::from(!fellow);
-        depth.clamp(least, MAX_DEPTH)
+        let sent_meanwhile = (rate * time.as_secs_f64()) as u64;
+        self.owes() < sent_meanwhile.saturating_add(more).clamp(least, MAX_DEPTH)
     }
 
     fn patience(&self) -> Duration {
         match self.rate {
-            Some(_) => self.chunk_time().mul_f64(PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE),
+            Some(_) => self.time_for(CHUNK).mul_f64(PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE),
             None => FIRST_PATIENCE,
         }
     }
 
     fn forbearance(&self) -> Duration {
         match self.rate {
-            Some(_) => self.chunk_time().mul_f64(PATIENCE).clamp(MIN_FORBEARANCE, MAX_FORBEARANCE),
+            Some(_) => self.time_for(CHUNK).mul_f64(PATIENCE).clamp(MIN_FORBEARANCE, MAX_FORBEARANCE),
             None => FIRST_FORBEARANCE,
         }
     }

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use proto::CHUNK_LEN;
+use proto::{CHUNK_LEN, peer::MAX_PIPELINE};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE, *};
@@ -41,8 +41,13 @@ struct Bench {
 
 impl Bench {
     fn new(chunks: u32, seed: u64) -> Bench {
+        Bench::of(space(chunks), seed)
+    }
+
+    fn of(space: ChunkSpace, seed: u64) -> Bench {
+        let have = Bitfield::empty(space.chunk_count());
         Bench {
-            scheduler: Scheduler::new(space(chunks), &Bitfield::empty(chunks)),
+            scheduler: Scheduler::new(space, &have),
             now: Instant::now(),
             rng: StdRng::seed_from_u64(seed),
             waiting: BTreeMap::new(),
@@ -188,6 +193,20 @@ fn a_faster_peer_gets_more_requests() {
 }
 
 #[test]
+fn of_small_chunks_as_many_are_asked_for_as_a_peer_may_have_waiting() {
+    let small_files = ChunkSpace::new([4_096; 1_000]).unwrap();
+    let mut bench = Bench::of(small_files, 1);
+    let seeder = bench.join(1, Have::All);
+    assert_eq!(bench.asked(seeder), MAX_PIPELINE);
+    // However slowly they come.
+    for _ in 0..100 {
+        bench.now += Duration::from_millis(40);
+        bench.deliver(seeder);
+        assert_eq!(bench.asked(seeder), MAX_PIPELINE);
+    }
+}
+
+#[test]
 fn what_a_peer_owed_when_it_left_is_asked_of_others() {
     let mut bench = Bench::new(2, 1);
     let gone = bench.join(1, Have::All);
@@ -205,14 +224,18 @@ fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
     let held: Vec<_> = (0..10).collect();
     let fellow = bench.join(2, Have::Some(field(100, &held)));
     let asked = |bench: &Bench, key| bench.waiting[&key].iter().filter(|chunk| chunk.0 < 10).count();
-    assert_eq!(bench.asked(seeder), UNIQUE_DEPTH);
+    assert_eq!(bench.asked(seeder) as u64 * u64::from(CHUNK_LEN), UNIQUE_DEPTH);
     assert!(asked(&bench, seeder) <= 2, "but for what it was asked when it was alone");
     assert_eq!((bench.asked(fellow), asked(&bench, fellow)), (2, 2));
     let waiting = *bench.waiting[&seeder].last().unwrap();
     bench.scheduler.add_have(fellow, waiting);
     bench.fill();
     assert!(!bench.waiting[&seeder].contains(&waiting));
-    assert_eq!(bench.asked(seeder), UNIQUE_DEPTH, "something else is asked for in its place");
+    assert_eq!(
+        bench.asked(seeder) as u64 * u64::from(CHUNK_LEN),
+        UNIQUE_DEPTH,
+        "something else is asked for in its place"
+    );
 }
 
 #[test]
