@@ -35,6 +35,10 @@ use crate::{
 /// Files from which on making data durable asks the whole file system once rather than each file in turn.
 const SYNC_ALL_FROM: usize = 8;
 
+/// A file in a directory that is no longer than this is created when its chunk is written. To reserve room for it
+/// would take as long as to write it.
+const SMALL_FILE_LEN: u64 = 64 * 1024;
+
 /// Most files of a share that are written to at a time: what disks and file servers gain by more is little.
 const WRITERS: usize = 8;
 
@@ -139,7 +143,11 @@ impl Download {
             let resume = output.resume_path();
             resume::save(&resume, metainfo.infohash(), &Bitfield::empty(chunk_count)).at("write", &resume)?;
         }
-        let lock = create(&metainfo, &part).and_then(|()| lock(&part));
+        let is_needed_now = |file: &FileEntry| {
+            // What an earlier run was to write has to be there to be proved, or to be found wrong.
+            !new || metainfo.kind() == Kind::File || !(1..=SMALL_FILE_LEN).contains(&file.node.len)
+        };
+        let lock = create(&metainfo, &part, is_needed_now).and_then(|()| lock(&part));
         let lock = match lock {
             Ok(lock) => lock,
             Err(error) => {
@@ -185,10 +193,12 @@ impl Download {
         if lock_bits(&self.have).contains(chunk) {
             return Ok(Stored { hashing, writing: Duration::ZERO });
         }
-        let path = self.file_path(span.file);
-        let file = self.file(span.file)?;
+        let file = self.file_to_write(span.file)?;
         let turn = self.writing[span.file % WRITERS].lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all_at(bytes, span.offset).at("write", &path)?;
+        file.write_all_at(bytes, span.offset).map_err(|source| {
+            let path = self.file_path(span.file);
+            PathError { action: "write", path, source }
+        })?;
         drop(turn);
         lock_bits(&self.have).insert(chunk);
         Ok(Stored { hashing, writing: proved.elapsed() })
@@ -280,6 +290,15 @@ impl Download {
         let held = lock_bits(&self.have).contains(chunk);
         let span = if held { self.metainfo.chunk_space().span(chunk) } else { None };
         span.ok_or(OpenChunkError::NotHave(chunk))
+    }
+
+    /// Creates it, if it is small and not there yet.
+    fn file_to_write(&self, index: usize) -> Result<Arc<File>, PathError> {
+        self.pool.file(index, || {
+            let path = self.file_path(index);
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false).open(&path).at("create", &path)
+        })
     }
 
     fn file(&self, index: usize) -> Result<Arc<File>, PathError> {
@@ -387,8 +406,12 @@ fn check_space(output: &Output, needed: u64) -> Result<(), DownloadError> {
     Ok(())
 }
 
-/// Creates the files and directories of the share, or what is missing of them.
-fn create(metainfo: &Metainfo, part: &Path) -> Result<(), DownloadError> {
+/// Creates the directories of the share and those of its files that are needed now, or what is missing of them.
+fn create(
+    metainfo: &Metainfo,
+    part: &Path,
+    is_needed_now: impl Fn(&FileEntry) -> bool,
+) -> Result<(), DownloadError> {
     if metainfo.kind() == Kind::Directory {
         create_dir(part)?;
         for dir in metainfo.empty_directories() {
@@ -404,6 +427,9 @@ fn create(metainfo: &Metainfo, part: &Path) -> Result<(), DownloadError> {
             if let Some(dir) = &last_dir {
                 fs::create_dir_all(dir).at("create", dir)?;
             }
+        }
+        if !is_needed_now(entry) {
+            continue;
         }
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).open(&path).at("create", &path)?;

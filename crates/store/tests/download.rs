@@ -224,6 +224,35 @@ fn a_chunk_that_was_lost_is_claimed_again_only_when_it_is_durable_again() {
 }
 
 #[test]
+fn a_directory_of_small_files_is_resumed_with_those_that_are_there() {
+    let bench = Bench::new(|path| {
+        fs::create_dir(path).unwrap();
+        fs::write(path.join("empty"), b"").unwrap();
+        fs::write(path.join("large"), content(CHUNK + 5, 1)).unwrap();
+        for number in 0..9 {
+            fs::write(path.join(format!("small{number}")), content(4_000 + number, number)).unwrap();
+        }
+    });
+    let space = bench.shared.metainfo().chunk_space().clone();
+    let (download, _) = bench.open().unwrap();
+    // What is small takes no room before it comes; what is large has it reserved.
+    assert_eq!(names_in(&bench.output().part_path()), ["empty", "large"]);
+    let stored: Vec<_> = space.chunks().skip(1).step_by(2).collect();
+    for &chunk in &stored {
+        download.store(chunk, &bench.chunk(chunk)).unwrap();
+    }
+    download.checkpoint().unwrap();
+    drop(download);
+    let lost = bench.shared.metainfo().files()[space.span(stored[2]).unwrap().file].path[0].clone();
+    fs::remove_file(bench.output().part_path().join(lost.as_str())).unwrap();
+
+    let (download, resumed) = bench.open().unwrap();
+    assert_eq!(resumed, Resumed { kept: stored.len() as u32 - 1, lost: 1 });
+    bench.store_missing(&download);
+    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+}
+
+#[test]
 fn nothing_that_is_there_is_replaced_unasked() {
     let bench = Bench::of_file(10);
     let path = bench.output().path().to_owned();
