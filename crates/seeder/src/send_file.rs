@@ -1,4 +1,5 @@
-//! Sending part of a file over a connection without copying it through this process.
+//! Sending part of a file over a connection without copying it through this process, unless it is so small that to copy
+//! it is less work.
 //!
 //! On Linux the kernel sends straight from its page cache (`sendfile`). That call waits for the disk if the
 //! bytes are not in memory, and must not do so on the reactor; so each chunk is probed first, and one that is

@@ -32,7 +32,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// … and when a request of the peer waited for this long without a word.
 const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Gives up on a peer that takes longer than this for one message or chunk: less than 5 kB/s.
+/// Gives up on a peer that takes longer than this for what is sent to it in one go, a chunk at most and what small things
+/// come before it: less than 5 kB/s.
 const SEND_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Chunks of this length at most are copied and sent together with what else there is: for so few bytes that takes less
@@ -101,7 +102,8 @@ impl Sender {
         let mut next = Some(outgoing);
         while let Some(outgoing) = next {
             self.put(outgoing).await?;
-            next = if self.pending.len() < FULL_LEN { outbox.try_next() } else { None };
+            // After a chunk that was sent by itself nothing is pending: then this has taken long enough.
+            next = if (1..FULL_LEN).contains(&self.pending.len()) { outbox.try_next() } else { None };
         }
         self.flush().await
     }
@@ -158,8 +160,17 @@ impl Sender {
     }
 
     async fn put_chunk(&mut self, chunk: ChunkIndex) -> io::Result<()> {
-        let Some(Serve { content, asker }) = self.serve.get() else { return Err(not_known()) };
-        let source = match open(content, chunk).await {
+        let content = Arc::clone(&self.serve.get().ok_or_else(not_known)?.content);
+        let opened = match content.try_open_chunk(chunk) {
+            Some(opened) => opened,
+            None => {
+                // What is ready does not wait for a disk.
+                self.flush().await?;
+                open(content, chunk).await
+            }
+        };
+        let Serve { asker, .. } = self.serve.get().ok_or_else(not_known)?;
+        let source = match opened {
             Ok(source) => source,
             Err(error) => {
                 asker.served(0);
@@ -174,11 +185,10 @@ impl Sender {
             asker.served(source.len);
             return Ok(());
         }
+        self.flush().await?;
         let begun = Instant::now();
-        self.stream.write_all(&self.pending).await?;
-        self.pending.clear();
         send_limited(self.stream.as_ref(), &source, &self.limit).await?;
-        asker.served(source.len);
+        self.serve.get().ok_or_else(not_known)?.asker.served(source.len);
         self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
     }
 }
@@ -212,11 +222,7 @@ async fn send_limited(stream: &TcpStream, source: &ChunkSource, limit: &RateLimi
 }
 
 /// Opening a file can wait for a disk or a network file system; examining an open one does not.
-async fn open(content: &Arc<dyn Content>, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
-    if let Some(result) = content.try_open_chunk(chunk) {
-        return result;
-    }
-    let content = Arc::clone(content);
+async fn open(content: Arc<dyn Content>, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
     let opened = tokio::task::spawn_blocking(move || content.open_chunk(chunk)).await;
     opened.unwrap_or(Err(OpenChunkError::NotHave(chunk)))
 }
@@ -228,4 +234,74 @@ fn encode(message: &PeerMessage, frame: &mut BytesMut) -> io::Result<()> {
 /// Lengths of metainfo and hashes are bounded far below.
 fn to_u32(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, ops::ControlFlow};
+
+    use proto::CHUNK_LEN;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+    use crate::upload_hub::UploadHub;
+
+    /// A sender of a directory with these files, and the other end of its connection.
+    async fn sender(files: &[(&str, u32)], outbox: &Outbox) -> (Sender, TcpStream, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        for &(name, len) in files {
+            fs::write(dir.path().join(name), vec![7; len as usize]).unwrap();
+        }
+        let shared = store::share(dir.path(), None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
+        let serve = Serve { content: Arc::new(shared), asker: hub.join(outbox.clone()) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, _) = listener.accept().await.unwrap();
+        let unsent = UnsentLimit::new(&near).unwrap();
+        let sender = Sender {
+            stream: near.into_split().1,
+            serve: Arc::new(OnceLock::from(serve)),
+            limit: RateLimit::unlimited(),
+            unsent,
+            pending: BytesMut::new(),
+            pending_small: false,
+        };
+        (sender, far, dir)
+    }
+
+    /// Or a peer that always has something coming would be given up on after [`SEND_TIMEOUT`].
+    #[tokio::test]
+    async fn a_large_chunk_ends_what_is_sent_in_one_go() {
+        let outbox = Outbox::default();
+        let (mut sender, far, _dir) = sender(&[("a", CHUNK_LEN), ("b", CHUNK_LEN)], &outbox).await;
+        let reading =
+            tokio::spawn(async move { far.take(CHUNK_LEN.into()).read_to_end(&mut Vec::new()).await });
+        outbox.grant(ChunkIndex(1));
+        sender.send_with_more(Outgoing::Chunk(ChunkIndex(0)), &outbox).await.unwrap();
+        assert_eq!(outbox.try_next(), Some(Outgoing::Chunk(ChunkIndex(1))), "the next waits for the next go");
+        assert!(sender.pending.is_empty());
+        drop(sender);
+        reading.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn small_chunks_and_messages_go_in_one_piece_up_to_a_limit() {
+        let outbox = Outbox::default();
+        let names: Vec<_> = (0..100).map(|number| format!("{number:02}")).collect();
+        let files: Vec<_> = names.iter().map(|name| (name.as_str(), 4_096)).collect();
+        let (mut sender, mut far, _dir) = sender(&files, &outbox).await;
+        (0..99).for_each(|chunk| outbox.grant(ChunkIndex(chunk)));
+        outbox.message(PeerMessage::KeepAlive).unwrap();
+        let first = outbox.next().await.unwrap();
+        sender.send_with_more(first, &outbox).await.unwrap();
+        // The message, and of chunks the first to reach the limit and those before it.
+        let sent = FULL_LEN / 4_096;
+        assert_eq!(outbox.try_next(), Some(Outgoing::Chunk(ChunkIndex(sent as u32))));
+        assert!(sender.pending.is_empty());
+        drop(sender);
+        let mut bytes = Vec::new();
+        far.read_to_end(&mut bytes).await.unwrap();
+        assert!((sent * 4_096..(sent + 1) * 4_096).contains(&bytes.len()), "{}", bytes.len());
+    }
 }
