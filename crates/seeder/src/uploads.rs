@@ -32,6 +32,10 @@ const PARALLEL: usize = 3;
 /// one has taken at best, is held up by its receiver.
 const PATIENCE: f64 = 1.1;
 
+/// Of the requests that wait at an asker the oldest are considered, so many: of full chunks there are hardly more, and of
+/// small ones it matters little which of them is first.
+const CONSIDERED: usize = 16;
+
 /// A chunk that was sent this often is as well spread as any other.
 const SPREAD: u32 = 2;
 
@@ -174,7 +178,7 @@ impl Uploads {
         let sent = &self.sent;
         let eligible = self.askers.iter().filter(|(_, asker)| asker.is_eligible());
         let requests = eligible.flat_map(|(&key, asker)| {
-            asker.waiting.iter().enumerate().map(move |(at, &chunk)| {
+            asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
                 let sent = sent.get(chunk.0 as usize).copied().unwrap_or(0);
                 ((sent.min(SPREAD), asker.served, sent, at), key, chunk)
             })
