@@ -15,7 +15,7 @@ const PREFIX_LEN: usize = 4;
 /// has to be copied, so they are few.
 const READ_AHEAD_LEN: usize = 4 * 1024;
 
-/// … after a payload of at most [`SMALL_PAYLOAD_LEN`]: then they are many frames with their payloads, and to copy these
+/// … after a chunk of at most [`SMALL_PAYLOAD_LEN`]: then they are many frames with their payloads, and to copy these
 /// takes less than a call to the system for each.
 const READ_FAR_AHEAD_LEN: usize = 64 * 1024;
 
@@ -121,9 +121,9 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         self.make_room();
         let Some(message) = self.framed.next().await.transpose()? else { return Ok(None) };
         self.payload_left = message.payload_len();
-        if self.payload_left > 0 {
-            self.read_ahead_len =
-                if self.payload_left > SMALL_PAYLOAD_LEN { READ_AHEAD_LEN } else { READ_FAR_AHEAD_LEN };
+        if let PeerMessage::Chunk { .. } = message {
+            let is_small = self.payload_left <= SMALL_PAYLOAD_LEN;
+            self.read_ahead_len = if is_small { READ_FAR_AHEAD_LEN } else { READ_AHEAD_LEN };
         }
         Ok(Some(message))
     }
@@ -132,10 +132,11 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
     fn make_room(&mut self) {
         let (len, buffer) = (self.read_ahead_len, self.framed.read_buffer_mut());
         if buffer.is_empty() {
+            // Takes back the memory of what has been read, which may be more than is wanted now.
+            buffer.reserve(len);
             if buffer.capacity() > len {
                 *buffer = BytesMut::with_capacity(len);
             }
-            buffer.reserve(len);
         }
     }
 

@@ -481,23 +481,23 @@ fn small_payloads_are_read_many_at_a_time_and_large_ones_straight_into_place() {
     let chunk = |len| PeerMessage::Chunk { chunk: ChunkIndex(0), len };
     let lens = [[4_096; 100], [CHUNK_LEN; 100], [4_096; 100]].concat();
     let messages = lens.into_iter().map(chunk).map(|message| (message, payload_of(&message, 3))).collect();
-    let (stream, ends) = stream(&messages);
+    let (stream, _) = stream(&messages);
     let mut reader = PeerReader::new(Counted { bytes: &stream, reads: 0 });
     let mut reads = Vec::new();
     for (number, (message, payload)) in messages.iter().enumerate() {
-        let source = reader.framed.get_mut();
-        let read_ahead =
-            stream.len() - source.bytes.len() - number.checked_sub(1).map_or(0, |last| ends[last]);
+        // All room is asked for at once.
+        reader.make_room();
         let most = if (101..=200).contains(&number) { READ_AHEAD_LEN } else { READ_FAR_AHEAD_LEN };
-        assert!(read_ahead <= most, "{read_ahead} bytes read ahead of message {number}");
-        reads.push(source.reads);
+        let room = reader.framed.read_buffer().capacity();
+        assert!(room <= most, "room for {room} bytes ahead of message {number}");
+        reads.push(reader.framed.get_ref().reads);
         assert_eq!(until_ready!(reader.next()).unwrap(), Some(*message));
         let mut buf = vec![0; payload.len()];
         until_ready!(reader.read_payload(&mut buf)).unwrap();
         assert!(buf == *payload, "message {number}");
     }
-    // One that reads ahead and one for the rest of the payload in which that ended.
-    assert!(reads[100] <= 2 * (400 / 64 + 1), "{} reads for 400 KiB in small pieces", reads[100]);
+    // One that reads ahead and one for the rest of the payload in which that ended; before, the same for the first.
+    assert!(reads[100] <= 2 + 2 * (400 / 64 + 1), "{} reads for 400 KiB in small pieces", reads[100]);
     assert!(reads[200] - reads[101] <= 2 * 99, "{} reads for 99 large ones", reads[200] - reads[101]);
 }
 
