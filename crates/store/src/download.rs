@@ -147,8 +147,10 @@ impl Download {
             // What an earlier run was to write has to be there to be proved, or to be found wrong.
             !new || metainfo.kind() == Kind::File || !(1..=SMALL_FILE_LEN).contains(&file.node.len)
         };
-        let lock = create(&metainfo, &part, is_needed_now).and_then(|()| lock(&part));
-        let lock = match lock {
+        let locked = create_root(metainfo.kind(), &part)
+            .and_then(|()| lock(&part))
+            .and_then(|lock| create(&metainfo, &part, is_needed_now).map(|()| lock));
+        let lock = match locked {
             Ok(lock) => lock,
             Err(error) => {
                 // Whoever holds the lock is at work on what is there.
@@ -296,8 +298,10 @@ impl Download {
     fn file_to_write(&self, index: usize) -> Result<Arc<File>, PathError> {
         self.pool.file(index, || {
             let path = self.file_path(index);
+            // A larger one that is gone must not begin again without the chunks that were in it.
+            let is_small = self.metainfo.files()[index].node.len <= SMALL_FILE_LEN;
             let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).truncate(false).open(&path).at("create", &path)
+            options.read(true).write(true).create(is_small).truncate(false).open(&path).at("open", &path)
         })
     }
 
@@ -406,6 +410,17 @@ fn check_space(output: &Output, needed: u64) -> Result<(), DownloadError> {
     Ok(())
 }
 
+/// Creates the directory or the one file that all of the share is in, if it is not there yet.
+fn create_root(kind: Kind, part: &Path) -> Result<(), DownloadError> {
+    match kind {
+        Kind::Directory => create_dir(part)?,
+        Kind::File => {
+            OpenOptions::new().create(true).truncate(false).write(true).open(part).at("create", part)?;
+        }
+    }
+    Ok(())
+}
+
 /// Creates the directories of the share and those of its files that are needed now, or what is missing of them.
 fn create(
     metainfo: &Metainfo,
@@ -413,7 +428,6 @@ fn create(
     is_needed_now: impl Fn(&FileEntry) -> bool,
 ) -> Result<(), DownloadError> {
     if metainfo.kind() == Kind::Directory {
-        create_dir(part)?;
         for dir in metainfo.empty_directories() {
             let path = dir.iter().fold(part.to_owned(), |path, name| path.join(name.as_str()));
             fs::create_dir_all(&path).at("create", &path)?;
@@ -448,7 +462,8 @@ fn create_dir(path: &Path) -> Result<(), PathError> {
     }
 }
 
-/// Reserves room where the file system can, so that a full disk shows now and not in the middle. In memory that
+/// Reserves room where the file system can, so that a full disk shows now and not in the middle (of small files: see
+/// [`SMALL_FILE_LEN`]). In memory that
 /// would be to write everything twice; there the free space that was seen has to do.
 fn allocate(file: &File, len: u64) -> io::Result<()> {
     file.set_len(len)?;
