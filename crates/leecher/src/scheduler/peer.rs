@@ -28,6 +28,9 @@ const FEW_FELLOWS: usize = 4;
 /// How much the latest chunk counts in the measured rate.
 const RATE_WEIGHT: f64 = 0.3;
 
+/// Rates are measured over no less time than this.
+const MIN_SAMPLE_TIME: Duration = Duration::from_millis(1);
+
 /// A peer that owes chunks is late when nothing is heard of it for this many times what a chunk takes at its
 /// rate, within limits. Those who only let a peer wait tell it so more often than that.
 const PATIENCE: f64 = 8.0;
@@ -96,8 +99,10 @@ pub(super) struct Peer {
     requests: Vec<Request>,
     /// It said that it has nothing to send, and was asked for nothing since.
     idle: bool,
-    /// Bytes a second, once a chunk has come.
+    /// Bytes a second, once enough has come.
     pub(super) rate: Option<f64>,
+    /// Bytes that have come since then and are in no measured rate yet.
+    unmeasured: Option<(Instant, u64)>,
     /// The chunk of which the first bytes have come, but not the last.
     arriving: Option<(ChunkIndex, Instant)>,
     /// When anything last came, or the first of the present requests was made.
@@ -120,6 +125,7 @@ impl Peer {
             requests: Vec::new(),
             idle: false,
             rate: None,
+            unmeasured: None,
             arriving: None,
             last_heard: now,
             last_progress: now,
@@ -204,8 +210,10 @@ impl Peer {
     pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Option<Standing> {
         self.arriving = None;
         let Request { asked_at, standing, .. } = self.answered(|request| request.chunk == chunk)?;
-        if standing != Standing::Unwanted {
-            self.measured(self.sample(len, asked_at, now));
+        if standing != Standing::Unwanted
+            && let Some(sample) = self.sample(len, asked_at, now)
+        {
+            self.measured(sample);
         }
         self.progressed(now);
         self.last_delivered = Some(now);
@@ -226,7 +234,7 @@ impl Peer {
         let Request { len, asked_at, standing, .. } = self.answered(cancelled)?;
         if let Standing::Moving { since, .. } = standing {
             // It is slower than that. Or two peers that were fast once could move a chunk to and fro for ever.
-            let sample = self.sample(len, asked_at, since);
+            let sample = rate(len.into(), since.saturating_duration_since(self.began(asked_at)));
             if self.rate.is_some_and(|rate| sample < rate) {
                 self.measured(sample);
             }
@@ -414,14 +422,32 @@ impl Peer {
         }
     }
 
-    /// The rate at which a chunk came: it took the time since the one before it, or since it was asked for if that is
-    /// later.
-    fn sample(&self, len: u32, asked_at: Instant, now: Instant) -> f64 {
-        let started = self.last_delivered.map_or(asked_at, |last| last.max(asked_at));
-        f64::from(len) / now.saturating_duration_since(started).as_secs_f64().max(1e-5)
+    /// When a chunk that was asked for then had this peer's attention: when the one before it had come, or when it was
+    /// asked for if that is later.
+    fn began(&self, asked_at: Instant) -> Instant {
+        self.last_delivered.map_or(asked_at, |last| last.max(asked_at))
+    }
+
+    /// The rate at which a chunk came, with those just before it if they came within [`MIN_SAMPLE_TIME`]: several small
+    /// ones come at once, which says nothing about any of them.
+    fn sample(&mut self, len: u32, asked_at: Instant, now: Instant) -> Option<f64> {
+        let began = self.began(asked_at);
+        let before = self.unmeasured.take().filter(|_| began != asked_at);
+        let (since, before) = before.unwrap_or((began, 0));
+        let (bytes, time) = (before + u64::from(len), now.saturating_duration_since(since));
+        if time < MIN_SAMPLE_TIME {
+            self.unmeasured = Some((since, bytes));
+            return None;
+        }
+        Some(rate(bytes, time))
     }
 
     fn measured(&mut self, sample: f64) {
         self.rate = Some(self.rate.map_or(sample, |rate| rate + (sample - rate) * RATE_WEIGHT));
     }
+}
+
+/// Bytes a second.
+fn rate(bytes: u64, time: Duration) -> f64 {
+    bytes as f64 / time.max(MIN_SAMPLE_TIME).as_secs_f64()
 }
