@@ -269,6 +269,25 @@ mod tests {
     }
 
     #[test]
+    fn of_many_requests_the_oldest_are_considered_and_all_are_answered() {
+        let now = Instant::now();
+        let mut uploads = Uploads::new(100, 1);
+        let last = MAX_PIPELINE as u32 - 1;
+        for chunk in 0..last {
+            uploads.request(A, ChunkIndex(chunk));
+        }
+        chunks(&mut uploads, now);
+        for chunk in 0..=last {
+            uploads.request(B, ChunkIndex(chunk));
+        }
+        let answered = chunks(&mut uploads, now);
+        // The only one that was not sent yet comes as soon as it is one of the oldest.
+        let at = answered.iter().position(|&(_, chunk)| chunk == last).unwrap();
+        assert_eq!(at, MAX_PIPELINE - CONSIDERED);
+        assert_eq!(answered.len(), MAX_PIPELINE);
+    }
+
+    #[test]
     fn every_asker_gets_its_turn() {
         let now = Instant::now();
         let mut uploads = Uploads::new(1_000, 8);
