@@ -58,9 +58,19 @@ def write_source(path, mib):
             file.write((block[cut:] + block[:cut])[:(mib - number) << 20])
 
 
+def install_packages(packages):
+    """Debian packages."""
+    subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), "apt-get", "install", "-y", *sorted(set(packages))], check=True)
+
+
+def install_crate(*crate):
+    """A program from crates.io, beside the others that are only measured."""
+    subprocess.run(["cargo", "install", "--root", CACHE, *crate], check=True)
+
+
 def install(packages):
     """Debian packages, and libtorrent into a virtual environment of its own."""
-    subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), "apt-get", "install", "-y", *sorted(set(packages))], check=True)
+    install_packages(packages)
     subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
     subprocess.run([CACHE / "venv/bin/pip", "install", "--quiet", "libtorrent"], check=True)
 
