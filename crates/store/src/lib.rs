@@ -21,6 +21,7 @@ mod hashes;
 mod identity;
 pub mod merkle;
 mod output;
+mod part;
 mod resume;
 mod scan;
 mod shared;
