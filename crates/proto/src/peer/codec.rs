@@ -19,6 +19,7 @@ const READ_AHEAD_LEN: usize = 4 * 1024;
 /// takes less than a call to the system for each.
 const READ_FAR_AHEAD_LEN: usize = 64 * 1024;
 
+/// To copy a payload of this length takes about as long as a call to the system; of a longer one, longer.
 const SMALL_PAYLOAD_LEN: usize = 16 * 1024;
 
 /// The codec of frames. Payloads are not its business: whoever decodes takes them off the stream.
