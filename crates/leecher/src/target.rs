@@ -8,7 +8,7 @@ use proto::{
     tracker::{
         ErrorCode, Query,
         client::CallError,
-        message::{MAX_PEERS, ShareCursor, ShareEntry},
+        message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
     },
 };
 use rand::RngExt;
@@ -150,7 +150,8 @@ async fn named(tracker: TrackerClient, name: ShareName) -> Result<Vec<ShareEntry
     let mut found: Vec<ShareEntry> = Vec::new();
     loop {
         let after = found.last().map(|share| share.infohash);
-        let (page, more) = tracker.shares(Query::Named { name: name.clone(), after }).await?;
+        let Shares { shares: page, more, .. } =
+            tracker.shares(Query::Named { name: name.clone(), after }).await?;
         // A tracker that goes in circles would be listened to for ever.
         let advanced = page.last().is_some_and(|share| Some(share.infohash) > after);
         found.extend(page.into_iter().filter(|share| share.name == name));
@@ -164,7 +165,7 @@ async fn list(tracker: TrackerClient, most: usize) -> Result<Vec<ShareEntry>, Tr
     let mut found: Vec<ShareEntry> = Vec::new();
     let mut after: Option<ShareCursor> = None;
     loop {
-        let (page, more) = tracker.shares(Query::List { after: after.clone() }).await?;
+        let Shares { shares: page, more, .. } = tracker.shares(Query::List { after: after.clone() }).await?;
         let last = page.last().map(ShareEntry::cursor);
         found.extend(page);
         if !more || last <= after || found.len() >= most {
@@ -205,11 +206,11 @@ pub(crate) async fn discover(
         let want = MAX_PEERS as u8;
         let discovery = match tracker.peers(Query::Peers { infohash, want }).await {
             Ok((peers, reached_at)) => {
-                Discovery::Peers(peers.peers.iter().map(|peer| peer.socket_addr(reached_at)).collect())
+                Discovery::Peers(peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect())
             }
-            Err(TrackerError::Call { source: CallError::Refused(ErrorCode::UnknownShare), .. }) => {
-                Discovery::Unknown
-            }
+            Err(TrackerError::Call {
+                source: CallError::Refused(ErrorCode::UnknownShare { .. }), ..
+            }) => Discovery::Unknown,
             Err(error) => Discovery::Trouble(error.to_string()),
         };
         if found.send((id, discovery)).await.is_err() {

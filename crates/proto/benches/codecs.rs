@@ -50,7 +50,7 @@ fn peers(criterion: &mut Criterion) {
     let peer =
         |host| PeerEntry { address: PeerAddress::V4([192, 0, 2, host]), port, progress: Progress::COMPLETE };
     let peers = (1..=30).map(peer).collect();
-    let body = ReplyBody::Peers(Peers { interval_s: 30, seeders: 20, leechers: 20, peers });
+    let body = ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 20, leechers: 20, peers });
     let reply = Reply { transaction: TransactionId(0x8000_0007), body };
     let mut buffer = BytesMut::with_capacity(4096);
     let mut group = criterion.benchmark_group("30 peers");

@@ -18,6 +18,9 @@ pub const BLOCK_LEN: u32 = 16 * 1024;
 /// 128 MiB.
 pub const MAX_CHUNKS: u32 = 4 * 1024 * 1024;
 
+/// Most bytes in a share: [`MAX_CHUNKS`] whole chunks.
+pub const MAX_SHARE_LEN: u64 = MAX_CHUNKS as u64 * CHUNK_LEN as u64;
+
 /// Position of a chunk in the chunk space of its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChunkIndex(pub u32);
@@ -136,8 +139,7 @@ mod tests {
     #[test]
     fn a_share_of_too_many_chunks_is_refused() {
         assert_eq!(ChunkSpace::new([u64::MAX]), Err(TooLargeError));
-        let largest = u64::from(MAX_CHUNKS) * u64::from(CHUNK_LEN);
-        assert!(ChunkSpace::new([largest]).is_ok());
-        assert_eq!(ChunkSpace::new([largest, 1]), Err(TooLargeError));
+        assert!(ChunkSpace::new([MAX_SHARE_LEN]).is_ok());
+        assert_eq!(ChunkSpace::new([MAX_SHARE_LEN, 1]), Err(TooLargeError));
     }
 }

@@ -57,6 +57,7 @@ fn the_protocol_page_has_the_limits() {
         (bytes(CHUNK_LEN.into()), "CHUNK_LEN"),
         (bytes(BLOCK_LEN.into()), "BLOCK_LEN"),
         (grouped(chunk::MAX_CHUNKS.into()), "MAX_CHUNKS"),
+        (bytes(chunk::MAX_SHARE_LEN), "MAX_SHARE_LEN"),
         (bytes(metainfo::MAX_METAINFO_LEN.into()), "MAX_METAINFO_LEN"),
         (metainfo::MAX_DEPTH.to_string(), "MAX_DEPTH"),
         (format!("{} bytes", name::MAX_NAME_LEN), "MAX_NAME_LEN"),

@@ -11,8 +11,8 @@ pub mod message;
 
 pub use codec::{ReplyCodec, RequestCodec};
 pub use message::{
-    Announce, Announced, ErrorCode, Event, PeerAddress, PeerEntry, Peers, Progress, Query, Reply, ReplyBody,
-    Request, RequestBody, ShareCursor, ShareEntry, Token, TransactionId,
+    Announce, Announced, ErrorCode, Event, Limit, PeerAddress, PeerEntry, Peers, Progress, Query, Reply,
+    ReplyBody, Request, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
 };
 
 /// The tracker's UDP port unless it is told otherwise.

@@ -15,7 +15,7 @@ use proto::{
         MAX_DATAGRAM_LEN, Query,
         client::{Answer, Call, CallError, CallId, Client},
         codec::{decode_reply, encode_request},
-        message::{Announce, Announced, Peers, ShareEntry},
+        message::{Announce, Announced, Peers, Shares},
     },
 };
 use rand::rngs::StdRng;
@@ -86,7 +86,7 @@ struct Job {
 }
 
 /// Takes the answer, and the address at which the tracker was reached.
-type JobResult = oneshot::Sender<Result<(Answer, IpAddr), JobError>>;
+type JobResult = oneshot::Sender<Result<(Answer, SocketAddr), JobError>>;
 
 enum JobError {
     Call(CallError),
@@ -125,22 +125,22 @@ impl TrackerClient {
     }
 
     /// Asks for peers, and says at which address the tracker was reached.
-    pub async fn peers(&self, query: Query) -> Result<(Peers, IpAddr), TrackerError> {
+    pub async fn peers(&self, query: Query) -> Result<(Peers, SocketAddr), TrackerError> {
         match self.call(Call::Lookup(query)).await? {
             (Answer::Peers(peers), address) => Ok((peers, address)),
             _ => Err(self.unexpected()),
         }
     }
 
-    /// Asks for shares; true if there are more.
-    pub async fn shares(&self, query: Query) -> Result<(Vec<ShareEntry>, bool), TrackerError> {
+    /// Asks for shares.
+    pub async fn shares(&self, query: Query) -> Result<Shares, TrackerError> {
         match self.call(Call::Lookup(query)).await? {
-            (Answer::Shares(shares, more), _) => Ok((shares, more)),
+            (Answer::Shares(shares), _) => Ok(shares),
             _ => Err(self.unexpected()),
         }
     }
 
-    async fn call(&self, call: Call) -> Result<(Answer, IpAddr), TrackerError> {
+    async fn call(&self, call: Call) -> Result<(Answer, SocketAddr), TrackerError> {
         let endpoint = || (*self.endpoint).clone();
         let (result, outcome) = oneshot::channel();
         self.calls.send(Job { call, result }).await.map_err(|_| TrackerError::Stopping(endpoint()))?;
@@ -224,7 +224,7 @@ impl Worker {
         let mut datagram = [0; MAX_DATAGRAM_LEN + 1];
         loop {
             self.transmit(socket).await;
-            let silent = self.report(address.ip());
+            let silent = self.report(address);
             if silent && self.client.calls_under_way() == 0 {
                 return SocketEnd::Silent;
             }
@@ -269,7 +269,7 @@ impl Worker {
     }
 
     /// Hands out what has an outcome; true if some call was not answered.
-    fn report(&mut self, address: IpAddr) -> bool {
+    fn report(&mut self, address: SocketAddr) -> bool {
         let mut silent = false;
         while let Some((id, outcome)) = self.client.poll_outcome() {
             silent |= outcome == Err(CallError::Unanswered);

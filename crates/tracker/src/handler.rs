@@ -248,7 +248,7 @@ impl Handler {
         now: Instant,
         rng: &mut impl CryptoRng,
     ) -> Option<Result<ReplyBody, ErrorCode>> {
-        let (shares, more) = match query {
+        let shares = match query {
             Query::Peers { infohash, want } => {
                 let entries = &mut self.spare_entries;
                 let peers = self.registry.peers_into(entries, infohash, *want, source, now, rng);
@@ -257,7 +257,7 @@ impl Handler {
             Query::Named { name, after } => self.registry.named(name, *after, now)?,
             Query::List { after } => self.registry.list(after.clone(), now)?,
         };
-        Some(Ok(ReplyBody::Shares { shares, more }))
+        Some(Ok(ReplyBody::Shares(shares)))
     }
 }
 

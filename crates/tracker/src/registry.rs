@@ -35,7 +35,7 @@ use indexmap::{IndexMap, map::Entry};
 use proto::{
     InfoHash,
     tracker::{
-        Announce, Announced, ErrorCode, Event, PeerEntry, Peers, ShareCursor, ShareEntry,
+        Announce, Announced, ErrorCode, Event, Limit, PeerEntry, Peers, ShareCursor, ShareEntry, Shares,
         message::{MAX_PEERS, MAX_SHARES},
     },
 };
@@ -206,7 +206,8 @@ impl Registry {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Peers, ErrorCode> {
-        let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare)?;
+        let settles_in_s = self.settles_in_s(now);
+        let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
         let swarm = &self.shares[share].swarm;
         let (seeders, leechers) = swarm.counts();
         let mut places = [0; MAX_PEERS];
@@ -214,17 +215,12 @@ impl Registry {
         let mut entries = mem::take(spare);
         entries.clear();
         swarm.tell(places, Requester::from(requester), &mut entries);
-        Ok(Peers { interval_s: self.interval_s(), seeders, leechers, peers: entries })
+        Ok(Peers { interval_s: self.interval_s(), settles_in_s, seeders, leechers, peers: entries })
     }
 
     /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
     /// whether there are more. `None` when too much that expired is in the way: ask again.
-    pub fn named(
-        &mut self,
-        name: impl AsRef<str>,
-        after: Option<InfoHash>,
-        now: Instant,
-    ) -> Option<(Vec<ShareEntry>, bool)> {
+    pub fn named(&mut self, name: impl AsRef<str>, after: Option<InfoHash>, now: Instant) -> Option<Shares> {
         let name = name.as_ref();
         let place = |infohash| Head::new(infohash, name);
         let from = match after {
@@ -236,11 +232,7 @@ impl Registry {
 
     /// All shares, at most [`MAX_SHARES`] of them from after `after` on, by name and then infohash, and
     /// whether there are more. `None` when too much that expired is in the way: ask again.
-    pub fn list<N: AsRef<str>>(
-        &mut self,
-        after: Option<ShareCursor<N>>,
-        now: Instant,
-    ) -> Option<(Vec<ShareEntry>, bool)> {
+    pub fn list<N: AsRef<str>>(&mut self, after: Option<ShareCursor<N>>, now: Instant) -> Option<Shares> {
         let head = |cursor: ShareCursor<N>| Head::new(cursor.infohash, cursor.name.as_ref());
         let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(head(cursor)));
         self.page(from, |_| true, now)
@@ -280,13 +272,21 @@ impl Registry {
     ) -> Result<(), ErrorCode> {
         let limits = &self.rules.limits;
         let in_share = share.map_or(0, |share| self.shares[share].swarm.len());
-        let full = reached(self.census.peers(), limits.peers)
-            || reached(in_share, limits.peers_per_share)
-            || self.census.registrations_from(peer.address()) >= limits.registrations_per_ip
-            || share.is_none() && reached(self.shares.len(), limits.shares);
-        if full {
+        // What the peer itself can do something about comes first.
+        let full = if self.census.registrations_from(peer.address()) >= limits.registrations_per_ip {
+            Some(Limit::Address)
+        } else if reached(in_share, limits.peers_per_share) {
+            Some(Limit::Share)
+        } else if share.is_none() && reached(self.shares.len(), limits.shares) {
+            Some(Limit::Shares)
+        } else if reached(self.census.peers(), limits.peers) {
+            Some(Limit::Tracker)
+        } else {
+            None
+        };
+        if let Some(limit) = full {
             tracing::debug!(infohash = %announce.infohash, address = %peer.address(), "no room for a peer");
-            return Err(ErrorCode::Full);
+            return Err(ErrorCode::Full(limit));
         }
         tracing::info!(
             infohash = %announce.infohash, name = announce.name.as_ref(), peer = ?announce.peer_id,
@@ -367,7 +367,7 @@ impl Registry {
         mut from: Bound<Head>,
         belongs: impl Fn(&Head) -> bool,
         now: Instant,
-    ) -> Option<(Vec<ShareEntry>, bool)> {
+    ) -> Option<Shares> {
         // One more than fits, to know whether there are more.
         let mut page = Vec::with_capacity(MAX_SHARES + 1);
         let mut dropped = 0;
@@ -392,14 +392,25 @@ impl Registry {
             } else {
                 dropped += 1;
                 if dropped > MAX_DROPPED {
-                    return if page.is_empty() { None } else { Some((page, true)) };
+                    return if page.is_empty() { None } else { Some(self.shares_of(page, true, now)) };
                 }
             }
             from = Bound::Excluded(head);
         }
         let more = page.len() > MAX_SHARES;
         page.truncate(MAX_SHARES);
-        Some((page, more))
+        Some(self.shares_of(page, more, now))
+    }
+
+    fn shares_of(&self, shares: Vec<ShareEntry>, more: bool, now: Instant) -> Shares {
+        Shares { settles_in_s: self.settles_in_s(now), shares, more }
+    }
+
+    /// Seconds until this registry has existed for `expire`. From then on every peer that was registered before
+    /// it began has either come back or is gone.
+    fn settles_in_s(&self, now: Instant) -> u16 {
+        let left = self.rules.expire.saturating_sub(now.saturating_duration_since(self.start));
+        u16::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)
     }
 
     fn interval_s(&self) -> u16 {

@@ -7,7 +7,7 @@ use proto::{
     InfoHash, PeerId, ShareName,
     peer::{Hello, PeerMessage, Role, encode_message},
     tracker::{
-        Query, Reply, ReplyBody, RequestBody, ShareEntry, Token,
+        Query, Reply, ReplyBody, RequestBody, ShareEntry, Shares, Token,
         codec::{decode_request, encode_reply},
     },
 };
@@ -53,7 +53,7 @@ fn a_tracker_with_a_hostile_name_is_not_listened_to() {
                     let name = ShareName::new(STANDS_FOR_IT).unwrap();
                     let infohash = InfoHash([1; 32]);
                     let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0 };
-                    ReplyBody::Shares { shares: vec![share], more: false }
+                    ReplyBody::Shares(Shares { settles_in_s: 0, shares: vec![share], more: false })
                 }
                 other => panic!("{other:?}"),
             };

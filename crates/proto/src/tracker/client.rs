@@ -13,7 +13,7 @@ use std::{
 use rand::{Rng, RngExt};
 
 use super::message::{
-    Announce, Announced, ErrorCode, Peers, Query, Reply, ReplyBody, Request, RequestBody, ShareEntry, Token,
+    Announce, Announced, ErrorCode, Peers, Query, Reply, ReplyBody, Request, RequestBody, Shares, Token,
     TransactionId,
 };
 
@@ -50,8 +50,8 @@ pub enum Answer {
     Announced(Announced),
     /// To a lookup of peers.
     Peers(Peers),
-    /// To a lookup of shares, with whether there are more.
-    Shares(Vec<ShareEntry>, bool),
+    /// To a lookup of shares.
+    Shares(Shares),
 }
 
 /// Why there is no answer.
@@ -247,8 +247,8 @@ impl Pending {
             (_, ReplyBody::Error(code)) => Err(CallError::Refused(code)),
             (Call::Announce(_), ReplyBody::Announced(announced)) => Ok(Answer::Announced(announced)),
             (Call::Lookup(Query::Peers { .. }), ReplyBody::Peers(peers)) => Ok(Answer::Peers(peers)),
-            (Call::Lookup(Query::Named { .. } | Query::List { .. }), ReplyBody::Shares { shares, more }) => {
-                Ok(Answer::Shares(shares, more))
+            (Call::Lookup(Query::Named { .. } | Query::List { .. }), ReplyBody::Shares(shares)) => {
+                Ok(Answer::Shares(shares))
             }
             _ => Err(CallError::Unexpected),
         }

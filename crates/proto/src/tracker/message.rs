@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     num::NonZeroU16,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{InfoHash, PeerId, Secret, ShareName, wire};
+use crate::{InfoHash, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, wire};
 
 /// Bytes of padding in `Connect`, so that its reply is not larger than the request.
 const CONNECT_PADDING: usize = 24;
@@ -76,7 +76,8 @@ pub struct Announce<N = ShareName> {
     pub port: NonZeroU16,
     /// What the share is called.
     pub name: N,
-    /// Bytes in the share.
+    /// Bytes in the share, at most [`MAX_SHARE_LEN`].
+    #[serde(deserialize_with = "share_len")]
     pub size: u64,
     /// Why the peer announces.
     pub event: Event,
@@ -202,13 +203,7 @@ pub enum ReplyBody {
     /// Peers of a share.
     Peers(Peers),
     /// Shares that the tracker knows.
-    Shares {
-        /// At most [`MAX_SHARES`].
-        #[serde(deserialize_with = "wire::list::<_, _, MAX_SHARES>")]
-        shares: Vec<ShareEntry>,
-        /// Whether there are more after the last of these.
-        more: bool,
-    },
+    Shares(Shares),
     /// No answer.
     Error(ErrorCode),
 }
@@ -229,6 +224,8 @@ pub struct Announced {
 pub struct Peers {
     /// Seconds until another lookup is welcome.
     pub interval_s: u16,
+    /// Seconds until the tracker has been up for an expiry; 0 if it has.
+    pub settles_in_s: u16,
     /// Peers that have all of the share.
     pub seeders: u32,
     /// Peers that have part of it.
@@ -236,6 +233,19 @@ pub struct Peers {
     /// A random sample of both, at most [`MAX_PEERS`].
     #[serde(deserialize_with = "wire::list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerEntry>,
+}
+
+/// The tracker's answer to a lookup of shares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, shares may be missing
+    /// because their peers have not come back since the tracker started.
+    pub settles_in_s: u16,
+    /// At most [`MAX_SHARES`].
+    #[serde(deserialize_with = "wire::list::<_, _, MAX_SHARES>")]
+    pub shares: Vec<ShareEntry>,
+    /// Whether there are more after the last of these.
+    pub more: bool,
 }
 
 /// Why the tracker gives no answer.
@@ -246,13 +256,34 @@ pub enum ErrorCode {
     TokenRefused,
     /// The tracker knows no share of this infohash.
     #[error("the tracker does not know this share")]
-    UnknownShare,
+    UnknownShare {
+        /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, the share's peers may
+        /// just not have come back since the tracker started.
+        settles_in_s: u16,
+    },
     /// The peer id is registered with another secret.
     #[error("the tracker holds this peer id for someone else")]
     NotYours,
-    /// The tracker, the share or the address has as many registrations as it may.
-    #[error("the tracker is full")]
-    Full,
+    /// No more registrations fit.
+    #[error("the tracker is full: {0}")]
+    Full(Limit),
+}
+
+/// What a tracker has too much of to take another registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Limit {
+    /// Registrations in all.
+    #[error("it has no room for more registrations")]
+    Tracker,
+    /// Shares.
+    #[error("it has no room for more shares")]
+    Shares,
+    /// Peers of this share.
+    #[error("it has no room for more peers of this share")]
+    Share,
+    /// Registrations from the address of this peer, or from its IPv6 network (/64).
+    #[error("it has no room for more registrations from this address")]
+    Address,
 }
 
 /// One peer of a share.
@@ -288,14 +319,23 @@ impl From<IpAddr> for PeerAddress {
 }
 
 impl PeerEntry {
-    /// Where to connect to, for a client that reached the tracker at `tracker`.
-    pub fn socket_addr(&self, tracker: IpAddr) -> SocketAddr {
+    /// Where to connect to, for a client that reached the tracker at `tracker`. An IPv6 link-local address is in
+    /// the same scope as the tracker's; `None` if the tracker was not reached at one, because then the address
+    /// leads nowhere.
+    pub fn socket_addr(&self, tracker: SocketAddr) -> Option<SocketAddr> {
+        let port = self.port.get();
         let ip = match self.address {
             PeerAddress::V4(octets) => Ipv4Addr::from(octets).into(),
             PeerAddress::V6(octets) => Ipv6Addr::from(octets).into(),
-            PeerAddress::TrackerHost => tracker.to_canonical(),
+            PeerAddress::TrackerHost => tracker.ip().to_canonical(),
         };
-        SocketAddr::new(ip, self.port.get())
+        match (ip, tracker) {
+            (IpAddr::V6(ip), SocketAddr::V6(tracker)) if ip.is_unicast_link_local() => {
+                (tracker.scope_id() != 0).then(|| SocketAddrV6::new(ip, port, 0, tracker.scope_id()).into())
+            }
+            (IpAddr::V6(ip), SocketAddr::V4(_)) if ip.is_unicast_link_local() => None,
+            (ip, _) => Some(SocketAddr::new(ip, port)),
+        }
     }
 }
 
@@ -306,7 +346,8 @@ pub struct ShareEntry {
     pub infohash: InfoHash,
     /// What whoever registered it first called it.
     pub name: ShareName,
-    /// Its size in bytes, likewise.
+    /// Its size in bytes, likewise; at most [`MAX_SHARE_LEN`].
+    #[serde(deserialize_with = "share_len")]
     pub size: u64,
     /// Peers that have all of it.
     pub seeders: u32,
@@ -321,8 +362,50 @@ impl ShareEntry {
     }
 }
 
+/// Reads the size of a share.
+fn share_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let len = u64::deserialize(deserializer)?;
+    if len <= MAX_SHARE_LEN { Ok(len) } else { Err(D::Error::custom("a share larger than any can be")) }
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(address: &str, tracker: &str) -> Option<String> {
+        let address = PeerAddress::from(address.parse::<IpAddr>().unwrap());
+        let entry = PeerEntry { address, port: NonZeroU16::MAX, progress: Progress::COMPLETE };
+        entry.socket_addr(tracker.parse().unwrap()).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn a_link_local_address_is_good_only_in_the_scope_of_the_trackers() {
+        assert_eq!(told("fe80::1", "[fe80::2%3]:6020").unwrap(), "[fe80::1%3]:65535");
+        for tracker in ["[fe80::2]:6020", "[2001:db8::1]:6020", "192.0.2.1:6020"] {
+            assert_eq!(told("fe80::1", tracker), None);
+            assert_eq!(told("2001:db8::5", tracker).unwrap(), "[2001:db8::5]:65535");
+        }
+    }
+
+    #[test]
+    fn a_peer_on_the_trackers_host_is_where_the_tracker_was_reached() {
+        let entry = PeerEntry {
+            address: PeerAddress::TrackerHost,
+            port: NonZeroU16::MAX,
+            progress: Progress::COMPLETE,
+        };
+        for (tracker, expected) in [
+            ("[fe80::2%3]:6020", "[fe80::2%3]:65535"),
+            ("[::ffff:192.0.2.1]:6020", "192.0.2.1:65535"),
+            ("192.0.2.1:6020", "192.0.2.1:65535"),
+        ] {
+            assert_eq!(entry.socket_addr(tracker.parse().unwrap()), Some(expected.parse().unwrap()));
+        }
     }
 }

@@ -78,8 +78,9 @@ impl World<'_> {
         let now = self.at(self.now);
         let found = self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng);
         for peer in found.into_iter().flat_map(|found| found.peers) {
-            let address = peer.socket_addr(id.ip());
-            self.node(id).book.discover(address, now);
+            if let Some(address) = peer.socket_addr(id.address()) {
+                self.node(id).book.discover(address, now);
+            }
         }
         let wait = if self.nodes[id.index()].links.is_empty() { HUNGRY_INTERVAL } else { LOOKUP_INTERVAL };
         let wait = wait.mul_f64(self.rng.random_range(0.9..1.1));

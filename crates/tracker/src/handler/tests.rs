@@ -3,8 +3,9 @@ use std::{iter, net::Ipv4Addr};
 use proptest::prelude::*;
 use proto::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareName,
+    chunk::MAX_SHARE_LEN,
     tracker::{
-        Announce, Event, Progress, Request, ShareCursor, Token, TransactionId,
+        Announce, Event, Progress, Request, ShareCursor, Shares, Token, TransactionId,
         codec::{decode_reply, encode_request},
     },
 };
@@ -115,13 +116,13 @@ fn connects_registers_and_looks_up() {
     let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
     match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
         ReplyBody::Peers(peers) => {
-            assert_eq!(peers.peers[0].socket_addr(HERE), (HERE, 7000).into());
+            assert_eq!(peers.peers[0].socket_addr((HERE, 6020).into()), Some((HERE, 7000).into()));
         }
         other => panic!("{other:?}"),
     }
     for query in [Query::Named { name: name(), after: None }, Query::List { after: None }] {
         match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
-            ReplyBody::Shares { shares, more } => {
+            ReplyBody::Shares(Shares { shares, more, .. }) => {
                 assert_eq!((shares[0].infohash, shares[0].size, more), (InfoHash([1; 32]), 1 << 40, false));
             }
             other => panic!("{other:?}"),
@@ -171,7 +172,7 @@ fn a_token_ages_and_a_restarted_tracker_refuses_it() {
     let mut bench = Bench::new();
     let token = bench.connect(HERE);
     let lookup = RequestBody::Lookup { token, query: Query::List { after: None } };
-    let empty = ReplyBody::Shares { shares: Vec::new(), more: false };
+    let empty = ReplyBody::Shares(Shares { settles_in_s: 90, shares: Vec::new(), more: false });
     assert_eq!(bench.ask(lookup.clone(), HERE), empty);
     let refused = ReplyBody::Error(ErrorCode::TokenRefused);
     let mut restarted = Bench::new();
@@ -194,7 +195,7 @@ fn the_largest_replies_fit_a_datagram() {
             let announce = Announce {
                 infohash: InfoHash([share; 32]),
                 name: ShareName::new(&"n".repeat(255)).unwrap(),
-                size: u64::MAX,
+                size: MAX_SHARE_LEN,
                 port: u16::MAX.try_into().unwrap(),
                 ..announce(token, peer)
             };
@@ -208,7 +209,7 @@ fn the_largest_replies_fit_a_datagram() {
         other => panic!("{other:?}"),
     }
     match bench.ask(RequestBody::Lookup { token, query: Query::List { after: None } }, HERE) {
-        ReplyBody::Shares { shares, more } => assert_eq!((shares.len(), more), (3, true)),
+        ReplyBody::Shares(page) => assert_eq!((page.shares.len(), page.more), (3, true)),
         other => panic!("{other:?}"),
     }
 }

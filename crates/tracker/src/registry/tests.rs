@@ -56,7 +56,7 @@ impl Bench {
                     self.registry.named(name_of(text), all.last().map(|share| share.infohash), self.now)
                 }
             };
-            let (page, more) = page.expect("a page");
+            let Shares { shares: page, more, .. } = page.expect("a page");
             assert!(page.len() == MAX_SHARES || !more);
             all.extend(page);
             if !more {
@@ -117,6 +117,29 @@ fn small(limits: impl FnOnce(&mut Limits)) -> Limits {
     small
 }
 
+fn assert_unknown(result: Result<Peers, ErrorCode>) {
+    assert!(matches!(result, Err(ErrorCode::UnknownShare { .. })), "{result:?}");
+}
+
+#[test]
+fn every_lookup_tells_how_long_it_takes_until_everybody_had_time_to_come_back() {
+    let mut bench = Bench::new(Limits::default());
+    bench.now += Duration::from_millis(200);
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    for (after_s, left) in [(0, 90), (40, 50), (49, 1), (1, 0), (1_000_000, 0)] {
+        bench.pass(after_s);
+        bench.announce(&seeder(1, 1), host(1)).unwrap();
+        let settles = |shares: Option<Shares>| shares.unwrap().settles_in_s;
+        assert_eq!(bench.peers(2, host(2)), Err(ErrorCode::UnknownShare { settles_in_s: left }));
+        assert_eq!(bench.peers(1, host(2)).unwrap().settles_in_s, left);
+        assert_eq!(settles(bench.registry.named("unknown", None, bench.now)), left);
+        assert_eq!(settles(bench.registry.list(None::<ShareCursor>, bench.now)), left);
+    }
+    let rules = Rules { expire: Duration::from_secs(100_000), ..Rules::default() };
+    bench.registry = Registry::new(rules, bench.now);
+    assert_eq!(bench.peers(1, host(2)), Err(ErrorCode::UnknownShare { settles_in_s: u16::MAX }));
+}
+
 #[test]
 fn every_event_but_stopped_registers_and_repeating_it_changes_nothing() {
     for event in [Event::Started, Event::Heartbeat, Event::Completed] {
@@ -146,7 +169,7 @@ fn the_last_peer_to_stop_takes_the_share_with_it() {
     bench.announce(&leecher(1, 2), host(2)).unwrap();
     assert_eq!(bench.counts(&stop(seeder(1, 1)), host(1)), (0, 1));
     assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
-    assert_eq!(bench.peers(1, host(1)), Err(ErrorCode::UnknownShare));
+    assert_unknown(bench.peers(1, host(1)));
     assert_eq!(bench.pages(None), []);
     // The answer may have been lost: saying goodbye again is fine.
     assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
@@ -184,9 +207,9 @@ fn a_renewal_may_change_address_port_and_progress_and_moves_the_count_of_its_add
     let moved = Announce { port: 7001.try_into().unwrap(), progress: Progress::of(3, 4), ..leecher(1, 1) };
     bench.announce(&moved, host(2)).unwrap();
     let entry = bench.only_peer(1, host(3));
-    assert_eq!(entry.socket_addr(LOOPBACK), (host(2), 7001).into());
+    assert_eq!(entry.socket_addr((LOOPBACK, 6020).into()), Some((host(2), 7001).into()));
     assert_eq!(entry.progress.percent(), 75);
-    assert_eq!(bench.announce(&leecher(2, 2), host(2)), Err(ErrorCode::Full));
+    assert_eq!(bench.announce(&leecher(2, 2), host(2)), Err(ErrorCode::Full(Limit::Address)));
     assert!(bench.announce(&leecher(2, 2), host(1)).is_ok());
 }
 
@@ -217,7 +240,7 @@ fn a_peer_is_there_for_exactly_the_expiry_time_though_nothing_is_swept() {
     assert_eq!(bench.pages(None).len(), 1);
     bench.now += TICK;
     assert_eq!(bench.pages(None), []);
-    assert_eq!(bench.peers(1, host(2)), Err(ErrorCode::UnknownShare));
+    assert_unknown(bench.peers(1, host(2)));
 }
 
 #[test]
@@ -250,7 +273,8 @@ fn lookups_are_samples_without_repeats_that_reach_everyone() {
         for _ in 0..100 {
             let sample = bench.peers(1, host(0)).unwrap();
             assert_eq!((sample.seeders, sample.leechers), (swarm.div_ceil(2), swarm / 2));
-            let addresses: BTreeSet<_> = sample.peers.iter().map(|peer| peer.socket_addr(host(0))).collect();
+            let address = |peer: &PeerEntry| peer.socket_addr((host(0), 6020).into());
+            let addresses: BTreeSet<_> = sample.peers.iter().map(address).collect();
             assert_eq!(addresses.len(), MAX_PEERS.min(swarm as usize));
             assert_eq!(addresses.len(), sample.peers.len());
             seen.extend(addresses);
@@ -293,25 +317,25 @@ fn the_list_is_by_name_then_infohash_and_pages_leave_nothing_out() {
 #[test]
 fn a_full_registry_refuses_newcomers_and_keeps_and_renews_who_is_there() {
     type Refused = fn() -> (Announce, IpAddr);
-    let cases: [(Limits, Refused); 4] = [
-        (small(|limits| limits.peers = 2), || (seeder(1, 9), host(9))),
-        (small(|limits| limits.shares = 2), || (seeder(9, 9), host(9))),
-        (small(|limits| limits.peers_per_share = 1), || (seeder(1, 9), host(9))),
-        (small(|limits| limits.registrations_per_ip = 1), || (seeder(9, 9), host(1))),
+    let cases: [(Limits, Limit, Refused); 4] = [
+        (small(|limits| limits.peers = 2), Limit::Tracker, || (seeder(1, 9), host(9))),
+        (small(|limits| limits.shares = 2), Limit::Shares, || (seeder(9, 9), host(9))),
+        (small(|limits| limits.peers_per_share = 1), Limit::Share, || (seeder(1, 9), host(9))),
+        (small(|limits| limits.registrations_per_ip = 1), Limit::Address, || (seeder(9, 9), host(1))),
     ];
-    for (limits, refused) in cases {
+    for (limits, full, refused) in cases {
         let mut bench = Bench::new(limits);
         bench.announce(&seeder(1, 1), host(1)).unwrap();
         bench.announce(&seeder(2, 2), host(2)).unwrap();
         let (newcomer, source) = refused();
         bench.pass(60);
-        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full));
+        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full(full)));
         // Also what ends nothing is no newcomer.
         assert!(bench.announce(&stop(newcomer.clone()), source).is_ok());
         bench.announce(&seeder(1, 1), host(1)).unwrap();
         bench.announce(&seeder(2, 2), host(2)).unwrap();
         bench.pass(60);
-        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full));
+        assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full(full)));
         assert_eq!(bench.registry.stats(), Stats { shares: 2, seeders: 2, leechers: 0 });
         // Room again when somebody leaves; expired peers make room when they are swept.
         bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
@@ -371,11 +395,13 @@ fn a_look_at_the_list_is_put_off_rather_than_long() {
     bench.announce(&before, host(1)).unwrap();
     bench.announce(&after, host(1)).unwrap();
     // What is in front of the heap is told, and that there may be more.
-    let (page, more) = bench.registry.list(None::<ShareCursor>, bench.now).expect("a page");
+    let Shares { shares: page, more, .. } =
+        bench.registry.list(None::<ShareCursor>, bench.now).expect("a page");
     assert_eq!((page.len(), more), (1, true));
     assert_eq!(page[0].infohash, before.infohash);
     assert_eq!(bench.registry.list(Some(page[0].cursor()), bench.now), None);
-    let (page, more) = bench.registry.named(name_of("b"), None, bench.now).expect("a page");
+    let Shares { shares: page, more, .. } =
+        bench.registry.named(name_of("b"), None, bench.now).expect("a page");
     assert_eq!((page.len(), more), (1, false));
     assert_eq!(page[0].infohash, after.infohash);
 }

@@ -46,7 +46,7 @@ impl Bench {
 }
 
 fn peers() -> Peers {
-    Peers { interval_s: 30, seeders: 1, leechers: 0, peers: Vec::new() }
+    Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 0, peers: Vec::new() }
 }
 
 #[test]

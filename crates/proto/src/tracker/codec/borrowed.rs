@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use super::DatagramError;
 use crate::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareNameRef,
+    chunk::MAX_SHARE_LEN,
     tracker::message::{
         Announce, Event, Progress, Query, Request, RequestBody, ShareCursor, Token, TransactionId,
     },
@@ -68,7 +69,7 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
         secret: Secret(fields.bytes()?),
         port: NonZeroU16::new(fields.u16()?).ok_or(WireError::illegal("port 0"))?,
         name: name(fields)?,
-        size: fields.u64()?,
+        size: share_len(fields)?,
         event: match fields.u32()? {
             0 => Event::Started,
             1 => Event::Heartbeat,
@@ -99,6 +100,11 @@ fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireErr
         }
         _ => Err(WireError::illegal("no such query")),
     }
+}
+
+fn share_len(fields: &mut Fields<'_>) -> Result<u64, WireError> {
+    let len = fields.u64()?;
+    if len <= MAX_SHARE_LEN { Ok(len) } else { Err(WireError::illegal("a share larger than any can be")) }
 }
 
 fn name<'a>(fields: &mut Fields<'a>) -> Result<ShareNameRef<'a>, WireError> {

@@ -5,11 +5,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     InfoHash, PeerId, Secret, ShareName,
+    chunk::MAX_SHARE_LEN,
     golden::{assert_documented, bytes},
     name::MAX_NAME_LEN,
     tracker::message::{
-        Announce, Announced, ErrorCode, Event, MAX_PEERS, MAX_SHARES, PeerAddress, PeerEntry, Peers,
-        Progress, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Token, TransactionId,
+        Announce, Announced, ErrorCode, Event, Limit, MAX_PEERS, MAX_SHARES, PeerAddress, PeerEntry, Peers,
+        Progress, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
     },
 };
 
@@ -59,6 +60,10 @@ fn error(code: ErrorCode) -> Reply {
     reply(ReplyBody::Error(code))
 }
 
+fn shares_reply(settles_in_s: u16, shares: Vec<ShareEntry>, more: bool) -> Reply {
+    reply(ReplyBody::Shares(Shares { settles_in_s, shares, more }))
+}
+
 fn share(name: ShareName) -> ShareEntry {
     ShareEntry { infohash: INFOHASH, name, size: 1_048_577, seeders: 1, leechers: 2 }
 }
@@ -67,29 +72,29 @@ fn share(name: ShareName) -> ShareEntry {
 fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
     let cursor = || ShareCursor { name: name("a.bin"), infohash: INFOHASH };
     vec![
-        ("Request Connect", connect(7), "53484f414c 01 07 00 00*24"),
-        ("Request Connect, transaction 250", connect(250), "53484f414c 01 fa 00 00*24"),
-        ("Request Connect, transaction 251", connect(251), "53484f414c 01 fbfb00 00 00*24"),
-        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 01 fbffff 00 00*24"),
-        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 01 fc00000100 00 00*24"),
-        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 01 fcffffffff 00 00*24"),
+        ("Request Connect", connect(7), "53484f414c 02 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 02 fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 02 fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 02 fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 02 fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 02 fcffffffff 00 00*24"),
         ("Request Announce, Started", announce(Event::Started, 0),
-            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
+            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
         ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
-            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
+            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
         ("Request Announce, Completed", announce(Event::Completed, 100),
-            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
+            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
         ("Request Announce, Stopped", announce(Event::Stopped, 99),
-            "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
+            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
         ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50 }),
-            "53484f414c 01 07 02 44*16 00 11*32 32"),
+            "53484f414c 02 07 02 44*16 00 11*32 32"),
         ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 01 07 02 44*16 01 05612e62696e 00"),
+            "53484f414c 02 07 02 44*16 01 05612e62696e 00"),
         ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(INFOHASH) }),
-            "53484f414c 01 07 02 44*16 01 05612e62696e 01 11*32"),
-        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 01 07 02 44*16 02 00"),
+            "53484f414c 02 07 02 44*16 01 05612e62696e 01 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 02 07 02 44*16 02 00"),
         ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
-            "53484f414c 01 07 02 44*16 02 01 05612e62696e 11*32"),
+            "53484f414c 02 07 02 44*16 02 01 05612e62696e 11*32"),
     ]
 }
 
@@ -105,23 +110,27 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
     ];
     vec![
         ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
-            "53484f414c 01 07 00 44*16 78"),
+            "53484f414c 02 07 00 44*16 78"),
         ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300 })),
-            "53484f414c 01 07 01 1e 02 fb2c01"),
-        ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, seeders: 1, leechers: 2, peers })),
-            "53484f414c 01 07 02 1e 01 02 03 \
+            "53484f414c 02 07 01 1e 02 fb2c01"),
+        ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, peers })),
+            "53484f414c 02 07 02 1e 00 01 02 03 \
             00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
         ("Reply Peers, none",
-            reply(ReplyBody::Peers(Peers { interval_s: 30, seeders: 0, leechers: 0, peers: Vec::new() })),
-            "53484f414c 01 07 02 1e 00 00 00"),
-        ("Reply Shares", reply(ReplyBody::Shares { shares: vec![share(name("a.bin"))], more: true }),
-            "53484f414c 01 07 03 01  11*32 05612e62696e fc01001000 01 02  01"),
-        ("Reply Shares, none", reply(ReplyBody::Shares { shares: Vec::new(), more: false }),
-            "53484f414c 01 07 03 00 00"),
-        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 01 07 04 00"),
-        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare), "53484f414c 01 07 04 01"),
-        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 01 07 04 02"),
-        ("Reply Error, Full", error(ErrorCode::Full), "53484f414c 01 07 04 03"),
+            reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, peers: Vec::new() })),
+            "53484f414c 02 07 02 1e 5a 00 00 00"),
+        ("Reply Shares", shares_reply(0, vec![share(name("a.bin"))], true),
+            "53484f414c 02 07 03 00 01  11*32 05612e62696e fc01001000 01 02  01"),
+        ("Reply Shares, none", shares_reply(90, Vec::new(), false), "53484f414c 02 07 03 5a 00 00"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 02 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 02 07 04 01 00"),
+        ("Reply Error, UnknownShare, soon after a start", error(ErrorCode::UnknownShare { settles_in_s: 300 }),
+            "53484f414c 02 07 04 01 fb2c01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 02 07 04 02"),
+        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 02 07 04 03 00"),
+        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 02 07 04 03 01"),
+        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 02 07 04 03 02"),
+        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 02 07 04 03 03"),
     ]
 }
 
@@ -160,23 +169,28 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for request in [
-        "53484f414c 01 07 03",
-        "53484f414c 01 07 02 44*16 03",
-        "53484f414c 01 07 02 44*16 02 02",
-        "53484f414c 01 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+        "53484f414c 02 07 03",
+        "53484f414c 02 07 02 44*16 03",
+        "53484f414c 02 07 02 44*16 02 02",
+        "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
         // Whatever a further variant might hold, so that a missing field is not what is refused.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
-    for reply in ["53484f414c 01 07 05", "53484f414c 01 07 04 04", "53484f414c 01 07 02 1e 01 02 01 03"] {
+    for reply in [
+        "53484f414c 02 07 05",
+        "53484f414c 02 07 04 04",
+        "53484f414c 02 07 04 03 04",
+        "53484f414c 02 07 02 1e 00 01 02 01 03",
+    ] {
         assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
     }
 }
 
 #[test]
 fn illegal_values_are_refused() {
-    let fields = "53484f414c 01 07 01 44*16 11*32 22*16 33*16";
+    let fields = "53484f414c 02 07 01 44*16 11*32 22*16 33*16";
     for (what, rest) in [
         ("port 0", "00 05612e62696e 00 00 00"),
         ("no name", "01 00 00 00 00"),
@@ -185,16 +199,23 @@ fn illegal_values_are_refused() {
         ("a name that is not UTF-8", "01 02c328 00 00 00"),
         ("a name of 256 bytes", "01 fb0001 61*256 00 00 00"),
         ("101 percent", "01 0161 00 00 65"),
+        ("a byte more than 2 TiB", "01 0161 fd0100000000020000 00 00"),
     ] {
         let datagram = bytes(&format!("{fields} {rest}"));
         assert!(matches!(decode_request(&datagram), Err(DatagramError::Wire(_))), "{what}");
+        assert!(matches!(borrow_request(&datagram), Err(DatagramError::Wire(_))), "{what}");
     }
-    assert!(decode_request(&bytes(&format!("{fields} 01 0161 00 00 64"))).is_ok());
+    for legal in ["01 0161 00 00 64", "01 0161 fd0000000000020000 00 00"] {
+        assert!(decode_request(&bytes(&format!("{fields} {legal}"))).is_ok());
+    }
+    let share = "53484f414c 02 07 03 00 01 11*32 0161";
+    assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 00"))));
+    assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 00"))).is_ok());
 }
 
 #[test]
 fn a_datagram_without_the_preamble_of_this_version_is_refused() {
-    let good = reply_bytes(&error(ErrorCode::Full));
+    let good = reply_bytes(&error(ErrorCode::Full(Limit::Tracker)));
     for bit in 0..PREAMBLE.len() * 8 {
         let mut datagram = good.clone();
         datagram[bit / 8] ^= 1 << (bit % 8);
@@ -219,7 +240,7 @@ fn the_codecs_take_one_datagram_at_a_time_and_leave_nothing_for_the_next() {
         assert_eq!(ReplyCodec.decode(&mut src).unwrap(), Some(reply));
         assert!(src.is_empty());
     }
-    src.put_slice(b"SHOAL\x01 and no message");
+    src.put_slice(b"SHOAL\x02 and no message");
     assert!(RequestCodec.decode(&mut src).is_err());
     assert!(src.is_empty());
 }
@@ -236,7 +257,7 @@ fn largest_share() -> ShareEntry {
     ShareEntry {
         infohash: INFOHASH,
         name: largest_name(),
-        size: u64::MAX,
+        size: MAX_SHARE_LEN,
         seeders: u32::MAX,
         leechers: u32::MAX,
     }
@@ -244,19 +265,26 @@ fn largest_share() -> ShareEntry {
 
 fn peers(count: usize) -> Reply {
     let peers = vec![largest_peer(); count];
-    let body = ReplyBody::Peers(Peers { interval_s: u16::MAX, seeders: u32::MAX, leechers: u32::MAX, peers });
+    let body = ReplyBody::Peers(Peers {
+        interval_s: u16::MAX,
+        settles_in_s: u16::MAX,
+        seeders: u32::MAX,
+        leechers: u32::MAX,
+        peers,
+    });
     Reply { transaction: TransactionId(u32::MAX), body }
 }
 
 fn shares(count: usize) -> Reply {
-    let body = ReplyBody::Shares { shares: vec![largest_share(); count], more: true };
+    let shares = vec![largest_share(); count];
+    let body = ReplyBody::Shares(Shares { settles_in_s: u16::MAX, shares, more: true });
     Reply { transaction: TransactionId(u32::MAX), body }
 }
 
 /// Decoding is checked too, because the decoder's limit counts an integer by its size in memory.
 #[test]
 fn the_largest_messages_fit_a_datagram_both_ways() {
-    for (reply, len) in [(peers(MAX_PEERS), 1_076), (shares(MAX_SHARES), 941)] {
+    for (reply, len) in [(peers(MAX_PEERS), 1_079), (shares(MAX_SHARES), 944)] {
         let datagram = reply_bytes(&reply);
         assert_eq!(datagram.len(), len);
         assert!(len <= MAX_DATAGRAM_LEN);
@@ -265,7 +293,7 @@ fn the_largest_messages_fit_a_datagram_both_ways() {
     let mut announce = announce(Event::Stopped, 100);
     announce.transaction = TransactionId(u32::MAX);
     let RequestBody::Announce(fields) = &mut announce.body else { unreachable!() };
-    (fields.port, fields.size, fields.name) = (port(u16::MAX), u64::MAX, largest_name());
+    (fields.port, fields.size, fields.name) = (port(u16::MAX), MAX_SHARE_LEN, largest_name());
     let after = Some(ShareCursor { name: largest_name(), infohash: INFOHASH });
     let body = RequestBody::Lookup { token: TOKEN, query: Query::List { after } };
     let list = Request { transaction: TransactionId(u32::MAX), body };
@@ -289,7 +317,7 @@ fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
 #[test]
 fn a_list_that_claims_more_entries_than_it_has_is_refused() {
     for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
-        for head in ["53484f414c 01 07 02 1e 01 02", "53484f414c 01 07 03"] {
+        for head in ["53484f414c 02 07 02 1e 00 01 02", "53484f414c 02 07 03 00"] {
             for rest in ["", "02 fb5a1b 00", "00*64"] {
                 assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));
             }
@@ -324,10 +352,16 @@ fn without_a_good_token_no_reply_is_larger_than_its_request() {
         ];
         let lookups = smallest_lookups.map(|query| RequestBody::Lookup { token: TOKEN, query });
         let smallest = lookups.into_iter().chain([smallest_announce]).map(request_len).min().unwrap();
-        for code in [ErrorCode::TokenRefused, ErrorCode::UnknownShare, ErrorCode::NotYours, ErrorCode::Full] {
+        for code in error_codes() {
             assert!(reply_len(ReplyBody::Error(code)) <= smallest, "{code:?}");
         }
     }
+}
+
+fn error_codes() -> Vec<ErrorCode> {
+    let unknown = [0, 90, u16::MAX].map(|settles_in_s| ErrorCode::UnknownShare { settles_in_s });
+    let full = [Limit::Tracker, Limit::Shares, Limit::Share, Limit::Address].map(ErrorCode::Full);
+    [ErrorCode::TokenRefused, ErrorCode::NotYours].into_iter().chain(unknown).chain(full).collect()
 }
 
 fn assert_malformed<T: std::fmt::Debug>(result: Result<T, DatagramError>) {
@@ -339,7 +373,7 @@ fn numbers() -> impl Strategy<Value = u32> {
 }
 
 fn sizes() -> impl Strategy<Value = u64> {
-    prop_oneof![numbers().prop_map(u64::from), (1_u64 << 32) - 3..(1 << 32) + 3, any::<u64>()]
+    prop_oneof![numbers().prop_map(u64::from), (1_u64 << 32) - 3..(1 << 32) + 3, 0..=MAX_SHARE_LEN]
 }
 
 fn names() -> impl Strategy<Value = ShareName> {
@@ -416,12 +450,7 @@ fn share_entries() -> impl Strategy<Value = ShareEntry> {
 }
 
 fn replies() -> impl Strategy<Value = Reply> {
-    let errors = prop::sample::select(vec![
-        ErrorCode::TokenRefused,
-        ErrorCode::UnknownShare,
-        ErrorCode::NotYours,
-        ErrorCode::Full,
-    ]);
+    let errors = prop::sample::select(error_codes());
     let entries = prop_oneof![
         prop::collection::vec(peer_entries(), 0..=3),
         prop::collection::vec(peer_entries(), 0..=MAX_PEERS),
@@ -431,11 +460,13 @@ fn replies() -> impl Strategy<Value = Reply> {
         (any::<u16>(), numbers(), numbers()).prop_map(|(interval_s, seeders, leechers)| {
             ReplyBody::Announced(Announced { interval_s, seeders, leechers })
         }),
-        (any::<u16>(), numbers(), numbers(), entries).prop_map(|(interval_s, seeders, leechers, peers)| {
-            ReplyBody::Peers(Peers { interval_s, seeders, leechers, peers })
+        (any::<[u16; 2]>(), numbers(), numbers(), entries).prop_map(|(seconds, seeders, leechers, peers)| {
+            let [interval_s, settles_in_s] = seconds;
+            ReplyBody::Peers(Peers { interval_s, settles_in_s, seeders, leechers, peers })
         }),
-        (prop::collection::vec(share_entries(), 0..=MAX_SHARES), any::<bool>())
-            .prop_map(|(shares, more)| ReplyBody::Shares { shares, more }),
+        (any::<u16>(), prop::collection::vec(share_entries(), 0..=MAX_SHARES), any::<bool>()).prop_map(
+            |(settles_in_s, shares, more)| ReplyBody::Shares(Shares { settles_in_s, shares, more })
+        ),
         errors.prop_map(ReplyBody::Error),
     ];
     (numbers(), bodies).prop_map(|(id, body)| Reply { transaction: TransactionId(id), body })

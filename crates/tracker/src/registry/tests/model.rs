@@ -183,7 +183,7 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
             share.peers.remove(&announce.peer_id.0);
         }
         model.forget(|_| false);
-    } else if is_new && result == Err(ErrorCode::Full) {
+    } else if is_new && matches!(result, Err(ErrorCode::Full(_))) {
         assert!(model.is_full(limits, announce.infohash, from, |_| true), "refused though there is room");
         return;
     } else {
@@ -214,7 +214,7 @@ fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
         .get(&infohash(share))
         .map_or(Vec::new(), |share| share.live(now).map(|peer| peer.entry).collect());
     if live.is_empty() {
-        assert_eq!(result, Err(ErrorCode::UnknownShare));
+        assert_unknown(result);
         return;
     }
     let peers = result.unwrap();
