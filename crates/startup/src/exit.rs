@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, process};
 
-use crate::escape_control;
+use crate::escape::{escape, escape_lines};
 
 /// How a program ended. The numbers are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum ExitCode {
     Io = 17,
     /// What arrived, or what is on disk, was proved wrong.
     Integrity = 32,
-    /// Stopped by a signal (128 + SIGINT).
+    /// Stopped by a signal before it was done (128 + SIGINT).
     Interrupted = 130,
 }
 
@@ -75,19 +75,19 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut said = self.error.to_string();
-        f.write_str(&escape_control(&said))?;
+        f.write_str(&escape(&said))?;
         let mut source = self.error.source();
         while let Some(error) = source {
             // Many errors repeat their source in their own text.
             let text = error.to_string();
             if !said.contains(&text) {
-                write!(f, ": {}", escape_control(&text))?;
+                write!(f, ": {}", escape(&text))?;
                 said = text;
             }
             source = error.source();
         }
         match &self.hint {
-            Some(hint) => write!(f, "\n  {hint}"),
+            Some(hint) => write!(f, "\n  {}", escape_lines(hint)),
             None => Ok(()),
         }
     }
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn a_name_in_an_error_cannot_garble_the_terminal() {
-        let failure = Failure::new(ExitCode::Io, "cannot read \x1b[2Jx\ny");
-        assert_eq!(failure.to_string(), "cannot read \\u{1b}[2Jx\\ny");
+        let failure = Failure::new(ExitCode::Io, "cannot read \x1b[2Jx\ny").hint("see:\n  gpj\u{202e}exe");
+        assert_eq!(failure.to_string(), "cannot read \\u{1b}[2Jx\\ny\n  see:\n  gpj\\u{202e}exe");
     }
 
     #[test]

@@ -1,23 +1,33 @@
-//! What the three programs share at start-up, and nothing else: logging to the console and to a debug log,
-//! signals, the runtime, taking a port, and how a failure becomes a message and an exit code.
+//! What the three programs share as programs, and nothing else: reading the command line, the console and the debug
+//! log, signals, the runtime, taking a port, and how a failure becomes a message and an exit code.
 //!
 //! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
 //! task of it is left.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+mod bar;
 mod command_line;
+pub mod console;
+mod escape;
 mod exit;
 mod listen;
 mod logging;
 mod progress;
 mod signals;
 
-use std::{future::Future, io::Write, panic, process};
+use std::{
+    future::Future,
+    io::{self, Write},
+    panic, process,
+};
 
 use tokio_util::sync::CancellationToken;
 
+pub use bar::{Work, bar_line, human_time};
 pub use command_line::parse;
+pub use console::{eprint_line, print_json_line, print_line};
+pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};
 pub use logging::LogArgs;
@@ -27,8 +37,8 @@ pub use progress::{ByteMeter, HumanBytes};
 const MAX_BLOCKING_THREADS: usize = 64;
 
 /// Runs a program: sets up logging and signals, runs `body` on a runtime of all cores, and turns its failure
-/// into a message on stderr and an exit code. The token that `body` gets is cancelled by Ctrl-C and SIGTERM;
-/// a second signal ends the program at once.
+/// into a message on stderr and an exit code. The token that `body` gets is cancelled by Ctrl-C, SIGTERM and SIGHUP;
+/// a second Ctrl-C or SIGTERM ends the program at once.
 pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> process::ExitCode
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -37,8 +47,9 @@ where
         Ok(()) => process::ExitCode::SUCCESS,
         Err(failure) => {
             tracing::debug!(code = failure.code() as u8, "{failure}");
-            // Nothing is left to be done about a console that is gone.
-            let _ = writeln!(std::io::stderr(), "error: {failure}");
+            console::hide();
+            // The failure escapes what it names, and its hint may have several lines.
+            let _ = writeln!(io::stderr(), "error: {failure}");
             failure.code().into()
         }
     }
@@ -61,27 +72,6 @@ where
         // On a worker: the thread that waits here would have to be woken for everything that others tell it.
         tokio::spawn(body(shutdown)).await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
-}
-
-/// Writes a line to stdout, control characters escaped: names in it may be a stranger's. A closed stdout
-/// (`… | head`) is no reason to fail.
-pub fn print_line(line: impl std::fmt::Display) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", escape_control(&line.to_string())).and_then(|()| stdout.flush());
-}
-
-/// Writes a line to stderr, likewise.
-pub fn eprint_line(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{}", escape_control(&line.to_string()));
-}
-
-/// Text that cannot move the cursor or colour a terminal.
-fn escape_control(text: &str) -> std::borrow::Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect::<String>().into()
 }
 
 /// Asks for as many open files as the system lets this process have: each peer is one.

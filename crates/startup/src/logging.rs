@@ -11,7 +11,11 @@ use clap::builder::FalseyValueParser;
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
-use crate::exit::{ExitCode, Failure};
+use crate::{
+    console::{self, LogWriter},
+    escape::escaped_fields,
+    exit::{ExitCode, Failure},
+};
 
 /// A debug log larger than this in bytes is set aside as `.old` at start-up, so logs do not grow for ever.
 const MAX_LOG_LEN: u64 = 16 * 1024 * 1024;
@@ -20,7 +24,7 @@ const MAX_LOG_LEN: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
-    /// Say more on the console: -v what happens, -vv every detail
+    /// Print more on stderr: -v what happens, -vv every detail
     #[arg(short, long, action = clap::ArgAction::Count, env = "SHOAL_VERBOSE")]
     pub verbose: u8,
 
@@ -41,15 +45,17 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<(), Failure> {
         _ => LevelFilter::TRACE,
     };
     let console = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
+        .with_writer(|| LogWriter)
+        .fmt_fields(escaped_fields())
         .with_target(false)
         .without_time()
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
+        .with_ansi(console::has_colors())
         .with_filter(console_level);
     let (file, trouble) = open_log(role, args)?;
     let file = file.map(|file| {
         tracing_subscriber::fmt::layer()
             .with_writer(Mutex::new(file))
+            .fmt_fields(escaped_fields())
             .with_ansi(false)
             .with_filter(LevelFilter::from_level(Level::DEBUG))
     });

@@ -3,7 +3,6 @@
 
 use std::{
     fmt,
-    io::IsTerminal,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -11,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::{
+    bar::{Work, bar_line},
+    console,
+};
 
 /// Wait before the first line: work that is over by then needs no words.
 const FIRST_LINE: Duration = Duration::from_millis(900);
@@ -19,10 +21,14 @@ const FIRST_LINE: Duration = Duration::from_millis(900);
 /// Wait between two lines.
 const NEXT_LINE: Duration = Duration::from_secs(3);
 
+/// Wait between two changes of a bar.
+const NEXT_FRAME: Duration = Duration::from_millis(100);
+
 /// Shows how far some work on a known number of bytes is.
 #[derive(Debug)]
 pub struct ByteMeter {
     what: String,
+    begun: Instant,
     total: AtomicU64,
     done: AtomicU64,
     display: Display,
@@ -30,7 +36,7 @@ pub struct ByteMeter {
 
 #[derive(Debug)]
 enum Display {
-    Bar(ProgressBar),
+    Bar(Mutex<Instant>),
     Lines(Mutex<Instant>),
     Nothing,
 }
@@ -38,56 +44,51 @@ enum Display {
 impl ByteMeter {
     /// A meter for work called `what`, as in "Hashing file.bin".
     pub fn new(what: impl Into<String>, quiet: bool) -> ByteMeter {
-        let what = what.into();
+        let begun = Instant::now();
         let display = if quiet {
             Display::Nothing
-        } else if std::io::stderr().is_terminal() {
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            let template = "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left";
-            bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar.set_message(what.clone());
-            Display::Bar(bar)
+        } else if console::is_interactive() {
+            Display::Bar(Mutex::new(begun + NEXT_FRAME))
         } else {
-            Display::Lines(Mutex::new(Instant::now() + FIRST_LINE))
+            Display::Lines(Mutex::new(begun + FIRST_LINE))
         };
-        ByteMeter { what, total: AtomicU64::new(0), done: AtomicU64::new(0), display }
+        ByteMeter { what: what.into(), begun, total: AtomicU64::new(0), done: AtomicU64::new(0), display }
     }
 
     /// Sets the number of bytes to work on.
     pub fn set_total(&self, bytes: u64) {
         self.total.store(bytes, Ordering::Relaxed);
-        if let Display::Bar(bar) = &self.display {
-            bar.set_length(bytes);
-        }
     }
 
     /// Counts bytes that are done. From any thread.
     pub fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        match &self.display {
-            Display::Bar(bar) => bar.set_position(done),
-            Display::Lines(next) => {
-                let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
-                let now = Instant::now();
-                if now >= *next {
-                    *next = now + NEXT_LINE;
-                    let total = self.total.load(Ordering::Relaxed);
-                    let percent = (done * 100).checked_div(total).unwrap_or(100);
-                    let (done, total) = (HumanBytes(done), HumanBytes(total));
-                    crate::eprint_line(format_args!("{}: {percent}% ({done} of {total})", self.what));
-                }
-            }
-            Display::Nothing => {}
+        let (next, wait) = match &self.display {
+            Display::Bar(next) => (next, NEXT_FRAME),
+            Display::Lines(next) => (next, NEXT_LINE),
+            Display::Nothing => return,
+        };
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if now < *next {
+            return;
         }
+        *next = now + wait;
+        let ms = now.saturating_duration_since(self.begun).as_millis().max(1);
+        let rate = u64::try_from(u128::from(done) * 1_000 / ms).unwrap_or(u64::MAX);
+        let work = Work { done, total: self.total.load(Ordering::Relaxed), rate };
+        if let Display::Bar(_) = self.display {
+            return console::show(vec![self.what.clone(), bar_line(console::width(), "", work, "")]);
+        }
+        let (done, total) = (HumanBytes(done), HumanBytes(work.total));
+        console::eprint_line(format_args!("{}: {}% ({done} of {total})", self.what, work.percent()));
     }
 }
 
 impl Drop for ByteMeter {
     fn drop(&mut self) {
-        if let Display::Bar(bar) = &self.display {
-            bar.finish_and_clear();
+        if let Display::Bar(_) = &self.display {
+            console::hide();
         }
     }
 }
