@@ -1,29 +1,85 @@
-//! Ctrl-C and SIGTERM.
+//! Signals that stop a program, and some that do not.
 
-use std::{io, process};
+use std::{
+    fs, io,
+    process::{self, Command, Stdio},
+};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::ExitCode;
+use crate::{console, exit::ExitCode};
 
-/// Cancels `token` at the first Ctrl-C or SIGTERM and ends the process at the second. The task that waits
-/// lives as long as the runtime does.
+/// Cancels `token` at the first Ctrl-C, SIGTERM or SIGHUP, and ends the process at the second Ctrl-C or SIGTERM.
+/// SIGHUP counts only once: a terminal that closes may send it twice. A program that was started with SIGHUP ignored
+/// (`nohup`) goes on ignoring it. SIGUSR1 and SIGUSR2 do nothing.
+///
+/// The task that waits lives as long as the runtime does.
 pub(crate) fn cancel_on_signal(token: CancellationToken) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+    for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+        // Tokio's handlers stay when nobody listens any more, and without one the signal would kill.
+        drop(signal(ignored)?);
+    }
     tokio::spawn(async move {
-        for first in [true, false] {
+        let mut asked = 0;
+        while asked < 2 {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+                _ = interrupt.recv() => asked += 1,
+                _ = terminate.recv() => asked += 1,
+                _ = hung_up => {}
             }
-            if first {
+            if !token.is_cancelled() {
                 tracing::info!("stopping; once more to stop at once");
                 token.cancel();
             }
         }
+        console::hide();
         process::exit(ExitCode::Interrupted as i32);
     });
     Ok(())
+}
+
+/// Whether this process was started with SIGHUP ignored.
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status");
+    status.ok().as_deref().and_then(ignored_by_status).unwrap_or_else(ignored_by_child)
+}
+
+/// What Linux says of it: a mask in which bit 0 is SIGHUP, signal 1.
+fn ignored_by_status(status: &str) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok().map(|mask| mask & 1 == 1)
+}
+
+/// Elsewhere only unsafe code can ask. But children inherit it: one that survives a SIGHUP ignores it.
+fn ignored_by_child() -> bool {
+    let mut child = Command::new("sh");
+    child.args(["-c", "kill -HUP $$"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    child.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_whether_it_ignores_sighup() {
+        assert_eq!(ignored_by_status("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(true));
+        assert_eq!(ignored_by_status("SigIgn:\t0000000000001000\n"), Some(false));
+        assert_eq!(ignored_by_status("Name:\tx\n"), None);
+        if let Some(known) =
+            fs::read_to_string("/proc/self/status").ok().as_deref().and_then(ignored_by_status)
+        {
+            assert_eq!(ignored_by_child(), known);
+        }
+    }
 }

@@ -7,14 +7,14 @@ use rustix::process::Signal;
 use crate::{
     program::{Place, Running},
     seeder,
-    sharing::described,
+    sharing::{described, first_chunk},
     tracking::Tracking,
 };
 
 #[test]
-fn registers_and_ends_the_registration_on_sigterm_and_ctrl_c() {
+fn registers_and_ends_the_registration_on_every_signal_that_stops_it() {
     let tracker = Tracking::start();
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let place = Place::new();
         fs::write(place.path("data.bin"), b"12345").unwrap();
         let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker.address()]));
@@ -27,6 +27,26 @@ fn registers_and_ends_the_registration_on_sigterm_and_ctrl_c() {
         assert_eq!(ended.out, ["Seeder stopped after sending 0 B"]);
         assert_eq!(tracker.seeder_ports(described.link.infohash), []);
     }
+}
+
+#[test]
+fn signals_that_mean_nothing_to_a_seeder_do_not_stop_it() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    // What nohup does: programs go on ignoring what was ignored when they started.
+    let program = format!("trap '' HUP; exec {} data.bin -v", env!("CARGO_BIN_EXE_seeder"));
+    let mut command = place.command("/bin/sh", &["-c", &program]);
+    command.env("SHOAL_PORT", "0").env("SHOAL_BIND", "127.0.0.1").env("PATH", "/usr/bin:/bin");
+    let seeder = Running::start(command);
+    let share = described(&seeder, "data.bin");
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        seeder.signal(signal);
+    }
+    assert_eq!(first_chunk(share.port, share.link.infohash), b"12345");
+    seeder.signal(Signal::TERM);
+    let ended = seeder.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.err.matches("stopping").count(), 1, "{ended:?}");
 }
 
 #[test]
