@@ -7,9 +7,9 @@ use leecher::{
     Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Listen, Stay, Target, fetch,
     list_shares,
 };
-use proto::{Endpoint, Link, ShareName, tracker, tracker::message::ShareEntry};
+use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
-use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_line};
+use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_json_line, print_line};
 use store::DownloadError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -33,7 +33,7 @@ pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
     ("seed_for", "seed_ratio"),
 ];
 
-/// Fetch a share from everybody who has it, and prove every byte
+/// Fetch a share from many peers at once, and check every byte
 #[derive(Debug, Parser)]
 #[command(name = "leecher", version)]
 pub(crate) struct Args {
@@ -41,11 +41,11 @@ pub(crate) struct Args {
     #[arg(value_name = "LINK|INFOHASH|NAME", env = "SHOAL_TARGET")]
     target: Option<Target>,
 
-    /// Name of the share, whatever it looks like
+    /// Name of the share, even if it looks like a link or an infohash
     #[arg(short = 'f', long = "file", value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
     file: Option<ShareName>,
 
-    /// Show what the trackers know, and fetch nothing
+    /// List the shares that the trackers know, and fetch nothing
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST")]
     list: bool,
 
@@ -60,11 +60,11 @@ pub(crate) struct Args {
     #[arg(long = "peer", value_name = "HOST:PORT", value_delimiter = ',', env = "SHOAL_PEER")]
     peers: Vec<Endpoint>,
 
-    /// Where to save the share [default: leeched_<name>]
+    /// Path to save the share at [default: leeched_<name>]
     #[arg(short, long, value_name = "PATH", env = "SHOAL_OUTPUT")]
     output: Option<PathBuf>,
 
-    /// Directory to save it in, as leeched_<name> [default: the working directory]
+    /// Directory to save it in, as leeched_<name>; made if it does not exist [default: the working directory]
     #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR")]
     dir: Option<PathBuf>,
 
@@ -72,60 +72,54 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE")]
     overwrite: bool,
 
-    /// Most peers to fetch from at a time
+    /// Maximum number of peers to fetch from at the same time
     #[arg(
         short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
         env = "SHOAL_MAX_PEERS"
     )]
     max_peers: usize,
 
-    /// Give up when nothing arrives for this long; what came is kept
-    #[arg(
-        long, value_name = "SECONDS", default_value_t = DEFAULT_STALL_TIMEOUT.as_secs(),
-        value_parser = clap::value_parser!(u64).range(1..=31_536_000), env = "SHOAL_TIMEOUT"
-    )]
-    timeout: u64,
+    /// Give up when nothing arrives for this long, as in 90, 90s, 10m or 2h; what has arrived is kept [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT")]
+    timeout: Option<Duration>,
 
-    /// Receive no faster than this: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
+    /// Maximum download rate: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
     #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_DOWNLOAD_LIMIT")]
     download_limit: Option<RateLimit>,
 
-    /// Send no faster than this, to all peers together
+    /// Maximum upload rate, to all peers together
     #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
     upload_limit: Option<RateLimit>,
 
-    /// TCP port to serve others on; 0 for any that is free
+    /// TCP port to serve other leechers on; 0 for any that is free
     #[arg(short, long, value_name = "PORT", default_value_t = 0, env = "SHOAL_PORT")]
     port: u16,
 
-    /// Serve on this IP address only, and ask trackers from it [default: all, IPv4 and IPv6]
+    /// Serve on this IP address only, and contact trackers from it [default: all, IPv4 and IPv6]
     #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
     bind: Option<IpAddr>,
 
-    /// Serve nothing to others
+    /// Do not serve other leechers
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_SERVE")]
     no_serve: bool,
 
-    /// When everything is here, go on serving until stopped
+    /// Once the download is complete, go on serving until stopped
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_SEED")]
     seed: bool,
 
-    /// When everything is here, go on serving for this long, as in 10m or 2h
-    #[arg(
-        long, value_name = "TIME", value_parser = humantime::parse_duration,
-        env = "SHOAL_SEED_FOR"
-    )]
+    /// Once the download is complete, go on serving for this long, as in 90, 90s, 10m or 2h
+    #[arg(long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_SEED_FOR")]
     seed_for: Option<Duration>,
 
-    /// When everything is here, go on serving until so many times the size of the share is sent
+    /// Once the download is complete, go on serving until RATIO times the size of the share is uploaded
     #[arg(long, value_name = "RATIO", value_parser = parse_ratio, env = "SHOAL_SEED_RATIO")]
     seed_ratio: Option<f64>,
 
-    /// Say in detail what the time was spent on
+    /// Show in detail where the time went
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_EXPLAIN")]
     explain: bool,
 
-    /// Say nothing but errors
+    /// Print nothing but errors
     #[arg(short, long, value_parser = FalseyValueParser::new(), env = "SHOAL_QUIET")]
     quiet: bool,
 
@@ -133,7 +127,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_PROGRESS")]
     no_progress: bool,
 
-    /// Tell what happens on stdout, as one JSON object a line
+    /// Report what happens on stdout, as one JSON object a line
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON")]
     json: bool,
 
@@ -145,14 +139,14 @@ pub(crate) struct Args {
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000) => Ok(count),
-        _ => Err("a number from 1 to 1000".to_owned()),
+        _ => Err("it has to be a number from 1 to 1000".to_owned()),
     }
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1e6).contains(&ratio) => Ok(ratio),
-        _ => Err("a number from 0 to 1000000".to_owned()),
+        _ => Err("it has to be a number from 0 to 1000000".to_owned()),
     }
 }
 
@@ -183,19 +177,26 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
             return Err(Failure::new(ExitCode::OutputExists, error).hint(hint));
         }
         (Some(path), _) if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
-            let dir = path.parent().unwrap_or(&path).display().to_string();
-            return Err(Failure::new(ExitCode::Io, format!("the directory {dir} does not exist"))
-                .hint("create it, or save elsewhere with -o or -d"));
+            let dir = path.parent().unwrap_or(&path);
+            if dir.exists() {
+                return Err(Failure::new(ExitCode::Io, format!("{} is not a directory", dir.display()))
+                    .hint("name another path with -o"));
+            }
+            return Err(Failure::new(
+                ExitCode::Io,
+                format!("the directory {} does not exist", dir.display()),
+            )
+            .hint("create it, or save into a directory with -d, which is made if it does not exist"));
         }
         (Some(path), _) => Destination::Path(path),
         (None, dir) => Destination::Directory(dir.unwrap_or_default()),
     };
     if let Destination::Directory(dir) = &destination
-        && !dir.as_os_str().is_empty()
+        && dir.exists()
         && !dir.is_dir()
     {
         return Err(Failure::new(ExitCode::Io, format!("{} is not a directory", dir.display()))
-            .hint("create it, or name another with -d"));
+            .hint("name another with -d"));
     }
     let style = match () {
         () if args.json => Style::Json,
@@ -210,20 +211,21 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         (_, _, Some(ratio)) => Stay::Ratio(ratio),
         (false, None, None) => Stay::WhileNeeded,
     };
+    let (named_trackers, named_peers) = link_endpoints(&target, &trackers, &args.peers);
     let config = Config {
-        trackers: trackers.clone(),
+        trackers,
         peers: args.peers,
         destination,
         overwrite: args.overwrite,
         max_peers: args.max_peers,
-        stall_timeout: Duration::from_secs(args.timeout),
+        stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         listen: (!args.no_serve).then_some(Listen { bind: args.bind, port: args.port }),
         stay,
         upload_limit: args.upload_limit.unwrap_or_default(),
         download_limit: args.download_limit.unwrap_or_default(),
         ..Config::new(target)
     };
-    let mut report = Report::new(style, trackers, args.explain);
+    let mut report = Report::new(style, named_trackers, named_peers, args.explain);
     let fetched = fetch(config, |event| report.event(event), shutdown).await.map_err(explain)?;
     report.left(&fetched);
     Ok(())
@@ -243,6 +245,23 @@ fn trackers(args: &Args, target: &Target) -> Vec<Endpoint> {
     vec![Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT }]
 }
 
+/// The trackers and peers of the link that is printed: those that the user's link came with, and those named beside it.
+fn link_endpoints(
+    target: &Target,
+    trackers: &[Endpoint],
+    peers: &[Endpoint],
+) -> (Vec<Endpoint>, Vec<Endpoint>) {
+    let (from_link, more_from_link) = match target {
+        Target::Link(link) => (&link.trackers[..], &link.peers[..]),
+        Target::InfoHash(_) | Target::Name(_) | Target::Only => (&[][..], &[][..]),
+    };
+    let join = |first: &[Endpoint], more: &[Endpoint]| {
+        let new = more.iter().filter(|endpoint| !first.contains(endpoint));
+        first.iter().chain(new).take(MAX_ENDPOINTS).cloned().collect()
+    };
+    (join(from_link, trackers), join(more_from_link, peers))
+}
+
 async fn list(trackers: Vec<Endpoint>, json: bool, shutdown: CancellationToken) -> Result<(), Failure> {
     let tasks = TaskTracker::new();
     let clients: Vec<_> =
@@ -253,16 +272,17 @@ async fn list(trackers: Vec<Endpoint>, json: bool, shutdown: CancellationToken) 
     };
     if json {
         for share in &shares {
-            print_line(serde_json::json!({
+            let entry = serde_json::json!({
                 "infohash": share.infohash.to_string(), "name": share.name.as_str(), "size": share.size,
                 "seeders": share.seeders, "leechers": share.leechers,
                 "link": link(share, &trackers).to_string(),
-            }));
+            });
+            print_json_line(&entry.to_string());
         }
         return Ok(());
     }
     if shares.is_empty() {
-        print_line("The tracker knows no share.");
+        print_line("The tracker knows no shares.");
     }
     for share in &shares {
         print_line(describe(share));
@@ -297,11 +317,12 @@ fn explain(error: FetchError) -> Failure {
     let (code, hint) = match &error {
         FetchError::NoTracker(_) => (
             ExitCode::Network,
-            "is the tracker running? name it with --tracker, or a seeder with --peer".to_owned(),
+            "is the tracker running? name it with --tracker HOST, or a seeder with --peer HOST:PORT"
+                .to_owned(),
         ),
         FetchError::UnknownName(_) => (
             ExitCode::NotFound,
-            "see what there is with --list; is a seeder running, with the same tracker?".to_owned(),
+            "--list shows what there is; is a seeder running, with the same tracker?".to_owned(),
         ),
         FetchError::UnknownShare(_) | FetchError::NothingShared => {
             (ExitCode::NotFound, "is a seeder running, with the same tracker?".to_owned())
@@ -310,7 +331,7 @@ fn explain(error: FetchError) -> Failure {
             let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
             (
                 ExitCode::Usage,
-                format!("say which, by its name if only one has it, or by its infohash:{}", list.concat()),
+                format!("name one of them, by its infohash if the names are the same:{}", list.concat()),
             )
         }
         FetchError::PeerName(_) => (ExitCode::Network, "check the name given with --peer".to_owned()),
@@ -321,22 +342,30 @@ fn explain(error: FetchError) -> Failure {
             (ExitCode::Network, "are the seeders running, and can this machine reach their ports?".to_owned())
         }
         FetchError::OnlyLiars => {
-            (ExitCode::Integrity, "nothing wrong was saved; look for a seeder that you trust".to_owned())
+            (ExitCode::Integrity, "no wrong data was saved; find a seeder that you trust".to_owned())
         }
-        FetchError::Stalled { .. } => {
-            (ExitCode::Unfinished, "what came is kept: the same command goes on from there".to_owned())
-        }
+        FetchError::Stalled { .. } => (
+            ExitCode::Unfinished,
+            "what has arrived is kept: run the same command again to go on from there".to_owned(),
+        ),
         FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
         FetchError::Interrupted { part: Some(part) } => (
             ExitCode::Interrupted,
-            format!("what came is kept in {}: the same command goes on from there", part.display()),
+            format!(
+                "what has arrived is kept in {}: run the same command again to go on from there",
+                part.display()
+            ),
         ),
         FetchError::Write(error) => match error.source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
                 ExitCode::DiskFull,
-                "make room; what came is kept: the same command goes on from there".to_owned(),
+                "make room; what has arrived is kept: run the same command again to go on from there"
+                    .to_owned(),
             ),
-            _ => (ExitCode::Io, "what came is kept: the same command goes on from there".to_owned()),
+            _ => (
+                ExitCode::Io,
+                "what has arrived is kept: run the same command again to go on from there".to_owned(),
+            ),
         },
         FetchError::Download(error) => explain_download(error),
         FetchError::Listen(_) => {
@@ -366,13 +395,14 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
             (ExitCode::DiskFull, "make room, or save elsewhere with -o or -d".to_owned())
         }
         DownloadError::Path(error) => match error.source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                (ExitCode::DiskFull, "make room; the same command goes on from there".to_owned())
-            }
-            _ => (ExitCode::Io, "may you write there? save elsewhere with -o or -d".to_owned()),
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
+                ExitCode::DiskFull,
+                "make room, and run the same command again to go on from there".to_owned(),
+            ),
+            _ => (ExitCode::Io, "check that you may write there, or save elsewhere with -o or -d".to_owned()),
         },
         DownloadError::Stopped(_) => {
-            (ExitCode::Interrupted, "the same command goes on from there".to_owned())
+            (ExitCode::Interrupted, "run the same command again to go on from there".to_owned())
         }
     }
 }

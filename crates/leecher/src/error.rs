@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use proto::{InfoHash, tracker::message::ShareEntry};
-use startup::ListenError;
+use startup::{ListenError, human_time};
 use store::{DownloadError, PathError};
 
 /// Why a share could not be fetched.
@@ -19,7 +19,7 @@ pub enum FetchError {
     #[error("no tracker knows the share {0}")]
     UnknownShare(InfoHash),
     /// The trackers know no share at all, and none was named.
-    #[error("the tracker knows no share")]
+    #[error("the tracker knows no shares")]
     NothingShared,
     /// Several shares fit.
     #[error("{} shares {}", shares.len(), match name { Some(name) => format!("are called '{name}'"), None => "are on offer".to_owned() })]
@@ -30,7 +30,10 @@ pub enum FetchError {
         shares: Vec<ShareEntry>,
     },
     /// There are peers, but none gave the share's description.
-    #[error("no peer can be reached, of {known} that {} known: {last}", if *known == 1 { "is" } else { "are" })]
+    #[error("{}: {last}", match known {
+        1 => "the only known peer could not be reached".to_owned(),
+        _ => format!("none of {known} known peers could be reached"),
+    })]
     NoPeer {
         /// Peers that were tried.
         known: usize,
@@ -47,7 +50,7 @@ pub enum FetchError {
     #[error("every peer sent wrong data")]
     OnlyLiars,
     /// Nothing came for too long.
-    #[error("nothing arrived for {} seconds ({done} of {total} bytes are here); {last}", after.as_secs())]
+    #[error("nothing arrived for {} ({done} of {total} bytes are here); {last}", human_time(*after))]
     Stalled {
         /// For how long.
         after: Duration,

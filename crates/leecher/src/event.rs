@@ -114,16 +114,24 @@ impl fmt::Display for LeaveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
-            LeaveReason::Goodbye(GoodbyeReason::UnknownShare) => f.write_str("does not have this share"),
-            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }) => f.write_str("has no room for us now"),
-            LeaveReason::Goodbye(GoodbyeReason::ShuttingDown) => f.write_str("is stopping"),
-            LeaveReason::Goodbye(reason) => write!(f, "said goodbye: {reason:?}"),
+            LeaveReason::Goodbye(reason) => f.write_str(match reason {
+                GoodbyeReason::UnknownShare => "it does not have this share",
+                GoodbyeReason::TooManyPeers { .. } => "it is full: it serves as many peers as it may",
+                GoodbyeReason::ShuttingDown => "it is stopping",
+                GoodbyeReason::SelfConnection => "it is this leecher itself",
+                GoodbyeReason::Duplicate => "it is connected already",
+                GoodbyeReason::Protocol => {
+                    "it did not understand what this leecher sent (another version of Shoal?)"
+                }
+                GoodbyeReason::Banned => "it has banned this leecher for wrong data",
+                GoodbyeReason::Done => "it has all it needs",
+            }),
             LeaveReason::Disconnected => f.write_str("disconnected"),
-            LeaveReason::Protocol(why) => write!(f, "does not keep to the protocol: {why}"),
+            LeaveReason::Protocol(why) => write!(f, "it does not keep to the protocol: {why}"),
             LeaveReason::Lied => f.write_str("sent wrong data; banned"),
-            LeaveReason::TooSlow => f.write_str("did not deliver in time"),
+            LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
             LeaveReason::Gone => f.write_str("its file changed since it was shared"),
-            LeaveReason::Itself => f.write_str("that is this leecher itself"),
+            LeaveReason::Itself => f.write_str("it is this leecher itself"),
             LeaveReason::Finished => f.write_str("finished"),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use proto::{Endpoint, ShareName};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ListenError, asked_address, listen_tcp};
-use store::Output;
+use store::{Output, PathError};
 use tokio::{net::TcpListener, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -101,13 +101,20 @@ pub enum Stay {
 /// Where a share goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Into this directory, as `leeched_<name>`.
+    /// Into this directory, as `leeched_<name>`. It is made if it does not exist.
     Directory(PathBuf),
     /// To this path.
     Path(PathBuf),
 }
 
 impl Destination {
+    /// Makes the directory that the user named. Not earlier than there is something to put into it.
+    async fn make_directory(&self) -> Result<(), PathError> {
+        let Destination::Directory(dir) = self else { return Ok(()) };
+        let made = tokio::fs::create_dir_all(dir).await;
+        made.map_err(|source| PathError { action: "make", path: dir.clone(), source })
+    }
+
     fn output(&self, name: &ShareName, overwrite: bool) -> Output {
         let output = match self {
             Destination::Directory(dir) => Output::in_dir(dir, name),
@@ -180,6 +187,7 @@ async fn run<F: FnMut(FetchEvent)>(
 ) -> Result<Fetched, FetchError> {
     let description = swarm.describe(stop).await?;
     let output = config.destination.output(description.metainfo.name(), config.overwrite);
+    config.destination.make_directory().await?;
     let download = swarm.open(description, output, stop).await?;
     swarm.run(&download, stop).await
 }

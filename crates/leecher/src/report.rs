@@ -1,24 +1,23 @@
 //! Telling the user how a transfer goes: bars on a terminal, lines elsewhere, or JSON for programs.
 
 use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started};
 use proto::{Endpoint, Link};
 use serde::Serialize;
-use startup::{Failure, HumanBytes, eprint_line, print_line};
+use startup::{
+    Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_json_line, print_line,
+};
 
 /// Wait between two lines of progress, and before the first: a short transfer needs none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
 const FIRST_LINE: Duration = Duration::from_millis(900);
 
 /// Peers that have a line of their own on the terminal.
-const MAX_PEER_BARS: usize = 12;
+const MAX_PEER_LINES: usize = 12;
 
 /// How to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,9 @@ pub(crate) enum Style {
 /// Tells the user about one transfer.
 pub(crate) struct Report {
     style: Style,
+    /// What the link that is printed names.
     trackers: Vec<Endpoint>,
+    peers: Vec<Endpoint>,
     explain: bool,
     display: Display,
 }
@@ -124,13 +125,14 @@ struct JsonSpent {
 }
 
 impl Report {
-    pub(crate) fn new(style: Style, trackers: Vec<Endpoint>, explain: bool) -> Report {
+    /// A report of which the link names `trackers` and `peers`.
+    pub(crate) fn new(style: Style, trackers: Vec<Endpoint>, peers: Vec<Endpoint>, explain: bool) -> Report {
         let display = match style {
-            Style::Progress if std::io::stderr().is_terminal() => Display::Bars(Bars::new()),
+            Style::Progress if console::is_interactive() => Display::Bars(Bars::new()),
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Report { style, trackers, explain, display }
+        Report { style, trackers, peers, explain, display }
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
@@ -140,7 +142,7 @@ impl Report {
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
             FetchEvent::Waiting(what) => match &mut self.display {
-                Display::Bars(bars) => bars.waiting(what),
+                Display::Bars(bars) => bars.doing(what),
                 Display::Lines { next, said } => {
                     if is_due(next) || *said != what {
                         eprint_line(&what);
@@ -150,22 +152,24 @@ impl Report {
                 Display::None => {}
             },
             FetchEvent::TrackerTrouble(trouble) => self.say(&format!("warning: {trouble}")),
-            FetchEvent::Proving { done, .. } => match &mut self.display {
-                Display::Bars(bars) => bars.proving(done),
-                Display::Lines { next, .. } => {
-                    if is_due(next) {
-                        let done = HumanBytes(done);
-                        eprint_line(format!("Proving what an earlier run left: {done} so far"));
+            FetchEvent::Proving { done, .. } => {
+                let proving = || format!("Checking what an earlier run left: {} so far", HumanBytes(done));
+                match &mut self.display {
+                    Display::Bars(bars) => bars.doing(proving()),
+                    Display::Lines { next, .. } => {
+                        if is_due(next) {
+                            eprint_line(proving());
+                        }
                     }
+                    Display::None => {}
                 }
-                Display::None => {}
-            },
+            }
             FetchEvent::Started(started) => self.started(&started),
             FetchEvent::PeerJoined { address, seeder } => {
                 tracing::info!(%address, seeder, "peer joined");
             }
             FetchEvent::PeerLeft { address, reason } => {
-                tracing::info!(%address, "peer left: {reason}");
+                tracing::debug!(%address, "peer left: {reason}");
                 self.say(&format!("Peer {address} left: {reason}"));
             }
             FetchEvent::Progress(progress) => match &mut self.display {
@@ -179,7 +183,7 @@ impl Report {
             },
             FetchEvent::Flushing => {
                 if let Display::Bars(bars) = &mut self.display {
-                    bars.flushing();
+                    bars.doing("Writing to disk".to_owned());
                 }
             }
         }
@@ -239,40 +243,25 @@ impl Report {
         if self.style == Style::Quiet {
             return;
         }
-        let link = Link {
-            infohash: started.infohash,
-            name: Some(started.name.clone()),
-            trackers: self.trackers.clone(),
-            peers: Vec::new(),
-        };
+        let (trackers, peers) = (self.trackers.clone(), self.peers.clone());
+        let link = Link { infohash: started.infohash, name: Some(started.name.clone()), trackers, peers };
         let (size, output) = (HumanBytes(started.size), started.output.display());
-        self.print(&format!("Downloading {} ({size}) to {output}", started.name));
-        self.print(&format!("  {link}"));
+        print_line(format_args!("Downloading {} ({size}) to {output}", started.name));
+        print_line(format_args!("  {link}"));
         if started.resumed > 0 {
-            self.print(&format!("  {} are here from an earlier run", HumanBytes(started.resumed)));
+            print_line(format_args!("  {} are here from an earlier run", HumanBytes(started.resumed)));
         }
-        if started.lost_chunks > 0 {
-            self.print(&format!("  {} chunks of it were damaged and are fetched again", started.lost_chunks));
-        }
-        if let Display::Bars(bars) = &mut self.display {
-            bars.started(started);
-        }
-    }
-
-    /// A line on stdout that does not disturb the bars.
-    fn print(&self, line: &str) {
-        match &self.display {
-            Display::Bars(bars) => bars.all.suspend(|| print_line(line)),
-            Display::Lines { .. } | Display::None => print_line(line),
+        match started.lost_chunks {
+            0 => {}
+            1 => print_line("  1 chunk of it was damaged and is fetched again"),
+            lost => print_line(format_args!("  {lost} chunks of it were damaged and are fetched again")),
         }
     }
 
-    /// A line on stderr that does not disturb the bars.
+    /// A line on stderr.
     fn say(&self, line: &str) {
-        match &self.display {
-            _ if self.style == Style::Quiet => {}
-            Display::Bars(bars) => bars.all.suspend(|| eprint_line(line)),
-            Display::Lines { .. } | Display::None => eprint_line(line),
+        if self.style != Style::Quiet {
+            eprint_line(line);
         }
     }
 }
@@ -293,17 +282,26 @@ fn is_due(next: &mut Instant) -> bool {
 }
 
 fn line(progress: &Progress) -> String {
-    let percent = (progress.done * 100).checked_div(progress.total).unwrap_or(100);
-    let (done, total, rate) =
-        (HumanBytes(progress.done), HumanBytes(progress.total), HumanBytes(progress.rate));
-    let left = match (progress.total - progress.done).checked_div(progress.rate) {
-        Some(seconds) => format!("{seconds} s left"),
+    let work = work(progress);
+    let (done, total, rate) = (HumanBytes(work.done), HumanBytes(work.total), HumanBytes(work.rate));
+    let left = match work.left() {
+        Some(left) => format!("{} left", human_time(left)),
         None if progress.peers.is_empty() => "waiting for peers".to_owned(),
         None => "waiting".to_owned(),
     };
-    let peers = progress.peers.len();
-    let plural = if peers == 1 { "" } else { "s" };
-    format!("{percent}% ({done} of {total}) at {rate}/s from {peers} peer{plural}, {left}")
+    format!("{}% ({done} of {total}) at {rate}/s from {}, {left}", work.percent(), peers(progress))
+}
+
+fn work(progress: &Progress) -> Work {
+    Work { done: progress.done, total: progress.total, rate: progress.rate }
+}
+
+/// "1 peer", "2 peers".
+fn peers(progress: &Progress) -> String {
+    match progress.peers.len() {
+        1 => "1 peer".to_owned(),
+        many => format!("{many} peers"),
+    }
 }
 
 /// Tells of a failure as JSON.
@@ -313,7 +311,7 @@ pub(crate) fn print_failure(failure: &Failure) {
 
 fn print_json(event: &Json<'_>) {
     match serde_json::to_string(event) {
-        Ok(line) => print_line(line),
+        Ok(line) => print_json_line(&line),
         Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
     }
 }
@@ -369,81 +367,70 @@ fn finished_json(fetched: &Fetched) -> Json<'_> {
     }
 }
 
-/// A bar for the transfer, and under it a line for each peer.
-struct Bars {
-    all: MultiProgress,
-    total: ProgressBar,
-    peers: BTreeMap<SocketAddr, ProgressBar>,
-}
+/// A bar for the transfer, and under it a line for each peer. Before and after the transfer, what is being done.
+struct Bars;
 
 impl Bars {
     fn new() -> Bars {
-        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let total = all.add(ProgressBar::new_spinner());
-        total.set_style(style("{spinner} {msg}"));
-        total.set_message("Looking for peers");
-        total.enable_steady_tick(Duration::from_millis(200));
-        Bars { all, total, peers: BTreeMap::new() }
+        let bars = Bars;
+        bars.doing("Looking for peers".to_owned());
+        bars
     }
 
-    fn waiting(&mut self, what: String) {
-        self.total.set_message(what);
+    fn doing(&self, what: String) {
+        console::show(vec![what]);
     }
 
-    fn proving(&mut self, done: u64) {
-        self.total.set_message(format!("Proving what an earlier run left: {} so far", HumanBytes(done)));
-    }
-
-    fn started(&mut self, started: &Started) {
-        self.total.set_style(style("{prefix} {wide_bar} {msg}"));
-        self.total.set_length(started.size);
-        self.total.set_prefix(started.name.to_string());
-        self.total.set_position(started.resumed);
-        self.total.set_message("");
-    }
-
-    fn progress(&mut self, progress: &Progress) {
-        self.total.set_position(progress.done);
-        self.total.set_message(line(progress));
-        let here = |address| progress.peers.iter().any(|peer| peer.address == address);
-        self.peers.retain(|&address, bar| {
-            let stays = here(address);
-            if !stays {
-                bar.finish_and_clear();
-            }
-            stays
-        });
-        for peer in &progress.peers {
-            self.peer(peer);
-        }
-    }
-
-    fn peer(&mut self, peer: &PeerProgress) {
-        if self.peers.len() >= MAX_PEER_BARS && !self.peers.contains_key(&peer.address) {
-            return;
-        }
-        let bar = self.peers.entry(peer.address).or_insert_with(|| {
-            let bar = self.all.add(ProgressBar::new_spinner());
-            bar.set_style(style("  {wide_msg}"));
-            bar
-        });
-        let (bytes, rate) = (HumanBytes(peer.bytes).to_string(), HumanBytes(peer.rate));
-        bar.set_message(format!("{:<24} {bytes:>12} at {rate}/s", peer.address.to_string()));
-    }
-
-    fn flushing(&mut self) {
-        self.total.set_style(style("{spinner} {msg}"));
-        self.total.set_message("Writing to disk");
+    fn progress(&self, progress: &Progress) {
+        console::show(progress_lines(console::width(), progress));
     }
 }
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        self.peers.values().for_each(ProgressBar::finish_and_clear);
-        self.total.finish_and_clear();
+        console::hide();
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+/// The transfer and its peers in lines of at most `width` columns.
+fn progress_lines(width: usize, progress: &Progress) -> Vec<String> {
+    let mut peers_in_order: Vec<_> = progress.peers.iter().collect();
+    peers_in_order.sort_by_key(|peer| peer.address);
+    let mut lines = vec![bar_line(width, "", work(progress), &peers(progress))];
+    lines.extend(peers_in_order.iter().take(MAX_PEER_LINES).map(|peer| peer_line(width, peer)));
+    let more = peers_in_order.len().saturating_sub(MAX_PEER_LINES);
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+    lines
+}
+
+fn peer_line(width: usize, peer: &PeerProgress) -> String {
+    let (address, rate) = (peer.address.to_string(), format!("{}/s", HumanBytes(peer.rate)));
+    let line = format!("  {address:<24} {:>12} at {rate}", HumanBytes(peer.bytes).to_string());
+    if line.len() <= width { line } else { format!("  {address} {rate}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_fit_a_narrow_terminal() {
+        let peer = |n: u8| PeerProgress {
+            address: ([192, 168, 100, 100 + n], 65_535).into(),
+            bytes: 1023 << 30,
+            rate: 100 << 20,
+        };
+        let progress =
+            Progress { done: 0, total: 1 << 40, rate: 0, peers: (0..14).rev().map(peer).collect() };
+        for width in [38, 78] {
+            let lines = progress_lines(width, &progress);
+            assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:?}");
+            assert_eq!(lines.len(), 1 + MAX_PEER_LINES + 1);
+            assert!(lines[0].matches('░').count() >= 20, "{lines:?}");
+            assert!(lines[1].starts_with("  192.168.100.100:65535") && lines[1].ends_with("100.00 MiB/s"));
+            assert_eq!(lines[13], "  and 2 more");
+        }
+    }
 }

@@ -57,11 +57,17 @@ pub enum ParseTargetError {
     /// A link that is none.
     #[error("malformed link: {0}; copy the whole link that the seeder printed, between single quotes")]
     Link(#[from] ParseLinkError),
+    /// A web address, or something like it.
+    #[error(
+        "'{0}' is not a Shoal link: those start with 'magnet:?xt=urn:btmh:'; copy the one that the seeder printed \
+         (a tracker is named with --tracker; for web addresses there is curl)"
+    )]
+    OtherScheme(String),
     /// Most likely an infohash that was cut short.
     #[error("an infohash has 64 digits, this has {0} (if it is a name, use -f)")]
     InfoHashLen(usize),
     /// Not a name either.
-    #[error("neither a link, an infohash nor a name: {0}")]
+    #[error("neither a link nor an infohash nor the name of a share: {0}")]
     Name(#[from] proto::name::NameError),
 }
 
@@ -72,6 +78,9 @@ impl FromStr for Target {
         if let Some(scheme) = text.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("magnet:")) {
             let link = format!("{}{}", scheme.to_ascii_lowercase(), &text[7..]);
             return Ok(Target::Link(link.parse()?));
+        }
+        if text.contains("://") {
+            return Err(ParseTargetError::OtherScheme(text.to_owned()));
         }
         match text.parse() {
             Ok(infohash) => Ok(Target::InfoHash(infohash)),
@@ -253,5 +262,8 @@ mod tests {
         let loud = format!("MAGNET:?xt=urn:btmh:1220{hash}");
         assert!(matches!(loud.parse(), Ok(Target::Link(_))));
         assert!(matches!("a/b".parse::<Target>(), Err(ParseTargetError::Name(_))));
+        for address in ["https://example.org/data.bin", "shoal://tracker.example:6020"] {
+            assert!(matches!(address.parse::<Target>(), Err(ParseTargetError::OtherScheme(_))));
+        }
     }
 }

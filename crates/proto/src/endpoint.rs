@@ -11,15 +11,28 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// The text is not `HOST:PORT`.
+/// Why a text is not `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not HOST:PORT (for IPv6: [ADDRESS]:PORT)")]
-pub struct ParseEndpointError(String);
+pub enum ParseEndpointError {
+    /// There is no port, and no default.
+    #[error("'{0}' has no port: write it as HOST:PORT, for example {0}:{port}", port = crate::peer::DEFAULT_PORT)]
+    NoPort(String),
+    /// What follows the colon is not a port.
+    #[error("the port in '{0}' is not a number from 1 to 65535")]
+    Port(String),
+    /// The host is neither a name nor an address.
+    #[error(
+        "'{0}' does not start with a host name or an IP address (for IPv6 write [ADDRESS]:PORT, as in [2001:db8::1]:{port})",
+        port = crate::peer::DEFAULT_PORT
+    )]
+    Host(String),
+}
 
 impl Endpoint {
     /// Reads `HOST:PORT`, or `HOST` alone with `default_port`.
     pub fn parse(text: &str, default_port: Option<u16>) -> Result<Endpoint, ParseEndpointError> {
-        let error = || ParseEndpointError(text.to_owned());
+        let error = || ParseEndpointError::Host(text.to_owned());
+        let bad_port = || ParseEndpointError::Port(text.to_owned());
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, rest) = rest.split_once(']').ok_or_else(error)?;
             host.parse::<Ipv6Addr>().map_err(|_| error())?;
@@ -35,11 +48,11 @@ impl Endpoint {
             (host, port)
         };
         let port = match port {
-            Some(digits) => digits.parse().map_err(|_| error())?,
-            None => default_port.ok_or_else(error)?,
+            Some(digits) => digits.parse().map_err(|_| bad_port())?,
+            None => default_port.ok_or_else(|| ParseEndpointError::NoPort(text.to_owned()))?,
         };
         if port == 0 {
-            return Err(error());
+            return Err(bad_port());
         }
         Ok(Endpoint { host: host.to_owned(), port })
     }
@@ -92,5 +105,11 @@ mod tests {
         {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+        let message = |text: &str| text.parse::<Endpoint>().unwrap_err().to_string();
+        assert_eq!(
+            message("127.0.0.1"),
+            "'127.0.0.1' has no port: write it as HOST:PORT, for example 127.0.0.1:7000"
+        );
+        assert_eq!(message("a:0"), "the port in 'a:0' is not a number from 1 to 65535");
     }
 }

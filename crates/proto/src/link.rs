@@ -46,10 +46,10 @@ pub enum ParseLinkError {
     #[error("the link names two different shares")]
     TwoShares,
     /// Its `dn` is not a plain file name.
-    #[error("the link's name: {0}")]
+    #[error("in the link, {0}")]
     Name(#[from] crate::name::NameError),
     /// A `tr` or `x.pe` is not an address.
-    #[error("the link's address {0}")]
+    #[error("in the link, {0}")]
     Endpoint(#[from] crate::endpoint::ParseEndpointError),
     /// More than [`MAX_ENDPOINTS`] trackers or peers.
     #[error("the link names more than {MAX_ENDPOINTS} trackers or peers")]

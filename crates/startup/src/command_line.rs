@@ -1,6 +1,10 @@
 //! Reading a command line whose flags may also come from the environment.
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, Command, CommandFactory, Error, FromArgMatches, error::ErrorKind, parser::ValueSource,
+};
+
+use crate::{console::eprint_line, escape::escape_lines};
 
 /// Flags of [`crate::LogArgs`] that exclude each other.
 const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
@@ -11,27 +15,47 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 /// command line wins over one from the environment; of two from the environment the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
     let mut command = T::command();
-    let mut matches = command.clone().get_matches();
+    let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&error));
     for &(first, second) in exclusive.iter().chain(LOGS) {
         match loser(&matches, first, second) {
             Ok(None) => {}
             Ok(Some(loser)) => {
                 // Read again as if the environment did not set it.
                 command = command.mut_arg(loser, |arg| arg.env(None::<&'static str>));
-                matches = command.clone().get_matches();
+                matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&error));
             }
-            Err(error) => command.error(ErrorKind::ArgumentConflict, error).exit(),
+            Err(TogetherError) => {
+                let [first, second] = [first, second].map(|id| as_typed(&command, &matches, id));
+                let message = format!("'{first}' and '{second}' cannot be used together");
+                exit(&command.error(ErrorKind::ArgumentConflict, message));
+            }
         }
     }
-    T::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
+    T::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error.format(&mut command)))
 }
 
+/// Ends the program with what clap has to say. That may quote what the user pasted.
+fn exit(error: &Error) -> ! {
+    let text = error.render().to_string();
+    let escaped = escape_lines(&text);
+    if escaped != text {
+        escaped.lines().for_each(eprint_line);
+        std::process::exit(error.exit_code());
+    }
+    error.exit()
+}
+
+/// Two flags that exclude each other are both on the command line.
+struct TogetherError;
+
 /// Which of two flags that exclude each other does not count, if both are set.
-fn loser<'a>(matches: &ArgMatches, first: &'a str, second: &'a str) -> Result<Option<&'a str>, String> {
+fn loser<'a>(
+    matches: &ArgMatches,
+    first: &'a str,
+    second: &'a str,
+) -> Result<Option<&'a str>, TogetherError> {
     match (source(matches, first), source(matches, second)) {
-        (Some(ValueSource::CommandLine), Some(ValueSource::CommandLine)) => {
-            Err(format!("'{first}' cannot be used with '{second}'"))
-        }
+        (Some(ValueSource::CommandLine), Some(ValueSource::CommandLine)) => Err(TogetherError),
         (Some(_), Some(ValueSource::CommandLine)) => Ok(Some(first)),
         (Some(_), Some(_)) => Ok(Some(second)),
         _ => Ok(None),
@@ -42,4 +66,15 @@ fn loser<'a>(matches: &ArgMatches, first: &'a str, second: &'a str) -> Result<Op
 fn source(matches: &ArgMatches, flag: &str) -> Option<ValueSource> {
     let set = !matches!(matches.try_get_one::<bool>(flag), Ok(Some(false)));
     matches.value_source(flag).filter(|&source| set && source != ValueSource::DefaultValue)
+}
+
+/// A flag as users type it: `--seed-for`, or the text itself that stands without a flag.
+fn as_typed(command: &Command, matches: &ArgMatches, id: &str) -> String {
+    match command.get_arguments().find(|arg| arg.get_id() == id).and_then(|arg| arg.get_long()) {
+        Some(long) => format!("--{long}"),
+        None => {
+            let typed = matches.get_raw(id).and_then(|mut values| values.next());
+            typed.map_or_else(|| id.to_owned(), |value| value.to_string_lossy().into_owned())
+        }
+    }
 }

@@ -9,6 +9,7 @@
 mod bar;
 mod command_line;
 pub mod console;
+mod duration;
 mod escape;
 mod exit;
 mod listen;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use bar::{Work, bar_line, human_time};
 pub use command_line::parse;
 pub use console::{eprint_line, print_json_line, print_line};
+pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};

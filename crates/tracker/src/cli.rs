@@ -9,11 +9,13 @@ use std::{
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use proto::tracker::DEFAULT_PORT;
-use startup::{ExitCode, Failure, LogArgs, print_line};
+use startup::{
+    ExitCode, Failure, LogArgs, ParseDurationError, human_time, parse_in_range, parse_timeout, print_line,
+};
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
 
-/// Tell peers of each other: who seeds what, and who fetches it
+/// Keep track of who has which share, and introduce peers to each other
 #[derive(Debug, Parser)]
 #[command(name = "tracker", version)]
 pub(crate) struct Args {
@@ -29,16 +31,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", env = "SHOAL_SOCKETS", value_parser = parse_sockets)]
     sockets: Option<NonZeroUsize>,
 
-    /// Seconds between two announces of a peer
-    #[arg(
-        long, value_name = "SECONDS", default_value_t = 30, env = "SHOAL_HEARTBEAT",
-        value_parser = clap::value_parser!(u16).range(1..)
-    )]
-    heartbeat: u16,
+    /// Time between two announces of a peer, as in 30, 30s or 2m
+    #[arg(long, value_name = "TIME", default_value = "30s", env = "SHOAL_HEARTBEAT", value_parser = parse_heartbeat)]
+    heartbeat: Duration,
 
-    /// Seconds after its last announce until a peer is forgotten; more than --heartbeat
-    #[arg(long, value_name = "SECONDS", default_value_t = 90, env = "SHOAL_EXPIRE")]
-    expire: u32,
+    /// A peer is forgotten this long after its last announce; longer than --heartbeat
+    #[arg(long, value_name = "TIME", default_value = "90s", env = "SHOAL_EXPIRE", value_parser = parse_timeout)]
+    expire: Duration,
 
     #[command(flatten)]
     pub(crate) logs: LogArgs,
@@ -47,10 +46,11 @@ pub(crate) struct Args {
 /// Reads the command line; ends the program when there is nothing to run.
 pub(crate) fn parse() -> Args {
     let args: Args = startup::parse(&[]);
-    if args.expire <= args.heartbeat.into() {
+    if args.expire <= args.heartbeat {
         let message = format!(
             "--expire {} is not longer than --heartbeat {}: every peer would be forgotten between two announces",
-            args.expire, args.heartbeat
+            human_time(args.expire),
+            human_time(args.heartbeat)
         );
         Args::command().error(ErrorKind::ValueValidation, message).exit();
     }
@@ -63,8 +63,8 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
         bind: args.bind,
         port: args.port,
         sockets: args.sockets.unwrap_or_else(default_sockets),
-        heartbeat: Duration::from_secs(args.heartbeat.into()),
-        expire: Duration::from_secs(args.expire.into()),
+        heartbeat: args.heartbeat,
+        expire: args.expire,
         ..Config::default()
     };
     let asked = config.address();
@@ -77,9 +77,15 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     tracker.run(shutdown).await.map_err(failure)
 }
 
+/// Reads a time that the answer to an announce can hold: whole seconds, in 16 bits.
+fn parse_heartbeat(text: &str) -> Result<Duration, ParseDurationError> {
+    let time = parse_in_range(text, Duration::from_secs(1), Duration::from_secs(u16::MAX.into()))?;
+    Ok(Duration::from_secs(time.as_secs()))
+}
+
 fn parse_sockets(text: &str) -> Result<NonZeroUsize, String> {
     let in_range = text.parse().ok().filter(|sockets| (NonZeroUsize::MIN..=MAX_SOCKETS).contains(sockets));
-    in_range.ok_or_else(|| format!("not a number from 1 to {MAX_SOCKETS}"))
+    in_range.ok_or_else(|| format!("it has to be a number from 1 to {MAX_SOCKETS}"))
 }
 
 /// Linux shares datagrams out to the sockets of a port; elsewhere one gets them all.

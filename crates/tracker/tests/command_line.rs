@@ -1,6 +1,9 @@
 //! The `tracker` program as its users see it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "../../seeder/tests/command_line/readme.rs"]
+mod readme;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -102,14 +105,16 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn says_where_it_listens_and_ends_well_on_sigterm_and_ctrl_c() {
-    for signal in [Signal::TERM, Signal::INT] {
+fn says_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut tracker = Running::start(&["--bind", "127.0.0.1", "--port", "0"]);
         assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 127.0.0.1:0");
         let listening = tracker.line();
         let port = listening.strip_prefix("[LISTENING] Tracker is listening on 127.0.0.1:");
         let port: u16 = port.unwrap_or_else(|| panic!("{listening}")).parse().unwrap();
         assert_ne!(port, 0);
+        tracker.signal(Signal::USR1);
+        tracker.signal(Signal::USR2);
         tracker.signal(signal);
         assert_eq!(tracker.end(), (Some(0), String::new()));
         let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
@@ -181,7 +186,7 @@ fn bad_flags_are_usage_errors() {
         &["--heartbeat", "0"],
         &["--heartbeat", "90"],
         &["--expire", "30"],
-        &["--heartbeat", "10", "--expire", "10"],
+        &["--heartbeat", "10", "--expire", "10s"],
         &["--no-such-flag"],
         &["surplus"],
     ];
@@ -204,7 +209,9 @@ fn every_flag_can_be_set_by_environment() {
     assert_eq!(out.trim_end(), format!("[STARTING] Tracker is starting at 127.0.0.1:{port}"));
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    for (variable, value) in [("SHOAL_HEARTBEAT", "90"), ("SHOAL_EXPIRE", "30"), ("SHOAL_SOCKETS", "0")] {
+    for (variable, value) in
+        [("SHOAL_HEARTBEAT", "90s"), ("SHOAL_EXPIRE", "half a minute"), ("SHOAL_SOCKETS", "0")]
+    {
         let mut command = tracker(&[], dir.path());
         command.env(variable, value);
         assert_eq!(self::output(command).status.code(), Some(2), "{variable}");
@@ -215,18 +222,7 @@ fn every_flag_can_be_set_by_environment() {
 fn help_and_version_go_to_stdout() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    for flag in [
-        "--bind",
-        "--port",
-        "--sockets",
-        "--heartbeat",
-        "--expire",
-        "--verbose",
-        "--log-file",
-        "--no-log-file",
-    ] {
-        assert!(out.contains(flag), "{flag} in {out}");
-    }
+    readme::assert_explains("tracker", &out);
     let (code, out, _) = run(&["--version"]);
     assert_eq!((code, out.trim_end()), (Some(0), concat!("tracker ", env!("CARGO_PKG_VERSION"))));
 }

@@ -26,7 +26,7 @@ fn a_share_that_the_tracker_does_not_know() {
         (&["no such.bin", "--tracker", &tracker][..], &["'no such.bin'", "--list", start_a_seeder][..]),
         (&[&hash, "--tracker", &tracker], &[&hash, start_a_seeder]),
         (&[&link], &[&hash, start_a_seeder]),
-        (&["--tracker", &tracker], &["knows no share", start_a_seeder]),
+        (&["--tracker", &tracker], &["knows no shares", start_a_seeder]),
     ] {
         run(leecher(&place, args)).assert_failed(3, says);
     }
@@ -46,7 +46,10 @@ fn a_malformed_link() {
     ] {
         run(leecher(&place, &[&link])).assert_failed(2, &["malformed link: "]);
     }
-    run(leecher(&place, &["a/b"])).assert_failed(2, &["neither a link, an infohash nor a name"]);
+    run(leecher(&place, &["a/b"]))
+        .assert_failed(2, &["neither a link nor an infohash nor the name of a share"]);
+    run(leecher(&place, &["https://example.org/a"]))
+        .assert_failed(2, &["'https://example.org/a' is not a Shoal link"]);
     assert_eq!(place.names(), [""; 0]);
 }
 
@@ -56,7 +59,8 @@ fn nobody_answers() {
     let ((_silent, tracker), (_refusing, refusing)) = (silent_tracker(), refusing_peer());
     let hash = "ab".repeat(32);
     let no_tracker = ["no tracker can be reached", &tracker, "is the tracker running?", "--peer"];
-    let no_peer = ["can be reached", &refusing, "refused", "are the seeders running"];
+    let no_peer =
+        ["the only known peer could not be reached", &refusing, "refused", "are the seeders running"];
     let cases: [(&[&str], &[&str]); 5] = [
         (&["data.bin", "--tracker", &tracker], &no_tracker),
         (&["--tracker", &tracker], &no_tracker),
@@ -96,7 +100,7 @@ fn a_peer_that_sends_wrong_data() {
     let shared = network.file("data.bin", &bytes(2));
     let peer = format!("127.0.0.1:{}", network.seed(std::sync::Arc::new(Wrong(shared.clone()))));
     let ended = run(leecher(&place, &[&link(&*shared, &[], &[]), "--peer", &peer]));
-    ended.assert_failed(32, &["every peer sent wrong data", "nothing wrong was saved"]);
+    ended.assert_failed(32, &["every peer sent wrong data", "no wrong data was saved"]);
     assert!(ended.err.contains(&format!("Peer {peer} left: sent wrong data")), "{}", ended.err);
     assert!(!place.path("leeched_data.bin").exists());
 }
@@ -150,10 +154,10 @@ fn an_output_that_cannot_be_written() {
     fs::write(place.path("plain"), b"x").unwrap();
     let tracker = network.tracker();
     for (args, says) in [
-        (&["-d", "missing"][..], &["missing is not a directory", "create it", "-d"][..]),
-        (&["-d", "plain"], &["plain is not a directory", "-d"]),
-        (&["-o", "plain/x"], &["directory plain does not exist", "-o"]),
-        (&["-o", "missing/x"], &["directory missing does not exist", "-o"]),
+        (&["-d", "plain"][..], &["plain is not a directory", "-d"][..]),
+        (&["-d", "plain/x"], &["plain/x", "Not a directory", "-d"]),
+        (&["-o", "plain/x"], &["plain is not a directory", "-o"]),
+        (&["-o", "missing/x"], &["directory missing does not exist", "-d"]),
     ] {
         run(leecher(&place, &[args, &["--tracker", &tracker]].concat())).assert_failed(17, says);
     }

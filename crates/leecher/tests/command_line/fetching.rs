@@ -34,6 +34,41 @@ fn saves_the_share_and_says_so_last() {
 }
 
 #[test]
+fn the_link_that_is_printed_leads_where_the_users_link_led() {
+    let (place, network) = (Place::new(), Network::start());
+    let shared = network.file("data.bin", b"12345");
+    let peer = format!("127.0.0.1:{}", network.seed(shared.clone()));
+    let (tracker, (_silent, other)) = (network.tracker(), silent_tracker());
+    let whole = link(&*shared, std::slice::from_ref(&tracker), std::slice::from_ref(&peer));
+    for (number, (args, trackers)) in [
+        (&[][..], &[&tracker][..]),
+        (&["--tracker", &other], &[&tracker, &other]),
+        (&["--tracker", &tracker, "--peer", &peer], &[&tracker]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let output = number.to_string();
+        let ended = run(leecher(&place, &[&[&whole, "-o", &output], args].concat()));
+        let printed: Link = ended.out[1].trim().parse().unwrap();
+        let named: Vec<String> = printed.trackers.iter().map(ToString::to_string).collect();
+        assert_eq!(named.iter().collect::<Vec<_>>(), trackers, "{args:?}");
+        assert_eq!(printed.peers, [peer.parse().unwrap()], "{args:?}");
+    }
+}
+
+#[test]
+fn a_directory_that_does_not_exist_is_made() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    let tracker = network.tracker();
+    run(leecher(&place, &["other", "-d", "new", "--tracker", &tracker])).assert_failed(3, &["'other'"]);
+    assert!(!place.path("new").exists(), "nothing to put into it");
+    assert_fetched(&run(leecher(&place, &["-d", "new/sub", "--tracker", &tracker])), "data.bin");
+    assert_eq!(fs::read(place.path("new/sub/leeched_data.bin")).unwrap(), b"12345");
+}
+
+#[test]
 fn a_share_can_be_named_in_every_way() {
     let (place, network, bytes) = (Place::new(), Network::start(), bytes(1));
     let shared = network.file("data.bin", &bytes);

@@ -73,8 +73,8 @@ fn next_progress(leecher: &Running) -> u64 {
 }
 
 #[test]
-fn ctrl_c_and_sigterm_keep_what_came() {
-    for signal in [Signal::INT, Signal::TERM] {
+fn every_signal_that_stops_a_leecher_keeps_what_came() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let half = Half::new();
         let leecher = half.fetch_what_there_is();
         leecher.signal(signal);
@@ -119,7 +119,7 @@ fn a_transfer_that_stalls_gives_up_and_keeps_what_came() {
     let half = Half::new();
     let ended = run(half.command(&["--timeout", "1"]));
     let here = format!("{SERVED_LEN} of {} bytes", half.bytes.len());
-    ended.assert_failed(7, &["nothing arrived for 1 second", &here, "the same command"]);
+    ended.assert_failed(7, &["nothing arrived for 1s", &here, "the same command"]);
     half.resume();
 }
 

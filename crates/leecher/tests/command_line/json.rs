@@ -70,7 +70,7 @@ fn every_failure_is_an_event() {
         (&["nothing", "--tracker", &good], 3),
         (&["data.bin", "--tracker", &good, "-o", "taken"], 13),
         (&["data.bin", "--tracker", &good, "-o", "."], 13),
-        (&["data.bin", "--tracker", &good, "-d", "missing"], 17),
+        (&["data.bin", "--tracker", &good, "-d", "taken"], 17),
         (&["data.bin", "--tracker", &bad], 6),
         (&["--list", "--tracker", &bad], 6),
     ];
@@ -81,5 +81,22 @@ fn every_failure_is_an_event() {
         let failed = events.last().unwrap_or_else(|| panic!("{args:?}: no event"));
         assert_eq!((&failed["event"], &failed["code"]), (&"failed".into(), &code.into()), "{args:?}");
         assert!(ended.err.contains(failed["message"].as_str().unwrap()), "{args:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn names_that_cannot_be_seen_keep_their_meaning() {
+    let (place, network) = (Place::new(), Network::start());
+    let name = "a\u{202e}b\u{7e}\u{e0041}";
+    network.seed(network.file(name, b"12345"));
+    let tracker = network.tracker();
+    let list = run(leecher(&place, &["--list", "--tracker", &tracker]));
+    assert!(list.out[0].ends_with(r"a\u{202e}b~\u{e0041}"), "{list:?}");
+    for args in [&["--list", "--json"][..], &["--json", "-o", "x\u{7f}"]] {
+        let ended = run(leecher(&place, &[args, &["--tracker", &tracker]].concat()));
+        assert!(!ended.out.concat().contains(['\u{202e}', '\u{7f}', '\u{e0041}']), "{ended:?}");
+        let events = events(&ended);
+        assert!(events.iter().any(|event| event["name"] == name), "{events:?}");
+        assert!(events.iter().all(|event| event["output"].as_str().is_none_or(|output| output == "x\u{7f}")));
     }
 }

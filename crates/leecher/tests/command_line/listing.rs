@@ -47,7 +47,7 @@ fn lists_in_json_one_share_a_line() {
 fn a_tracker_without_shares_is_said_to_be_one() {
     let (place, network) = (Place::new(), Network::start());
     let ended = run(leecher(&place, &["--list", "--tracker", &network.tracker()]));
-    assert_eq!((ended.code, &ended.out[..]), (Some(0), &["The tracker knows no share.".to_owned()][..]));
+    assert_eq!((ended.code, &ended.out[..]), (Some(0), &["The tracker knows no shares.".to_owned()][..]));
     let ended = run(leecher(&place, &["--list", "--json", "--tracker", &network.tracker()]));
     assert_eq!((ended.code, &ended.out[..]), (Some(0), &[][..]));
 }

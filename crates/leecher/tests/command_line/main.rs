@@ -14,6 +14,9 @@ mod options;
 // One program is watched like the other.
 #[path = "../../../seeder/tests/command_line/program.rs"]
 mod program;
+#[path = "../../../seeder/tests/command_line/readme.rs"]
+mod readme;
+mod terminal;
 
 use std::process::Command;
 

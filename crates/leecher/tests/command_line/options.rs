@@ -8,6 +8,7 @@ use crate::{
     leecher,
     network::Network,
     program::{Place, run},
+    readme::assert_explains,
 };
 
 #[test]
@@ -38,6 +39,20 @@ fn bad_flags_are_usage_errors() {
 }
 
 #[test]
+fn flags_that_exclude_each_other_are_named_as_they_are_typed() {
+    let place = Place::new();
+    for (args, says) in [
+        (&["--seed", "--seed-for", "1m"][..], "'--seed' and '--seed-for' cannot be used together"),
+        (&["--list", "data.bin"], "'--list' and 'data.bin' cannot be used together"),
+        (&["--json", "-q"], "'--json' and '--quiet' cannot be used together"),
+        (&["--timeout", "soon"], "write a time as in 90, 90s, 10m or 2h"),
+        (&["--peer", "127.0.0.1"], "'127.0.0.1' has no port: write it as HOST:PORT"),
+    ] {
+        run(leecher(&place, args)).assert_failed(2, &[says]);
+    }
+}
+
+#[test]
 fn every_flag_can_be_set_by_environment() {
     let (place, network) = (Place::new(), Network::start());
     let shared = network.file("data.bin", b"12345");
@@ -57,7 +72,7 @@ fn every_flag_can_be_set_by_environment() {
         ("SHOAL_OVERWRITE", "true"),
         ("SHOAL_QUIET", "true"),
         ("SHOAL_MAX_PEERS", "1"),
-        ("SHOAL_TIMEOUT", "9"),
+        ("SHOAL_TIMEOUT", "1m"),
     ]);
     assert_eq!((by_tracker.code, &by_tracker.out[..]), (Some(0), &[][..]), "{by_tracker:?}");
     let by_peer = run(&[
@@ -134,27 +149,7 @@ fn help_and_version_go_to_stdout() {
     let place = Place::new();
     let help = run(leecher(&place, &["--help"]));
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
-    let text = help.out.join("\n");
-    for flag in [
-        "LINK|INFOHASH|NAME",
-        "--file",
-        "--list",
-        "--tracker",
-        "--peer",
-        "--output",
-        "--dir",
-        "--overwrite",
-        "--max-peers",
-        "--timeout",
-        "--quiet",
-        "--no-progress",
-        "--json",
-        "--verbose",
-        "--log-file",
-        "--no-log-file",
-    ] {
-        assert!(text.contains(flag), "{flag} in {text}");
-    }
+    assert_explains("leecher", &help.out.join("\n"));
     let version = run(leecher(&place, &["--version"]));
     assert_eq!(version.out, [concat!("leecher ", env!("CARGO_PKG_VERSION"))]);
 }
