@@ -72,8 +72,11 @@ pub async fn announce(
     }
     // Even without an answer so far: an announce that was cut off may have arrived.
     let last = *progress.borrow();
-    let goodbye = timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped, last))).await;
-    tracing::debug!(tracker = %tracker.endpoint(), "deregistered: {goodbye:?}");
+    match timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped, last))).await {
+        Ok(Ok(_)) => tracing::debug!(tracker = %tracker.endpoint(), "deregistered"),
+        Ok(Err(error)) => tracing::debug!("not deregistered: {error}"),
+        Err(_) => tracing::debug!(tracker = %tracker.endpoint(), "not deregistered: no answer in time"),
+    }
 }
 
 impl Registration {

@@ -11,16 +11,28 @@ use std::{
 use clap::{Parser, builder::FalseyValueParser};
 use proto::{Endpoint, InfoHash, Link, ShareName, peer};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
-use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, print_line};
+use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{Content, HashCache, Scan, ScanError, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
 
-/// Share files and directories: serve their chunks, and tell trackers so
+use crate::outside;
+
+/// What is shared if nothing is named, as in the program that Shoal began as.
+const DEFAULT_FILE: &str = "large_text_file.txt";
+
+/// Ways to name what is shared: one wins over the other if that comes from the environment.
+pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
+
+/// Share files and directories: serve them to leechers, and register them with trackers
 #[derive(Debug, Parser)]
 #[command(name = "seeder", version)]
 pub(crate) struct Args {
-    /// File or directory to share (repeatable)
-    #[arg(short, long = "file", value_name = "PATH", required = true, env = "SHOAL_FILE")]
+    /// Files and directories to share [default: large_text_file.txt]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// Another way to name a file or directory to share (repeatable)
+    #[arg(short, long = "file", value_name = "PATH", env = "SHOAL_FILE")]
     files: Vec<PathBuf>,
 
     /// TCP port to serve on; 0 for any that is free
@@ -38,19 +50,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
     bind: Option<IpAddr>,
 
-    /// Call the share this instead of what the file is called (one -f only)
+    /// Name of the share [default: the name of the file or directory]
     #[arg(long, value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
     name: Option<ShareName>,
 
-    /// Most peers to serve at a time
+    /// Maximum number of peers to serve at the same time
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count, env = "SHOAL_MAX_PEERS")]
     max_peers: usize,
 
-    /// Send no faster than this, to all peers together: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
+    /// Maximum upload rate, to all peers together: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
     #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
     upload_limit: Option<RateLimit>,
 
-    /// Hash everything again, and remember nothing
+    /// Hash everything again, and do not remember the hashes
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE")]
     no_cache: bool,
 
@@ -66,15 +78,30 @@ pub(crate) struct Args {
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
-        _ => Err("a number from 1 to 100000".to_owned()),
+        _ => Err("it has to be a number from 1 to 100000".to_owned()),
     }
 }
 
-pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    if args.name.is_some() && args.files.len() > 1 {
-        return Err(Failure::new(ExitCode::Usage, "--name names one share, but there are several -f")
+/// What to share.
+fn paths(args: &Args) -> Result<Vec<PathBuf>, Failure> {
+    let paths = if args.paths.is_empty() { &args.files } else { &args.paths };
+    if args.name.is_some() && paths.len() > 1 {
+        return Err(Failure::new(ExitCode::Usage, "--name names one share, but several paths are given")
             .hint("start one seeder for each name"));
     }
+    if !paths.is_empty() {
+        return Ok(paths.clone());
+    }
+    if !Path::new(DEFAULT_FILE).exists() {
+        let error = format!("nothing to share: no path is given, and there is no {DEFAULT_FILE} here");
+        return Err(Failure::new(ExitCode::Usage, error)
+            .hint("name a file or a directory, as in: seeder PATH (for more, try '--help')"));
+    }
+    Ok(vec![DEFAULT_FILE.into()])
+}
+
+pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let paths = paths(&args)?;
     let config = Config {
         bind: args.bind,
         port: args.port,
@@ -87,8 +114,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let port = seeder.local_addr().port();
     let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
     // Every path is looked at before the first is hashed, for the same reason.
-    let mut scans = Vec::with_capacity(args.files.len());
-    for path in &args.files {
+    let mut scans = Vec::with_capacity(paths.len());
+    for path in &paths {
         let scan = Scan::new(path, args.name.clone()).map_err(|error| explain(error.into()))?;
         scans.push((path, scan));
     }
@@ -105,23 +132,19 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         shares.push(Arc::new(shared));
         described.push(path);
     }
+    let own_address = outside::own_address(args.bind);
     for (path, shared) in described.into_iter().zip(&shares) {
-        describe(path, shared, port, &args.trackers);
+        describe(path, shared, port, &args.trackers, own_address);
+    }
+    if own_address.is_none() && args.trackers.iter().any(outside::is_loopback) {
+        print_line("The links work on this machine only: it has no address that others could use");
     }
     print_line("Press Ctrl+C to stop");
-    if args.trackers.iter().any(is_loopback) {
-        print_line("For other machines, put this one's name or address in place of 127.0.0.1 in the link");
-    }
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     let shares = shares.into_iter().map(|shared| shared as Arc<dyn Content>).collect();
     let sent = seeder.run(shares, report(names), shutdown).await;
     print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
     Ok(())
-}
-
-/// Whether a tracker can be reached from this machine only by that name.
-fn is_loopback(tracker: &Endpoint) -> bool {
-    tracker.host == "localhost" || tracker.host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn hash(
@@ -145,17 +168,16 @@ async fn hash(
 fn explain(error: ShareError) -> Failure {
     let (code, hint) = match &error {
         ShareError::Scan(ScanError::Special(_)) => (ExitCode::Io, "only files and directories can be shared"),
-        ShareError::Scan(ScanError::Name { .. }) => {
-            (ExitCode::Io, "rename it; what -f names itself can be shared under another name with --name")
-        }
+        ShareError::Scan(ScanError::Name { .. }) => (
+            ExitCode::Io,
+            "rename it; what the command line names can be shared under another name with --name",
+        ),
         ShareError::Scan(ScanError::TooDeep(_)) => (ExitCode::Io, "share a directory further down"),
         ShareError::Scan(ScanError::Path(_)) | ShareError::Path(_) => {
-            (ExitCode::Io, "check the path given with -f, and that you may read it")
+            (ExitCode::Io, "check the path, and that you may read it")
         }
         ShareError::Changed(_) => (ExitCode::Io, "wait until nothing writes to it, and start again"),
-        ShareError::Metainfo(_) | ShareError::TooLarge(_) => {
-            (ExitCode::Io, "share it in several parts, each with its own -f")
-        }
+        ShareError::Metainfo(_) | ShareError::TooLarge(_) => (ExitCode::Io, "share it in several parts"),
         ShareError::Hashes(_) => (ExitCode::Integrity, "try again with --no-cache"),
         ShareError::Stopped(_) => {
             return Failure::new(ExitCode::Interrupted, "stopped before anything was shared");
@@ -164,14 +186,19 @@ fn explain(error: ShareError) -> Failure {
     Failure::new(code, error).hint(hint)
 }
 
-fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint]) {
+/// Says what is shared and how to fetch it: from other machines and, if that is another command, from this one.
+fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint], own_address: Option<IpAddr>) {
     let metainfo = shared.metainfo();
-    let link = Link {
+    let link = |trackers: Vec<Endpoint>| Link {
         infohash: metainfo.infohash(),
         name: Some(metainfo.name().clone()),
-        trackers: trackers.to_vec(),
+        trackers,
         peers: Vec::new(),
     };
+    let here = link(trackers.to_vec());
+    let elsewhere = own_address.map(|own| link(outside::seen_from_elsewhere(trackers, own)));
+    let link = elsewhere.as_ref().unwrap_or(&here);
+    let leecher = command_for("leecher", "seeder");
     print_line(format_args!("Seeder running on port {port} for file {}", path.display()));
     print_line(format_args!("  name      {}", metainfo.name()));
     print_line(format_args!("  infohash  {}", metainfo.infohash()));
@@ -182,17 +209,15 @@ fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint]) {
         count(metainfo.chunk_space().chunk_count() as usize, "chunk")
     ));
     print_line(format_args!("  link      {link}"));
-    print_line(format_args!("  fetch it  {} '{link}'", leecher_command()));
+    print_line(format_args!("  fetch it  {leecher} '{link}'"));
+    if *link != here {
+        print_line(format_args!("  or here   {leecher} '{here}'"));
+    }
 }
 
 /// "1 file", "2 files".
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-/// The command that starts a leecher the way this seeder was started.
-fn leecher_command() -> &'static str {
-    if std::env::var_os("CARGO").is_some() { "cargo run --release -p leecher --" } else { "leecher" }
 }
 
 /// Tells the user when a tracker begins to answer, and when it stops.
@@ -212,7 +237,7 @@ fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send 
                 let tracker = error.endpoint().clone();
                 if answering.insert((infohash, tracker), false) != Some(false) {
                     tracing::warn!(
-                        "'{}' is not registered: {error}; trying again (peers can still come with --peer)",
+                        "'{}' is not registered: {error}; trying again (leechers can still reach this seeder with --peer)",
                         names[&infohash]
                     );
                 } else {

@@ -3,9 +3,10 @@
 #![warn(clippy::unwrap_used)]
 
 mod cli;
+mod outside;
 
 fn main() -> std::process::ExitCode {
-    let args: cli::Args = startup::parse(&[]);
+    let args: cli::Args = startup::parse(cli::EXCLUSIVE);
     let logs = args.logs.clone();
     startup::run("seeder", &logs, |shutdown| cli::run(args, shutdown))
 }

@@ -112,7 +112,10 @@ impl Server {
                 () = shutdown.cancelled() => break,
             };
             let (stream, address) = match accepted {
-                Ok(accepted) => accepted,
+                // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
+                Ok((stream, address)) => {
+                    (stream, SocketAddr::new(address.ip().to_canonical(), address.port()))
+                }
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
                     sleep(ACCEPT_BACK_OFF).await;

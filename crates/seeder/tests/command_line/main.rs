@@ -6,6 +6,7 @@ mod failing;
 mod options;
 mod peer;
 mod program;
+mod readme;
 mod registering;
 mod sharing;
 mod tracking;
@@ -14,9 +15,9 @@ use std::process::Command;
 
 use program::Place;
 
-/// The seeder on any free port.
+/// The seeder on any free port of loopback, so that what it prints is the same on every machine.
 fn seeder(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(env!("CARGO_BIN_EXE_seeder"), args);
-    command.env("SHOAL_PORT", "0");
+    command.env("SHOAL_PORT", "0").env("SHOAL_BIND", "127.0.0.1");
     command
 }

@@ -17,12 +17,13 @@ use tokio::runtime::Runtime;
 
 use crate::{
     peer::{answer, connect, say},
-    program::{Place, Running},
+    program::{Place, Running, run},
     seeder,
     tracking::Tracking,
 };
 
 /// What a seeder says of one share.
+#[derive(Debug)]
 pub(crate) struct Described {
     pub(crate) port: u16,
     pub(crate) name: String,
@@ -42,7 +43,8 @@ pub(crate) fn described(seeder: &Running, path: &str) -> Described {
     };
     let (name, infohash, size, link) = (field("name"), field("infohash"), field("size"), field("link"));
     assert!(size.contains("chunk"), "{size}");
-    assert_eq!(field("fetch it"), format!("leecher '{link}'"));
+    let leecher = env!("CARGO_BIN_EXE_seeder").replace("seeder", "leecher");
+    assert_eq!(field("fetch it"), format!("{leecher} '{link}'"));
     let link: Link = link.parse().unwrap();
     assert_eq!(link.infohash.to_string(), infohash);
     assert_eq!(link.name, Some(ShareName::new(&name).unwrap()));
@@ -57,7 +59,7 @@ fn infohash(path: &Path, name: Option<&str>) -> InfoHash {
 }
 
 /// Asks a seeder for the first chunk of a share.
-fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
+pub(crate) fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
     Runtime::new().unwrap().block_on(async {
         let mut connection = connect(port, infohash, 0).await.unwrap();
         assert_eq!(connection.hello.role, Role::Seeder);
@@ -79,9 +81,58 @@ fn says_what_it_shares_and_how_to_fetch_it() {
     assert_eq!(described.name, "data.bin");
     assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), None));
     assert_eq!(described.link.trackers, [tracker.address().parse().unwrap()]);
+    assert!(seeder.line().starts_with("The links work on this machine only"));
     assert_eq!(seeder.line(), "Press Ctrl+C to stop");
-    assert!(seeder.line().starts_with("For other machines, put this one's name or address"));
     assert_eq!(seeder.line(), format!("Registered 'data.bin' with tracker {}", tracker.address()));
+}
+
+#[test]
+fn the_command_that_is_printed_works_on_other_hosts() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    let mut command = seeder(&place, &["data.bin", "--tracker", "localhost:1,tracker.invalid"]);
+    command.env_remove("SHOAL_BIND");
+    let seeder = Running::start(command);
+    let share = described(&seeder, "data.bin");
+    let [local, remote] = &share.link.trackers[..] else { panic!("{share:?}") };
+    assert_eq!(remote.to_string(), "tracker.invalid:6020");
+    let next = seeder.line();
+    if local.host == "localhost" {
+        // A machine without a network.
+        assert!(next.starts_with("The links work on this machine only"), "{next}");
+        return;
+    }
+    let own: std::net::IpAddr = local.host.parse().unwrap();
+    assert!(!own.is_loopback() && !own.is_unspecified() && local.port == 1, "{own}");
+    assert!(next.starts_with("  or here ") && next.contains("tr=shoal://localhost:1&"), "{next}");
+}
+
+#[test]
+fn shares_the_file_that_it_always_shared_if_it_is_told_nothing() {
+    let place = Place::new();
+    run(seeder(&place, &[])).assert_failed(2, &["no large_text_file.txt here", "seeder PATH"]);
+    fs::write(place.path("large_text_file.txt"), b"12345").unwrap();
+    assert_eq!(
+        described(&Running::start(seeder(&place, &[])), "large_text_file.txt").name,
+        "large_text_file.txt"
+    );
+}
+
+#[test]
+fn names_that_would_fool_the_reader_are_shown_escaped() {
+    let place = Place::new();
+    fs::write(place.path("gpj\u{202e}exe\u{200b}"), b"12345").unwrap();
+    let seeder = Running::start(seeder(&place, &["gpj\u{202e}exe\u{200b}", "-vv"]));
+    assert!(seeder.line().contains(r"gpj\u{202e}exe\u{200b}"));
+    assert_eq!(seeder.line_with("  name").trim_start(), r"name      gpj\u{202e}exe\u{200b}");
+    let link: Link =
+        seeder.line_with("  link").trim_start().trim_start_matches("link").trim().parse().unwrap();
+    assert_eq!(link.name.unwrap().as_str(), "gpj\u{202e}exe\u{200b}");
+    seeder.line_with("Press");
+    seeder.signal(rustix::process::Signal::TERM);
+    let ended = seeder.end();
+    let log = fs::read_to_string(place.path("seeder_debug.log")).unwrap();
+    assert!(![ended.err, log].iter().any(|text| text.contains(['\u{202e}', '\u{200b}'])));
 }
 
 #[test]
@@ -90,8 +141,7 @@ fn shares_several_files_and_directories_under_one_port() {
     fs::write(place.path("data.bin"), b"12345").unwrap();
     fs::create_dir_all(place.path("tree/empty")).unwrap();
     fs::write(place.path("tree/a"), b"a").unwrap();
-    let seeder =
-        Running::start(seeder(&place, &["-f", "data.bin", "-f", "tree", "--tracker", &tracker.address()]));
+    let seeder = Running::start(seeder(&place, &["data.bin", "tree", "--tracker", &tracker.address()]));
     let (file, tree) = (described(&seeder, "data.bin"), described(&seeder, "tree"));
     assert_eq!(file.link.infohash, infohash(&place.path("data.bin"), None));
     assert_eq!(tree.link.infohash, infohash(&place.path("tree"), None));
@@ -113,7 +163,6 @@ fn a_path_that_is_named_twice_is_shared_once() {
         &["-f", "data.bin", "-f", "./data.bin", "--tracker", &tracker.address()],
     ));
     described(&seeder, "data.bin");
-    assert_eq!(seeder.line(), "Press Ctrl+C to stop");
     seeder.line_with("Registered 'data.bin'");
     seeder.signal(rustix::process::Signal::TERM);
     assert_eq!(seeder.end().err, "");
