@@ -15,6 +15,7 @@ mod description;
 mod error;
 mod event;
 mod fetch;
+mod lookup_pace;
 pub mod peer_book;
 pub mod scheduler;
 mod session;

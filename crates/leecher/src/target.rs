@@ -11,7 +11,6 @@ use proto::{
         message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
     },
 };
-use rand::RngExt;
 use seeder::tracker_client::{TrackerClient, TrackerError};
 use tokio::{
     net::lookup_host,
@@ -19,7 +18,7 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::error::FetchError;
+use crate::{error::FetchError, lookup_pace::LookupPace};
 
 /// Shares of one name that are listed, at most: enough to choose from, or to see that the name is no use.
 const MAX_NAMESAKES: usize = 30;
@@ -27,13 +26,9 @@ const MAX_NAMESAKES: usize = 30;
 /// Shares that are listed, at most.
 const MAX_LISTED: usize = 10_000;
 
-/// Wait between the first two lookups of peers; twice as long each time. Those who start together are not known
-/// to the tracker before they have learned what the share is, a moment later.
-const FIRST_INTERVAL: Duration = Duration::from_millis(60);
-
-/// Wait between two lookups of peers in the long run, and when there are none.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
-const HUNGRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Most time for all pages of a list. Of 10,000 shares, a tracker nearby sends all in a second; one that sends a page now
+/// and then for ever is not worth more.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long to wait for other trackers when one has answered.
 const LATECOMERS: Duration = Duration::from_secs(1);
@@ -156,31 +151,63 @@ where
 }
 
 async fn named(tracker: TrackerClient, name: ShareName) -> Result<Vec<ShareEntry>, TrackerError> {
-    let mut found: Vec<ShareEntry> = Vec::new();
-    loop {
-        let after = found.last().map(|share| share.infohash);
-        let Shares { shares: page, more, .. } =
-            tracker.shares(Query::Named { name: name.clone(), after }).await?;
-        // A tracker that goes in circles would be listened to for ever.
-        let advanced = page.last().is_some_and(|share| Some(share.infohash) > after);
-        found.extend(page.into_iter().filter(|share| share.name == name));
-        if !more || !advanced || found.len() >= MAX_NAMESAKES {
-            return Ok(found);
-        }
-    }
+    let query = |after: Option<ShareCursor>| Query::Named {
+        name: name.clone(),
+        after: after.map(|share| share.infohash),
+    };
+    let found = pages(&tracker, MAX_NAMESAKES, query).await?;
+    // A tracker that answers with other names lies; they count, so that they end.
+    Ok(found.into_iter().filter(|share| share.name == name).collect())
 }
 
 async fn list(tracker: TrackerClient, most: usize) -> Result<Vec<ShareEntry>, TrackerError> {
+    pages(&tracker, most, |after| Query::List { after }).await
+}
+
+async fn pages(
+    tracker: &TrackerClient,
+    most: usize,
+    query: impl Fn(Option<ShareCursor>) -> Query,
+) -> Result<Vec<ShareEntry>, TrackerError> {
+    let (found, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
+    if let ListEnd::TooSlow = end {
+        tracing::warn!(
+            "tracker {}: the list ends after {} shares, because it took longer than {} s",
+            tracker.endpoint(),
+            found.len(),
+            LISTING_TIMEOUT.as_secs()
+        );
+    }
+    Ok(found)
+}
+
+/// Why a list has no more pages.
+#[derive(Debug, PartialEq, Eq)]
+enum ListEnd {
+    /// There are no more, or there are enough.
+    Enough,
+    TooSlow,
+}
+
+/// The shares of all pages, up to about `most`. `ask` gets the last share of the page before.
+async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
+    most: usize,
+    ask: impl Fn(Option<ShareCursor>) -> F,
+) -> Result<(Vec<ShareEntry>, ListEnd), E> {
+    let deadline = Instant::now() + LISTING_TIMEOUT;
     let mut found: Vec<ShareEntry> = Vec::new();
-    let mut after: Option<ShareCursor> = None;
     loop {
-        let Shares { shares: page, more, .. } = tracker.shares(Query::List { after: after.clone() }).await?;
-        let last = page.last().map(ShareEntry::cursor);
-        found.extend(page);
-        if !more || last <= after || found.len() >= most {
-            return Ok(found);
+        let after = found.last().map(ShareEntry::cursor);
+        let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
+            return Ok((found, ListEnd::TooSlow));
+        };
+        let Shares { shares, more, .. } = page?;
+        // A tracker that goes in circles would be asked for ever.
+        let advanced = shares.last().map(ShareEntry::cursor) > after;
+        found.extend(shares);
+        if !more || !advanced || found.len() >= most {
+            return Ok((found, ListEnd::Enough));
         }
-        after = last;
     }
 }
 
@@ -209,12 +236,13 @@ pub(crate) async fn discover(
     found: mpsc::Sender<(SourceId, Discovery)>,
     mut hungry: watch::Receiver<bool>,
 ) {
-    let mut interval = FIRST_INTERVAL;
+    let mut pace = LookupPace::new();
     loop {
         #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
         let want = MAX_PEERS as u8;
         let discovery = match tracker.peers(Query::Peers { infohash, want }).await {
             Ok((peers, reached_at)) => {
+                pace.told(peers.interval_s);
                 Discovery::Peers(peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect())
             }
             Err(TrackerError::Call {
@@ -225,15 +253,14 @@ pub(crate) async fn discover(
         if found.send((id, discovery)).await.is_err() {
             return;
         }
-        let jitter = rand::rng().random_range(0.8..1.2);
+        let wait = pace.next(&mut rand::rng());
         tokio::select! {
-            () = sleep(interval.mul_f64(jitter)) => {}
+            () = sleep(wait.fed) => {}
             () = async {
                 let _ = hungry.wait_for(|&hungry| hungry).await;
-                sleep(interval.min(HUNGRY_INTERVAL).mul_f64(jitter)).await;
+                sleep(wait.hungry).await;
             } => {}
         }
-        interval = (interval * 2).min(LOOKUP_INTERVAL);
     }
 }
 
@@ -248,6 +275,36 @@ pub(crate) async fn resolve_peer(peer: Endpoint) -> Discovery {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A list without end.
+    async fn endless(after: Option<ShareCursor>, pause: Duration) -> Result<Shares, TrackerError> {
+        sleep(pause).await;
+        let number =
+            after.map_or(0, |share| u32::from_be_bytes(*share.infohash.0.first_chunk().unwrap()) + 1);
+        let mut infohash = [0; 32];
+        infohash[..4].copy_from_slice(&number.to_be_bytes());
+        let (infohash, name) = (InfoHash(infohash), ShareName::new("n").unwrap());
+        let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0 };
+        Ok(Shares { settles_in_s: 0, shares: vec![share], more: true })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endless_tracker_does_not_make_a_list_run_for_ever() {
+        let begun = Instant::now();
+        let slow = |after| endless(after, Duration::from_secs(7));
+        let (found, end) = collect_pages(MAX_LISTED, slow).await.unwrap();
+        assert_eq!((begun.elapsed(), end), (LISTING_TIMEOUT, ListEnd::TooSlow));
+        assert_eq!(found.len(), 8);
+        let fast = |after| endless(after, Duration::ZERO);
+        let (found, end) = collect_pages(MAX_LISTED, fast).await.unwrap();
+        assert_eq!((found.len(), end), (MAX_LISTED, ListEnd::Enough));
+    }
+
+    #[tokio::test]
+    async fn a_tracker_that_goes_in_circles_is_asked_twice() {
+        let circle = |_| endless(None, Duration::ZERO);
+        assert_eq!(collect_pages(MAX_LISTED, circle).await.unwrap().0.len(), 2);
+    }
 
     #[test]
     fn links_infohashes_and_names_are_told_apart() {

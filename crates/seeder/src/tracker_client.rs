@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, mem,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
@@ -165,7 +165,7 @@ struct Worker {
     client: Client,
     waiting: BTreeMap<CallId, JobResult>,
     rng: StdRng,
-    /// Which of the tracker's addresses to use: the next one each time one stays silent.
+    /// Which of the tracker's addresses to try first: the next one each time one is of no use.
     next_address: usize,
 }
 
@@ -173,47 +173,47 @@ struct Worker {
 enum SocketEnd {
     /// Nobody will ask any more.
     Done,
-    /// The tracker did not answer there.
-    Silent,
+    /// The tracker does not answer there. Calls may be under way; they go on at another address.
+    NoTracker,
 }
 
 impl Worker {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(job) = jobs.recv().await {
+        loop {
+            if self.client.calls_under_way() == 0 {
+                let Some(job) = jobs.recv().await else { return };
+                self.start(job);
+            }
             match self.open_socket().await {
                 Ok((socket, address)) => {
-                    self.start(job);
                     if let SocketEnd::Done = self.drive(&socket, address, &mut jobs).await {
                         return;
                     }
-                    self.next_address += 1;
+                    self.next_address = self.next_address.wrapping_add(1);
                 }
                 Err(error) => {
                     tracing::debug!(endpoint = %self.endpoint, "cannot reach the tracker: {error}");
-                    let _ = job.result.send(Err(JobError::Unreachable(Arc::new(error))));
+                    self.fail_all(Arc::new(error));
                     tokio::time::sleep(RESOLVE_BACK_OFF).await;
                 }
             }
         }
     }
 
-    async fn open_socket(&self) -> io::Result<(UdpSocket, SocketAddr)> {
-        let addresses: Vec<_> = lookup_host((self.endpoint.host.as_str(), self.endpoint.port))
+    async fn open_socket(&mut self) -> io::Result<(UdpSocket, SocketAddr)> {
+        let mut addresses: Vec<_> = lookup_host((self.endpoint.host.as_str(), self.endpoint.port))
             .await?
             .filter(|address| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4()))
             .take(MAX_ADDRESSES)
             .collect();
-        let Some(&address) = addresses.get(self.next_address % addresses.len().max(1)) else {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no suitable address"));
-        };
-        let any: IpAddr =
-            if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let socket = UdpSocket::bind((self.local.unwrap_or(any), 0)).await?;
-        socket.connect(address).await?;
-        Ok((socket, address))
+        let first = self.next_address % addresses.len().max(1);
+        addresses.rotate_left(first);
+        let (skipped, opened) = open_first(&addresses, self.local).await?;
+        self.next_address = self.next_address.wrapping_add(skipped);
+        Ok(opened)
     }
 
-    /// Talks to the tracker at one address, until it stays silent there or nobody asks any more.
+    /// Talks to the tracker at one address, until it is of no use or nobody asks any more.
     async fn drive(
         &mut self,
         socket: &UdpSocket,
@@ -226,11 +226,17 @@ impl Worker {
             self.transmit(socket).await;
             let silent = self.report(address);
             if silent && self.client.calls_under_way() == 0 {
-                return SocketEnd::Silent;
+                return SocketEnd::NoTracker;
             }
             let timeout = self.client.next_timeout();
             tokio::select! {
-                received = socket.recv(&mut datagram) => self.receive(received, &datagram),
+                received = socket.recv(&mut datagram) => {
+                    if let Err(error) = self.receive(received, &datagram)
+                        && error.kind() == io::ErrorKind::ConnectionRefused
+                    {
+                        return SocketEnd::NoTracker;
+                    }
+                }
                 job = jobs.recv(), if self.client.calls_under_way() < MAX_CALLS => match job {
                     Some(job) => self.start(job),
                     None => return SocketEnd::Done,
@@ -259,12 +265,23 @@ impl Worker {
         }
     }
 
-    fn receive(&mut self, received: io::Result<usize>, datagram: &[u8]) {
+    fn receive(&mut self, received: io::Result<usize>, datagram: &[u8]) -> io::Result<()> {
         match received.map(|len| decode_reply(&datagram[..len])) {
             Ok(Ok(reply)) => self.client.on_reply(reply, Instant::now(), &mut self.rng),
             Ok(Err(error)) => tracing::debug!(endpoint = %self.endpoint, "dropped a datagram: {error}"),
-            // "Connection refused": nobody listens now, but a tracker may be restarting. Retries go on.
-            Err(error) => tracing::debug!(endpoint = %self.endpoint, "{error}"),
+            Err(error) => {
+                tracing::debug!(endpoint = %self.endpoint, "{error}");
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// There is no address to ask at.
+    fn fail_all(&mut self, error: Arc<io::Error>) {
+        self.client = Client::default();
+        for result in mem::take(&mut self.waiting).into_values() {
+            let _ = result.send(Err(JobError::Unreachable(Arc::clone(&error))));
         }
     }
 
@@ -279,5 +296,49 @@ impl Worker {
             }
         }
         silent
+    }
+}
+
+/// A socket to the first of `addresses` that one can be opened to, and how many had to be skipped.
+async fn open_first(
+    addresses: &[SocketAddr],
+    local: Option<IpAddr>,
+) -> io::Result<(usize, (UdpSocket, SocketAddr))> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no suitable address");
+    for (skipped, &address) in addresses.iter().enumerate() {
+        match open(address, local).await {
+            Ok(socket) => return Ok((skipped, (socket, address))),
+            Err(error) => {
+                tracing::debug!(%address, "cannot open a socket: {error}");
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn open(address: SocketAddr, local: Option<IpAddr>) -> io::Result<UdpSocket> {
+    let any: IpAddr =
+        if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((local.unwrap_or(any), 0)).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_no_socket_can_be_opened_to_is_skipped() {
+        // The system refuses to connect to the broadcast address without being asked to allow it.
+        let closed: SocketAddr = "255.255.255.255:6020".parse().unwrap();
+        let open: SocketAddr = "127.0.0.1:6020".parse().unwrap();
+        assert!(open_first(&[closed], None).await.is_err());
+        assert!(open_first(&[], None).await.is_err());
+        for (addresses, skips) in [(vec![closed, closed, open], 2), (vec![open, closed], 0)] {
+            let (skipped, (_, address)) = open_first(&addresses, None).await.unwrap();
+            assert_eq!((skipped, address), (skips, open));
+        }
     }
 }

@@ -54,6 +54,10 @@ pub use tick::TICK;
 /// after the network was down, are there more in one place, and then a sweep will have dropped them soon.
 pub const MAX_DROPPED: usize = 1_000;
 
+/// Lookups of peers that are welcome from a peer between two of its announces. With 30 s, a leecher knows of a newcomer
+/// after 10 s at the latest.
+const LOOKUPS_PER_HEARTBEAT: u16 = 3;
+
 /// What a registry holds its peers to.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -215,7 +219,7 @@ impl Registry {
         let mut entries = mem::take(spare);
         entries.clear();
         swarm.tell(places, Requester::from(requester), &mut entries);
-        Ok(Peers { interval_s: self.interval_s(), settles_in_s, seeders, leechers, peers: entries })
+        Ok(Peers { interval_s: self.lookup_interval_s(), settles_in_s, seeders, leechers, peers: entries })
     }
 
     /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
@@ -416,6 +420,11 @@ impl Registry {
     fn interval_s(&self) -> u16 {
         let seconds = self.rules.heartbeat.as_millis().div_ceil(1_000);
         u16::try_from(seconds).unwrap_or(u16::MAX)
+    }
+
+    /// Peers come and go more often than any one of them announces itself.
+    fn lookup_interval_s(&self) -> u16 {
+        self.interval_s().div_ceil(LOOKUPS_PER_HEARTBEAT)
     }
 
     fn tick(&self, now: Instant) -> Tick {

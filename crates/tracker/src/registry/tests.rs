@@ -149,7 +149,8 @@ fn every_event_but_stopped_registers_and_repeating_it_changes_nothing() {
             let announced = bench.announce(&announce, host(1)).unwrap();
             assert_eq!(announced, Announced { interval_s: 30, seeders: 1, leechers: 0 });
         }
-        assert_eq!(bench.peers(1, host(2)).unwrap().peers.len(), 1);
+        let peers = bench.peers(1, host(2)).unwrap();
+        assert_eq!((peers.peers.len(), peers.interval_s), (1, 10));
     }
 }
 

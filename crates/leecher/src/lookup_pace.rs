@@ -1,0 +1,95 @@
+//! How often to ask a tracker for peers. Pure: randomness is an argument, and whoever uses it does the waiting.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt};
+
+/// Wait between the first two lookups of peers; twice as long each time. Those who start together are not known
+/// to the tracker before they have learned what the share is, a moment later.
+const FIRST_INTERVAL: Duration = Duration::from_millis(60);
+
+/// Wait between two lookups in the long run, as long as the tracker has not said how long it should be.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shortest and longest wait that a tracker can ask for, whatever it says: no tracker makes a leecher ask all the
+/// time, or never again.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+const MAX_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Who has no peer at all asks this many times as often: a tracker that wants fewer lookups gets fewer of these too.
+const HUNGRY_FACTOR: u32 = 5;
+
+/// When to ask one tracker again.
+#[derive(Debug)]
+pub(crate) struct LookupPace {
+    /// Wait while lookups come fast, at the beginning.
+    beginning: Duration,
+    /// Wait in the long run.
+    interval: Duration,
+}
+
+/// Waits until the next lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// Of a leecher that has peers.
+    pub(crate) fed: Duration,
+    /// Of one that has none.
+    pub(crate) hungry: Duration,
+}
+
+impl LookupPace {
+    pub(crate) fn new() -> LookupPace {
+        LookupPace { beginning: FIRST_INTERVAL, interval: DEFAULT_INTERVAL }
+    }
+
+    /// The tracker said when another lookup is welcome.
+    pub(crate) fn told(&mut self, interval_s: u16) {
+        self.interval = Duration::from_secs(interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
+    }
+
+    /// How long to wait until the next lookup; each call is one lookup.
+    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Wait {
+        // Leechers that started together, or came back together, do not stay in step.
+        let jitter = rng.random_range(0.8..1.2);
+        let fed = self.beginning.min(self.interval);
+        let hungry = self.beginning.min(self.interval / HUNGRY_FACTOR);
+        self.beginning = (self.beginning * 2).min(MAX_INTERVAL);
+        Wait { fed: fed.mul_f64(jitter), hungry: hungry.mul_f64(jitter) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    /// The waits after many lookups, in milliseconds.
+    fn settled(interval_s: Option<u16>) -> (u128, u128) {
+        let (mut pace, mut rng) = (LookupPace::new(), StdRng::seed_from_u64(1));
+        if let Some(interval_s) = interval_s {
+            pace.told(interval_s);
+        }
+        let waits: Vec<_> = (0..200).map(|_| pace.next(&mut rng)).skip(100).collect();
+        let mean = |wait: fn(&Wait) -> Duration| waits.iter().map(wait).sum::<Duration>().as_millis() / 100;
+        (mean(|wait| wait.fed), mean(|wait| wait.hungry))
+    }
+
+    #[test]
+    fn lookups_come_fast_at_first_and_then_as_the_tracker_asks() {
+        let (mut pace, mut rng) = (LookupPace::new(), StdRng::seed_from_u64(1));
+        let first = pace.next(&mut rng);
+        assert!(first.fed < Duration::from_millis(75) && first.hungry == first.fed, "{first:?}");
+        for (told, expected) in [(None, 10_000), (Some(30), 30_000), (Some(300), 300_000)] {
+            let (fed, hungry) = settled(told);
+            assert!(fed.abs_diff(expected) < expected / 20, "{told:?}: {fed} ms");
+            assert!(hungry.abs_diff(expected / 5) < expected / 100, "{told:?}: {hungry} ms");
+        }
+    }
+
+    #[test]
+    fn no_tracker_makes_a_leecher_ask_all_the_time_or_never_again() {
+        let ((busy, _), (idle, _)) = (settled(Some(0)), settled(Some(u16::MAX)));
+        assert!(busy > 900 && idle < 660_000, "{busy} ms, {idle} ms");
+    }
+}
