@@ -1,11 +1,15 @@
 //! Keeps a share registered with a tracker.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{mem, num::NonZeroU16, time::Duration};
 
 use proto::{
     Metainfo, PeerId, Secret,
-    tracker::message::{Announce, Announced, Event, Progress, Token},
+    tracker::{
+        client::CallError,
+        message::{Announce, Announced, ErrorCode, Event, Progress, Token},
+    },
 };
+use rand::{CryptoRng, Rng, RngExt};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -17,6 +21,9 @@ use crate::tracker_client::{TrackerClient, TrackerError};
 /// Wait before announcing again to a tracker that did not answer.
 const RETRY: Duration = Duration::from_secs(3);
 
+/// Wait before announcing again to a tracker that has no room.
+const FULL_RETRY: Duration = Duration::from_secs(30);
+
 /// Longest and shortest heartbeat that a tracker can ask for, whatever it says.
 const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,73 +31,189 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to try to tell a tracker goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a peer says of itself to trackers.
-#[derive(Debug, Clone)]
-pub struct Registration {
-    /// The peer.
-    pub peer_id: PeerId,
-    /// What proves later announces to be the same peer's.
-    pub secret: Secret,
-    /// Where it listens.
-    pub port: NonZeroU16,
-}
-
-/// Announces a share, of which the peer has `progress`, until `shutdown`, and then ends the registration.
-/// `on_result` hears of the outcome of every announce.
+/// Announces a share, of which the peer that listens on `port` has `progress`, until `shutdown`, and then ends the
+/// registration. `on_result` gets the outcome of every announce.
 pub async fn announce(
     tracker: TrackerClient,
-    registration: Registration,
+    port: NonZeroU16,
     metainfo: &Metainfo,
     mut progress: watch::Receiver<Progress>,
     shutdown: CancellationToken,
     on_result: impl Fn(Result<Announced, TrackerError>),
 ) {
-    let announce = |event, progress| registration.announce(metainfo, event, progress);
-    let mut event = Event::Started;
+    let mut registration = Registration::new(&mut rand::rng());
     loop {
         let announced = *progress.borrow_and_update();
+        let announce = registration.announce(metainfo, port, announced);
         let result = tokio::select! {
-            result = tracker.announce(announce(event, announced)) => result,
+            result = tracker.announce(announce) => result,
             () = shutdown.cancelled() => break,
         };
-        let wait = match &result {
-            Ok(announced) => {
-                event = Event::Heartbeat;
-                Duration::from_secs(announced.interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL)
-            }
-            Err(_) => RETRY,
-        };
+        let wait = registration.after(&result, &mut rand::rng());
         let registered = result.is_ok();
         on_result(result);
         tokio::select! {
             () = sleep(wait) => {}
             // Becoming a seeder is news that does not wait.
             Ok(_) = progress.wait_for(|progress| progress.is_complete()),
-                if registered && !announced.is_complete() => event = Event::Completed,
+                if registered && !announced.is_complete() => registration.event = Event::Completed,
             () = shutdown.cancelled() => break,
         }
     }
     // Even without an answer so far: an announce that was cut off may have arrived.
     let last = *progress.borrow();
-    match timeout(STOP_TIMEOUT, tracker.announce(announce(Event::Stopped, last))).await {
+    registration.event = Event::Stopped;
+    let goodbye = registration.announce(metainfo, port, last);
+    match timeout(STOP_TIMEOUT, tracker.announce(goodbye)).await {
         Ok(Ok(_)) => tracing::debug!(tracker = %tracker.endpoint(), "deregistered"),
         Ok(Err(error)) => tracing::debug!("not deregistered: {error}"),
         Err(_) => tracing::debug!(tracker = %tracker.endpoint(), "not deregistered: no answer in time"),
     }
 }
 
+/// The registration of one share with one tracker. Pure.
+#[derive(Debug)]
+struct Registration {
+    /// Not the id that peers are told: who knows it could register it before this peer does, after the tracker
+    /// restarted. And no tracker can use what it knows of this registration with another one.
+    peer_id: PeerId,
+    secret: Secret,
+    /// What to say next.
+    event: Event,
+    /// Whether heartbeats come at a time of their own. After an outage all peers register at the same time.
+    has_own_time: bool,
+    /// Whether the last announce was refused because of the peer id.
+    was_not_ours: bool,
+}
+
 impl Registration {
-    fn announce(&self, metainfo: &Metainfo, event: Event, progress: Progress) -> Announce {
+    fn new(rng: &mut impl CryptoRng) -> Registration {
+        Registration {
+            peer_id: PeerId::random(rng),
+            secret: Secret::random(rng),
+            event: Event::Started,
+            has_own_time: false,
+            was_not_ours: false,
+        }
+    }
+
+    /// What to do after an announce: returns how long to wait before the next one.
+    fn after(&mut self, result: &Result<Announced, TrackerError>, rng: &mut impl CryptoRng) -> Duration {
+        match result {
+            Ok(Announced { interval_s, .. }) => {
+                self.event = Event::Heartbeat;
+                self.was_not_ours = false;
+                let interval = Duration::from_secs((*interval_s).into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
+                let had_own_time = mem::replace(&mut self.has_own_time, true);
+                // Never late: a tracker may forget whoever is. The first one may come at any time.
+                let part =
+                    if had_own_time { rng.random_range(0.9..=1.0) } else { rng.random_range(0.0..=1.0) };
+                interval.mul_f64(part).max(MIN_INTERVAL)
+            }
+            Err(TrackerError::Call { source: CallError::Refused(ErrorCode::NotYours), .. }) => {
+                let again = self.was_not_ours;
+                *self = Registration { was_not_ours: true, ..Registration::new(rng) };
+                // A tracker that refuses every peer id is not asked all the time.
+                if again { around(RETRY, rng) } else { Duration::ZERO }
+            }
+            Err(error) => {
+                self.has_own_time = false;
+                let full = matches!(
+                    error,
+                    TrackerError::Call { source: CallError::Refused(ErrorCode::Full(_)), .. }
+                );
+                around(if full { FULL_RETRY } else { RETRY }, rng)
+            }
+        }
+    }
+
+    fn announce(&self, metainfo: &Metainfo, port: NonZeroU16, progress: Progress) -> Announce {
         Announce {
             token: Token([0; 16]),
             infohash: metainfo.infohash(),
             peer_id: self.peer_id,
             secret: self.secret,
-            port: self.port,
+            port,
             name: metainfo.name().clone(),
             size: metainfo.chunk_space().total_len(),
-            event,
+            event: self.event,
             progress,
         }
+    }
+}
+
+fn around(wait: Duration, rng: &mut impl Rng) -> Duration {
+    wait.mul_f64(rng.random_range(0.8..1.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::tracker::Limit;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const OK: Result<Announced, TrackerError> = Ok(Announced { interval_s: 30, seeders: 1, leechers: 0 });
+
+    fn failed(source: CallError) -> Result<Announced, TrackerError> {
+        Err(TrackerError::Call { endpoint: "127.0.0.1:6020".parse().unwrap(), source })
+    }
+
+    fn refused(code: ErrorCode) -> Result<Announced, TrackerError> {
+        failed(CallError::Refused(code))
+    }
+
+    fn registrations(seeds: std::ops::Range<u64>) -> Vec<(Registration, StdRng)> {
+        let new = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            (Registration::new(&mut rng), rng)
+        };
+        seeds.map(new).collect()
+    }
+
+    fn assert_spread_over_the_interval(mut waits: Vec<Duration>) {
+        waits.sort();
+        let quarter = waits.len() / 4;
+        for (place, expected_s) in [(quarter, 7.5), (2 * quarter, 15.0), (3 * quarter, 22.5)] {
+            let wait_s = waits[place].as_secs_f64();
+            assert!((wait_s - expected_s).abs() < 3.0, "{wait_s} s");
+        }
+        assert!(*waits.last().unwrap() <= Duration::from_secs(30));
+    }
+
+    #[test]
+    fn peers_that_register_together_do_not_stay_in_phase() {
+        let mut peers = registrations(0..400);
+        let mut waits =
+            |result: &_| -> Vec<_> { peers.iter_mut().map(|(peer, rng)| peer.after(result, rng)).collect() };
+        assert_spread_over_the_interval(waits(&OK));
+        // From then on everybody keeps his time, never later than the tracker wants it.
+        for wait in waits(&OK) {
+            assert!((27.0..=30.0).contains(&wait.as_secs_f64()), "{wait:?}");
+        }
+        // An outage brings them together again.
+        waits(&failed(CallError::Unanswered));
+        assert_spread_over_the_interval(waits(&OK));
+    }
+
+    #[test]
+    fn a_peer_id_that_is_not_ours_is_replaced_at_once_but_not_all_the_time() {
+        let (mut peer, mut rng) = registrations(1..2).remove(0);
+        peer.after(&OK, &mut rng);
+        let before = (peer.peer_id, peer.secret);
+        assert_eq!(peer.after(&refused(ErrorCode::NotYours), &mut rng), Duration::ZERO);
+        assert!(peer.peer_id != before.0 && peer.secret != before.1 && peer.event == Event::Started);
+        assert!(peer.after(&refused(ErrorCode::NotYours), &mut rng) > RETRY / 2);
+        peer.after(&OK, &mut rng);
+        assert_eq!(peer.after(&refused(ErrorCode::NotYours), &mut rng), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_full_tracker_is_asked_less_often_than_one_that_does_not_answer() {
+        let (mut peer, mut rng) = registrations(1..2).remove(0);
+        let silent = peer.after(&failed(CallError::Unanswered), &mut rng);
+        let full = peer.after(&refused(ErrorCode::Full(Limit::Tracker)), &mut rng);
+        assert!(silent < RETRY * 2 && full > FULL_RETRY / 2, "{silent:?}, {full:?}");
+        assert_eq!(peer.event, Event::Started);
     }
 }

@@ -15,7 +15,10 @@ use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, pr
 use store::{Content, HashCache, Scan, ScanError, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
 
-use crate::outside;
+use crate::{
+    outside,
+    registration_report::{News, RegistrationReport},
+};
 
 /// What is shared if nothing is named, as in the program that Shoal began as.
 const DEFAULT_FILE: &str = "large_text_file.txt";
@@ -220,30 +223,16 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Tells the user when a tracker begins to answer, and when it stops.
+/// Tells the user of registrations.
 fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
-    let answering = Arc::new(Mutex::new(HashMap::new()));
-    let names = Arc::new(names);
+    let report = Arc::new(Mutex::new(RegistrationReport::new(names)));
     move |event| {
-        let mut answering = answering.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Event::Announced { tracker, infohash, announced } => {
-                if answering.insert((infohash, tracker.clone()), true) != Some(true) {
-                    print_line(format_args!("Registered '{}' with tracker {tracker}", names[&infohash]));
-                }
-                tracing::debug!(%tracker, %infohash, ?announced);
-            }
-            Event::NotAnnounced { infohash, error } => {
-                let tracker = error.endpoint().clone();
-                if answering.insert((infohash, tracker), false) != Some(false) {
-                    tracing::warn!(
-                        "'{}' is not registered: {error}; trying again (leechers can still reach this seeder with --peer)",
-                        names[&infohash]
-                    );
-                } else {
-                    tracing::debug!("still not registered: {error}");
-                }
-            }
+        tracing::debug!(?event);
+        let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+        match report.news(event) {
+            Some(News::Good(text)) => print_line(text),
+            Some(News::Bad(text)) => tracing::warn!("{text}"),
+            None => {}
         }
     }
 }

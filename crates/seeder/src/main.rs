@@ -4,6 +4,7 @@
 
 mod cli;
 mod outside;
+mod registration_report;
 
 fn main() -> std::process::ExitCode {
     let args: cli::Args = startup::parse(cli::EXCLUSIVE);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    Endpoint, InfoHash, PeerId, Secret,
+    Endpoint, InfoHash, PeerId,
     tracker::message::{Announced, Progress},
 };
 use startup::{ListenError, listen_tcp};
@@ -16,7 +16,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    announcer::{Registration, announce},
+    announcer::announce,
     rate_limit::RateLimit,
     server::{Server, Shares},
     tracker_client::{TrackerClient, TrackerError},
@@ -113,7 +113,6 @@ impl Seeder {
             let tracker = TrackerClient::spawn(endpoint.clone(), self.config.bind, &tasks);
             for content in &shares {
                 let Some(port) = NonZeroU16::new(port) else { continue };
-                let registration = Registration { peer_id, secret: Secret::random(&mut rand::rng()), port };
                 let (content, tracker, on_event, shutdown) =
                     (Arc::clone(content), tracker.clone(), on_event.clone(), shutdown.clone());
                 tasks.spawn(async move {
@@ -128,7 +127,7 @@ impl Seeder {
                         });
                     };
                     let progress = watch::channel(Progress::COMPLETE).1;
-                    announce(tracker, registration, content.metainfo(), progress, shutdown, on_result).await;
+                    announce(tracker, port, content.metainfo(), progress, shutdown, on_result).await;
                 });
             }
         }

@@ -6,13 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::Secret;
-use seeder::{
-    announcer::{Registration, announce},
-    have_log::HaveLog,
-    upload_hub::UploadHub,
-    uploads::DEFAULT_SLOTS,
-};
+use seeder::{announcer::announce, have_log::HaveLog, upload_hub::UploadHub, uploads::DEFAULT_SLOTS};
 use store::{Content, Download, DownloadError, Output};
 use tokio::{
     sync::watch,
@@ -132,13 +126,11 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let port = listener.local_addr().ok().and_then(|address| address.port().try_into().ok());
         let Some(port) = port else { return };
         for tracker in &self.config.trackers {
-            let secret = Secret::random(&mut rand::rng());
-            let registration = Registration { peer_id: self.context.peer_id, secret, port };
             let (tracker, download) = (tracker.clone(), Arc::clone(download));
             let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
             self.announcers.spawn(async move {
                 let log = |result| tracing::debug!("announced: {result:?}");
-                announce(tracker, registration, download.metainfo(), progress, stop, log).await;
+                announce(tracker, port, download.metainfo(), progress, stop, log).await;
             });
         }
     }

@@ -270,7 +270,7 @@ pub enum ErrorCode {
 }
 
 /// What a tracker has too much of to take another registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum Limit {
     /// Registrations in all.
     #[error("it has no room for more registrations")]
