@@ -6,14 +6,19 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::Mutex;
 
 use crate::wait_count::WaitCount;
 
 /// Bytes that are counted as one.
 const UNIT: u32 = 1024;
 
-/// Bytes that go at a time under a limit: much finer than a chunk, so that the flow is smooth.
-const SLICE_LEN: u32 = 16 * 1024;
+/// Most bytes that go at a time under a limit: much finer than a chunk, so that the flow is smooth.
+const MAX_SLICE_LEN: u32 = 16 * 1024;
+
+/// Part of a second's bytes that go at a time under a lower limit. Several connections take turns, and a peer that gets
+/// nothing for some seconds is taken for silent.
+const SLICES_PER_SECOND: u64 = 10;
 
 /// Part of a second's bytes that may go at once after a pause, but at least one slice.
 const BURST_PART: u64 = 50;
@@ -25,6 +30,9 @@ pub struct RateLimit(Option<Arc<Limit>>);
 #[derive(Debug)]
 struct Limit {
     limiter: DefaultDirectRateLimiter,
+    slice_len: u32,
+    /// Held by whoever is next: connections take turns in the order in which they came.
+    turn: Mutex<()>,
     waiting: WaitCount,
 }
 
@@ -47,9 +55,14 @@ impl RateLimit {
             NonZeroU32::new(u32::try_from(bytes.div_ceil(UNIT.into())).unwrap_or(u32::MAX))
                 .unwrap_or(NonZeroU32::MIN)
         };
-        let burst = units((bytes / BURST_PART).max(SLICE_LEN.into()));
+        // Whole units, or every slice would count for more than it is.
+        let slice_len = bytes / SLICES_PER_SECOND / u64::from(UNIT) * u64::from(UNIT);
+        let slice_len = slice_len.clamp(UNIT.into(), MAX_SLICE_LEN.into());
+        let burst = units((bytes / BURST_PART).max(slice_len));
         let limiter = RateLimiter::direct(Quota::per_second(units(bytes)).allow_burst(burst));
-        RateLimit(Some(Arc::new(Limit { limiter, waiting: WaitCount::default() })))
+        let slice_len = u32::try_from(slice_len).unwrap_or(MAX_SLICE_LEN);
+        let waiting = WaitCount::default();
+        RateLimit(Some(Arc::new(Limit { limiter, slice_len, turn: Mutex::default(), waiting })))
     }
 
     /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … likewise), `KiB`,
@@ -86,14 +99,15 @@ impl RateLimit {
 
     /// Bytes to send or receive at a time, if there is a limit.
     pub fn slice_len(&self) -> Option<u32> {
-        self.0.as_ref().map(|_| SLICE_LEN)
+        self.0.as_ref().map(|limit| limit.slice_len)
     }
 
     /// Waits until so many more bytes may go, at most a slice.
     pub async fn take(&self, bytes: u32) {
         let Some(limit) = &self.0 else { return };
-        let Some(units) = NonZeroU32::new(bytes.min(SLICE_LEN).div_ceil(UNIT)) else { return };
+        let Some(units) = NonZeroU32::new(bytes.min(limit.slice_len).div_ceil(UNIT)) else { return };
         let _waiting = limit.waiting.enter();
+        let _turn = limit.turn.lock().await;
         // Never more than the burst, so it cannot be refused.
         let _ = limit.limiter.until_n_ready(units).await;
     }
@@ -118,12 +132,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_low_limit_goes_by_small_slices() {
+        let slice_len = |bytes| RateLimit::bytes_per_second(bytes).slice_len();
+        assert_eq!(slice_len(1_000), Some(UNIT));
+        assert_eq!(slice_len(32_000), Some(3 * UNIT));
+        assert_eq!(slice_len(1_000_000), Some(MAX_SLICE_LEN));
+        assert_eq!(RateLimit::unlimited().slice_len(), None);
+    }
+
+    #[tokio::test]
+    async fn who_came_first_goes_first() {
+        let limit = RateLimit::bytes_per_second(64_000);
+        let order = Mutex::new(Vec::new());
+        let sending = async |number| {
+            for _ in 0..3 {
+                limit.take(UNIT).await;
+                order.lock().await.push(number);
+            }
+        };
+        // Nothing is left for a moment, so that all of them wait.
+        limit.take(MAX_SLICE_LEN).await;
+        tokio::join!(sending(0), sending(1), sending(2));
+        assert_eq!(order.into_inner(), [0, 1, 2, 0, 1, 2, 0, 1, 2]);
+    }
+
     #[tokio::test]
     async fn a_limit_lets_a_burst_through_and_then_makes_wait() {
         let limit = RateLimit::bytes_per_second(1_000);
-        limit.take(SLICE_LEN).await;
+        limit.take(UNIT).await;
         let second = limit.clone();
-        let mut waiting = Box::pin(second.take(SLICE_LEN));
+        let mut waiting = Box::pin(second.take(UNIT));
         let polled =
             std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await;
         assert!(polled, "no wait");
