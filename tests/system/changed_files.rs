@@ -1,10 +1,89 @@
 //! Files that change while they are shared.
 
-use std::{fs::OpenOptions, io::Write};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    sync::Arc,
+    time::Duration,
+};
 
 use leecher::LeaveReason;
+use proto::{ChunkIndex, Metainfo};
+use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
-use crate::{proxy::Manner, source::MIB, swarm::test};
+use crate::{
+    proxy::Manner,
+    source::{MIB, content},
+    swarm::test,
+};
+
+/// A share whose last chunk cannot be read.
+#[derive(Debug)]
+struct Unreadable(Arc<Shared>);
+
+impl Content for Unreadable {
+    fn metainfo(&self) -> &Metainfo {
+        self.0.metainfo()
+    }
+
+    fn hashes(&self) -> &ChunkHashes {
+        self.0.hashes()
+    }
+
+    fn try_open_chunk(&self, _: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+        None
+    }
+
+    fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+        let source = self.0.open_chunk(chunk)?;
+        if chunk.0 + 1 < self.metainfo().chunk_space().chunk_count() {
+            return Ok(source);
+        }
+        // The start of a process's memory, where nothing ever is: reading gives an I/O error.
+        let file = Arc::new(File::open("/proc/self/mem").unwrap());
+        Ok(ChunkSource { file, offset: 0, ..source })
+    }
+}
+
+/// The seeder rejects the chunk and says why once, and the leecher does not come back for it for ever.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_chunk_that_cannot_be_read_is_refused() {
+    test(async |swarm| {
+        let source = swarm.share("damaged.bin", 4 * MIB);
+        let content = Arc::new(Unreadable(Arc::clone(&source.shared)));
+        let mut seeder = swarm.seed_content(swarm.seeder_config(), vec![content]).await;
+        seeder.announced(1).await;
+        let mut config = swarm.config(&source, &[seeder.address]);
+        config.stall_timeout = Duration::from_secs(5);
+        assert!(swarm.fetch(config).outcome().await.is_err());
+        let withdrawn = seeder.withdrawn().await;
+        assert_eq!(withdrawn, ["cannot read damaged.bin"]);
+    });
+}
+
+/// One share of two: the tracker forgets it, and goes on to know the other.
+#[test]
+fn a_share_that_changed_is_withdrawn_and_the_others_stay() {
+    test(async |swarm| {
+        let (changing, steady) = (swarm.share("changing.bin", 4 * MIB), swarm.share("steady.bin", 4 * MIB));
+        let shares: Vec<_> =
+            [&changing, &steady].map(|source| Arc::clone(&source.shared) as Arc<dyn Content>).into();
+        let mut seeder = swarm.seed_content(swarm.seeder_config(), shares).await;
+        seeder.announced(2).await;
+        fs::write(&changing.path, content(5 * MIB, 99)).unwrap();
+        let mut config = swarm.config(&changing, &[seeder.address]);
+        config.stall_timeout = Duration::from_secs(5);
+        assert!(swarm.fetch(config).outcome().await.is_err());
+        let withdrawn = seeder.withdrawn().await;
+        let [reason] = &withdrawn[..] else { panic!("{withdrawn:?}") };
+        assert!(reason.contains("changing.bin changed") && reason.contains("5242880"), "{reason}");
+        while swarm.seeders(&changing).await > 0 {}
+        assert_eq!(swarm.seeders(&steady).await, 1);
+        let config = swarm.config_for("steady.bin".parse().unwrap());
+        steady.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
 
 /// The seeder notices that its file is not what it shared any more, and the leecher turns to another one.
 #[test]

@@ -35,6 +35,8 @@ pub(crate) enum Manner {
     WrongChunks,
     /// Changes a byte in every chunk, and closes the connection behind it.
     WrongChunkAndAway,
+    /// Passes on the header of a chunk, and closes the connection.
+    HeaderAndAway,
     /// Changes a byte in the chunk hashes.
     WrongHashes,
     /// Changes a byte in the metainfo.
@@ -195,6 +197,9 @@ impl Relay {
             if !matches!(message, PeerMessage::Chunk { .. }) {
                 to.write_all(&payload).await?;
                 continue;
+            }
+            if self.manner == Manner::HeaderAndAway {
+                bail!("away");
             }
             for piece in payload.chunks(PIECE) {
                 self.pass_chunk_bytes(piece, &mut to).await?;

@@ -1,6 +1,8 @@
 //! Peers that accept a connection and then do not play their part.
 
-use leecher::Target;
+use std::time::Duration;
+
+use leecher::{FetchError, Target};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
@@ -94,4 +96,18 @@ async fn silent_peers(count: usize) -> Vec<TcpListener> {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
     listeners
+}
+
+/// Headers of chunks, and no byte of one: nothing arrives, however often the leecher comes back.
+#[test]
+fn a_header_without_its_chunk_is_no_arrival() {
+    test(async |swarm| {
+        let source = swarm.share("promised.bin", MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let promising = swarm.proxy(&seeder, Manner::HeaderAndAway).await;
+        let mut config = swarm.config(&source, &[promising.address]);
+        config.stall_timeout = Duration::from_secs(3);
+        let outcome = swarm.fetch(config).outcome().await;
+        assert!(matches!(outcome, Err(FetchError::Stalled { done: 0, .. })), "{outcome:?}");
+    });
 }

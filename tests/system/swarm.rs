@@ -11,9 +11,12 @@ use std::{
 use leecher::{Destination, Listen, Target};
 use proto::{
     Endpoint, PeerId, Secret,
-    tracker::{Announce, Event as AnnounceEvent, Progress, Token},
+    tracker::{Announce, ErrorCode, Event as AnnounceEvent, Progress, Query, Token, client::CallError},
 };
-use seeder::{Event, Seeder, tracker_client::TrackerClient};
+use seeder::{
+    Event, Seeder,
+    tracker_client::{TrackerClient, TrackerError},
+};
 use store::Content;
 use tempfile::TempDir;
 use tokio::{runtime, sync::watch, task::JoinHandle, time::timeout};
@@ -71,6 +74,7 @@ struct RunningTracker {
 pub(crate) struct RunningSeeder {
     pub(crate) address: SocketAddr,
     announces: watch::Receiver<u32>,
+    withdrawals: watch::Receiver<Vec<String>>,
 }
 
 impl Swarm {
@@ -152,18 +156,28 @@ impl Swarm {
 
     /// A seeder that is set up like this.
     pub(crate) async fn seed_with(&self, config: seeder::Config, source: &Source) -> RunningSeeder {
+        self.seed_content(config, vec![Arc::clone(&source.shared) as Arc<dyn Content>]).await
+    }
+
+    /// A seeder that is set up like this and serves this.
+    pub(crate) async fn seed_content(
+        &self,
+        config: seeder::Config,
+        shares: Vec<Arc<dyn Content>>,
+    ) -> RunningSeeder {
         let seeder = Seeder::bind(config).await.unwrap();
         let address = seeder.local_addr();
         let (announced, announces) = watch::channel(0);
-        let announced = Arc::new(announced);
+        let (withdrawn, withdrawals) = watch::channel(Vec::new());
+        let (announced, withdrawn) = (Arc::new(announced), Arc::new(withdrawn));
         let on_event = move |event| match event {
             Event::Announced { .. } => announced.send_modify(|count| *count += 1),
             // A tracker that restarts does not answer for a while.
             Event::NotAnnounced { .. } => {}
+            Event::Withdrawn { error, .. } => withdrawn.send_modify(|all| all.push(error.to_string())),
         };
-        let content = Arc::clone(&source.shared) as Arc<dyn Content>;
-        self.tasks.spawn(seeder.run(vec![content], on_event, self.stop.clone()));
-        RunningSeeder { address, announces }
+        self.tasks.spawn(seeder.run(shares, on_event, self.stop.clone()));
+        RunningSeeder { address, announces, withdrawals }
     }
 
     /// How [`Swarm::seed`] sets a seeder up.
@@ -196,6 +210,16 @@ impl Swarm {
             progress: Progress::COMPLETE,
         };
         TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks).announce(announce).await.unwrap();
+    }
+
+    /// How many seeders of `source` the tracker knows.
+    pub(crate) async fn seeders(&self, source: &Source) -> u32 {
+        let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
+        match client.peers(Query::Peers { infohash: source.infohash(), want: 1 }).await {
+            Ok((peers, _)) => peers.seeders,
+            Err(TrackerError::Call { source: CallError::Refused(ErrorCode::UnknownShare), .. }) => 0,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// Sets up a transfer into a new directory that asks nobody but `peers`.
@@ -251,6 +275,11 @@ impl RunningSeeder {
     /// Waits until trackers have taken `count` announces in all.
     pub(crate) async fn announced(&mut self, count: u32) {
         self.announces.wait_for(|&announces| announces >= count).await.unwrap();
+    }
+
+    /// Waits until a share is withdrawn, and gives the reasons for all that are.
+    pub(crate) async fn withdrawn(&mut self) -> Vec<String> {
+        self.withdrawals.wait_for(|withdrawals| !withdrawals.is_empty()).await.unwrap().clone()
     }
 
     /// Waits until a tracker has taken one more announce.

@@ -152,7 +152,7 @@ async fn next(
             None => return Err(DescriptionError::Disconnected),
             Some(PeerMessage::KeepAlive | PeerMessage::Idle) => {}
             Some(PeerMessage::Goodbye(reason)) => return Err(DescriptionError::Goodbye(reason)),
-            Some(PeerMessage::Bitfield { len }) => {
+            Some(PeerMessage::Bitfield { len }) if early.bitfield.is_none() => {
                 let mut bytes = vec![0; len as usize];
                 payload(reader, &mut bytes).await?;
                 early.bitfield = Some(bytes);

@@ -16,6 +16,7 @@ use proto::{
     peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
 };
 use seeder::{
+    faults::Faults,
     handshake::{self, Connection, HandshakeError},
     have_log::HaveLog,
     outbox::{Outbox, OutboxFull},
@@ -84,6 +85,7 @@ pub(crate) struct Context {
 pub(crate) struct Serving {
     pub(crate) uploads: Arc<UploadHub>,
     pub(crate) have_log: HaveLog,
+    pub(crate) faults: Arc<Faults>,
 }
 
 /// How a session begins.
@@ -130,12 +132,13 @@ pub(crate) async fn run(
         () = stop.cancelled() => return LeaveReason::Finished,
     };
     match connection {
-        Ok(connection) => connected(context, key, connection, stop).await,
+        Ok((connection, role)) => connected(context, key, connection, role, stop).await,
         Err(reason) => reason,
     }
 }
 
-async fn connect(context: &Context, origin: Origin) -> Result<Connection, LeaveReason> {
+/// Makes the connection, and says in which role this side is on it.
+async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role), LeaveReason> {
     let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
     let hello = Hello {
         infohash: context.infohash,
@@ -143,27 +146,29 @@ async fn connect(context: &Context, origin: Origin) -> Result<Connection, LeaveR
         role: if whole { Role::Seeder } else { Role::Leecher },
         listen_port: context.listen_port.load(Ordering::Relaxed),
     };
-    match origin {
+    let connection = match origin {
         Origin::Dial(address) => {
             let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
-            Ok(handshake::initiate(stream, hello).await?)
+            handshake::initiate(stream, hello).await?
         }
         Origin::Accepted(stream) => {
             let answer = |infohash| {
                 if infohash == hello.infohash { Ok(hello) } else { Err(GoodbyeReason::UnknownShare) }
             };
-            Ok(handshake::respond(stream, answer).await?)
+            handshake::respond(stream, answer).await?
         }
-    }
+    };
+    Ok((connection, hello.role))
 }
 
 async fn connected(
     context: Arc<Context>,
     key: PeerKey,
     connection: Connection,
+    role: Role,
     stop: CancellationToken,
 ) -> LeaveReason {
     let Connection { hello, reader, writer } = connection;
@@ -172,7 +177,7 @@ async fn connected(
     let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), context.upload_limit.clone());
     let receiving = async {
         let reason = tokio::select! {
-            reason = receive(&context, key, hello, reader, &outbox, &serve) => reason,
+            reason = receive(&context, key, (hello, role), reader, &outbox, &serve) => reason,
             () = stop.cancelled() => LeaveReason::Finished,
         };
         outbox.close(match reason {
@@ -196,7 +201,7 @@ async fn connected(
 async fn receive(
     context: &Context,
     key: PeerKey,
-    hello: Hello,
+    (hello, role): (Hello, Role),
     mut reader: PeerReader<OwnedReadHalf>,
     outbox: &Outbox,
     serve: &ServeCell,
@@ -214,7 +219,8 @@ async fn receive(
         Some(serving) => {
             let asker = serving.uploads.join(outbox.clone());
             // Set once only: this session has not set it before.
-            let _ = serve.set(Serve { content: Arc::clone(&download) as Arc<dyn Content>, asker });
+            let (content, faults) = (Arc::clone(&download) as Arc<dyn Content>, Arc::clone(&serving.faults));
+            let _ = serve.set(Serve { content, asker, faults });
             // The place in the log first, then what is here: told twice is harmless, not at all is not.
             let feed = serving.have_log.feed();
             (download.have(), feed)
@@ -222,7 +228,8 @@ async fn receive(
         // Whoever serves nothing has nothing.
         None => (Bitfield::empty(download.have().len()), HaveLog::default().feed()),
     };
-    if hello.role == Role::Leecher && outbox.bitfield(have, feed).is_err() {
+    // Whoever said that it has everything has said so, and whoever has everything need not know.
+    if (hello.role, role) == (Role::Leecher, Role::Leecher) && outbox.bitfield(have, feed).is_err() {
         return LeaveReason::TooSlow;
     }
     let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
@@ -266,7 +273,10 @@ fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have
         Some(bytes) => Bitfield::from_bytes(bytes, chunk_count).map_err(|error| error.to_string())?,
         None => Bitfield::empty(chunk_count),
     };
-    for &chunk in early.haves.iter().filter(|chunk| chunk.0 < chunk_count) {
+    for &chunk in &early.haves {
+        if chunk.0 >= chunk_count {
+            return Err(format!("has chunk {}, which is not there", chunk.0));
+        }
         field.insert(chunk);
     }
     Ok(Have::Some(field))
@@ -289,6 +299,9 @@ impl Receiver<'_> {
         loop {
             let message = timeout(IDLE_TIMEOUT, self.reader.next()).await;
             let message = message.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
+            if let Some(message) = message.filter(|message| !message.fits(self.download.metainfo())) {
+                return Err(LeaveReason::Protocol(format!("{message:?} is not about this share")));
+            }
             match message {
                 Some(PeerMessage::Chunk { chunk, len }) => self.chunk(chunk, len).await?,
                 Some(PeerMessage::Reject { chunk, reason }) => {
@@ -303,6 +316,11 @@ impl Receiver<'_> {
                     if let Some(serve) = self.serve.get() {
                         serve.asker.cancel(chunk).map_err(too_slow)?;
                     }
+                }
+                Some(message @ (PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. }))
+                    if self.serve.get().is_none() =>
+                {
+                    return Err(LeaveReason::Protocol(format!("{message:?} to one who serves nothing")));
                 }
                 Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset).map_err(too_slow)?,
                 Some(PeerMessage::HashesRequest { first, count }) => {
@@ -337,19 +355,19 @@ impl Receiver<'_> {
     }
 
     async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
-        // A chunk of another length than the metainfo gives it cannot be right.
-        let expected = self.download.metainfo().chunk_space().span(chunk).map(|span| span.len);
-        if expected != Some(len) {
-            return Err(LeaveReason::Lied);
-        }
+        // A header alone is nothing that arrived, and takes no buffer.
+        let mut first = [0; 1];
         let mut told = len > AT_ONCE_LEN;
         if told {
+            let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload_some(&mut first)).await;
+            reading.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
             self.tell(SessionEvent::Arriving(chunk)).await?;
         }
+        let mut filled = usize::from(told);
         let mut buffer = self.context.buffers.acquire(len).await;
+        buffer[..filled].copy_from_slice(&first[..filled]);
         let limit = &self.context.download_limit;
         let most = limit.slice_len().unwrap_or(len) as usize;
-        let mut filled = 0;
         let mut last_told = Instant::now();
         let mut last_byte = last_told;
         while filled < buffer.len() {

@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 pub mod announcer;
+pub mod faults;
 pub mod handshake;
 pub mod have_log;
 pub mod outbox;
@@ -18,6 +19,7 @@ mod seeder;
 mod send_file;
 pub mod sender;
 pub mod server;
+mod socket;
 pub mod tracker_client;
 mod unsent;
 pub mod upload_hub;

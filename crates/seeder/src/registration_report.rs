@@ -7,6 +7,7 @@ use proto::{
     tracker::{ErrorCode, Limit, client::CallError},
 };
 use seeder::{Event, tracker_client::TrackerError};
+use store::OpenChunkError;
 
 /// What is known of registrations, and was told.
 pub(crate) struct RegistrationReport {
@@ -44,6 +45,11 @@ impl RegistrationReport {
                 answers_again.then(|| News::Good(format!("Tracker {tracker} answers again")))
             }
             Event::NotAnnounced { infohash, error } => self.failure(infohash, &error).map(News::Bad),
+            Event::Withdrawn { infohash, error } => Some(News::Bad(format!(
+                "'{}' is no longer announced: {}; start the seeder again to share what is there now",
+                self.names[&infohash],
+                reason(&error)
+            ))),
         }
     }
 
@@ -84,6 +90,14 @@ impl RegistrationReport {
                 ))
             }
         }
+    }
+}
+
+/// Why a file cannot be served, with what the system said.
+fn reason(error: &OpenChunkError) -> String {
+    match error {
+        OpenChunkError::Path(path) => format!("{path}: {}", path.source),
+        OpenChunkError::NotHave(_) | OpenChunkError::Changed { .. } => error.to_string(),
     }
 }
 

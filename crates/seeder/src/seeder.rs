@@ -1,6 +1,7 @@
 //! A seeder: one chunk server, and one registration for each share with each tracker.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     sync::Arc,
@@ -11,7 +12,7 @@ use proto::{
     tracker::message::{Announced, Progress},
 };
 use startup::{ListenError, listen_tcp};
-use store::Content;
+use store::{Content, OpenChunkError};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -72,6 +73,14 @@ pub enum Event {
         /// Why.
         error: TrackerError,
     },
+    /// A file of a share changed, went away or cannot be read. What is left of the share is served to those who ask,
+    /// but no tracker is told of it any more.
+    Withdrawn {
+        /// The share.
+        infohash: InfoHash,
+        /// What is wrong.
+        error: OpenChunkError,
+    },
 }
 
 /// A seeder that has its port and is ready to run.
@@ -109,14 +118,17 @@ impl Seeder {
         let peer_id = PeerId::random(&mut rand::rng());
         let port = self.local_addr.port();
         let tasks = TaskTracker::new();
+        // Ends the registrations of one share.
+        let withdrawn: BTreeMap<_, _> =
+            shares.iter().map(|content| (content.metainfo().infohash(), shutdown.child_token())).collect();
         for endpoint in &self.config.trackers {
             let tracker = TrackerClient::spawn(endpoint.clone(), self.config.bind, &tasks);
             for content in &shares {
                 let Some(port) = NonZeroU16::new(port) else { continue };
-                let (content, tracker, on_event, shutdown) =
-                    (Arc::clone(content), tracker.clone(), on_event.clone(), shutdown.clone());
+                let infohash = content.metainfo().infohash();
+                let (content, tracker, on_event, withdrawn) =
+                    (Arc::clone(content), tracker.clone(), on_event.clone(), withdrawn[&infohash].clone());
                 tasks.spawn(async move {
-                    let infohash = content.metainfo().infohash();
                     let endpoint = tracker.endpoint().clone();
                     let on_result = |result| {
                         on_event(match result {
@@ -127,14 +139,19 @@ impl Seeder {
                         });
                     };
                     let progress = watch::channel(Progress::COMPLETE).1;
-                    announce(tracker, port, content.metainfo(), progress, shutdown, on_result).await;
+                    announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
                 });
             }
         }
         tasks.close();
         let shares: Shares =
             shares.into_iter().map(|content| (content.metainfo().infohash(), content)).collect();
-        let server = Server::new(peer_id, port, shares, self.config.upload_limit);
+        let withdrawn = Arc::new(withdrawn);
+        let on_fault = move |infohash, error| {
+            withdrawn[&infohash].cancel();
+            on_event(Event::Withdrawn { infohash, error });
+        };
+        let server = Server::new(peer_id, port, shares, self.config.upload_limit, on_fault);
         tokio::join!(server.run(self.listener, self.config.max_peers, shutdown), tasks.wait());
         server.bytes_sent()
     }

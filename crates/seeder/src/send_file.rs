@@ -2,23 +2,40 @@
 //! it is less work.
 //!
 //! On Linux the kernel sends straight from its page cache (`sendfile`). That call waits for the disk if the
-//! bytes are not in memory, and must not do so on the reactor; so each chunk is probed first, and one that is
-//! not in memory is brought there by a thread that may wait. Elsewhere the bytes go through a buffer.
+//! bytes are not in memory, and must not do so on the reactor; so each chunk is [loaded](load) first: probed, and if it is
+//! not in memory, brought there by a thread that may wait. What cannot be read is known then, before a word of the chunk
+//! went out. Where there is no `sendfile`, or the file system has none, the bytes go through a buffer.
 
-use std::{io, sync::Arc};
+use std::{io, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::BytesMut;
 use store::ChunkSource;
 use tokio::net::TcpStream;
 
+use crate::socket::send_bytes;
+
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{read_now, send_file};
+pub(crate) use linux::{is_in_memory, read_now, send_file};
 #[cfg(not(target_os = "linux"))]
-pub(crate) use portable::{read_now, send_file};
+pub(crate) use portable::{is_in_memory, read_now, send_file};
+
+/// Bytes that are read at a time where they go through a buffer.
+const BUFFER_LEN: usize = 128 * 1024;
+
+/// Why a chunk, or a part of one, was not sent whole. The connection is then of no further use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendFileError {
+    /// The file cannot be read.
+    #[error("reading: {0}")]
+    Read(#[source] io::Error),
+    /// The receiver does not take it.
+    #[error(transparent)]
+    Send(#[from] io::Error),
+}
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{fs::File, io::IoSliceMut, os::unix::fs::FileExt};
+    use std::{fs::File, io::IoSliceMut};
 
     use rustix::{
         fs::sendfile,
@@ -27,31 +44,36 @@ mod linux {
     use store::is_tmpfs;
     use tokio::io::Interest;
 
-    use super::{BytesMut, ChunkSource, TcpStream, io, page_in};
+    use super::{BytesMut, ChunkSource, FileExt, SendFileError, TcpStream, io, read_and_send};
+    use crate::socket::writable;
 
     /// Distance in bytes between two probes: what the kernel commonly reads ahead at once.
     const PROBE_STEP: u64 = 128 * 1024;
 
-    /// Sends all of `source`. An error leaves the connection with part of it sent, of no further use.
-    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> io::Result<()> {
-        if !is_in_memory(source)? {
-            page_in(source).await?;
-        }
+    /// Sends all of `source`, which should be in memory.
+    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
         let mut offset = source.offset;
         let end = offset + u64::from(source.len);
         while offset < end {
-            stream.writable().await?;
             let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
             let sent = stream
                 .try_io(Interest::WRITABLE, || Ok(sendfile(stream, &*source.file, Some(&mut offset), left)?));
             match sent {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return Err(SendFileError::Read(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
+                // The file system has no such call, or reading fails, or the connection does. What comes of reading and
+                // sending shows which, and is all that is left in each case.
+                Err(_) => return read_and_send(stream, &rest(source, offset)).await,
             }
         }
         Ok(())
+    }
+
+    fn rest(source: &ChunkSource, offset: u64) -> ChunkSource {
+        // Not more than there was.
+        let sent = u32::try_from(offset - source.offset).unwrap_or(source.len);
+        ChunkSource { offset, len: source.len - sent, ..source.clone() }
     }
 
     /// Appends all of `source` to `bytes` if it is in memory; otherwise nothing, and false.
@@ -61,11 +83,10 @@ mod linux {
         let slices = &mut [IoSliceMut::new(&mut bytes[start..])];
         let read = match preadv2(&source.file, slices, source.offset, ReadWriteFlags::NOWAIT) {
             Ok(count) => Ok(count == source.len as usize),
-            Err(Errno::AGAIN) => Ok(false),
             Err(Errno::NOTSUP) if is_tmpfs(&source.file) => {
                 source.file.read_exact_at(&mut bytes[start..], source.offset).map(|()| true)
             }
-            Err(Errno::NOTSUP) => Ok(false),
+            Err(error) if cannot_say(error) => Ok(false),
             Err(error) => Err(error.into()),
         };
         if !matches!(read, Ok(true)) {
@@ -75,15 +96,16 @@ mod linux {
     }
 
     /// Whether reading `source` will not wait for a disk, as far as a few samples tell.
-    fn is_in_memory(source: &ChunkSource) -> io::Result<bool> {
+    pub(crate) fn is_in_memory(source: &ChunkSource) -> io::Result<bool> {
         let last = source.offset + u64::from(source.len) - 1;
         let mut at = source.offset;
         loop {
             match probe(&source.file, at) {
+                // The file ends before the chunk does.
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
-                Err(Errno::AGAIN) => return Ok(false),
-                // A file system that cannot say.
                 Err(Errno::NOTSUP) => return Ok(is_tmpfs(&source.file)),
+                Err(error) if cannot_say(error) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
             if at == last {
@@ -97,63 +119,42 @@ mod linux {
         let mut byte = [0];
         preadv2(file, &mut [IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT)
     }
+
+    /// The bytes are on the disk only, or the kernel or file system cannot read without waiting.
+    fn cannot_say(error: Errno) -> bool {
+        matches!(error, Errno::AGAIN | Errno::NOTSUP | Errno::INVAL | Errno::NOSYS)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod portable {
-    use std::os::unix::fs::FileExt;
-
-    use super::{Arc, BytesMut, ChunkSource, TcpStream, blocking, io};
-
-    /// Bytes read at a time.
-    const BUFFER_LEN: u32 = 128 * 1024;
+    use super::{BytesMut, ChunkSource, SendFileError, TcpStream, io, read_and_send};
 
     /// What cannot say whether it would wait is not asked.
     pub(crate) fn read_now(_source: &ChunkSource, _bytes: &mut BytesMut) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Sends all of `source`. An error leaves the connection with part of it sent, of no further use.
-    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < source.len {
-            let (file, offset) = (Arc::clone(&source.file), source.offset + u64::from(sent));
-            let len = (source.len - sent).min(BUFFER_LEN);
-            let bytes = blocking(move || {
-                let mut bytes = vec![0; len as usize];
-                file.read_exact_at(&mut bytes, offset)?;
-                Ok(bytes)
-            })
-            .await?;
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                stream.writable().await?;
-                match stream.try_write(rest) {
-                    Ok(count) => rest = &rest[count..],
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            sent += len;
-        }
-        Ok(())
+    /// Nobody knows.
+    pub(crate) fn is_in_memory(_source: &ChunkSource) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Sends all of `source`.
+    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
+        read_and_send(stream, source).await
     }
 }
 
-/// Reads `source` so that it is in memory afterwards.
-#[cfg(target_os = "linux")]
-async fn page_in(source: &ChunkSource) -> io::Result<()> {
-    use std::os::unix::fs::FileExt;
-
-    /// Bytes read at a time: small, since what is read is thrown away.
-    const BUFFER_LEN: usize = 64 * 1024;
+/// Reads `source`, so that it is known to be readable and is in memory afterwards.
+pub(crate) async fn load(source: &ChunkSource) -> io::Result<()> {
     let source = source.clone();
     blocking(move || {
-        let file: &Arc<_> = &source.file;
         let mut buffer = vec![0; BUFFER_LEN];
         let (mut at, end) = (source.offset, source.offset + u64::from(source.len));
         while at < end {
-            match file.read_at(&mut buffer, at)? {
+            let most = BUFFER_LEN.min(usize::try_from(end - at).unwrap_or(BUFFER_LEN));
+            match source.file.read_at(&mut buffer[..most], at)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => at += count as u64,
             }
@@ -163,6 +164,77 @@ async fn page_in(source: &ChunkSource) -> io::Result<()> {
     .await
 }
 
+/// Sends all of `source` through a buffer.
+async fn read_and_send(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
+    let (mut at, end) = (source.offset, source.offset + u64::from(source.len));
+    while at < end {
+        let file = Arc::clone(&source.file);
+        let most = BUFFER_LEN.min(usize::try_from(end - at).unwrap_or(BUFFER_LEN));
+        let bytes = blocking(move || {
+            let mut bytes = vec![0; most];
+            file.read_exact_at(&mut bytes, at)?;
+            Ok(bytes)
+        });
+        let bytes = bytes.await.map_err(SendFileError::Read)?;
+        send_bytes(stream, &bytes).await?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs::File;
+
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
+    use super::*;
+
+    /// Part of this process's own memory as a file: it cannot say what is in memory, and `sendfile` refuses it.
+    fn memory(offset: u64, len: usize) -> ChunkSource {
+        let file = Arc::new(File::open("/proc/self/mem").unwrap());
+        ChunkSource { file, offset, len: u32::try_from(len).unwrap() }
+    }
+
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn what_sendfile_refuses_is_read_and_sent() {
+        let bytes: Vec<u8> = (0..500_000_u32).map(|i| (i % 251) as u8).collect();
+        let source = memory(bytes.as_ptr().addr() as u64, bytes.len());
+        assert!(!is_in_memory(&source).unwrap());
+        load(&source).await.unwrap();
+        let (near, mut far) = connection().await;
+        let reading = tokio::spawn(async move {
+            let mut received = Vec::new();
+            far.read_to_end(&mut received).await.map(|_| received)
+        });
+        send_file(&near, &source).await.unwrap();
+        drop(near);
+        assert!(reading.await.unwrap().unwrap() == bytes);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_apart_from_what_cannot_be_sent() {
+        let (near, far) = connection().await;
+        // Nothing is ever mapped there.
+        let unreadable = memory(0, 4_096);
+        assert!(load(&unreadable).await.is_err());
+        assert!(matches!(send_file(&near, &unreadable).await, Err(SendFileError::Read(_))));
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 25).unwrap();
+        let cut_short = ChunkSource { file: Arc::new(file), offset: (1 << 25) - 5, len: 9 };
+        assert!(is_in_memory(&cut_short).is_err());
+        drop(far);
+        let readable = ChunkSource { offset: 0, len: 1 << 25, ..cut_short };
+        assert!(matches!(send_file(&near, &readable).await, Err(SendFileError::Send(_))));
+    }
 }

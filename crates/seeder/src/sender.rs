@@ -2,16 +2,18 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use bytes::BytesMut;
 use proto::{
-    ChunkIndex,
+    ChunkIndex, ShareName,
     peer::{MAX_PART_LEN, PeerMessage, RejectReason, encode_message},
 };
-use store::{ChunkSource, Content, OpenChunkError};
+use rustix::io::Errno;
+use store::{ChunkSource, Content, OpenChunkError, PathError};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, tcp::OwnedWriteHalf},
@@ -19,9 +21,11 @@ use tokio::{
 };
 
 use crate::{
+    faults::Faults,
     outbox::{Outbox, Outgoing},
     rate_limit::RateLimit,
-    send_file::{read_now, send_file},
+    send_file::{SendFileError, is_in_memory, load, read_now, send_file},
+    socket::send_bytes,
     unsent::UnsentLimit,
     upload_hub::Asker,
 };
@@ -32,16 +36,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// … and when a request of the peer waited for this long without a word.
 const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Gives up on a peer that takes longer than this for what is sent to it in one go, a chunk at most and what small things
-/// come before it: less than 5 kB/s.
-const SEND_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// Chunks of this length at most are copied and sent together with what else there is: for so few bytes that takes less
 /// than a call to the system for each.
 const SMALL_LEN: u32 = 16 * 1024;
 
 /// Enough to send: nothing more is put to it.
 const FULL_LEN: usize = 64 * 1024;
+
+/// When a peer should ask again for a chunk that cannot be opened for want of memory or file descriptors, in milliseconds.
+const SHORTAGE_RETRY_MS: u32 = 1_000;
 
 /// What a connection serves, once that is known: a leecher learns only after it connected what the share is.
 pub type ServeCell = Arc<OnceLock<Serve>>;
@@ -53,6 +56,8 @@ pub struct Serve {
     pub content: Arc<dyn Content>,
     /// The connection's place among those who are served chunks.
     pub asker: Asker,
+    /// What goes wrong with the share.
+    pub faults: Arc<Faults>,
 }
 
 /// Sends until the outbox is closed and empty, or the connection fails.
@@ -75,8 +80,7 @@ pub async fn send(
             }
             Err(Elapsed { .. }) => continue,
         };
-        let sending = sender.send_with_more(outgoing, &outbox);
-        timeout(SEND_TIMEOUT, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        sender.send_with_more(outgoing, &outbox).await?;
         last_sent = Instant::now();
     }
 }
@@ -102,7 +106,7 @@ impl Sender {
         let mut next = Some(outgoing);
         while let Some(outgoing) = next {
             self.put(outgoing).await?;
-            // After a chunk that was sent by itself nothing is pending: then this has taken long enough.
+            // After a chunk that was sent by itself nothing is pending, and there is nothing to send more with.
             next = if (1..FULL_LEN).contains(&self.pending.len()) { outbox.try_next() } else { None };
         }
         self.flush().await
@@ -113,7 +117,7 @@ impl Sender {
             return Ok(());
         }
         let begun = Instant::now();
-        self.stream.write_all(&self.pending).await?;
+        send_bytes(self.stream.as_ref(), &self.pending).await?;
         if std::mem::take(&mut self.pending_small) {
             self.unsent.adapt(self.stream.as_ref(), to_u32(self.pending.len()), begun.elapsed())?;
         }
@@ -122,12 +126,11 @@ impl Sender {
     }
 
     async fn put(&mut self, outgoing: Outgoing) -> io::Result<()> {
-        let known = || self.serve.get().ok_or_else(not_known);
         let pending = &mut self.pending;
         match outgoing {
             Outgoing::Message(message) => encode(&message, pending),
             Outgoing::Metainfo { offset } => {
-                let bytes = known()?.content.metainfo().as_bytes();
+                let bytes = serving(&self.serve)?.content.metainfo().as_bytes();
                 let start = (offset as usize).min(bytes.len());
                 let part = &bytes[start..bytes.len().min(start + MAX_PART_LEN as usize)];
                 let message = PeerMessage::Metainfo {
@@ -140,8 +143,8 @@ impl Sender {
                 Ok(())
             }
             Outgoing::Hashes { first, count } => {
-                // A range that does not exist gets no hashes: the asker sees that its count is not met.
-                let hashes = known()?.content.hashes().range(first, count).unwrap_or_default();
+                // The reader has checked that there is such a range.
+                let hashes = serving(&self.serve)?.content.hashes().range(first, count).unwrap_or_default();
                 encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, pending)?;
                 hashes.iter().for_each(|hash| pending.extend_from_slice(&hash.0));
                 Ok(())
@@ -160,61 +163,121 @@ impl Sender {
     }
 
     async fn put_chunk(&mut self, chunk: ChunkIndex) -> io::Result<()> {
-        let content = Arc::clone(&self.serve.get().ok_or_else(not_known)?.content);
+        let content = Arc::clone(&serving(&self.serve)?.content);
+        if serving(&self.serve)?.faults.is_broken(chunk) {
+            return self.reject(chunk, unreadable(&*content, chunk, Errno::IO.into()));
+        }
         let opened = match content.try_open_chunk(chunk) {
             Some(opened) => opened,
             None => {
                 // What is ready does not wait for a disk.
                 self.flush().await?;
-                open(content, chunk).await
+                open(Arc::clone(&content), chunk).await
             }
         };
-        let Serve { asker, .. } = self.serve.get().ok_or_else(not_known)?;
         let source = match opened {
             Ok(source) => source,
-            Err(error) => {
-                asker.served(0);
-                let reason = reject_reason(chunk, &error);
-                return encode(&PeerMessage::Reject { chunk, reason }, &mut self.pending);
-            }
+            Err(error) => return self.reject(chunk, error),
         };
-        encode(&PeerMessage::Chunk { chunk, len: source.len }, &mut self.pending)?;
-        let is_small = source.len <= SMALL_LEN && self.limit.slice_len().is_none();
-        if is_small && read_now(&source, &mut self.pending)? {
-            self.pending_small = true;
-            asker.served(source.len);
-            return Ok(());
+        let before = self.pending.len();
+        let header = PeerMessage::Chunk { chunk, len: source.len };
+        if source.len <= SMALL_LEN && self.limit.slice_len().is_none() {
+            encode(&header, &mut self.pending)?;
+            if let Ok(true) = read_now(&source, &mut self.pending) {
+                self.pending_small = true;
+                serving(&self.serve)?.asker.served(source.len);
+                return Ok(());
+            }
+            self.pending.truncate(before);
         }
+        // Before the header goes out: after that there has to be a chunk.
+        if let Err(error) = self.load(&source).await {
+            return self.reject(chunk, unreadable(&*content, chunk, error));
+        }
+        encode(&header, &mut self.pending)?;
         self.flush().await?;
         let begun = Instant::now();
-        send_limited(self.stream.as_ref(), &source, &self.limit).await?;
-        self.serve.get().ok_or_else(not_known)?.asker.served(source.len);
+        match send_limited(self.stream.as_ref(), &source, &self.limit).await {
+            Ok(()) => {}
+            Err(SendFileError::Send(error)) => return Err(error),
+            Err(SendFileError::Read(error)) => {
+                let Serve { faults, .. } = serving(&self.serve)?;
+                faults.broke(chunk);
+                faults.report(unreadable(&*content, chunk, error));
+                return Err(io::Error::other("a chunk cannot be read to its end"));
+            }
+        }
+        serving(&self.serve)?.asker.served(source.len);
         self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
     }
+
+    /// Sees to it that a chunk can be read, and without waiting for a disk.
+    async fn load(&mut self, source: &ChunkSource) -> io::Result<()> {
+        if !is_in_memory(source)? {
+            self.flush().await?;
+            load(source).await?;
+        }
+        Ok(())
+    }
+
+    /// Answers a request with the reason why its chunk does not come.
+    fn reject(&mut self, chunk: ChunkIndex, error: OpenChunkError) -> io::Result<()> {
+        let Serve { asker, faults, .. } = serving(&self.serve)?;
+        asker.served(0);
+        let reason = reject_reason(&error);
+        if reason == RejectReason::Gone {
+            faults.report(error);
+        }
+        encode(&PeerMessage::Reject { chunk, reason }, &mut self.pending)
+    }
 }
 
-fn not_known() -> io::Error {
-    io::Error::other("asked for what is not known here yet")
+/// Readers take requests only when there is something to serve.
+fn serving(cell: &ServeCell) -> io::Result<&Serve> {
+    cell.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"))
 }
 
-fn reject_reason(chunk: ChunkIndex, error: &OpenChunkError) -> RejectReason {
+fn reject_reason(error: &OpenChunkError) -> RejectReason {
     match error {
         OpenChunkError::NotHave(_) => RejectReason::NotHave,
-        OpenChunkError::Changed(_) | OpenChunkError::Path(_) => {
-            tracing::warn!("cannot serve chunk {}: {error}", chunk.0);
-            RejectReason::Gone
+        OpenChunkError::Path(error) if is_shortage(&error.source) => {
+            RejectReason::Busy { retry_after_ms: SHORTAGE_RETRY_MS }
         }
+        OpenChunkError::Changed { .. } | OpenChunkError::Path(_) => RejectReason::Gone,
     }
+}
+
+/// Whether this process or its host lacks something that it may have again soon; nothing is wrong with the file.
+fn is_shortage(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN))
+}
+
+/// A chunk was opened, but reading it failed.
+fn unreadable(content: &dyn Content, chunk: ChunkIndex, source: io::Error) -> OpenChunkError {
+    let metainfo = content.metainfo();
+    let Some(span) = metainfo.chunk_space().span(chunk) else { return OpenChunkError::NotHave(chunk) };
+    let mut path = PathBuf::from(metainfo.name().as_str());
+    path.extend(metainfo.files()[span.file].path.iter().map(ShareName::as_str));
+    PathError { action: "read", path, source }.into()
 }
 
 /// Sends a chunk, in slices if there is a limit.
-async fn send_limited(stream: &TcpStream, source: &ChunkSource, limit: &RateLimit) -> io::Result<()> {
+async fn send_limited(
+    stream: &TcpStream,
+    source: &ChunkSource,
+    limit: &RateLimit,
+) -> Result<(), SendFileError> {
     let Some(slice_len) = limit.slice_len() else { return send_file(stream, source).await };
     let mut slice = source.clone();
     let end = source.offset + u64::from(source.len);
     while slice.offset < end {
         slice.len = u32::try_from(end - slice.offset).unwrap_or(u32::MAX).min(slice_len);
         limit.take(slice.len).await;
+        // Under a low limit a chunk takes long enough to be dropped from memory again.
+        if !is_in_memory(&slice).map_err(SendFileError::Read)? {
+            load(&slice).await.map_err(SendFileError::Read)?;
+        }
         send_file(stream, &slice).await?;
         slice.offset += u64::from(slice.len);
     }
@@ -254,7 +317,8 @@ mod tests {
         }
         let shared = store::share(dir.path(), None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
         let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
-        let serve = Serve { content: Arc::new(shared), asker: hub.join(outbox.clone()) };
+        let asker = hub.join(outbox.clone());
+        let serve = Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
@@ -270,7 +334,32 @@ mod tests {
         (sender, far, dir)
     }
 
-    /// Or a peer that always has something coming would be given up on after [`SEND_TIMEOUT`].
+    /// Only a receiver that takes nothing makes sending fail, not a limit of this side's own.
+    #[tokio::test]
+    async fn a_chunk_takes_as_long_as_the_limit_makes_it() {
+        const LEN: u32 = 3 * 1024;
+        let outbox = Outbox::default();
+        let (sender, mut far, _dir) = sender(&[("a", LEN)], &outbox).await;
+        let Sender { stream, serve, .. } = sender;
+        // The limit does not go by the clock that is paused: it takes two seconds, in which hours seem to go by.
+        tokio::time::pause();
+        let limit = RateLimit::bytes_per_second(1_024);
+        let sending = tokio::spawn(send(stream, outbox.clone(), serve, limit));
+        outbox.grant(ChunkIndex(0));
+        let mut reader = proto::peer::PeerReader::new(&mut far);
+        let message = loop {
+            match reader.next().await.unwrap() {
+                Some(PeerMessage::KeepAlive) => {}
+                message => break message,
+            }
+        };
+        assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: LEN }));
+        let mut bytes = vec![0; LEN as usize];
+        reader.read_payload(&mut bytes).await.unwrap();
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        sending.abort();
+    }
+
     #[tokio::test]
     async fn a_large_chunk_ends_what_is_sent_in_one_go() {
         let outbox = Outbox::default();

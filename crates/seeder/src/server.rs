@@ -12,7 +12,7 @@ use proto::{
     InfoHash, PeerId,
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, Role},
 };
-use store::Content;
+use store::{Content, OpenChunkError};
 use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     sync::Semaphore,
@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    faults::Faults,
     handshake::{self, Connection, HandshakeError},
     outbox::{Outbox, OutboxFull},
     rate_limit::RateLimit,
@@ -60,6 +61,7 @@ pub struct Server {
 struct Served {
     content: Arc<dyn Content>,
     uploads: Arc<UploadHub>,
+    faults: Arc<Faults>,
 }
 
 /// Why a connection ended.
@@ -75,6 +77,8 @@ enum ConnectionError {
     OutboxFull(#[from] OutboxFull),
     #[error("a message that makes no sense to a seeder: {0:?}")]
     Unexpected(PeerMessage),
+    #[error("a message about what is not there: {0:?}")]
+    OutOfRange(PeerMessage),
     #[error("silent for {} seconds", IDLE_TIMEOUT.as_secs())]
     Idle,
 }
@@ -82,10 +86,20 @@ enum ConnectionError {
 impl Server {
     /// A server of `shares` that speaks as `peer_id`, is reached at `listen_port` and sends no faster than
     /// `limit`.
-    pub fn new(peer_id: PeerId, listen_port: u16, shares: Shares, limit: RateLimit) -> Server {
+    /// `on_fault` hears of the first file of each share that cannot be served any more.
+    pub fn new(
+        peer_id: PeerId,
+        listen_port: u16,
+        shares: Shares,
+        limit: RateLimit,
+        on_fault: impl Fn(InfoHash, OpenChunkError) + Clone + Send + Sync + 'static,
+    ) -> Server {
         let served = shares.into_iter().map(|(infohash, content)| {
             let chunk_count = content.metainfo().chunk_space().chunk_count();
-            (infohash, Served { content, uploads: UploadHub::new(chunk_count, DEFAULT_SLOTS) })
+            let uploads = UploadHub::new(chunk_count, DEFAULT_SLOTS);
+            let on_fault = on_fault.clone();
+            let faults = Faults::new(move |error| on_fault(infohash, error));
+            (infohash, Served { content, uploads, faults })
         });
         Server { peer_id, listen_port, shares: Arc::new(served.collect()), limit }
     }
@@ -95,13 +109,13 @@ impl Server {
         self.shares.values().map(|share| share.uploads.bytes_sent()).sum()
     }
 
-    /// Accepts and serves at most `max_peers` peers at a time, until `shutdown`. Returns when every
-    /// connection is closed.
+    /// Accepts and serves at most `max_peers` peers at a time, until `shutdown`. When it returns every connection is
+    /// closed, after a goodbye if the peer took it within [`STOP_TIMEOUT`], and no task of the server is left.
     pub async fn run(&self, listener: TcpListener, max_peers: usize, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(max_peers));
         let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         let tasks = TaskTracker::new();
-        let uploads = CancellationToken::new();
+        let (uploads, kill) = (CancellationToken::new(), CancellationToken::new());
         for share in self.shares.values() {
             let (hub, uploads) = (Arc::clone(&share.uploads), uploads.clone());
             tasks.spawn(async move { _ = uploads.run_until_cancelled(hub.run()).await });
@@ -123,15 +137,16 @@ impl Server {
                 }
             };
             if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                let (server, shutdown) = (self.clone(), shutdown.clone());
+                let (server, shutdown, kill) = (self.clone(), shutdown.clone(), kill.clone());
                 tasks.spawn(async move {
-                    server.serve_and_log(stream, address, shutdown).await;
+                    kill.run_until_cancelled(server.serve_and_log(stream, address, shutdown)).await;
                     drop(slot);
                 });
             } else if let Ok(refusal) = Arc::clone(&refusals).try_acquire_owned() {
+                let kill = kill.clone();
                 tasks.spawn(async move {
                     let reason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
-                    let refused = handshake::refuse(stream, reason).await;
+                    let refused = kill.run_until_cancelled(handshake::refuse(stream, reason)).await;
                     tracing::debug!(%address, "no room: {refused:?}");
                     drop(refusal);
                 });
@@ -141,6 +156,8 @@ impl Server {
         uploads.cancel();
         if timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
             tracing::debug!("{} connections did not end in time", tasks.len());
+            kill.cancel();
+            tasks.wait().await;
         }
     }
 
@@ -164,13 +181,16 @@ impl Server {
         let Some(share) = self.shares.get(&hello.infohash) else { return Ok(()) };
         let outbox = Outbox::default();
         let asker = share.uploads.join(outbox.clone());
-        let serve = ServeCell::from(OnceLock::from(Serve { content: Arc::clone(&share.content), asker }));
+        let (content, faults) = (Arc::clone(&share.content), Arc::clone(&share.faults));
+        let serve = ServeCell::from(OnceLock::from(Serve { content, asker, faults }));
         let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), self.limit.clone());
         let receiving = async {
             let reason = tokio::select! {
                 result = receive(reader, &outbox, &serve) => {
-                    let reason = if result.is_ok() { GoodbyeReason::Done } else { GoodbyeReason::Protocol };
-                    outbox.close(reason);
+                    outbox.close(match result {
+                        Ok(()) | Err(ConnectionError::Idle) => GoodbyeReason::Done,
+                        Err(_) => GoodbyeReason::Protocol,
+                    });
                     return result;
                 }
                 () = shutdown.cancelled() => GoodbyeReason::ShuttingDown,
@@ -197,24 +217,42 @@ async fn receive(
     serve: &ServeCell,
 ) -> Result<(), ConnectionError> {
     let Some(serve) = serve.get() else { return Ok(()) };
+    let mut bitfield_came = false;
     loop {
         let message = timeout(IDLE_TIMEOUT, reader.next()).await.map_err(|_| ConnectionError::Idle)??;
+        let Some(message) = message else { return Ok(()) };
+        if !message.fits(serve.content.metainfo()) {
+            return Err(ConnectionError::OutOfRange(message));
+        }
         match message {
-            Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset)?,
-            Some(PeerMessage::HashesRequest { first, count }) => outbox.hashes(first, count)?,
-            Some(PeerMessage::Request { chunk }) => serve.asker.request(chunk)?,
-            Some(PeerMessage::Cancel { chunk }) => serve.asker.cancel(chunk)?,
+            PeerMessage::MetainfoRequest { offset } => outbox.metainfo(offset)?,
+            PeerMessage::HashesRequest { first, count } => outbox.hashes(first, count)?,
+            PeerMessage::Request { chunk } => serve.asker.request(chunk)?,
+            PeerMessage::Cancel { chunk } => serve.asker.cancel(chunk)?,
             // What a leecher has, and whether it has to send, is of no interest to a seeder.
-            Some(PeerMessage::KeepAlive | PeerMessage::Have { .. } | PeerMessage::Idle) => {}
-            Some(PeerMessage::Goodbye(_)) | None => return Ok(()),
-            Some(
-                message @ (PeerMessage::Hello(_)
-                | PeerMessage::Metainfo { .. }
-                | PeerMessage::Hashes { .. }
-                | PeerMessage::Bitfield { .. }
-                | PeerMessage::Chunk { .. }
-                | PeerMessage::Reject { .. }),
-            ) => return Err(ConnectionError::Unexpected(message)),
+            PeerMessage::KeepAlive | PeerMessage::Have { .. } | PeerMessage::Idle => {}
+            PeerMessage::Bitfield { .. } if bitfield_came => {
+                return Err(ConnectionError::Unexpected(message));
+            }
+            PeerMessage::Bitfield { .. } => {
+                bitfield_came = true;
+                timeout(IDLE_TIMEOUT, skip_payload(&mut reader))
+                    .await
+                    .map_err(|_| ConnectionError::Idle)??;
+            }
+            PeerMessage::Goodbye(_) => return Ok(()),
+            PeerMessage::Hello(_)
+            | PeerMessage::Metainfo { .. }
+            | PeerMessage::Hashes { .. }
+            | PeerMessage::Chunk { .. }
+            | PeerMessage::Reject { .. } => return Err(ConnectionError::Unexpected(message)),
         }
     }
+}
+
+/// Reads a payload that is of no interest, without taking memory for it.
+async fn skip_payload(reader: &mut PeerReader<OwnedReadHalf>) -> Result<(), FrameError> {
+    let mut buffer = [0; 1024];
+    while reader.read_payload_some(&mut buffer).await? > 0 {}
+    Ok(())
 }

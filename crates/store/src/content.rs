@@ -4,7 +4,7 @@ use std::{fmt, fs::File, sync::Arc};
 
 use proto::{ChunkIndex, Metainfo};
 
-use crate::{error::PathError, hashes::ChunkHashes};
+use crate::{error::PathError, hashes::ChunkHashes, identity::FileChange};
 
 /// A share whose chunks can be read: a [`crate::Shared`] path, or a [`crate::Download`] under way.
 pub trait Content: fmt::Debug + Send + Sync {
@@ -39,8 +39,13 @@ pub enum OpenChunkError {
     #[error("chunk {} is not here", .0.0)]
     NotHave(ChunkIndex),
     /// The file is not what it was when it was hashed.
-    #[error("{} changed since it was shared", .0.display())]
-    Changed(std::path::PathBuf),
+    #[error("{} changed since it was shared: {change}", path.display())]
+    Changed {
+        /// The file.
+        path: std::path::PathBuf,
+        /// In what.
+        change: FileChange,
+    },
     /// The file cannot be opened or examined.
     #[error(transparent)]
     Path(#[from] PathError),

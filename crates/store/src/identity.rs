@@ -1,6 +1,6 @@
 //! Which version of which file something was read from.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt};
+use std::{fmt, fs::Metadata, os::unix::fs::MetadataExt};
 
 /// What the file system says of a file's content: while none of this changes, neither did the content, unless
 /// somebody set the clock back on purpose (which the leecher would notice).
@@ -15,7 +15,46 @@ pub(crate) struct FileIdentity {
     pub(crate) mtime_ns: i64,
 }
 
+/// In what a file differs from what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileChange {
+    /// Another file is there now.
+    Replaced,
+    /// It has another length in bytes.
+    Len {
+        /// When it was hashed.
+        before: u64,
+        /// Now.
+        now: u64,
+    },
+    /// It was written to.
+    Written,
+}
+
+impl fmt::Display for FileChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileChange::Replaced => f.write_str("another file took its place"),
+            FileChange::Len { before, now } => write!(f, "it had {before} bytes and has {now} now"),
+            FileChange::Written => f.write_str("it was written to"),
+        }
+    }
+}
+
 impl FileIdentity {
+    /// In what `now` differs, if it does.
+    pub(crate) fn change(&self, now: &FileIdentity) -> Option<FileChange> {
+        if self == now {
+            None
+        } else if (self.device, self.inode) != (now.device, now.inode) {
+            Some(FileChange::Replaced)
+        } else if self.len != now.len {
+            Some(FileChange::Len { before: self.len, now: now.len })
+        } else {
+            Some(FileChange::Written)
+        }
+    }
+
     pub(crate) fn of(meta: &Metadata) -> FileIdentity {
         FileIdentity {
             device: meta.dev(),

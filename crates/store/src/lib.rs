@@ -33,6 +33,7 @@ pub use download::{Download, DownloadError, Resumed, StoreChunkError, Stored};
 pub use error::PathError;
 pub use hash_run::{Progress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
+pub use identity::FileChange;
 pub use output::Output;
 pub use scan::{Scan, ScanError};
 pub use shared::{ShareError, Shared, share};

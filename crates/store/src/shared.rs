@@ -19,7 +19,7 @@ use crate::{
     file_pool::FilePool,
     hash_run::{HashRunError, Progress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
-    identity::FileIdentity,
+    identity::{FileChange, FileIdentity},
     scan::{Scan, ScanError, ScannedFile},
 };
 #[cfg(target_os = "linux")]
@@ -145,14 +145,14 @@ fn hash_files(
 
 /// Why a scanned file is of no use any more.
 enum OpenError {
-    Changed(PathBuf),
+    Changed(PathBuf, FileChange),
     Path(PathError),
 }
 
 impl From<OpenError> for ShareError {
     fn from(error: OpenError) -> ShareError {
         match error {
-            OpenError::Changed(path) => ShareError::Changed(path),
+            OpenError::Changed(path, _) => ShareError::Changed(path),
             OpenError::Path(error) => ShareError::Path(error),
         }
     }
@@ -161,7 +161,7 @@ impl From<OpenError> for ShareError {
 impl From<OpenError> for OpenChunkError {
     fn from(error: OpenError) -> OpenChunkError {
         match error {
-            OpenError::Changed(path) => OpenChunkError::Changed(path),
+            OpenError::Changed(path, change) => OpenChunkError::Changed { path, change },
             OpenError::Path(error) => OpenChunkError::Path(error),
         }
     }
@@ -188,7 +188,10 @@ fn open_cached(_path: &Path) -> Option<File> {
 
 fn check_unchanged(open: &File, file: &ScannedFile) -> Result<(), OpenError> {
     let meta = open.metadata().at("read", &file.path).map_err(OpenError::Path)?;
-    if FileIdentity::of(&meta) == file.identity { Ok(()) } else { Err(OpenError::Changed(file.path.clone())) }
+    match file.identity.change(&FileIdentity::of(&meta)) {
+        None => Ok(()),
+        Some(change) => Err(OpenError::Changed(file.path.clone(), change)),
+    }
 }
 
 impl Content for Shared {

@@ -58,10 +58,10 @@ fn a_file_that_changes_or_shrinks_is_no_longer_served() {
     assert!(matches!(shared.open_chunk(ChunkIndex(3)), Err(OpenChunkError::NotHave(_))));
 
     settle(&path, 30);
-    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed(_))));
+    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed { .. })));
     settle(&path, 60);
     File::options().write(true).open(&path).unwrap().set_len(5).unwrap();
-    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed(_))));
+    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed { .. })));
 }
 
 #[test]

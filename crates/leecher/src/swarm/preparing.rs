@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use seeder::{announcer::announce, have_log::HaveLog, upload_hub::UploadHub, uploads::DEFAULT_SLOTS};
+use seeder::{
+    announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub, uploads::DEFAULT_SLOTS,
+};
 use store::{Content, Download, DownloadError, Output};
 use tokio::{
     sync::watch,
@@ -118,7 +120,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     fn start_serving(&mut self, download: &Arc<Download>) {
         let Some(listener) = &self.config.listener else { return };
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
-        let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default() };
+        let faults = Faults::new(|error| tracing::warn!("part of what is here cannot be served: {error}"));
+        let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
         // Set once only: a swarm has one download.
         let _ = self.context.serving.set(serving);
         self.background.spawn(async move { uploads.run().await });

@@ -82,6 +82,7 @@ impl Network {
             // Heartbeats find nobody waiting.
             Event::Announced { .. } => _ = announced.send(()),
             Event::NotAnnounced { error, .. } => panic!("{error}"),
+            Event::Withdrawn { error, .. } => panic!("{error}"),
         };
         self.runtime.spawn(seeder.run(vec![content], on_event, CancellationToken::new()));
         waiting.recv_timeout(PATIENCE).expect("a registration");

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChunkIndex, InfoHash, PeerId,
+    ChunkIndex, InfoHash, Metainfo, PeerId,
     chunk::{CHUNK_LEN, MAX_CHUNKS},
 };
 
@@ -162,6 +162,28 @@ impl PeerMessage {
             | PeerMessage::Cancel { .. }
             | PeerMessage::Reject { .. }
             | PeerMessage::Goodbye(_) => 0,
+        }
+    }
+
+    /// Whether every chunk number, offset and length in the message is one of this share.
+    pub fn fits(&self, metainfo: &Metainfo) -> bool {
+        let space = metainfo.chunk_space();
+        let metainfo_len = metainfo.as_bytes().len();
+        match *self {
+            PeerMessage::MetainfoRequest { offset } => (offset as usize) < metainfo_len,
+            PeerMessage::Metainfo { total_len, .. } => total_len as usize == metainfo_len,
+            PeerMessage::HashesRequest { first, count } | PeerMessage::Hashes { first, count } => {
+                first.0.checked_add(count).is_some_and(|end| end <= space.chunk_count())
+            }
+            PeerMessage::Bitfield { len } => len == space.chunk_count().div_ceil(8),
+            PeerMessage::Have { chunk }
+            | PeerMessage::Request { chunk }
+            | PeerMessage::Cancel { chunk }
+            | PeerMessage::Reject { chunk, .. } => chunk.0 < space.chunk_count(),
+            PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),
+            PeerMessage::Hello(_) | PeerMessage::KeepAlive | PeerMessage::Goodbye(_) | PeerMessage::Idle => {
+                true
+            }
         }
     }
 
