@@ -217,7 +217,9 @@ impl Swarm {
         let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
         match client.peers(Query::Peers { infohash: source.infohash(), want: 1 }).await {
             Ok((peers, _)) => peers.seeders,
-            Err(TrackerError::Call { source: CallError::Refused(ErrorCode::UnknownShare), .. }) => 0,
+            Err(TrackerError::Call {
+                source: CallError::Refused(ErrorCode::UnknownShare { .. }), ..
+            }) => 0,
             Err(error) => panic!("{error}"),
         }
     }
