@@ -86,8 +86,9 @@ impl Write for LogWriter {
     }
 }
 
-/// Erases from the start of the line to the end of the screen.
-const ERASE: &str = "\r\x1b[J";
+/// Erases from the start of the line to the end of the screen: this line, and from one line below, everything. In one
+/// step tmux takes it for a cleared screen if this line is the first, and keeps a copy of what was on it.
+const ERASE: &str = "\r\x1b7\x1b[K\x1b[B\x1b[J\x1b8";
 
 fn write_stdout(text: &str) {
     let write = || {
