@@ -9,7 +9,7 @@
 
 use std::{
     fs::File,
-    io::{BufWriter, IsTerminal, Write},
+    io::{BufWriter, Write},
     net::{IpAddr, Ipv4Addr},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -19,12 +19,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use indicatif::{ProgressBar, ProgressStyle};
 use leecher::{Destination, FetchEvent, Fetched, Target};
 use proto::Endpoint;
 use rand::Rng;
 use seeder::{Event, Seeder};
-use startup::HumanBytes;
+use startup::{HumanBytes, Work, bar_line, console, eprint_line, print_line};
 use store::{Content, Shared};
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -50,7 +49,7 @@ async fn main() -> ExitCode {
     match run(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprint_line(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -90,24 +89,23 @@ async fn transfer(
     let tracker =
         Tracker::bind(tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() }).await?;
     let endpoint = Endpoint { host: LOCALHOST.to_string(), port: tracker.local_addr().port() };
-    println!("Tracker on {endpoint}");
+    print_line(format_args!("Tracker on {endpoint}"));
     tasks.spawn(tracker.run(shutdown.clone()));
 
-    println!("Hashing {}", source.display());
+    print_line(format_args!("Hashing {}", source.display()));
     let share = Arc::new(store::share(source, None, None, |_| (), &|_| ControlFlow::Continue(()))?);
     let infohash = share.metainfo().infohash();
     for number in 1..=SEEDERS {
         start_seeder(number, Arc::clone(&share), &endpoint, shutdown, tasks).await?;
     }
 
-    let bar = progress_bar();
     let config = leecher::Config {
         trackers: vec![endpoint],
         destination: Destination::Directory(scratch.to_owned()),
         ..leecher::Config::new(Target::InfoHash(infohash))
     };
-    let fetched = leecher::fetch(config, |event| show(&bar, &event), shutdown.clone()).await;
-    bar.finish();
+    let fetched = leecher::fetch(config, |event| show(&event), shutdown.clone()).await;
+    console::hide();
     Ok(fetched?)
 }
 
@@ -126,7 +124,7 @@ async fn start_seeder(
         ..Default::default()
     };
     let seeder = Seeder::bind(config).await?;
-    println!("Seeder {number} on {}", seeder.local_addr());
+    print_line(format_args!("Seeder {number} on {}", seeder.local_addr()));
     let (told, mut registered) = mpsc::channel(1);
     let on_event = move |event| {
         if let Event::Announced { .. } = event {
@@ -138,33 +136,27 @@ async fn start_seeder(
     registered.recv().await.context("the seeder ended")
 }
 
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}");
-    let bar = ProgressBar::new(0).with_message("Fetching");
-    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-fn show(bar: &ProgressBar, event: &FetchEvent) {
+fn show(event: &FetchEvent) {
     match event {
-        FetchEvent::Progress(progress) => {
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-            if !std::io::stderr().is_terminal() {
-                println!("{} of {}", HumanBytes(progress.done), HumanBytes(progress.total));
-            }
+        FetchEvent::Progress(progress) if console::is_interactive() => {
+            let work = Work { done: progress.done, total: progress.total, rate: progress.rate };
+            console::show(vec![bar_line(console::width(), "Fetching", work, "")]);
         }
-        FetchEvent::PeerJoined { address, .. } => bar.suspend(|| println!("Fetching from {address}")),
-        FetchEvent::PeerLeft { address, reason } => bar.suspend(|| println!("{address} left: {reason}")),
+        FetchEvent::Progress(progress) => {
+            print_line(format_args!("{} of {}", HumanBytes(progress.done), HumanBytes(progress.total)));
+        }
+        FetchEvent::PeerJoined { address, .. } => print_line(format_args!("Fetching from {address}")),
+        FetchEvent::PeerLeft { address, reason } => print_line(format_args!("{address} left: {reason}")),
         _ => {}
     }
 }
 
 fn report(fetched: &Fetched) {
     for peer in &fetched.peers {
-        println!("  {} from {}", HumanBytes(peer.bytes), peer.address);
+        print_line(format_args!("  {} from {}", HumanBytes(peer.bytes), peer.address));
     }
     let (size, seconds) = (HumanBytes(fetched.size), fetched.elapsed.as_secs_f64());
-    println!("Successfully downloaded {} ({size}) in {seconds:.2} s", fetched.name);
+    print_line(format_args!("Successfully downloaded {} ({size}) in {seconds:.2} s", fetched.name));
 }
 
 /// Makes a file that compresses badly and repeats nowhere.
@@ -186,6 +178,6 @@ fn prove(fetched: &Fetched) -> Result<()> {
     let name = Some(fetched.name.clone());
     let copy = store::share(&fetched.path, name, None, |_| (), &|_| ControlFlow::Continue(()))?;
     ensure!(copy.metainfo().infohash() == fetched.infohash, "{} is not the share", fetched.path.display());
-    println!("Proved: {} has the infohash of the share", fetched.path.display());
+    print_line(format_args!("Proved: {} has the infohash of the share", fetched.path.display()));
     Ok(())
 }
