@@ -92,11 +92,11 @@ pub(crate) struct Args {
     upload_limit: Option<RateLimit>,
 
     /// TCP port to serve other leechers on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = 0, env = "SHOAL_PORT")]
+    #[arg(short, long, value_name = "PORT", default_value_t = 0, value_parser = startup::parse_port, env = "SHOAL_PORT")]
     port: u16,
 
     /// Serve on this IP address only, and contact trackers from it [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
     bind: Option<IpAddr>,
 
     /// Do not serve other leechers

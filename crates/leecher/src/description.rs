@@ -40,16 +40,16 @@ pub(crate) enum DescriptionError {
     #[error("its description of the share is wrong: {0}")]
     Lied(String),
     /// The peer left.
-    #[error("said goodbye: {0:?}")]
+    #[error("{0}")]
     Goodbye(GoodbyeReason),
     /// The peer closed the connection.
     #[error("disconnected")]
     Disconnected,
     /// The peer does not answer.
-    #[error("did not describe the share within {} seconds", PART_TIMEOUT.as_secs())]
+    #[error("it did not describe the share within {} seconds", PART_TIMEOUT.as_secs())]
     Timeout,
     /// The peer answers something else.
-    #[error("sent {0:?}")]
+    #[error("it sent something else: {0:?}")]
     Unexpected(PeerMessage),
     /// The connection failed.
     #[error(transparent)]

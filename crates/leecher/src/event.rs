@@ -114,18 +114,7 @@ impl fmt::Display for LeaveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
-            LeaveReason::Goodbye(reason) => f.write_str(match reason {
-                GoodbyeReason::UnknownShare => "it does not have this share",
-                GoodbyeReason::TooManyPeers { .. } => "it is full: it serves as many peers as it may",
-                GoodbyeReason::ShuttingDown => "it is stopping",
-                GoodbyeReason::SelfConnection => "it is this leecher itself",
-                GoodbyeReason::Duplicate => "it is connected already",
-                GoodbyeReason::Protocol => {
-                    "it did not understand what this leecher sent (another version of Shoal?)"
-                }
-                GoodbyeReason::Banned => "it has banned this leecher for wrong data",
-                GoodbyeReason::Done => "it has all it needs",
-            }),
+            LeaveReason::Goodbye(reason) => write!(f, "{reason}"),
             LeaveReason::Disconnected => f.write_str("disconnected"),
             LeaveReason::Protocol(why) => write!(f, "it does not keep to the protocol: {why}"),
             LeaveReason::Lied => f.write_str("sent wrong data; banned"),

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     files: Vec<PathBuf>,
 
     /// TCP port to serve on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = peer::DEFAULT_PORT, env = "SHOAL_PORT")]
+    #[arg(short, long, value_name = "PORT", default_value_t = peer::DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
     port: u16,
 
     /// Tracker to register with (repeatable, or separated by commas)
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     trackers: Vec<Endpoint>,
 
     /// Listen on this IP address only [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
     bind: Option<IpAddr>,
 
     /// Name of the share [default: the name of the file or directory]

@@ -37,7 +37,7 @@ pub enum HandshakeError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The other side said goodbye.
-    #[error("the peer refused: {0:?}")]
+    #[error("the peer refused: {0}")]
     Goodbye(GoodbyeReason),
     /// The other side speaks of another share.
     #[error("the peer speaks of another share")]

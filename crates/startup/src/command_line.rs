@@ -1,5 +1,7 @@
 //! Reading a command line whose flags may also come from the environment.
 
+use std::net::IpAddr;
+
 use clap::{
     ArgMatches, Command, CommandFactory, Error, FromArgMatches, error::ErrorKind, parser::ValueSource,
 };
@@ -32,6 +34,16 @@ pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> 
         }
     }
     T::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error.format(&mut command)))
+}
+
+/// Reads a port, 0 for any.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("it has to be a number from 0 to {}", u16::MAX))
+}
+
+/// Reads an IP address to listen on.
+pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "it has to be an IP address of this machine, without a port".to_owned())
 }
 
 /// Ends the program with what clap has to say. That may quote what the user pasted.

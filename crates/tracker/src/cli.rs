@@ -20,11 +20,11 @@ use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
 #[command(name = "tracker", version)]
 pub(crate) struct Args {
     /// Listen on this IP address only [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", env = "SHOAL_BIND")]
+    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
     bind: Option<IpAddr>,
 
     /// UDP port to listen on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, env = "SHOAL_PORT")]
+    #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
     port: u16,
 
     /// Sockets and threads to answer with, 1 to 8 [default: one for each core]

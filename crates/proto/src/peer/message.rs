@@ -1,5 +1,7 @@
 //! The messages between peers.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -142,6 +144,22 @@ pub enum GoodbyeReason {
     Banned,
     /// The speaker has no further use for the connection.
     Done,
+}
+
+impl fmt::Display for GoodbyeReason {
+    /// As whoever hears it puts it: the peer left, because …
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GoodbyeReason::UnknownShare => "it does not have this share",
+            GoodbyeReason::TooManyPeers { .. } => "it is full: it serves as many peers as it may",
+            GoodbyeReason::SelfConnection => "it is this program itself",
+            GoodbyeReason::Duplicate => "it is connected already",
+            GoodbyeReason::ShuttingDown => "it is stopping",
+            GoodbyeReason::Protocol => "it did not understand what it was sent (another version of Shoal?)",
+            GoodbyeReason::Banned => "it says that it was sent wrong data",
+            GoodbyeReason::Done => "it needs nothing more",
+        })
+    }
 }
 
 impl PeerMessage {
