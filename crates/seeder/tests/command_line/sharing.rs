@@ -5,7 +5,7 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::FileExt,
     path::Path,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proto::{
@@ -17,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     peer::{answer, connect, say},
-    program::{Place, Running, run},
+    program::{PATIENCE, Place, Running, run},
     seeder,
     tracking::Tracking,
 };
@@ -203,7 +203,10 @@ fn serves_though_nobody_reads_what_it_says() {
     command.stdout(writer);
     let seeder = Running::start(command);
     // The one place left where the port shows, since stdout is closed.
-    while !seeder.err_line().contains("announced=Announced") {}
+    let deadline = Instant::now() + PATIENCE;
+    while !seeder.err_line().contains("event=Announced") {
+        assert!(Instant::now() < deadline, "no word of a registration");
+    }
     let infohash = infohash(&place.path("data.bin"), None);
     let ports = tracker.seeder_ports(infohash);
     assert_eq!(ports.len(), 1);
