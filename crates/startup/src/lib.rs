@@ -16,6 +16,7 @@ mod invocation;
 mod listen;
 mod logging;
 mod progress;
+mod rotating_log;
 mod signals;
 
 use std::{
@@ -34,7 +35,7 @@ pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use invocation::command_for;
 pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};
-pub use logging::LogArgs;
+pub use logging::{FREQUENT, LogArgs};
 pub use progress::{ByteMeter, HumanBytes};
 
 /// Most threads for blocking work (hashing, disk). More only queue at the disk.
@@ -47,7 +48,11 @@ pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    match try_run(role, logs, body) {
+    let (result, _log) = match logging::init(role, logs) {
+        Ok(log) => (try_run(body), log),
+        Err(failure) => (Err(failure), None),
+    };
+    match result {
         Ok(()) => process::ExitCode::SUCCESS,
         Err(failure) => {
             tracing::debug!(code = failure.code() as u8, "{failure}");
@@ -59,11 +64,10 @@ where
     }
 }
 
-fn try_run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
+fn try_run<F>(body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    logging::init(role, logs)?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -1,24 +1,32 @@
 //! Logs: warnings (more with `-v`) on stderr, everything down to debug level in a file.
+//!
+//! Nobody waits for the file: a thread of its own writes it, and what it cannot keep up with is dropped and counted. The file
+//! is rotated ([`RotatingLog`]), so neither memory nor disk fills up, however much is logged.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    path::{Path, PathBuf},
-    sync::Mutex,
-};
+use std::{io, path::PathBuf, sync::Arc};
 
 use clap::builder::FalseyValueParser;
-use tracing::{Level, level_filters::LevelFilter};
-use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     console::{self, LogWriter},
     escape::escaped_fields,
     exit::{ExitCode, Failure},
+    rotating_log::{Dropped, RotatingLog},
 };
 
-/// A debug log larger than this in bytes is set aside as `.old` at start-up, so logs do not grow for ever.
-const MAX_LOG_LEN: u64 = 16 * 1024 * 1024;
+/// Lines that wait for the thread that writes them: some 2 MiB. The thread takes a million lines a second from a disk that
+/// keeps up, so this is for moments in which it does not.
+const MAX_QUEUED_LINES: usize = 8_192;
+
+/// Target of events that a stranger can cause by the thousand. They are for who asks for every detail (`-vv`), also in
+/// the debug log: there they would push out everything else.
+pub const FREQUENT: &str = "frequent";
+
+/// Keeps the debug log; what is still to be written is written when this is dropped.
+pub(crate) type LogGuard = WorkerGuard;
 
 /// Flags that every program has for its logs.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -37,7 +45,7 @@ pub struct LogArgs {
     pub no_log_file: bool,
 }
 
-pub(crate) fn init(role: &str, args: &LogArgs) -> Result<(), Failure> {
+pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failure> {
     let console_level = match args.verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -52,32 +60,44 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<(), Failure> {
         .with_ansi(console::has_colors())
         .with_filter(console_level);
     let (file, trouble) = open_log(role, args)?;
+    let (file, guard) = file.unzip();
+    let frequent = if args.verbose >= 2 { LevelFilter::DEBUG } else { LevelFilter::OFF };
     let file = file.map(|file| {
         tracing_subscriber::fmt::layer()
-            .with_writer(Mutex::new(file))
+            .with_writer(file)
             .fmt_fields(escaped_fields())
             .with_ansi(false)
-            .with_filter(LevelFilter::from_level(Level::DEBUG))
+            .with_filter(Targets::new().with_default(LevelFilter::DEBUG).with_target(FREQUENT, frequent))
     });
     // A program that is started twice in one process (a test) keeps its first logger.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();
     if let Some((path, error)) = trouble {
         tracing::warn!("no debug log: {}: {error}", path.display());
     }
-    Ok(())
+    Ok(guard)
 }
 
 type Trouble = Option<(PathBuf, io::Error)>;
 
 /// Opens the debug log. One that the user named has to work; the default one is a courtesy.
-fn open_log(role: &str, args: &LogArgs) -> Result<(Option<File>, Trouble), Failure> {
+fn open_log(role: &str, args: &LogArgs) -> Result<(Option<(NonBlocking, LogGuard)>, Trouble), Failure> {
     if args.no_log_file {
         return Ok((None, None));
     }
     let default = PathBuf::from(format!("{role}_debug.log"));
     let path = args.log_file.as_ref().unwrap_or(&default);
-    match append_to(path) {
-        Ok(file) => Ok((Some(file), None)),
+    let dropped = Dropped::default();
+    match RotatingLog::open(path, Arc::clone(&dropped)) {
+        Ok(log) => {
+            let (queue, guard) = NonBlockingBuilder::default()
+                .buffered_lines_limit(MAX_QUEUED_LINES)
+                .lossy(true)
+                .thread_name("log")
+                .finish(log);
+            // Set once only: this is the one queue of this log.
+            let _ = dropped.set(queue.error_counter());
+            Ok((Some((queue, guard)), None))
+        }
         Err(error) if args.log_file.is_some() => {
             Err(Failure::new(ExitCode::Io, format!("cannot write the log file {}: {error}", path.display()))
                 .hint("name another with --log-file, or use --no-log-file"))
@@ -86,35 +106,15 @@ fn open_log(role: &str, args: &LogArgs) -> Result<(Option<File>, Trouble), Failu
     }
 }
 
-fn append_to(path: &Path) -> io::Result<File> {
-    if fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > MAX_LOG_LEN) {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".old");
-        fs::rename(path, old)?;
-    }
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_log_that_grew_large_is_set_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x_debug.log");
-        File::create(&path).unwrap().set_len(MAX_LOG_LEN).unwrap();
-        assert_eq!(append_to(&path).unwrap().metadata().unwrap().len(), MAX_LOG_LEN);
-        File::create(&path).unwrap().set_len(MAX_LOG_LEN + 1).unwrap();
-        assert_eq!(append_to(&path).unwrap().metadata().unwrap().len(), 0);
-        assert_eq!(fs::metadata(dir.path().join("x_debug.log.old")).unwrap().len(), MAX_LOG_LEN + 1);
-    }
-
-    #[test]
     fn a_log_file_that_the_user_named_has_to_work() {
         let dir = tempfile::tempdir().unwrap();
         let args = LogArgs { log_file: Some(dir.path().join("no/such/dir.log")), ..LogArgs::default() };
-        assert_eq!(open_log("x", &args).unwrap_err().code(), ExitCode::Io);
+        assert_eq!(open_log("x", &args).err().unwrap().code(), ExitCode::Io);
         let none = LogArgs { no_log_file: true, ..LogArgs::default() };
         assert!(open_log("x", &none).unwrap().0.is_none());
     }
