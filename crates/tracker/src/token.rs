@@ -1,7 +1,7 @@
 //! Connection tokens: proof that whoever sends from an address also receives there.
 //!
-//! Stateless, so a flood of connects fills no memory: a token is its time of issue and a keyed MAC over that
-//! time and the source IP. It is bound to the address alone, not to the port, because a peer announces and
+//! Stateless, so a flood of connects fills no memory: a token is its time of issue, by a clock that begins at a random time,
+//! and a keyed MAC over that time and the source IP. It is bound to the address alone, not to the port, because a peer announces and
 //! looks up from several sockets. Keys never leave the process and are drawn anew at every start, so tokens
 //! from before a restart are refused and clients connect again.
 //!
@@ -14,7 +14,7 @@ use std::{
 };
 
 use proto::tracker::Token;
-use rand::CryptoRng;
+use rand::{CryptoRng, RngExt};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
@@ -37,6 +37,8 @@ type Key = [u8; 16];
 /// Issues tokens and checks them.
 pub struct Tokens {
     start: Instant,
+    /// What the clock shows at the start. Drawn at random, so that tokens do not tell how long the tracker has been up.
+    start_s: u32,
     rotated_at: Instant,
     current: Key,
     previous: Key,
@@ -45,7 +47,13 @@ pub struct Tokens {
 impl Tokens {
     /// Draws the first keys.
     pub fn new(now: Instant, rng: &mut impl CryptoRng) -> Tokens {
-        Tokens { start: now, rotated_at: now, current: draw_key(rng), previous: draw_key(rng) }
+        Tokens {
+            start: now,
+            start_s: rng.random(),
+            rotated_at: now,
+            current: draw_key(rng),
+            previous: draw_key(rng),
+        }
     }
 
     /// A token for `ip`, to be accepted for [`LIFETIME`].
@@ -66,15 +74,15 @@ impl Tokens {
             |key: &Key| bool::from(u128::from_le_bytes(self::token(key, issued, ip).0).ct_eq(&shown));
         // That a genuine token is known sooner under the current key tells nobody anything.
         let genuine = signed_by(&self.current) || signed_by(&self.previous);
-        let age_s = self.seconds(now).checked_sub(issued);
-        genuine && age_s.is_some_and(|age_s| age_s <= LIFETIME_S.into())
+        genuine && self.seconds(now).wrapping_sub(issued) <= LIFETIME_S.into()
     }
 
-    /// Whole seconds since the start; a token's time means nothing outside this process.
+    /// What the clock shows, in whole seconds: a token's time means nothing outside this process. It goes round in 136
+    /// years.
     fn seconds(&self, now: Instant) -> u32 {
         let seconds = now.saturating_duration_since(self.start).as_secs();
-        // 136 years.
-        u32::try_from(seconds).unwrap_or(u32::MAX)
+        #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
+        self.start_s.wrapping_add(seconds as u32)
     }
 
     /// However long nobody asked, one step is enough: tokens of the key that becomes the previous one are
@@ -178,6 +186,28 @@ mod tests {
         let token = before.issue(HERE, start, &mut rng);
         let mut after = Tokens::new(start, &mut rng);
         assert!(!after.accepts(&token, HERE, start, &mut rng));
+    }
+
+    #[test]
+    fn tokens_do_not_tell_how_long_the_tracker_has_been_up() {
+        let times: std::collections::BTreeSet<_> = (0..100)
+            .map(|seed| {
+                let (mut tokens, start, mut rng) = tokens(seed);
+                let token = tokens.issue(HERE, start, &mut rng);
+                assert!(tokens.accepts(&token, HERE, start + LIFETIME, &mut rng));
+                token.0[..TIME_LEN].to_vec()
+            })
+            .collect();
+        assert_eq!(times.len(), 100);
+    }
+
+    #[test]
+    fn the_clock_of_tokens_may_go_round() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        tokens.start_s = u32::MAX - 5;
+        let token = tokens.issue(HERE, start, &mut rng);
+        assert!(tokens.accepts(&token, HERE, start + Duration::from_secs(60), &mut rng));
+        assert!(!tokens.accepts(&token, HERE, start + LIFETIME + Duration::from_secs(1), &mut rng));
     }
 
     #[test]
