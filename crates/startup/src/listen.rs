@@ -79,10 +79,9 @@ pub fn listen_udp(
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
-/// The address that `bind` and `port` ask for. `0.0.0.0` stands for every address, those of IPv6 too: that is
-/// how users know it.
+/// The address that `bind` and `port` ask for. `[::]` stands for every address, those of IPv4 too.
 pub fn asked_address(bind: Option<IpAddr>, port: u16) -> SocketAddr {
-    SocketAddr::new(bind.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port)
+    SocketAddr::new(bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port)
 }
 
 impl ListenError {

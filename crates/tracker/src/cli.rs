@@ -1,11 +1,6 @@
 //! The command line of `tracker`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    num::NonZeroUsize,
-    thread::available_parallelism,
-    time::Duration,
-};
+use std::{net::IpAddr, num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use proto::tracker::DEFAULT_PORT;
@@ -70,10 +65,8 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     let asked = config.address();
     print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
     let tracker = Tracker::bind(config).await.map_err(failure)?;
-    // The address as it was asked for: without --bind that is 0.0.0.0, and what the system calls the socket
-    // ([::], which takes IPv4 too) would look like IPv6 only.
-    let listening = SocketAddr::new(asked.ip(), tracker.local_addr().port());
-    print_line(format_args!("[LISTENING] Tracker is listening on {listening}"));
+    // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
+    print_line(format_args!("[LISTENING] Tracker is listening on {}", tracker.local_addr()));
     tracker.run(shutdown).await.map_err(failure)
 }
 
