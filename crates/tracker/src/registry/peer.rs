@@ -53,6 +53,9 @@ struct Mark(u8);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requester {
     OnTrackerHost,
+    /// Somebody who reaches the tracker by a link-local address of IPv6. Only these can use such addresses: they know by
+    /// which of their interfaces.
+    OnLink,
     Elsewhere,
 }
 
@@ -101,19 +104,27 @@ impl Contact {
         self.mark.0 & Mark::ID_BITS == Mark::of(id).0
     }
 
-    /// What to tell `requester`. The rest of the peer is asked for only when its address is of IPv6.
-    pub(super) fn entry<'a>(&self, member: impl FnOnce() -> &'a Member, requester: Requester) -> PeerEntry {
+    /// What to tell `requester`; nothing if the peer's address is of no use there. The rest of the peer is asked for only
+    /// when its address is of IPv6.
+    pub(super) fn entry<'a>(
+        &self,
+        member: impl FnOnce() -> &'a Member,
+        requester: Requester,
+    ) -> Option<PeerEntry> {
         let (address, is_loopback) = if self.mark.is_v6() {
             let ip = self.v6(member());
+            if ip.is_unicast_link_local() && requester != Requester::OnLink {
+                return None;
+            }
             (PeerAddress::V6(ip.octets()), ip.is_loopback())
         } else {
             (PeerAddress::V4(self.ip), self.ip[0] == 127)
         };
         let address = match requester {
-            Requester::Elsewhere if is_loopback => PeerAddress::TrackerHost,
-            Requester::Elsewhere | Requester::OnTrackerHost => address,
+            Requester::Elsewhere | Requester::OnLink if is_loopback => PeerAddress::TrackerHost,
+            Requester::Elsewhere | Requester::OnLink | Requester::OnTrackerHost => address,
         };
-        PeerEntry { address, port: self.port, progress: self.progress }
+        Some(PeerEntry { address, port: self.port, progress: self.progress })
     }
 
     fn v6(&self, member: &Member) -> Ipv6Addr {
@@ -141,7 +152,11 @@ impl Mark {
 
 impl From<IpAddr> for Requester {
     fn from(ip: IpAddr) -> Requester {
-        if ip.to_canonical().is_loopback() { Requester::OnTrackerHost } else { Requester::Elsewhere }
+        match ip.to_canonical() {
+            ip if ip.is_loopback() => Requester::OnTrackerHost,
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Requester::OnLink,
+            _ => Requester::Elsewhere,
+        }
     }
 }
 
@@ -163,7 +178,7 @@ mod tests {
             let peer = Peer::new(ids, ip, NonZeroU16::MAX, Progress::COMPLETE, Tick::default());
             assert_eq!(peer.address(), ip);
             let entry = peer.contact.entry(|| &peer.member, Requester::OnTrackerHost);
-            assert_eq!(entry.address, PeerAddress::from(ip));
+            assert_eq!(entry.unwrap().address, PeerAddress::from(ip));
         }
     }
 }

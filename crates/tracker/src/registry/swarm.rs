@@ -63,18 +63,18 @@ impl Swarm {
         }
     }
 
-    /// Adds what to tell `requester` about the peers at some places.
+    /// Adds what to tell `requester` about the peers at some places, as far as their addresses are of use there.
     pub(super) fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
         match self {
             Swarm::One(peer) => {
-                entries.extend(places.iter().map(|_| peer.contact.entry(|| &peer.member, requester)));
+                entries.extend(places.iter().filter_map(|_| peer.contact.entry(|| &peer.member, requester)));
             }
             Swarm::Many(Crowd { contacts, members, .. }) => {
                 let entry = |&place: &u32| {
                     let place = place as usize;
                     contacts[place].entry(|| &members[place], requester)
                 };
-                entries.extend(places.iter().map(entry));
+                entries.extend(places.iter().filter_map(entry));
             }
         }
     }
