@@ -22,19 +22,23 @@ use proto::{
 use rand::CryptoRng;
 
 use crate::{
-    registry::{Registry, Rules, Stats},
+    registry::{Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
 
-/// How often to call [`Handler::sweep`].
-pub const SWEEP_EVERY: Duration = Duration::from_millis(20);
+/// Time between two turns of sweeping in a round.
+const TURN_EVERY: Duration = Duration::from_millis(20);
+
+/// Shortest time between two rounds of sweeping. A peer that expires is swept 4 s later at the latest: after this rest, and
+/// a round.
+const REST: Duration = Duration::from_secs(2);
 
 /// Peers that one call of [`Handler::sweep`] looks at (and all those of the last share that it looks at). Everybody
 /// else waits for that long: with a million peers expiring, answers stayed below 10 ms (docs/benchmarks.md).
 const SWEEP_STEP: usize = 256;
 
-/// Turns that go through the whole registry. With [`SWEEP_EVERY`] a round takes two
-/// seconds, so a peer that expires during one round is swept four seconds later at the latest.
+/// Most turns that go through the whole registry. With [`TURN_EVERY`] a round takes two seconds; of a small registry, one
+/// turn is a round.
 const TURNS_PER_ROUND: usize = 100;
 
 /// The tracker without its socket.
@@ -42,22 +46,31 @@ pub struct Handler {
     registry: Registry,
     tokens: Tokens,
     counters: Counters,
-    /// Turns of sweeping until the end of this round.
-    turns_left: usize,
-    /// Peers to look at in each of them.
-    sweep_budget: usize,
-    /// Peers that are still to be looked at in this turn.
-    sweep_due: usize,
+    sweeping: Sweeping,
     /// Memory for the peers of the next reply.
     spare_entries: Vec<PeerEntry>,
+}
+
+/// Where sweeping is.
+#[derive(Debug, Clone, Copy)]
+enum Sweeping {
+    /// Nothing is to be done before this time.
+    Resting(Instant),
+    /// In a round, of which every turn looks at `budget` peers. That many is the same for the whole round: as peers go, the
+    /// rest of it would take longer and longer.
+    Turn {
+        budget: usize,
+        /// Peers that are still to be looked at in this turn.
+        left: usize,
+    },
 }
 
 /// What a call of [`Handler::sweep`] left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Swept {
-    /// Nothing until [`SWEEP_EVERY`] has passed.
-    ForNow,
+    /// Nothing until then, whoever comes or goes meanwhile.
+    Until(Instant),
     /// More: call again soon, but let others go first.
     InPart,
 }
@@ -95,9 +108,7 @@ impl Handler {
             registry: Registry::new(rules, now),
             tokens: Tokens::new(now, rng),
             counters: Counters::default(),
-            turns_left: 0,
-            sweep_budget: 0,
-            sweep_due: 0,
+            sweeping: Sweeping::Resting(now),
             spare_entries: Vec::with_capacity(MAX_PEERS),
         }
     }
@@ -125,8 +136,7 @@ impl Handler {
         }
         let request = match borrow_request(datagram) {
             Ok(request) => request,
-            Err(error) => {
-                tracing::trace!(%source, "dropped: {error}");
+            Err(_) => {
                 self.counters.malformed += 1;
                 return None;
             }
@@ -150,16 +160,43 @@ impl Handler {
         Some(start..replies.len())
     }
 
-    /// Drops some of what expired. To be called every [`SWEEP_EVERY`], and again while it says that it is not done.
+    /// Drops some of what expired, if anything can have expired. To be called when it says, and then again until it says
+    /// that it is done.
     pub fn sweep(&mut self, now: Instant) -> Swept {
-        if self.sweep_due == 0 {
-            self.begin_turn();
+        let (budget, left) = match self.sweeping {
+            Sweeping::Resting(until) if now < until => return Swept::Until(until),
+            Sweeping::Resting(_) => {
+                let budget = self.registry.stats().peers().div_ceil(TURNS_PER_ROUND).max(SWEEP_STEP);
+                (budget, budget)
+            }
+            Sweeping::Turn { budget, left } => (budget, left),
+        };
+        let Sweep { looked, nobody_before } = self.registry.sweep(now, left.min(SWEEP_STEP));
+        if let Some(nobody_before) = nobody_before {
+            let until = nobody_before.max(now + REST);
+            self.sweeping = Sweeping::Resting(until);
+            return Swept::Until(until);
         }
-        let step = self.sweep_due.min(SWEEP_STEP);
-        let looked = self.registry.sweep(now, step);
-        // It looks at less only when there is no more.
-        self.sweep_due = if looked < step { 0 } else { self.sweep_due.saturating_sub(looked) };
-        if self.sweep_due == 0 { Swept::ForNow } else { Swept::InPart }
+        match left.saturating_sub(looked) {
+            0 => {
+                self.sweeping = Sweeping::Turn { budget, left: budget };
+                Swept::Until(now + TURN_EVERY)
+            }
+            left => {
+                self.sweeping = Sweeping::Turn { budget, left };
+                Swept::InPart
+            }
+        }
+    }
+
+    /// Collects from now on what happens to registrations, for the log.
+    pub fn keep_journal(&mut self) {
+        self.registry.keep_journal();
+    }
+
+    /// What happened to registrations since the last call. To be written when nobody waits for this handler.
+    pub fn take_journal(&mut self) -> Journal {
+        self.registry.take_journal()
     }
 
     /// What there is.
@@ -170,18 +207,6 @@ impl Handler {
     /// What has been.
     pub fn counters(&self) -> Counters {
         self.counters
-    }
-
-    fn begin_turn(&mut self) {
-        if self.turns_left == 0 {
-            self.turns_left = TURNS_PER_ROUND;
-            self.sweep_budget = 0;
-        }
-        self.turns_left -= 1;
-        // Never less within a round: as peers go, the rest of the round would take longer and longer.
-        let share = (2 * self.registry.stats().peers()).div_ceil(TURNS_PER_ROUND);
-        self.sweep_budget = self.sweep_budget.max(share);
-        self.sweep_due = self.sweep_budget;
     }
 
     fn answer(
@@ -203,7 +228,6 @@ impl Handler {
         };
         if !self.tokens.accepts(&token, source, now, rng) {
             self.counters.tokens_refused += 1;
-            tracing::trace!(%source, "token refused");
             return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved));
         }
         let result = self.answer_proved(request, source, now, rng)?;
@@ -222,18 +246,11 @@ impl Handler {
             RequestBody::Connect { .. } => None,
             RequestBody::Announce(announce) => {
                 self.counters.announces += 1;
-                let result = self.registry.announce(&announce, source, now);
-                tracing::trace!(
-                    infohash = %announce.infohash, peer = ?announce.peer_id, %source, port = announce.port,
-                    event = ?announce.event, progress = %announce.progress, ?result, "announce"
-                );
-                Some(result.map(ReplyBody::Announced))
+                Some(self.registry.announce(&announce, source, now).map(ReplyBody::Announced))
             }
             RequestBody::Lookup { query, .. } => {
                 self.counters.lookups += 1;
                 let result = self.look_up(&query, source, now, rng);
-                let refused = result.as_ref().and_then(|result| result.as_ref().err());
-                tracing::trace!(%source, ?query, ?refused, "lookup");
                 // Silence: the client asks again by itself, and by then it has been swept.
                 self.counters.put_off += u64::from(result.is_none());
                 result

@@ -12,6 +12,7 @@ pub mod datagrams;
 pub mod handler;
 pub mod registry;
 pub mod service;
+mod summaries;
 pub mod token;
 mod worker;
 

@@ -9,6 +9,7 @@
 //! - A share exists as long as it has peers. Its name and size are the word of the peer that came first.
 //! - [`Registry::sweep`] is only for memory: it drops what nobody looks at. A peer that expired but is not
 //!   swept yet still takes up room under [`Limits`] and in [`Stats`].
+//! - Nothing is logged here: see [`Journal`].
 //!
 //! No call takes long, however much there is. A look at a share scans its peers only when one of them may have
 //! expired, so at most once a [`TICK`], and a share has at most `peers_per_share`. A look at the list of shares
@@ -16,6 +17,7 @@
 
 mod census;
 mod head;
+mod journal;
 mod peer;
 mod preload;
 mod sample;
@@ -43,16 +45,25 @@ use rand::Rng;
 
 use census::Census;
 use head::{ByInfoHash, Head};
+use journal::What;
 use peer::{Peer, Requester};
 use sample::sample;
 use swarm::Swarm;
 use tick::Tick;
 
+pub use journal::Journal;
 pub use tick::TICK;
 
 /// Most expired shares that one look at the list drops: a few milliseconds. Only when everybody expires at once, say
 /// after the network was down, are there more in one place, and then a sweep will have dropped them soon.
 pub const MAX_DROPPED: usize = 1_000;
+
+/// The table of shares gives memory back when it has room for this many times as many as there are. That takes a few
+/// milliseconds for each 100,000 that are left, so it must not happen often.
+const SPARE_SHARES: usize = 8;
+
+/// A table with room for this many shares is small enough to keep.
+const MIN_SHARES: usize = 1_024;
 
 /// Lookups of peers that are welcome from a peer between two of its announces. With 30 s, a leecher knows of a newcomer
 /// after 10 s at the latest.
@@ -78,7 +89,7 @@ pub struct Limits {
     pub shares: u32,
     /// Registrations in one share. Bounds the one scan of a share that a lookup may have to wait for.
     pub peers_per_share: u32,
-    /// Registrations from one IP address. Enough for every share of a large mirror, or for a company behind
+    /// Registrations from one IPv4 address, or one IPv6 network (/64). Enough for every share of a large mirror, or for a company behind
     /// one address, and it takes hundreds of addresses to fill the registry.
     pub registrations_per_ip: u32,
 }
@@ -102,8 +113,26 @@ pub struct Registry {
     /// Every share, by name and then infohash.
     names: BTreeSet<Head>,
     census: Census,
-    /// Shares from this place on have been swept in this round.
+    journal: Journal,
+    /// The round of sweeping that is under way.
+    round: Option<Round>,
+}
+
+/// A round of sweeping, from the last share to the first.
+struct Round {
+    /// Shares from this place on have been swept in this round, or are new.
     swept_from: usize,
+    /// Nobody who was looked at, or came in this round, was last seen before this time.
+    oldest: Tick,
+}
+
+/// What a call of [`Registry::sweep`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sweep {
+    /// Peers that it looked at.
+    pub looked: usize,
+    /// If it came to the end of a round: before this time nobody is going to expire.
+    pub nobody_before: Option<Instant>,
 }
 
 struct Share {
@@ -143,7 +172,8 @@ impl Registry {
             shares: IndexMap::default(),
             names: BTreeSet::new(),
             census: Census::default(),
-            swept_from: 0,
+            journal: Journal::default(),
+            round: None,
         }
     }
 
@@ -242,25 +272,36 @@ impl Registry {
         self.page(from, |_| true, now)
     }
 
-    /// Drops expired peers and the shares that they leave empty, and returns how many peers it looked at:
-    /// about `budget` at most, going on where it stopped the last time. Calls whose budgets add up to twice
-    /// the number of registrations have been everywhere: to the end of one round, and through the next.
-    pub fn sweep(&mut self, now: Instant, budget: usize) -> usize {
+    /// Drops expired peers and the shares that they leave empty. Looks at about `budget` peers at most, goes on where it
+    /// stopped the last time, and stops when a round has been through all shares.
+    pub fn sweep(&mut self, now: Instant, budget: usize) -> Sweep {
+        let (all, tick) = (self.shares.len(), self.tick(now));
+        let mut round = self.round.take().unwrap_or(Round { swept_from: all, oldest: tick });
         let mut looked = 0;
-        self.swept_from = self.swept_from.min(self.shares.len());
-        for _ in 0..=self.swept_from + self.shares.len() {
-            if looked >= budget {
-                break;
-            }
+        while looked < budget {
             // Going down, a share that fills the gap of a dropped one comes from where this round has been.
-            let Some(share) = self.swept_from.min(self.shares.len()).checked_sub(1) else {
-                self.swept_from = self.shares.len();
-                continue;
+            let Some(share) = round.swept_from.min(self.shares.len()).checked_sub(1) else {
+                self.give_memory_back();
+                return Sweep { looked, nobody_before: Some(self.expiry_of(round.oldest)) };
             };
-            self.swept_from = share;
+            round.swept_from = share;
             looked += self.drop_expired(share, now);
+            if let Some((_, Share { swarm, .. })) = self.shares.get_index(share) {
+                round.oldest = round.oldest.min(swarm.oldest());
+            }
         }
-        looked
+        self.round = Some(round);
+        Sweep { looked, nobody_before: None }
+    }
+
+    /// Collects from now on what happens to registrations.
+    pub fn keep_journal(&mut self) {
+        self.journal = Journal::kept();
+    }
+
+    /// What happened to registrations since the last call.
+    pub fn take_journal(&mut self) -> Journal {
+        self.journal.take()
     }
 
     /// How much there is.
@@ -289,13 +330,13 @@ impl Registry {
             None
         };
         if let Some(limit) = full {
-            tracing::debug!(infohash = %announce.infohash, address = %peer.address(), "no room for a peer");
+            self.journal.note(&announce.infohash, &peer, || What::Refused(limit));
             return Err(ErrorCode::Full(limit));
         }
-        tracing::info!(
-            infohash = %announce.infohash, name = announce.name.as_ref(), peer = ?announce.peer_id,
-            address = %peer.address(), port = announce.port, progress = %announce.progress, "registered"
-        );
+        self.journal.note(&announce.infohash, &peer, || What::Registered {
+            name: announce.name.as_ref().to_owned(),
+            progress: announce.progress,
+        });
         self.census.enter(&peer);
         match share {
             Some(share) => self.shares[share].swarm.insert(peer),
@@ -322,8 +363,7 @@ impl Registry {
     fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
         let peer = self.shares[share].swarm.remove(place);
         self.census.leave(&peer);
-        let (id, address) = (peer.member.id, peer.address());
-        tracing::info!(%infohash, peer = ?id, %address, port = peer.port(), "left");
+        self.journal.note(infohash, &peer, || What::Left);
         self.drop_if_empty(share);
     }
 
@@ -348,10 +388,7 @@ impl Registry {
         let looked = swarm.len();
         swarm.expire(oldest_live, |peer| {
             self.census.leave(&peer);
-            tracing::info!(
-                infohash = %head.infohash(), peer = ?peer.member.id, address = %peer.address(),
-                port = peer.port(), "expired"
-            );
+            self.journal.note(head.infohash(), &peer, || What::Expired);
         });
         self.drop_if_empty(share);
         looked
@@ -362,7 +399,6 @@ impl Registry {
             && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
         {
             self.names.remove(&head);
-            tracing::trace!(infohash = %head.infohash(), name = %head, "nobody has this share any more");
         }
     }
 
@@ -415,6 +451,20 @@ impl Registry {
     fn settles_in_s(&self, now: Instant) -> u16 {
         let left = self.rules.expire.saturating_sub(now.saturating_duration_since(self.start));
         u16::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)
+    }
+
+    /// After many shares went at once.
+    fn give_memory_back(&mut self) {
+        let (room, shares) = (self.shares.capacity(), self.shares.len());
+        if room > MIN_SHARES && room / SPARE_SHARES >= shares {
+            self.shares.shrink_to(2 * shares);
+        }
+    }
+
+    /// When whoever was last seen in `tick` has expired.
+    fn expiry_of(&self, tick: Tick) -> Instant {
+        // The peer was seen at any time of the tick, and is live for the rest of the one in which it expires.
+        self.start + tick.since_beginning() + self.rules.expire + 2 * TICK
     }
 
     fn interval_s(&self) -> u16 {

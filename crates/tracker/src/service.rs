@@ -16,9 +16,10 @@ use std::{
 
 use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
-use startup::{ListenError, asked_address, listen_udp};
+use startup::{FREQUENT, ListenError, asked_address, listen_udp};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::{
     handler::Handler,
@@ -80,8 +81,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The address that this asks for. `0.0.0.0` stands for every address, those of IPv6 too: that is how
-    /// users know it.
+    /// The address that this asks for. `[::]` stands for every address, those of IPv4 too.
     pub fn address(&self) -> SocketAddr {
         asked_address(self.bind, self.port)
     }
@@ -97,7 +97,10 @@ impl Tracker {
         let local_addr = first.local_addr().map_err(other)?;
         let Config { heartbeat, expire, limits, .. } = config;
         let rules = Rules { heartbeat, expire, limits };
-        let handler = Handler::new(rules, Instant::now(), &mut rand::make_rng::<StdRng>());
+        let mut handler = Handler::new(rules, Instant::now(), &mut rand::make_rng::<StdRng>());
+        if tracing::enabled!(target: FREQUENT, Level::DEBUG) {
+            handler.keep_journal();
+        }
         Ok(Tracker { sockets, local_addr, handler })
     }
 
@@ -127,7 +130,7 @@ impl Tracker {
                 result = ended;
             }
         }
-        shared.log_summary();
+        shared.log_summary("stopped");
         result
     }
 }

@@ -13,14 +13,15 @@ use std::{
 use rand::rngs::StdRng;
 use tokio::{
     io::Interest,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     datagrams::{Incoming, MAX_BATCHES, Outgoing},
-    handler::{Handler, SWEEP_EVERY, Swept},
+    handler::{Handler, Swept},
     service::TrackerError,
+    summaries::Summaries,
 };
 
 /// The socket is broken, and the tracker gives up, after this many failures with nothing received in between.
@@ -32,6 +33,7 @@ const RECEIVE_FAILURE_PAUSE: Duration = Duration::from_millis(10);
 /// What the workers of a tracker have in common.
 pub(crate) struct Shared {
     handler: Mutex<Handler>,
+    summaries: Summaries,
     /// Replies that the system did not take.
     unsent: AtomicU64,
 }
@@ -62,17 +64,19 @@ struct Work<'a> {
 
 impl Shared {
     pub(crate) fn new(handler: Handler) -> Shared {
-        Shared { handler: Mutex::new(handler), unsent: AtomicU64::new(0) }
+        Shared { handler: Mutex::new(handler), summaries: Summaries::new(), unsent: AtomicU64::new(0) }
     }
 
     fn handler(&self) -> MutexGuard<'_, Handler> {
         self.handler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn log_summary(&self) {
-        let handler = self.handler();
-        let counters = handler.counters();
-        let stats = handler.stats();
+    /// Writes to the log how much there is and has been, and that this is why.
+    pub(crate) fn log_summary(&self, why: &str) {
+        let (counters, stats) = {
+            let handler = self.handler();
+            (handler.counters(), handler.stats())
+        };
         tracing::info!(
             connects = counters.connects,
             announces = counters.announces,
@@ -85,7 +89,7 @@ impl Shared {
             shares = stats.shares,
             seeders = stats.seeders,
             leechers = stats.leechers,
-            "stopped"
+            "{why}"
         );
     }
 }
@@ -118,15 +122,12 @@ impl Work<'_> {
         // The runtime only watches this one; what is received and sent goes through the other.
         let watched = self.worker.socket.try_clone().and_then(tokio::net::UdpSocket::from_std);
         let watched = watched.map_err(TrackerError::Serve)?;
-        let mut sweep = interval(SWEEP_EVERY);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep_at = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                _ = sweep.tick(), if self.worker.duty == Duty::AnswerAndSweep => {
-                    if self.worker.shared.handler().sweep(Instant::now()) == Swept::InPart {
-                        sweep.reset_immediately();
-                    }
+                () = sleep_until(sweep_at.into()), if self.worker.duty == Duty::AnswerAndSweep => {
+                    sweep_at = self.sweep();
                 }
                 ready = watched.readable() => {
                     let received = ready.and_then(|()| self.answer_batches(&watched));
@@ -135,6 +136,20 @@ impl Work<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Drops some of what expired, and returns when to do so again.
+    fn sweep(&self) -> Instant {
+        let now = Instant::now();
+        let (swept, journal) = {
+            let mut handler = self.worker.shared.handler();
+            (handler.sweep(now), handler.take_journal())
+        };
+        journal.write();
+        match swept {
+            Swept::Until(time) => time,
+            Swept::InPart => now,
         }
     }
 
@@ -165,10 +180,15 @@ impl Work<'_> {
             let handle = |replies: &mut _| handler.handle(datagram, source.ip(), now, &mut self.rng, replies);
             self.outgoing.push(source, handle);
         }
+        let journal = handler.take_journal();
         drop(handler);
+        journal.write();
         let unsent = self.outgoing.send(&self.worker.socket);
         if unsent > 0 {
             shared.unsent.fetch_add(unsent, Ordering::Relaxed);
+        }
+        if shared.summaries.is_due(now) {
+            shared.log_summary("serving");
         }
     }
 

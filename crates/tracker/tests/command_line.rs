@@ -15,6 +15,13 @@ use std::{
     time::Duration,
 };
 
+use proto::{
+    InfoHash, PeerId, Secret, ShareName,
+    tracker::{
+        Announce, Event, Progress, ReplyBody, Request, RequestBody, TransactionId,
+        codec::{decode_reply, encode_request},
+    },
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -125,9 +132,60 @@ fn says_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
 #[test]
 fn listens_on_every_address_unless_told_otherwise() {
     let tracker = Running::start(&["-p", "0"]);
-    assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 0.0.0.0:0");
+    assert_eq!(tracker.line(), "[STARTING] Tracker is starting at [::]:0");
     let listening = tracker.line();
-    assert!(listening.starts_with("[LISTENING] Tracker is listening on 0.0.0.0:"), "{listening}");
+    let all = ["[::]:", "0.0.0.0:"].map(|all| format!("[LISTENING] Tracker is listening on {all}"));
+    assert!(all.iter().any(|all| listening.starts_with(all)), "{listening}");
+}
+
+fn ask(socket: &UdpSocket, body: RequestBody) -> ReplyBody {
+    let mut request = bytes::BytesMut::new();
+    encode_request(&Request { transaction: TransactionId(1), body }, &mut request).unwrap();
+    socket.send(&request).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut reply = [0; 1_500];
+    let len = socket.recv(&mut reply).unwrap();
+    decode_reply(&reply[..len]).unwrap().body
+}
+
+fn register(port: u16) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
+    let announce = Announce {
+        token,
+        infohash: InfoHash([1; 32]),
+        peer_id: PeerId([2; 16]),
+        secret: Secret([3; 16]),
+        port: 7000.try_into().unwrap(),
+        name: ShareName::new("data.bin").unwrap(),
+        size: 5,
+        event: Event::Started,
+        progress: Progress::COMPLETE,
+    };
+    let announced = ask(&socket, RequestBody::Announce(announce));
+    assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");
+}
+
+#[test]
+fn registrations_are_logged_only_when_every_detail_is_asked_for() {
+    for (verbose, logged) in [(None, false), (Some("-v"), false), (Some("-vv"), true)] {
+        let args: Vec<_> = ["--bind", "127.0.0.1", "-p", "0"].into_iter().chain(verbose).collect();
+        let mut tracker = Running::start(&args);
+        register(tracker.port("127.0.0.1"));
+        tracker.signal(Signal::TERM);
+        let (code, err) = tracker.end();
+        assert_eq!(code, Some(0), "{err}");
+        let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
+        for text in [&log, &err] {
+            assert_eq!(
+                text.contains("registered") && text.contains("data.bin"),
+                logged,
+                "{verbose:?}: {text}"
+            );
+        }
+        assert!(log.contains("announces=1"), "{log}");
+    }
 }
 
 #[test]
@@ -138,15 +196,7 @@ fn counts_garbage_and_logs_it_at_the_end() {
     socket.connect(("127.0.0.1", port)).unwrap();
     socket.send(b"garbage").unwrap();
     // A connect that is answered: what came before it has been handled.
-    let mut connect = bytes::BytesMut::new();
-    let request = proto::tracker::Request {
-        transaction: proto::tracker::TransactionId(1),
-        body: proto::tracker::RequestBody::CONNECT,
-    };
-    proto::tracker::codec::encode_request(&request, &mut connect).unwrap();
-    socket.send(&connect).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.recv(&mut [0; 1500]).unwrap();
+    ask(&socket, RequestBody::CONNECT);
     tracker.signal(Signal::TERM);
     let (code, err) = tracker.end();
     assert_eq!(code, Some(0));

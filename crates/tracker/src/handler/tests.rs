@@ -44,9 +44,19 @@ impl Bench {
         place.map(|place| &self.buffer[place])
     }
 
-    /// One turn of sweeping; returns how many calls it took.
-    fn turn(&mut self) -> usize {
-        1 + iter::from_fn(|| (self.handler.sweep(self.now) == Swept::InPart).then_some(())).count()
+    /// Sweeps as often as the handler wants it, until `end`; returns how many calls every turn took.
+    fn sweep_until(&mut self, end: Instant) -> Vec<usize> {
+        let mut turns = vec![0];
+        loop {
+            *turns.last_mut().unwrap() += 1;
+            if let Swept::Until(next) = self.handler.sweep(self.now) {
+                self.now = next.min(end);
+                if next >= end {
+                    return turns;
+                }
+                turns.push(0);
+            }
+        }
     }
 
     fn ask(&mut self, body: RequestBody, source: IpAddr) -> ReplyBody {
@@ -215,25 +225,46 @@ fn the_largest_replies_fit_a_datagram() {
 }
 
 #[test]
-fn sweeps_forget_everyone_who_expired_within_four_seconds() {
-    for phase in (0..TURNS_PER_ROUND).step_by(7) {
+fn sweeps_forget_everyone_who_expired_within_five_seconds() {
+    for wait_ms in (0..3_000).step_by(370) {
         let mut bench = Bench::new();
-        for _ in 0..phase {
-            bench.turn();
-        }
+        let soon = bench.now + Duration::from_millis(wait_ms);
+        bench.sweep_until(soon);
         let token = bench.connect(HERE);
         for peer in 0..=u8::MAX {
             let announce = Announce { infohash: InfoHash([peer; 32]), ..announce(token, peer) };
             bench.ask(RequestBody::Announce(announce), HERE);
+            let a_moment = bench.now + Duration::from_millis(77);
+            bench.sweep_until(a_moment);
         }
-        bench.now += Duration::from_secs(91);
-        let all = bench.now + Duration::from_secs(4);
-        while bench.now < all {
-            bench.turn();
-            bench.now += SWEEP_EVERY;
-        }
+        let last = bench.now;
+        bench.sweep_until(last + Duration::from_secs(89));
+        assert!(bench.handler.stats().peers() > 0);
+        bench.sweep_until(last + Duration::from_secs(95));
         assert_eq!(bench.handler.stats(), Stats::default());
     }
+}
+
+#[test]
+fn an_idle_tracker_does_not_sweep() {
+    let mut bench = Bench::new();
+    let hour = bench.now + Duration::from_secs(3_600);
+    let turns = bench.sweep_until(hour).len();
+    assert!(turns <= 45, "{turns} turns in an hour without a peer");
+    // With peers that announce themselves it is not much more.
+    let token = bench.connect(HERE);
+    let mut turns = 0;
+    for _ in 0..120 {
+        for peer in 0..20 {
+            let announce = Announce { infohash: InfoHash([peer % 7; 32]), ..announce(token, peer) };
+            bench.handler.registry.announce(&announce, HERE, bench.now).unwrap();
+        }
+        let heartbeat = bench.now + Duration::from_secs(30);
+        turns += bench.sweep_until(heartbeat).len();
+    }
+    // Each interval ends with a turn that this test begins.
+    assert!(turns <= 120 + 90, "{turns} turns in an hour with 20 peers");
+    assert_eq!(bench.handler.stats().peers(), 20);
 }
 
 #[test]
@@ -249,10 +280,14 @@ fn a_turn_of_sweeping_is_cut_into_short_steps() {
         bench.handler.registry.announce(&announce, source, bench.now).unwrap();
     }
     bench.now += Duration::from_secs(91);
-    for _ in 0..TURNS_PER_ROUND {
-        let before = bench.handler.stats().peers();
-        assert!(bench.turn() <= 4);
-        assert!(before - bench.handler.stats().peers() <= 4 * SWEEP_STEP);
+    let round = bench.now + TURN_EVERY * u32::try_from(TURNS_PER_ROUND).unwrap();
+    let mut before = bench.handler.stats().peers();
+    while bench.now < round {
+        let next = bench.now + TURN_EVERY;
+        let calls: usize = bench.sweep_until(next).into_iter().sum();
+        let left = bench.handler.stats().peers();
+        assert!(calls <= 3 && before - left <= 2 * SWEEP_STEP, "{calls} calls, {}", before - left);
+        before = left;
     }
     assert_eq!(bench.handler.stats(), Stats::default());
 }

@@ -3,7 +3,6 @@
 use std::{
     borrow::Borrow,
     cmp::Ordering,
-    fmt,
     hash::{Hash, Hasher},
 };
 
@@ -42,12 +41,6 @@ impl Head {
     /// The order of UTF-8 is that of its bytes.
     fn key(&self) -> (&[u8], &InfoHash) {
         (self.name_bytes(), self.infohash())
-    }
-}
-
-impl fmt::Display for Head {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        String::from_utf8_lossy(self.name_bytes()).fmt(f)
     }
 }
 

@@ -263,6 +263,33 @@ fn a_peer_on_the_trackers_host_is_given_to_others_as_being_there() {
 }
 
 #[test]
+fn a_link_local_address_is_told_only_to_who_is_on_a_link_with_the_tracker() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&seeder(1, 1), "fe80::1".parse().unwrap()).unwrap();
+    for elsewhere in [host(1), LOOPBACK, "2001:db8::1".parse().unwrap()] {
+        let peers = bench.peers(1, elsewhere).unwrap();
+        assert_eq!((peers.peers.len(), peers.seeders), (0, 1));
+    }
+    let on_link = "fe80::2".parse().unwrap();
+    assert_eq!(bench.only_peer(1, on_link).address, PeerAddress::from("fe80::1".parse::<IpAddr>().unwrap()));
+    bench.announce(&seeder(1, 1), LOOPBACK).unwrap();
+    assert_eq!(bench.only_peer(1, on_link).address, PeerAddress::TrackerHost);
+}
+
+#[test]
+fn the_addresses_of_an_ipv6_network_count_as_one() {
+    let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = 2));
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    bench.announce(&seeder(1, 1), ip("2001:db8:0:1::1")).unwrap();
+    bench.announce(&seeder(1, 2), ip("2001:db8:0:1:ffff::2")).unwrap();
+    let third = ip("2001:db8:0:1::3");
+    assert_eq!(bench.announce(&seeder(1, 3), third), Err(ErrorCode::Full(Limit::Address)));
+    bench.announce(&seeder(1, 3), ip("2001:db8:0:2::1")).unwrap();
+    bench.announce(&stop(seeder(1, 1)), ip("2001:db8:0:1::1")).unwrap();
+    bench.announce(&seeder(1, 4), third).unwrap();
+}
+
+#[test]
 fn lookups_are_samples_without_repeats_that_reach_everyone() {
     for swarm in [1, 5, 64, 65, 200] {
         let mut bench = Bench::new(Limits::default());
@@ -357,13 +384,73 @@ fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
     bench.announce(&leecher(500, 1), host(1)).unwrap();
     let mut calls = 0;
     while bench.registry.stats().shares > 1 {
-        assert!(bench.registry.sweep(bench.now, 64) <= 64);
+        assert!(bench.registry.sweep(bench.now, 64).looked <= 64);
         calls += 1;
         assert!(calls <= 16, "1,000 peers in calls of 64");
     }
     assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 0, leechers: 1 });
     assert_eq!(bench.registry.names.len(), 1);
     assert_eq!(bench.registry.census.registrations_from(host(2)), 0);
+}
+
+#[test]
+fn a_round_of_sweeping_tells_when_the_next_is_due() {
+    let mut bench = Bench::new(Limits::default());
+    let all = |bench: &mut Bench| bench.registry.sweep(bench.now, usize::MAX).nobody_before.unwrap();
+    let slack = 3 * TICK;
+    // Whoever comes now cannot expire before.
+    let due = all(&mut bench);
+    assert!(due >= bench.now + EXPIRE && due <= bench.now + EXPIRE + slack);
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    let first = bench.now;
+    bench.pass(30);
+    bench.announce(&seeder(2, 1), host(1)).unwrap();
+    let due = all(&mut bench);
+    assert!(due >= first + EXPIRE && due <= first + EXPIRE + slack);
+    // A round that takes several calls does not miss who comes meanwhile.
+    bench.now = due;
+    assert_eq!(bench.registry.sweep(bench.now, 1).nobody_before, None);
+    bench.announce(&seeder(3, 1), host(1)).unwrap();
+    let due = all(&mut bench);
+    assert_eq!(bench.registry.stats().seeders, 2);
+    assert!(due <= first + Duration::from_secs(30) + EXPIRE + slack);
+    bench.now = due;
+    all(&mut bench);
+    assert_eq!(bench.registry.stats().seeders, 1);
+}
+
+#[test]
+fn memory_is_given_back_when_everybody_expired() {
+    let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = u32::MAX));
+    for share in 0..20_000 {
+        bench.announce(&leecher(share, 0), host(1)).unwrap();
+    }
+    assert!(bench.registry.shares.capacity() >= 20_000);
+    bench.pass(60);
+    bench.announce(&leecher(5, 0), host(1)).unwrap();
+    bench.pass(60);
+    while bench.registry.sweep(bench.now, 1_000).nobody_before.is_none() {}
+    assert_eq!(bench.registry.stats().shares, 1);
+    assert!(bench.registry.shares.capacity() < 100, "{}", bench.registry.shares.capacity());
+    assert_eq!(bench.only_peer(5, host(2)).address, PeerAddress::from(host(1)));
+}
+
+#[test]
+fn what_happened_is_in_the_journal() {
+    let mut bench = Bench::new(small(|limits| limits.peers = 2));
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.registry.keep_journal();
+    bench.announce(&seeder(1, 2), host(2)).unwrap();
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    bench.announce(&seeder(1, 3), host(3)).unwrap_err();
+    bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
+    bench.pass(91);
+    bench.registry.sweep(bench.now, 10);
+    let journal = format!("{:?}", bench.registry.take_journal());
+    let order = ["Registered", "Refused(Tracker)", "Left", "Expired"].map(|what| journal.find(what));
+    assert!(order.is_sorted() && order.iter().all(Option::is_some), "{journal}");
+    assert_eq!(journal.matches("what:").count(), 4, "{journal}");
+    assert!(!format!("{:?}", bench.registry.take_journal()).contains("what:"));
 }
 
 #[test]

@@ -21,6 +21,11 @@ impl Tick {
         Tick(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
+    /// The beginning of this tick.
+    pub(super) fn since_beginning(self) -> Duration {
+        TICK * self.0
+    }
+
     /// The latest tick that ended no less than `age` before the end of this one.
     pub(super) fn before(self, age: Duration) -> Tick {
         let Tick(ticks) = Tick::at(age.saturating_add(TICK - Duration::from_nanos(1)));

@@ -148,6 +148,8 @@ fn run(limits: Limits, steps: Vec<Step>) {
             Step::Sweep { budget } => {
                 bench.registry.sweep(bench.now, budget);
                 if budget == usize::MAX {
+                    // That was the end of a round; this is all of the next.
+                    bench.registry.sweep(bench.now, budget);
                     model.forget(|peer| !peer.is_live(bench.now));
                     check_stats(&bench, &model);
                 }
