@@ -50,8 +50,13 @@ mod linux {
     /// Distance in bytes between two probes: what the kernel commonly reads ahead at once.
     const PROBE_STEP: u64 = 128 * 1024;
 
-    /// Sends all of `source`, which should be in memory.
-    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
+    /// Sends all of `source`, which should be in memory; `taken` is called with the length of each part that the socket
+    /// takes in.
+    pub(crate) async fn send_file(
+        stream: &TcpStream,
+        source: &ChunkSource,
+        taken: impl Fn(usize),
+    ) -> Result<(), SendFileError> {
         let mut offset = source.offset;
         let end = offset + u64::from(source.len);
         while offset < end {
@@ -60,11 +65,11 @@ mod linux {
                 .try_io(Interest::WRITABLE, || Ok(sendfile(stream, &*source.file, Some(&mut offset), left)?));
             match sent {
                 Ok(0) => return Err(SendFileError::Read(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
+                Ok(count) => taken(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
                 // The file system has no such call, or reading fails, or the connection does. What comes of reading and
                 // sending shows which, and is all that is left in each case.
-                Err(_) => return read_and_send(stream, &rest(source, offset)).await,
+                Err(_) => return read_and_send(stream, &rest(source, offset), taken).await,
             }
         }
         Ok(())
@@ -140,9 +145,13 @@ mod portable {
         Ok(false)
     }
 
-    /// Sends all of `source`.
-    pub(crate) async fn send_file(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
-        read_and_send(stream, source).await
+    /// Sends all of `source`; `taken` is called with the length of each part that the socket takes in.
+    pub(crate) async fn send_file(
+        stream: &TcpStream,
+        source: &ChunkSource,
+        taken: impl Fn(usize),
+    ) -> Result<(), SendFileError> {
+        read_and_send(stream, source, taken).await
     }
 }
 
@@ -165,7 +174,11 @@ pub(crate) async fn load(source: &ChunkSource) -> io::Result<()> {
 }
 
 /// Sends all of `source` through a buffer.
-async fn read_and_send(stream: &TcpStream, source: &ChunkSource) -> Result<(), SendFileError> {
+async fn read_and_send(
+    stream: &TcpStream,
+    source: &ChunkSource,
+    taken: impl Fn(usize),
+) -> Result<(), SendFileError> {
     let (mut at, end) = (source.offset, source.offset + u64::from(source.len));
     while at < end {
         let file = Arc::clone(&source.file);
@@ -177,6 +190,7 @@ async fn read_and_send(stream: &TcpStream, source: &ChunkSource) -> Result<(), S
         });
         let bytes = bytes.await.map_err(SendFileError::Read)?;
         send_bytes(stream, &bytes).await?;
+        taken(bytes.len());
         at += bytes.len() as u64;
     }
     Ok(())
@@ -217,7 +231,7 @@ mod tests {
             let mut received = Vec::new();
             far.read_to_end(&mut received).await.map(|_| received)
         });
-        send_file(&near, &source).await.unwrap();
+        send_file(&near, &source, |_| ()).await.unwrap();
         drop(near);
         assert!(reading.await.unwrap().unwrap() == bytes);
     }
@@ -228,13 +242,13 @@ mod tests {
         // Nothing is ever mapped there.
         let unreadable = memory(0, 4_096);
         assert!(load(&unreadable).await.is_err());
-        assert!(matches!(send_file(&near, &unreadable).await, Err(SendFileError::Read(_))));
+        assert!(matches!(send_file(&near, &unreadable, |_| ()).await, Err(SendFileError::Read(_))));
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 25).unwrap();
         let cut_short = ChunkSource { file: Arc::new(file), offset: (1 << 25) - 5, len: 9 };
         assert!(is_in_memory(&cut_short).is_err());
         drop(far);
         let readable = ChunkSource { offset: 0, len: 1 << 25, ..cut_short };
-        assert!(matches!(send_file(&near, &readable).await, Err(SendFileError::Send(_))));
+        assert!(matches!(send_file(&near, &readable, |_| ()).await, Err(SendFileError::Send(_))));
     }
 }

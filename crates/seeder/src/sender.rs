@@ -196,8 +196,9 @@ impl Sender {
         }
         encode(&header, &mut self.pending)?;
         self.flush().await?;
+        let Serve { asker, .. } = serving(&self.serve)?;
         let begun = Instant::now();
-        match send_limited(self.stream.as_ref(), &source, &self.limit).await {
+        match send_limited(self.stream.as_ref(), &source, &self.limit, asker).await {
             Ok(()) => {}
             Err(SendFileError::Send(error)) => return Err(error),
             Err(SendFileError::Read(error)) => {
@@ -207,7 +208,7 @@ impl Sender {
                 return Err(io::Error::other("a chunk cannot be read to its end"));
             }
         }
-        serving(&self.serve)?.asker.served(source.len);
+        asker.served(source.len);
         self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
     }
 
@@ -267,8 +268,10 @@ async fn send_limited(
     stream: &TcpStream,
     source: &ChunkSource,
     limit: &RateLimit,
+    asker: &Asker,
 ) -> Result<(), SendFileError> {
-    let Some(slice_len) = limit.slice_len() else { return send_file(stream, source).await };
+    let taken = |bytes| asker.taken(bytes);
+    let Some(slice_len) = limit.slice_len() else { return send_file(stream, source, taken).await };
     let mut slice = source.clone();
     let end = source.offset + u64::from(source.len);
     while slice.offset < end {
@@ -278,7 +281,7 @@ async fn send_limited(
         if !is_in_memory(&slice).map_err(SendFileError::Read)? {
             load(&slice).await.map_err(SendFileError::Read)?;
         }
-        send_file(stream, &slice).await?;
+        send_file(stream, &slice, taken).await?;
         slice.offset += u64::from(slice.len);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -36,8 +36,15 @@ pub struct UploadHub {
 #[derive(Debug)]
 struct State {
     uploads: Uploads,
-    outboxes: BTreeMap<AskerKey, Outbox>,
+    askers: BTreeMap<AskerKey, Place>,
     last_key: u64,
+}
+
+/// How the hub reaches a connection.
+#[derive(Debug)]
+struct Place {
+    outbox: Outbox,
+    taken: Arc<AtomicU32>,
 }
 
 /// A connection's place among the askers; leaves when it is dropped.
@@ -46,13 +53,15 @@ pub struct Asker {
     hub: Arc<UploadHub>,
     key: AskerKey,
     outbox: Outbox,
+    /// Bytes of the chunk under way that the socket has taken in.
+    taken: Arc<AtomicU32>,
 }
 
 impl UploadHub {
     /// A hub for a share of so many chunks, of which `slots` may be sent at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
         let uploads = Uploads::new(chunk_count, slots);
-        let state = Mutex::new(State { uploads, outboxes: BTreeMap::new(), last_key: 0 });
+        let state = Mutex::new(State { uploads, askers: BTreeMap::new(), last_key: 0 });
         Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
     }
 
@@ -61,8 +70,9 @@ impl UploadHub {
         let mut state = self.lock();
         state.last_key += 1;
         let key = AskerKey(state.last_key);
-        state.outboxes.insert(key, outbox.clone());
-        Asker { hub: Arc::clone(self), key, outbox }
+        let taken = Arc::new(AtomicU32::new(0));
+        state.askers.insert(key, Place { outbox: outbox.clone(), taken: Arc::clone(&taken) });
+        Asker { hub: Arc::clone(self), key, outbox, taken }
     }
 
     /// Starts further uploads as time passes. Runs for as long as anybody may be served; never returns.
@@ -70,7 +80,7 @@ impl UploadHub {
         loop {
             // Subscribed before the state is looked at, so that no change is missed.
             let changed = self.changed.notified();
-            let next = self.lock().uploads.next_timeout();
+            let next = self.lock().uploads.next_timeout(Instant::now());
             match next {
                 Some(next) => tokio::select! {
                     () = sleep_until(next.into()) => self.lock().pump(),
@@ -103,14 +113,18 @@ impl UploadHub {
 impl State {
     fn pump(&mut self) {
         let now = Instant::now();
+        if self.uploads.is_contended() {
+            let taken = |key| self.askers.get(&key).map_or(0, |place| place.taken.load(Ordering::Relaxed));
+            self.uploads.progress(taken);
+        }
         while let Some((key, chunk)) = self.uploads.start(now) {
-            match self.outboxes.get(&key) {
-                Some(outbox) => outbox.grant(chunk),
+            match self.askers.get(&key) {
+                Some(place) => place.outbox.grant(chunk),
                 None => self.uploads.leave(key),
             }
         }
         let idle = self.uploads.take_idle(now);
-        idle.iter().filter_map(|key| self.outboxes.get(key)).for_each(Outbox::idle);
+        idle.iter().filter_map(|key| self.askers.get(key)).for_each(|place| place.outbox.idle());
     }
 }
 
@@ -139,10 +153,17 @@ impl Asker {
         self.hub.lock().uploads.is_waiting(self.key)
     }
 
+    /// The socket has taken in more bytes of the granted chunk.
+    pub(crate) fn taken(&self, bytes: usize) {
+        // At most a chunk, which fits a u32.
+        self.taken.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
+    }
+
     /// The sender has dealt with a granted chunk: it sent so many bytes, or none if it rejected the request.
     pub(crate) fn served(&self, bytes: u32) {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
-        self.hub.update(|state| state.uploads.finished(self.key, Instant::now()));
+        self.taken.store(0, Ordering::Relaxed);
+        self.hub.update(|state| state.uploads.finished(self.key, bytes, Instant::now()));
     }
 }
 
@@ -150,7 +171,7 @@ impl Drop for Asker {
     fn drop(&mut self) {
         self.hub.update(|state| {
             state.uploads.leave(self.key);
-            state.outboxes.remove(&self.key);
+            state.askers.remove(&self.key);
         });
     }
 }

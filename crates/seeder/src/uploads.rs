@@ -1,59 +1,78 @@
-//! Which of the requests that wait is served next.
+//! Which of the waiting requests is served next.
 //!
-//! Pure: time is an argument, and whoever drives it moves the bytes. One [`Uploads`] serves one share.
+//! Pure: time is an argument, and the caller moves the bytes. One [`Uploads`] serves one share.
 //!
-//! A chunk can be passed on only when it is whole, so a few uploads after another spread a share faster than
-//! many side by side; and the copies of a chunk that a swarm already has are made faster by the swarm. Hence
-//! the policy: of the requests that wait, a chunk that was not sent yet or only once; among those, the peer that
-//! was served least; and [`PARALLEL`] uploads at a time, a further one only while those under way take longer
-//! than so many at a time should, which means that the receivers are the limit and not this side's link.
-//! The figures behind it are in the simulation (the `sim` crate).
+//! A receiver can pass on a chunk only when it is whole, so a few uploads at a time spread a share faster than many side
+//! by side; and the swarm multiplies a chunk faster than this side can. Hence the policy. Of the waiting requests, one for
+//! a chunk that was never sent, or only once, goes first; among those, the peer that was served least. [`PARALLEL`]
+//! uploads run at a time, and a further one starts only when those take longer than they should on this side's link.
 //!
-//! Every request is answered once, one that is cancelled in time with the word that its chunk will not come. When
-//! none waits everybody is told so, for others may have requests waiting elsewhere.
+//! An upload that its receiver holds up does not count. Its socket takes fewer bytes than a quarter of its share of the
+//! link ([`SLOW`]); it goes on beside the others, at the rate that the receiver can take. The next upload to the same
+//! receiver does not count from its start, until one is as fast as it should be. So receivers that are slow, suspended or
+//! hostile occupy no slot, and each of them still gets what it can take.
+//!
+//! Every request is answered once, and one that is cancelled in time with the word that its chunk will not come. When
+//! no request waits, some askers are told so, because they may have requests waiting elsewhere.
+//!
+//! The figures behind the constants come from the simulation (the `sim` crate).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use proto::{ChunkIndex, peer::MAX_PIPELINE};
+use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
-/// Most uploads of one share at a time.
+/// Maximum uploads of one share at a time that count.
 pub const DEFAULT_SLOTS: usize = 8;
 
-/// Uploads that are always worth having at a time. One after another would be best if every receiver had room for
-/// it; but some are always being sent to by several peers at once, and what their links have no room for another
-/// receiver can use. Fifty leechers with twice as much downlink as uplink take 1.24 times the least time with one
-/// upload at a time, 1.09 with two, 1.05 with three and 1.04 with four.
+/// Uploads that always run at a time. One would be best if every receiver had room for it; but some receive from several
+/// peers at once, and another receiver can use what their links have no room for. Fifty leechers with twice as much
+/// downlink as uplink take 1.24 times the least time with one upload at a time, 1.09 with two, 1.05 with three and 1.04
+/// with four.
 const PARALLEL: usize = 3;
 
-/// Several uploads share a link. One that takes this many times as long as its share of the link lets it, from what
-/// one has taken at best, is held up by its receiver.
+/// A further upload starts when all that count take this many times as long as their share of the link lets them.
 const PATIENCE: f64 = 1.1;
 
-/// Of the requests that wait at an asker the oldest are considered, so many: of full chunks there are hardly more, and of
-/// small ones it matters little which of them is first.
+/// ... and the first further one after this time at the latest. On a link that is so slow that no chunk is sent in this
+/// time, that makes one upload more than there should be; with slow receivers that are not found out yet, it lets in a
+/// newcomer that may be fast.
+const PROBE_AFTER: Duration = Duration::from_millis(100);
+
+/// An upload that is this many times slower than its share of the link lets it is held up by its receiver. Flows that
+/// share a link fairly differ by less.
+const SLOW: f64 = 4.0;
+
+/// Uploads that do not count use part of the link. At least this part is taken to be left for those that do.
+const LEAST_LEFT: f64 = 1.0 / 16.0;
+
+/// The oldest requests of each asker that are considered: of full chunks there are hardly more, and of small ones it
+/// matters little which is first.
 const CONSIDERED: usize = 16;
 
 /// A chunk that was sent this often is as well spread as any other.
 const SPREAD: u32 = 2;
 
-/// What an upload is taken to need before one has shown it: a little more than at 50 Mbit/s.
-const FIRST_PATIENCE: Duration = Duration::from_millis(100);
+/// The time that this side's link is assumed to need for a chunk, before an upload has shown it: 40 Mbit/s. Ten such links
+/// side by side look like slow receivers, so below a tenth of this rate uploads do not wait for each other.
+const FIRST_CHUNK_TIME: Duration = Duration::from_millis(100);
 
-/// Patience is not shorter than timers can measure.
-const MIN_PATIENCE: Duration = Duration::from_millis(2);
+/// No time of a chunk is taken to be shorter: timers cannot measure it.
+const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
 
-/// How much a longer upload counts in what an upload takes at best, so that a link that became slower is
-/// noticed.
+/// Uploads of fewer bytes than this tell nothing about the link: socket buffers take them in at once.
+const MIN_MEASURED_LEN: u32 = CHUNK_LEN / 2;
+
+/// The part of a longer upload that is added to the shortest time, so that a link that became slower is noticed.
 const FORGET: u32 = 64;
 
-/// That nothing waits is told no more often: on a fast network it may come to that after every chunk.
+/// The least time between two notices that nothing waits: on a fast network it may come to that after every chunk.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// So many are told at a time. Each may then move one request here, so that this many uploads follow. Of fifty leechers
-/// that all tell all, the slowest needs 1.07 times the least time; 1.04 with two, 1.03 with four or eight.
+/// Askers that receive such a notice at a time. Each may then move one request here, so that this many uploads follow. Of
+/// fifty leechers that all tell all, the slowest needs 1.07 times the least time; 1.04 with two, 1.03 with four or eight.
 const IDLE_TOLD: usize = 8;
 
 /// Names an asker for as long as it is connected.
@@ -74,16 +93,18 @@ pub enum Requested {
 pub struct Uploads {
     slots: usize,
     askers: BTreeMap<AskerKey, Asker>,
-    active: BTreeMap<AskerKey, Instant>,
+    active: BTreeMap<AskerKey, Upload>,
     /// Askers with requests that are not being served: those that may be next.
-    eligible: usize,
+    eligible: BTreeSet<AskerKey>,
+    /// Askers whose last upload they held up.
+    slow: BTreeSet<AskerKey>,
     /// How often each chunk was sent.
     sent: Vec<u32>,
-    /// Shortest time that an upload took, slowly forgotten.
-    best: Option<Duration>,
-    /// Everybody was told that nothing waits, and nothing did since.
+    /// The time in which this side's link sends a chunk: the shortest that an upload took, slowly forgotten.
+    chunk_time: Option<Duration>,
+    /// The askers were told that nothing waits, and nothing did since.
     is_known_idle: bool,
-    /// When that was last told, and who was the last to hear it.
+    /// When that was last told, and the last asker that was told.
     idle_told: Option<(Instant, AskerKey)>,
 }
 
@@ -95,6 +116,16 @@ struct Asker {
     serving: Option<ChunkIndex>,
 }
 
+/// A chunk that is being sent.
+#[derive(Debug, Clone, Copy)]
+struct Upload {
+    started: Instant,
+    /// Bytes that the receiver's socket took in so far.
+    taken: u32,
+    /// Its receiver holds it up, so it does not count.
+    held_up: bool,
+}
+
 impl Uploads {
     /// No requests yet for a share of so many chunks, of which `slots` may be sent at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Uploads {
@@ -102,9 +133,10 @@ impl Uploads {
             slots,
             askers: BTreeMap::new(),
             active: BTreeMap::new(),
-            eligible: 0,
+            eligible: BTreeSet::new(),
+            slow: BTreeSet::new(),
             sent: vec![0; chunk_count as usize],
-            best: None,
+            chunk_time: None,
             is_known_idle: false,
             idle_told: None,
         }
@@ -118,8 +150,8 @@ impl Uploads {
             return Requested::TooMany;
         }
         asker.waiting.push(chunk);
-        if asker.waiting.len() == 1 && asker.serving.is_none() {
-            self.eligible += 1;
+        if asker.serving.is_none() {
+            self.eligible.insert(key);
         }
         Requested::Waits
     }
@@ -129,8 +161,8 @@ impl Uploads {
         let Some(asker) = self.askers.get_mut(&key) else { return false };
         let Some(at) = asker.waiting.iter().position(|&waiting| waiting == chunk) else { return false };
         asker.waiting.remove(at);
-        if asker.waiting.is_empty() && asker.serving.is_none() {
-            self.eligible -= 1;
+        if asker.waiting.is_empty() {
+            self.eligible.remove(&key);
         }
         true
     }
@@ -138,8 +170,9 @@ impl Uploads {
     /// Whom to tell now that no request waits and there is room for more uploads, if it has just come to that: a few,
     /// in turn, and not more often than every [`IDLE_INTERVAL`]. If all heard it, all would ask at once.
     pub fn take_idle(&mut self, now: Instant) -> Vec<AskerKey> {
-        let waits = self.eligible > 0 || self.active.keys().any(|&key| self.is_waiting(key));
-        if waits || self.active.len() >= PARALLEL {
+        let counted = || self.counted().map(|(key, _)| key);
+        let waits = !self.eligible.is_empty() || counted().any(|key| self.is_waiting(key));
+        if waits || counted().count() >= PARALLEL {
             self.is_known_idle = false;
             return Vec::new();
         }
@@ -164,78 +197,162 @@ impl Uploads {
 
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
-        if self.askers.remove(&key).is_some_and(|asker| asker.is_eligible()) {
-            self.eligible -= 1;
-        }
+        self.askers.remove(&key);
         self.active.remove(&key);
+        self.eligible.remove(&key);
+        self.slow.remove(&key);
+    }
+
+    /// Whether it depends on the progress of those under way if another upload starts: then [`Uploads::progress`] has to
+    /// be called before [`Uploads::start`].
+    pub fn is_contended(&self) -> bool {
+        !self.eligible.is_empty() && self.active.len() >= PARALLEL
+    }
+
+    /// Takes note of how many bytes of each chunk under way its receiver's socket has taken in.
+    pub fn progress(&mut self, taken: impl Fn(AskerKey) -> u32) {
+        for (&key, upload) in &mut self.active {
+            upload.taken = taken(key);
+        }
     }
 
     /// The next chunk to send and to whom, if one should be sent now. Call until it returns `None`.
     pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
-        if self.eligible == 0 || !self.may_start(now) {
+        if self.eligible.is_empty() {
             return None;
         }
-        let sent = &self.sent;
-        let eligible = self.askers.iter().filter(|(_, asker)| asker.is_eligible());
-        let requests = eligible.flat_map(|(&key, asker)| {
-            asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
-                let sent = sent.get(chunk.0 as usize).copied().unwrap_or(0);
-                ((sent.min(SPREAD), asker.served, sent, at), key, chunk)
-            })
-        });
-        let ((_, _, _, at), key, chunk) = requests.min()?;
+        self.find_held_up(now);
+        // Uploads to those who hold them up do not count, so they start at any time.
+        let chosen = if self.may_start(now) {
+            self.choose(self.eligible.iter())
+        } else {
+            self.choose(self.eligible.intersection(&self.slow))
+        };
+        let (key, chunk, at) = chosen?;
         if let Some(asker) = self.askers.get_mut(&key) {
             asker.waiting.remove(at);
             asker.served += 1;
             asker.serving = Some(chunk);
-            self.eligible -= 1;
         }
+        self.eligible.remove(&key);
         if let Some(sent) = self.sent.get_mut(chunk.0 as usize) {
             *sent += 1;
         }
-        self.active.insert(key, now);
+        self.active.insert(key, Upload { started: now, taken: 0, held_up: self.slow.contains(&key) });
         Some((key, chunk))
     }
 
-    /// The upload to a peer is over.
-    pub fn finished(&mut self, key: AskerKey, now: Instant) {
-        let Some(started) = self.active.remove(&key) else { return };
+    /// The upload to a peer is over: so many bytes were sent, none if the request was rejected.
+    pub fn finished(&mut self, key: AskerKey, bytes: u32, now: Instant) {
+        let Some(upload) = self.active.remove(&key) else { return };
         if let Some(asker) = self.askers.get_mut(&key) {
             asker.serving = None;
-            self.eligible += usize::from(asker.is_eligible());
+            if !asker.waiting.is_empty() {
+                self.eligible.insert(key);
+            }
         }
-        let took = now.saturating_duration_since(started);
-        self.best = Some(match self.best {
+        if bytes < MIN_MEASURED_LEN {
+            return;
+        }
+        let took = now.saturating_duration_since(upload.started);
+        let taken = Upload { taken: bytes, ..upload };
+        if taken.is_slow(now, self.fair_time(self.counted().count() + 1, now)) {
+            self.slow.insert(key);
+            return;
+        }
+        self.slow.remove(&key);
+        let took = took.mul_f64(f64::from(CHUNK_LEN) / f64::from(bytes)).max(MIN_CHUNK_TIME);
+        self.chunk_time = Some(match self.chunk_time {
             Some(best) if took > best => best + (took - best) / FORGET,
             _ => took,
         });
     }
 
     /// When [`Uploads::start`] may have something though no upload finished.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        if self.eligible == 0 || self.active.len() >= self.slots {
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        if self.eligible.is_empty() {
             return None;
         }
-        self.active.values().max().map(|&latest| latest + self.patience())
+        let fair = self.fair_time(self.counted().count(), now);
+        let found_out = self.counted().map(|(_, upload)| upload.is_slow_from(fair)).min();
+        let further = self.may_start_from(now);
+        let next = found_out.into_iter().chain(further).min()?;
+        // What is due by now was dealt with, unless receivers took in more meanwhile.
+        Some(if next > now { next } else { now + MIN_CHUNK_TIME })
+    }
+
+    /// The request to serve next, of those of some askers, and its place among those of its asker.
+    fn choose<'a>(
+        &self,
+        askers: impl Iterator<Item = &'a AskerKey>,
+    ) -> Option<(AskerKey, ChunkIndex, usize)> {
+        let requests =
+            askers.filter_map(|&key| Some((key, self.askers.get(&key)?))).flat_map(|(key, asker)| {
+                asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
+                    let sent = self.sent.get(chunk.0 as usize).copied().unwrap_or(0);
+                    ((sent.min(SPREAD), asker.served, sent, at), key, chunk)
+                })
+            });
+        requests.min().map(|((_, _, _, at), key, chunk)| (key, chunk, at))
+    }
+
+    /// Stops to count the uploads that their receivers hold up.
+    fn find_held_up(&mut self, now: Instant) {
+        loop {
+            let fair = self.fair_time(self.counted().count(), now);
+            let found = self.counted().find(|(_, upload)| upload.is_slow(now, fair)).map(|(key, _)| key);
+            let Some(upload) = found.and_then(|key| self.active.get_mut(&key)) else { return };
+            upload.held_up = true;
+        }
     }
 
     fn may_start(&self, now: Instant) -> bool {
-        let patience = self.patience();
-        let is_held_up = |&started| now.saturating_duration_since(started) >= patience;
-        self.active.len() < self.slots
-            && (self.active.len() < PARALLEL || self.active.values().all(is_held_up))
+        self.may_start_from(now).is_some_and(|at| at <= now)
     }
 
-    /// How long the uploads under way may take before they count as held up.
-    fn patience(&self) -> Duration {
-        let alone = self.best.map_or(FIRST_PATIENCE, |best| best.mul_f64(PATIENCE).max(MIN_PATIENCE));
-        alone * u32::try_from(self.active.len()).unwrap_or(u32::MAX)
+    /// From when another upload may start, if those under way go on as they do.
+    fn may_start_from(&self, now: Instant) -> Option<Instant> {
+        let count = self.counted().count();
+        if count < PARALLEL.min(self.slots) {
+            return Some(now);
+        }
+        let patience = self.fair_time(count, now).mul_f64(PATIENCE);
+        let patience = if count == PARALLEL { patience.min(PROBE_AFTER) } else { patience };
+        let latest = self.counted().map(|(_, upload)| upload.started).max()?;
+        (count < self.slots).then_some(latest + patience)
+    }
+
+    /// The uploads that count.
+    fn counted(&self) -> impl Iterator<Item = (AskerKey, &Upload)> {
+        self.active.iter().filter(|(_, upload)| !upload.held_up).map(|(&key, upload)| (key, upload))
+    }
+
+    /// How long a chunk takes if so many uploads share what the others leave of the link.
+    fn fair_time(&self, uploads: usize, now: Instant) -> Duration {
+        let chunk_time = self.chunk_time.unwrap_or(FIRST_CHUNK_TIME);
+        let others = self.active.values().filter(|upload| upload.held_up);
+        let used: f64 = others.map(|upload| upload.share(now, chunk_time)).sum();
+        chunk_time.mul_f64(uploads.max(1) as f64 / (1.0 - used).max(LEAST_LEFT))
     }
 }
 
-impl Asker {
-    fn is_eligible(&self) -> bool {
-        self.serving.is_none() && !self.waiting.is_empty()
+impl Upload {
+    /// Whether its receiver holds it up, if each upload's share of the link lets it send a chunk in `fair`.
+    fn is_slow(&self, now: Instant, fair: Duration) -> bool {
+        now >= self.is_slow_from(fair)
+    }
+
+    /// When it is found to be held up, unless more bytes are taken in before.
+    fn is_slow_from(&self, fair: Duration) -> Instant {
+        self.started + fair.mul_f64(PATIENCE + SLOW * f64::from(self.taken) / f64::from(CHUNK_LEN))
+    }
+
+    /// The part of a link that it uses, if the link sends a chunk in `chunk_time`.
+    fn share(&self, now: Instant, chunk_time: Duration) -> f64 {
+        // What socket buffers take in at first was not sent yet.
+        let time = now.saturating_duration_since(self.started).max(FIRST_CHUNK_TIME);
+        let chunks = f64::from(self.taken) / f64::from(CHUNK_LEN);
+        (chunks * chunk_time.as_secs_f64() / time.as_secs_f64()).min(1.0)
     }
 }
 
@@ -249,7 +366,7 @@ mod tests {
     fn chunks(uploads: &mut Uploads, now: Instant) -> Vec<(AskerKey, u32)> {
         std::iter::from_fn(|| {
             let (key, chunk) = uploads.start(now)?;
-            uploads.finished(key, now);
+            uploads.finished(key, CHUNK_LEN, now);
             Some((key, chunk.0))
         })
         .collect()
@@ -309,19 +426,93 @@ mod tests {
         let mut uploads = Uploads::new(10, PARALLEL + 1);
         uploads.request(A, ChunkIndex(0));
         assert!(uploads.start(start).is_some());
-        uploads.finished(A, ms(40));
+        uploads.finished(A, CHUNK_LEN, ms(20));
         for key in 0..10 {
             uploads.request(AskerKey(key), ChunkIndex(1));
         }
         for _ in 0..PARALLEL {
-            assert!(uploads.start(ms(40)).is_some());
+            assert!(uploads.start(ms(20)).is_some());
         }
+        uploads.progress(|_| CHUNK_LEN / 2);
         // Three share the link, so each may take three times as long as one alone, and a tenth more.
-        assert_eq!(uploads.start(ms(171)), None);
-        assert_eq!(uploads.next_timeout(), Some(ms(172)));
-        assert!(uploads.start(ms(172)).is_some());
-        assert_eq!(uploads.start(ms(999)), None, "no further slot");
-        assert_eq!(uploads.next_timeout(), None);
+        assert_eq!(uploads.start(ms(85)), None);
+        assert_eq!(uploads.next_timeout(ms(85)), Some(ms(86)));
+        assert!(uploads.start(ms(86)).is_some());
+        uploads.progress(|_| CHUNK_LEN);
+        assert_eq!(uploads.start(ms(200)), None, "no further slot");
+    }
+
+    #[test]
+    fn receivers_that_take_nothing_hold_up_nobody() {
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+        let stuck: Vec<_> = (100..500).map(AskerKey).collect();
+        let mut now = start;
+        for &key in &stuck {
+            uploads.request(key, ChunkIndex(0));
+        }
+        let mut under_way = 0;
+        while under_way < stuck.len() {
+            uploads.progress(|_| 0);
+            under_way += std::iter::from_fn(|| uploads.start(now)).count();
+            now = uploads.next_timeout(now).unwrap_or(now);
+        }
+        // Once they are found out they are in nobody's way.
+        uploads.find_held_up(now + Duration::from_secs(1));
+        now += Duration::from_secs(1);
+        uploads.request(A, ChunkIndex(1));
+        assert_eq!(uploads.start(now), Some((A, ChunkIndex(1))));
+        assert!(now > ms(0));
+    }
+
+    #[test]
+    fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
+        let start = Instant::now();
+        let ms = |ms| start + Duration::from_millis(ms);
+        let mut uploads = Uploads::new(100, PARALLEL);
+        let (slow, fast) = (AskerKey(100), [A, B, AskerKey(3)]);
+        for &key in fast.iter().chain([&slow]) {
+            for chunk in 0..10 {
+                uploads.request(key, ChunkIndex(chunk));
+            }
+        }
+        let served = |uploads: &mut Uploads, now| -> Vec<_> {
+            std::iter::from_fn(|| uploads.start(now)).map(|(key, _)| key).collect()
+        };
+        assert_eq!(served(&mut uploads, start), fast);
+        fast.map(|key| uploads.finished(key, CHUNK_LEN, ms(30)));
+        assert_eq!(served(&mut uploads, ms(30)), [slow, A, B]);
+        [A, B].map(|key| uploads.finished(key, CHUNK_LEN, ms(60)));
+        // It took an eighth of a chunk while the others took a whole one.
+        uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 });
+        assert_eq!(served(&mut uploads, ms(200)), [AskerKey(3), A, B]);
+        uploads.finished(slow, CHUNK_LEN, ms(900));
+        uploads.progress(|_| CHUNK_LEN / 2);
+        // All slots are taken, and yet it is served.
+        assert_eq!(served(&mut uploads, ms(201)), [slow]);
+        uploads.finished(slow, CHUNK_LEN, ms(231));
+        assert_eq!(
+            served(&mut uploads, ms(231)),
+            [],
+            "it is as fast as the others now and waits for its turn"
+        );
+    }
+
+    #[test]
+    fn rejects_and_small_chunks_tell_nothing_about_the_link() {
+        let now = Instant::now();
+        let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+        for bytes in [0, 1, MIN_MEASURED_LEN - 1] {
+            uploads.request(A, ChunkIndex(0));
+            assert!(uploads.start(now).is_some());
+            uploads.finished(A, bytes, now);
+        }
+        for key in 0..10 {
+            uploads.request(AskerKey(key), ChunkIndex(1));
+        }
+        assert_eq!(std::iter::from_fn(|| uploads.start(now)).count(), PARALLEL);
+        assert_eq!(uploads.start(now + Duration::from_millis(50)), None);
     }
 
     #[test]
@@ -351,7 +542,7 @@ mod tests {
         uploads.request(A, ChunkIndex(3));
         assert!(uploads.start(now).is_some());
         assert!(!uploads.cancel(A, ChunkIndex(3)), "it is being sent");
-        uploads.finished(A, now);
+        uploads.finished(A, CHUNK_LEN, now);
         for chunk in 0..MAX_PIPELINE as u32 {
             uploads.request(A, ChunkIndex(chunk));
         }

@@ -4,7 +4,9 @@
 //! it leaves unused of the other is nobody's. When a flow starts or ends, those that it shared a link with are
 //! looked at again, and no others.
 
-use proto::ChunkIndex;
+use std::collections::BTreeMap;
+
+use proto::{CHUNK_LEN, ChunkIndex};
 
 use crate::{
     node::{ConnId, NodeId},
@@ -59,6 +61,14 @@ pub(crate) struct Network {
 }
 
 impl Flow {
+    /// Bytes that were sent so far.
+    pub(crate) fn sent(&self, now: Nanos) -> u32 {
+        let left = (self.left - self.rate * (now - self.at) as f64 / 1e9).max(0.0) / 8.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a chunk")]
+        let left = left.ceil() as u32;
+        CHUNK_LEN.saturating_sub(left)
+    }
+
     /// When it is over, if its rate stays as it is.
     fn end(&self) -> Nanos {
         let takes = (self.left.max(0.0) / self.rate * 1e9).ceil();
@@ -139,6 +149,12 @@ impl Network {
             let flows: Vec<_> = self.ends[node.index()].up.iter().filter(of_conn).copied().collect();
             flows.into_iter().for_each(|id| self.end(id, now, queue));
         }
+    }
+
+    /// Bytes of each chunk under way from a node that were sent so far.
+    pub(crate) fn sent(&self, node: NodeId, now: Nanos) -> BTreeMap<ConnId, u32> {
+        let flows = self.ends[node.index()].up.iter().map(|id| &self.flows[id.0 as usize]);
+        flows.map(|flow| (flow.conn, flow.sent(now))).collect()
     }
 
     /// The flow of this id, if it still lasts.

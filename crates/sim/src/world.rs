@@ -443,6 +443,11 @@ impl<'a> World<'a> {
 
     fn serve(&mut self, id: NodeId) {
         let now = self.at(self.now);
+        if self.nodes[id.index()].uploads.is_contended() {
+            let sent = self.network.sent(id, self.now);
+            let taken = |AskerKey(key)| sent.get(&conn_of(PeerKey(key))).copied().unwrap_or(0);
+            self.nodes[id.index()].uploads.progress(taken);
+        }
         while let Some((AskerKey(key), chunk)) = self.nodes[id.index()].uploads.start(now) {
             let conn = conn_of(PeerKey(key));
             let to = self.conns[conn.0 as usize].other(id);
@@ -453,7 +458,7 @@ impl<'a> World<'a> {
         for AskerKey(key) in self.nodes[id.index()].uploads.take_idle(now) {
             self.send(conn_of(PeerKey(key)), id, Message::Idle);
         }
-        if let Some(at) = self.nodes[id.index()].uploads.next_timeout() {
+        if let Some(at) = self.nodes[id.index()].uploads.next_timeout(now) {
             let at = self.since_start(at).max(self.now + 1);
             self.wake(id, at);
         }
@@ -464,7 +469,7 @@ impl<'a> World<'a> {
         let Flow { conn, from, chunk, .. } = flow;
         let now = self.at(self.now);
         let node = self.node(from);
-        node.uploads.finished(AskerKey(conn.0.into()), now);
+        node.uploads.finished(AskerKey(conn.0.into()), CHUNK_LEN, now);
         node.sent += u64::from(CHUNK_LEN);
         let sent = node.sent;
         self.send(conn, from, Message::Chunk(chunk));
