@@ -1,4 +1,8 @@
-//! Buffers for chunks: made once, used again, and so few that they bound the memory of a transfer.
+//! Buffers for chunks: made once, used again, and bounded.
+//!
+//! A session has one chunk on its way at a time, and always finds a buffer for it: a peer whose chunk takes long must not
+//! keep the buffer that another peer's needs. What is bounded is the number of whole chunks that wait to be proved and
+//! written ([`MAX_UNPROVED`]): a session with one more waits, and so does its peer.
 
 use std::{
     mem,
@@ -7,19 +11,16 @@ use std::{
 };
 
 use proto::CHUNK_LEN;
-use seeder::wait_count::WaitCount;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Chunks in memory at a time, 512 KiB each: being received, proved or written. A peer whose chunk finds no
-/// buffer waits, and so does its sender.
-pub(crate) const MAX_BUFFERS: usize = 20;
+/// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
+pub(crate) const MAX_UNPROVED: usize = 16;
 
-/// A bounded number of chunk buffers.
+/// The buffers of a transfer.
 #[derive(Debug)]
 pub(crate) struct BufferPool {
-    permits: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
     free: Arc<Mutex<Vec<Box<[u8]>>>>,
-    waiting: WaitCount,
 }
 
 /// A buffer with the bytes of one chunk; goes back to the pool when it is dropped.
@@ -28,38 +29,29 @@ pub(crate) struct ChunkBuffer {
     bytes: Box<[u8]>,
     len: usize,
     free: Arc<Mutex<Vec<Box<[u8]>>>>,
-    _permit: OwnedSemaphorePermit,
+    turn: Option<OwnedSemaphorePermit>,
 }
 
 impl BufferPool {
     pub(crate) fn new() -> BufferPool {
-        BufferPool {
-            permits: Arc::new(Semaphore::new(MAX_BUFFERS)),
-            free: Arc::default(),
-            waiting: WaitCount::default(),
-        }
+        BufferPool { turns: Arc::new(Semaphore::new(MAX_UNPROVED)), free: Arc::default() }
     }
 
-    /// A buffer of `len` bytes of any content, as soon as one is free. Cancel safe.
+    /// A buffer of `len` bytes of any content.
     ///
     /// # Panics
     /// If `len` is more than a chunk.
-    pub(crate) async fn acquire(&self, len: u32) -> ChunkBuffer {
+    pub(crate) fn take(&self, len: u32) -> ChunkBuffer {
         assert!(len <= CHUNK_LEN, "a chunk of {len} bytes");
-        let permit = {
-            let _waiting = self.waiting.enter();
-            Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed")
-        };
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bytes = free.unwrap_or_else(|| vec![0; CHUNK_LEN as usize].into());
-        ChunkBuffer { bytes, len: len as usize, free: Arc::clone(&self.free), _permit: permit }
+        ChunkBuffer { bytes, len: len as usize, free: Arc::clone(&self.free), turn: None }
     }
-}
 
-impl BufferPool {
-    /// Whether somebody waits for a buffer just now.
-    pub(crate) fn is_short(&self) -> bool {
-        self.waiting.is_waited()
+    /// Waits until a whole chunk may be handed on to be proved. Cancel safe.
+    pub(crate) async fn await_turn(&self, buffer: &mut ChunkBuffer) {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        buffer.turn = Some(turn.expect("the semaphore is never closed"));
     }
 }
 
@@ -89,17 +81,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn there_are_only_so_many_and_they_are_used_again() {
+    async fn buffers_are_used_again_and_so_many_chunks_wait_at_a_time() {
         let pool = BufferPool::new();
-        let mut held = Vec::new();
-        for _ in 0..MAX_BUFFERS {
-            held.push(pool.acquire(5).await);
+        let mut held: Vec<_> = (0..=MAX_UNPROVED).map(|_| pool.take(5)).collect();
+        for buffer in &mut held[..MAX_UNPROVED] {
+            pool.await_turn(buffer).await;
         }
-        assert_eq!(pool.permits.available_permits(), 0);
+        assert_eq!(pool.turns.available_permits(), 0);
         held[0][4] = 77;
         let address = held[0].as_ptr();
         held.remove(0);
-        let again = pool.acquire(CHUNK_LEN).await;
+        let again = pool.take(CHUNK_LEN);
         assert_eq!((again.as_ptr(), again.len()), (address, CHUNK_LEN as usize));
+        assert_eq!(pool.turns.available_permits(), 1);
     }
 }

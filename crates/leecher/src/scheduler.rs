@@ -52,8 +52,11 @@ const PIPELINE_TIME: Duration = Duration::from_millis(250);
 /// A peer that failed to deliver in time this often is dropped.
 const MAX_STRIKES: u32 = 3;
 
-/// Peers that are idle, and all in the endgame, are looked at again after this time.
+/// Peers that have nothing to do are looked at again after this time.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// ... and in the endgame all peers after this time.
+const ENDGAME_REVIEW_INTERVAL: Duration = Duration::from_millis(25);
 
 /// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
 /// more would only hold up a sender that could serve somebody else.
@@ -197,7 +200,7 @@ impl Scheduler {
     }
 
     /// A peer told of one more chunk. False if the share has no such chunk.
-    pub fn add_have(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
+    pub fn add_have(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> bool {
         let Some(&state) = self.states.get(chunk.0 as usize) else { return false };
         let Some(peer) = self.peers.get_mut(&key) else { return true };
         let Have::Some(field) = &mut peer.have else { return true };
@@ -212,16 +215,16 @@ impl Scheduler {
                 peer.nothing_to_ask = false;
                 self.ready.insert(key);
             }
-            ChunkState::Asked if self.missing.available(chunk) == 1 => self.withdraw(chunk),
+            ChunkState::Asked if self.missing.available(chunk) == 1 => self.withdraw(chunk, now),
             ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored => {}
         }
         true
     }
 
-    /// Bytes of a chunk arrived, though not all of it: the peer is alive.
-    pub fn progressed(&mut self, key: PeerKey, now: Instant) {
+    /// More bytes of a chunk arrived, though not all: so many by now.
+    pub fn progressed(&mut self, key: PeerKey, bytes: u32, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.progressed(now);
+            peer.progressed(bytes, now);
         }
     }
 
@@ -263,7 +266,7 @@ impl Scheduler {
         let others: Vec<_> =
             askers.iter().copied().filter(|&other| other != key && is_idle(&other)).collect();
         for other in others {
-            self.cancel(other, chunk, Standing::Unwanted);
+            self.cancel(other, chunk, Standing::Unwanted, now);
             self.take_back(other, &[chunk]);
         }
     }
@@ -282,7 +285,7 @@ impl Scheduler {
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
                 for other in self.asked.remove(&chunk).into_iter().flatten() {
-                    self.cancel(other, chunk, Standing::Unwanted);
+                    self.cancel(other, chunk, Standing::Unwanted, now);
                 }
             }
         }
@@ -345,10 +348,12 @@ impl Scheduler {
         if self.next_check.is_some_and(|check| check <= now) {
             self.check_deadlines(now);
         }
-        if self.is_under_review() && self.reviewed.is_none_or(|at| at + REVIEW_INTERVAL <= now) {
+        if let Some(interval) = self.review_interval()
+            && self.reviewed.is_none_or(|at| at + interval <= now)
+        {
             self.reviewed = Some(now);
             let endgame = self.is_endgame();
-            let reviewed = self.peers.iter().filter(|(_, peer)| endgame || peer.is_idle());
+            let reviewed = self.peers.iter().filter(|(_, peer)| endgame || peer.has_time());
             self.ready.extend(reviewed.map(|(&key, _)| key));
         }
         if self.ready.is_empty() {
@@ -369,7 +374,7 @@ impl Scheduler {
 
     /// When to call [`Scheduler::fill`] again though nothing happened.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let tick = self.is_under_review().then(|| now + REVIEW_INTERVAL);
+        let tick = self.review_interval().map(|interval| now + interval);
         self.next_check.into_iter().chain(tick).min()
     }
 
@@ -381,9 +386,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether requests that wait are to be looked at again from time to time.
-    fn is_under_review(&self) -> bool {
-        self.is_endgame() || !self.asked.is_empty() && self.peers.values().any(Peer::is_idle)
+    /// After which time requests that wait are to be looked at again, if they are.
+    fn review_interval(&self) -> Option<Duration> {
+        if self.is_endgame() {
+            return Some(ENDGAME_REVIEW_INTERVAL);
+        }
+        let has_time = !self.asked.is_empty() && self.peers.values().any(Peer::has_time);
+        has_time.then_some(REVIEW_INTERVAL)
     }
 
     fn check_deadlines(&mut self, now: Instant) {
@@ -464,9 +473,9 @@ impl Scheduler {
     }
 
     /// Tells a peer that a chunk need not come.
-    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, standing: Standing) {
+    fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, standing: Standing, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if peer.cancel(chunk, standing) {
+        if peer.cancel(chunk, standing, now) {
             self.ready.insert(key);
             self.commands.push_back(Command::Cancel(key, chunk));
         }

@@ -47,14 +47,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// first mostly does, and the others need not.
 const DESCRIBE_STAGGER: Duration = Duration::from_millis(200);
 
-/// A chunk of this length at most mostly comes in one piece: that its first bytes came is told only if it does not.
-const AT_ONCE_LEN: u32 = 64 * 1024;
-
 /// The swarm hears of part of a chunk at this interval at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A peer that sends nothing for this long in the middle of a chunk has stalled.
-const STALL_CHECK: Duration = Duration::from_secs(3);
+/// A chunk may take this time at any rate; from then on a peer that sends it at less than [`MIN_RATE`] is dropped.
+const TRICKLE_TIME: Duration = Duration::from_secs(60);
+
+/// Bytes a second: a tenth of what a seeder with `--upload-limit 10K` sends. Without a least rate, bytes that trickle would
+/// keep a place for ever.
+const MIN_RATE: u64 = 1_000;
 
 /// How long to try to say goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -112,8 +113,8 @@ pub(crate) enum SessionEvent {
     Idle,
     /// The first bytes of a chunk arrived.
     Arriving(ChunkIndex),
-    /// More of it arrived.
-    Progress,
+    /// More of it arrived: so many bytes by now.
+    Progress { bytes: u32 },
     /// A chunk arrived, unproved.
     Chunk(ChunkIndex, ChunkBuffer),
     /// The peer will not send a chunk.
@@ -355,34 +356,23 @@ impl Receiver<'_> {
     }
 
     async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
-        // A header alone is nothing that arrived, and takes no buffer.
-        let mut first = [0; 1];
-        let mut told = len > AT_ONCE_LEN;
-        if told {
-            let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload_some(&mut first)).await;
-            reading.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
-            self.tell(SessionEvent::Arriving(chunk)).await?;
-        }
-        let mut filled = usize::from(told);
-        let mut buffer = self.context.buffers.acquire(len).await;
-        buffer[..filled].copy_from_slice(&first[..filled]);
+        let mut buffer = self.context.buffers.take(len);
         let limit = &self.context.download_limit;
         let most = limit.slice_len().unwrap_or(len) as usize;
+        let mut filled = 0;
         let mut last_told = Instant::now();
-        let mut last_byte = last_told;
+        // For the peer: waiting for this side's own limit does not count.
+        let mut waited = Duration::ZERO;
+        // A header alone is nothing that arrived, and a small chunk mostly comes in one piece.
+        let mut told = false;
         while filled < buffer.len() {
             let end = buffer.len().min(filled + most);
+            let asked = Instant::now();
             let reading = self.reader.read_payload_some(&mut buffer[filled..end]);
-            let count = match timeout(STALL_CHECK, reading).await {
-                Ok(count) => count.map_err(frame_error)?,
-                // A peer that stops in the middle of a chunk must not keep the buffer from one that goes on.
-                Err(_) if self.context.buffers.is_short() || last_byte.elapsed() >= IDLE_TIMEOUT => {
-                    return Err(LeaveReason::TooSlow);
-                }
-                Err(_) => continue,
-            };
-            last_byte = Instant::now();
+            let count = timeout(IDLE_TIMEOUT, reading).await.map_err(|_| LeaveReason::TooSlow)?;
+            let count = count.map_err(frame_error)?;
             filled += count;
+            waited += asked.elapsed();
             // At most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
             if filled < buffer.len() && !std::mem::replace(&mut told, true) {
@@ -390,15 +380,25 @@ impl Receiver<'_> {
             }
             if filled < buffer.len() && last_told.elapsed() >= PROGRESS_INTERVAL {
                 last_told = Instant::now();
-                self.tell(SessionEvent::Progress).await?;
+                let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
+                self.tell(SessionEvent::Progress { bytes }).await?;
+            }
+            if is_trickle(filled, waited) {
+                return Err(LeaveReason::TooSlow);
             }
         }
+        self.context.buffers.await_turn(&mut buffer).await;
         self.tell(SessionEvent::Chunk(chunk, buffer)).await
     }
 
     async fn tell(&self, event: SessionEvent) -> Result<(), LeaveReason> {
         self.context.events.send((self.key, event)).await.map_err(|_| LeaveReason::Finished)
     }
+}
+
+/// Whether so many bytes of a chunk are too few for the time that it has taken.
+fn is_trickle(bytes: usize, elapsed: Duration) -> bool {
+    elapsed >= TRICKLE_TIME && (bytes as u64) < MIN_RATE * elapsed.as_secs()
 }
 
 fn too_slow(_: OutboxFull) -> LeaveReason {

@@ -371,11 +371,11 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             SessionEvent::Bitfield(field) => {
                 for chunk in field.iter() {
-                    scheduler.add_have(key, chunk);
+                    scheduler.add_have(key, chunk, now);
                 }
             }
             SessionEvent::Have(chunk) => {
-                if !scheduler.add_have(key, chunk) {
+                if !scheduler.add_have(key, chunk, now) {
                     let why = format!("has chunk {}, which is not there", chunk.0);
                     self.end(scheduler, key, LeaveReason::Protocol(why));
                 }
@@ -386,9 +386,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 transfer.last_arrival = now;
                 scheduler.arriving(key, chunk, now);
             }
-            SessionEvent::Progress => {
+            SessionEvent::Progress { bytes } => {
                 transfer.last_arrival = now;
-                scheduler.progressed(key, now);
+                scheduler.progressed(key, bytes, now);
             }
             SessionEvent::Chunk(chunk, buffer) => {
                 transfer.last_arrival = now;

@@ -34,8 +34,10 @@ pub(crate) enum Message {
     Cancel(ChunkIndex),
     /// The first byte of a chunk.
     Header(ChunkIndex),
-    /// More bytes of a chunk.
-    Part,
+    /// More bytes of a chunk: so many by now.
+    Part {
+        bytes: u32,
+    },
     /// The last byte of a chunk.
     Chunk(ChunkIndex),
     NotHave(ChunkIndex),

@@ -197,8 +197,9 @@ impl<'a> World<'a> {
                 }
             }
             Event::FlowLasts(flow, life) => {
-                if let Some(&Flow { conn, to, .. }) = self.network.lasts(flow, life) {
-                    self.deliver(conn, to, Message::Part);
+                if let Some(flow) = self.network.lasts(flow, life) {
+                    let (conn, to, bytes) = (flow.conn, flow.to, flow.sent(self.now));
+                    self.deliver(conn, to, Message::Part { bytes });
                     self.queue.push(self.now + PART_INTERVAL, event);
                 }
             }
@@ -339,10 +340,9 @@ impl<'a> World<'a> {
         };
         scheduler.alive(peer, now);
         match message {
-            Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk)),
+            Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk, now)),
             Message::Header(chunk) => scheduler.arriving(peer, chunk, now),
-            Message::Part => scheduler.progressed(peer, now),
-
+            Message::Part { bytes } => scheduler.progressed(peer, bytes, now),
             Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
             Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
             Message::Cancelled(chunk) => assert!(scheduler.cancelled(peer, chunk, now)),

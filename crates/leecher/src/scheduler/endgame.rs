@@ -1,21 +1,38 @@
-//! The end of a transfer: nothing is left to ask for, and what was asked for is late at some peer.
+//! Chunks that are late at the peer that was asked for them, when nothing else is left to ask another peer for.
 //!
-//! A request that only waits there moves to a peer that is expected to be much sooner ([`super::moves`]). A chunk that
-//! a peer has begun to send, but slowly, and one of which a peer will not even say whether it comes, is asked of a
-//! second peer, and the first to send it ends the other's request.
+//! No peer keeps a chunk that another could send much sooner. If the chunk only waits at a peer that is known to answer,
+//! its request moves ([`super::moves`]). Otherwise the other peer is asked as well: the first to send the chunk ends the
+//! requests at the others. That is the rule at the end of a transfer. Before, it applies to chunks that have waited for long
+//! ([`HOSTAGE_AGE`]) at a peer that has not sent any chunk yet, if a proven peer has nothing else to do.
 
 use std::time::{Duration, Instant};
 
 use proto::ChunkIndex;
 
-use super::{PeerKey, Scheduler, peer::Standing};
+use super::{
+    PeerKey, Scheduler,
+    peer::{Outlook, Peer, Standing},
+};
 
-/// Another peer is asked for a chunk if it is expected to deliver it this much sooner: an early duplicate wastes
+/// Another peer is asked for a chunk if it is expected to deliver it this many times sooner: an early duplicate wastes
 /// bytes, a late one saves nothing.
 const ENDGAME_GAIN: f64 = 3.0;
 
-/// A request younger than this is let be: most of a fast transfer's last chunks are just on their way.
+/// A request younger than this is left alone: the last chunks of a fast transfer are mostly on their way already.
 pub(super) const ENDGAME_AGE: Duration = Duration::from_millis(150);
+
+/// ... and at a peer that has not sent any chunk yet, one younger than this.
+const UNPROVEN_AGE: Duration = Duration::from_millis(25);
+
+/// Before the endgame, a request that is older than this is late. A fellow that serves others first may take as long.
+const HOSTAGE_AGE: Duration = Duration::from_secs(2);
+
+/// Peers that are asked for one chunk at a time, at most. Each has to be several times faster than those before, so more
+/// would seldom help.
+pub(super) const MAX_ASKERS: usize = 4;
+
+/// ... and of those, peers that have not sent any chunk yet.
+const MAX_UNPROVEN_ASKERS: usize = 2;
 
 impl Scheduler {
     /// Whether all that is missing was asked for.
@@ -23,34 +40,63 @@ impl Scheduler {
         self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1
     }
 
-    /// The chunk to ask a second peer for, of those that this one would deliver much sooner the one that is expected
-    /// last. If that only waits, its request moves instead.
+    /// Another chunk to ask a peer for, of those that it would deliver much sooner than the peers that were asked: the one
+    /// that is expected last. If its request can move, it does, and the peer is asked when it has.
     pub(super) fn endgame_pick(&mut self, key: PeerKey, now: Instant) -> Option<ChunkIndex> {
-        if !self.missing.is_empty() {
-            return None;
-        }
+        let peer = self.peers.get(&key)?;
+        let (own, proven) = (peer.expected_next(), peer.is_proven());
         let (chunk, from) = self.latest(key, now)?;
-        if self.peers.get(&from)?.waiting_for(chunk, now).is_some() {
-            self.cancel(from, chunk, Standing::Moving { to: key, since: now });
+        let holder = self.peers.get(&from)?;
+        let moves = holder.waiting_for(chunk, now).is_some()
+            && holder.answers_within(own, now)
+            && self.asked.get(&chunk).is_some_and(|askers| askers.len() == 1);
+        if !moves {
+            return Some(chunk);
+        }
+        // What a peer is known to deliver is not taken from it for one that may deliver nothing.
+        if proven {
+            self.cancel(from, chunk, Standing::Moving { to: key, since: now }, now);
             return None;
         }
         Some(chunk)
     }
 
-    /// Of the chunks that a peer would deliver much sooner than whoever was asked for them, the one that is expected
-    /// last, and who was asked for it.
+    /// Of the chunks that a peer would deliver much sooner than all who were asked for them, the one that is expected last,
+    /// and from whom it is expected.
     fn latest(&self, key: PeerKey, now: Instant) -> Option<(ChunkIndex, PeerKey)> {
         let peer = self.peers.get(&key)?;
-        let own = peer.expected_next().mul_f64(ENDGAME_GAIN);
+        let own = peer.expected_next();
+        let most = if peer.is_proven() { MAX_ASKERS } else { MAX_UNPROVEN_ASKERS };
+        let is_end = self.missing.is_empty();
         let late = self.asked.iter().filter_map(|(&chunk, askers)| {
-            // One that was asked of two already is as good as it can be.
-            let &[from] = askers.as_slice() else { return None };
-            let asked = self.peers.get(&from)?;
-            let outlook = asked.outlook(chunk, now)?;
-            let comes = asked.will_come(chunk, own, now) || asked.will_answer(chunk, now);
-            let is_late = outlook.age >= ENDGAME_AGE.max(own) && outlook.left > own;
-            (from != key && peer.has(chunk) && !comes && is_late).then_some((outlook.left, chunk, from))
+            if askers.len() >= most || askers.contains(&key) || !peer.has(chunk) {
+                return None;
+            }
+            let (outlook, from) = self.first_expected(askers, chunk, now)?;
+            let holder = self.peers.get(&from)?;
+            let min_age = match (is_end, holder.is_proven()) {
+                (true, true) => ENDGAME_AGE,
+                (true, false) => UNPROVEN_AGE,
+                (false, false) if peer.is_proven() => HOSTAGE_AGE,
+                (false, _) => return None,
+            };
+            let is_late = outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(ENDGAME_GAIN);
+            let is_moving = askers.iter().filter_map(|asker| self.peers.get(asker));
+            let is_moving = is_moving.into_iter().any(|asker: &Peer| asker.will_answer(chunk, now));
+            (is_late && !is_moving).then_some((outlook.left, chunk, from))
         });
         late.max().map(|(_, chunk, from)| (chunk, from))
+    }
+
+    /// From which of those that were asked for a chunk it is expected first, and when.
+    fn first_expected(
+        &self,
+        askers: &[PeerKey],
+        chunk: ChunkIndex,
+        now: Instant,
+    ) -> Option<(Outlook, PeerKey)> {
+        let outlooks =
+            askers.iter().filter_map(|&asker| Some((self.peers.get(&asker)?.outlook(chunk, now)?, asker)));
+        outlooks.min_by_key(|(outlook, _)| outlook.left)
     }
 }

@@ -53,12 +53,12 @@ impl Scheduler {
     /// Takes a chunk that a fellow has by now back from the seeder that was asked for it, unless the seeder is
     /// about to send it. Does not wait for the seeder's word: the fellow need not lose that time, and a chunk that
     /// comes from the seeder after all ends the request at the fellow.
-    pub(super) fn withdraw(&mut self, chunk: ChunkIndex) {
+    pub(super) fn withdraw(&mut self, chunk: ChunkIndex, now: Instant) {
         let Some(&[key]) = self.asked.get(&chunk).map(Vec::as_slice) else { return };
         let Some(peer) = self.peers.get(&key).filter(|peer| peer.have == Have::All) else { return };
         let waits = peer.wait_for(chunk).is_some_and(|wait| wait >= WITHDRAW_AHEAD);
         if waits && !peer.is_sending(chunk) {
-            self.cancel(key, chunk, Standing::Unwanted);
+            self.cancel(key, chunk, Standing::Unwanted, now);
             self.take_back(key, &[chunk]);
         }
     }
@@ -78,7 +78,7 @@ impl Scheduler {
             (from != key && peer.has(chunk) && age >= least).then_some((age, chunk, from))
         });
         if let Some((_, chunk, from)) = waiting.max() {
-            self.cancel(from, chunk, Standing::Moving { to: key, since: now });
+            self.cancel(from, chunk, Standing::Moving { to: key, since: now }, now);
         }
     }
 }

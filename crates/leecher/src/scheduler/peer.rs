@@ -49,11 +49,21 @@ const FIRST_FORBEARANCE: Duration = Duration::from_secs(30);
 /// A peer that was late is asked again after this time, and each time more after the next.
 const REST: Duration = Duration::from_secs(3);
 
+/// Bytes a second that a peer is expected to send before it has shown its rate.
+const FIRST_RATE: f64 = CHUNK as f64 / PIPELINE_TIME.as_secs_f64();
+
 /// No time is expected to be longer: a rate can come near nothing.
 const MAX_TIME_S: f64 = 3_600.0;
 
-/// A chunk of which some bytes have come is asked of another peer when no more come for this time.
+/// A peer that has sent part of a chunk and then nothing for this time has stalled, and so has one that does not answer a
+/// `Cancel` for this time.
 const STALL: Duration = Duration::from_secs(1);
+
+/// From this time on the bytes of a chunk that have come tell how fast it comes. The swarm learns of them every 250 ms.
+const MIN_PACE_TIME: Duration = Duration::from_millis(300);
+
+/// A peer that has not sent any chunk yet is expected to need this many times as long as it has let this side wait.
+const DOUBT: f64 = 3.0;
 
 /// Why a peer's chunks are taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +93,14 @@ struct Request {
     standing: Standing,
 }
 
+/// A chunk of which some bytes have come.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    chunk: ChunkIndex,
+    since: Instant,
+    bytes: u32,
+}
+
 /// What to expect of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outlook {
@@ -104,7 +122,9 @@ pub(super) struct Peer {
     /// Bytes that have come since then and are in no measured rate yet.
     unmeasured: Option<(Instant, u64)>,
     /// The chunk of which the first bytes have come, but not the last.
-    arriving: Option<(ChunkIndex, Instant)>,
+    arriving: Option<Arriving>,
+    /// It has sent a chunk, and was not silent since.
+    proven: bool,
     /// When anything last came, or the first of the present requests was made.
     last_heard: Instant,
     /// When bytes of chunks last came, or the first of the present requests was made.
@@ -127,6 +147,7 @@ impl Peer {
             rate: None,
             unmeasured: None,
             arriving: None,
+            proven: false,
             last_heard: now,
             last_progress: now,
             last_delivered: None,
@@ -171,7 +192,7 @@ impl Peer {
     pub(super) fn ask(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
         // The clock for the first of several requests starts when it is made.
         if self.debts().next().is_none() {
-            self.progressed(now);
+            self.restart_clock(now);
         }
         self.idle = false;
         self.requests.push(Request { chunk, len, asked_at: now, standing: Standing::Wanted });
@@ -182,15 +203,23 @@ impl Peer {
         self.last_heard = now;
     }
 
-    pub(super) fn progressed(&mut self, now: Instant) {
+    /// Takes note that so many bytes of the chunk that arrives have come.
+    pub(super) fn progressed(&mut self, bytes: u32, now: Instant) {
+        self.restart_clock(now);
+        if let Some(arriving) = &mut self.arriving {
+            arriving.bytes = bytes;
+        }
+    }
+
+    fn restart_clock(&mut self, now: Instant) {
         self.last_heard = now;
         self.last_progress = now;
     }
 
     /// Takes note of the first bytes of a chunk, and says what the request for it is; `None` if there is none.
     pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Option<Standing> {
-        self.progressed(now);
-        self.arriving = Some((chunk, now));
+        self.restart_clock(now);
+        self.arriving = Some(Arriving { chunk, since: now, bytes: 0 });
         self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.standing)
     }
 
@@ -203,7 +232,7 @@ impl Peer {
 
     /// Whether the first bytes of a chunk have come.
     pub(super) fn is_sending(&self, chunk: ChunkIndex) -> bool {
-        self.arriving.is_some_and(|(arriving, _)| arriving == chunk)
+        self.arriving.is_some_and(|arriving| arriving.chunk == chunk)
     }
 
     /// A whole chunk came; says what the request was, `None` if there was none.
@@ -215,8 +244,9 @@ impl Peer {
         {
             self.measured(sample);
         }
-        self.progressed(now);
+        self.restart_clock(now);
         self.last_delivered = Some(now);
+        self.proven = true;
         self.strikes = 0;
         self.pause_until = None;
         Some(standing)
@@ -270,14 +300,21 @@ impl Peer {
     }
 
     /// Takes note that a chunk need not come; false if the peer need not be told.
-    pub(super) fn cancel(&mut self, chunk: ChunkIndex, standing: Standing) -> bool {
-        let request = self.debts_mut().find(|request| request.chunk == chunk);
-        request.is_some_and(|request| std::mem::replace(&mut request.standing, standing) == Standing::Wanted)
+    pub(super) fn cancel(&mut self, chunk: ChunkIndex, standing: Standing, now: Instant) -> bool {
+        let Some(request) = self.debts_mut().find(|request| request.chunk == chunk) else { return false };
+        let was_wanted = std::mem::replace(&mut request.standing, standing) == Standing::Wanted;
+        let Request { len, asked_at, .. } = *request;
+        if self.rate.is_none() && was_wanted {
+            // All that is known of its rate: it is less than this.
+            let bound = rate(len.into(), now.saturating_duration_since(self.began(asked_at)));
+            self.rate = (bound < FIRST_RATE).then_some(bound);
+        }
+        was_wanted
     }
 
     /// Stops waiting for everything. Says what was waited for.
     pub(super) fn cancel_all(&mut self, now: Instant) -> Vec<ChunkIndex> {
-        self.progressed(now);
+        self.restart_clock(now);
         let cancel = |request: &mut Request| {
             request.standing = Standing::Unwanted;
             request.chunk
@@ -311,6 +348,7 @@ impl Peer {
         self.strikes += 1;
         self.pause(now + REST * self.strikes);
         self.rate = None;
+        self.proven = false;
         self.cancel_all(now)
     }
 
@@ -347,20 +385,34 @@ impl Peer {
 
     /// Whether bytes of any chunk come.
     pub(super) fn is_receiving(&self, now: Instant) -> bool {
-        self.arriving.is_some_and(|(chunk, _)| self.is_coming(chunk, now))
+        self.arriving.is_some() && now.saturating_duration_since(self.last_progress) < STALL
     }
 
-    /// Whether bytes of a chunk have come, the last of them not long ago.
-    pub(super) fn is_coming(&self, chunk: ChunkIndex, now: Instant) -> bool {
-        self.is_sending(chunk) && now.saturating_duration_since(self.last_progress) < STALL
+    /// Whether it has sent a chunk, and was not silent since.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven
     }
 
-    /// Whether a chunk is coming, and not for longer than `patience` or [`STALL`] already: bytes that trickle are
-    /// no reason to wait.
-    pub(super) fn will_come(&self, chunk: ChunkIndex, patience: Duration, now: Instant) -> bool {
-        let begun = self.arriving.map(|(_, begun)| begun);
-        let recent = begun.is_some_and(|begun| now.saturating_duration_since(begun) < patience.max(STALL));
-        recent && self.is_coming(chunk, now)
+    /// Whether it might take over what other peers were asked for.
+    pub(super) fn has_time(&self) -> bool {
+        self.is_idle() || self.proven && self.nothing_to_ask
+    }
+
+    /// How much longer the chunk that arrives will take, by its bytes so far; `None` if none arrives.
+    fn rest_of_arriving(&self, now: Instant) -> Option<Duration> {
+        let Arriving { chunk, since, bytes } = self.arriving?;
+        let len = self.requests.iter().find(|request| request.chunk == chunk)?.len;
+        let elapsed = now.saturating_duration_since(since);
+        if elapsed < MIN_PACE_TIME {
+            return Some(self.time_for(len.into()));
+        }
+        let pace = f64::from(bytes.max(1)) / elapsed.as_secs_f64();
+        Some(Duration::from_secs_f64((f64::from(len.saturating_sub(bytes)) / pace).min(MAX_TIME_S)))
+    }
+
+    /// Whether it can say within `time` that it will not send a chunk that waits: messages go between chunks.
+    pub(super) fn answers_within(&self, time: Duration, now: Instant) -> bool {
+        self.proven && self.rest_of_arriving(now).is_none_or(|rest| rest <= time)
     }
 
     /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.
@@ -379,16 +431,24 @@ impl Peer {
     pub(super) fn outlook(&self, chunk: ChunkIndex, now: Instant) -> Option<Outlook> {
         let oldest = self.debts().next()?.asked_at;
         let asked_at = self.debts().find(|request| request.chunk == chunk)?.asked_at;
-        let ahead = self.wait_for(chunk)?;
+        let age = now.saturating_duration_since(asked_at);
+        let arriving = self.rest_of_arriving(now);
+        if let Some(left) = arriving.filter(|_| self.is_sending(chunk)) {
+            return Some(Outlook { age, left });
+        }
         // The longer no whole chunk came, the less the rate is worth, even if bytes trickle.
-        let since = self.last_delivered.map_or(oldest, |last| last.max(oldest));
-        let left = ahead.max(now.saturating_duration_since(since));
-        Some(Outlook { age: now.saturating_duration_since(asked_at), left })
+        let since = now.saturating_duration_since(self.began(oldest));
+        let left = match arriving {
+            Some(rest) => rest + self.time_for(CHUNK),
+            None if self.proven => self.wait_for(chunk)?,
+            None => since.mul_f64(DOUBT),
+        };
+        Some(Outlook { age, left: left.max(since) })
     }
 
     /// How long it takes to send so many bytes.
     fn time_for(&self, len: u64) -> Duration {
-        let rate = self.rate.unwrap_or(CHUNK as f64 / PIPELINE_TIME.as_secs_f64());
+        let rate = self.rate.unwrap_or(FIRST_RATE);
         Duration::from_secs_f64((len as f64 / rate).min(MAX_TIME_S))
     }
 

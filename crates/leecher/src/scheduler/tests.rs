@@ -1,7 +1,11 @@
 use proto::{CHUNK_LEN, peer::MAX_PIPELINE};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE, *};
+use super::{
+    endgame::{self, ENDGAME_AGE},
+    moves::MIN_MOVE_AGE,
+    *,
+};
 
 mod property;
 
@@ -229,7 +233,7 @@ fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
     assert!(asked(&bench, seeder) <= 2, "but for what it was asked when it was alone");
     assert_eq!((bench.asked(fellow), asked(&bench, fellow)), (2, 2));
     let waiting = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_have(fellow, waiting);
+    bench.scheduler.add_have(fellow, waiting, bench.now);
     bench.fill();
     assert!(!bench.waiting[&seeder].contains(&waiting));
     assert_eq!(
@@ -246,7 +250,7 @@ fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
     let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
     let coming = bench.waiting[&seeder][0];
     bench.scheduler.arriving(seeder, coming, bench.now);
-    bench.scheduler.add_have(fellow, coming);
+    bench.scheduler.add_have(fellow, coming, bench.now);
     bench.fill();
     assert!(bench.waiting[&seeder].contains(&coming));
     assert_eq!(bench.asked(fellow), 0);
@@ -259,7 +263,7 @@ fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
     let seeder = bench.join(1, Have::All);
     let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
     let chunk = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_have(fellow, chunk);
+    bench.scheduler.add_have(fellow, chunk, bench.now);
     bench.fill();
     assert_eq!(bench.waiting[&fellow], [chunk]);
     bench.scheduler.arriving(seeder, chunk, bench.now);
@@ -330,7 +334,7 @@ fn bytes_on_the_way_are_reason_to_wait() {
     let slow = bench.join(1, Have::All);
     for _ in 0..20 {
         bench.now += Duration::from_secs(4);
-        bench.scheduler.progressed(slow, bench.now);
+        bench.scheduler.progressed(slow, 1, bench.now);
         bench.fill();
     }
     assert_eq!(bench.asked(slow), 1);
@@ -358,13 +362,42 @@ fn the_last_chunks_of_a_slow_peer_are_asked_of_a_fast_one() {
         bench.now += Duration::from_millis(2);
         bench.deliver(fast).expect("the fast one has work");
     }
-    assert_eq!((bench.asked(fast), bench.asked(slow)), (0, 2));
+    assert_eq!(bench.asked(slow), 2);
     bench.advance(ENDGAME_AGE);
     assert_eq!(bench.asked(fast), 2);
     while bench.deliver(fast).is_some() {}
     assert!(bench.scheduler.is_finished());
     assert_eq!(bench.asked(slow), 0, "what came from elsewhere is cancelled");
     assert_eq!(bench.duplicates, 0);
+}
+
+/// A peer of rate r takes over what others keep, and is never idle while they do.
+#[test]
+fn peers_that_trickle_or_say_nothing_keep_no_chunk_from_a_proven_one() {
+    let mut bench = Bench::new(24, 1);
+    bench.on_cancel = OnCancel::Silence;
+    let chunk_time = Duration::from_millis(80);
+    let steady = bench.join(0, Have::All);
+    bench.now += chunk_time;
+    bench.deliver(steady);
+    let trickling: Vec<_> = (1..5).map(|key| bench.join(key, Have::All)).collect();
+    for key in 5..9 {
+        bench.join(key, Have::All);
+    }
+    for &key in &trickling {
+        bench.scheduler.arriving(key, bench.waiting[&key][0], bench.now);
+    }
+    let start = bench.now;
+    while !bench.scheduler.is_finished() {
+        for step in 1..=4 {
+            bench.advance(chunk_time / 4);
+            trickling.iter().for_each(|&key| bench.scheduler.progressed(key, step, bench.now));
+        }
+        bench.deliver(steady);
+        assert!(bench.now < start + Duration::from_secs(10), "{} are here", bench.stored.len());
+    }
+    let alone = chunk_time * 23;
+    assert!(bench.now - start <= alone.mul_f64(1.1), "{:?} instead of {alone:?}", bench.now - start);
 }
 
 #[test]
@@ -392,7 +425,7 @@ fn a_chunk_that_comes_while_its_request_moves_is_asked_of_nobody_else() {
     let busy = bench.join(1, Have::Some(Bitfield::full(1)));
     let idle = bench.join(2, Have::Some(Bitfield::full(1)));
     bench.scheduler.idle(idle);
-    bench.advance(REVIEW_INTERVAL);
+    bench.advance(2 * REVIEW_INTERVAL);
     assert_eq!(bench.crossed, [(busy, ChunkIndex(0))]);
     bench.arrive(busy, ChunkIndex(0));
     assert!(bench.scheduler.is_finished());
@@ -406,7 +439,7 @@ fn a_peer_that_does_not_answer_to_a_cancel_does_not_keep_its_chunk() {
     bench.join(1, Have::Some(Bitfield::full(1)));
     let idle = bench.join(2, Have::Some(Bitfield::full(1)));
     bench.scheduler.idle(idle);
-    for _ in 0..20 {
+    for _ in 0..60 {
         bench.advance(REVIEW_INTERVAL);
     }
     assert_eq!(bench.asked(idle), 1);
@@ -471,10 +504,10 @@ fn a_chunk_that_a_peer_turns_out_not_to_have_is_not_asked_of_it_again() {
     bench.deliver(peer);
     let other = bench.join(2, Have::Some(Bitfield::empty(2)));
     assert_eq!(bench.asked(other), 0);
-    assert!(bench.scheduler.add_have(other, ChunkIndex(0)));
+    assert!(bench.scheduler.add_have(other, ChunkIndex(0), bench.now));
     bench.fill();
     assert_eq!(bench.waiting[&other], [ChunkIndex(0)]);
-    assert!(!bench.scheduler.add_have(other, ChunkIndex(2)));
+    assert!(!bench.scheduler.add_have(other, ChunkIndex(2), bench.now));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::peers::Peers;
 use crate::{
     account::{Account, Spent},
-    buffers::{ChunkBuffer, MAX_BUFFERS},
+    buffers::{ChunkBuffer, MAX_UNPROVED},
     event::{PeerProgress, PeerShare, Progress, Started},
     scheduler::{PeerKey, Scheduler},
 };
@@ -199,7 +199,7 @@ impl Transfer {
         let spent = match self.phase {
             Phase::Flushing | Phase::Staying(_) => vec![Spent::Flushing],
             Phase::Fetching if limited => vec![Spent::OwnLimit],
-            Phase::Fetching if self.unproved + 2 >= MAX_BUFFERS => vec![Spent::Writing],
+            Phase::Fetching if self.unproved + 2 >= MAX_UNPROVED => vec![Spent::Writing],
             Phase::Fetching if self.scheduler.has_missing() && self.scheduler.is_waiting() => {
                 vec![Spent::Receiving]
             }

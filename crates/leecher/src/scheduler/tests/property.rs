@@ -94,7 +94,7 @@ proptest! {
                     bench.waiting.get_mut(&key).unwrap().remove(0);
                     bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500));
                 }
-                (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk),
+                (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk, bench.now),
                 (Step::Idle, _) => bench.scheduler.idle(key),
                 (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
                 (Step::Arriving, Some(chunk)) => {
@@ -113,7 +113,7 @@ proptest! {
             bench.fill();
             for index in 0..chunks {
                 let askers = bench.waiting.values().filter(|w| w.contains(&ChunkIndex(index))).count();
-                prop_assert!(askers <= 2);
+                prop_assert!(askers <= endgame::MAX_ASKERS);
             }
         }
         let honest = bench.join(1_000_000, Have::All);
