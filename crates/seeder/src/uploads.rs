@@ -481,9 +481,9 @@ mod tests {
             std::iter::from_fn(|| uploads.start(now)).map(|(key, _)| key).collect()
         };
         assert_eq!(served(&mut uploads, start), fast);
-        fast.map(|key| uploads.finished(key, CHUNK_LEN, ms(30)));
+        fast.iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(30)));
         assert_eq!(served(&mut uploads, ms(30)), [slow, A, B]);
-        [A, B].map(|key| uploads.finished(key, CHUNK_LEN, ms(60)));
+        [A, B].iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(60)));
         // It took an eighth of a chunk while the others took a whole one.
         uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 });
         assert_eq!(served(&mut uploads, ms(200)), [AskerKey(3), A, B]);
