@@ -9,7 +9,7 @@ use leecher::{
 };
 use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
-use startup::{ExitCode, Failure, HumanBytes, LogArgs, print_json_line, print_line};
+use startup::{ExitCode, Failure, HumanBytes, LogArgs, human_time, print_json_line, print_line};
 use store::DownloadError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -211,7 +211,15 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         (_, _, Some(ratio)) => Stay::Ratio(ratio),
         (false, None, None) => Stay::WhileNeeded,
     };
-    let (named_trackers, named_peers) = link_endpoints(&target, &trackers, &args.peers);
+    let staying = match stay {
+        Stay::Forever => Some("Serving other leechers; press Ctrl+C to stop".to_owned()),
+        Stay::For(time) => Some(format!("Serving other leechers for {}", human_time(time))),
+        Stay::Ratio(ratio) => {
+            Some(format!("Serving other leechers until {ratio} times the size of the share is uploaded"))
+        }
+        Stay::WhileNeeded => None,
+    };
+    let named = link_endpoints(&target, &trackers, &args.peers);
     let config = Config {
         trackers,
         peers: args.peers,
@@ -225,7 +233,7 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         download_limit: args.download_limit.unwrap_or_default(),
         ..Config::new(target)
     };
-    let mut report = Report::new(style, named_trackers, named_peers, args.explain);
+    let mut report = Report::new(style, named, args.explain, staying);
     let fetched = fetch(config, |event| report.event(event), shutdown).await.map_err(explain)?;
     report.left(&fetched);
     Ok(())

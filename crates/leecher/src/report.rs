@@ -39,6 +39,8 @@ pub(crate) struct Report {
     trackers: Vec<Endpoint>,
     peers: Vec<Endpoint>,
     explain: bool,
+    /// What the leecher does when it has everything, if that is not to leave.
+    staying: Option<String>,
     display: Display,
 }
 
@@ -125,14 +127,20 @@ struct JsonSpent {
 }
 
 impl Report {
-    /// A report of which the link names `trackers` and `peers`.
-    pub(crate) fn new(style: Style, trackers: Vec<Endpoint>, peers: Vec<Endpoint>, explain: bool) -> Report {
+    /// A report of which the link names `trackers` and `peers`. `staying` is what the leecher does when it has
+    /// everything, if that is not to leave.
+    pub(crate) fn new(
+        style: Style,
+        (trackers, peers): (Vec<Endpoint>, Vec<Endpoint>),
+        explain: bool,
+        staying: Option<String>,
+    ) -> Report {
         let display = match style {
             Style::Progress if console::is_interactive() => Display::Bars(Bars::new()),
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Report { style, trackers, peers, explain, display }
+        Report { style, trackers, peers, explain, staying, display }
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
@@ -204,6 +212,9 @@ impl Report {
         let rate = HumanBytes(average(fetched));
         print_line(format_args!("Saved {size} to {} in {seconds:.2} s ({rate}/s)", fetched.path.display()));
         print_line(format_args!("Successfully downloaded {}", fetched.name));
+        if let Some(staying) = &self.staying {
+            print_line(staying);
+        }
     }
 
     /// Where the time went: the largest part in a line, or all of it.
@@ -234,7 +245,12 @@ impl Report {
             Style::Json => print_json(&Json::Left { uploaded: fetched.uploaded }),
             Style::Quiet => {}
             Style::Progress | Style::Plain => {
-                tracing::info!("sent {} to others", HumanBytes(fetched.uploaded));
+                let sent =
+                    format!("Leecher stopped after sending {} to others", HumanBytes(fetched.uploaded));
+                match self.staying {
+                    Some(_) => print_line(sent),
+                    None => tracing::info!("{sent}"),
+                }
             }
         }
     }

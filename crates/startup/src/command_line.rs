@@ -1,9 +1,11 @@
 //! Reading a command line whose flags may also come from the environment.
 
-use std::net::IpAddr;
+use std::{env, net::IpAddr};
 
 use clap::{
-    ArgMatches, Command, CommandFactory, Error, FromArgMatches, error::ErrorKind, parser::ValueSource,
+    ArgMatches, Command, CommandFactory, Error, FromArgMatches,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
 };
 
 use crate::{console::eprint_line, escape::escape_lines};
@@ -17,23 +19,27 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 /// command line wins over one from the environment; of two from the environment the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
     let mut command = T::command();
-    let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&error));
+    let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
     for &(first, second) in exclusive.iter().chain(LOGS) {
         match loser(&matches, first, second) {
             Ok(None) => {}
             Ok(Some(loser)) => {
                 // Read again as if the environment did not set it.
                 command = command.mut_arg(loser, |arg| arg.env(None::<&'static str>));
-                matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&error));
+                matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
             }
             Err(TogetherError) => {
                 let [first, second] = [first, second].map(|id| as_typed(&command, &matches, id));
                 let message = format!("'{first}' and '{second}' cannot be used together");
-                exit(&command.error(ErrorKind::ArgumentConflict, message));
+                let error = command.error(ErrorKind::ArgumentConflict, message);
+                exit(&command, &error);
             }
         }
     }
-    T::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error.format(&mut command)))
+    T::from_arg_matches(&matches).unwrap_or_else(|error| {
+        let error = error.format(&mut command);
+        exit(&command, &error)
+    })
 }
 
 /// Reads a port, 0 for any.
@@ -46,15 +52,36 @@ pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "it has to be an IP address of this machine, without a port".to_owned())
 }
 
-/// Ends the program with what clap has to say. That may quote what the user pasted.
-fn exit(error: &Error) -> ! {
+/// Ends the program with what clap has to say. That may quote what the user pasted, and a value that the user does not
+/// remember having set.
+fn exit(command: &Command, error: &Error) -> ! {
     let text = error.render().to_string();
-    let escaped = escape_lines(&text);
-    if escaped != text {
-        escaped.lines().for_each(eprint_line);
-        std::process::exit(error.exit_code());
+    let (escaped, variable) = (escape_lines(&text), variable_of(command, error));
+    if escaped == text && variable.is_none() {
+        error.exit();
     }
-    error.exit()
+    escaped.lines().for_each(eprint_line);
+    if let Some(variable) = variable {
+        eprint_line(format_args!("The value comes from the environment variable {variable}."));
+    }
+    std::process::exit(error.exit_code())
+}
+
+/// The environment variable that the value with which something is wrong comes from, if it comes from one.
+fn variable_of(command: &Command, error: &Error) -> Option<String> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
+    };
+    let (flag, value) = (context(ContextKind::InvalidArg)?, context(ContextKind::InvalidValue)?);
+    // Clap can only print the arguments of a command that it has built.
+    let mut command = command.clone();
+    command.build();
+    let arg = command.get_arguments().find(|arg| arg.to_string() == *flag)?;
+    let variable = arg.get_env()?;
+    // One of several, perhaps.
+    let is_from_it = env::var(variable).is_ok_and(|set| set.contains(value.as_str()));
+    is_from_it.then(|| variable.to_string_lossy().into_owned())
 }
 
 /// Two flags that exclude each other are both on the command line.

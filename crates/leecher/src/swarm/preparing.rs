@@ -132,7 +132,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             let (tracker, download) = (tracker.clone(), Arc::clone(download));
             let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
             self.announcers.spawn(async move {
-                let log = |result| tracing::debug!("announced: {result:?}");
+                let log = |result| match result {
+                    Ok(announced) => tracing::debug!(?announced),
+                    Err(error) => tracing::debug!("not announced: {error}"),
+                };
                 announce(tracker, port, download.metainfo(), progress, stop, log).await;
             });
         }

@@ -58,6 +58,19 @@ fn the_link_that_is_printed_leads_where_the_users_link_led() {
 }
 
 #[test]
+fn a_leecher_that_stays_says_so() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("data.bin", b"12345"));
+    let leecher = Running::start(leecher(&place, &["--seed", "--tracker", &network.tracker()]));
+    leecher.line_with("Successfully downloaded");
+    assert_eq!(leecher.line(), "Serving other leechers; press Ctrl+C to stop");
+    leecher.signal(rustix::process::Signal::INT);
+    let ended = leecher.end();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
+    assert_eq!(ended.out, ["Leecher stopped after sending 0 B to others"]);
+}
+
+#[test]
 fn a_directory_that_does_not_exist_is_made() {
     let (place, network) = (Place::new(), Network::start());
     network.seed(network.file("data.bin", b"12345"));
