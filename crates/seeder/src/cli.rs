@@ -12,7 +12,7 @@ use clap::{Parser, builder::FalseyValueParser};
 use proto::{Endpoint, InfoHash, Link, ShareName, peer};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
-use store::{Content, HashCache, Scan, ScanError, ShareError, Shared};
+use store::{Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -56,6 +56,14 @@ pub(crate) struct Args {
     /// Name of the share [default: the name of the file or directory]
     #[arg(long, value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
     name: Option<ShareName>,
+
+    /// Leave out of a directory what matches this pattern: a name at any depth, or a path below the directory (repeatable)
+    #[arg(long, value_name = "GLOB", env = "SHOAL_EXCLUDE")]
+    exclude: Vec<Exclusion>,
+
+    /// Refuse a directory that holds something other than files and directories, rather than leave that out
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_STRICT")]
+    strict: bool,
 
     /// Maximum number of peers to serve at the same time
     #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count, env = "SHOAL_MAX_PEERS")]
@@ -119,8 +127,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     // Every path is looked at before the first is hashed, for the same reason.
     let mut scans = Vec::with_capacity(paths.len());
     for path in &paths {
-        let scan = Scan::new(path, args.name.clone()).map_err(|error| explain(error.into()))?;
-        scans.push((path, scan));
+        let rules = ScanRules { strict: args.strict, exclude: args.exclude.clone() };
+        scans.push((path, scan(path, args.name.clone(), rules).await?));
     }
     let mut shares: Vec<Arc<Shared>> = Vec::with_capacity(scans.len());
     let mut described = Vec::with_capacity(scans.len());
@@ -150,6 +158,23 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     Ok(())
 }
 
+/// Finds the files of a share: many, maybe, and on a disk that takes its time.
+async fn scan(path: &Path, name: Option<ShareName>, rules: ScanRules) -> Result<Scan, Failure> {
+    let found = path.to_owned();
+    let scanned = tokio::task::spawn_blocking(move || Scan::new(&found, name, &rules));
+    let scan = scanned.await.map_err(|error| Failure::new(ExitCode::Other, error))?;
+    let scan = scan.map_err(|error| explain(error.into()))?;
+    let LeftOut { first, count } = scan.left_out();
+    if *count > 0 {
+        let first: Vec<_> =
+            first.iter().map(|(path, kind)| format!("'{}' ({kind})", path.display())).collect();
+        let more = count - first.len() as u64;
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        tracing::warn!("not shared of '{}': {}{more}", path.display(), first.join(", "));
+    }
+    Ok(scan)
+}
+
 async fn hash(
     path: &Path,
     scan: Scan,
@@ -170,7 +195,9 @@ async fn hash(
 
 fn explain(error: ShareError) -> Failure {
     let (code, hint) = match &error {
-        ShareError::Scan(ScanError::Special(_)) => (ExitCode::Io, "only files and directories can be shared"),
+        ShareError::Scan(ScanError::Special { .. }) => {
+            (ExitCode::Io, "only files and directories can be shared")
+        }
         ShareError::Scan(ScanError::Name { .. }) => (
             ExitCode::Io,
             "rename it; what the command line names can be shared under another name with --name",

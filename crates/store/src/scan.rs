@@ -2,8 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
-    os::unix::ffi::OsStrExt,
+    fmt,
+    fs::{self, Metadata},
+    io,
+    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
     path::{Path, PathBuf},
 };
 
@@ -13,8 +15,11 @@ use proto::{
     name::NameError,
 };
 
+use rustix::io::Errno;
+
 use crate::{
     error::{AtPath, PathError},
+    exclusion::Exclusion,
     identity::FileIdentity,
 };
 
@@ -33,12 +38,62 @@ pub enum ScanError {
         source: NameError,
     },
     /// A socket, a device or the like.
-    #[error("cannot share {}: neither a file nor a directory", .0.display())]
-    Special(PathBuf),
+    #[error("cannot share {}: {kind}, neither a file nor a directory", path.display())]
+    Special {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        kind: SpecialKind,
+    },
     /// Directories too deep, or a symbolic link that leads back to a directory above it.
     #[error("cannot share {}: directories nested deeper than {MAX_DEPTH} (a symbolic link to a parent?)", .0.display())]
     TooDeep(PathBuf),
 }
+
+/// What cannot be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpecialKind {
+    /// A FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A device.
+    Device,
+    /// A symbolic link that leads nowhere.
+    DanglingLink,
+}
+
+impl fmt::Display for SpecialKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SpecialKind::Fifo => "a FIFO",
+            SpecialKind::Socket => "a socket",
+            SpecialKind::Device => "a device",
+            SpecialKind::DanglingLink => "a symbolic link that leads nowhere",
+        })
+    }
+}
+
+/// What of a directory is shared.
+#[derive(Debug, Clone, Default)]
+pub struct ScanRules {
+    /// Fail if there is something that cannot be shared, rather than leave it out.
+    pub strict: bool,
+    /// What is not to be shared.
+    pub exclude: Vec<Exclusion>,
+}
+
+/// Entries of a directory that cannot be shared and were left out: the first few, and how many there are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The first [`MAX_NAMED`] at most.
+    pub first: Vec<(PathBuf, SpecialKind)>,
+    /// All of them.
+    pub count: u64,
+}
+
+/// Entries that are left out are named up to this many: enough to see what they are.
+const MAX_NAMED: usize = 3;
 
 /// A file that is to be shared.
 #[derive(Debug, Clone)]
@@ -52,6 +107,7 @@ pub(crate) struct ScannedFile {
 pub struct Scan {
     pub(crate) name: ShareName,
     pub(crate) files: Vec<ScannedFile>,
+    left_out: LeftOut,
     root: ScannedNode,
 }
 
@@ -62,15 +118,24 @@ enum ScannedNode {
 }
 
 impl Scan {
-    /// Finds the files below `path`. Symbolic links are followed: what is shared is what `cat` would show.
-    pub fn new(path: &Path, name: Option<ShareName>) -> Result<Scan, ScanError> {
+    /// Finds the files below `path`. Symbolic links are followed: what is shared is what `cat` would show. What `path`
+    /// itself is called or is, is not subject to `rules`: that was asked for.
+    pub fn new(path: &Path, name: Option<ShareName>, rules: &ScanRules) -> Result<Scan, ScanError> {
         let name = match name {
             Some(name) => name,
             None => own_name(path)?,
         };
-        let mut files = Vec::new();
-        let root = scan_node(path, 0, &mut files)?;
-        Ok(Scan { name, files, root })
+        let mut walk = Walk { root: path, rules, files: Vec::new(), left_out: LeftOut::default() };
+        let root = match walk.look_at(path)? {
+            Found::Special(kind) => return Err(ScanError::Special { path: path.to_owned(), kind }),
+            Found::Entry(meta) => walk.node(path, &meta, 0)?,
+        };
+        Ok(Scan { name, files: walk.files, left_out: walk.left_out, root })
+    }
+
+    /// What cannot be shared and was left out.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 
     /// Bytes in all files.
@@ -114,31 +179,106 @@ fn plain(name: &OsStr, path: &Path) -> Result<ShareName, ScanError> {
     ShareName::from_bytes(name.as_bytes()).map_err(|source| ScanError::Name { path: path.to_owned(), source })
 }
 
-fn scan_node(path: &Path, depth: usize, files: &mut Vec<ScannedFile>) -> Result<ScannedNode, ScanError> {
-    let meta = fs::metadata(path).at("read", path)?;
-    if meta.is_file() {
-        // Known unreadable now, rather than after an hour of hashing.
-        fs::File::open(path).at("read", path)?;
-        files.push(ScannedFile { path: path.to_owned(), identity: FileIdentity::of(&meta) });
-        return Ok(ScannedNode::File(files.len() - 1));
+/// A walk through what is to be shared.
+struct Walk<'a> {
+    root: &'a Path,
+    rules: &'a ScanRules,
+    files: Vec<ScannedFile>,
+    left_out: LeftOut,
+}
+
+/// What a path leads to.
+enum Found {
+    /// A file or a directory.
+    Entry(Metadata),
+    Special(SpecialKind),
+}
+
+impl Walk<'_> {
+    fn node(&mut self, path: &Path, meta: &Metadata, depth: usize) -> Result<ScannedNode, ScanError> {
+        if meta.is_file() {
+            // Known unreadable now, rather than after an hour of hashing.
+            fs::File::open(path).at("read", path)?;
+            self.files.push(ScannedFile { path: path.to_owned(), identity: FileIdentity::of(meta) });
+            return Ok(ScannedNode::File(self.files.len() - 1));
+        }
+        if depth > MAX_DEPTH {
+            return Err(ScanError::TooDeep(path.to_owned()));
+        }
+        let entries: io::Result<Vec<_>> =
+            fs::read_dir(path).at("read", path)?.map(|entry| entry.map(|entry| entry.file_name())).collect();
+        // In the order of the file tree, which is that of the files.
+        let mut names = entries.at("read", path)?;
+        names.sort();
+        let mut nodes = Vec::with_capacity(names.len());
+        for name in names {
+            let path = path.join(&name);
+            if let Some(node) = self.entry(&name, &path, depth + 1)? {
+                nodes.push(node);
+            }
+        }
+        Ok(ScannedNode::Directory(nodes))
     }
-    if !meta.is_dir() {
-        return Err(ScanError::Special(path.to_owned()));
+
+    /// An entry of a directory; nothing if it is left out.
+    fn entry(
+        &mut self,
+        name: &OsStr,
+        path: &Path,
+        depth: usize,
+    ) -> Result<Option<(ShareName, ScannedNode)>, ScanError> {
+        // Before it is looked at: what is excluded need not be readable.
+        if self.is_excluded(path, false) {
+            return Ok(None);
+        }
+        let meta = match self.look_at(path)? {
+            Found::Entry(meta) => meta,
+            Found::Special(kind) if self.rules.strict => {
+                return Err(ScanError::Special { path: path.to_owned(), kind });
+            }
+            Found::Special(kind) => {
+                self.left_out.count += 1;
+                if self.left_out.first.len() < MAX_NAMED {
+                    self.left_out.first.push((path.to_owned(), kind));
+                }
+                return Ok(None);
+            }
+        };
+        if meta.is_dir() && self.is_excluded(path, true) {
+            return Ok(None);
+        }
+        let name = plain(name, path)?;
+        Ok(Some((name, self.node(path, &meta, depth)?)))
     }
-    if depth > MAX_DEPTH {
-        return Err(ScanError::TooDeep(path.to_owned()));
+
+    fn is_excluded(&self, path: &Path, is_directory: bool) -> bool {
+        let path = path.strip_prefix(self.root).unwrap_or(path);
+        self.rules.exclude.iter().any(|exclusion| exclusion.excludes(path, is_directory))
     }
-    let entries: io::Result<Vec<_>> =
-        fs::read_dir(path).at("read", path)?.map(|entry| entry.map(|entry| entry.file_name())).collect();
-    let mut names = Vec::new();
-    for name in entries.at("read", path)? {
-        names.push(plain(&name, &path.join(&name))?);
+
+    fn look_at(&self, path: &Path) -> Result<Found, ScanError> {
+        let meta = match fs::metadata(path) {
+            Ok(meta) => meta,
+            Err(error) if leads_nowhere(&error) && path.is_symlink() && path != self.root => {
+                return Ok(Found::Special(SpecialKind::DanglingLink));
+            }
+            Err(error) => return Err(error).at("read", path).map_err(ScanError::from),
+        };
+        let kind = meta.file_type();
+        Ok(if kind.is_file() || kind.is_dir() {
+            Found::Entry(meta)
+        } else if kind.is_fifo() {
+            Found::Special(SpecialKind::Fifo)
+        } else if kind.is_socket() {
+            Found::Special(SpecialKind::Socket)
+        } else {
+            Found::Special(SpecialKind::Device)
+        })
     }
-    names.sort();
-    let mut nodes = Vec::with_capacity(names.len());
-    for name in names {
-        let node = scan_node(&path.join(name.as_str()), depth + 1, files)?;
-        nodes.push((name, node));
-    }
-    Ok(ScannedNode::Directory(nodes))
+}
+
+/// Whether that is why a symbolic link cannot be followed: nothing is there, or only the link itself.
+fn leads_nowhere(error: &io::Error) -> bool {
+    let is_loop = error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::LOOP);
+    is_loop || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

@@ -20,10 +20,11 @@ use crate::{
     hash_run::{HashRunError, Progress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
     identity::{FileChange, FileIdentity},
-    scan::{Scan, ScanError, ScannedFile},
+    scan::{Scan, ScanError, ScanRules, ScannedFile},
 };
 #[cfg(target_os = "linux")]
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{CWD, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 
 /// A file or directory that is being shared.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ pub fn share(
     begin: impl FnOnce(u64),
     progress: Progress<'_>,
 ) -> Result<Shared, ShareError> {
-    let scan = Scan::new(path, name)?;
+    let scan = Scan::new(path, name, &ScanRules::default())?;
     begin(scan.total_len());
     scan.hash(cache, progress)
 }
@@ -168,7 +169,10 @@ impl From<OpenError> for OpenChunkError {
 }
 
 fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
-    let open = File::open(&file.path).at("read", &file.path).map_err(OpenError::Path)?;
+    // A FIFO that took the file's place would let whoever opens it wait for a writer.
+    let open =
+        rustix::fs::open(&file.path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let open = open.map(File::from).at("read", &file.path).map_err(OpenError::Path)?;
     check_unchanged(&open, file)?;
     Ok(open)
 }

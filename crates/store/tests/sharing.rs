@@ -1,16 +1,25 @@
 //! Sharing a path: the hash cache, files that change, and what cannot be shared.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, FileTimes},
     ops::ControlFlow,
-    os::unix::fs::{FileExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, symlink},
+        net::UnixListener,
+    },
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
 
 use proto::{CHUNK_LEN, ChunkIndex, ShareName};
-use store::{Content, HashCache, OpenChunkError, ShareError, Shared, Stopped};
+use rustix::fs::{CWD, Mode, mkfifoat};
+use store::{
+    Content, HashCache, LeftOut, OpenChunkError, Scan, ScanError, ScanRules, ShareError, Shared, SpecialKind,
+    Stopped,
+};
 
 fn share(path: &Path) -> Result<Shared, ShareError> {
     store::share(path, None, None, |_| (), &|_| ControlFlow::Continue(()))
@@ -103,6 +112,70 @@ fn what_cannot_be_shared_is_named() {
     fs::write(tree.join("bad\nname"), b"").unwrap();
     let bad = share(&tree).unwrap_err().to_string();
     assert!(bad.contains("bad\\nname") || bad.contains("bad\nname"), "{bad}");
+}
+
+/// What a scan of `root` finds under `rules`: paths of files, in order.
+fn scan(root: &Path, rules: &ScanRules) -> Result<(Vec<String>, LeftOut), ScanError> {
+    let scan = Scan::new(root, None, rules)?;
+    let left_out = scan.left_out().clone();
+    let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
+    let join = |path: &[ShareName]| path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/");
+    Ok((shared.metainfo().files().iter().map(|file| join(&file.path)).collect(), left_out))
+}
+
+#[test]
+fn what_is_neither_file_nor_directory_is_left_out_of_a_directory_unless_scanning_is_strict() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir_all(root.join("deep")).unwrap();
+    fs::write(root.join("deep/file"), b"12345").unwrap();
+    symlink("nothing", root.join("a dangling link")).unwrap();
+    symlink("b loop", root.join("b loop")).unwrap();
+    symlink("/dev/null", root.join("c device")).unwrap();
+    let _socket = UnixListener::bind(root.join("deep/d socket")).unwrap();
+    mkfifoat(CWD, root.join("e fifo"), Mode::RUSR).unwrap();
+    let (files, left_out) = scan(&root, &ScanRules::default()).unwrap();
+    assert_eq!(files, ["deep/file"]);
+    let first = [
+        (root.join("a dangling link"), SpecialKind::DanglingLink),
+        (root.join("b loop"), SpecialKind::DanglingLink),
+        (root.join("c device"), SpecialKind::Device),
+    ];
+    assert_eq!(left_out, LeftOut { first: first.to_vec(), count: 5 });
+
+    let strict = ScanRules { strict: true, ..ScanRules::default() };
+    assert!(matches!(scan(&root, &strict), Err(ScanError::Special { .. })));
+    let exclude = ["a*", "b*", "c*", "deep/d socket", "/e*"].map(|glob| glob.parse().unwrap()).into();
+    let (files, left_out) = scan(&root, &ScanRules { strict: true, exclude }).unwrap();
+    assert_eq!((files, left_out.count), (vec!["deep/file".to_owned()], 0));
+    assert!(matches!(scan(&root.join("e fifo"), &ScanRules::default()), Err(ScanError::Special { .. })));
+}
+
+#[test]
+fn what_is_excluded_need_not_be_fit_to_be_shared() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir_all(root.join("work/deep")).unwrap();
+    fs::write(root.join("file"), b"12345").unwrap();
+    fs::write(root.join("work/deep/bad\nname"), b"1").unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"caf\xe9.tmp")), b"1").unwrap();
+    symlink("..", root.join("work/loop")).unwrap();
+    assert!(matches!(scan(&root, &ScanRules::default()), Err(ScanError::Name { .. })));
+    let exclude = ["*.tmp", "work/"].map(|glob| glob.parse().unwrap()).into();
+    let (files, _) = scan(&root, &ScanRules { exclude, ..ScanRules::default() }).unwrap();
+    assert_eq!(files, ["file"]);
+}
+
+/// Or every request for it would keep a thread for ever.
+#[test]
+fn a_fifo_in_the_place_of_a_shared_file_is_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, b"12345").unwrap();
+    let shared = share(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    mkfifoat(CWD, &path, Mode::RUSR).unwrap();
+    assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed { .. })));
 }
 
 #[test]

@@ -47,6 +47,17 @@ fn what_is_neither_file_nor_directory_is_named() {
 }
 
 #[test]
+fn what_is_in_the_way_of_strictness_and_a_malformed_pattern_are_named() {
+    let place = Place::new();
+    fs::create_dir(place.path("tree")).unwrap();
+    let _socket = UnixListener::bind(place.path("tree/socket")).unwrap();
+    run(seeder(&place, &["-f", "tree", "--strict"])).assert_failed(17, &["tree/socket", "a socket"]);
+    let ended = run(seeder(&place, &["-f", "tree", "--exclude", "[a"]));
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.err.contains("--exclude") && ended.err.contains("[a"), "{}", ended.err);
+}
+
+#[test]
 fn a_name_that_cannot_be_shared_is_shown_without_its_control_characters() {
     let place = Place::new();
     fs::create_dir(place.path("tree")).unwrap();

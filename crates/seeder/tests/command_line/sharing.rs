@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, FileTimes},
     ops::ControlFlow,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, symlink},
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
@@ -43,8 +43,8 @@ pub(crate) fn described(seeder: &Running, path: &str) -> Described {
     };
     let (name, infohash, size, link) = (field("name"), field("infohash"), field("size"), field("link"));
     assert!(size.contains("chunk"), "{size}");
-    let leecher = env!("CARGO_BIN_EXE_seeder").replace("seeder", "leecher");
-    assert_eq!(field("fetch it"), format!("{leecher} '{link}'"));
+    let leecher = Path::new(env!("CARGO_BIN_EXE_seeder")).with_file_name("leecher");
+    assert_eq!(field("fetch it"), format!("{} '{link}'", leecher.display()));
     let link: Link = link.parse().unwrap();
     assert_eq!(link.infohash.to_string(), infohash);
     assert_eq!(link.name, Some(ShareName::new(&name).unwrap()));
@@ -178,6 +178,28 @@ fn another_name_makes_another_share() {
     assert_eq!(described.name, "other name");
     assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), Some("other name")));
     seeder.line_with("Registered 'other name' with");
+}
+
+#[test]
+fn shares_a_directory_without_what_cannot_be_shared_and_what_is_excluded() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("tree/keep")).unwrap();
+    fs::create_dir_all(place.path("plain/keep")).unwrap();
+    for tree in ["tree", "plain"] {
+        fs::write(place.path(tree).join("keep/a"), b"a").unwrap();
+    }
+    fs::write(place.path("tree/keep/b.tmp"), b"b").unwrap();
+    for link in ["1", "2", "3", "4", "5"] {
+        symlink("nowhere", place.path("tree/keep").join(link)).unwrap();
+    }
+    let args = ["tree", "--exclude", "*.tmp", "--exclude", "1", "--tracker", "127.0.0.1:1"];
+    let seeder = Running::start(seeder(&place, &args));
+    let warning = seeder.err_line();
+    for text in ["'tree/keep/2' (a symbolic link that leads nowhere)", "'tree/keep/4'", "and 1 more"] {
+        assert!(warning.contains(text), "{warning}");
+    }
+    let described = described(&seeder, "tree");
+    assert_eq!(described.link.infohash, infohash(&place.path("plain"), Some("tree")));
 }
 
 #[test]
