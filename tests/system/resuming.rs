@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use leecher::{Destination, FetchError};
+use leecher::{Destination, FetchError, FetchEvent};
 use proto::ChunkIndex;
 use store::{Content, Download, Output};
 
@@ -70,6 +70,35 @@ fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
         let fetched = fetch.fetched().await;
         source.assert_fetched(&fetched);
         assert_eq!(fetched.peers[0].bytes, source.size() - 16 * CHUNK);
+    });
+}
+
+/// What came is on disk, and a claim that cannot be written stops nobody.
+#[test]
+fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
+    test(async |swarm| {
+        let source = swarm.share("disk.img", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let proxy = swarm.proxy(&seeder, Manner::Honest).await;
+        let config = swarm.config(&source, &[proxy.address]);
+        let mut fetch = swarm.fetch(config);
+        let resume = Output::at(fetch.started().await.output).resume_path();
+        // Something that is not the leecher's to overwrite.
+        fs::remove_file(&resume).unwrap();
+        fs::write(&resume, "precious").unwrap();
+        proxy.allow(4 * MIB);
+        let unsaved = |event: &FetchEvent| match event {
+            FetchEvent::Unsaved(why) => Some(why.clone()),
+            _ => None,
+        };
+        let why = fetch.event(unsaved).await;
+        assert!(why.contains("leeched_disk.img.resume"), "{why}");
+        proxy.open();
+        let fetched = fetch.fetched().await;
+        assert_eq!(fetch.story().iter().filter_map(unsaved).count(), 1);
+        assert_eq!(fs::read(&resume).unwrap(), b"precious");
+        fs::remove_file(&resume).unwrap();
+        source.assert_fetched(&fetched);
     });
 }
 

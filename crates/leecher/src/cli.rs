@@ -68,7 +68,7 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR")]
     dir: Option<PathBuf>,
 
-    /// Replace a file that is in the way
+    /// Replace a regular file that is in the way
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE")]
     overwrite: bool,
 
@@ -171,6 +171,11 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         (None, None) => Target::Only,
     };
     let destination = match (args.output.clone(), args.dir.clone()) {
+        (Some(path), _) if path.as_os_str() == "-" => {
+            let error = "-o - does not stand for stdout: chunks arrive in any order";
+            return Err(Failure::new(ExitCode::Usage, error)
+                .hint("save to a file with -o PATH; for a file called -, use -o ./-"));
+        }
         (Some(path), _) if path.is_dir() => {
             let hint = format!("to save into it, use -d {}", path.display());
             let error = format!("{} is a directory", path.display());
@@ -385,8 +390,8 @@ fn explain(error: FetchError) -> Failure {
 
 fn explain_download(error: &DownloadError) -> (ExitCode, String) {
     match error {
-        DownloadError::OutputExists(path) if path.is_dir() => {
-            (ExitCode::OutputExists, "remove the directory, or save elsewhere with -o or -d".to_owned())
+        DownloadError::NotReplaceable(_) => {
+            (ExitCode::OutputExists, "save elsewhere with -o or -d, or remove it yourself".to_owned())
         }
         DownloadError::OutputExists(_) => (
             ExitCode::OutputExists,
@@ -402,7 +407,18 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         DownloadError::NoSpace { .. } => {
             (ExitCode::DiskFull, "make room, or save elsewhere with -o or -d".to_owned())
         }
-        DownloadError::Path(error) => match error.source.kind() {
+        DownloadError::PartGone(_) => (
+            ExitCode::Io,
+            "keep others away from it, and run the same command again to fetch what is missing".to_owned(),
+        ),
+        DownloadError::NotDurable(error) => {
+            let code = match error.source.kind() {
+                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ExitCode::DiskFull,
+                _ => ExitCode::Io,
+            };
+            (code, "check the disk; what was saved before is kept: run the same command again".to_owned())
+        }
+        DownloadError::NotClaimed(error) | DownloadError::Path(error) => match error.source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
                 ExitCode::DiskFull,
                 "make room, and run the same command again to go on from there".to_owned(),

@@ -13,6 +13,8 @@ pub enum FetchEvent {
     Waiting(String),
     /// A tracker did not answer, or refused; others may.
     TrackerTrouble(String),
+    /// What came is not saved, so some of it would be fetched again if the transfer stopped now. It goes on if it can.
+    Unsaved(String),
     /// What an earlier run left is being proved.
     Proving {
         /// Bytes proved so far.

@@ -26,7 +26,7 @@ use proto::{
 };
 use rand::rngs::StdRng;
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
-use store::{Content, Download, StoreChunkError};
+use store::{Content, Download, DownloadError, StoreChunkError};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -174,8 +174,13 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 transfer.dealt_with(&joined(verified));
             }
             let download = Arc::clone(download);
-            let saved = tokio::task::spawn_blocking(move || download.checkpoint()).await;
+            let saved = joined(tokio::task::spawn_blocking(move || download.checkpoint()).await);
             tracing::debug!("last checkpoint: {saved:?}");
+            if let Err(unsaved) = saved
+                && !matches!(error, FetchError::Download(_))
+            {
+                (self.on_event)(FetchEvent::Unsaved(unsaved.to_string()));
+            }
         }
         let mut fetched = result?;
         fetched.uploaded = self.bytes_uploaded();
@@ -264,9 +269,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     Err(error) => tracing::debug!("cannot accept a connection: {error}"),
                 },
                 Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
-                Some(saved) = transfer.saving.join_next() => {
-                    joined(saved)?;
-                }
+                Some(saved) = transfer.saving.join_next() => self.saved(transfer, joined(saved))?,
                 Some(finished) = transfer.finishing.join_next() => {
                     joined(finished)?;
                     fetched = Some(self.finished(transfer));
@@ -289,6 +292,19 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         self.peers.dismiss_seeders();
         self.tell_progress(&transfer.download);
         transfer.finish();
+    }
+
+    /// A checkpoint is over. The transfer goes on if only its claim could not be written.
+    fn saved(&mut self, transfer: &mut Transfer, saved: Result<(), DownloadError>) -> Result<(), FetchError> {
+        let was_unsaved = std::mem::replace(&mut transfer.is_unsaved, saved.is_err());
+        match saved {
+            Err(error @ DownloadError::NotClaimed(_)) if !was_unsaved => {
+                (self.on_event)(FetchEvent::Unsaved(error.to_string()));
+            }
+            Err(DownloadError::NotClaimed(_)) => {}
+            saved => saved?,
+        }
+        Ok(())
     }
 
     /// The share has its name.

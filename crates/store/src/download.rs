@@ -1,37 +1,45 @@
 //! A download: chunks come in, are proved, and are written; what is there survives a crash.
 //!
-//! While it is under way the share lies in `<output>.part`, and `<output>.resume` says which chunks are in
-//! it. The order that makes a crash harmless: chunk data is made durable first, then the resume file that
+//! While it is under way the share lies in `<output>.part`, and `<output>.resume` says which chunks of it are
+//! durable. The order that makes a crash harmless: chunk data is made durable first, then the resume file
 //! claims it. At the next start every claimed chunk is proved again before it counts, and claims that prove
 //! wrong are taken back before anything else is written.
+//!
+//! Invariant: after a sync that failed, nothing is claimed that was written since the last good one. The system
+//! reports a write that failed once, and then takes the data in memory for written: the next sync succeeds, and
+//! whoever reads the file gets data that is on no disk.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fs::File,
+    mem,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
-use proto::{
-    Bitfield, ChunkIndex, ChunkSpan, Metainfo,
-    metainfo::{FileEntry, Kind},
-};
+use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
 
 use crate::{
     content::{ChunkSource, Content, OpenChunkError},
+    disk,
     error::{AtPath, PathError},
     file_pool::FilePool,
-    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hash_run::{Progress, Stopped},
     hashes::ChunkHashes,
+    identity::FileIdentity,
     merkle,
     output::Output,
-    part::{SMALL_FILE_LEN, check_space, claims, create, create_root, discard, lock, path_of},
-    resume,
+    part::{Access, Part, SMALL_FILE_LEN, join},
+    resume::ResumeFile,
+    start::Start,
+    survey,
 };
 
-/// Files from which on making data durable asks the whole file system once rather than each file in turn.
+/// Files and empty directories from which on making data durable asks the whole file system once rather than each of
+/// them in turn.
 const SYNC_ALL_FROM: usize = 8;
 
 /// Most files of a share that are written to at a time: what disks and file servers gain by more is little.
@@ -43,32 +51,58 @@ pub struct Download {
     metainfo: Arc<Metainfo>,
     hashes: ChunkHashes,
     output: Output,
-    part: PathBuf,
+    part: Part,
     pool: FilePool,
     /// Held while a file is written, files shared out among them. The kernel lets one thread at a time write to
     /// a file; the others would spin, and keep a core from receiving and hashing meanwhile.
     writing: [Mutex<()>; WRITERS],
     have: Mutex<Bitfield>,
-    /// Chunks that the resume file claims; locked while it is written.
-    durable: Mutex<Bitfield>,
-    /// Held for the life of the download: two leechers on one output would undo each other's work.
-    _lock: File,
+    /// Locked while data is made durable and claimed.
+    ledger: Mutex<Ledger>,
+    /// What the files were when the share got its name.
+    finished: OnceLock<Vec<FileIdentity>>,
+}
+
+/// What is durable, and what of that the resume file claims.
+#[derive(Debug)]
+struct Ledger {
+    stage: Stage,
+    /// Chunks whose data is durable.
+    durable: Bitfield,
+    /// Whether the resume file claims all that is durable.
+    is_claimed: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Chunks come in.
+    Open(ResumeFile),
+    /// A sync failed: nothing more can become durable.
+    Failed(Arc<PathError>),
+    /// The share has its name.
+    Finished,
 }
 
 /// Why a download cannot start, go on or finish.
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
-    /// The output's name is taken.
+    /// The output's name is taken by a regular file.
     #[error("{} exists already", .0.display())]
     OutputExists(PathBuf),
-    /// The `.part` is not this share's.
+    /// The output's name is taken by something that is never replaced.
+    #[error("{} exists already, and is not a regular file", .0.display())]
+    NotReplaceable(PathBuf),
+    /// The `.part` is not this share's, or holds something that is not.
     #[error("{} is in the way: {reason}", path.display())]
     PartInTheWay {
-        /// The `.part` or `.resume`.
+        /// The `.part`, something in it, or the `.resume`.
         path: PathBuf,
         /// What it is.
         reason: &'static str,
     },
+    /// Something that was being written to is no longer there.
+    #[error("{} was removed or replaced while it was written to", .0.display())]
+    PartGone(PathBuf),
     /// Another process works on the same output.
     #[error("another leecher is writing {}", .0.display())]
     Locked(PathBuf),
@@ -82,6 +116,14 @@ pub enum DownloadError {
         /// Bytes free.
         free: u64,
     },
+    /// What was written since the last checkpoint may not be on disk. The download cannot go on.
+    #[error("what was written since the last save may be lost: {}: {}", .0, .0.source)]
+    NotDurable(#[source] Arc<PathError>),
+    /// What was written is on disk, but the resume file does not say so. The download can go on.
+    #[error(
+        "cannot save how far the download is ({}: {}); if it stops now, some of it has to be fetched again", .0, .0.source
+    )]
+    NotClaimed(#[source] PathError),
     /// A file operation failed.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -110,7 +152,7 @@ pub struct Stored {
     pub writing: Duration,
 }
 
-/// What became of chunks that an earlier run claimed.
+/// What became of chunks that an earlier run left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resumed {
     /// Chunks that were proved again.
@@ -129,46 +171,20 @@ impl Download {
         progress: Progress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_free()?;
-        let part = output.part_path();
-        let claims = claims(&metainfo, &output, &part)?;
-        let new = claims.is_none();
-        let chunk_count = metainfo.chunk_space().chunk_count();
-        if new {
-            check_space(&output, metainfo.chunk_space().total_len())?;
-            let resume = output.resume_path();
-            resume::save(&resume, metainfo.infohash(), &Bitfield::empty(chunk_count)).at("write", &resume)?;
-        }
-        let is_needed_now = |file: &FileEntry| {
-            // What an earlier run was to write has to be there to be proved, or to be found wrong.
-            !new || metainfo.kind() == Kind::File || !(1..=SMALL_FILE_LEN).contains(&file.node.len)
-        };
-        let locked = create_root(metainfo.kind(), &part)
-            .and_then(|()| lock(&part))
-            .and_then(|lock| create(&metainfo, &part, is_needed_now).map(|()| lock));
-        let lock = match locked {
-            Ok(lock) => lock,
-            Err(error) => {
-                // Whoever holds the lock is at work on what is there.
-                if new && !matches!(error, DownloadError::Locked(_)) {
-                    discard(&output);
-                }
-                return Err(error);
-            }
-        };
+        let part = Part::open(output.part_path(), metainfo.kind())?;
+        let Start { resume, have, durable, resumed } =
+            Start::find(&metainfo, &hashes, &output, &part, progress)?;
+        let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable };
         let download = Download {
-            part,
-            pool: FilePool::default(),
-            writing: Default::default(),
-            have: Mutex::new(Bitfield::empty(chunk_count)),
-            durable: Mutex::new(Bitfield::empty(chunk_count)),
-            _lock: lock,
             metainfo,
             hashes,
             output,
-        };
-        let resumed = match claims {
-            Some(claims) => download.prove_claims(&claims, progress)?,
-            None => Resumed::default(),
+            part,
+            pool: FilePool::default(),
+            writing: Default::default(),
+            have: Mutex::new(have),
+            ledger: Mutex::new(ledger),
+            finished: OnceLock::new(),
         };
         Ok((download, resumed))
     }
@@ -187,42 +203,49 @@ impl Download {
         }
         let proved = Instant::now();
         let hashing = proved - begun;
-        if lock_bits(&self.have).contains(chunk) {
+        if lock(&self.have).contains(chunk) {
             return Ok(Stored { hashing, writing: Duration::ZERO });
         }
-        let file = self.file_to_write(span.file)?;
-        let turn = self.writing[span.file % WRITERS].lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all_at(bytes, span.offset).map_err(|source| {
-            let path = self.file_path(span.file);
-            PathError { action: "write", path, source }
-        })?;
+        // A larger one that is gone must not begin again without the chunks that were in it.
+        let access = if file_len <= SMALL_FILE_LEN { Access::Create } else { Access::Write };
+        let file = self.file(span.file, access)?;
+        let turn = lock(&self.writing[span.file % WRITERS]);
+        // The same chunk may have come by another thread. A file that is finished must not be written to.
+        if !lock(&self.have).contains(chunk) {
+            disk::write_all_at(&file, bytes, span.offset).map_err(|source| {
+                let path = self.file_path(span.file);
+                PathError { action: "write", path, source }
+            })?;
+            lock(&self.have).insert(chunk);
+        }
         drop(turn);
-        lock_bits(&self.have).insert(chunk);
         Ok(Stored { hashing, writing: proved.elapsed() })
     }
 
     /// The chunks that are here.
     pub fn have(&self) -> Bitfield {
-        lock_bits(&self.have).clone()
+        lock(&self.have).clone()
     }
 
     /// Whether every chunk is here.
     pub fn is_whole(&self) -> bool {
-        lock_bits(&self.have).is_full()
+        lock(&self.have).is_full()
     }
 
-    /// Makes what is here durable and says so in the resume file.
+    /// Makes what is here durable and says so in the resume file. After [`DownloadError::NotClaimed`] the download can
+    /// go on; what is not claimed yet is claimed by the next checkpoint.
     pub fn checkpoint(&self) -> Result<(), DownloadError> {
-        let mut durable = lock_bits(&self.durable);
-        // Taken before the data is synced: what comes in meanwhile is for the next time.
-        let have = self.have();
-        if have == *durable {
+        let mut ledger = lock(&self.ledger);
+        if matches!(ledger.stage, Stage::Finished) {
             return Ok(());
         }
-        self.sync_data(&have, &durable)?;
-        self.save_claims(&have)?;
-        *durable = have;
-        Ok(())
+        self.part.check_there()?;
+        // Taken before the data is synced: what comes in meanwhile is for the next time.
+        let have = self.have();
+        if have != ledger.durable {
+            self.sync(&mut ledger, have)?;
+        }
+        ledger.claim()
     }
 
     /// Makes the whole share durable and gives it its final name.
@@ -232,16 +255,18 @@ impl Download {
     pub fn finish(&self) -> Result<(), DownloadError> {
         let have = self.have();
         assert!(have.is_full(), "{} of {} chunks", have.count(), have.len());
-        self.sync_data(&have, &lock_bits(&self.durable))?;
-        self.output.publish().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
-                DownloadError::OutputExists(self.output.path().to_owned())
-            }
-            _ => PathError { action: "rename to", path: self.output.path().to_owned(), source: error }.into(),
-        })?;
-        resume::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
-        let resume = self.output.resume_path();
-        fs::remove_file(&resume).at("remove", &resume)?;
+        let mut ledger = lock(&self.ledger);
+        self.part.check_there()?;
+        self.sync(&mut ledger, have)?;
+        let files = survey::identify_files(&self.part, &self.metainfo)?;
+        self.output.publish(self.metainfo.kind())?;
+        // Whatever fails from here on, the share has its name, and there is nothing to resume.
+        let _ = self.finished.set(files);
+        let stage = mem::replace(&mut ledger.stage, Stage::Finished);
+        disk::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
+        if let Stage::Open(resume) = stage {
+            resume.remove();
+        }
         Ok(())
     }
 
@@ -250,77 +275,57 @@ impl Download {
         &self.output
     }
 
-    fn prove_claims(&self, claims: &Bitfield, progress: Progress<'_>) -> Result<Resumed, DownloadError> {
-        let chunks: Vec<_> = claims.iter().collect();
-        let open = |file| self.file(file);
-        let found =
-            hash_chunks(self.metainfo.chunk_space(), &chunks, open, progress).map_err(
-                |error| match error {
-                    HashRunError::Stopped => DownloadError::Stopped(Stopped),
-                    HashRunError::Open(error) => error.into(),
-                    HashRunError::Read(file, source) => {
-                        PathError { action: "read", path: self.file_path(file), source }.into()
-                    }
-                },
-            )?;
-        let mut have = lock_bits(&self.have);
-        for (&chunk, hash) in chunks.iter().zip(found) {
-            if hash.is_some() && hash == self.hashes.get(chunk) {
-                have.insert(chunk);
-            }
-        }
-        let resumed = Resumed { kept: have.count(), lost: claims.count() - have.count() };
-        if resumed.lost > 0 {
-            // Corrected now: a chunk that is claimed counts as synced, and one that is fetched again is not.
-            self.save_claims(&have)?;
-        }
-        *lock_bits(&self.durable) = have.clone();
-        Ok(resumed)
-    }
-
-    fn save_claims(&self, claims: &Bitfield) -> Result<(), PathError> {
-        let resume = self.output.resume_path();
-        resume::save(&resume, self.metainfo.infohash(), claims).at("write", &resume)
-    }
-
     fn span_held(&self, chunk: ChunkIndex) -> Result<ChunkSpan, OpenChunkError> {
-        let held = lock_bits(&self.have).contains(chunk);
+        let held = lock(&self.have).contains(chunk);
         let span = if held { self.metainfo.chunk_space().span(chunk) } else { None };
         span.ok_or(OpenChunkError::NotHave(chunk))
     }
 
-    /// Creates it, if it is small and not there yet.
-    fn file_to_write(&self, index: usize) -> Result<Arc<File>, PathError> {
-        self.pool.file(index, || {
-            let path = self.file_path(index);
-            // A larger one that is gone must not begin again without the chunks that were in it.
-            let is_small = self.metainfo.files()[index].node.len <= SMALL_FILE_LEN;
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(is_small).truncate(false).open(&path).at("open", &path)
-        })
-    }
-
-    fn file(&self, index: usize) -> Result<Arc<File>, PathError> {
-        self.pool.file(index, || {
-            let path = self.file_path(index);
-            match OpenOptions::new().read(true).write(true).open(&path) {
-                // Finished and renamed since: only to be read now.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    let path = path_of(self.output.path(), &self.metainfo.files()[index]);
-                    File::open(&path).at("open", &path)
-                }
-                result => result.at("open", &path),
-            }
-        })
+    fn file(&self, index: usize, access: Access) -> Result<Arc<File>, PathError> {
+        self.pool.file(index, || self.part.open_file(&self.metainfo.files()[index], access))
     }
 
     fn file_path(&self, index: usize) -> PathBuf {
-        path_of(&self.part, &self.metainfo.files()[index])
+        self.part.path_of(&self.metainfo.files()[index])
     }
 
-    fn sync_data(&self, have: &Bitfield, durable: &Bitfield) -> Result<(), DownloadError> {
+    /// Where to read a chunk, unless its file changed since the share got its name.
+    fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {
+        if let Some(files) = self.finished.get() {
+            let path = || join(self.output.path(), &self.metainfo.files()[span.file].path);
+            let meta =
+                file.metadata().map_err(|source| PathError { action: "examine", path: path(), source })?;
+            if let Some(change) = files[span.file].change(&FileIdentity::of(&meta)) {
+                return Err(OpenChunkError::Changed { path: path(), change });
+            }
+        }
+        Ok(ChunkSource { file, offset: span.offset, len: span.len })
+    }
+
+    /// Makes the chunks of `have` durable.
+    fn sync(&self, ledger: &mut Ledger, have: Bitfield) -> Result<(), DownloadError> {
+        if let Stage::Failed(error) = &ledger.stage {
+            return Err(DownloadError::NotDurable(Arc::clone(error)));
+        }
+        match self.sync_files(&have, &ledger.durable) {
+            Ok(()) => {
+                ledger.is_claimed &= have == ledger.durable;
+                ledger.durable = have;
+                Ok(())
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                ledger.stage = Stage::Failed(Arc::clone(&error));
+                Err(DownloadError::NotDurable(error))
+            }
+        }
+    }
+
+    fn sync_files(&self, have: &Bitfield, durable: &Bitfield) -> Result<(), PathError> {
         let space = self.metainfo.chunk_space();
-        if self.metainfo.files().len() >= SYNC_ALL_FROM && sync_file_system(&self.part)? {
+        let count = self.metainfo.files().len() + self.metainfo.empty_directories().len();
+        // By the handle that was open before anything was written: so it hears of every write that failed.
+        if count >= SYNC_ALL_FROM && disk::sync_file_system(self.part.root()).at("sync", self.part.path())? {
             return Ok(());
         }
         let news = |file: &usize| {
@@ -330,9 +335,24 @@ impl Download {
                 .any(|chunk| have.contains(chunk) && !durable.contains(chunk))
         };
         for file in (0..self.metainfo.files().len()).filter(news) {
-            self.file(file)?.sync_data().at("sync", &self.file_path(file))?;
+            disk::sync_data(&*self.file(file, Access::Write)?).at("sync", &self.file_path(file))?;
         }
-        Ok(())
+        self.part.sync_directories(&self.metainfo)
+    }
+}
+
+impl Ledger {
+    /// Lets the resume file claim what is durable.
+    fn claim(&mut self) -> Result<(), DownloadError> {
+        match &mut self.stage {
+            Stage::Open(resume) if !self.is_claimed => {
+                resume.save(&self.durable).map_err(DownloadError::NotClaimed)?;
+                self.is_claimed = true;
+                Ok(())
+            }
+            Stage::Open(_) | Stage::Finished => Ok(()),
+            Stage::Failed(error) => Err(DownloadError::NotDurable(Arc::clone(error))),
+        }
     }
 }
 
@@ -351,29 +371,18 @@ impl Content for Download {
             Err(error) => return Some(Err(error)),
         };
         let file = self.pool.opened(span.file)?;
-        Some(Ok(ChunkSource { file, offset: span.offset, len: span.len }))
+        Some(self.source(file, span))
     }
 
+    /// Looks at the file each time, once the share has its name: a change is noticed with the next chunk.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
         let span = self.span_held(chunk)?;
-        Ok(ChunkSource { file: self.file(span.file)?, offset: span.offset, len: span.len })
+        // A finished share may have been made read-only.
+        let access = if self.finished.get().is_some() { Access::Read } else { Access::Write };
+        self.source(self.file(span.file, access)?, span)
     }
 }
 
-fn lock_bits(bits: &Mutex<Bitfield>) -> MutexGuard<'_, Bitfield> {
-    bits.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Makes everything on the file system of `path` durable; false where there is no such operation.
-#[cfg(target_os = "linux")]
-fn sync_file_system(path: &Path) -> Result<bool, PathError> {
-    let file = File::open(path).at("open", path)?;
-    rustix::fs::syncfs(file).at("sync", path)?;
-    Ok(true)
-}
-
-/// Makes everything on the file system of `path` durable; false where there is no such operation.
-#[cfg(not(target_os = "linux"))]
-fn sync_file_system(_path: &Path) -> Result<bool, PathError> {
-    Ok(false)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

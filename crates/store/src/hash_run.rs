@@ -5,7 +5,6 @@ use std::{
     io,
     num::NonZeroUsize,
     ops::ControlFlow,
-    os::unix::fs::FileExt,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,7 +17,10 @@ use proto::{
     chunk::{ChunkSpace, ChunkSpan},
 };
 
-use crate::merkle::{Leaves, batch_len};
+use crate::{
+    disk,
+    merkle::{Leaves, batch_len},
+};
 
 /// Chunks that a thread takes at a time: 4 MiB in a row, so that disks see long reads.
 const RUN: usize = 8;
@@ -42,11 +44,12 @@ pub(crate) enum HashRunError<E> {
 }
 
 /// Reads and hashes `chunks`, and returns their hashes in the same order; `None` for a chunk whose file ends
-/// before it does.
+/// before it does, or for which `is_lost` says that the run need not fail.
 pub(crate) fn hash_chunks<E: Send>(
     space: &ChunkSpace,
     chunks: &[ChunkIndex],
     open: impl Fn(usize) -> Result<Arc<File>, E> + Sync,
+    is_lost: impl Fn(&HashRunError<E>) -> bool + Sync,
     progress: Progress<'_>,
 ) -> Result<Vec<Option<Digest>>, HashRunError<E>> {
     let next = AtomicUsize::new(0);
@@ -60,7 +63,11 @@ pub(crate) fn hash_chunks<E: Send>(
             let mut hashes = [None; RUN];
             for (&chunk, hash) in run.iter().zip(&mut hashes) {
                 // Whoever fails takes the work away from the others.
-                *hash = worker.hash(chunk).inspect_err(|_| next.store(chunks.len(), Ordering::Relaxed))?;
+                let hashed = match worker.hash(chunk) {
+                    Err(error) if is_lost(&error) => worker.proceed(chunk).map(|()| None),
+                    hashed => hashed,
+                };
+                *hash = hashed.inspect_err(|_| next.store(chunks.len(), Ordering::Relaxed))?;
             }
             results.lock().unwrap_or_else(PoisonError::into_inner)[start..start + run.len()]
                 .copy_from_slice(&hashes[..run.len()]);
@@ -100,7 +107,13 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(HashRunError::Read(span.file, error)),
         };
-        if (self.progress)(span.len.into()).is_break() { Err(HashRunError::Stopped) } else { Ok(hash) }
+        self.proceed(chunk).map(|()| hash)
+    }
+
+    /// This chunk is dealt with.
+    fn proceed(&self, chunk: ChunkIndex) -> Result<(), HashRunError<E>> {
+        let len = self.space.span(chunk).map_or(0, |span| span.len.into());
+        if (self.progress)(len).is_break() { Err(HashRunError::Stopped) } else { Ok(()) }
     }
 }
 
@@ -112,7 +125,7 @@ fn leaves(file: &File, span: ChunkSpan, buf: &mut [u8]) -> io::Result<Leaves> {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let len = left.min(buf.len());
         let slice = &mut buf[..len];
-        file.read_exact_at(slice, offset)?;
+        disk::read_exact_at(file, slice, offset)?;
         leaves.push(slice);
         offset += len as u64;
     }

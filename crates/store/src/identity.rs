@@ -2,6 +2,8 @@
 
 use std::{fmt, fs::Metadata, os::unix::fs::MetadataExt};
 
+use rustix::fs::Stat;
+
 /// What the file system says of a file's content: while none of this changes, neither did the content, unless
 /// somebody set the clock back on purpose (which the leecher would notice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,17 @@ impl FileIdentity {
             len: meta.len(),
             mtime_s: meta.mtime(),
             mtime_ns: meta.mtime_nsec(),
+        }
+    }
+
+    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
+    pub(crate) fn of_stat(stat: &Stat) -> FileIdentity {
+        FileIdentity {
+            device: u64::from(stat.st_dev),
+            inode: u64::from(stat.st_ino),
+            len: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_s: i64::from(stat.st_mtime),
+            mtime_ns: i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
         }
     }
 }

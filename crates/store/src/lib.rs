@@ -11,8 +11,13 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+// The crate's own tests share code with those in `tests`.
+#[cfg(test)]
+extern crate self as store;
+
 mod cache;
 mod content;
+mod disk;
 mod download;
 mod error;
 mod exclusion;
@@ -26,6 +31,8 @@ mod part;
 mod resume;
 mod scan;
 mod shared;
+mod start;
+mod survey;
 mod tmpfs;
 
 pub use cache::HashCache;

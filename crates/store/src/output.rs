@@ -1,17 +1,33 @@
 //! Where a download goes: the final path, and the two beside it while it is under way.
 
 use std::{
-    fs, io,
+    ffi::OsStr,
+    fmt::Write as _,
+    io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
-use proto::ShareName;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use proto::{ShareName, metainfo::Kind};
+use sha2::Digest as _;
 
-use crate::{download::DownloadError, error::AtPath};
+use crate::{
+    disk,
+    download::DownloadError,
+    error::{AtPath, PathError},
+};
 
 /// What a downloaded share is called in front of its own name, unless the user names the output.
 const PREFIX: &str = "leeched_";
+
+/// Longest name of a file in bytes on common file systems (`NAME_MAX`).
+const MAX_FILE_NAME_LEN: usize = 255;
+
+/// The longest that is put behind the output's name: of the resume file while it is made.
+const LONGEST_SUFFIX: &str = ".resume.tmp";
+
+/// A longer extension is not kept when a name is shortened.
+const MAX_EXTENSION_LEN: usize = 16;
 
 /// The paths of a download.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +40,8 @@ pub struct Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replace {
     Never,
-    /// Files only: a directory is never replaced, for it may hold anything.
+    /// Regular files only. Anything else may stand for more than its name: a directory for what is in it, a device for
+    /// a disk, a link for a file elsewhere.
     File,
 }
 
@@ -36,10 +53,11 @@ impl Output {
 
     /// A download into `dir` under the name that Shoal gives it.
     pub fn in_dir(dir: &Path, name: &ShareName) -> Output {
-        Output::at(dir.join(format!("{PREFIX}{name}")))
+        let name = shortened(format!("{PREFIX}{name}").as_bytes(), MAX_FILE_NAME_LEN);
+        Output::at(dir.join(OsStr::from_bytes(&name)))
     }
 
-    /// Replaces a file that has the output's name, once the download is whole.
+    /// Replaces a regular file that has the output's name, once the download is whole.
     #[must_use]
     pub fn replacing_file(mut self) -> Output {
         self.replace = Replace::File;
@@ -53,51 +71,133 @@ impl Output {
 
     /// Where it is built: a file, or a directory.
     pub fn part_path(&self) -> PathBuf {
-        with_suffix(&self.path, ".part")
+        self.beside(".part")
     }
 
     /// What says which chunks are there.
     pub fn resume_path(&self) -> PathBuf {
-        with_suffix(&self.path, ".resume")
+        self.beside(".resume")
     }
 
     /// Refuses if the final name is taken by something that may not be replaced.
     pub fn check_free(&self) -> Result<(), DownloadError> {
-        match self.is_taken().at("examine", &self.path)? {
-            true => Err(DownloadError::OutputExists(self.path.clone())),
-            false => Ok(()),
-        }
-    }
-
-    fn is_taken(&self) -> io::Result<bool> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(meta) => Ok(self.replace == Replace::Never || meta.is_dir()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        let meta = match disk::examine(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            meta => meta.at("examine", &self.path)?,
+        };
+        match (self.replace, meta.is_file()) {
+            (Replace::File, true) => Ok(()),
+            (Replace::Never, true) => Err(DownloadError::OutputExists(self.path.clone())),
+            (_, false) => Err(DownloadError::NotReplaceable(self.path.clone())),
         }
     }
 
     /// Gives the finished part its final name, in one step that cannot replace anything unasked.
-    pub(crate) fn publish(&self) -> io::Result<()> {
+    pub(crate) fn publish(&self, kind: Kind) -> Result<(), DownloadError> {
         let part = self.part_path();
-        match self.replace {
-            Replace::File => fs::rename(part, &self.path),
-            Replace::Never => match renameat_with(CWD, &part, CWD, &self.path, RenameFlags::NOREPLACE) {
-                // A file system without that operation: look first, and accept the gap between.
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {
-                    if self.is_taken()? {
-                        return Err(io::ErrorKind::AlreadyExists.into());
-                    }
-                    fs::rename(part, &self.path)
-                }
-                result => Ok(result?),
-            },
+        let rename_to =
+            |source| DownloadError::from(PathError { action: "rename to", path: self.path.clone(), source });
+        match disk::rename_without_replacing(&part, &self.path) {
+            Ok(true) => return Ok(()),
+            // Looked at first, with a gap between looking and renaming, since the file system has no such operation …
+            Ok(false) => self.check_free()?,
+            // … or since what is there is to be replaced.
+            Err(error) if is_taken(&error) => self.check_free()?,
+            Err(error) => return Err(rename_to(error)),
         }
+        if kind == Kind::Directory {
+            // A directory cannot replace a file.
+            match disk::remove(&self.path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result.at("remove", &self.path)?,
+            }
+        }
+        disk::rename(&part, &self.path).map_err(rename_to)
+    }
+
+    /// A working name: the output's, and a suffix. The same part of it is left of a long one for every suffix.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let Some(name) = self.path.file_name() else {
+            // Only `..` or `/` have none, and they are taken.
+            return self.path.join(&suffix[1..]);
+        };
+        let mut name = shortened(name.as_bytes(), MAX_FILE_NAME_LEN - LONGEST_SUFFIX.len());
+        name.extend(suffix.as_bytes());
+        self.path.with_file_name(OsStr::from_bytes(&name))
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory)
+}
+
+/// A name of at most `most` bytes: `name`, or its beginning, a part of its hash and its extension. Characters stay
+/// whole.
+fn shortened(name: &[u8], most: usize) -> Vec<u8> {
+    if name.len() <= most {
+        return name.to_owned();
+    }
+    let mut tag = String::from("~");
+    for byte in &sha2::Sha256::digest(name)[..4] {
+        // Writing to a text cannot fail.
+        let _ = write!(tag, "{byte:02x}");
+    }
+    let extension = match name.iter().rposition(|&byte| byte == b'.') {
+        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION_LEN => &name[dot..],
+        _ => &[],
+    };
+    let is_inside_character = |at: usize| name[at] & 0b1100_0000 == 0b1000_0000;
+    let mut end = most - tag.len() - extension.len();
+    while end > 0 && is_inside_character(end) {
+        end -= 1;
+    }
+    [&name[..end], tag.as_bytes(), extension].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn len(path: &Path) -> usize {
+        path.file_name().unwrap().len()
+    }
+
+    #[test]
+    fn names_of_every_length_fit() {
+        for count in 1..=255 {
+            for (letter, name) in [("x", "x".repeat(count)), ("🐟", "🐟".repeat(count / 4))] {
+                let Ok(name) = ShareName::new(&name) else { continue };
+                let output = Output::in_dir(Path::new("d"), &name);
+                let all = [output.path().to_owned(), output.part_path(), output.resume_path()];
+                assert!(all.iter().all(|path| len(path) <= 255 && path.starts_with("d")), "{all:?}");
+                assert!(len(&output.resume_path()) + ".tmp".len() <= 255);
+                assert!(all.iter().all(|path| path.to_str().unwrap().contains(&format!("leeched_{letter}"))));
+            }
+        }
+    }
+
+    #[test]
+    fn short_names_stay_as_they_are() {
+        let name = ShareName::new(&"a".repeat(236)).unwrap();
+        let output = Output::in_dir(Path::new(""), &name);
+        assert_eq!(output.path(), Path::new(&format!("leeched_{name}")));
+        assert_eq!(output.part_path(), Path::new(&format!("leeched_{name}.part")));
+        assert_eq!(output.resume_path(), Path::new(&format!("leeched_{name}.resume")));
+    }
+
+    #[test]
+    fn long_names_that_differ_at_the_end_stay_different_and_keep_their_extension() {
+        let output = |end: &str| {
+            let name = ShareName::new(&format!("{}{end}", "n".repeat(255 - end.len()))).unwrap();
+            Output::in_dir(Path::new(""), &name)
+        };
+        let (one, two) = (output("1.tar.gz"), output("2.tar.gz"));
+        assert_ne!(one.path(), two.path());
+        assert_ne!(one.part_path(), two.part_path());
+        assert_ne!(one.resume_path(), two.resume_path());
+        assert_eq!(one.path().extension().unwrap(), "gz");
+        assert_eq!(len(one.path()), 255);
+        assert_eq!(one, output("1.tar.gz"));
+        assert_eq!(len(output(".no extension that is worth keeping").path()), 255);
+    }
 }

@@ -1,23 +1,30 @@
-//! The `.part` of a download, before there is anything in it: what an earlier run left, whether there is room, and making
-//! what is to be written to.
+//! The `.part` of a download: the file or directory in which the share is built.
+//!
+//! It is opened once and locked, and all its files are opened from there. So what is written to stays the same
+//! when the part is renamed, and no symbolic link in it is followed.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    collections::BTreeSet,
+    fs::{self, File, Metadata},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use proto::{
-    Bitfield, Metainfo,
+    Metainfo, ShareName,
     metainfo::{FileEntry, Kind},
 };
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::{
+    fs::{CWD, OFlags},
+    io::Errno,
+};
 
 use crate::{
+    disk::{self, LockState},
     download::DownloadError,
     error::{AtPath, PathError},
-    output::Output,
-    resume::{self, Resume},
     tmpfs::is_tmpfs,
 };
 
@@ -25,138 +32,239 @@ use crate::{
 /// would take as long as to write it.
 pub(crate) const SMALL_FILE_LEN: u64 = 64 * 1024;
 
-/// What an earlier run left of this share; `None` if nothing.
-pub(crate) fn claims(
-    metainfo: &Metainfo,
-    output: &Output,
-    part: &Path,
-) -> Result<Option<Bitfield>, DownloadError> {
-    let in_the_way = |path: &Path, reason| DownloadError::PartInTheWay { path: path.to_owned(), reason };
-    let path = output.resume_path();
-    let left = fs::symlink_metadata(part).is_ok();
-    let resume = resume::load(&path, metainfo.infohash(), metainfo.chunk_space().chunk_count());
-    match resume.at("read", &path)? {
-        Resume::Missing if left => {
-            Err(in_the_way(part, "no resume file beside it says that it is a download"))
-        }
-        Resume::Missing => Ok(None),
-        Resume::OtherShare(_) if left => Err(in_the_way(part, "it is a download of another share")),
-        Resume::Unreadable if left => Err(in_the_way(&path, "it is damaged, or not a resume file")),
-        Resume::Unreadable => Err(in_the_way(&path, "it is not a resume file")),
-        Resume::OtherShare(_) => Ok(None),
-        Resume::Claims(_) if !left => Ok(None),
-        Resume::Claims(claims) => Ok(Some(claims)),
-    }
+/// The file or directory in which a share is built.
+#[derive(Debug)]
+pub(crate) struct Part {
+    path: PathBuf,
+    kind: Kind,
+    /// The file or directory itself. While it is open, it is locked: two leechers on one output would undo each
+    /// other's work.
+    root: File,
+    root_id: FileId,
+    /// Whether files or directories were created in it since its directories were synced.
+    has_new_entries: AtomicBool,
 }
 
-/// Removes what a download that could not start has made.
-pub(crate) fn discard(output: &Output) {
-    let part = output.part_path();
-    let removed = fs::remove_file(&part).or_else(|_| fs::remove_dir_all(&part));
-    if removed.is_ok() || !part.exists() {
-        let _ = fs::remove_file(output.resume_path());
-    }
+/// What a file of the part is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// Creates it, if it is not there.
+    Create,
 }
 
-/// Refuses if the file system has fewer than `needed` bytes free.
-pub(crate) fn check_space(output: &Output, needed: u64) -> Result<(), DownloadError> {
-    let path = output.path();
-    let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let stat = statvfs(dir).at("examine", dir)?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    // A file system without blocks holds no files; creating one there says so better.
-    if free < needed && stat.f_blocks > 0 {
-        return Err(DownloadError::NoSpace { path: path.to_owned(), needed, free });
-    }
-    Ok(())
-}
+/// Device and inode: which file this is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
 
-/// Creates the directory or the one file that all of the share is in, if it is not there yet.
-pub(crate) fn create_root(kind: Kind, part: &Path) -> Result<(), DownloadError> {
-    match kind {
-        Kind::Directory => create_dir(part)?,
-        Kind::File => {
-            OpenOptions::new().create(true).truncate(false).write(true).open(part).at("create", part)?;
+impl FileId {
+    pub(crate) fn of(meta: &Metadata) -> FileId {
+        FileId(meta.dev(), meta.ino())
+    }
+
+    /// Whether this is what `path` names.
+    pub(crate) fn is_at(self, path: &Path) -> io::Result<bool> {
+        match disk::examine(path) {
+            Ok(meta) => Ok(FileId::of(&meta) == self),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
         }
     }
-    Ok(())
 }
 
-/// Creates the directories of the share and those of its files that are needed now, or what is missing of them.
-pub(crate) fn create(
-    metainfo: &Metainfo,
-    part: &Path,
-    is_needed_now: impl Fn(&FileEntry) -> bool,
-) -> Result<(), DownloadError> {
-    if metainfo.kind() == Kind::Directory {
+impl Part {
+    /// Opens the part of a share, or makes an empty one, and keeps others away from it.
+    pub(crate) fn open(path: PathBuf, kind: Kind) -> Result<Part, DownloadError> {
+        let opened = match kind {
+            Kind::File => disk::open(&path, OFlags::RDWR | OFlags::CREATE).at("create", &path),
+            Kind::Directory => disk::make_dir(CWD, &path)
+                .at("create", &path)
+                .and_then(|()| disk::open(&path, OFlags::RDONLY | OFlags::DIRECTORY).at("open", &path)),
+        };
+        let is_fitting = |meta: &Metadata| match kind {
+            Kind::File => meta.is_file(),
+            Kind::Directory => meta.is_dir(),
+        };
+        let reason = match kind {
+            Kind::File => "it is not a regular file",
+            Kind::Directory => "it is not a directory",
+        };
+        let root = match opened {
+            Err(_) if disk::examine(&path).is_ok_and(|meta| !is_fitting(&meta)) => {
+                return Err(DownloadError::PartInTheWay { path, reason });
+            }
+            opened => opened?,
+        };
+        let meta = root.metadata().at("examine", &path)?;
+        if !is_fitting(&meta) {
+            return Err(DownloadError::PartInTheWay { path, reason });
+        }
+        let root_id = FileId::of(&meta);
+        let is_ours = disk::lock(&root, &path).at("lock", &path)? == LockState::Ours;
+        // Whoever had the lock until now may have given it the share's name since it was opened.
+        if !is_ours || !root_id.is_at(&path).at("examine", &path)? {
+            return Err(DownloadError::Locked(path));
+        }
+        Ok(Part { path, kind, root, root_id, has_new_entries: AtomicBool::new(true) })
+    }
+
+    /// Whether nothing was put into it yet.
+    pub(crate) fn is_empty(&self) -> Result<bool, PathError> {
+        match self.kind {
+            Kind::File => Ok(self.root.metadata().at("examine", &self.path)?.len() == 0),
+            Kind::Directory => Ok(fs::read_dir(&self.path).at("read", &self.path)?.next().is_none()),
+        }
+    }
+
+    /// Removes it. Only for one that was empty when it was opened.
+    pub(crate) fn discard(&self) {
+        let removed = match self.kind {
+            Kind::File => fs::remove_file(&self.path),
+            Kind::Directory => fs::remove_dir_all(&self.path),
+        };
+        if let Err(error) = removed {
+            tracing::debug!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+
+    /// Fails if the part is no longer where it was made: then what is written to it is lost.
+    pub(crate) fn check_there(&self) -> Result<(), DownloadError> {
+        match self.root_id.is_at(&self.path).at("examine", &self.path)? {
+            true => Ok(()),
+            false => Err(DownloadError::PartGone(self.path.clone())),
+        }
+    }
+
+    /// Creates what is missing of the directories and of the files that are not small, and reserves room for them.
+    pub(crate) fn reserve(&self, metainfo: &Metainfo) -> Result<(), DownloadError> {
+        let mut dirs = DirStack::default();
         for dir in metainfo.empty_directories() {
-            let path = dir.iter().fold(part.to_owned(), |path, name| path.join(name.as_str()));
-            fs::create_dir_all(&path).at("create", &path)?;
+            dirs.make(self, dir)?;
         }
-    }
-    let mut last_dir = None;
-    for entry in metainfo.files() {
-        let path = path_of(part, entry);
-        if metainfo.kind() == Kind::Directory && last_dir.as_deref() != path.parent() {
-            last_dir = path.parent().map(Path::to_owned);
-            if let Some(dir) = &last_dir {
-                fs::create_dir_all(dir).at("create", dir)?;
+        for entry in metainfo.files() {
+            if let Some((_, parents)) = entry.path.split_last() {
+                dirs.make(self, parents)?;
+                if (1..=SMALL_FILE_LEN).contains(&entry.node.len) {
+                    continue;
+                }
+            }
+            let file = self.open_file(entry, Access::Create)?;
+            let path = self.path_of(entry);
+            if file.metadata().at("examine", &path)?.len() != entry.node.len {
+                // Memory would be filled twice. There the free space that was seen has to do.
+                disk::reserve(&file, entry.node.len, !is_tmpfs(&file))
+                    .map_err(|source| self.no_space(metainfo, source, &path))?;
             }
         }
-        if !is_needed_now(entry) {
-            continue;
+        Ok(())
+    }
+
+    /// Opens a file of the share.
+    pub(crate) fn open_file(&self, entry: &FileEntry, access: Access) -> Result<File, PathError> {
+        let file = match self.kind {
+            Kind::File => self.root.try_clone(),
+            Kind::Directory => self.open_entry(entry, access),
+        };
+        file.map_err(|error| if disk::is_one_of(&error, &[Errno::LOOP]) { link_in_the_way() } else { error })
+            .at("open", &self.path_of(entry))
+    }
+
+    fn open_entry(&self, entry: &FileEntry, access: Access) -> io::Result<File> {
+        let flags = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write | Access::Create => OFlags::RDWR,
+        };
+        if access == Access::Create {
+            match disk::open_below(&self.root, &entry.path, flags | OFlags::CREATE | OFlags::EXCL) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => {
+                    self.has_new_entries.store(true, Ordering::Release);
+                    return created;
+                }
+            }
         }
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).open(&path).at("create", &path)?;
-        let len = file.metadata().at("examine", &path)?.len();
-        if len != entry.node.len {
-            allocate(&file, entry.node.len).map_err(|source| no_space(metainfo, part, source, &path))?;
+        let file = disk::open_below(&self.root, &entry.path, flags)?;
+        let meta = file.metadata()?;
+        if !meta.is_file() {
+            return Err(io::Error::other("it is not a regular file"));
         }
-    }
-    Ok(())
-}
-
-fn create_dir(path: &Path) -> Result<(), PathError> {
-    match fs::create_dir(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.at("create", path),
-    }
-}
-
-/// Reserves room where the file system can, so that a full disk shows now and not in the middle (of small files: see
-/// [`SMALL_FILE_LEN`]). In memory that would be to write everything twice; there the free space that was seen has to do.
-fn allocate(file: &File, len: u64) -> io::Result<()> {
-    file.set_len(len)?;
-    if len == 0 || is_tmpfs(file) {
-        return Ok(());
-    }
-    match fallocate(file, FallocateFlags::empty(), 0, len) {
-        Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
-fn no_space(metainfo: &Metainfo, part: &Path, source: io::Error, path: &Path) -> DownloadError {
-    if source.kind() != io::ErrorKind::StorageFull {
-        return PathError { action: "allocate", path: path.to_owned(), source }.into();
-    }
-    let free = statvfs(part).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-    DownloadError::NoSpace { path: part.to_owned(), needed: metainfo.chunk_space().total_len(), free }
-}
-
-/// Sees to it that no other process works on the same output, for as long as the file is open.
-pub(crate) fn lock(part: &Path) -> Result<File, DownloadError> {
-    let file = File::open(part).at("open", part)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DownloadError::Locked(part.to_owned())),
-        Err(TryLockError::Error(source)) => {
-            Err(PathError { action: "lock", path: part.to_owned(), source }.into())
+        if access != Access::Read && meta.len() > entry.node.len {
+            file.set_len(entry.node.len)?;
         }
+        Ok(file)
+    }
+
+    /// Where a file of the share is.
+    pub(crate) fn path_of(&self, entry: &FileEntry) -> PathBuf {
+        join(&self.path, &entry.path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file or directory itself.
+    pub(crate) fn root(&self) -> &File {
+        &self.root
+    }
+
+    /// Makes durable which files and directories there are, if some are new.
+    pub(crate) fn sync_directories(&self, metainfo: &Metainfo) -> Result<(), PathError> {
+        if self.kind == Kind::File || !self.has_new_entries.swap(false, Ordering::Acquire) {
+            return Ok(());
+        }
+        let above_files =
+            metainfo.files().iter().filter_map(|entry| entry.path.split_last()).map(|last| last.1);
+        let empty = metainfo.empty_directories().iter().map(|path| &path[..]);
+        let dirs: BTreeSet<&[ShareName]> =
+            above_files.chain(empty).flat_map(|path| (1..=path.len()).map(move |len| &path[..len])).collect();
+        for dir in dirs {
+            let path = join(&self.path, dir);
+            let file =
+                disk::open_below(&self.root, dir, OFlags::RDONLY | OFlags::DIRECTORY).at("open", &path)?;
+            disk::sync_directory(&file, &path).at("sync", &path)?;
+        }
+        disk::sync_directory(&self.root, &self.path).at("sync", &self.path)
+    }
+
+    fn no_space(&self, metainfo: &Metainfo, source: io::Error, path: &Path) -> DownloadError {
+        if source.kind() != io::ErrorKind::StorageFull {
+            return PathError { action: "allocate", path: path.to_owned(), source }.into();
+        }
+        let free = disk::free_space(&self.path).ok().flatten().unwrap_or(0);
+        let needed = metainfo.chunk_space().total_len();
+        DownloadError::NoSpace { path: self.path.clone(), needed, free }
     }
 }
 
-/// Where a file of the share is.
-pub(crate) fn path_of(part: &Path, entry: &FileEntry) -> PathBuf {
-    entry.path.iter().fold(part.to_owned(), |path, name| path.join(name.as_str()))
+fn link_in_the_way() -> io::Error {
+    io::Error::other("a symbolic link is in its place")
+}
+
+pub(crate) fn join(root: &Path, path: &[ShareName]) -> PathBuf {
+    path.iter().fold(root.to_owned(), |path, name| path.join(name.as_str()))
+}
+
+/// The directory that was made last, and those above it, open: what is made next is mostly near.
+#[derive(Default)]
+struct DirStack<'a> {
+    open: Vec<(&'a ShareName, File)>,
+}
+
+impl<'a> DirStack<'a> {
+    /// Makes a directory of the part, and those above it.
+    fn make(&mut self, part: &Part, dir: &'a [ShareName]) -> Result<(), PathError> {
+        let common = self.open.iter().zip(dir).take_while(|((open, _), name)| open == name).count();
+        self.open.truncate(common);
+        for name in &dir[common..] {
+            let parent = self.open.last().map_or(&part.root, |(_, file)| file);
+            let made = disk::make_dir(parent, name.as_str())
+                .and_then(|()| disk::open_in(parent, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY))
+                .at("create", &join(&part.path, dir))?;
+            self.open.push((name, made));
+            part.has_new_entries.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
 }

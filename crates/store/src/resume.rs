@@ -1,79 +1,246 @@
-//! The resume file: which chunks of a download are on disk.
+//! The resume file: which chunks of a download are durable.
+//!
+//! It has two slots, and the newer one that is whole counts. What is written replaces the older one, so a crash at
+//! any time leaves the other. The file has its whole length from the beginning: it can be written when the
+//! disk is full.
 //!
 //! ```text
-//! "SHOALRS1" | infohash (32) | chunks u32 | bitfield | SHA-256 of all before
+//! slot: "SHOALRS2" | infohash (32) | chunks u32 | sequence u64 | bitfield | SHA-256 of all before | zeros to 4 KiB
 //! ```
 //! Integers are big endian. It is a claim, not a proof: whoever resumes hashes every claimed chunk again.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
-    path::Path,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
 };
 
-use proto::{Bitfield, InfoHash};
+use proto::{Bitfield, InfoHash, chunk::MAX_CHUNKS};
+use rustix::fs::OFlags;
 use sha2::Digest as _;
 
-const MAGIC: &[u8; 8] = b"SHOALRS1";
+use crate::{
+    disk,
+    error::{AtPath, PathError},
+    part::FileId,
+};
 
-/// What a resume file says.
-#[derive(Debug, PartialEq, Eq)]
+const MAGIC: &[u8; 8] = b"SHOALRS2";
+
+/// Bytes before the bitfield.
+const HEADER_LEN: usize = MAGIC.len() + 32 + 4 + 8;
+
+/// Slots begin where pages do, so that writing one cannot tear the other.
+const ALIGNMENT: usize = 4096;
+
+/// What an earlier run left.
+#[derive(Debug)]
 pub(crate) enum Resume {
-    /// There is none.
+    /// Nothing.
     Missing,
-    /// It is damaged, or not a resume file.
+    /// It is damaged, cannot be read, or is not a resume file.
     Unreadable,
+    /// It is not even a file.
+    NotAFile,
     /// It belongs to another share.
-    OtherShare(InfoHash),
-    /// These chunks were on disk.
-    Claims(Bitfield),
+    OtherShare,
+    /// These chunks were durable.
+    Claims(ResumeFile, Bitfield),
 }
 
-pub(crate) fn load(path: &Path, infohash: InfoHash, chunk_count: u32) -> io::Result<Resume> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(parse(&bytes, infohash, chunk_count).unwrap_or(Resume::Unreadable)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Resume::Missing),
-        Err(error) => Err(error),
+/// A resume file, open to be written again and again.
+#[derive(Debug)]
+pub(crate) struct ResumeFile {
+    path: PathBuf,
+    file: File,
+    id: FileId,
+    infohash: InfoHash,
+    /// Of the newer slot.
+    sequence: u64,
+}
+
+/// Bytes of the resume file of a share with so many chunks.
+pub(crate) fn file_len(chunk_count: u32) -> u64 {
+    2 * slot_len(chunk_count) as u64
+}
+
+fn slot_len(chunk_count: u32) -> usize {
+    (HEADER_LEN + Bitfield::byte_len(chunk_count) + 32).next_multiple_of(ALIGNMENT)
+}
+
+pub(crate) fn load(path: &Path, infohash: InfoHash, chunk_count: u32) -> Result<Resume, PathError> {
+    match disk::examine(path) {
+        Ok(meta) if !meta.is_file() => return Ok(Resume::NotAFile),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Resume::Missing),
+        Err(error) => return Err(error).at("examine", path),
+    }
+    match read(path) {
+        Ok((file, id, bytes)) => Ok(parse(path, file, id, &bytes, infohash, chunk_count)),
+        Err(error) => {
+            tracing::warn!("cannot read {}: {error}", path.display());
+            Ok(Resume::Unreadable)
+        }
     }
 }
 
-fn parse(bytes: &[u8], infohash: InfoHash, chunk_count: u32) -> Option<Resume> {
-    let (body, checksum) = bytes.split_last_chunk::<32>()?;
-    if sha2::Sha256::digest(body).as_slice() != checksum {
+fn read(path: &Path) -> io::Result<(File, FileId, Vec<u8>)> {
+    let file = disk::open(path, OFlags::RDWR)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() || meta.len() > file_len(MAX_CHUNKS) {
+        return Err(io::Error::other("it is not a resume file"));
+    }
+    let mut bytes = vec![0; usize::try_from(meta.len()).unwrap_or(0)];
+    disk::read_exact_at(&file, &mut bytes, 0)?;
+    Ok((file, FileId::of(&meta), bytes))
+}
+
+fn parse(path: &Path, file: File, id: FileId, bytes: &[u8], infohash: InfoHash, chunk_count: u32) -> Resume {
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let newer = [first, second].into_iter().filter_map(parse_slot).max_by_key(|slot| slot.sequence);
+    match newer {
+        Some(Slot { infohash: found, .. }) if found != infohash => Resume::OtherShare,
+        // A file of another length could not be written to in place.
+        Some(Slot { sequence, claims, .. })
+            if claims.len() == chunk_count && bytes.len() as u64 == file_len(chunk_count) =>
+        {
+            Resume::Claims(ResumeFile { path: path.to_owned(), file, id, infohash, sequence }, claims)
+        }
+        _ => Resume::Unreadable,
+    }
+}
+
+struct Slot {
+    infohash: InfoHash,
+    sequence: u64,
+    claims: Bitfield,
+}
+
+fn parse_slot(bytes: &[u8]) -> Option<Slot> {
+    let (infohash, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
+    let (chunk_count, rest) = rest.split_first_chunk::<4>()?;
+    let chunk_count = Some(u32::from_be_bytes(*chunk_count)).filter(|&count| count <= MAX_CHUNKS)?;
+    let (sequence, rest) = rest.split_first_chunk::<8>()?;
+    let (bitfield, rest) = rest.split_at_checked(Bitfield::byte_len(chunk_count))?;
+    let body = &bytes[..HEADER_LEN + bitfield.len()];
+    if sha2::Sha256::digest(body).as_slice() != rest.first_chunk::<32>()? {
         return None;
     }
-    let (found, rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
-    if *found != infohash.0 {
-        return Some(Resume::OtherShare(InfoHash(*found)));
+    Some(Slot {
+        infohash: InfoHash(*infohash),
+        sequence: u64::from_be_bytes(*sequence),
+        claims: Bitfield::from_bytes(bitfield, chunk_count).ok()?,
+    })
+}
+
+impl ResumeFile {
+    /// Makes a resume file in place of what may be there. A crash at any time leaves the old one or the new one.
+    pub(crate) fn create(
+        path: &Path,
+        infohash: InfoHash,
+        claims: &Bitfield,
+    ) -> Result<ResumeFile, PathError> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        ResumeFile::create_by(&temporary, path, infohash, claims)
+            .inspect_err(|_| {
+                let _ = disk::remove(&temporary);
+            })
+            .at("write", path)
     }
-    let bitfield = rest.strip_prefix(&chunk_count.to_be_bytes())?;
-    Bitfield::from_bytes(bitfield, chunk_count).ok().map(Resume::Claims)
+
+    fn create_by(
+        temporary: &Path,
+        path: &Path,
+        infohash: InfoHash,
+        claims: &Bitfield,
+    ) -> io::Result<ResumeFile> {
+        let sequence = 1;
+        let file = create_new(temporary)?;
+        let mut bytes = slot(infohash, 0, claims);
+        bytes.extend(slot(infohash, sequence, claims));
+        disk::write_all_at(&file, &bytes, 0)?;
+        disk::sync_data(&file)?;
+        disk::rename(temporary, path)?;
+        disk::sync_parent(path)?;
+        let id = FileId::of(&file.metadata()?);
+        Ok(ResumeFile { path: path.to_owned(), file, id, infohash, sequence })
+    }
+
+    /// Claims these chunks, and no others.
+    pub(crate) fn save(&mut self, claims: &Bitfield) -> Result<(), PathError> {
+        if !self.id.is_at(&self.path).at("examine", &self.path)? {
+            return self.replace(claims);
+        }
+        let sequence = self.sequence + 1;
+        let bytes = slot(self.infohash, sequence, claims);
+        let offset = if sequence.is_multiple_of(2) { 0 } else { bytes.len() as u64 };
+        disk::write_all_at(&self.file, &bytes, offset)
+            .and_then(|()| disk::sync_data(&self.file))
+            .at("write", &self.path)?;
+        // Only now: what failed is written to the same slot again, and the other keeps what counts.
+        self.sequence = sequence;
+        Ok(())
+    }
+
+    /// Somebody removed it, or put something else in its place, which may be theirs.
+    fn replace(&mut self, claims: &Bitfield) -> Result<(), PathError> {
+        match disk::examine(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                *self = ResumeFile::create(&self.path, self.infohash, claims)?;
+                Ok(())
+            }
+            Err(error) => Err(error).at("examine", &self.path),
+            Ok(_) => Err(io::Error::other("something else was put in its place")).at("write", &self.path),
+        }
+    }
+
+    /// Removes it, if it is still there. If it cannot be removed, it only lies about.
+    pub(crate) fn remove(self) {
+        let removed = match self.id.is_at(&self.path) {
+            Ok(true) => disk::remove(&self.path),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::warn!("cannot remove {}, which is of no use any more: {error}", self.path.display());
+        }
+    }
 }
 
-/// Writes the resume file so that a crash at any time leaves the old one or the new one.
-pub(crate) fn save(path: &Path, infohash: InfoHash, have: &Bitfield) -> io::Result<()> {
-    let mut bytes = MAGIC.to_vec();
+/// Creates a file, after removing one that a crash left.
+fn create_new(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+    match disk::open(path, flags) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            if !disk::examine(path)?.is_file() {
+                return Err(error);
+            }
+            disk::remove(path)?;
+            disk::open(path, flags)
+        }
+        result => result,
+    }
+}
+
+fn slot(infohash: InfoHash, sequence: u64, claims: &Bitfield) -> Vec<u8> {
+    let len = slot_len(claims.len());
+    let mut bytes = Vec::with_capacity(len);
+    bytes.extend(MAGIC);
     bytes.extend(infohash.0);
-    bytes.extend(have.len().to_be_bytes());
-    bytes.extend(have.as_bytes());
+    bytes.extend(claims.len().to_be_bytes());
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend(claims.as_bytes());
     bytes.extend(sha2::Sha256::digest(&bytes));
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_parent(path)
-}
-
-/// Makes the names in the directory of `path` durable.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    bytes.resize(len, 0);
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
     use proto::ChunkIndex;
 
@@ -81,36 +248,65 @@ mod tests {
 
     const SHARE: InfoHash = InfoHash([4; 32]);
 
+    fn claims_of(path: &Path, len: u32) -> Option<Bitfield> {
+        match load(path, SHARE, len).unwrap() {
+            Resume::Claims(_, claims) => Some(claims),
+            _ => None,
+        }
+    }
+
     proptest! {
         #[test]
-        fn reads_what_it_writes(len in 0..100_u32, picks in prop::collection::vec(0..100_u32, 0..50)) {
+        fn reads_what_it_writes(len in 0..100_u32, saves in prop::collection::vec(0..100_u32, 0..50)) {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("x.resume");
             let mut have = Bitfield::empty(len);
-            for pick in picks.into_iter().filter(|&pick| pick < len) {
+            let mut resume = ResumeFile::create(&path, SHARE, &have).unwrap();
+            for pick in saves.into_iter().filter(|&pick| pick < len) {
                 have.insert(ChunkIndex(pick));
+                resume.save(&have).unwrap();
+                prop_assert_eq!(claims_of(&path, len), Some(have.clone()));
+                prop_assert_eq!(fs::metadata(&path).unwrap().len(), file_len(len));
             }
-            save(&path, SHARE, &have).unwrap();
-            prop_assert_eq!(load(&path, SHARE, len).unwrap(), Resume::Claims(have));
-            prop_assert_eq!(load(&path, InfoHash([5; 32]), len).unwrap(), Resume::OtherShare(SHARE));
-            prop_assert_eq!(load(&path, SHARE, len + 1).unwrap(), Resume::Unreadable);
+            prop_assert_eq!(claims_of(&path, len), Some(have));
+            let other = InfoHash([5; 32]);
+            prop_assert!(matches!(load(&path, other, len).unwrap(), Resume::OtherShare));
+            prop_assert!(matches!(load(&path, SHARE, len + 1).unwrap(), Resume::Unreadable));
+        }
+    }
+
+    /// A slot that a crash tore leaves the other.
+    #[test]
+    fn damage_is_noticed_and_the_other_slot_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.resume");
+        assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::Missing));
+        let (old, new) = (Bitfield::empty(9), Bitfield::full(9));
+        ResumeFile::create(&path, SHARE, &old).unwrap().save(&new).unwrap();
+        let good = fs::read(&path).unwrap();
+        let used = HEADER_LEN + 2 + 32;
+        // The new one is in the first slot.
+        for at in 0..used {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            fs::write(&path, &bad).unwrap();
+            assert_eq!(claims_of(&path, 9).as_ref(), Some(&old), "byte {at}");
+            bad[good.len() / 2 + at] ^= 0x10;
+            fs::write(&path, &bad).unwrap();
+            assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable), "byte {at} of both");
+            fs::write(&path, &good[..at]).unwrap();
+            assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable), "cut at {at}");
         }
     }
 
     #[test]
-    fn damage_is_noticed() {
+    fn a_huge_file_and_what_is_no_file_are_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.resume");
-        assert_eq!(load(&path, SHARE, 9).unwrap(), Resume::Missing);
-        save(&path, SHARE, &Bitfield::full(9)).unwrap();
-        let good = fs::read(&path).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            fs::write(&path, &bad).unwrap();
-            assert_eq!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable, "byte {at}");
-            fs::write(&path, &good[..at]).unwrap();
-            assert_eq!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable, "cut at {at}");
-        }
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable));
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::NotAFile));
     }
 }

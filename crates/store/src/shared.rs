@@ -122,14 +122,15 @@ fn hash_files(
         }
     }
     let open = |index: usize| open_unchanged(&files[index]).map(Arc::new);
-    let fresh = hash_chunks(space, &unknown_chunks, open, progress).map_err(|error| match error {
-        HashRunError::Stopped => ShareError::Stopped(Stopped),
-        HashRunError::Open(error) => ShareError::from(error),
-        HashRunError::Read(index, source) => {
-            let path = files[index].path.clone();
-            ShareError::Path(PathError { action: "read", path, source })
-        }
-    })?;
+    let fresh =
+        hash_chunks(space, &unknown_chunks, open, |_| false, progress).map_err(|error| match error {
+            HashRunError::Stopped => ShareError::Stopped(Stopped),
+            HashRunError::Open(error) => ShareError::from(error),
+            HashRunError::Read(index, source) => {
+                let path = files[index].path.clone();
+                ShareError::Path(PathError { action: "read", path, source })
+            }
+        })?;
     for (chunk, hash) in unknown_chunks.iter().zip(fresh) {
         // A chunk that is cut short has no hash; its file is found changed just below.
         hashes[chunk.0 as usize] = hash.unwrap_or(Digest([0; 32]));

@@ -52,6 +52,8 @@ pub(super) struct Transfer {
     /// Chunks that wait for a thread or have one.
     unproved: usize,
     pub(super) saving: JoinSet<Result<(), DownloadError>>,
+    /// The last checkpoint failed, and the user knows.
+    pub(super) is_unsaved: bool,
     pub(super) finishing: JoinSet<Result<(), DownloadError>>,
     /// Bytes that are here.
     pub(super) done: u64,
@@ -99,6 +101,7 @@ impl Transfer {
             small_at_work: false,
             unproved: 0,
             saving: JoinSet::new(),
+            is_unsaved: false,
             finishing: JoinSet::new(),
             is_spread: false,
             wasted: 0,

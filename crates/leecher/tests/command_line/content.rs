@@ -1,9 +1,19 @@
 //! Shares that are not served as they should be.
 
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Instant,
+};
 
 use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
+
+use crate::program::PATIENCE;
 
 /// Bytes that differ from chunk to chunk.
 pub(crate) fn bytes(chunks: usize) -> Vec<u8> {
@@ -16,6 +26,14 @@ pub(crate) struct Withheld {
     pub(crate) shared: Arc<Shared>,
     /// The first chunk that is kept back.
     pub(crate) from: ChunkIndex,
+}
+
+/// A share of which so many chunks are served at first, and the others when a file of this name exists.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) before: AtomicU32,
+    pub(crate) gate: PathBuf,
 }
 
 /// A share whose chunks come with the bytes of others.
@@ -40,6 +58,32 @@ impl Content for Withheld {
     }
 
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+        self.shared.open_chunk(chunk)
+    }
+}
+
+impl Content for Gated {
+    fn metainfo(&self) -> &Metainfo {
+        self.shared.metainfo()
+    }
+
+    fn hashes(&self) -> &ChunkHashes {
+        self.shared.hashes()
+    }
+
+    /// Never: what waits does so on a thread that may.
+    fn try_open_chunk(&self, _chunk: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+        None
+    }
+
+    fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+        let take = |left: u32| left.checked_sub(1);
+        if self.before.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            let patience = Instant::now() + PATIENCE;
+            while !self.gate.exists() && Instant::now() < patience {
+                thread::yield_now();
+            }
+        }
         self.shared.open_chunk(chunk)
     }
 }

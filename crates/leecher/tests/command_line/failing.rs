@@ -1,8 +1,12 @@
 //! What goes wrong: exit codes, messages that say what happened, to what, and what to do next, and that
 //! nothing is left behind.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{FileTypeExt, symlink},
+};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use store::Content;
 
 use crate::{
@@ -136,6 +140,20 @@ fn an_output_that_is_taken() {
     fetch(&["-d", "sub", "--overwrite"])
         .assert_failed(13, &["sub/leeched_data.bin exists already", "remove"]);
 
+    // What is no regular file stays, and nobody is told to try.
+    mkfifoat(CWD, place.path("fifo"), Mode::RWXU).unwrap();
+    symlink("leeched_data.bin", place.path("link")).unwrap();
+    for special in ["fifo", "link"] {
+        for more in [&["-o", special][..], &["-o", special, "--overwrite"]] {
+            let ended = fetch(more);
+            ended.assert_failed(13, &[&format!("{special} exists already, and is not a regular file"), "-o"]);
+            assert!(!ended.err.contains("--overwrite"), "{}", ended.err);
+        }
+    }
+    assert!(fs::symlink_metadata(place.path("fifo")).unwrap().file_type().is_fifo());
+    assert!(fs::symlink_metadata(place.path("link")).unwrap().is_symlink());
+    ["fifo", "link"].iter().for_each(|name| fs::remove_file(place.path(name)).unwrap());
+
     // Neither what is a download of something else nor what is none is touched.
     fs::write(place.path("x.part"), b"mine").unwrap();
     fetch(&["-o", "x"]).assert_failed(13, &["x.part is in the way", "remove it"]);
@@ -145,6 +163,13 @@ fn an_output_that_is_taken() {
         assert_eq!(fs::read(place.path(name)).unwrap(), b"mine");
     }
     assert_eq!(place.names(), ["leeched_data.bin", "leecher_debug.log", "sub", "x.part", "y.resume"]);
+}
+
+#[test]
+fn a_dash_is_not_taken_for_the_name_of_a_file() {
+    let place = Place::new();
+    run(leecher(&place, &["data.bin", "-o", "-"])).assert_failed(2, &["-o -", "stdout", "./-"]);
+    assert_eq!(place.names(), ONLY_THE_LOG);
 }
 
 #[test]

@@ -33,6 +33,22 @@ fn saves_the_share_and_says_so_last() {
     assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), bytes);
 }
 
+/// With `leeched_` before it and `.part` behind it, such a name is longer than a file system takes.
+#[test]
+fn a_share_with_the_longest_of_names_arrives() {
+    let (place, network) = (Place::new(), Network::start());
+    for len in [240, 255] {
+        let name = "n".repeat(len);
+        network.seed(network.file(&name, name.as_bytes()));
+        let ended = run(leecher(&place, &[&name, "--tracker", &network.tracker()]));
+        assert_fetched(&ended, &name);
+        let saved = ended.out[0].split_once(" to ").unwrap().1.to_owned();
+        assert_eq!(fs::read(place.path(&saved)).unwrap(), name.as_bytes());
+        fs::remove_file(place.path(&saved)).unwrap();
+        assert_eq!(place.names(), ["leecher_debug.log"]);
+    }
+}
+
 #[test]
 fn the_link_that_is_printed_leads_where_the_users_link_led() {
     let (place, network) = (Place::new(), Network::start());

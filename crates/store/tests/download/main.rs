@@ -1,102 +1,16 @@
 //! Downloads: every shape of share arrives whole, nothing unproved is written, and a crash loses nothing
 //! that was made durable.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    ops::ControlFlow,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod bench;
+mod intruders;
+mod leftovers;
 
+use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, sync::Arc};
+
+use bench::{Bench, CHUNK, content, listing, names_in};
 use proptest::prelude::*;
 use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
-use store::{Content, Download, DownloadError, Output, Resumed, Shared, StoreChunkError};
-
-const CHUNK: usize = CHUNK_LEN as usize;
-
-fn content(len: usize, seed: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + (i >> 19) * 5 + seed) as u8).collect()
-}
-
-/// A shared path and a place to download it to.
-struct Bench {
-    dir: tempfile::TempDir,
-    shared: Shared,
-}
-
-impl Bench {
-    fn new(make: impl FnOnce(&Path)) -> Bench {
-        let dir = tempfile::tempdir().unwrap();
-        let source = dir.path().join("source");
-        make(&source);
-        fs::create_dir(dir.path().join("out")).unwrap();
-        let shared = store::share(&source, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
-        Bench { dir, shared }
-    }
-
-    fn of_file(len: usize) -> Bench {
-        Bench::new(|path| fs::write(path, content(len, 1)).unwrap())
-    }
-
-    fn source(&self) -> PathBuf {
-        self.dir.path().join("source")
-    }
-
-    fn output(&self) -> Output {
-        Output::in_dir(&self.dir.path().join("out"), self.shared.metainfo().name())
-    }
-
-    fn open(&self) -> Result<(Download, Resumed), DownloadError> {
-        self.open_to(self.output())
-    }
-
-    fn open_to(&self, output: Output) -> Result<(Download, Resumed), DownloadError> {
-        let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
-        Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
-    }
-
-    fn finish(&self, download: Download) -> PathBuf {
-        download.finish().unwrap();
-        self.output().path().to_owned()
-    }
-
-    fn chunk(&self, chunk: ChunkIndex) -> Vec<u8> {
-        let source = self.shared.open_chunk(chunk).unwrap();
-        let mut bytes = vec![0; source.len as usize];
-        source.file.read_exact_at(&mut bytes, source.offset).unwrap();
-        bytes
-    }
-
-    fn store_missing(&self, download: &Download) {
-        for chunk in self.shared.metainfo().chunk_space().chunks().filter(|&c| !download.have().contains(c)) {
-            download.store(chunk, &self.chunk(chunk)).unwrap();
-        }
-    }
-}
-
-/// Every file and directory below `path`, with the files' content.
-fn listing(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let mut todo = vec![path.to_owned()];
-    while let Some(at) = todo.pop() {
-        let is_dir = at.is_dir();
-        if is_dir {
-            todo.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        let bytes = (!is_dir).then(|| fs::read(&at).unwrap());
-        found.insert(at.strip_prefix(path).unwrap().to_owned(), bytes);
-    }
-    found
-}
-
-fn names_in(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use store::{Content, Download, DownloadError, Output, Resumed, StoreChunkError};
 
 #[test]
 fn files_of_every_size_arrive_whole() {
@@ -285,7 +199,7 @@ fn a_directory_is_never_replaced() {
     let bench = Bench::of_file(10);
     fs::create_dir(bench.output().path()).unwrap();
     let output = bench.output().replacing_file();
-    assert!(matches!(bench.open_to(output), Err(DownloadError::OutputExists(_))));
+    assert!(matches!(bench.open_to(output), Err(DownloadError::NotReplaceable(_))));
 }
 
 #[test]

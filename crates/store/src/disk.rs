@@ -1,0 +1,307 @@
+//! Every call to the file system that a download makes.
+//!
+//! They are in one place so that tests can make any of them fail: in this crate's own tests each call asks
+//! [`faults`] first. Elsewhere that question is an empty function, which costs nothing.
+//!
+//! Nothing here follows a symbolic link in the last name of a path, and [`open_below`] follows none at all. Nothing
+//! waits for the other end of a FIFO.
+
+use std::{
+    fs::{self, File, Metadata, TryLockError},
+    io,
+    os::{fd::AsFd, unix::fs::FileExt},
+    path::Path,
+    sync::Once,
+};
+
+use proto::ShareName;
+use rustix::{
+    fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags},
+    io::Errno,
+};
+
+#[cfg(test)]
+use faults::attempt;
+
+#[cfg(test)]
+pub(crate) mod faults;
+
+/// Stands for `faults`, where nothing is made to fail.
+#[cfg(not(test))]
+fn attempt(_call: Call) -> io::Result<()> {
+    Ok(())
+}
+
+/// What is asked of the file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Open,
+    Create,
+    MakeDir,
+    Examine,
+    List,
+    Lock,
+    Reserve,
+    Read,
+    Write,
+    SyncData,
+    SyncDirectory,
+    SyncFileSystem,
+    Rename,
+    Remove,
+}
+
+/// Given to every `open`: see the head of this file.
+const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Permissions of new files and directories, of which the user's mask takes away.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
+
+/// Opens `path`, unless its last name is a symbolic link.
+pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    open_in(CWD, path, flags)
+}
+
+/// Opens `name` in `dir`, unless it is a symbolic link.
+pub(crate) fn open_in(dir: impl AsFd, name: impl rustix::path::Arg, flags: OFlags) -> io::Result<File> {
+    attempt(call_of(flags))?;
+    Ok(rustix::fs::openat(dir, name, flags | ALWAYS, FILE_MODE)?.into())
+}
+
+/// Opens what is at `path` below `dir`, unless a name on the way is a symbolic link.
+pub(crate) fn open_below(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<File> {
+    match open_resolved(dir, path, flags) {
+        // An older kernel, or a container whose filter does not know the call.
+        Err(error) if is_one_of(&error, &[Errno::NOSYS, Errno::PERM]) => open_stepwise(dir, path, flags),
+        result => result,
+    }
+}
+
+/// By one call (`openat2`, Linux 5.6).
+#[cfg(target_os = "linux")]
+fn open_resolved(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<File> {
+    use rustix::fs::{ResolveFlags, openat2};
+
+    attempt(call_of(flags))?;
+    let path = path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/");
+    // That call refuses permissions for what is not created.
+    let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    Ok(openat2(dir, path, flags | ALWAYS, mode, resolve)?.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_resolved(_dir: &File, _path: &[ShareName], _flags: OFlags) -> io::Result<File> {
+    Err(Errno::NOSYS.into())
+}
+
+/// Name by name.
+fn open_stepwise(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<File> {
+    let Some((name, parents)) = path.split_last() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let mut parent = None;
+    for name in parents {
+        let above = parent.as_ref().unwrap_or(dir);
+        parent = Some(open_in(above, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY)?);
+    }
+    open_in(parent.as_ref().unwrap_or(dir), name.as_str(), flags)
+}
+
+/// Makes a directory, if there is nothing of that name yet.
+pub(crate) fn make_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
+    attempt(Call::MakeDir)?;
+    match rustix::fs::mkdirat(parent, name, DIR_MODE) {
+        Err(Errno::EXIST) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// What `path` names; of a symbolic link, the link.
+pub(crate) fn examine(path: &Path) -> io::Result<Metadata> {
+    attempt(Call::Examine)?;
+    fs::symlink_metadata(path)
+}
+
+/// Whose a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LockState {
+    /// Nobody else has it, as long as the file is open.
+    Ours,
+    /// Another process has it.
+    Others,
+}
+
+/// Tries to become the only process that has the lock of this file. Where there are no locks, everybody is.
+pub(crate) fn lock(file: &File, path: &Path) -> io::Result<LockState> {
+    static WARNING: Once = Once::new();
+    /// What file systems say that have no `flock`. NFS refuses it for directories in its own way (`EBADF`), because
+    /// it makes a lock for writers of it.
+    const NO_LOCKS: &[Errno] = &[Errno::NOLCK, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
+
+    match attempt(Call::Lock).map_err(TryLockError::Error).and_then(|()| file.try_lock()) {
+        Ok(()) => Ok(LockState::Ours),
+        Err(TryLockError::WouldBlock) => Ok(LockState::Others),
+        Err(TryLockError::Error(error)) if is_one_of(&error, NO_LOCKS) => {
+            WARNING.call_once(|| {
+                tracing::warn!(
+                    "the file system of {} has no locks ({error}): do not start two leechers for one output",
+                    path.display()
+                );
+            });
+            Ok(LockState::Ours)
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Makes a file this long, with room for all of it reserved where the file system can.
+pub(crate) fn reserve(file: &File, len: u64, is_filled: bool) -> io::Result<()> {
+    attempt(Call::Reserve)?;
+    file.set_len(len)?;
+    if len == 0 || !is_filled {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        Err(Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Bytes free for this user on the file system of `dir`; `None` if it has no blocks, and so holds no files.
+pub(crate) fn free_space(dir: &Path) -> io::Result<Option<u64>> {
+    attempt(Call::Examine)?;
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    attempt(Call::Read)?;
+    file.read_exact_at(bytes, offset)
+}
+
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    if let Err(error) = attempt(Call::Write) {
+        // A disk that is full takes what it can before it says so.
+        file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+        return Err(error);
+    }
+    file.write_all_at(bytes, offset)
+}
+
+/// Makes what was written to a file durable.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    attempt(Call::SyncData)?;
+    file.sync_data()
+}
+
+/// Makes the entries of a directory durable, where the file system can.
+pub(crate) fn sync_directory(dir: &File, path: &Path) -> io::Result<()> {
+    static WARNING: Once = Once::new();
+
+    match attempt(Call::SyncDirectory).and_then(|()| dir.sync_all()) {
+        Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => {
+            WARNING.call_once(|| {
+                tracing::warn!(
+                    "the file system of {} cannot sync directories ({error}): after a power failure names may be missing",
+                    path.display()
+                );
+            });
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Makes everything on the file system of `file` durable; false where there is no such operation. Fails if anything
+/// that was to be written there since `file` was opened could not be (since Linux 5.8).
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_file_system(file: &File) -> io::Result<bool> {
+    match attempt(Call::SyncFileSystem).and_then(|()| Ok(rustix::fs::syncfs(file)?)) {
+        Ok(()) => Ok(true),
+        Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_file_system(_file: &File) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Makes the names in the directory of `path` durable.
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = parent_of(path);
+    attempt(Call::Open)?;
+    sync_directory(&File::open(parent)?, parent)
+}
+
+/// The directory that a path is in.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Renames, and replaces a file that is called `to`.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    attempt(Call::Rename)?;
+    fs::rename(from, to)
+}
+
+/// Renames, unless something is called `to`. False where the file system cannot do both in one step.
+pub(crate) fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<bool> {
+    attempt(Call::Rename)?;
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    attempt(Call::Remove)?;
+    fs::remove_file(path)
+}
+
+/// Lists a directory, which is then read through what is returned.
+pub(crate) fn list(dir: File) -> io::Result<rustix::fs::Dir> {
+    attempt(Call::List)?;
+    Ok(rustix::fs::Dir::new(dir)?)
+}
+
+fn call_of(flags: OFlags) -> Call {
+    if flags.contains(OFlags::CREATE) { Call::Create } else { Call::Open }
+}
+
+pub(crate) fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|code| errors.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn path(names: &[&str]) -> Vec<ShareName> {
+        names.iter().map(|name| ShareName::new(name).unwrap()).collect()
+    }
+
+    /// Both ways of opening: the one for old kernels must refuse the same.
+    #[test]
+    fn no_symbolic_link_is_followed_below_a_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("root/real")).unwrap();
+        fs::write(dir.path().join("root/real/file"), b"1").unwrap();
+        fs::write(dir.path().join("victim"), b"1").unwrap();
+        symlink("real", dir.path().join("root/link")).unwrap();
+        symlink("../../victim", dir.path().join("root/real/out")).unwrap();
+        let root = File::open(dir.path().join("root")).unwrap();
+        for open in [open_resolved, open_stepwise] {
+            open(&root, &path(&["real", "file"]), OFlags::RDWR).unwrap();
+            open(&root, &path(&["real", "new"]), OFlags::RDWR | OFlags::CREATE).unwrap();
+            for names in [&["link", "file"][..], &["link", "new2"], &["real", "out"]] {
+                open(&root, &path(names), OFlags::RDWR | OFlags::CREATE).unwrap_err();
+            }
+        }
+        assert!(!dir.path().join("root/real/new2").exists());
+    }
+}

@@ -1,0 +1,67 @@
+//! Makes calls to the file system fail, in tests. Each thread has its own faults, so tests do not meet.
+
+use std::{cell::RefCell, io};
+
+use rustix::io::Errno;
+
+use super::Call;
+
+/// Calls that are to fail.
+#[derive(Debug, Clone, Copy)]
+struct Fault {
+    /// Which kind; every kind if `None`.
+    call: Option<Call>,
+    /// Calls that still succeed.
+    skip: usize,
+    /// Calls that fail then.
+    times: usize,
+    errno: Errno,
+}
+
+thread_local! {
+    static FAULTS: RefCell<Vec<Fault>> = const { RefCell::new(Vec::new()) };
+    static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Takes note of a call, and lets it fail if it is to.
+pub(super) fn attempt(call: Call) -> io::Result<()> {
+    CALLS.with_borrow_mut(|calls| calls.push(call));
+    FAULTS.with_borrow_mut(|faults| {
+        for fault in faults.iter_mut().filter(|fault| fault.call.is_none_or(|kind| kind == call)) {
+            if fault.skip > 0 {
+                fault.skip -= 1;
+            } else if fault.times > 0 {
+                fault.times -= 1;
+                return Err(fault.errno.into());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Lets the next `times` calls of a kind fail.
+pub(crate) fn fail(call: Call, errno: Errno, times: usize) {
+    FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: Some(call), skip: 0, times, errno }));
+}
+
+/// Lets one call of a kind fail: the one after `skip` others.
+pub(crate) fn fail_after(call: Call, skip: usize, errno: Errno) {
+    FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: Some(call), skip, times: 1, errno }));
+}
+
+/// Lets one call of any kind fail: the one after `skip` others.
+pub(crate) fn fail_one(skip: usize, errno: Errno) {
+    FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: None, skip, times: 1, errno }));
+}
+
+/// Ends all faults, and returns the calls since they were ended last. The last is the one that failed, if the test
+/// stopped there.
+pub(crate) fn end() -> Vec<Call> {
+    FAULTS.take();
+    CALLS.take()
+}
+
+/// Whether a fault waits for its call.
+pub(crate) fn is_waiting() -> bool {
+    FAULTS.with_borrow(|faults| faults.iter().any(|fault| fault.times > 0))
+}

@@ -1,0 +1,351 @@
+//! What a download does when the file system fails it.
+
+use std::{fs, iter};
+
+use rustix::io::Errno;
+
+use super::*;
+use crate::{
+    Resumed,
+    disk::{Call, faults},
+};
+
+#[path = "../../tests/download/bench.rs"]
+mod bench;
+
+use bench::{Bench, CHUNK, listing, names_in};
+
+/// A share of one file, one of a few, and one of so many that the whole file system is synced.
+fn shapes() -> [(Bench, Call); 3] {
+    [
+        (Bench::of_file(4 * CHUNK + 9), Call::SyncData),
+        (Bench::of_directory(5), Call::SyncData),
+        (Bench::of_directory(SYNC_ALL_FROM + 1), Call::SyncFileSystem),
+    ]
+}
+
+fn count(calls: &[Call], kind: Call) -> usize {
+    calls.iter().filter(|&&call| call == kind).count()
+}
+
+fn assert_fails(bench: &Bench, errno: Errno, result: Result<(), DownloadError>) {
+    match result {
+        Err(DownloadError::NotDurable(error)) => {
+            assert_eq!(error.source.raw_os_error(), Some(errno.raw_os_error()));
+            assert!(error.path.starts_with(bench.output().part_path()), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_claimed_that_was_written_since_the_last_good_one() {
+    for (bench, sync) in shapes() {
+        for errno in [Errno::IO, Errno::NOSPC, Errno::DQUOT] {
+            let (download, _) = bench.open().unwrap();
+            bench.store(&download, 0..2);
+            download.checkpoint().unwrap();
+            bench.store(&download, 2..4);
+            faults::fail(sync, errno, 1);
+            assert_fails(&bench, errno, download.checkpoint());
+            // The system would say now that all is well.
+            faults::end();
+            assert_fails(&bench, errno, download.checkpoint());
+            bench.store_missing(&download);
+            assert_fails(&bench, errno, download.checkpoint());
+            assert_fails(&bench, errno, download.finish());
+            assert_eq!(faults::end().iter().filter(|&&call| call == sync).count(), 0);
+            assert!(!bench.output().path().exists());
+            drop(download);
+            let (download, resumed) = bench.open().unwrap();
+            assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
+            drop(download);
+            let _ = fs::remove_file(bench.output().resume_path());
+            let part = bench.output().part_path();
+            fs::remove_file(&part).or_else(|_| fs::remove_dir_all(&part)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_fails_at_the_end_is_not_made_good_by_the_last_checkpoint() {
+    for (bench, sync) in shapes() {
+        let (download, _) = bench.open().unwrap();
+        bench.store_missing(&download);
+        faults::fail(sync, Errno::IO, 1);
+        assert_fails(&bench, Errno::IO, download.finish());
+        assert_fails(&bench, Errno::IO, download.checkpoint());
+        drop(download);
+        let (download, resumed) = bench.open().unwrap();
+        assert_eq!(resumed, Resumed { kept: 0, lost: 0 });
+        bench.store_missing(&download);
+        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    }
+}
+
+/// The next run reads from memory what may be on no disk.
+#[test]
+fn what_nobody_claims_is_written_again_before_it_is_claimed() {
+    for (bench, sync) in shapes() {
+        let (download, _) = bench.open().unwrap();
+        bench.store(&download, 0..3);
+        faults::fail(sync, Errno::IO, 1);
+        assert_fails(&bench, Errno::IO, download.checkpoint());
+        drop(download);
+        fs::remove_file(bench.output().resume_path()).unwrap();
+        faults::end();
+        let (download, resumed) = bench.open().unwrap();
+        assert_eq!(resumed, Resumed { kept: 3, lost: 0 });
+        // And the new resume file.
+        assert_eq!(count(&faults::end(), Call::Write), 3 + 1);
+        download.checkpoint().unwrap();
+        assert!(count(&faults::end(), sync) >= 1);
+        drop(download);
+        assert_eq!(bench.open().unwrap().1, Resumed { kept: 3, lost: 0 });
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_written_is_written_by_the_next_checkpoint() {
+    for errno in [Errno::NOSPC, Errno::IO] {
+        for call in [Call::Write, Call::SyncData] {
+            let bench = Bench::of_directory(SYNC_ALL_FROM + 1);
+            let (download, _) = bench.open().unwrap();
+            bench.store(&download, 0..2);
+            download.checkpoint().unwrap();
+            bench.store(&download, 2..4);
+            faults::fail(call, errno, 2);
+            for _ in 0..2 {
+                assert!(matches!(download.checkpoint(), Err(DownloadError::NotClaimed(_))));
+            }
+            // The old claim or the new: both are true.
+            assert!([2, 4].contains(&resume_claims(&bench)));
+            download.checkpoint().unwrap();
+            assert_eq!(resume_claims(&bench), 4);
+            bench.store_missing(&download);
+            bench.finish(download);
+        }
+    }
+}
+
+fn resume_claims(bench: &Bench) -> u32 {
+    use crate::resume::{Resume, load};
+    let metainfo = bench.shared.metainfo();
+    let chunk_count = metainfo.chunk_space().chunk_count();
+    match load(&bench.output().resume_path(), metainfo.infohash(), chunk_count).unwrap() {
+        Resume::Claims(_, claims) => claims.count(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_written_is_not_here_and_the_others_are() {
+    for (bench, _) in shapes() {
+        for errno in [Errno::NOSPC, Errno::IO] {
+            let (download, resumed) = bench.open().unwrap();
+            let before = resumed.kept;
+            faults::fail(Call::Write, errno, 1);
+            let chunk = ChunkIndex(before + 1);
+            assert!(matches!(download.store(chunk, &bench.chunk(chunk)), Err(StoreChunkError::Path(_))));
+            assert!(!download.have().contains(chunk));
+            bench.store(&download, iter::once(before));
+            download.checkpoint().unwrap();
+            drop(download);
+            assert_eq!(bench.open().unwrap().1, Resumed { kept: before + 1, lost: 0 });
+        }
+        let (download, _) = bench.open().unwrap();
+        bench.store_missing(&download);
+        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_read_again_is_fetched_again() {
+    for has_resume in [true, false] {
+        let bench = Bench::of_file(5 * CHUNK);
+        let (download, _) = bench.open().unwrap();
+        bench.store(&download, 0..4);
+        download.checkpoint().unwrap();
+        drop(download);
+        if !has_resume {
+            fs::remove_file(bench.output().resume_path()).unwrap();
+        }
+        // The resume file itself is read first.
+        faults::end();
+        if has_resume {
+            faults::fail_after(Call::Read, 1, Errno::IO);
+        } else {
+            faults::fail(Call::Read, Errno::IO, 1);
+        }
+        let (download, resumed) = bench.open().unwrap();
+        assert_eq!(resumed, Resumed { kept: 3, lost: u32::from(has_resume) });
+        assert!(!download.have().contains(ChunkIndex(0)));
+        bench.store_missing(&download);
+        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    }
+}
+
+#[test]
+fn a_resume_file_that_cannot_be_read_costs_no_chunk() {
+    let bench = Bench::of_file(5 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    bench.store(&download, 0..4);
+    drop(download);
+    for (call, errno) in [(Call::Read, Errno::IO), (Call::Read, Errno::IO)] {
+        faults::fail(call, errno, 1);
+        assert_eq!(bench.open().unwrap().1, Resumed { kept: 4, lost: 0 });
+    }
+}
+
+#[test]
+fn a_share_that_cannot_get_its_name_keeps_all() {
+    for (bench, sync) in shapes() {
+        let (download, _) = bench.open().unwrap();
+        bench.store_missing(&download);
+        let all = download.have().count();
+        faults::end();
+        faults::fail(Call::Rename, Errno::IO, 1);
+        assert!(matches!(download.finish(), Err(DownloadError::Path(error)) if error.action == "rename to"));
+        let syncs = count(&faults::end(), sync);
+        download.checkpoint().unwrap();
+        // Its data was durable by then: only the claim is written.
+        assert!(count(&faults::end(), sync) <= 1 && syncs >= 1);
+        drop(download);
+        let (download, resumed) = bench.open().unwrap();
+        assert_eq!(resumed, Resumed { kept: all, lost: 0 });
+        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    }
+}
+
+#[test]
+fn a_resume_file_that_cannot_be_removed_does_not_undo_the_end() {
+    let bench = Bench::of_file(10);
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    faults::fail(Call::Remove, Errno::IO, 1);
+    download.finish().unwrap();
+    assert_eq!(names_in(&bench.out()), ["leeched_source", "leeched_source.resume"]);
+    // It stands in nobody's way.
+    fs::remove_file(bench.output().path()).unwrap();
+    assert_eq!(bench.open().unwrap().1, Resumed::default());
+}
+
+#[test]
+fn a_file_system_without_locks_or_synced_directories_will_do() {
+    for (bench, _) in shapes() {
+        for errno in [Errno::NOLCK, Errno::NOTSUP, Errno::NOSYS] {
+            faults::fail(Call::Lock, errno, usize::MAX);
+            faults::fail(Call::SyncDirectory, Errno::INVAL, usize::MAX);
+            faults::fail(Call::SyncFileSystem, Errno::INVAL, usize::MAX);
+            let (download, _) = bench.open().unwrap();
+            bench.store(&download, 0..2);
+            download.checkpoint().unwrap();
+            drop(download);
+            let (download, resumed) = bench.open().unwrap();
+            assert_eq!(resumed.kept, 2);
+            bench.store_missing(&download);
+            let path = bench.finish(download);
+            assert_eq!(listing(&path), listing(&bench.source()));
+            fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
+            faults::end();
+        }
+        // But a disk that fails is no file system without.
+        faults::fail(Call::Lock, Errno::IO, 1);
+        assert!(matches!(bench.open(), Err(DownloadError::Path(error)) if error.action == "lock"));
+    }
+}
+
+#[test]
+fn the_entries_of_few_files_are_made_durable() {
+    let bench = Bench::of_directory(3);
+    let (download, _) = bench.open().unwrap();
+    faults::end();
+    bench.store(&download, 0..1);
+    download.checkpoint().unwrap();
+    // The part, `sub` and `sub/deeper`.
+    assert_eq!(count(&faults::end(), Call::SyncDirectory), 3);
+    bench.store_missing(&download);
+    download.finish().unwrap();
+    // A small file is new, and the share's name.
+    assert_eq!(count(&faults::end(), Call::SyncDirectory), 3 + 1);
+}
+
+/// Fails each call in turn, of all that a download makes, and then goes on as if the program had been started again.
+#[test]
+fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
+    for (bench, _) in shapes() {
+        for errno in [Errno::IO, Errno::NOSPC] {
+            for number in 0.. {
+                faults::end();
+                faults::fail_one(number, errno);
+                let ran = run(&bench);
+                let has_failed = !faults::is_waiting();
+                let calls = faults::end();
+                let trace = format!("call {number} of {:?}, {errno}: {:?}", calls.get(number), ran.error);
+                if bench.output().path().exists() {
+                    // Whole, though perhaps not durably named.
+                    assert_eq!(listing(bench.output().path()), listing(&bench.source()), "{trace}");
+                } else {
+                    let (download, resumed) =
+                        bench.open().unwrap_or_else(|error| panic!("{trace}: {error:?}"));
+                    assert!(resumed.kept >= ran.durable, "{resumed:?} of {}; {trace}", ran.durable);
+                    if ran.is_sync_failed {
+                        assert_eq!(resumed.kept, ran.durable, "{trace}");
+                    }
+                    bench.store_missing(&download);
+                    download.finish().unwrap_or_else(|error| panic!("{trace}: {error:?}"));
+                }
+                assert_eq!(listing(bench.output().path()), listing(&bench.source()), "{trace}");
+                for name in names_in(&bench.out()) {
+                    let path = bench.out().join(name);
+                    fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
+                }
+                if !has_failed {
+                    assert!(ran.error.is_none(), "{trace}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// How a run went that may have met a fault.
+struct Ran {
+    /// Chunks that a checkpoint said are durable and claimed.
+    durable: u32,
+    is_sync_failed: bool,
+    error: Option<DownloadError>,
+}
+
+/// As a leecher does it: what fails ends it, but for a claim, and then a last checkpoint is tried.
+fn run(bench: &Bench) -> Ran {
+    let mut ran = Ran { durable: 0, is_sync_failed: false, error: None };
+    let download = match bench.open() {
+        Ok((download, _)) => download,
+        Err(error) => return Ran { error: Some(error), ..ran },
+    };
+    let result = (|| {
+        for chunk in bench.shared.metainfo().chunk_space().chunks() {
+            match download.store(chunk, &bench.chunk(chunk)) {
+                Err(StoreChunkError::Path(error)) => return Err(error.into()),
+                stored => _ = stored.unwrap(),
+            }
+            if chunk.0 % 2 == 1 {
+                match download.checkpoint() {
+                    Err(DownloadError::NotClaimed(_)) => {}
+                    result => {
+                        result?;
+                        ran.durable = chunk.0 + 1;
+                    }
+                }
+            }
+        }
+        download.finish()
+    })();
+    if result.is_err() && download.checkpoint().is_ok() {
+        ran.durable = download.have().count();
+    }
+    ran.is_sync_failed = matches!(result, Err(DownloadError::NotDurable(_)));
+    ran.error = result.err();
+    ran
+}

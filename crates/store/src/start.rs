@@ -1,0 +1,207 @@
+//! How a download begins: anew, or with what an earlier run left, which is proved first.
+
+use std::{fs::File, io, path::Path};
+
+use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
+use rustix::io::Errno;
+
+use crate::{
+    disk,
+    download::{DownloadError, Resumed},
+    error::{AtPath, PathError},
+    file_pool::FilePool,
+    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hashes::ChunkHashes,
+    merkle,
+    output::Output,
+    part::{Access, Part},
+    resume::{self, Resume, ResumeFile},
+    survey,
+};
+
+/// What there is when a download begins.
+pub(crate) struct Start {
+    /// Claims what is durable.
+    pub(crate) resume: ResumeFile,
+    /// Chunks that are here and were proved.
+    pub(crate) have: Bitfield,
+    /// Those of them that are known to be on disk, and not only in the system's memory.
+    pub(crate) durable: Bitfield,
+    pub(crate) resumed: Resumed,
+}
+
+impl Start {
+    /// Finds out what an earlier run left in the part, or makes it ready for the first.
+    pub(crate) fn find(
+        metainfo: &Metainfo,
+        hashes: &ChunkHashes,
+        output: &Output,
+        part: &Part,
+        progress: Progress<'_>,
+    ) -> Result<Start, DownloadError> {
+        let beginning = Beginning { metainfo, hashes, output, part, progress };
+        let is_new = part.is_empty()?;
+        beginning.start(is_new).inspect_err(|_| {
+            if is_new {
+                part.discard();
+            }
+        })
+    }
+}
+
+struct Beginning<'a> {
+    metainfo: &'a Metainfo,
+    hashes: &'a ChunkHashes,
+    output: &'a Output,
+    part: &'a Part,
+    progress: Progress<'a>,
+}
+
+impl Beginning<'_> {
+    fn start(&self, is_new: bool) -> Result<Start, DownloadError> {
+        let path = self.output.resume_path();
+        let chunk_count = self.metainfo.chunk_space().chunk_count();
+        let in_the_way =
+            |path: &Path, reason| Err(DownloadError::PartInTheWay { path: path.to_owned(), reason });
+        match resume::load(&path, self.metainfo.infohash(), chunk_count)? {
+            Resume::NotAFile => in_the_way(&path, "it is not a regular file"),
+            Resume::Unreadable if is_new => in_the_way(&path, "it is not a resume file"),
+            // Without a part they are of no use.
+            Resume::Missing | Resume::OtherShare | Resume::Claims(..) if is_new => self.anew(&path),
+            Resume::OtherShare => in_the_way(self.part.path(), "it is a download of another share"),
+            Resume::Claims(resume, claims) => self.claimed(resume, &claims),
+            Resume::Missing => match self.unclaimed(&path)? {
+                Some(start) => Ok(start),
+                None => in_the_way(
+                    self.part.path(),
+                    "nothing in it is of the share, and no resume file says that it is a download",
+                ),
+            },
+            Resume::Unreadable => match self.unclaimed(&path)? {
+                Some(start) => Ok(start),
+                None => in_the_way(&path, "it is damaged, or not a resume file"),
+            },
+        }
+    }
+
+    /// Room for all of it is reserved, that for the resume file first: with a full disk it still can be written.
+    fn anew(&self, path: &Path) -> Result<Start, DownloadError> {
+        let space = self.metainfo.chunk_space();
+        let none = Bitfield::empty(space.chunk_count());
+        self.check_space(space.total_len() + resume::file_len(space.chunk_count()))?;
+        let resume = ResumeFile::create(path, self.metainfo.infohash(), &none)?;
+        if let Err(error) = self.part.reserve(self.metainfo) {
+            resume.remove();
+            return Err(error);
+        }
+        Ok(Start { resume, have: none.clone(), durable: none, resumed: Resumed::default() })
+    }
+
+    /// Refuses if the file system has fewer than `needed` bytes free.
+    fn check_space(&self, needed: u64) -> Result<(), DownloadError> {
+        let path = self.output.path();
+        let dir = disk::parent_of(path);
+        match disk::free_space(dir).at("examine", dir)? {
+            Some(free) if free < needed => {
+                Err(DownloadError::NoSpace { path: path.to_owned(), needed, free })
+            }
+            // A file system without blocks holds no files; creating one there says so better.
+            _ => Ok(()),
+        }
+    }
+
+    /// Proves the chunks that a resume file claims.
+    fn claimed(&self, mut resume: ResumeFile, claims: &Bitfield) -> Result<Start, DownloadError> {
+        survey::check_nothing_foreign(self.part, self.metainfo)?;
+        self.part.reserve(self.metainfo)?;
+        let chunks: Vec<_> = claims.iter().collect();
+        let pool = FilePool::default();
+        let open = |file: usize| pool.file(file, || self.open(file, Access::Write));
+        let is_lost = |error: &HashRunError<PathError>| match error {
+            HashRunError::Stopped => false,
+            HashRunError::Open(error) => is_lost(&error.source),
+            HashRunError::Read(_, error) => is_lost(error),
+        };
+        let found = hash_chunks(self.metainfo.chunk_space(), &chunks, open, is_lost, self.progress).map_err(
+            |error| match error {
+                HashRunError::Stopped => DownloadError::Stopped(Stopped),
+                HashRunError::Open(error) => error.into(),
+                HashRunError::Read(file, source) => {
+                    let path = self.part.path_of(&self.metainfo.files()[file]);
+                    PathError { action: "read", path, source }.into()
+                }
+            },
+        )?;
+        let mut have = Bitfield::empty(claims.len());
+        for (&chunk, hash) in chunks.iter().zip(found) {
+            if hash.is_some() && hash == self.hashes.get(chunk) {
+                have.insert(chunk);
+            }
+        }
+        let resumed = Resumed { kept: have.count(), lost: claims.count() - have.count() };
+        if resumed.lost > 0 {
+            // Corrected now: a chunk that is claimed counts as durable, and one that is fetched again is not. In both
+            // slots, so that no damage brings the old claims back.
+            resume.save(&have)?;
+            resume.save(&have)?;
+        }
+        Ok(Start { resume, durable: have.clone(), have, resumed })
+    }
+
+    /// Takes what is right of a part of which nothing says what is in it. `None` if nothing is: then it may be anybody's,
+    /// and is left alone.
+    fn unclaimed(&self, path: &Path) -> Result<Option<Start>, DownloadError> {
+        survey::check_nothing_foreign(self.part, self.metainfo)?;
+        let space = self.metainfo.chunk_space();
+        let none = Bitfield::empty(space.chunk_count());
+        let mut have = none.clone();
+        let mut buffer = Vec::new();
+        for chunk in space.chunks() {
+            let Some(span) = space.span(chunk) else { continue };
+            if self.take(chunk, span, &mut buffer)? {
+                have.insert(chunk);
+            }
+            if (self.progress)(span.len.into()).is_break() {
+                return Err(Stopped.into());
+            }
+        }
+        if have.is_empty() && space.total_len() > 0 {
+            return Ok(None);
+        }
+        self.part.reserve(self.metainfo)?;
+        let resume = ResumeFile::create(path, self.metainfo.infohash(), &none)?;
+        let resumed = Resumed { kept: have.count(), lost: 0 };
+        Ok(Some(Start { resume, have, durable: none, resumed }))
+    }
+
+    /// Proves a chunk of the part and writes it again. What an earlier run could not write to the disk may still be in the
+    /// system's memory, and nothing but another write brings it from there to the disk.
+    fn take(&self, chunk: ChunkIndex, span: ChunkSpan, buffer: &mut Vec<u8>) -> Result<bool, PathError> {
+        let entry = &self.metainfo.files()[span.file];
+        buffer.resize(span.len as usize, 0);
+        let read = self.open(span.file, Access::Read).and_then(|file| {
+            disk::read_exact_at(&file, buffer, span.offset).at("read", &self.part.path_of(entry))
+        });
+        match read {
+            Err(error) if is_lost(&error.source) => return Ok(false),
+            result => result?,
+        }
+        if Some(merkle::chunk_hash(buffer, entry.node.len)) != self.hashes.get(chunk) {
+            return Ok(false);
+        }
+        let file = self.open(span.file, Access::Write)?;
+        disk::write_all_at(&file, buffer, span.offset).at("write", &self.part.path_of(entry))?;
+        Ok(true)
+    }
+
+    fn open(&self, file: usize, access: Access) -> Result<File, PathError> {
+        self.part.open_file(&self.metainfo.files()[file], access)
+    }
+}
+
+/// Whether a chunk that cannot be read is to be fetched again: its file is not there, ends before it, or the disk cannot
+/// read that place any more, which writing to it mostly mends.
+fn is_lost(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
+        || disk::is_one_of(error, &[Errno::IO])
+}

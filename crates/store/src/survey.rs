@@ -1,0 +1,189 @@
+//! Compares the directory in which a share is built with what the share says that is in it.
+//!
+//! Everything in that directory ends up in the result, so nothing may be there that is not the share's. The
+//! directory is walked through open directories, and no symbolic link is followed.
+
+use std::{fs::File, io, path::Path};
+
+use proto::{
+    Metainfo, ShareName,
+    metainfo::{FileEntry, Kind},
+};
+use rustix::{
+    fs::{AtFlags, FileType, OFlags, Stat, statat},
+    io::Errno,
+};
+
+use crate::{
+    disk,
+    download::DownloadError,
+    error::{AtPath, PathError},
+    identity::FileIdentity,
+    part::{Part, join},
+};
+
+/// Refuses a part with anything in it that is not the share's, or is not what it should be. What is missing may come.
+pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<(), DownloadError> {
+    Survey { part, metainfo, found: None }.run().map(|_| ())
+}
+
+/// Refuses a part with anything in it that is not the share's, and one in which something is missing or does not have
+/// its length. Returns the identities of the files, in order.
+pub(crate) fn identify_files(part: &Part, metainfo: &Metainfo) -> Result<Vec<FileIdentity>, DownloadError> {
+    let found = Some(Vec::with_capacity(metainfo.files().len()));
+    Survey { part, metainfo, found }.run()
+}
+
+struct Survey<'a> {
+    part: &'a Part,
+    metainfo: &'a Metainfo,
+    /// The files found so far; `None` if some may be missing.
+    found: Option<Vec<FileIdentity>>,
+}
+
+/// What a directory should have of a name.
+enum Child<'a> {
+    File(&'a FileEntry),
+    Directory(Below<'a>),
+}
+
+/// The files and empty directories below a directory: of the share's lists, those that begin with its path.
+#[derive(Clone, Copy)]
+struct Below<'a> {
+    depth: usize,
+    files: &'a [FileEntry],
+    empty_directories: &'a [Box<[ShareName]>],
+}
+
+impl Survey<'_> {
+    fn run(mut self) -> Result<Vec<FileIdentity>, DownloadError> {
+        let path = self.part.path();
+        let root = self.part.root().try_clone().at("open", path)?;
+        if self.metainfo.kind() == Kind::File {
+            if let Some(found) = &mut self.found {
+                let meta = root.metadata().at("examine", path)?;
+                if meta.len() != self.metainfo.files()[0].node.len {
+                    return Err(DownloadError::PartGone(path.to_owned()));
+                }
+                found.push(FileIdentity::of(&meta));
+            }
+            return Ok(self.found.unwrap_or_default());
+        }
+        let below = Below {
+            depth: 0,
+            files: self.metainfo.files(),
+            empty_directories: self.metainfo.empty_directories(),
+        };
+        // Listed by a handle of its own, since a directory that was listed is at its end.
+        let root = disk::open_in(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?;
+        self.directory(root, path, below)?;
+        Ok(self.found.unwrap_or_default())
+    }
+
+    fn directory(&mut self, dir: File, path: &Path, below: Below<'_>) -> Result<(), DownloadError> {
+        let children = below.children();
+        let mut listed = disk::list(dir).at("read", path)?;
+        while let Some(entry) = listed.read() {
+            let entry = entry.at("read", path)?;
+            let name = entry.file_name();
+            let bytes = name.to_bytes();
+            if bytes == b"." || bytes == b".." {
+                continue;
+            }
+            let child = children.binary_search_by_key(&bytes, |(name, _)| name.as_str().as_bytes());
+            let expected = child.ok().map(|child| match &children[child].1 {
+                Child::File(_) => FileType::RegularFile,
+                Child::Directory(_) => FileType::Directory,
+            });
+            let is = match entry.file_type() {
+                // Some file systems do not say.
+                FileType::Unknown => {
+                    let stat = listed.fd().and_then(|dir| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
+                    file_type(&stat.at("examine", path)?)
+                }
+                known => known,
+            };
+            if expected != Some(is) {
+                let path = path.join(String::from_utf8_lossy(bytes).as_ref());
+                return Err(DownloadError::PartInTheWay { path, reason: "it does not belong to the share" });
+            }
+        }
+        let dir = listed.fd().at("read", path)?;
+        for (name, child) in &children {
+            match child {
+                Child::File(entry) => {
+                    let Some(found) = &mut self.found else { continue };
+                    let there =
+                        present(statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)).map_err(|source| {
+                            PathError { action: "examine", path: join(self.part.path(), &entry.path), source }
+                        })?;
+                    let identity = there.as_ref().map(FileIdentity::of_stat);
+                    match identity.filter(|identity| identity.len == entry.node.len) {
+                        Some(identity) => found.push(identity),
+                        None => return Err(DownloadError::PartGone(join(self.part.path(), &entry.path))),
+                    }
+                }
+                Child::Directory(below) => {
+                    let path = path.join(name.as_str());
+                    let opened = disk::open_in(dir, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY);
+                    match opened {
+                        Ok(dir) => self.directory(dir, &path, *below)?,
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            return Err(PathError { action: "open", path, source: error }.into());
+                        }
+                        Err(_) if self.found.is_some() => return Err(DownloadError::PartGone(path)),
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn present(stat: Result<Stat, Errno>) -> io::Result<Option<Stat>> {
+    match stat {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+impl<'a> Below<'a> {
+    /// The entries of the directory, in the order of their names, which is that of both lists.
+    fn children(self) -> Vec<(&'a ShareName, Child<'a>)> {
+        let Below { depth, mut files, mut empty_directories } = self;
+        // An empty directory is in the list by its own path.
+        if let [path, ..] = empty_directories
+            && path.len() == depth
+        {
+            return Vec::new();
+        }
+        let mut children = Vec::new();
+        loop {
+            let file = files.first().map(|entry| &entry.path[depth]);
+            let empty = empty_directories.first().map(|path| &path[depth]);
+            let Some(name) = file.into_iter().chain(empty).min() else { return children };
+            if let Some((entry, rest)) = files.split_first()
+                && entry.path.len() == depth + 1
+                && entry.path[depth] == *name
+            {
+                children.push((name, Child::File(entry)));
+                files = rest;
+                continue;
+            }
+            let of_files = files.partition_point(|entry| entry.path[depth] == *name);
+            let of_empty = empty_directories.partition_point(|path| path[depth] == *name);
+            let below;
+            let empty_below;
+            (below, files) = files.split_at(of_files);
+            (empty_below, empty_directories) = empty_directories.split_at(of_empty);
+            let below = Below { depth: depth + 1, files: below, empty_directories: empty_below };
+            children.push((name, Child::Directory(below)));
+        }
+    }
+}

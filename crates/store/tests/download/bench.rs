@@ -1,0 +1,119 @@
+//! A shared path and a place to download it to.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::ControlFlow,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
+use store::{Content, Download, DownloadError, Output, Resumed, Shared};
+
+pub(crate) const CHUNK: usize = CHUNK_LEN as usize;
+
+pub(crate) fn content(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + (i >> 19) * 5 + seed) as u8).collect()
+}
+
+/// A shared path and a place to download it to.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+    pub(crate) shared: Shared,
+}
+
+impl Bench {
+    pub(crate) fn new(make: impl FnOnce(&Path)) -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        make(&source);
+        fs::create_dir(dir.path().join("out")).unwrap();
+        let shared = store::share(&source, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        Bench { dir, shared }
+    }
+
+    pub(crate) fn of_file(len: usize) -> Bench {
+        Bench::new(|path| fs::write(path, content(len, 1)).unwrap())
+    }
+
+    /// A directory of `count` files of one chunk each: some nearly full, some that are not small, some that are.
+    pub(crate) fn of_directory(count: usize) -> Bench {
+        Bench::new(|path| {
+            fs::create_dir_all(path.join("sub/deeper")).unwrap();
+            for index in 0..count {
+                let (dir, len) = [("", CHUNK - 1), ("sub/", 70_000), ("sub/deeper/", 5_000)][index % 3];
+                fs::write(path.join(format!("{dir}file{index}")), content(len, index)).unwrap();
+            }
+        })
+    }
+
+    pub(crate) fn source(&self) -> PathBuf {
+        self.dir.path().join("source")
+    }
+
+    pub(crate) fn output(&self) -> Output {
+        Output::in_dir(&self.dir.path().join("out"), self.shared.metainfo().name())
+    }
+
+    pub(crate) fn open(&self) -> Result<(Download, Resumed), DownloadError> {
+        self.open_to(self.output())
+    }
+
+    pub(crate) fn open_to(&self, output: Output) -> Result<(Download, Resumed), DownloadError> {
+        let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
+        Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
+    }
+
+    /// The directory that it is downloaded to.
+    pub(crate) fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    pub(crate) fn finish(&self, download: Download) -> PathBuf {
+        download.finish().unwrap();
+        self.output().path().to_owned()
+    }
+
+    pub(crate) fn chunk(&self, chunk: ChunkIndex) -> Vec<u8> {
+        let source = self.shared.open_chunk(chunk).unwrap();
+        let mut bytes = vec![0; source.len as usize];
+        source.file.read_exact_at(&mut bytes, source.offset).unwrap();
+        bytes
+    }
+
+    pub(crate) fn store(&self, download: &Download, chunks: impl IntoIterator<Item = u32>) {
+        for chunk in chunks.into_iter().map(ChunkIndex) {
+            download.store(chunk, &self.chunk(chunk)).unwrap();
+        }
+    }
+
+    pub(crate) fn store_missing(&self, download: &Download) {
+        for chunk in self.shared.metainfo().chunk_space().chunks().filter(|&c| !download.have().contains(c)) {
+            download.store(chunk, &self.chunk(chunk)).unwrap();
+        }
+    }
+}
+
+/// Every file and directory below `path`, with the files' content.
+pub(crate) fn listing(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut todo = vec![path.to_owned()];
+    while let Some(at) = todo.pop() {
+        let is_dir = at.is_dir();
+        if is_dir {
+            todo.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let bytes = (!is_dir).then(|| fs::read(&at).unwrap());
+        found.insert(at.strip_prefix(path).unwrap().to_owned(), bytes);
+    }
+    found
+}
+
+pub(crate) fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
