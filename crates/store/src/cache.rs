@@ -1,11 +1,13 @@
 //! The hash cache: chunk hashes of files hashed before, so that sharing a large file again starts at once.
 //!
 //! One small file for each shared file, named by device and inode, so that a file's newer version replaces
-//! its older one. An entry counts only for the same size and modification time, and only whole: it ends in
-//! its own SHA-256. A wrong entry could only make a share that no leecher accepts.
+//! its older one. An entry counts only for the same size, modification time (mtime) and change time (ctime, which
+//! nobody can put back), and only whole: it ends in its own SHA-256. A wrong entry could only make a share that no
+//! leecher accepts.
 //!
 //! ```text
-//! "SHOALHC1" | device u64 | inode u64 | len u64 | mtime s i64 | mtime ns i64 | 32 bytes a chunk | SHA-256
+//! "SHOALHC2" | device u64 | inode u64 | len u64 | mtime s i64 | mtime ns i64 | ctime s i64 | ctime ns i64
+//!   | 32 bytes a chunk | SHA-256
 //! ```
 //! Integers are big endian.
 
@@ -18,10 +20,10 @@ use std::{
 use proto::{Digest, chunk::CHUNK_LEN};
 use sha2::Digest as _;
 
-use crate::identity::FileIdentity;
+use crate::identity::{ChangeTime, FileIdentity};
 
-const MAGIC: &[u8; 8] = b"SHOALHC1";
-const HEADER_LEN: usize = MAGIC.len() + 5 * 8;
+const MAGIC: &[u8; 8] = b"SHOALHC2";
+const HEADER_LEN: usize = MAGIC.len() + 7 * 8;
 
 /// Files of at most this many bytes are hashed again: that costs no more than reading an entry.
 const MIN_FILE_LEN: u64 = CHUNK_LEN as u64;
@@ -48,13 +50,13 @@ impl HashCache {
         Ok(cache)
     }
 
-    pub(crate) fn load(&self, identity: &FileIdentity) -> Option<Vec<Digest>> {
+    pub(crate) fn load(&self, identity: &FileIdentity, changed: ChangeTime) -> Option<Vec<Digest>> {
         if identity.len <= MIN_FILE_LEN {
             return None;
         }
         let bytes = fs::read(self.path(identity)).ok()?;
         let (body, checksum) = bytes.split_last_chunk::<32>()?;
-        let hashes = body.strip_prefix(header(identity).as_slice())?;
+        let hashes = body.strip_prefix(header(identity, changed).as_slice())?;
         let chunks = identity.len.div_ceil(CHUNK_LEN.into());
         if hashes.len() as u64 != chunks * 32 || sha2::Sha256::digest(body).as_slice() != checksum {
             return None;
@@ -63,12 +65,16 @@ impl HashCache {
     }
 
     /// Remembers the hashes of a file; failing to only costs time later.
-    pub(crate) fn save(&self, identity: &FileIdentity, hashes: &[Digest]) {
-        if identity.len <= MIN_FILE_LEN || !settled(identity) {
-            return;
+    pub(crate) fn save(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
+        // A file that is linked or renamed is not settled either, though its content is: it is hashed once more.
+        if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s)) {
+            self.write(identity, changed, hashes);
         }
+    }
+
+    fn write(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
         let mut bytes = Vec::with_capacity(HEADER_LEN + hashes.len() * 32 + 32);
-        bytes.extend(header(identity));
+        bytes.extend(header(identity, changed));
         bytes.extend(hashes.iter().flat_map(|hash| hash.0));
         bytes.extend(sha2::Sha256::digest(&bytes));
         let path = self.path(identity);
@@ -102,18 +108,18 @@ fn remove(path: &Path) {
     }
 }
 
-fn settled(identity: &FileIdentity) -> bool {
-    let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(identity.mtime_s).unwrap_or(0));
-    // A modification time in the future is not settled either.
-    SystemTime::now().duration_since(mtime).is_ok_and(|age| age > SETTLED)
+fn is_settled(last_change_s: i64) -> bool {
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(last_change_s).unwrap_or(0));
+    // A time in the future is not settled either.
+    SystemTime::now().duration_since(last).is_ok_and(|age| age > SETTLED)
 }
 
-fn header(identity: &FileIdentity) -> Vec<u8> {
+fn header(identity: &FileIdentity, changed: ChangeTime) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     for field in [identity.device, identity.inode, identity.len] {
         bytes.extend(field.to_be_bytes());
     }
-    for field in [identity.mtime_s, identity.mtime_ns] {
+    for field in [identity.mtime_s, identity.mtime_ns, changed.s, changed.ns] {
         bytes.extend(field.to_be_bytes());
     }
     bytes
@@ -125,6 +131,7 @@ mod tests {
 
     const FILE: FileIdentity =
         FileIdentity { device: 1, inode: 0xabc, len: MIN_FILE_LEN + 1, mtime_s: 1_000, mtime_ns: 5 };
+    const CHANGED: ChangeTime = ChangeTime { s: 1_000, ns: 7 };
     const HASHES: [Digest; 2] = [Digest([1; 32]), Digest([2; 32])];
 
     fn cache() -> (tempfile::TempDir, HashCache) {
@@ -136,8 +143,8 @@ mod tests {
     #[test]
     fn remembers_a_file_until_it_changes() {
         let (_dir, cache) = cache();
-        cache.save(&FILE, &HASHES);
-        assert_eq!(cache.load(&FILE), Some(HASHES.to_vec()));
+        cache.save(&FILE, CHANGED, &HASHES);
+        assert_eq!(cache.load(&FILE, CHANGED), Some(HASHES.to_vec()));
         for changed in [
             FileIdentity { len: FILE.len + 1, ..FILE },
             FileIdentity { mtime_s: 1_001, ..FILE },
@@ -145,40 +152,47 @@ mod tests {
             FileIdentity { inode: 0xabd, ..FILE },
             FileIdentity { device: 2, ..FILE },
         ] {
-            assert_eq!(cache.load(&changed), None);
+            assert_eq!(cache.load(&changed, CHANGED), None);
+        }
+        for changed in [ChangeTime { s: 1_001, ns: 7 }, ChangeTime { s: 1_000, ns: 8 }] {
+            assert_eq!(cache.load(&FILE, changed), None);
         }
     }
 
     #[test]
     fn a_damaged_entry_does_not_count() {
         let (_dir, cache) = cache();
-        cache.save(&FILE, &HASHES);
+        cache.save(&FILE, CHANGED, &HASHES);
         let path = cache.path(&FILE);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert_eq!(cache.load(&FILE), None, "byte {at}");
+            assert_eq!(cache.load(&FILE, CHANGED), None, "byte {at}");
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert_eq!(cache.load(&FILE), None);
+        assert_eq!(cache.load(&FILE, CHANGED), None);
     }
 
     #[test]
     fn a_file_that_just_changed_is_not_remembered() {
         let (_dir, cache) = cache();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let fresh = FileIdentity { mtime_s: i64::try_from(now).unwrap(), ..FILE };
-        cache.save(&fresh, &HASHES);
-        assert_eq!(cache.load(&fresh), None);
+        let now = i64::try_from(now).unwrap();
+        let fresh = FileIdentity { mtime_s: now, ..FILE };
+        cache.save(&fresh, CHANGED, &HASHES);
+        assert_eq!(cache.load(&fresh, CHANGED), None);
+        let changed = ChangeTime { s: now, ns: 0 };
+        cache.save(&FILE, changed, &HASHES);
+        assert_eq!(cache.load(&FILE, changed), None);
     }
 
     #[test]
     fn keeps_no_more_than_it_may() {
         let (_dir, cache) = cache();
         for inode in 0..5 {
-            cache.save(&FileIdentity { inode, ..FILE }, &HASHES);
+            cache.save(&FileIdentity { inode, ..FILE }, CHANGED, &HASHES);
         }
         cache.prune(3).unwrap();
         assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 3);

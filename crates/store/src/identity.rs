@@ -17,6 +17,21 @@ pub(crate) struct FileIdentity {
     pub(crate) mtime_ns: i64,
 }
 
+/// When a file last changed in any way: its content, its names or its permissions. Unlike the time of the content's last
+/// change, it cannot be put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ChangeTime {
+    /// Seconds and nanoseconds since 1970.
+    pub(crate) s: i64,
+    pub(crate) ns: i64,
+}
+
+impl ChangeTime {
+    pub(crate) fn of(meta: &Metadata) -> ChangeTime {
+        ChangeTime { s: meta.ctime(), ns: meta.ctime_nsec() }
+    }
+}
+
 /// In what a file differs from what it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileChange {

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::{
     error::{AtPath, PathError},
     exclusion::Exclusion,
-    identity::FileIdentity,
+    identity::{ChangeTime, FileIdentity},
 };
 
 /// Why a path cannot be shared.
@@ -100,6 +100,7 @@ const MAX_NAMED: usize = 3;
 pub(crate) struct ScannedFile {
     pub(crate) path: PathBuf,
     pub(crate) identity: FileIdentity,
+    pub(crate) changed: ChangeTime,
 }
 
 /// What is to be shared: a tree of positions in a list of files in file tree order.
@@ -199,7 +200,11 @@ impl Walk<'_> {
         if meta.is_file() {
             // Known unreadable now, rather than after an hour of hashing.
             fs::File::open(path).at("read", path)?;
-            self.files.push(ScannedFile { path: path.to_owned(), identity: FileIdentity::of(meta) });
+            self.files.push(ScannedFile {
+                path: path.to_owned(),
+                identity: FileIdentity::of(meta),
+                changed: ChangeTime::of(meta),
+            });
             return Ok(ScannedNode::File(self.files.len() - 1));
         }
         if depth > MAX_DEPTH {

@@ -19,7 +19,7 @@ use crate::{
     file_pool::FilePool,
     hash_run::{HashRunError, Progress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
-    identity::{FileChange, FileIdentity},
+    identity::{ChangeTime, FileChange, FileIdentity},
     scan::{Scan, ScanError, ScanRules, ScannedFile},
 };
 #[cfg(target_os = "linux")]
@@ -108,7 +108,7 @@ fn hash_files(
     let (mut unknown_files, mut unknown_chunks) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         let chunks = space.chunks_of(index);
-        match cache.and_then(|cache| cache.load(&file.identity)) {
+        match cache.and_then(|cache| cache.load(&file.identity, file.changed)) {
             Some(known) => {
                 hashes[chunks.start as usize..chunks.end as usize].copy_from_slice(&known);
                 if progress(file.identity.len).is_break() {
@@ -137,9 +137,12 @@ fn hash_files(
     }
     for index in unknown_files {
         // Hashes count only for a file that is still what it was before.
-        open_unchanged(&files[index])?;
-        if let Some(cache) = cache {
-            cache.save(&files[index].identity, file_hashes(space, &hashes, index));
+        let file = &files[index];
+        let open = open_unchanged(file)?;
+        if let Some(cache) = cache
+            && open.metadata().is_ok_and(|meta| ChangeTime::of(&meta) == file.changed)
+        {
+            cache.save(&file.identity, file.changed, file_hashes(space, &hashes, index));
         }
     }
     Ok(hashes)

@@ -12,6 +12,7 @@ use proto::{
     CHUNK_LEN, ChunkIndex, InfoHash, Link, ShareName,
     peer::{PeerMessage, Role},
 };
+use sha2::Digest as _;
 use store::Content;
 use tokio::runtime::Runtime;
 
@@ -257,6 +258,16 @@ fn serves_without_a_tracker_and_warns() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
 }
 
+/// Changes what the only entry of a hash cache says of the last chunk: a share that comes from it shows that.
+fn forge(cache: &Path) {
+    let entry = fs::read_dir(cache).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&entry).unwrap();
+    let (body, checksum) = bytes.split_last_chunk_mut::<32>().unwrap();
+    *body.last_mut().unwrap() ^= 1;
+    *checksum = sha2::Sha256::digest(body).into();
+    fs::write(entry, bytes).unwrap();
+}
+
 #[test]
 fn hashes_once_and_remembers_unless_told_otherwise() {
     let place = Place::new();
@@ -270,16 +281,22 @@ fn hashes_once_and_remembers_unless_told_otherwise() {
         let seeder = Running::start(seeder(&place, &args));
         described(&seeder, "data.bin").link.infohash
     };
-    let first = start(&[]);
-    // The same size and time with other content: only a remembered hash can be the same.
-    let file = File::options().write(true).open(&path).unwrap();
-    file.write_all_at(b"x", 0).unwrap();
-    settle(&file);
-    assert_eq!(start(&[]), first);
     let true_one = infohash(&path, None);
-    assert_ne!(true_one, first);
+    let cache = place.dir().with_file_name(".cache").join("shoal/hashes");
+    // A file that changed a moment ago is not remembered.
+    while !fs::read_dir(&cache).is_ok_and(|entries| entries.count() > 0) {
+        assert_eq!(start(&[]), true_one);
+    }
+    forge(&cache);
+    let forged = start(&[]);
+    assert_ne!(forged, true_one);
     assert_eq!(start(&["--no-cache"]), true_one);
     assert_eq!(start(&["--cache-dir", "elsewhere"]), true_one);
     assert!(fs::read_dir(place.path("elsewhere")).unwrap().count() > 0);
-    assert_eq!(start(&[]), first, "--no-cache and --cache-dir leave the user's cache alone");
+    assert_eq!(start(&[]), forged, "--no-cache and --cache-dir leave the user's cache alone");
+    // The same size and time with other content.
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(b"x", 0).unwrap();
+    settle(&file);
+    assert_eq!(start(&[]), infohash(&path, None));
 }
