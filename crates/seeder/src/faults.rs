@@ -40,6 +40,12 @@ impl Faults {
         }
     }
 
+    /// Whether anything was reported.
+    #[cfg(test)]
+    pub(crate) fn is_reported(&self) -> bool {
+        self.lock().reported
+    }
+
     /// A chunk could not be read to its end after it was begun. It is not begun again, or whoever wants it would come
     /// back for it without end.
     pub(crate) fn broke(&self, chunk: ChunkIndex) {

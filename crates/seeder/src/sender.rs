@@ -40,6 +40,11 @@ const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// than a call to the system for each.
 const SMALL_LEN: u32 = 16 * 1024;
 
+/// The last bytes of a chunk wait until its file was looked at again. If that changed meanwhile they are not sent, so that the
+/// chunk is never whole, and nobody takes its honest sender for a liar. What was sent before lies in the page cache until it
+/// is on its way (see [`crate::unsent`]), so a change within the few milliseconds after that look goes unnoticed.
+const HELD_LEN: u32 = 16 * 1024;
+
 /// Enough to send: nothing more is put to it.
 const FULL_LEN: usize = 64 * 1024;
 
@@ -184,6 +189,11 @@ impl Sender {
         if source.len <= SMALL_LEN && self.limit.slice_len().is_none() {
             encode(&header, &mut self.pending)?;
             if let Ok(true) = read_now(&source, &mut self.pending) {
+                // What was read is a copy: if nothing had changed after that, it is right.
+                if let Err(error) = look_again(&content, chunk).await {
+                    self.pending.truncate(before);
+                    return self.reject(chunk, error);
+                }
                 self.pending_small = true;
                 serving(&self.serve)?.asker.served(source.len);
                 return Ok(());
@@ -196,13 +206,23 @@ impl Sender {
         }
         encode(&header, &mut self.pending)?;
         self.flush().await?;
-        let Serve { asker, .. } = serving(&self.serve)?;
+        let Serve { asker, faults, .. } = serving(&self.serve)?;
         let begun = Instant::now();
-        match send_limited(self.stream.as_ref(), &source, &self.limit, asker).await {
+        let held = source.len.min(HELD_LEN);
+        let first = ChunkSource { len: source.len - held, ..source.clone() };
+        let last = ChunkSource { offset: source.offset + u64::from(first.len), len: held, ..source.clone() };
+        let mut sent = send_limited(self.stream.as_ref(), &first, &self.limit, asker).await;
+        if sent.is_ok() {
+            if let Err(error) = look_again(&content, chunk).await {
+                faults.report(error);
+                return Err(io::Error::other("a file changed while a chunk of it was sent"));
+            }
+            sent = send_limited(self.stream.as_ref(), &last, &self.limit, asker).await;
+        }
+        match sent {
             Ok(()) => {}
             Err(SendFileError::Send(error)) => return Err(error),
             Err(SendFileError::Read(error)) => {
-                let Serve { faults, .. } = serving(&self.serve)?;
                 faults.broke(chunk);
                 faults.report(unreadable(&*content, chunk, error));
                 return Err(io::Error::other("a chunk cannot be read to its end"));
@@ -230,6 +250,19 @@ impl Sender {
             faults.report(error);
         }
         encode(&PeerMessage::Reject { chunk, reason }, &mut self.pending)
+    }
+}
+
+/// Whether the file of a chunk that was opened is still what it was.
+async fn look_again(content: &Arc<dyn Content>, chunk: ChunkIndex) -> Result<(), OpenChunkError> {
+    let opened = match content.try_open_chunk(chunk) {
+        Some(opened) => opened,
+        // So many files are served that this one was closed meanwhile.
+        None => open(Arc::clone(content), chunk).await,
+    };
+    match opened {
+        Err(error) if reject_reason(&error) == RejectReason::Gone => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -335,6 +368,31 @@ mod tests {
             pending_small: false,
         };
         (sender, far, dir)
+    }
+
+    /// The receiver never has all of a chunk that is not right any more.
+    #[tokio::test]
+    async fn a_chunk_whose_file_changes_while_it_is_sent_stays_incomplete() {
+        let outbox = Outbox::default();
+        let (sender, _, dir) = sender(&[("a", CHUNK_LEN)], &outbox).await;
+        let Sender { serve, .. } = sender;
+        // Takes in less than a chunk on its own.
+        let listener = tokio::net::TcpSocket::new_v4().unwrap();
+        listener.set_recv_buffer_size(16 * 1024).unwrap();
+        listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = listener.listen(1).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut far, _) = listener.accept().await.unwrap();
+        let faults = Arc::clone(&serve.get().unwrap().faults);
+        outbox.grant(ChunkIndex(0));
+        let sending = tokio::spawn(send(near.into_split().1, outbox, serve, RateLimit::unlimited()));
+        let mut reader = proto::peer::PeerReader::new(&mut far);
+        let message = reader.next().await.unwrap();
+        assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: CHUNK_LEN }));
+        fs::write(dir.path().join("a"), "something else").unwrap();
+        reader.read_payload(&mut vec![0; CHUNK_LEN as usize]).await.unwrap_err();
+        sending.await.unwrap().unwrap_err();
+        assert!(faults.is_reported());
     }
 
     /// Only a receiver that takes nothing makes sending fail, not a limit of this side's own.
