@@ -55,6 +55,15 @@ impl Fetch {
         .await
     }
 
+    /// Waits until the share has its name.
+    pub(crate) async fn finished(&mut self) -> Fetched {
+        self.event(|event| match event {
+            FetchEvent::Finished(fetched) => Some(fetched.clone()),
+            _ => None,
+        })
+        .await
+    }
+
     /// Waits until so many bytes are proved and written.
     pub(crate) async fn done(&mut self, bytes: u64) {
         self.event(|event| match event {

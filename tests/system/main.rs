@@ -14,6 +14,7 @@ mod proxy;
 mod source;
 mod swarm;
 
+mod by_the_page;
 mod changed_files;
 mod departures;
 mod garbage;

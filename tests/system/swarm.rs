@@ -212,6 +212,14 @@ impl Swarm {
         TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks).announce(announce).await.unwrap();
     }
 
+    /// Addresses of the peers of `source` that the tracker knows.
+    pub(crate) async fn peers(&self, source: &Source) -> Vec<SocketAddr> {
+        let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
+        let query = Query::Peers { infohash: source.infohash(), want: 50 };
+        let (peers, _) = client.peers(query).await.unwrap();
+        peers.peers.iter().map(|peer| SocketAddr::new(LOCALHOST, peer.port.get())).collect()
+    }
+
     /// How many seeders of `source` the tracker knows.
     pub(crate) async fn seeders(&self, source: &Source) -> u32 {
         let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);

@@ -3,6 +3,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path};
 
+use proto::ChunkIndex;
 use store::{Content, Shared};
 
 const TABLE: &str = include_str!("data/infohashes.tsv");
@@ -33,6 +34,26 @@ fn files_have_libtorrents_infohash() {
         assert_eq!(shared.metainfo().infohash().to_string(), infohash, "{name}");
         assert_eq!(shared.metainfo().files()[0].node.pieces_root.unwrap().to_string(), root, "{name}");
     }
+}
+
+/// The example of docs/protocol.md. Its figures come from a script of its own, not from this code.
+#[test]
+fn a_file_of_several_chunks_has_the_hashes_of_the_protocols_page() {
+    let page = include_str!("../../../docs/protocol.md");
+    let on_page = |name: &str| {
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("  "));
+        value.unwrap_or_else(|| panic!("no {name}")).trim().to_owned()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file-1200000.bin");
+    fs::write(&path, (0..1_200_000).map(|i| (i % 251) as u8).collect::<Vec<_>>()).unwrap();
+    let shared = share(&path);
+    for chunk in 0..3 {
+        let hash = shared.hashes().get(ChunkIndex(chunk)).unwrap();
+        assert_eq!(hash.to_string(), on_page(&format!("chunk {chunk}")));
+    }
+    assert_eq!(shared.metainfo().files()[0].node.pieces_root.unwrap().to_string(), on_page("pieces root"));
+    assert_eq!(shared.metainfo().infohash().to_string(), on_page("infohash"));
 }
 
 #[test]
