@@ -22,6 +22,9 @@ const READ_FAR_AHEAD_LEN: usize = 64 * 1024;
 /// To copy a payload of this length takes about as long as a call to the system; of a longer one, longer.
 const SMALL_PAYLOAD_LEN: usize = 16 * 1024;
 
+/// Bytes of an unwanted payload that are read at a time.
+const SKIPPED_LEN: usize = 4 * 1024;
+
 /// The codec of frames. Payloads are not its business: whoever decodes takes them off the stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeerCodec;
@@ -162,6 +165,15 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         }
         self.payload_left -= count;
         Ok(count)
+    }
+
+    /// Reads what is left of the payload of the last message, and forgets it. Cancel safe.
+    pub async fn skip_payload(&mut self) -> Result<(), FrameError> {
+        let mut nowhere = [0; SKIPPED_LEN];
+        while self.payload_left > 0 {
+            self.read_payload_some(&mut nowhere).await?;
+        }
+        Ok(())
     }
 
     /// Reads the payload of the last message, all of it.
