@@ -83,6 +83,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT")]
     timeout: Option<Duration>,
 
+    /// Wait for this long, as in 90, 90s, 10m or 2h, until somebody has the share, even if no tracker knows it yet
+    #[arg(long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_WAIT")]
+    wait: Option<Duration>,
+
     /// Maximum download rate: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
     #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_DOWNLOAD_LIMIT")]
     download_limit: Option<RateLimit>,
@@ -232,6 +236,7 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         overwrite: args.overwrite,
         max_peers: args.max_peers,
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
+        wait: args.wait.unwrap_or_default(),
         listen: (!args.no_serve).then_some(Listen { bind: args.bind, port: args.port }),
         stay,
         upload_limit: args.upload_limit.unwrap_or_default(),
@@ -338,7 +343,8 @@ fn explain(error: FetchError) -> Failure {
             "--list shows what there is; is a seeder running, with the same tracker?".to_owned(),
         ),
         FetchError::UnknownShare(_) | FetchError::NothingShared => {
-            (ExitCode::NotFound, "is a seeder running, with the same tracker?".to_owned())
+            let hint = "is a seeder running, with the same tracker? --wait TIME waits until one is";
+            (ExitCode::NotFound, hint.to_owned())
         }
         FetchError::Ambiguous { shares, .. } => {
             let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
@@ -350,6 +356,12 @@ fn explain(error: FetchError) -> Failure {
         FetchError::PeerName(_) => (ExitCode::Network, "check the name given with --peer".to_owned()),
         FetchError::AllChanged => {
             (ExitCode::NotFound, "start the seeder again, and use the link that it prints then".to_owned())
+        }
+        FetchError::AllFull(_) => {
+            (ExitCode::Network, "wait longer with --timeout, or name another seeder with --peer".to_owned())
+        }
+        FetchError::BadShare(_) => {
+            (ExitCode::Integrity, "it has to be shared again, by a program that does it right".to_owned())
         }
         FetchError::NoPeer { .. } => {
             (ExitCode::Network, "are the seeders running, and can this machine reach their ports?".to_owned())

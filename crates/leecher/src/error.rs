@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use proto::{InfoHash, tracker::message::ShareEntry};
+use proto::{InfoHash, metainfo::MetainfoError, tracker::message::ShareEntry};
 use startup::{ListenError, human_time};
 use store::{DownloadError, PathError};
 
@@ -46,11 +46,17 @@ pub enum FetchError {
     /// Whoever had the share has changed it.
     #[error("the share changed at every peer that had it")]
     AllChanged,
+    /// Every peer that is known has as many connections as it may.
+    #[error("every peer that is known is full ({0})")]
+    AllFull(usize),
+    /// The infohash is that of something malformed.
+    #[error("the share is malformed, whoever offers it: {0}")]
+    BadShare(MetainfoError),
     /// Every peer sent wrong data.
     #[error("every peer sent wrong data")]
     OnlyLiars,
     /// Nothing came for too long.
-    #[error("nothing arrived for {} ({done} of {total} bytes are here); {last}", human_time(*after))]
+    #[error("nothing arrived for {} ({done} of {total} bytes are here); {why}", human_time(*after))]
     Stalled {
         /// For how long.
         after: Duration,
@@ -58,8 +64,8 @@ pub enum FetchError {
         done: u64,
         /// Bytes in the share.
         total: u64,
-        /// What the last peer said.
-        last: String,
+        /// Why, as far as that is known.
+        why: String,
     },
     /// The port to serve others on cannot be had.
     #[error(transparent)]

@@ -3,21 +3,26 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
+    pin::pin,
     time::{Duration, Instant},
 };
 
-use proto::{Endpoint, ShareName};
+use proto::{Endpoint, InfoHash, ShareName};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ListenError, asked_address, listen_tcp};
 use store::{Output, PathError};
-use tokio::{net::TcpListener, time::interval};
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    clock::{LOOK_INTERVAL, RunClock},
     error::FetchError,
     event::{FetchEvent, Fetched},
     swarm::{Swarm, SwarmConfig},
-    target::{Target, resolve},
+    target::{Target, Unresolved, resolve},
 };
 
 /// Peers that a leecher connects to at a time unless it is told otherwise.
@@ -27,7 +32,10 @@ pub const DEFAULT_MAX_PEERS: usize = 50;
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the leecher waits for is told at this interval.
-pub(crate) const WAITING_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const WAITING_INTERVAL: Duration = LOOK_INTERVAL;
+
+/// Trackers are asked again after this time when they do not know what the user asked for.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What to fetch, whence and whither.
 #[derive(Debug, Clone)]
@@ -44,8 +52,10 @@ pub struct Config {
     pub overwrite: bool,
     /// Most peers to be connected to at a time.
     pub max_peers: usize,
-    /// Give up when nothing arrives for this long.
+    /// Give up when nothing arrives for this long. So long it is tried to begin, too.
     pub stall_timeout: Duration,
+    /// Wait for this long, if it is longer, until somebody has the share, even if no tracker knows it.
+    pub wait: Duration,
     /// Where to serve what is here to others; not at all if `None`.
     pub listen: Option<Listen>,
     /// How long to go on serving when everything is here.
@@ -67,6 +77,7 @@ impl Config {
             overwrite: false,
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
+            wait: Duration::ZERO,
             listen: Some(Listen::default()),
             stay: Stay::default(),
             upload_limit: RateLimit::unlimited(),
@@ -141,21 +152,7 @@ pub async fn fetch(
     let bind = config.listen.and_then(|listen| listen.bind);
     let trackers: Vec<_> =
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, bind, &tasks)).collect();
-    let (infohash, name) = {
-        let names: Vec<_> = trackers.iter().map(|tracker| tracker.endpoint().to_string()).collect();
-        let waiting = format!("Asking tracker {} …", names.join(", "));
-        let mut tick = interval(WAITING_INTERVAL);
-        tick.reset();
-        let resolving = resolve(&config.target, &trackers);
-        tokio::pin!(resolving);
-        loop {
-            tokio::select! {
-                resolved = &mut resolving => break resolved?,
-                _ = tick.tick() => on_event(FetchEvent::Waiting(waiting.clone())),
-                () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
-            }
-        }
-    };
+    let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Known now is better than known when the peers have answered.
         config.destination.output(name, config.overwrite).check_free()?;
@@ -167,6 +164,7 @@ pub async fn fetch(
         listener,
         max_peers: config.max_peers,
         stall_timeout: config.stall_timeout,
+        wait: config.wait,
         upload_limit: config.upload_limit.clone(),
         download_limit: config.download_limit.clone(),
         stay: config.stay,
@@ -178,6 +176,50 @@ pub async fn fetch(
     tasks.close();
     tasks.wait().await;
     result
+}
+
+/// Learns which share the target is, for as long as the user is patient.
+async fn find(
+    config: &Config,
+    trackers: &[TrackerClient],
+    on_event: &mut impl FnMut(FetchEvent),
+    stop: &CancellationToken,
+) -> Result<(InfoHash, Option<ShareName>), FetchError> {
+    let names: Vec<_> = trackers.iter().map(|tracker| tracker.endpoint().to_string()).collect();
+    let names = names.join(", ");
+    let mut waiting = format!("Asking tracker {names} …");
+    let mut error = FetchError::NoTracker(format!("no answer from {names}"));
+    let mut clock = RunClock::new(Instant::now());
+    let give_up = clock.now() + config.stall_timeout.max(config.wait);
+    let mut tick = interval(WAITING_INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.reset();
+    let ask = async |wait| {
+        sleep(wait).await;
+        resolve(&config.target, trackers).await
+    };
+    let mut resolving = pin!(ask(Duration::ZERO));
+    loop {
+        let now = clock.now();
+        if now >= give_up {
+            return Err(error);
+        }
+        tokio::select! {
+            resolved = &mut resolving => match resolved {
+                Ok(found) => return Ok(found),
+                Err(Unresolved::Final(error)) => return Err(error),
+                Err(Unresolved::Settled(error)) if config.wait.is_zero() => return Err(error),
+                Err(Unresolved::Settled(why) | Unresolved::NotYet(why)) => {
+                    waiting = format!("Asking again: {why} …");
+                    error = why;
+                    resolving.set(ask(RESOLVE_INTERVAL));
+                }
+            },
+            _ = tick.tick() => on_event(FetchEvent::Waiting(waiting.clone())),
+            () = sleep_until(clock.on_system(give_up).into()) => {}
+            () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
+        }
+    }
 }
 
 async fn run<F: FnMut(FetchEvent)>(

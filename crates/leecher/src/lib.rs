@@ -11,6 +11,8 @@
 
 mod account;
 mod buffers;
+mod clock;
+mod describers;
 mod description;
 mod error;
 mod event;

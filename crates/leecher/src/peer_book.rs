@@ -3,22 +3,32 @@
 //! Pure, like the scheduler. Every address is in one state; bounds hold whatever trackers say. A peer is met
 //! once, whoever dialled: one that dialled this process is entered under the address that it listens on.
 //!
-//! Policy: whom to dial is drawn at random from all that are due, and dialling stops at [`DIALLED_SHARE`] of
+//! Policy: whom to dial is drawn at random from all that are due and failed least often (from the newest of them, if the
+//! book is full), with now and then a turn for the one that is due for longest. Dialling stops at [`DIALLED_SHARE`] of
 //! the connections that there may be. The rest is for those who dial this process. When that is full too, a
 //! newcomer takes the place of a random peer that was itself accepted: otherwise those who came first would end up
 //! connected to each other and to nobody else, and each such group would have to get its own copy from the
 //! origin. Connections that this side dialled are not given up, so that strangers cannot take them all.
+//!
+//! A full book forgets the address that failed most often for a new one, but none that the user named.
+//!
+//! A peer that lied is banned: its address is not dialled again, and nobody is let in from its IP address. Others at that IP
+//! address (behind the same NAT, or on the same host) can still be dialled where they listen.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use rand::{Rng, RngExt};
 
-/// Addresses remembered. A tracker's word for more is dropped.
+/// Addresses remembered. For more, those that failed most often are forgotten.
 const MAX_ADDRESSES: usize = 1_000;
+
+/// Addresses that are banned at a time, and as many IP addresses. The ban that is oldest is lifted for another: a liar
+/// that comes back is found out again, and the others have room.
+const MAX_BANNED: usize = 500;
 
 /// Connections being made at a time.
 const MAX_DIALS: usize = 64;
@@ -33,17 +43,25 @@ const REPLACED_REST: Duration = Duration::from_secs(60);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
+/// A connection that lasted for this long was no failure, however it ended.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// One of so many dials goes to the address that is due for longest, whatever became of it before.
+const LONGEST_DUE_TURN: u32 = 4;
+
 /// How a connection ended, as far as the next one is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// It was not made, or broke.
     Failed,
-    /// The peer wants to be left alone for this long.
+    /// The peer wants to be left alone for this long. If that is hardly any time, as [`Ending::Failed`].
     RetryAfter(Duration),
     /// It was one too many: the two were connected already, or are by now.
     Duplicate,
-    /// Never again: the peer lied, or is this process itself.
+    /// Never again: the peer lied.
     Never,
+    /// It is this process itself.
+    Itself,
 }
 
 /// What to do with a peer that dialled this process.
@@ -67,11 +85,13 @@ enum State {
     /// Not connected; may be dialled from this time on.
     Idle(Instant),
     Dialling,
-    /// Connected, and it was this side that dialled.
-    Connected,
-    /// Connected, and it was the other side that dialled.
-    Accepted,
+    /// Connected since then, and it was this side that dialled.
+    Connected(Instant),
+    /// Connected since then, and it was the other side that dialled.
+    Accepted(Instant),
     Banned,
+    /// This process.
+    Itself,
 }
 
 #[derive(Debug)]
@@ -79,6 +99,8 @@ struct Entry {
     state: State,
     /// Failures in a row.
     failures: u32,
+    /// The user named it: it is not forgotten.
+    named: bool,
 }
 
 /// The known addresses of a swarm.
@@ -90,7 +112,11 @@ pub struct PeerBook {
     dialling: usize,
     connected: usize,
     accepted: BTreeSet<SocketAddr>,
-    banned: usize,
+    /// Addresses that are banned, in the order in which they were.
+    banned: VecDeque<SocketAddr>,
+    /// IP addresses from which nobody is let in, likewise.
+    barred: VecDeque<IpAddr>,
+    itself: usize,
     max_peers: usize,
 }
 
@@ -103,33 +129,83 @@ impl PeerBook {
             dialling: 0,
             connected: 0,
             accepted: BTreeSet::new(),
-            banned: 0,
+            banned: VecDeque::new(),
+            barred: VecDeque::new(),
+            itself: 0,
             max_peers,
         }
     }
 
-    /// Takes note of an address; true if it is new.
+    /// Takes note of an address; true if it is new, and there was room for it.
     pub fn discover(&mut self, address: SocketAddr, now: Instant) -> bool {
-        let known = self.entries.contains_key(&address);
-        if !known && self.entries.len() < MAX_ADDRESSES {
-            self.enter(address, State::Idle(now));
+        if self.entries.contains_key(&address) {
+            return false;
         }
-        !known
+        if self.entries.len() >= MAX_ADDRESSES && !self.forget_one() {
+            return false;
+        }
+        self.enter(address, State::Idle(now));
+        true
     }
 
-    /// Number of known addresses.
+    /// As [`PeerBook::discover`], for an address that the user named.
+    pub fn discover_named(&mut self, address: SocketAddr, now: Instant) -> bool {
+        let new = self.discover(address, now);
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.named = true;
+        }
+        new
+    }
+
+    /// Makes room for another address; false if none has failed.
+    fn forget_one(&mut self) -> bool {
+        let idle = self.idle.iter().filter_map(|&(_, address)| Some((address, self.entries.get(&address)?)));
+        let failed = idle.filter(|(_, entry)| entry.failures > 0 && !entry.named);
+        let Some((address, _)) = failed.max_by_key(|(_, entry)| entry.failures) else { return false };
+        self.forget(address);
+        true
+    }
+
+    fn forget(&mut self, address: SocketAddr) {
+        if let Some(entry) = self.entries.remove(&address) {
+            self.count(address, entry.state, false);
+        }
+    }
+
+    /// Number of known addresses, this process's own not counted.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() - self.itself
     }
 
-    /// Whether no address is known.
+    /// Whether no address is known but this process's own.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
+    }
+
+    /// The known addresses, this process's own left out.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.entries.iter().filter(|(_, entry)| entry.state != State::Itself).map(|(&address, _)| address)
     }
 
     /// Whether there are addresses and not one may be dialled again.
     pub fn is_all_banned(&self) -> bool {
-        !self.is_empty() && self.banned == self.entries.len()
+        !self.is_empty() && self.banned.len() == self.len()
+    }
+
+    /// Whether somebody who dials this process from there is refused.
+    pub fn is_barred(&self, ip: IpAddr) -> bool {
+        self.barred.contains(&ip.to_canonical())
+    }
+
+    /// Refuses everybody who dials this process from there, from now on.
+    pub fn bar(&mut self, ip: IpAddr) {
+        if self.is_barred(ip) {
+            return;
+        }
+        if self.barred.len() >= MAX_BANNED {
+            self.barred.pop_front();
+        }
+        self.barred.push_back(ip.to_canonical());
     }
 
     /// An address to connect to now, at random, if there is one and room for it.
@@ -137,22 +213,30 @@ impl PeerBook {
         if !self.has_room_to_dial() {
             return None;
         }
-        let due = || self.idle.iter().take_while(|&&(from, _)| from <= now);
-        let count = due().count();
-        if count == 0 {
-            return None;
+        let due = self.idle.iter().take_while(|&&(from, _)| from <= now);
+        let due: Vec<_> = due
+            .map(|&(from, address)| (self.entries.get(&address).map_or(0, |e| e.failures), from, address))
+            .collect();
+        let fewest = due.iter().map(|&(failures, ..)| failures).min()?;
+        let mut best: Vec<_> = due.iter().filter(|&&(failures, ..)| failures == fewest).collect();
+        if self.entries.len() >= MAX_ADDRESSES {
+            // More than can be tried are told of: who is new would have little hope among them.
+            let newest = best.iter().map(|&&(_, from, _)| from).max();
+            best.retain(|&&(_, from, _)| Some(from) == newest);
         }
-        let &(_, address) = due().nth(rng.random_range(0..count))?;
+        let (.., longest_due) = due[0];
+        let address = if best.len() < due.len() && rng.random_ratio(1, LONGEST_DUE_TURN) {
+            longest_due
+        } else {
+            best[rng.random_range(0..best.len())].2
+        };
         self.set(address, State::Dialling);
         Some(address)
     }
 
     /// A dial led to a connection.
-    pub fn connected(&mut self, address: SocketAddr) {
-        if let Some(entry) = self.entries.get_mut(&address) {
-            entry.failures = 0;
-            self.set(address, State::Connected);
-        }
+    pub fn connected(&mut self, address: SocketAddr, now: Instant) {
+        self.set(address, State::Connected(now));
     }
 
     /// Number of connections.
@@ -166,8 +250,9 @@ impl PeerBook {
     pub fn admit(&mut self, address: SocketAddr, now: Instant, rng: &mut impl Rng) -> Admission {
         let known = self.entries.get(&address).map(|entry| entry.state);
         match known {
+            _ if self.is_barred(address.ip()) => return Admission::Banned,
             Some(State::Banned) => return Admission::Banned,
-            Some(State::Connected | State::Accepted) => return Admission::Duplicate,
+            Some(State::Connected(_) | State::Accepted(_) | State::Itself) => return Admission::Duplicate,
             Some(State::Idle(_) | State::Dialling) | None => {}
         }
         let mut admission = Admission::Welcome;
@@ -182,30 +267,44 @@ impl PeerBook {
             }
         }
         match known {
-            Some(_) => self.set(address, State::Accepted),
+            Some(_) => self.set(address, State::Accepted(now)),
             // Beyond what trackers may fill, but bounded by the connections.
-            None => self.enter(address, State::Accepted),
+            None => self.enter(address, State::Accepted(now)),
         }
         admission
     }
 
     /// A dial or connection ended.
     pub fn ended(&mut self, address: SocketAddr, ending: Ending, now: Instant, rng: &mut impl Rng) {
+        if ending == Ending::Never {
+            self.bar(address.ip());
+        }
         let Some(entry) = self.entries.get_mut(&address) else { return };
+        if let State::Connected(since) | State::Accepted(since) = entry.state
+            && now.saturating_duration_since(since) >= STEADY
+        {
+            entry.failures = 0;
+        }
         let state = match (ending, entry.state) {
-            (_, State::Banned) => return,
+            (_, State::Banned | State::Itself) => return,
             (Ending::Never, _) => State::Banned,
-            (Ending::Duplicate, State::Connected | State::Accepted) => return,
+            (Ending::Itself, _) => State::Itself,
+            (Ending::Duplicate, State::Connected(_) | State::Accepted(_)) => return,
             // It made room for another, and was not counted since.
             (Ending::RetryAfter(_) | Ending::Failed, State::Idle(_)) => return,
-            (Ending::RetryAfter(wait), _) => State::Idle(now + wait),
-            (Ending::Failed | Ending::Duplicate, _) => {
+            (Ending::RetryAfter(wait), _) if wait >= FIRST_RETRY => State::Idle(now + wait),
+            (Ending::RetryAfter(_) | Ending::Failed | Ending::Duplicate, _) => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(entry.failures)).min(LAST_RETRY);
                 entry.failures += 1;
                 State::Idle(now + wait.mul_f64(rng.random_range(0.8..1.2)))
             }
         };
         self.set(address, state);
+        if self.banned.len() > MAX_BANNED
+            && let Some(&oldest) = self.banned.front()
+        {
+            self.forget(oldest);
+        }
     }
 
     /// When [`PeerBook::next_dial`] may have another address though nothing happened.
@@ -229,7 +328,7 @@ impl PeerBook {
 
     fn enter(&mut self, address: SocketAddr, state: State) {
         self.count(address, state, true);
-        self.entries.insert(address, Entry { state, failures: 0 });
+        self.entries.insert(address, Entry { state, failures: 0, named: false });
     }
 
     fn set(&mut self, address: SocketAddr, state: State) {
@@ -250,8 +349,9 @@ impl PeerBook {
                 return;
             }
             State::Dialling => &mut self.dialling,
-            State::Connected => &mut self.connected,
-            State::Accepted => {
+            State::Connected(_) => &mut self.connected,
+            State::Itself => &mut self.itself,
+            State::Accepted(_) => {
                 if enters {
                     self.accepted.insert(address);
                 } else {
@@ -259,7 +359,14 @@ impl PeerBook {
                 }
                 return;
             }
-            State::Banned => &mut self.banned,
+            State::Banned => {
+                if enters {
+                    self.banned.push_back(address);
+                } else {
+                    self.banned.retain(|&banned| banned != address);
+                }
+                return;
+            }
         };
         *counter = if enters { *counter + 1 } else { *counter - 1 };
     }
@@ -289,7 +396,7 @@ mod tests {
         assert_eq!(dials(&mut book, now, &mut rng), 3);
         (4..10).for_each(|port| _ = book.discover(address(port), now));
         assert_eq!(dials(&mut book, now, &mut rng), 3);
-        book.connected(address(1));
+        book.connected(address(1), now);
         assert_eq!(dials(&mut book, now, &mut rng), 0);
         book.ended(address(1), Ending::Never, now, &mut rng);
         assert_eq!(dials(&mut book, now, &mut rng), 1);
@@ -322,6 +429,25 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_no_rest_is_left_alone_longer_and_longer_and_a_steady_connection_is_no_failure() {
+        let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(5);
+        book.discover(address(1), now);
+        let mut meet = |lasts: Duration| {
+            assert_eq!(book.next_dial(now, &mut rng), Some(address(1)));
+            book.connected(address(1), now);
+            now += lasts;
+            book.ended(address(1), Ending::RetryAfter(Duration::ZERO), now, &mut rng);
+            let wait = book.next_timeout(now).unwrap() - now;
+            now += wait;
+            wait
+        };
+        let waits: Vec<_> = (0..4).map(|_| meet(Duration::ZERO)).collect();
+        assert!(waits.windows(2).all(|w| w[1] > w[0]), "{waits:?}");
+        assert!(meet(STEADY) < FIRST_RETRY.mul_f64(1.2));
+    }
+
+    #[test]
     fn who_asks_to_be_left_alone_is_and_who_lied_is_for_ever() {
         let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
         let mut book = PeerBook::new(5);
@@ -345,7 +471,7 @@ mod tests {
         for port in 1..3 {
             book.discover(address(port), now);
             assert_eq!(book.next_dial(now, &mut rng), Some(address(port)));
-            book.connected(address(port));
+            book.connected(address(port), now);
         }
         assert_eq!(book.admit(address(100), now, &mut rng), Admission::Welcome);
         assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate);
@@ -371,7 +497,7 @@ mod tests {
         let mut book = PeerBook::new(1);
         book.discover(address(1), now);
         let dialled = book.next_dial(now, &mut rng).unwrap();
-        book.connected(dialled);
+        book.connected(dialled, now);
         assert_eq!(book.admit(address(2), now, &mut rng), Admission::Full);
     }
 
@@ -381,5 +507,62 @@ mod tests {
         let mut book = PeerBook::new(5);
         (1..5_000).for_each(|port| _ = book.discover(address(port), now));
         assert_eq!(book.len(), MAX_ADDRESSES);
+    }
+
+    #[test]
+    fn a_new_address_is_dialled_soon_however_many_dead_ones_are_known() {
+        let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(50);
+        let (named, new) = (address(1), address(9_999));
+        book.discover_named(named, now);
+        // Dead ones fail after five seconds, and the tracker tells of them all again and again.
+        let mut dead: Vec<u16> = (2..3_002).collect();
+        for _ in 0..100 {
+            dead.rotate_left(50);
+            dead[..50].iter().for_each(|&port| _ = book.discover(address(port), now));
+            let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
+            now += Duration::from_secs(5);
+            dialled.iter().for_each(|&address| book.ended(address, Ending::Failed, now, &mut rng));
+            assert!(book.len() <= MAX_ADDRESSES);
+        }
+        assert_eq!(book.len(), MAX_ADDRESSES);
+        assert!(book.addresses().any(|address| address == named), "the user's own is kept");
+        assert!(book.discover(new, now));
+        let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
+        assert!(dialled.contains(&new));
+        assert!(dialled.iter().filter(|&&address| address != new).count() > 10, "the others have turns too");
+    }
+
+    #[test]
+    fn bans_are_bounded_and_nobody_is_let_in_from_where_a_liar_was() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(50);
+        let liar = |number: u16| SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 7000));
+        for number in 0..2 * MAX_BANNED as u16 {
+            book.discover(liar(number), now);
+            assert_eq!(book.next_dial(now, &mut rng), Some(liar(number)));
+            book.ended(liar(number), Ending::Never, now, &mut rng);
+            assert!(book.is_all_banned());
+        }
+        assert_eq!(book.len(), MAX_BANNED);
+        let (oldest, last) = (liar(0), liar(2 * MAX_BANNED as u16 - 1));
+        assert!(!book.is_barred(oldest.ip()), "its ban was lifted for another");
+        assert!(book.discover(oldest, now));
+        assert!(book.is_barred(last.ip()));
+        let other_port = SocketAddr::new(last.ip(), 7001);
+        assert_eq!(book.admit(other_port, now, &mut rng), Admission::Banned);
+        assert!(book.discover(other_port, now), "it can be dialled where it listens");
+    }
+
+    #[test]
+    fn this_process_is_no_peer_and_no_liar() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        let mut book = PeerBook::new(5);
+        book.discover(address(1), now);
+        book.next_dial(now, &mut rng);
+        book.ended(address(1), Ending::Itself, now, &mut rng);
+        assert!(book.is_empty() && !book.is_all_banned() && !book.is_barred(address(1).ip()));
+        assert!(!book.discover(address(1), now));
+        assert_eq!(book.next_dial(now + REPLACED_REST, &mut rng), None);
     }
 }

@@ -333,6 +333,17 @@ impl Scheduler {
         self.ready.insert(key);
     }
 
+    /// Whether a peer has a chunk that is not here and has not arrived.
+    pub fn wants_of(&self, key: PeerKey) -> bool {
+        let is_wanted = |chunk: ChunkIndex| {
+            matches!(self.states[chunk.0 as usize], ChunkState::Missing | ChunkState::Asked)
+        };
+        self.peers.get(&key).is_some_and(|peer| match &peer.have {
+            Have::All => self.unstored > 0,
+            Have::Some(field) => field.iter().any(is_wanted),
+        })
+    }
+
     /// A peer has too much to do: it is not asked again before `until`.
     pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };

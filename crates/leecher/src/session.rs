@@ -6,13 +6,14 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU16, AtomicU32, Ordering},
+        atomic::{AtomicU16, Ordering},
     },
     time::Duration,
 };
 
 use proto::{
     Bitfield, ChunkIndex, InfoHash, PeerId,
+    metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
 };
 use seeder::{
@@ -28,24 +29,20 @@ use seeder::{
 use store::{Content, Download};
 use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
-    sync::{mpsc, watch},
-    time::{Instant, sleep, timeout},
+    sync::{Notify, mpsc, watch},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     buffers::{BufferPool, ChunkBuffer},
-    description::{self, Description, DescriptionError, EarlyHaves},
+    description::{Describer, Description, DescriptionError, EarlyHaves, Known},
     event::LeaveReason,
     scheduler::{Have, PeerKey},
 };
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Peers are asked for the share's description one after another with this delay, until one has given it: the
-/// first mostly does, and the others need not.
-const DESCRIBE_STAGGER: Duration = Duration::from_millis(200);
 
 /// The swarm hears of part of a chunk at this interval at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -66,8 +63,8 @@ pub(crate) struct Context {
     pub(crate) infohash: InfoHash,
     pub(crate) peer_id: PeerId,
     pub(crate) events: mpsc::Sender<(PeerKey, SessionEvent)>,
-    /// What the share is, once a peer has described it.
-    pub(crate) described: watch::Sender<Option<Arc<Description>>>,
+    /// What peers have told of what the share is.
+    pub(crate) known: watch::Sender<Known>,
     /// Where chunks go, once the output is ready.
     pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
     pub(crate) buffers: BufferPool,
@@ -77,8 +74,6 @@ pub(crate) struct Context {
     pub(crate) serving: OnceLock<Serving>,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
-    /// Sessions that have waited or wait for their turn to ask for the description.
-    pub(crate) describing: AtomicU32,
 }
 
 /// How a leecher serves what it has.
@@ -101,6 +96,14 @@ pub(crate) enum Origin {
 /// What a session tells the swarm.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
+    /// The peer can be asked what the share is.
+    Ready,
+    /// It has sent so much of the metainfo, or of the hashes.
+    Describing { received: u64, total: u64 },
+    /// It has described the share.
+    Described(Description),
+    /// What the infohash stands for is malformed.
+    BadShare(MetainfoError),
     /// The peer is ready to be asked for chunks.
     Joined { hello: Hello, have: Have, outbox: Outbox },
     /// What the peer has, if it told only after it joined.
@@ -121,11 +124,13 @@ pub(crate) enum SessionEvent {
     Reject(ChunkIndex, RejectReason),
 }
 
-/// Runs a session until the peer is gone or `stop` is cancelled, and says why it ended.
+/// Runs a session until the peer is gone or `stop` is cancelled, and says why it ended. The peer is asked what the share
+/// is when `turn` is notified.
 pub(crate) async fn run(
     context: Arc<Context>,
     key: PeerKey,
     origin: Origin,
+    turn: Arc<Notify>,
     stop: CancellationToken,
 ) -> LeaveReason {
     let connection = tokio::select! {
@@ -133,7 +138,7 @@ pub(crate) async fn run(
         () = stop.cancelled() => return LeaveReason::Finished,
     };
     match connection {
-        Ok((connection, role)) => connected(context, key, connection, role, stop).await,
+        Ok((connection, role)) => connected(context, key, connection, role, &turn, stop).await,
         Err(reason) => reason,
     }
 }
@@ -170,6 +175,7 @@ async fn connected(
     key: PeerKey,
     connection: Connection,
     role: Role,
+    turn: &Notify,
     stop: CancellationToken,
 ) -> LeaveReason {
     let Connection { hello, reader, writer } = connection;
@@ -178,7 +184,7 @@ async fn connected(
     let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), context.upload_limit.clone());
     let receiving = async {
         let reason = tokio::select! {
-            reason = receive(&context, key, (hello, role), reader, &outbox, &serve) => reason,
+            reason = receive(&context, key, (hello, role), reader, (&outbox, &serve), turn) => reason,
             () = stop.cancelled() => LeaveReason::Finished,
         };
         outbox.close(match reason {
@@ -204,13 +210,18 @@ async fn receive(
     key: PeerKey,
     (hello, role): (Hello, Role),
     mut reader: PeerReader<OwnedReadHalf>,
-    outbox: &Outbox,
-    serve: &ServeCell,
+    (outbox, serve): (&Outbox, &ServeCell),
+    turn: &Notify,
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
-    if let Err(error) = describe(context, &mut reader, outbox, &mut early).await {
-        return error.into();
-    }
+    let late_parts = match describe(context, key, &mut reader, outbox, &mut early, turn).await {
+        Ok(late_parts) => late_parts,
+        Err(DescriptionError::BadShare(error)) => {
+            let _ = context.events.send((key, SessionEvent::BadShare(error))).await;
+            return LeaveReason::Finished;
+        }
+        Err(error) => return error.into(),
+    };
     let mut download = context.download.clone();
     let download = match download.wait_for(Option::is_some).await.map(|download| download.clone()) {
         Ok(Some(download)) => download,
@@ -238,32 +249,71 @@ async fn receive(
         Err(why) => return LeaveReason::Protocol(why),
     };
     let told = early.bitfield.is_some();
-    let receiver = Receiver { context, key, download, reader, serve, told };
+    let receiver = Receiver { context, key, download, reader, serve, told, late_parts };
     receiver.run(hello, have, outbox.clone()).await.unwrap_or_else(|reason| reason)
 }
 
-/// Learns what the share is from this peer, unless another one tells first.
+/// Learns what the share is from this peer when it is its turn, unless another one tells first. Says how many parts of a
+/// description this peer has still to send, if so.
 async fn describe(
     context: &Context,
+    key: PeerKey,
     reader: &mut PeerReader<OwnedReadHalf>,
     outbox: &Outbox,
     early: &mut EarlyHaves,
-) -> Result<(), DescriptionError> {
-    let mut described = context.described.subscribe();
-    let turn = context.describing.fetch_add(1, Ordering::Relaxed);
-    tokio::select! {
-        _ = described.wait_for(Option::is_some) => return Ok(()),
-        () = sleep(DESCRIBE_STAGGER * turn) => {}
-    }
-    let description = description::fetch(context.infohash, reader, outbox, early).await?;
-    context.described.send_if_modified(|known| {
-        let first = known.is_none();
-        if first {
-            *known = Some(Arc::new(description));
+    turn: &Notify,
+) -> Result<u32, DescriptionError> {
+    let tell = async |event| context.events.send((key, event)).await.is_ok();
+    let mut known = context.known.subscribe();
+    let mut describer =
+        Describer { reader, outbox, early, known: known.clone(), owed: 0, key, events: &context.events };
+    loop {
+        if matches!(*known.borrow_and_update(), Known::All) {
+            return Ok(describer.owed);
         }
-        first
-    });
-    Ok(())
+        if !tell(SessionEvent::Ready).await {
+            return Err(DescriptionError::Finished);
+        }
+        tokio::select! {
+            _ = known.changed() => continue,
+            () = turn.notified() => {}
+        }
+        describer.drain().await?;
+        let described = async {
+            let known = describer.known.borrow_and_update().clone();
+            let metainfo = match known {
+                Known::All => return Err(DescriptionError::Overtaken),
+                Known::Metainfo(metainfo) => metainfo,
+                Known::Nothing => {
+                    let metainfo = Arc::new(describer.metainfo(context.infohash).await?);
+                    context.known.send_if_modified(|known| {
+                        let first = matches!(known, Known::Nothing);
+                        if first {
+                            *known = Known::Metainfo(Arc::clone(&metainfo));
+                        }
+                        first
+                    });
+                    match describer.known.borrow_and_update().clone() {
+                        Known::Metainfo(metainfo) => metainfo,
+                        Known::Nothing | Known::All => return Err(DescriptionError::Overtaken),
+                    }
+                }
+            };
+            let hashes = describer.hashes(Arc::clone(&metainfo)).await?;
+            Ok(Description { metainfo, hashes })
+        };
+        match described.await {
+            Ok(description) => {
+                if !tell(SessionEvent::Described(description)).await {
+                    return Err(DescriptionError::Finished);
+                }
+                // The swarm lets everybody know when it has it.
+                let _ = known.wait_for(|known| matches!(known, Known::All)).await;
+            }
+            Err(DescriptionError::Overtaken) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have, String> {
@@ -291,12 +341,15 @@ struct Receiver<'a> {
     serve: &'a ServeCell,
     /// Whether the peer has told what it has.
     told: bool,
+    /// Parts of a description that it was asked for and that nobody needs any more.
+    late_parts: u32,
 }
 
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both ways out say why.
     async fn run(mut self, hello: Hello, have: Have, outbox: Outbox) -> Result<LeaveReason, LeaveReason> {
         self.tell(SessionEvent::Joined { hello, have, outbox: outbox.clone() }).await?;
+        self.skip_payload().await?;
         loop {
             let message = timeout(IDLE_TIMEOUT, self.reader.next()).await;
             let message = message.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
@@ -327,11 +380,20 @@ impl Receiver<'_> {
                 Some(PeerMessage::HashesRequest { first, count }) => {
                     outbox.hashes(first, count).map_err(too_slow)?;
                 }
+                Some(PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. }) if self.late_parts > 0 => {
+                    self.late_parts -= 1;
+                    self.skip_payload().await?;
+                }
                 Some(PeerMessage::Goodbye(reason)) => return Ok(LeaveReason::Goodbye(reason)),
                 None => return Ok(LeaveReason::Disconnected),
                 Some(other) => return Err(LeaveReason::Protocol(format!("unexpected {other:?}"))),
             }
         }
+    }
+
+    async fn skip_payload(&mut self) -> Result<(), LeaveReason> {
+        let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload()).await;
+        skipping.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)
     }
 
     fn serve_request(&self, chunk: ChunkIndex, outbox: &Outbox) -> Result<(), LeaveReason> {
@@ -383,7 +445,8 @@ impl Receiver<'_> {
                 let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
                 self.tell(SessionEvent::Progress { bytes }).await?;
             }
-            if is_trickle(filled, waited) {
+            // Not of a chunk that is whole: this process may have been stopped, while the rest waited for it.
+            if filled < buffer.len() && is_trickle(filled, waited) {
                 return Err(LeaveReason::TooSlow);
             }
         }
@@ -436,10 +499,14 @@ impl From<DescriptionError> for LeaveReason {
             DescriptionError::Lied(_) => LeaveReason::Lied,
             DescriptionError::Goodbye(reason) => LeaveReason::Goodbye(reason),
             DescriptionError::Disconnected => LeaveReason::Disconnected,
-            DescriptionError::Timeout => LeaveReason::TooSlow,
+            DescriptionError::Silent => LeaveReason::TooSlow,
             DescriptionError::Frame(error) => frame_error(error),
             DescriptionError::Unexpected(_) | DescriptionError::Outbox(_) => {
                 LeaveReason::Protocol(error.to_string())
+            }
+            // Not the peer's fault.
+            DescriptionError::BadShare(_) | DescriptionError::Overtaken | DescriptionError::Finished => {
+                LeaveReason::Finished
             }
         }
     }

@@ -4,18 +4,14 @@
 //! addresses that were found, time. Sessions move bytes, blocking threads prove and write them; the swarm only
 //! decides, so it is never long away. All its channels are bounded, and it never waits for a session.
 
+mod door;
 mod peers;
 mod preparing;
 mod sources;
 mod transfer;
 
 use std::{
-    io,
-    net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU16, AtomicU32},
-    },
+    sync::{Arc, OnceLock, atomic::AtomicU16},
     time::{Duration, Instant},
 };
 
@@ -28,7 +24,7 @@ use rand::rngs::StdRng;
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use store::{Content, Download, DownloadError, StoreChunkError};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until, timeout},
@@ -38,6 +34,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     account::Account,
     buffers::BufferPool,
+    clock::RunClock,
+    description::Known,
     error::FetchError,
     event::{FetchEvent, Fetched, LeaveReason},
     fetch::Stay,
@@ -46,7 +44,8 @@ use crate::{
     session::{Context, SessionEvent},
     target::{Discovery, SourceId, discover, resolve_peer},
 };
-use peers::{Joining, Peers, REST};
+use door::Door;
+use peers::{Joining, Peers};
 use sources::Sources;
 use transfer::{Arrived, Phase, Transfer, Verified};
 
@@ -79,6 +78,8 @@ pub(crate) struct SwarmConfig {
     pub(crate) max_peers: usize,
     /// Give up when nothing arrives for this long.
     pub(crate) stall_timeout: Duration,
+    /// Wait for this long, if it is longer, until somebody has the share.
+    pub(crate) wait: Duration,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
     /// What to do when everything is here.
@@ -92,8 +93,11 @@ pub(crate) struct Swarm<F> {
     config: SwarmConfig,
     on_event: F,
     rng: StdRng,
+    /// What deadlines are compared with.
+    clock: RunClock,
     context: Arc<Context>,
     peers: Peers,
+    door: Door,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
     download: watch::Sender<Option<Arc<Download>>>,
     discoveries: mpsc::Receiver<(SourceId, Discovery)>,
@@ -104,13 +108,11 @@ pub(crate) struct Swarm<F> {
     progress: watch::Sender<ShareProgress>,
     hungry: watch::Sender<bool>,
     sources: Sources,
-    /// What the last peer that failed had to say.
-    last_trouble: String,
 }
 
 impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// Starts to look for peers.
-    pub(crate) fn new(config: SwarmConfig, on_event: F) -> Swarm<F> {
+    pub(crate) fn new(mut config: SwarmConfig, on_event: F) -> Swarm<F> {
         let (events_in, events) = mpsc::channel(EVENT_QUEUE);
         let (found, discoveries) = mpsc::channel(DISCOVERY_QUEUE);
         let (download, download_seen) = watch::channel(None);
@@ -121,10 +123,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             infohash: config.infohash,
             peer_id: PeerId::random(&mut rand::rng()),
             events: events_in,
-            described: watch::channel(None).0,
+            known: watch::Sender::new(Known::Nothing),
             download: download_seen,
             buffers: BufferPool::new(),
-            describing: AtomicU32::new(0),
             listen_port: AtomicU16::new(listen_port),
             serving: OnceLock::new(),
             upload_limit: config.upload_limit.clone(),
@@ -137,12 +138,14 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         }
         for peer in config.peers.clone() {
             let (id, found) = (SourceId(background.len()), found.clone());
-            background.spawn(async move { _ = found.send((id, resolve_peer(peer).await)).await });
+            background.spawn(resolve_peer(id, peer, found));
         }
         Swarm {
             sources: Sources::new(background.len()),
             peers: Peers::new(Arc::clone(&context), config.max_peers),
+            door: Door::new(config.listener.take()),
             config,
+            clock: RunClock::new(Instant::now()),
             on_event,
             rng: rand::make_rng(),
             context,
@@ -154,7 +157,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             stop_announcing: CancellationToken::new(),
             progress: watch::channel(ShareProgress::of(0, 1)).0,
             hungry,
-            last_trouble: String::from("none answered"),
         }
     }
 
@@ -164,7 +166,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         download: &Arc<Download>,
         stop: &CancellationToken,
     ) -> Result<Fetched, FetchError> {
-        let mut transfer = Transfer::new(Arc::clone(download), Account::new(self.config.begun));
+        let account = Account::new(self.config.begun);
+        let mut transfer = Transfer::new(Arc::clone(download), account, self.clock.now());
         let result = self.run_transfer(&mut transfer, stop).await;
         if let Err(error) = &result {
             // What came is worth keeping, whatever else went wrong.
@@ -200,7 +203,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         checkpoints.set_missed_tick_behavior(MissedTickBehavior::Delay);
         checkpoints.reset();
         loop {
-            let now = Instant::now();
+            let now = self.clock.now();
             if transfer.phase == Phase::Fetching {
                 transfer.scheduler.fill(now, &mut self.rng);
                 self.run_commands(&mut transfer.scheduler);
@@ -217,9 +220,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             if transfer.phase == Phase::Fetching {
                 // Whoever wants something of a finished peer finds it.
-                self.peers.dial(&mut self.rng);
+                self.peers.dial(now, &mut self.rng);
             }
-            transfer.book(&self.peers, self.config.download_limit.is_waited_for(), now);
+            transfer.book(&self.peers, self.config.download_limit.is_waited_for(), Instant::now());
             let timeouts = [transfer.scheduler.next_timeout(now), self.peers.book.next_timeout(now)];
             let wake = timeouts.into_iter().flatten().min();
             tokio::select! {
@@ -241,6 +244,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 },
                 _ = tick.tick() => {
                     if transfer.phase == Phase::Fetching {
+                        self.leave_changed(&mut transfer.scheduler);
                         self.tell_progress(&transfer.download);
                         let progress = transfer.progress(&self.peers);
                         (self.on_event)(FetchEvent::Progress(progress));
@@ -261,20 +265,22 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 }
                 Some(ended) = self.peers.next_ended() => {
                     if let Some(key) = self.session_ended(ended) {
-                        transfer.scheduler.remove_peer(key, Instant::now());
+                        transfer.scheduler.remove_peer(key, self.clock.now());
                     }
                 }
-                accepted = accept(self.config.listener.as_ref()) => match accepted {
+                accepted = self.door.accept() => match accepted {
                     Ok((stream, address)) => self.peers.accept(stream, address),
                     Err(error) => tracing::debug!("cannot accept a connection: {error}"),
                 },
-                Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
+                Some((id, discovery)) = self.discoveries.recv() => {
+                    self.sources.heard(id, discovery, &mut self.peers, now);
+                }
                 Some(saved) = transfer.saving.join_next() => self.saved(transfer, joined(saved))?,
                 Some(finished) = transfer.finishing.join_next() => {
                     joined(finished)?;
                     fetched = Some(self.finished(transfer));
                 }
-                () = sleep_until(wake.unwrap_or(now).into()),
+                () = sleep_until(self.clock.on_system(wake.unwrap_or(now)).into()),
                     if wake.is_some() && transfer.phase == Phase::Fetching => {}
             }
         }
@@ -322,7 +328,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             peers: transfer.shares(),
             spent: transfer.spent(now),
         };
-        transfer.phase = Phase::Staying(now);
+        transfer.phase = Phase::Staying(self.clock.now());
         (self.on_event)(FetchEvent::Finished(fetched.clone()));
         fetched
     }
@@ -331,7 +337,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     fn may_leave(&self, transfer: &Transfer, fetched: &Fetched, now: Instant) -> bool {
         let Phase::Staying(since) = transfer.phase else { return false };
         let stayed = now.saturating_duration_since(since);
-        if self.config.listener.is_none() {
+        if self.door.port().is_none() {
             return true;
         }
         match self.config.stay {
@@ -366,7 +372,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     }
 
     fn session_event(&mut self, transfer: &mut Transfer, key: PeerKey, event: SessionEvent) {
-        let now = Instant::now();
+        let now = self.clock.now();
         let Some(address) = self.peers.address(key).filter(|_| self.peers.is_welcome(key)) else { return };
         let scheduler = &mut transfer.scheduler;
         scheduler.alive(key, now);
@@ -408,6 +414,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             SessionEvent::Chunk(chunk, buffer) => {
                 transfer.last_arrival = now;
+                self.peers.delivered(key);
                 match scheduler.received(key, chunk, now) {
                     Received::Verify => transfer.verify(Arrived { key, address, chunk, buffer }),
                     Received::Duplicate => transfer.wasted += buffer.len() as u64,
@@ -419,8 +426,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             SessionEvent::Reject(chunk, RejectReason::NotHave) => scheduler.not_have(key, chunk),
             SessionEvent::Reject(chunk, RejectReason::Busy { retry_after_ms }) => {
-                let wait = Duration::from_millis(retry_after_ms.into()).min(REST);
-                scheduler.busy(key, chunk, now + wait);
+                let told = Duration::from_millis(retry_after_ms.into());
+                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, told));
             }
             SessionEvent::Reject(chunk, RejectReason::Cancelled) => {
                 if !scheduler.cancelled(key, chunk, now) {
@@ -428,7 +435,16 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     self.end(scheduler, key, LeaveReason::Protocol(why));
                 }
             }
-            SessionEvent::Reject(_, RejectReason::Gone) => self.end(scheduler, key, LeaveReason::Gone),
+            SessionEvent::Reject(chunk, RejectReason::Gone) => {
+                // Its other files may be what they were.
+                scheduler.not_have(key, chunk);
+                self.peers.told_change(key);
+            }
+            // What was still on its way when the share was described.
+            SessionEvent::Ready
+            | SessionEvent::Describing { .. }
+            | SessionEvent::Described(_)
+            | SessionEvent::BadShare(_) => {}
         }
     }
 
@@ -449,8 +465,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 if self.peers.address(key).is_some() {
                     self.end(&mut transfer.scheduler, key, LeaveReason::Lied);
                 } else {
-                    // It sent and left: so it is known by its address only.
-                    self.peers.ban(address, &mut self.rng);
+                    let now = self.clock.now();
+                    self.peers.ban_gone(key, address, now, &mut self.rng);
                     (self.on_event)(FetchEvent::PeerLeft { address, reason: LeaveReason::Lied });
                 }
                 transfer.scheduler.wrong(chunk);
@@ -462,8 +478,17 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
 
     /// Ends a session for a reason that the swarm found.
     fn end(&mut self, scheduler: &mut Scheduler, key: PeerKey, reason: LeaveReason) {
-        scheduler.remove_peer(key, Instant::now());
+        scheduler.remove_peer(key, self.clock.now());
         self.peers.end(key, reason);
+    }
+
+    /// Leaves peers whose files changed and that have nothing else that is wanted.
+    fn leave_changed(&mut self, scheduler: &mut Scheduler) {
+        for key in self.peers.changed() {
+            if !scheduler.wants_of(key) {
+                self.end(scheduler, key, LeaveReason::Gone);
+            }
+        }
     }
 
     /// Takes note that a session is over, and says which.
@@ -471,9 +496,8 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         &mut self,
         ended: Result<(PeerKey, LeaveReason), tokio::task::JoinError>,
     ) -> Option<PeerKey> {
-        let left = self.peers.ended(ended, &mut self.rng)?;
+        let left = self.peers.ended(ended, self.clock.now(), &mut self.rng)?;
         let (address, reason) = (left.address, left.reason);
-        self.last_trouble = format!("{address}: {reason}");
         // That a session ended because the transfer did is no news.
         if (left.joined || reason == LeaveReason::Lied) && reason != LeaveReason::Finished {
             (self.on_event)(FetchEvent::PeerLeft { address, reason });
@@ -515,15 +539,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         if all_banned {
             return Err(FetchError::OnlyLiars);
         }
-        let last = self.last_trouble.clone();
-        Err(FetchError::Stalled { after, done: transfer.done, total: transfer.total(), last })
-    }
-}
-
-/// Accepts a connection; never if there is nothing to listen on.
-async fn accept(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
-        None => std::future::pending().await,
+        let why = self.peers.stalled();
+        Err(FetchError::Stalled { after, done: transfer.done, total: transfer.total(), why })
     }
 }

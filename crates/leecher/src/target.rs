@@ -30,6 +30,9 @@ const MAX_LISTED: usize = 10_000;
 /// and then for ever is not worth more.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Wait before the name of a peer is looked up again.
+const NAME_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long to wait for other trackers when one has answered.
 const LATECOMERS: Duration = Duration::from_secs(1);
 
@@ -87,49 +90,74 @@ impl FromStr for Target {
     }
 }
 
+/// Why a target is no share.
+#[derive(Debug)]
+pub(crate) enum Unresolved {
+    /// That may change: a tracker cannot be reached, or does not know everybody yet.
+    NotYet(FetchError),
+    /// The trackers know everybody, and this is what they say.
+    Settled(FetchError),
+    /// To ask again is no use.
+    Final(FetchError),
+}
+
 /// Finds the one share that the target names, and its name if that is known.
 pub(crate) async fn resolve(
     target: &Target,
     trackers: &[TrackerClient],
-) -> Result<(InfoHash, Option<ShareName>), FetchError> {
+) -> Result<(InfoHash, Option<ShareName>), Unresolved> {
     let name = match target {
         Target::Link(link) => return Ok((link.infohash, link.name.clone())),
         Target::InfoHash(infohash) => return Ok((*infohash, None)),
         Target::Name(name) => Some(name),
         Target::Only => None,
     };
-    let shares = match name {
-        Some(name) => find(trackers, |tracker| named(tracker, name.clone())).await?,
-        None => find(trackers, |tracker| list(tracker, 2)).await?,
+    let found = match name {
+        Some(name) => find(trackers, |tracker| named(tracker, name.clone())).await,
+        None => find(trackers, |tracker| list(tracker, 2)).await,
     };
+    let Found { shares, settled } = found.map_err(Unresolved::NotYet)?;
     match (&shares[..], name) {
         ([share], _) => Ok((share.infohash, Some(share.name.clone()))),
-        ([], Some(name)) => Err(FetchError::UnknownName(name.to_string())),
-        ([], None) => Err(FetchError::NothingShared),
-        (_, Some(name)) => Err(FetchError::Ambiguous { name: Some(name.to_string()), shares }),
+        ([], name) => {
+            let error = match name {
+                Some(name) => FetchError::UnknownName(name.to_string()),
+                None => FetchError::NothingShared,
+            };
+            Err(if settled { Unresolved::Settled(error) } else { Unresolved::NotYet(error) })
+        }
+        (_, Some(name)) => {
+            Err(Unresolved::Final(FetchError::Ambiguous { name: Some(name.to_string()), shares }))
+        }
         // Two were enough to know that there are several; the user wants to see them all.
         (_, None) => {
-            let shares = find(trackers, |tracker| list(tracker, MAX_NAMESAKES)).await?;
-            Err(FetchError::Ambiguous { name: None, shares })
+            let found = find(trackers, |tracker| list(tracker, MAX_NAMESAKES)).await;
+            let shares = found.map_or(shares, |found| found.shares);
+            Err(Unresolved::Final(FetchError::Ambiguous { name: None, shares }))
         }
     }
 }
 
 /// All shares that the trackers know.
 pub async fn list_shares(trackers: &[TrackerClient]) -> Result<Vec<ShareEntry>, FetchError> {
-    find(trackers, |tracker| list(tracker, MAX_LISTED)).await
+    Ok(find(trackers, |tracker| list(tracker, MAX_LISTED)).await?.shares)
+}
+
+/// What trackers know.
+struct Found {
+    shares: Vec<ShareEntry>,
+    /// Every tracker answered, and has been up for long enough to know everybody.
+    settled: bool,
 }
 
 /// Asks every tracker at once. When one has answered, the others have little time left.
-async fn find<F>(
-    trackers: &[TrackerClient],
-    ask: impl Fn(TrackerClient) -> F,
-) -> Result<Vec<ShareEntry>, FetchError>
+async fn find<F>(trackers: &[TrackerClient], ask: impl Fn(TrackerClient) -> F) -> Result<Found, FetchError>
 where
-    F: Future<Output = Result<Vec<ShareEntry>, TrackerError>> + Send + 'static,
+    F: Future<Output = Result<Found, TrackerError>> + Send + 'static,
 {
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
     let (mut shares, mut answers, mut last_error) = (BTreeMap::new(), 0, String::from("none was named"));
+    let mut settled = true;
     let mut deadline = None;
     loop {
         let answer = match deadline {
@@ -141,26 +169,31 @@ where
             Ok(Ok(found)) => {
                 answers += 1;
                 deadline.get_or_insert(Instant::now() + LATECOMERS);
-                shares.extend(found.into_iter().map(|share| (share.cursor(), share)));
+                settled &= found.settled;
+                shares.extend(found.shares.into_iter().map(|share| (share.cursor(), share)));
             }
             Ok(Err(error)) => last_error = error.to_string(),
             Err(error) => last_error = error.to_string(),
         }
     }
-    if answers == 0 { Err(FetchError::NoTracker(last_error)) } else { Ok(shares.into_values().collect()) }
+    if answers == 0 {
+        return Err(FetchError::NoTracker(last_error));
+    }
+    Ok(Found { shares: shares.into_values().collect(), settled: settled && answers == trackers.len() })
 }
 
-async fn named(tracker: TrackerClient, name: ShareName) -> Result<Vec<ShareEntry>, TrackerError> {
+async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, TrackerError> {
     let query = |after: Option<ShareCursor>| Query::Named {
         name: name.clone(),
         after: after.map(|share| share.infohash),
     };
-    let found = pages(&tracker, MAX_NAMESAKES, query).await?;
+    let mut found = pages(&tracker, MAX_NAMESAKES, query).await?;
     // A tracker that answers with other names lies; they count, so that they end.
-    Ok(found.into_iter().filter(|share| share.name == name).collect())
+    found.shares.retain(|share| share.name == name);
+    Ok(found)
 }
 
-async fn list(tracker: TrackerClient, most: usize) -> Result<Vec<ShareEntry>, TrackerError> {
+async fn list(tracker: TrackerClient, most: usize) -> Result<Found, TrackerError> {
     pages(&tracker, most, |after| Query::List { after }).await
 }
 
@@ -168,24 +201,27 @@ async fn pages(
     tracker: &TrackerClient,
     most: usize,
     query: impl Fn(Option<ShareCursor>) -> Query,
-) -> Result<Vec<ShareEntry>, TrackerError> {
-    let (found, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
+) -> Result<Found, TrackerError> {
+    let (shares, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
     if let ListEnd::TooSlow = end {
         tracing::warn!(
             "tracker {}: the list ends after {} shares, because it took longer than {} s",
             tracker.endpoint(),
-            found.len(),
+            shares.len(),
             LISTING_TIMEOUT.as_secs()
         );
     }
-    Ok(found)
+    Ok(Found { shares, settled: end == ListEnd::Enough { settled: true } })
 }
 
 /// Why a list has no more pages.
 #[derive(Debug, PartialEq, Eq)]
 enum ListEnd {
     /// There are no more, or there are enough.
-    Enough,
+    Enough {
+        /// The tracker has been up for long enough to know everybody.
+        settled: bool,
+    },
     TooSlow,
 }
 
@@ -201,12 +237,12 @@ async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
         let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
             return Ok((found, ListEnd::TooSlow));
         };
-        let Shares { shares, more, .. } = page?;
+        let Shares { shares, more, settles_in_s } = page?;
         // A tracker that goes in circles would be asked for ever.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
         found.extend(shares);
         if !more || !advanced || found.len() >= most {
-            return Ok((found, ListEnd::Enough));
+            return Ok((found, ListEnd::Enough { settled: settles_in_s == 0 }));
         }
     }
 }
@@ -220,8 +256,13 @@ pub(crate) struct SourceId(pub(crate) usize);
 pub(crate) enum Discovery {
     /// These are peers.
     Peers(Vec<SocketAddr>),
+    /// This is where a peer is that the user named.
+    Named(Vec<SocketAddr>),
     /// The tracker does not know the share.
-    Unknown,
+    Unknown {
+        /// It has been up for long enough to know everybody.
+        settled: bool,
+    },
     /// The tracker cannot say.
     Trouble(String),
     /// The name of a peer leads nowhere.
@@ -246,8 +287,9 @@ pub(crate) async fn discover(
                 Discovery::Peers(peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect())
             }
             Err(TrackerError::Call {
-                source: CallError::Refused(ErrorCode::UnknownShare { .. }), ..
-            }) => Discovery::Unknown,
+                source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
+                ..
+            }) => Discovery::Unknown { settled: settles_in_s == 0 },
             Err(error) => Discovery::Trouble(error.to_string()),
         };
         if found.send((id, discovery)).await.is_err() {
@@ -264,11 +306,20 @@ pub(crate) async fn discover(
     }
 }
 
-/// Resolves the name of a peer.
-pub(crate) async fn resolve_peer(peer: Endpoint) -> Discovery {
-    match lookup_host((peer.host.as_str(), peer.port)).await {
-        Ok(addresses) => Discovery::Peers(addresses.collect()),
-        Err(error) => Discovery::NoSuchPeer(format!("peer {peer}: the name cannot be resolved ({error})")),
+/// Resolves the name of a peer, again and again until it leads somewhere or nobody listens.
+pub(crate) async fn resolve_peer(id: SourceId, peer: Endpoint, found: mpsc::Sender<(SourceId, Discovery)>) {
+    loop {
+        let discovery = match lookup_host((peer.host.as_str(), peer.port)).await {
+            Ok(addresses) => Discovery::Named(addresses.collect()),
+            Err(error) => {
+                Discovery::NoSuchPeer(format!("peer {peer}: the name cannot be resolved ({error})"))
+            }
+        };
+        let resolved = matches!(discovery, Discovery::Named(_));
+        if found.send((id, discovery)).await.is_err() || resolved {
+            return;
+        }
+        sleep(NAME_INTERVAL).await;
     }
 }
 
@@ -297,7 +348,7 @@ mod tests {
         assert_eq!(found.len(), 8);
         let fast = |after| endless(after, Duration::ZERO);
         let (found, end) = collect_pages(MAX_LISTED, fast).await.unwrap();
-        assert_eq!((found.len(), end), (MAX_LISTED, ListEnd::Enough));
+        assert_eq!((found.len(), end), (MAX_LISTED, ListEnd::Enough { settled: true }));
     }
 
     #[tokio::test]

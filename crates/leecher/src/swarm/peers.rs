@@ -1,7 +1,7 @@
 //! The peers of a swarm: one session each, from the dial or the accept until it is over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use seeder::{handshake, outbox::Outbox};
 use tokio::{
     net::TcpStream,
+    sync::Notify,
     task::{JoinError, JoinSet},
     time::timeout,
 };
@@ -25,14 +26,19 @@ use crate::{
     session::{self, Context, Origin},
 };
 
-/// A peer that left though it kept to the protocol is tried again after this time.
-const REJOIN_AFTER: Duration = Duration::from_secs(2);
-
 /// A peer that was too slow, or does not have the share, is left alone for this time.
 pub(super) const REST: Duration = Duration::from_secs(60);
 
 /// When a peer that found no room should come back, in milliseconds.
 const RETRY_AFTER_MS: u32 = 5_000;
+
+/// A peer that says that it is busy is not asked again for this long, and twice as long each time until it sends
+/// something, whatever it says itself.
+const BUSY_REST: Duration = Duration::from_millis(250);
+const MAX_BUSY_REST: Duration = Duration::from_secs(15);
+
+/// Sessions that are over and may yet be found to have lied: more than there are chunks that wait to be proved.
+const MAX_GONE: usize = 64;
 
 /// How long sessions may take to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,8 +50,12 @@ pub(super) struct Peers {
     sessions: JoinSet<(PeerKey, LeaveReason)>,
     /// Every session that was started, joined or not.
     peers: BTreeMap<PeerKey, Peer>,
-    /// Addresses that are of no use at present.
+    /// What came of the addresses where no session is, as far as they are in the book.
     outcomes: BTreeMap<SocketAddr, Outcome>,
+    /// Which addresses of the book the last sessions had that are over.
+    gone: VecDeque<(PeerKey, SocketAddr)>,
+    /// What was last wrong with a peer.
+    last_trouble: String,
     /// Sessions that this side makes at most; as many again may come from others.
     max_peers: usize,
     last_key: u64,
@@ -58,8 +68,14 @@ struct Peer {
     listed: Option<SocketAddr>,
     dialled: bool,
     stop: CancellationToken,
+    /// Lets the session ask what the share is.
+    turn: Arc<Notify>,
     /// Once the peer joined.
     joined: Option<Joined>,
+    /// Times that it said it is busy since it last sent a chunk.
+    busy: u32,
+    /// Whether it said of some chunk that its file changed.
+    changed: bool,
     /// Why the swarm ended the session, if it did.
     verdict: Option<LeaveReason>,
 }
@@ -85,8 +101,21 @@ enum Outcome {
     WithoutShare,
     /// The peer's files changed.
     Changed,
+    /// The peer has as many connections as it may.
+    Full,
     /// Something else.
     Other,
+}
+
+impl Outcome {
+    fn of(reason: &LeaveReason) -> Outcome {
+        match reason {
+            LeaveReason::Gone => Outcome::Changed,
+            LeaveReason::Goodbye(GoodbyeReason::UnknownShare) => Outcome::WithoutShare,
+            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }) => Outcome::Full,
+            _ => Outcome::Other,
+        }
+    }
 }
 
 /// What became of a session that is ready.
@@ -107,15 +136,17 @@ impl Peers {
             sessions: JoinSet::new(),
             peers: BTreeMap::new(),
             outcomes: BTreeMap::new(),
+            gone: VecDeque::new(),
+            last_trouble: String::from("none answered"),
             max_peers,
             last_key: 0,
         }
     }
 
     /// Connects to whom the book says.
-    pub(super) fn dial(&mut self, rng: &mut StdRng) {
+    pub(super) fn dial(&mut self, now: Instant, rng: &mut StdRng) {
         while self.peers.len() < self.max_peers
-            && let Some(address) = self.book.next_dial(Instant::now(), rng)
+            && let Some(address) = self.book.next_dial(now, rng)
         {
             self.start(address, Some(address), Origin::Dial(address));
         }
@@ -143,12 +174,28 @@ impl Peers {
 
     fn start(&mut self, address: SocketAddr, listed: Option<SocketAddr>, origin: Origin) {
         self.last_key += 1;
-        let (key, stop) = (PeerKey(self.last_key), CancellationToken::new());
-        let dialled = listed.is_some();
-        let peer = Peer { address, listed, dialled, stop: stop.clone(), joined: None, verdict: None };
+        let (key, stop, turn) = (PeerKey(self.last_key), CancellationToken::new(), Arc::<Notify>::default());
+        let peer = Peer {
+            address,
+            listed,
+            dialled: listed.is_some(),
+            stop: stop.clone(),
+            turn: Arc::clone(&turn),
+            joined: None,
+            busy: 0,
+            changed: false,
+            verdict: None,
+        };
         self.peers.insert(key, peer);
         let context = Arc::clone(&self.context);
-        self.sessions.spawn(async move { (key, session::run(context, key, origin, stop).await) });
+        self.sessions.spawn(async move { (key, session::run(context, key, origin, turn, stop).await) });
+    }
+
+    /// Lets a session ask what the share is.
+    pub(super) fn ask_description(&self, key: PeerKey) {
+        if let Some(peer) = self.peers.get(&key) {
+            peer.turn.notify_one();
+        }
     }
 
     /// A session is ready.
@@ -220,8 +267,11 @@ impl Peers {
         const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(None) };
         if let Some(listed) = peer.listed {
-            self.book.connected(listed);
+            self.book.connected(listed, now);
             return Ok(None);
+        }
+        if self.book.is_barred(peer.address.ip()) {
+            return Err(GoodbyeReason::Banned);
         }
         if hello.listen_port == 0 {
             // Nobody can dial it, so there is no address to enter; the sessions are bounded anyhow.
@@ -271,50 +321,145 @@ impl Peers {
     pub(super) fn ended(
         &mut self,
         ended: Result<(PeerKey, LeaveReason), JoinError>,
+        now: Instant,
         rng: &mut StdRng,
     ) -> Option<Left> {
         let (key, reason) = joined(ended);
         let peer = self.peers.remove(&key)?;
         let reason = peer.verdict.unwrap_or(reason);
+        let (address, had_joined) = (peer.address, peer.joined.is_some());
+        tracing::debug!(%address, had_joined, "session over: {reason}");
+        if !matches!(
+            reason,
+            LeaveReason::Itself | LeaveReason::Finished | LeaveReason::Goodbye(GoodbyeReason::Duplicate)
+        ) {
+            self.last_trouble = format!("{address}: {reason}");
+        }
+        if reason == LeaveReason::Lied {
+            self.book.bar(address.ip());
+        }
         if let Some(listed) = peer.listed {
-            self.book.ended(listed, ending(&reason), Instant::now(), rng);
-            // The book bounds the number of addresses.
-            let outcome = match reason {
-                LeaveReason::Gone => Some(Outcome::Changed),
-                LeaveReason::Goodbye(GoodbyeReason::UnknownShare) => Some(Outcome::WithoutShare),
-                // It may come back, or have room later.
-                LeaveReason::Goodbye(_) | LeaveReason::Disconnected => None,
-                _ => Some(Outcome::Other),
+            let ending = match ending(&reason, had_joined) {
+                // Whoever connects can claim to listen where somebody else does.
+                Ending::Never if !peer.dialled => Ending::RetryAfter(REST),
+                // Only if it goes on is the address still taken.
+                Ending::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
+                    Ending::Failed
+                }
+                ending => ending,
             };
-            match outcome {
-                Some(outcome) => _ = self.outcomes.insert(listed, outcome),
-                None => _ = self.outcomes.remove(&listed),
+            self.book.ended(listed, ending, now, rng);
+            self.outcomes.insert(listed, Outcome::of(&reason));
+            if self.outcomes.len() > 2 * self.book.len() {
+                let known: std::collections::BTreeSet<_> = self.book.addresses().collect();
+                self.outcomes.retain(|address, _| known.contains(address));
+            }
+            if peer.dialled {
+                self.gone.push_back((key, listed));
+                if self.gone.len() > MAX_GONE {
+                    self.gone.pop_front();
+                }
             }
         }
-        let had_joined = peer.joined.is_some();
-        tracing::debug!(address = %peer.address, had_joined, "session over: {reason}");
-        Some(Left { key, address: peer.address, reason, joined: had_joined })
+        Some(Left { key, address, reason, joined: had_joined })
     }
 
-    /// Never connects to an address again.
-    pub(super) fn ban(&mut self, address: SocketAddr, rng: &mut StdRng) {
-        self.book.ended(address, Ending::Never, Instant::now(), rng);
-        self.outcomes.insert(address, Outcome::Other);
+    /// A peer that had left before was found to have lied.
+    pub(super) fn ban_gone(&mut self, key: PeerKey, address: SocketAddr, now: Instant, rng: &mut StdRng) {
+        self.book.bar(address.ip());
+        if let Some(&(_, listed)) = self.gone.iter().find(|&&(gone, _)| gone == key) {
+            self.book.ended(listed, Ending::Never, now, rng);
+        }
+        self.last_trouble = format!("{address}: {}", LeaveReason::Lied);
     }
 
-    /// Whether every known address was tried in vain and none is connected or being dialled.
-    pub(super) fn all_failed(&self) -> bool {
-        self.peers.is_empty() && !self.book.is_empty() && self.outcomes.len() >= self.book.len()
+    /// A peer says that it is busy, for so long: for how long it is not to be asked.
+    pub(super) fn busy_rest(&mut self, key: PeerKey, told: Duration) -> Duration {
+        let Some(peer) = self.peers.get_mut(&key) else { return BUSY_REST };
+        peer.busy = peer.busy.saturating_add(1);
+        busy_rest(peer.busy, told)
+    }
+
+    /// A peer said of a chunk that its file changed.
+    pub(super) fn told_change(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.changed = true;
+        }
+    }
+
+    /// The peers some of whose files changed, and that were not sent away.
+    pub(super) fn changed(&self) -> Vec<PeerKey> {
+        let changed = self.peers.iter().filter(|(_, peer)| peer.changed && peer.verdict.is_none());
+        changed.map(|(&key, _)| key).collect()
+    }
+
+    /// A peer sent a chunk: it is not busy.
+    pub(super) fn delivered(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.busy = 0;
+        }
+    }
+
+    /// What was last wrong with a peer.
+    pub(super) fn last_trouble(&self) -> &str {
+        &self.last_trouble
+    }
+
+    /// Why nothing arrives.
+    pub(super) fn stalled(&self) -> String {
+        match self.joined().count() {
+            0 => format!("no peer is connected; the last was {}", self.last_trouble),
+            1 => "one peer is connected and sends nothing".to_owned(),
+            many => format!("{many} peers are connected and send nothing"),
+        }
+    }
+
+    /// What is waited for before the share is known; `None` if no peer is known.
+    pub(super) fn waited_for(&self) -> Option<String> {
+        let known = self.book.len();
+        if known == 0 {
+            return None;
+        }
+        let mut addresses = self.book.addresses();
+        let (first, others) = (addresses.next()?, addresses.next().is_some());
+        if !self.all_had(|_| true) {
+            return Some(match others {
+                false => format!("Asking {first} what the share is"),
+                true => format!("Asking {known} peers what the share is"),
+            });
+        }
+        Some(match (others, self.all_full()) {
+            (false, true) => format!("{first} is full; trying again"),
+            (true, true) => format!("All {known} peers are full; trying again"),
+            (false, false) => format!("{}; trying again", self.last_trouble),
+            (true, false) => {
+                format!(
+                    "None of {known} peers can be used yet, the last was {}; trying again",
+                    self.last_trouble
+                )
+            }
+        })
+    }
+
+    /// Whether every known address was tried, and this came of all of them.
+    fn all_had(&self, outcome: impl Fn(Outcome) -> bool) -> bool {
+        !self.book.is_empty()
+            && self.book.addresses().all(|address| self.outcomes.get(&address).is_some_and(|&o| outcome(o)))
     }
 
     /// Whether every known peer said that it does not have the share.
     pub(super) fn all_without_share(&self) -> bool {
-        self.all_failed() && self.outcomes.values().all(|&outcome| outcome == Outcome::WithoutShare)
+        self.all_had(|outcome| outcome == Outcome::WithoutShare)
     }
 
-    /// Whether the files of every known peer changed.
+    /// Whether every known peer said that it is full.
+    pub(super) fn all_full(&self) -> bool {
+        self.all_had(|outcome| outcome == Outcome::Full)
+    }
+
+    /// Whether the files of every known peer changed, and none is being looked at again.
     pub(super) fn all_changed(&self) -> bool {
-        self.all_failed() && self.outcomes.values().all(|&outcome| outcome == Outcome::Changed)
+        self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
     }
 
     /// Whether the session goes on, as far as the swarm is concerned.
@@ -366,19 +511,44 @@ impl Peers {
     }
 }
 
+/// For how long a peer is not asked that says for the `times`th time in a row that it is busy, for so long.
+fn busy_rest(times: u32, told: Duration) -> Duration {
+    let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
+    told.max(least).min(REST)
+}
+
 /// When a peer that left for this reason may be dialled again.
-fn ending(reason: &LeaveReason) -> Ending {
+fn ending(reason: &LeaveReason, had_joined: bool) -> Ending {
     match reason {
-        LeaveReason::Lied | LeaveReason::Itself => Ending::Never,
+        LeaveReason::Lied => Ending::Never,
+        LeaveReason::Itself => Ending::Itself,
         LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }) => {
             Ending::RetryAfter(Duration::from_millis((*retry_after_ms).into()).min(REST))
         }
         LeaveReason::Goodbye(GoodbyeReason::Duplicate) => Ending::Duplicate,
+        // It was slower than others to say what the share is, and may be of use when that is known.
+        LeaveReason::TooSlow if !had_joined => Ending::Failed,
         LeaveReason::Goodbye(GoodbyeReason::UnknownShare)
         | LeaveReason::Gone
         | LeaveReason::TooSlow
         | LeaveReason::Protocol(_) => Ending::RetryAfter(REST),
-        LeaveReason::Goodbye(_) => Ending::RetryAfter(REJOIN_AFTER),
-        LeaveReason::Unreachable(_) | LeaveReason::Disconnected | LeaveReason::Finished => Ending::Failed,
+        LeaveReason::Goodbye(_)
+        | LeaveReason::Unreachable(_)
+        | LeaveReason::Disconnected
+        | LeaveReason::Finished => Ending::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_always_busy_is_asked_less_and_less_often() {
+        let rests: Vec<_> = (1..=9).map(|times| busy_rest(times, Duration::ZERO).as_millis()).collect();
+        assert_eq!(rests, [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
+        assert_eq!(busy_rest(u32::MAX, Duration::ZERO), MAX_BUSY_REST);
+        assert_eq!(busy_rest(1, Duration::from_secs(7)), Duration::from_secs(7), "it is taken at its word");
+        assert_eq!(busy_rest(1, Duration::MAX), REST, "within reason");
     }
 }

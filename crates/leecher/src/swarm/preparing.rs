@@ -1,67 +1,95 @@
 //! What comes before the transfer: learning what the share is, opening the output, and beginning to serve.
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
+use proto::Metainfo;
 use seeder::{
     announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub, uploads::DEFAULT_SLOTS,
 };
 use store::{Content, Download, DownloadError, Output};
 use tokio::{
     sync::watch,
-    time::{interval, sleep_until},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{PROGRESS_INTERVAL, Swarm, transfer::started};
 use crate::{
-    description::Description, error::FetchError, event::FetchEvent, fetch::WAITING_INTERVAL, joined,
-    session::Serving,
+    describers::{Describers, Turn},
+    description::{Description, Known},
+    error::FetchError,
+    event::{FetchEvent, LeaveReason},
+    fetch::WAITING_INTERVAL,
+    joined,
+    session::{Serving, SessionEvent},
 };
 
-/// The share's description has to be here within this time, or there is nobody to ask.
-const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(9);
+/// Peers that are asked for the metainfo at a time: each may send 32 MiB before it is proved.
+const METAINFO_PLACES: usize = 4;
+
+/// Memory for chunk hashes that are not proved yet. Where those of a share are larger than half of this, two peers are asked
+/// at a time all the same, or one that trickles would hold up everybody.
+const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
 
 impl<F: FnMut(FetchEvent)> Swarm<F> {
-    /// Waits until a peer has described the share.
-    pub(crate) async fn describe(
-        &mut self,
-        stop: &CancellationToken,
-    ) -> Result<Arc<Description>, FetchError> {
-        let mut described = self.context.described.subscribe();
-        let deadline = Instant::now() + DESCRIBE_TIMEOUT;
+    /// Waits until a peer has described the share. Gives up when nothing of a description came for as long as the user
+    /// allows.
+    pub(crate) async fn describe(&mut self, stop: &CancellationToken) -> Result<Description, FetchError> {
+        let mut describers = Describers::new(METAINFO_PLACES);
+        let mut last_progress = self.clock.now();
+        let patience = self.config.stall_timeout.max(self.config.wait);
         let mut waiting = interval(WAITING_INTERVAL);
+        waiting.set_missed_tick_behavior(MissedTickBehavior::Delay);
         waiting.reset();
         loop {
-            self.peers.dial(&mut self.rng);
-            if let Some(error) = self.sources.hopeless(&self.config, &self.peers, &self.last_trouble) {
+            let now = self.clock.now();
+            self.peers.dial(now, &mut self.rng);
+            if let Known::Metainfo(metainfo) = &*self.context.known.borrow() {
+                describers.set_places(hashes_places(metainfo));
+            }
+            while let Some(turn) = describers.poll(now) {
+                match turn {
+                    Turn::Begin(key) => self.peers.ask_description(key),
+                    Turn::Cut(key) => self.peers.end(key, LeaveReason::TooSlow),
+                }
+            }
+            if let Some(error) = self.sources.hopeless(&self.config, &self.peers) {
                 return Err(error);
             }
-            let wake = self.peers.book.next_timeout(Instant::now()).map_or(deadline, |at| at.min(deadline));
+            let give_up = last_progress + patience;
+            if now >= give_up {
+                return Err(self.sources.no_peer(&self.config, &self.peers));
+            }
+            let timeouts = [self.peers.book.next_timeout(now), describers.next_timeout(now)];
+            let wake = timeouts.into_iter().flatten().fold(give_up, Instant::min);
             tokio::select! {
-                described = described.wait_for(Option::is_some) => {
-                    if let Ok(Some(description)) = described.as_deref() {
-                        return Ok(Arc::clone(description));
+                Some((key, event)) = self.events.recv() => match event {
+                    SessionEvent::Described(description) => {
+                        self.context.known.send_replace(Known::All);
+                        return Ok(description);
+                    }
+                    SessionEvent::BadShare(error) => return Err(FetchError::BadShare(error)),
+                    SessionEvent::Ready if self.peers.is_welcome(key) => describers.ready(key),
+                    SessionEvent::Describing { received, total } => {
+                        let more = describers.progress(key, received, total, now);
+                        last_progress = if more { now } else { last_progress };
+                    }
+                    // Nothing else comes before there is a download.
+                    _ => {}
+                },
+                Some((id, discovery)) = self.discoveries.recv() => {
+                    self.sources.heard(id, discovery, &mut self.peers, now);
+                }
+                Some(ended) = self.peers.next_ended() => {
+                    if let Some(key) = self.session_ended(ended) {
+                        describers.left(key);
                     }
                 }
-                Some((id, discovery)) = self.discoveries.recv() => self.sources.heard(id, discovery, &mut self.peers.book),
-                Some(ended) = self.peers.next_ended() => { self.session_ended(ended); }
                 _ = waiting.tick() => {
-                    let what = match self.peers.book.len() {
-                        0 => "Asking the tracker for peers …".to_owned(),
-                        1 => "Connecting to a peer …".to_owned(),
-                        many => format!("Connecting to {many} peers …"),
-                    };
+                    let what = self.sources.waited_for(&self.config, &self.peers);
                     (self.on_event)(FetchEvent::Waiting(what));
                 }
-                () = sleep_until(wake.into()) => {
-                    if Instant::now() >= deadline {
-                        return Err(self.sources.no_peer(&self.config, &self.peers, &self.last_trouble));
-                    }
-                }
+                () = sleep_until(self.clock.on_system(wake).into()) => {}
                 () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
             }
         }
@@ -70,11 +98,12 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     /// Prepares the output for the share, proving what an earlier run left.
     pub(crate) async fn open(
         &mut self,
-        description: Arc<Description>,
+        description: Description,
         output: Output,
         stop: &CancellationToken,
     ) -> Result<Arc<Download>, FetchError> {
-        let total = description.metainfo.chunk_space().total_len();
+        let Description { metainfo, hashes } = description;
+        let total = metainfo.chunk_space().total_len();
         let (proved, mut proving) = watch::channel(0_u64);
         let stopping = stop.clone();
         let part = output.part_path();
@@ -83,8 +112,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 proved.send_modify(|done| *done += bytes);
                 if stopping.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let metainfo = Arc::new(description.metainfo.clone());
-            Download::open(metainfo, description.hashes.clone(), output, &progress)
+            Download::open(metainfo, hashes, output, &progress)
         });
         let mut tick = interval(PROGRESS_INTERVAL);
         let opened = loop {
@@ -118,7 +146,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
 
     /// Lets others fetch from this peer, and tells the trackers so.
     fn start_serving(&mut self, download: &Arc<Download>) {
-        let Some(listener) = &self.config.listener else { return };
+        let Some(port) = self.door.port() else { return };
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
         let faults = Faults::new(|error| tracing::warn!("part of what is here cannot be served: {error}"));
         let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
@@ -126,8 +154,6 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         let _ = self.context.serving.set(serving);
         self.background.spawn(async move { uploads.run().await });
         self.tell_progress(download);
-        let port = listener.local_addr().ok().and_then(|address| address.port().try_into().ok());
-        let Some(port) = port else { return };
         for tracker in &self.config.trackers {
             let (tracker, download) = (tracker.clone(), Arc::clone(download));
             let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
@@ -140,4 +166,10 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             });
         }
     }
+}
+
+/// Peers that are asked for the chunk hashes at a time.
+fn hashes_places(metainfo: &Metainfo) -> usize {
+    let len = 32 * u64::from(metainfo.chunk_space().chunk_count().max(1));
+    usize::try_from(HASHES_MEMORY / len).unwrap_or(usize::MAX).clamp(2, METAINFO_PLACES)
 }

@@ -88,7 +88,7 @@ pub(super) struct Verified {
 }
 
 impl Transfer {
-    pub(super) fn new(download: Arc<Download>, account: Account) -> Transfer {
+    pub(super) fn new(download: Arc<Download>, account: Account, now: Instant) -> Transfer {
         let scheduler = Scheduler::new(download.metainfo().chunk_space().clone(), &download.have());
         Transfer {
             done: bytes_in(&download),
@@ -105,7 +105,7 @@ impl Transfer {
             finishing: JoinSet::new(),
             is_spread: false,
             wasted: 0,
-            last_arrival: Instant::now(),
+            last_arrival: now,
             shares: BTreeMap::new(),
             hashing: Duration::ZERO,
             writing: Duration::ZERO,

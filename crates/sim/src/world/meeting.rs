@@ -100,7 +100,10 @@ impl World<'_> {
         let ending = self.meet(from, to).err();
         match ending {
             Some(ending) => self.end_in_book(from, to, ending),
-            None => self.node(from).book.connected(to.address()),
+            None => {
+                let now = self.at(self.now);
+                self.node(from).book.connected(to.address(), now);
+            }
         }
         self.work(from);
         if ending.is_none() {
