@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use leecher::LeaveReason;
+use leecher::{FetchError, LeaveReason};
 use proto::{ChunkIndex, Metainfo};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
@@ -122,5 +122,39 @@ fn a_seeder_whose_file_was_cut_short_is_left() {
         assert_eq!(fetch.left(changing.address).await, LeaveReason::Gone);
         steady.open();
         source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+/// One file of eight changed: the other seven are as good as ever, and the one that changed comes from elsewhere.
+#[test]
+fn a_seeder_is_used_for_the_files_that_did_not_change() {
+    test(async |swarm| {
+        let fill = |dir: &std::path::Path| {
+            for number in 0..8 {
+                fs::write(dir.join(format!("{number}.bin")), content(MIB, 70 + number)).unwrap();
+            }
+        };
+        let (source, copy) = (swarm.share_directory("eight", fill), swarm.share_directory("eight", fill));
+        assert_eq!(source.infohash(), copy.infohash());
+        let changed = swarm.seed_unannounced(&copy).await;
+        fs::write(copy.path.join("3.bin"), content(MIB, 99)).unwrap();
+
+        // Where nobody has the one that changed, the others come, and it is said what is wrong.
+        let config = swarm.config(&source, &[changed.address]);
+        let mut fetch = swarm.fetch(config);
+        fetch.done(7 * MIB).await;
+        let outcome = fetch.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::AllChanged)), "{outcome:?}");
+
+        let steady = swarm.seed_unannounced(&source).await;
+        let steady = swarm.proxy(&steady, Manner::Honest).await;
+        let config = swarm.config(&source, &[changed.address, steady.address]);
+        let mut fetch = swarm.fetch(config);
+        fetch.done(7 * MIB).await;
+        steady.open();
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        let of_changed = fetched.peers.iter().find(|peer| peer.address == changed.address);
+        assert_eq!(of_changed.map(|peer| peer.bytes), Some(7 * MIB));
     });
 }

@@ -46,6 +46,21 @@ impl Fetch {
         found.unwrap_or_else(|| panic!("it ended without the event; {:#?}", self.story()))
     }
 
+    /// Waits until it says that it waits for something like this.
+    pub(crate) async fn waits_for(&mut self, what: &str) {
+        self.event(|event| match event {
+            FetchEvent::Waiting(said) => said.contains(what).then_some(()),
+            _ => None,
+        })
+        .await;
+    }
+
+    /// Waits until all events together are like this.
+    pub(crate) async fn events_until(&mut self, reached: impl Fn(&[FetchEvent]) -> bool) {
+        let seen = self.events.wait_for(|events| reached(events)).await.is_ok();
+        assert!(seen, "it ended before; {:#?}", self.story());
+    }
+
     /// Waits until the output is ready.
     pub(crate) async fn started(&mut self) -> Started {
         self.event(|event| match event {

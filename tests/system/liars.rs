@@ -3,8 +3,19 @@
 use std::time::Duration;
 
 use leecher::{FetchError, LeaveReason, Target};
+use proto::{
+    CHUNK_LEN,
+    peer::{GoodbyeReason, PeerMessage},
+};
+use tokio::io::AsyncWriteExt;
 
-use crate::{fetch::part_of, proxy::Manner, source::MIB, swarm::test};
+use crate::{
+    fetch::part_of,
+    proxy::Manner,
+    source::MIB,
+    stranger::{said, send, visit},
+    swarm::{endpoint, test},
+};
 
 #[test]
 fn a_liar_among_honest_seeders_is_found_out() {
@@ -132,4 +143,62 @@ fn where_all_lie_about_the_share_the_leecher_gives_up() {
         let outcome = fetch.outcome().await;
         assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
     });
+}
+
+/// A wrong length proves a broken peer, not a lying one: nothing was hashed.
+#[test]
+fn a_chunk_of_the_wrong_length_is_not_the_protocol() {
+    test(async |swarm| {
+        let source = swarm.share("short.bin", 8 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let broken = swarm.proxy(&seeder, Manner::ShortChunks).await;
+        let honest = swarm.proxy(&seeder, Manner::Honest).await;
+        let config = swarm.config(&source, &[broken.address, honest.address]);
+        let mut fetch = swarm.fetch(config);
+        broken.open();
+        let reason = fetch.left(broken.address).await;
+        assert!(matches!(reason, LeaveReason::Protocol(_)), "{reason:?}");
+        honest.open();
+        source.assert_fetched(&fetch.fetched().await);
+    });
+}
+
+/// It listens nowhere, so it is known by its IP address only. There it is not let in again, whether it waits for its
+/// lie to be found out or is gone by then; and who listens at that address can still be dialled.
+#[test]
+fn a_liar_that_connected_in_is_banned() {
+    for waits in [true, false] {
+        test(async |swarm| {
+            let source = swarm.share("visited.bin", 8 * MIB);
+            let seeder = swarm.seed_unannounced(&source).await;
+            let honest = swarm.proxy(&seeder, Manner::Honest).await;
+            let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+            config.peers = vec![endpoint(honest.address)];
+            let mut fetch = swarm.fetch(config);
+            fetch.joined(honest.address).await;
+            let leecher = swarm.known_peer(source.infohash()).await;
+
+            let mut liar = visit(leecher, source.infohash()).await.unwrap();
+            let address = liar.writer.local_addr().unwrap();
+            let chunk = said(&mut liar, |message| match message {
+                PeerMessage::Request { chunk } => Some(chunk),
+                _ => None,
+            });
+            let chunk = chunk.await;
+            let lie = vec![0; CHUNK_LEN as usize];
+            assert!(send(&mut liar, PeerMessage::Chunk { chunk, len: CHUNK_LEN }, &lie).await);
+            if !waits {
+                liar.writer.shutdown().await.unwrap();
+            }
+            fetch.left_for(address, LeaveReason::Lied).await;
+            let mut again = visit(leecher, source.infohash()).await.unwrap();
+            let goodbye = said(&mut again, |message| match message {
+                PeerMessage::Goodbye(reason) => Some(reason),
+                _ => None,
+            });
+            assert_eq!(goodbye.await, GoodbyeReason::Banned);
+            honest.open();
+            source.assert_fetched(&fetch.fetched().await);
+        });
+    }
 }

@@ -12,11 +12,13 @@
 mod fetch;
 mod proxy;
 mod source;
+mod stranger;
 mod swarm;
 
 mod by_the_page;
 mod changed_files;
 mod departures;
+mod descriptions;
 mod garbage;
 mod liars;
 mod outputs;
@@ -27,3 +29,4 @@ mod shapes;
 mod silence;
 mod slow_peers;
 mod targets;
+mod waiting;

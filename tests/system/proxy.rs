@@ -43,6 +43,10 @@ pub(crate) enum Manner {
     WrongMetainfo,
     /// Says nothing after hello.
     MuteAfterHello,
+    /// Sends chunks a byte shorter than they are.
+    ShortChunks,
+    /// Keeps the share's description back until everything may pass.
+    HoldsDescription,
     /// Changes nothing, and says that it is the very peer that the seeder is.
     SamePeerId,
 }
@@ -56,6 +60,8 @@ pub(crate) struct Traffic {
     pub(crate) closed: u32,
     /// Bytes of chunks passed on, or about to be.
     pub(crate) chunk_bytes: u64,
+    /// Parts of a description that were kept back for a while.
+    pub(crate) held: u32,
 }
 
 /// A proxy that listens.
@@ -186,6 +192,14 @@ impl Relay {
             from.read_payload(&mut payload).await?;
             if self.manner == Manner::MuteAfterHello && !is_hello {
                 continue;
+            }
+            if self.manner == Manner::HoldsDescription && matches!(message, PeerMessage::Metainfo { .. }) {
+                self.traffic.send_modify(|traffic| traffic.held += 1);
+                self.limit.subscribe().wait_for(|&limit| limit == u64::MAX).await?;
+            }
+            if let (Manner::ShortChunks, PeerMessage::Chunk { len, .. }) = (self.manner, &mut message) {
+                *len -= 1;
+                payload.pop();
             }
             if self.manner.falsifies(&message) {
                 // Not the first byte, so that only who looks at all of it notices.

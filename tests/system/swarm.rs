@@ -10,7 +10,7 @@ use std::{
 
 use leecher::{Destination, Listen, Target};
 use proto::{
-    Endpoint, PeerId, Secret,
+    Endpoint, InfoHash, PeerId, Secret,
     tracker::{Announce, ErrorCode, Event as AnnounceEvent, Progress, Query, Token, client::CallError},
 };
 use seeder::{
@@ -77,6 +77,20 @@ pub(crate) struct RunningSeeder {
     withdrawals: watch::Receiver<Vec<String>>,
 }
 
+/// A seeder that can be stopped.
+pub(crate) struct BriefSeeder {
+    stop: CancellationToken,
+    task: JoinHandle<u64>,
+}
+
+impl BriefSeeder {
+    /// Takes leave of its trackers, and ends.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
 impl Swarm {
     async fn start() -> Swarm {
         let (trackers, stop_trackers) = (TaskTracker::new(), CancellationToken::new());
@@ -118,6 +132,29 @@ impl Swarm {
     /// Starts a second tracker, which knows nobody.
     pub(crate) async fn another_tracker(&self) -> Endpoint {
         endpoint(RunningTracker::start(0, &self.trackers, &self.stop_trackers).await.address)
+    }
+
+    /// Starts a tracker, and waits until it has been up for so long that it must know everybody who has a share.
+    pub(crate) async fn settled_tracker(&self, infohash: InfoHash) -> Endpoint {
+        let config = tracker::Config {
+            bind: Some(LOCALHOST),
+            port: 0,
+            heartbeat: HEARTBEAT,
+            expire: 2 * HEARTBEAT,
+            ..tracker::Config::default()
+        };
+        let running = RunningTracker::start_with(config, &self.trackers, &self.stop_trackers).await;
+        let tracker = TrackerClient::spawn(endpoint(running.address), Some(LOCALHOST), &self.tasks);
+        loop {
+            match tracker.peers(Query::Peers { infohash, want: 1 }).await {
+                Err(TrackerError::Call {
+                    source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 0 }),
+                    ..
+                }) => return endpoint(running.address),
+                Err(TrackerError::Call { source: CallError::Refused(_), .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// Shares a new file of `len` bytes; no two have the same content.
@@ -178,6 +215,15 @@ impl Swarm {
         };
         self.tasks.spawn(seeder.run(shares, on_event, self.stop.clone()));
         RunningSeeder { address, announces, withdrawals }
+    }
+
+    /// A seeder that the trackers know, until it is stopped.
+    pub(crate) async fn seed_for_a_while(&self, config: seeder::Config, source: &Source) -> BriefSeeder {
+        let stop = self.stop.child_token();
+        let seeder = Seeder::bind(config).await.unwrap();
+        let content = Arc::clone(&source.shared) as Arc<dyn Content>;
+        let task = self.tasks.spawn(seeder.run(vec![content], |_| {}, stop.clone()));
+        BriefSeeder { stop, task }
     }
 
     /// How [`Swarm::seed`] sets a seeder up.
@@ -252,6 +298,18 @@ impl Swarm {
         }
     }
 
+    /// Waits until the tracker knows a peer of a share, and says where it is.
+    pub(crate) async fn known_peer(&self, infohash: InfoHash) -> SocketAddr {
+        let tracker = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
+        loop {
+            if let Ok((peers, reached_at)) = tracker.peers(Query::Peers { infohash, want: 1 }).await
+                && let Some(peer) = peers.peers.first()
+            {
+                return peer.socket_addr(reached_at).unwrap();
+            }
+        }
+    }
+
     /// Starts a transfer.
     pub(crate) fn fetch(&self, config: leecher::Config) -> Fetch {
         Fetch::start(config, &self.tasks, &self.stop)
@@ -273,6 +331,14 @@ impl RunningTracker {
             heartbeat: HEARTBEAT,
             ..tracker::Config::default()
         };
+        RunningTracker::start_with(config, tasks, stop).await
+    }
+
+    async fn start_with(
+        config: tracker::Config,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> RunningTracker {
         let tracker = Tracker::bind(config).await.unwrap();
         let (address, stop) = (tracker.local_addr(), stop.child_token());
         let shutdown = stop.clone();

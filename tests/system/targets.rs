@@ -1,5 +1,7 @@
 //! What a leecher can be told to fetch, and what it says when it cannot.
 
+use std::time::Duration;
+
 use leecher::{FetchError, Target};
 use proto::{InfoHash, ShareName};
 use tokio::net::UdpSocket;
@@ -11,6 +13,11 @@ use crate::{
 
 fn name(name: &str) -> ShareName {
     ShareName::new(name).unwrap()
+}
+
+/// A second is enough for those who are there, and all that is spent on those who are not.
+fn impatient(config: leecher::Config) -> leecher::Config {
+    leecher::Config { stall_timeout: Duration::from_secs(1), ..config }
 }
 
 #[test]
@@ -81,12 +88,12 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
 #[test]
 fn what_nobody_has_is_said_to_be_unknown() {
     test(async |swarm| {
-        let config = swarm.config_for(Target::Only);
+        let config = impatient(swarm.config_for(Target::Only));
         assert!(matches!(swarm.fetch(config).outcome().await, Err(FetchError::NothingShared)));
 
         let source = swarm.share("other.bin", MIB);
         swarm.seed(&source).await;
-        let config = swarm.config_for(Target::Name(name("missing.bin")));
+        let config = impatient(swarm.config_for(Target::Name(name("missing.bin"))));
         let outcome = swarm.fetch(config).outcome().await;
         assert!(
             matches!(&outcome, Err(FetchError::UnknownName(name)) if name == "missing.bin"),
@@ -94,7 +101,7 @@ fn what_nobody_has_is_said_to_be_unknown() {
         );
 
         let infohash = InfoHash([7; 32]);
-        let config = swarm.config_for(Target::InfoHash(infohash));
+        let config = impatient(swarm.config_for(Target::InfoHash(infohash)));
         let outcome = swarm.fetch(config).outcome().await;
         assert!(matches!(&outcome, Err(FetchError::UnknownShare(hash)) if *hash == infohash), "{outcome:?}");
 
@@ -119,7 +126,7 @@ fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
         let mut fetches = Vec::new();
         for tracker in [nowhere, silent.local_addr().unwrap()] {
             for target in [Target::Name(name("a.bin")), Target::Only, Target::InfoHash(InfoHash([7; 32]))] {
-                let mut config = swarm.config_for(target);
+                let mut config = impatient(swarm.config_for(target));
                 config.trackers = vec![endpoint(tracker)];
                 fetches.push(swarm.fetch(config));
             }

@@ -32,7 +32,8 @@ fn a_share_that_the_tracker_does_not_know() {
         (&[&link], &[&hash, start_a_seeder]),
         (&["--tracker", &tracker], &["knows no shares", start_a_seeder]),
     ] {
-        run(leecher(&place, args)).assert_failed(3, says);
+        // The tracker has just been started, and may not know everybody yet.
+        run(leecher(&place, &[args, &["--timeout", "1"]].concat())).assert_failed(3, says);
     }
     assert_eq!(place.names(), ONLY_THE_LOG);
 }
@@ -76,7 +77,9 @@ fn nobody_answers() {
     std::thread::scope(|scope| {
         for (args, says) in cases {
             let place = &place;
-            scope.spawn(move || run(leecher(place, args)).assert_failed(6, says));
+            let args =
+                if args.contains(&"--list") { args.to_vec() } else { [args, &["--timeout", "2"]].concat() };
+            scope.spawn(move || run(leecher(place, &args)).assert_failed(6, says));
         }
     });
     assert_eq!(place.names(), ONLY_THE_LOG);
@@ -93,7 +96,7 @@ fn the_only_peer_does_not_have_the_share() {
 #[test]
 fn a_peer_whose_name_leads_nowhere_is_not_called_a_tracker() {
     let place = Place::new();
-    let ended = run(leecher(&place, &[&"ab".repeat(32), "--peer", "nowhere.invalid:1"]));
+    let ended = run(leecher(&place, &[&"ab".repeat(32), "--peer", "nowhere.invalid:1", "--timeout", "1"]));
     ended.assert_failed(6, &["peer nowhere.invalid:1"]);
     assert!(!ended.err.contains("no tracker can be reached"), "{}", ended.err);
 }
@@ -200,7 +203,8 @@ fn a_file_system_that_holds_no_files_is_not_called_full() {
 #[test]
 fn what_went_wrong_is_told_once() {
     let place = Place::new();
-    let ended = run(leecher(&place, &[&"ab".repeat(32), "--tracker", "nowhere.invalid"]));
+    let args = [&"ab".repeat(32), "--tracker", "nowhere.invalid", "--timeout", "1", "--quiet"];
+    let ended = run(leecher(&place, &args));
     ended.assert_failed(6, &["no tracker can be reached"]);
     assert_eq!(ended.err.matches("nowhere.invalid").count(), 1, "{}", ended.err);
 }

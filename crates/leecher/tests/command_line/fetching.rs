@@ -91,7 +91,8 @@ fn a_directory_that_does_not_exist_is_made() {
     let (place, network) = (Place::new(), Network::start());
     network.seed(network.file("data.bin", b"12345"));
     let tracker = network.tracker();
-    run(leecher(&place, &["other", "-d", "new", "--tracker", &tracker])).assert_failed(3, &["'other'"]);
+    run(leecher(&place, &["other", "-d", "new", "--tracker", &tracker, "--timeout", "1"]))
+        .assert_failed(3, &["'other'"]);
     assert!(!place.path("new").exists(), "nothing to put into it");
     assert_fetched(&run(leecher(&place, &["-d", "new/sub", "--tracker", &tracker])), "data.bin");
     assert_eq!(fs::read(place.path("new/sub/leeched_data.bin")).unwrap(), b"12345");
@@ -126,7 +127,8 @@ fn a_name_that_looks_like_an_infohash_is_a_name_after_dash_f() {
     let name = "ab".repeat(32);
     network.seed(network.file(&name, b"12345"));
     let tracker = network.tracker();
-    run(leecher(&place, &["--tracker", &tracker, &name])).assert_failed(3, &["no tracker knows the share"]);
+    run(leecher(&place, &["--tracker", &tracker, &name, "--timeout", "1"]))
+        .assert_failed(3, &["no tracker knows the share"]);
     assert_fetched(&run(leecher(&place, &["--tracker", &tracker, "-f", &name])), &name);
 }
 

@@ -123,6 +123,25 @@ fn a_transfer_that_stalls_gives_up_and_keeps_what_came() {
     half.resume();
 }
 
+/// Ctrl-Z, or a laptop that was closed: the transfer goes on where it was, however long that took.
+#[test]
+fn time_in_which_the_leecher_did_not_run_is_no_stall() {
+    let half = Half::new();
+    let stopped = Running::start(half.command(&["--json", "--timeout", "5"]));
+    while next_progress(&stopped) < SERVED_LEN {}
+    stopped.signal(Signal::STOP);
+    // It is stopped for as long as it takes another one to give up.
+    let ended = run(half.command(&["--timeout", "5", "-o", "other"]));
+    ended.assert_failed(7, &["nothing arrived for 5s"]);
+    stopped.signal(Signal::CONT);
+    // What it had told before, what it tells at once, and then some.
+    for _ in 0..10 {
+        next_progress(&stopped);
+    }
+    stopped.signal(Signal::INT);
+    stopped.end().assert_failed(130, &["interrupted"]);
+}
+
 #[test]
 fn two_leechers_do_not_write_one_output() {
     let half = Half::new();

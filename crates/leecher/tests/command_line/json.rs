@@ -67,11 +67,11 @@ fn every_failure_is_an_event() {
     std::fs::write(place.path("taken"), b"x").unwrap();
     let (good, bad) = (network.tracker(), "no such tracker.invalid".replace(' ', "-"));
     let failures: [(&[&str], u8); 6] = [
-        (&["nothing", "--tracker", &good], 3),
+        (&["nothing", "--tracker", &good, "--timeout", "1"], 3),
         (&["data.bin", "--tracker", &good, "-o", "taken"], 13),
         (&["data.bin", "--tracker", &good, "-o", "."], 13),
         (&["data.bin", "--tracker", &good, "-d", "taken"], 17),
-        (&["data.bin", "--tracker", &bad], 6),
+        (&["data.bin", "--tracker", &bad, "--timeout", "1"], 6),
         (&["--list", "--tracker", &bad], 6),
     ];
     for (args, code) in failures {

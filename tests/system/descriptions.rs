@@ -1,0 +1,150 @@
+//! Learning what a share is, from peers that are silent, slow or wrong.
+
+use std::collections::BTreeMap;
+
+use leecher::{FetchError, Target};
+use proto::{
+    Digest, InfoHash, Metainfo, ShareName,
+    metainfo::{FileNode, Node, Tree},
+    peer::{MAX_PART_LEN, PeerMessage},
+};
+
+use crate::{
+    proxy::Manner,
+    source::MIB,
+    stranger::{Stranger, send},
+    swarm::{endpoint, test},
+};
+
+/// More of them than a leecher has connections at a time, so some have to be given up for the one that answers.
+#[test]
+fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
+    test(async |swarm| {
+        let source = swarm.share("mute.bin", MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut mute = Vec::new();
+        for _ in 0..12 {
+            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
+        }
+        let mut config = swarm.config(&source, &mute.iter().map(|proxy| proxy.address).collect::<Vec<_>>());
+        config.max_peers = 10;
+        let mut fetch = swarm.fetch(config);
+        for proxy in &mute {
+            // Each has its turn, and the last ones only if some of the first were given up.
+            proxy.until(|traffic| traffic.hellos > 0).await;
+        }
+        fetch.stop();
+        assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { part: None })));
+    });
+}
+
+/// A share with so many files that its metainfo has a dozen parts.
+fn wide_metainfo() -> Metainfo {
+    let name = |number: u32| ShareName::new(&format!("{number:0200}")).unwrap();
+    let file = FileNode { len: 1, pieces_root: Some(Digest([7; 32])) };
+    let files: BTreeMap<_, _> = (0..11_000).map(|number| (name(number), Node::File(file))).collect();
+    let metainfo = Metainfo::new(ShareName::new("wide").unwrap(), Tree::Directory(files)).unwrap();
+    assert!(metainfo.as_bytes().len() > 11 * MAX_PART_LEN as usize);
+    metainfo
+}
+
+/// The peer answers its first request, and the others only when eight of them have come.
+#[test]
+fn several_parts_of_a_description_are_asked_for_at_a_time() {
+    test(async |swarm| {
+        let metainfo = wide_metainfo();
+        let peer = Stranger::listen().await;
+        let mut config = swarm.config_for(Target::InfoHash(metainfo.infohash()));
+        (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
+        let mut fetch = swarm.fetch(config);
+        let mut connection = peer.met(metainfo.infohash()).await;
+        let (mut asked, mut answered, bytes) = (Vec::new(), 0, metainfo.as_bytes());
+        let parts = bytes.len().div_ceil(MAX_PART_LEN as usize);
+        while answered < parts {
+            let ahead = if answered == 0 { 1 } else { 8.min(parts - answered) };
+            while asked.len() - answered < ahead {
+                match connection.reader.next().await.unwrap() {
+                    Some(PeerMessage::MetainfoRequest { offset }) => asked.push(offset),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let offset = asked[answered];
+            let part = &bytes[offset as usize..];
+            let part = &part[..part.len().min(MAX_PART_LEN as usize)];
+            let (total_len, len) = (bytes.len() as u32, part.len() as u32);
+            assert!(send(&mut connection, PeerMessage::Metainfo { total_len, offset, len }, part).await);
+            answered += 1;
+        }
+        assert_eq!(fetch.started().await.chunks, 11_000);
+        fetch.stop();
+        assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { .. })));
+    });
+}
+
+/// What a peer still sends of a description that is known from another one does no harm.
+#[test]
+fn a_peer_that_is_overtaken_serves_chunks_all_the_same() {
+    test(async |swarm| {
+        let source = swarm.share("overtaken.bin", 4 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let slow = swarm.proxy(&seeder, Manner::HoldsDescription).await;
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.peers = vec![endpoint(slow.address)];
+        let mut fetch = swarm.fetch(config);
+        slow.until(|traffic| traffic.held > 0).await;
+        // Now the other one is asked, and describes the share, but sends no chunk.
+        let fast = swarm.proxy(&seeder, Manner::Honest).await;
+        swarm.announce(&source, fast.address).await;
+        fetch.started().await;
+        slow.open();
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(fetched.peers[0].address, slow.address);
+    });
+}
+
+/// Its infohash is right, so nobody can have a better one: to ask others is no use, and nobody lied.
+#[test]
+fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
+    test(async |swarm| {
+        let metainfo = b"d4:name5:wrong12:piece lengthi524288ee";
+        let infohash = InfoHash(sha2(metainfo));
+        let peer = Stranger::listen().await;
+        let mut config = swarm.config_for(Target::InfoHash(infohash));
+        config.peers = vec![endpoint(peer.address)];
+        let mut fetch = swarm.fetch(config);
+        let mut connection = peer.met(infohash).await;
+        let len = metainfo.len() as u32;
+        assert!(
+            send(&mut connection, PeerMessage::Metainfo { total_len: len, offset: 0, len }, metainfo).await
+        );
+        let outcome = fetch.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::BadShare(_))), "{outcome:?}");
+        assert!(!fetch.knows(peer.address), "{:?}", fetch.story());
+    });
+}
+
+/// A part that is shorter than it has to be would leave a gap.
+#[test]
+fn a_part_of_the_wrong_length_is_not_the_protocol() {
+    test(async |swarm| {
+        let metainfo = wide_metainfo();
+        let peer = Stranger::listen().await;
+        let mut config = swarm.config_for(Target::InfoHash(metainfo.infohash()));
+        (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
+        let mut fetch = swarm.fetch(config);
+        let mut connection = peer.met(metainfo.infohash()).await;
+        let part = &metainfo.as_bytes()[..100];
+        let message =
+            PeerMessage::Metainfo { total_len: metainfo.as_bytes().len() as u32, offset: 0, len: 100 };
+        assert!(send(&mut connection, message, part).await);
+        fetch.waits_for("does not keep to the protocol").await;
+        fetch.stop();
+        assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { .. })));
+    });
+}
+
+fn sha2(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).into()
+}

@@ -1,0 +1,70 @@
+//! A peer that a test plays itself, message by message.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use proto::{
+    InfoHash, PeerId,
+    peer::{Hello, PeerMessage, Role, encode_message},
+};
+use seeder::handshake::{self, Connection, HandshakeError};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+};
+
+/// A port where a test answers itself.
+pub(crate) struct Stranger {
+    pub(crate) address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Stranger {
+    pub(crate) async fn listen() -> Stranger {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Stranger { address: listener.local_addr().unwrap(), listener }
+    }
+
+    /// Waits for the next connection, and says hello as a seeder.
+    pub(crate) async fn met(&self, infohash: InfoHash) -> Connection {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        handshake::respond(stream, |_| Ok(seeder_hello(infohash))).await.unwrap()
+    }
+
+    /// Waits for the next connection, and says hello in the name of whoever connected.
+    pub(crate) async fn echo(&self) {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        // Whoever finds itself at the other end closes the connection.
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    }
+}
+
+/// Connects to a peer and says hello as a seeder that does not listen.
+pub(crate) async fn visit(peer: SocketAddr, infohash: InfoHash) -> Result<Connection, HandshakeError> {
+    let stream = TcpStream::connect(peer).await.unwrap();
+    handshake::initiate(stream, seeder_hello(infohash)).await
+}
+
+/// Sends a message and its payload; false if the other side has closed the connection.
+pub(crate) async fn send(connection: &mut Connection, message: PeerMessage, payload: &[u8]) -> bool {
+    let mut bytes = BytesMut::new();
+    encode_message(&message, &mut bytes).unwrap();
+    bytes.extend_from_slice(payload);
+    connection.writer.write_all(&bytes).await.is_ok()
+}
+
+/// What `find` makes of the first message that it makes something of. Payloads are dropped.
+pub(crate) async fn said<T>(connection: &mut Connection, find: impl Fn(PeerMessage) -> Option<T>) -> T {
+    loop {
+        let message = connection.reader.next().await.unwrap().expect("the peer said nothing of the kind");
+        connection.reader.skip_payload().await.unwrap();
+        if let Some(found) = find(message) {
+            return found;
+        }
+    }
+}
+
+fn seeder_hello(infohash: InfoHash) -> Hello {
+    Hello { infohash, peer_id: PeerId::random(&mut rand::rng()), role: Role::Seeder, listen_port: 0 }
+}
