@@ -38,10 +38,6 @@ use crate::{
     survey,
 };
 
-/// Files and empty directories from which on making data durable asks the whole file system once rather than each of
-/// them in turn.
-const SYNC_ALL_FROM: usize = 8;
-
 /// Most files of a share that are written to at a time: what disks and file servers gain by more is little.
 const WRITERS: usize = 8;
 
@@ -172,9 +168,8 @@ impl Download {
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_free()?;
         let part = Part::open(output.part_path(), metainfo.kind())?;
-        let Start { resume, have, durable, resumed } =
-            Start::find(&metainfo, &hashes, &output, &part, progress)?;
-        let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable };
+        let Start { resume, have, resumed } = Start::find(&metainfo, &hashes, &output, &part, progress)?;
+        let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable: have.clone() };
         let download = Download {
             metainfo,
             hashes,
@@ -307,7 +302,12 @@ impl Download {
         if let Stage::Failed(error) = &ledger.stage {
             return Err(DownloadError::NotDurable(Arc::clone(error)));
         }
-        match self.sync_files(&have, &ledger.durable) {
+        let space = self.metainfo.chunk_space();
+        let is_new =
+            |chunk: u32| have.contains(ChunkIndex(chunk)) && !ledger.durable.contains(ChunkIndex(chunk));
+        let changed = (0..self.metainfo.files().len()).filter(|&file| space.chunks_of(file).any(is_new));
+        let open = |file| self.file(file, Access::Write);
+        match self.part.sync(&self.metainfo, changed, open) {
             Ok(()) => {
                 ledger.is_claimed &= have == ledger.durable;
                 ledger.durable = have;
@@ -319,25 +319,6 @@ impl Download {
                 Err(DownloadError::NotDurable(error))
             }
         }
-    }
-
-    fn sync_files(&self, have: &Bitfield, durable: &Bitfield) -> Result<(), PathError> {
-        let space = self.metainfo.chunk_space();
-        let count = self.metainfo.files().len() + self.metainfo.empty_directories().len();
-        // By the handle that was open before anything was written: so it hears of every write that failed.
-        if count >= SYNC_ALL_FROM && disk::sync_file_system(self.part.root()).at("sync", self.part.path())? {
-            return Ok(());
-        }
-        let news = |file: &usize| {
-            space
-                .chunks_of(*file)
-                .map(ChunkIndex)
-                .any(|chunk| have.contains(chunk) && !durable.contains(chunk))
-        };
-        for file in (0..self.metainfo.files().len()).filter(news) {
-            disk::sync_data(&*self.file(file, Access::Write)?).at("sync", &self.file_path(file))?;
-        }
-        self.part.sync_directories(&self.metainfo)
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use proto::{
@@ -31,6 +34,10 @@ use crate::{
 /// A file in a directory that is no longer than this is created when its chunk is written. To reserve room for it
 /// would take as long as to write it.
 pub(crate) const SMALL_FILE_LEN: u64 = 64 * 1024;
+
+/// Files and empty directories from which on making data durable asks the whole file system once rather than each of
+/// them in turn.
+pub(crate) const SYNC_ALL_FROM: usize = 8;
 
 /// The file or directory in which a share is built.
 #[derive(Debug)]
@@ -204,13 +211,31 @@ impl Part {
         &self.path
     }
 
+    /// Makes durable what was written to these files, and which files and directories there are.
+    pub(crate) fn sync(
+        &self,
+        metainfo: &Metainfo,
+        changed: impl Iterator<Item = usize>,
+        open: impl Fn(usize) -> Result<Arc<File>, PathError>,
+    ) -> Result<(), PathError> {
+        let count = metainfo.files().len() + metainfo.empty_directories().len();
+        // By the handle that was open before anything was written: so it reports every write that failed.
+        if count >= SYNC_ALL_FROM && disk::sync_file_system(&self.root).at("sync", &self.path)? {
+            return Ok(());
+        }
+        for file in changed {
+            disk::sync_data(&*open(file)?).at("sync", &self.path_of(&metainfo.files()[file]))?;
+        }
+        self.sync_directories(metainfo)
+    }
+
     /// The file or directory itself.
     pub(crate) fn root(&self) -> &File {
         &self.root
     }
 
     /// Makes durable which files and directories there are, if some are new.
-    pub(crate) fn sync_directories(&self, metainfo: &Metainfo) -> Result<(), PathError> {
+    fn sync_directories(&self, metainfo: &Metainfo) -> Result<(), PathError> {
         if self.kind == Kind::File || !self.has_new_entries.swap(false, Ordering::Acquire) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! How a download begins: anew, or with what an earlier run left, which is proved first.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
 use rustix::io::Errno;
@@ -21,12 +21,10 @@ use crate::{
 
 /// What there is when a download begins.
 pub(crate) struct Start {
-    /// Claims what is durable.
     pub(crate) resume: ResumeFile,
-    /// Chunks that are here and were proved.
+    /// Chunks that are here and were proved. They are on disk, and not only in the system's memory, and the resume file
+    /// claims them.
     pub(crate) have: Bitfield,
-    /// Those of them that are known to be on disk, and not only in the system's memory.
-    pub(crate) durable: Bitfield,
     pub(crate) resumed: Resumed,
 }
 
@@ -94,7 +92,7 @@ impl Beginning<'_> {
             resume.remove();
             return Err(error);
         }
-        Ok(Start { resume, have: none.clone(), durable: none, resumed: Resumed::default() })
+        Ok(Start { resume, have: none, resumed: Resumed::default() })
     }
 
     /// Refuses if the file system has fewer than `needed` bytes free.
@@ -145,7 +143,7 @@ impl Beginning<'_> {
             resume.save(&have)?;
             resume.save(&have)?;
         }
-        Ok(Start { resume, durable: have.clone(), have, resumed })
+        Ok(Start { resume, have, resumed })
     }
 
     /// Takes what is right of a part of which nothing says what is in it. `None` if nothing is: then it may be anybody's,
@@ -153,8 +151,7 @@ impl Beginning<'_> {
     fn unclaimed(&self, path: &Path) -> Result<Option<Start>, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
         let space = self.metainfo.chunk_space();
-        let none = Bitfield::empty(space.chunk_count());
-        let mut have = none.clone();
+        let mut have = Bitfield::empty(space.chunk_count());
         let mut buffer = Vec::new();
         for chunk in space.chunks() {
             let Some(span) = space.span(chunk) else { continue };
@@ -169,9 +166,16 @@ impl Beginning<'_> {
             return Ok(None);
         }
         self.part.reserve(self.metainfo)?;
-        let resume = ResumeFile::create(path, self.metainfo.infohash(), &none)?;
+        // Claimed at once, or it would have to be proved and written once more if this run ended soon.
+        let files = 0..self.metainfo.files().len();
+        let changed =
+            files.filter(|&file| space.chunks_of(file).any(|chunk| have.contains(ChunkIndex(chunk))));
+        self.part
+            .sync(self.metainfo, changed, |file| self.open(file, Access::Write).map(Arc::new))
+            .map_err(|error| DownloadError::NotDurable(Arc::new(error)))?;
+        let resume = ResumeFile::create(path, self.metainfo.infohash(), &have)?;
         let resumed = Resumed { kept: have.count(), lost: 0 };
-        Ok(Some(Start { resume, have, durable: none, resumed }))
+        Ok(Some(Start { resume, have, resumed }))
     }
 
     /// Proves a chunk of the part and writes it again. What an earlier run could not write to the disk may still be in the

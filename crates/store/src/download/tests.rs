@@ -8,6 +8,7 @@ use super::*;
 use crate::{
     Resumed,
     disk::{Call, faults},
+    part::SYNC_ALL_FROM,
 };
 
 #[path = "../../tests/download/bench.rs"]
@@ -96,12 +97,18 @@ fn what_nobody_claims_is_written_again_before_it_is_claimed() {
         faults::end();
         let (download, resumed) = bench.open().unwrap();
         assert_eq!(resumed, Resumed { kept: 3, lost: 0 });
-        // And the new resume file.
-        assert_eq!(count(&faults::end(), Call::Write), 3 + 1);
-        download.checkpoint().unwrap();
-        assert!(count(&faults::end(), sync) >= 1);
+        let calls = faults::end();
+        // And the new resume file, which comes last.
+        assert_eq!(count(&calls, Call::Write), 3 + 1);
+        let claimed = calls.iter().rposition(|&call| call == Call::Write).unwrap();
+        assert!(count(&calls[..claimed], sync) >= 1, "{calls:?}");
         drop(download);
+        fs::remove_file(bench.output().resume_path()).unwrap();
+        faults::fail(sync, Errno::IO, 1);
+        assert_fails(&bench, Errno::IO, bench.open().map(|_| ()));
+        assert!(!bench.output().resume_path().exists());
         assert_eq!(bench.open().unwrap().1, Resumed { kept: 3, lost: 0 });
+        assert_eq!(resume_claims(&bench), 3);
     }
 }
 
@@ -274,11 +281,12 @@ fn the_entries_of_few_files_are_made_durable() {
 #[test]
 fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
     for (bench, _) in shapes() {
-        for errno in [Errno::IO, Errno::NOSPC] {
+        for (left, errno) in Left::WITH_ERRORS {
             for number in 0.. {
+                let claimed = left.prepare(&bench);
                 faults::end();
                 faults::fail_one(number, errno);
-                let ran = run(&bench);
+                let ran = run(&bench, claimed);
                 let has_failed = !faults::is_waiting();
                 let calls = faults::end();
                 let trace = format!("call {number} of {:?}, {errno}: {:?}", calls.get(number), ran.error);
@@ -309,6 +317,38 @@ fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
     }
 }
 
+/// What an earlier run left.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Left {
+    Nothing,
+    TwoClaimed,
+    TwoUnclaimed,
+}
+
+impl Left {
+    const WITH_ERRORS: [(Left, Errno); 4] = [
+        (Left::Nothing, Errno::IO),
+        (Left::Nothing, Errno::NOSPC),
+        (Left::TwoClaimed, Errno::IO),
+        (Left::TwoUnclaimed, Errno::IO),
+    ];
+
+    /// Leaves that, and returns how many chunks are claimed.
+    fn prepare(self, bench: &Bench) -> u32 {
+        if self == Left::Nothing {
+            return 0;
+        }
+        let (download, _) = bench.open().unwrap();
+        bench.store(&download, 0..2);
+        download.checkpoint().unwrap();
+        if self == Left::TwoClaimed {
+            return 2;
+        }
+        fs::remove_file(bench.output().resume_path()).unwrap();
+        0
+    }
+}
+
 /// How a run went that may have met a fault.
 struct Ran {
     /// Chunks that a checkpoint said are durable and claimed.
@@ -318,8 +358,8 @@ struct Ran {
 }
 
 /// As a leecher does it: what fails ends it, but for a claim, and then a last checkpoint is tried.
-fn run(bench: &Bench) -> Ran {
-    let mut ran = Ran { durable: 0, is_sync_failed: false, error: None };
+fn run(bench: &Bench, claimed: u32) -> Ran {
+    let mut ran = Ran { durable: claimed, is_sync_failed: false, error: None };
     let download = match bench.open() {
         Ok((download, _)) => download,
         Err(error) => return Ran { error: Some(error), ..ran },
@@ -335,7 +375,7 @@ fn run(bench: &Bench) -> Ran {
                     Err(DownloadError::NotClaimed(_)) => {}
                     result => {
                         result?;
-                        ran.durable = chunk.0 + 1;
+                        ran.durable = download.have().count();
                     }
                 }
             }
