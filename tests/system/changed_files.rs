@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use leecher::{FetchError, LeaveReason};
+use leecher::{FetchError, FetchEvent, LeaveReason, Stay, Target};
 use proto::{ChunkIndex, Metainfo};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
 use crate::{
     proxy::Manner,
     source::{MIB, content},
-    swarm::test,
+    swarm::{endpoint, test},
 };
 
 /// A share whose last chunk cannot be read.
@@ -156,5 +156,44 @@ fn a_seeder_is_used_for_the_files_that_did_not_change() {
         source.assert_fetched(&fetched);
         let of_changed = fetched.peers.iter().find(|peer| peer.address == changed.address);
         assert_eq!(of_changed.map(|peer| peer.bytes), Some(7 * MIB));
+    });
+}
+
+/// A leecher that stays serves the file that it saved. Once that changed it says so and leaves, and sends nothing wrong.
+#[test]
+fn a_leecher_that_stays_leaves_when_its_file_changed() {
+    test(async |swarm| {
+        let source = swarm.share("kept.bin", 4 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.peers = vec![endpoint(seeder.address)];
+        config.stay = Stay::Forever;
+        let mut staying = swarm.fetch(config);
+        let saved = staying.event(|event| match event {
+            FetchEvent::Finished(fetched) => Some(fetched.path.clone()),
+            _ => None,
+        });
+        let saved = saved.await;
+        let address = swarm.known_peer(source.infohash()).await;
+        fs::write(&saved, content(4 * MIB, 99)).unwrap();
+
+        let mut config = swarm.config(&source, &[address]);
+        config.stall_timeout = Duration::from_secs(1);
+        let mut misled = swarm.fetch(config);
+        staying.fetched().await;
+        let why = staying.event(|event| match event {
+            FetchEvent::CannotServe(why) => Some(why.clone()),
+            _ => None,
+        });
+        assert!(why.await.contains("kept.bin changed"));
+        assert_eq!(swarm.seeders(&source).await, 0);
+        let outcome = misled.outcome().await;
+        assert!(matches!(outcome, Err(FetchError::AllChanged | FetchError::Stalled { .. })), "{outcome:?}");
+        assert!(
+            misled
+                .story()
+                .iter()
+                .all(|event| !matches!(event, FetchEvent::PeerLeft { reason: LeaveReason::Lied, .. }))
+        );
     });
 }

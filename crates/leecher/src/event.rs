@@ -15,6 +15,9 @@ pub enum FetchEvent {
     TrackerTrouble(String),
     /// What came is not saved, so some of it would be fetched again if the transfer stopped now. It goes on if it can.
     Unsaved(String),
+    /// Part of what is here cannot be served to others, because its file changed or cannot be read. If the share was
+    /// finished, the leecher leaves: others are not told any more that it is here.
+    CannotServe(String),
     /// What an earlier run left is being proved.
     Proving {
         /// Bytes proved so far.

@@ -159,7 +159,9 @@ impl Report {
                 }
                 Display::None => {}
             },
-            FetchEvent::TrackerTrouble(trouble) | FetchEvent::Unsaved(trouble) => {
+            FetchEvent::TrackerTrouble(trouble)
+            | FetchEvent::Unsaved(trouble)
+            | FetchEvent::CannotServe(trouble) => {
                 self.say(&format!("warning: {trouble}"));
             }
             FetchEvent::Proving { done, .. } => {
@@ -337,7 +339,9 @@ fn print_json(event: &Json<'_>) {
 fn json(event: &FetchEvent) -> Json<'_> {
     match event {
         FetchEvent::Waiting(message) => Json::Waiting { message },
-        FetchEvent::TrackerTrouble(message) | FetchEvent::Unsaved(message) => Json::Warning { message },
+        FetchEvent::TrackerTrouble(message)
+        | FetchEvent::Unsaved(message)
+        | FetchEvent::CannotServe(message) => Json::Warning { message },
         FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
         FetchEvent::Started(started) => Json::Started {
             infohash: started.infohash.to_string(),

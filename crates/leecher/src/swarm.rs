@@ -107,6 +107,8 @@ pub(crate) struct Swarm<F> {
     stop_announcing: CancellationToken,
     progress: watch::Sender<ShareProgress>,
     hungry: watch::Sender<bool>,
+    /// Why part of what is here cannot be served to others; known once it is served.
+    fault: Option<watch::Receiver<Option<String>>>,
     sources: Sources,
 }
 
@@ -157,6 +159,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             stop_announcing: CancellationToken::new(),
             progress: watch::channel(ShareProgress::of(0, 1)).0,
             hungry,
+            fault: None,
         }
     }
 
@@ -213,8 +216,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                     self.check_stall(transfer, now)?;
                 }
             }
+            let spoilt = self.check_fault(transfer);
             if let Some(fetched) = &fetched
-                && self.may_leave(transfer, fetched, now)
+                && (spoilt || self.may_leave(transfer, fetched, now))
             {
                 break;
             }
@@ -331,6 +335,19 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
         transfer.phase = Phase::Staying(self.clock.now());
         (self.on_event)(FetchEvent::Finished(fetched.clone()));
         fetched
+    }
+
+    /// Says it when part of what is here cannot be served any more. True if that ends the stay: the finished share is
+    /// not what it was, so nobody should be told that it is here.
+    fn check_fault(&mut self, transfer: &Transfer) -> bool {
+        let Some(fault) = self.fault.as_mut().filter(|fault| fault.has_changed().unwrap_or(false)) else {
+            return false;
+        };
+        let why = fault.borrow_and_update().clone();
+        if let Some(why) = why {
+            (self.on_event)(FetchEvent::CannotServe(format!("part of what is here cannot be served: {why}")));
+        }
+        matches!(transfer.phase, Phase::Staying(_))
     }
 
     /// Whether a finished transfer has served for as long as it should.

@@ -148,7 +148,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     fn start_serving(&mut self, download: &Arc<Download>) {
         let Some(port) = self.door.port() else { return };
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
-        let faults = Faults::new(|error| tracing::warn!("part of what is here cannot be served: {error}"));
+        let (told, fault) = watch::channel(None);
+        let faults = Faults::new(move |error| _ = told.send_replace(Some(error.to_string())));
+        self.fault = Some(fault);
         let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
         // Set once only: a swarm has one download.
         let _ = self.context.serving.set(serving);
