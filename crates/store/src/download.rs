@@ -14,7 +14,7 @@ mod tests;
 
 use std::{
     fs::File,
-    mem,
+    io, mem,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
@@ -29,10 +29,10 @@ use crate::{
     file_pool::FilePool,
     hash_run::{Progress, Stopped},
     hashes::ChunkHashes,
-    identity::FileIdentity,
+    identity::{FileChange, FileIdentity},
     merkle,
     output::Output,
-    part::{Access, Part, SMALL_FILE_LEN, join},
+    part::{Access, Part, is_small, join},
     resume::ResumeFile,
     start::Start,
     survey,
@@ -55,8 +55,8 @@ pub struct Download {
     have: Mutex<Bitfield>,
     /// Locked while data is made durable and claimed.
     ledger: Mutex<Ledger>,
-    /// What the files were when the share got its name.
-    finished: OnceLock<Vec<FileIdentity>>,
+    /// What the files were when the share got its name; of the small ones, when they were first served after that.
+    finished: OnceLock<Vec<OnceLock<FileIdentity>>>,
 }
 
 /// What is durable, and what of that the resume file claims.
@@ -201,8 +201,9 @@ impl Download {
         if lock(&self.have).contains(chunk) {
             return Ok(Stored { hashing, writing: Duration::ZERO });
         }
-        // A larger one that is gone must not begin again without the chunks that were in it.
-        let access = if file_len <= SMALL_FILE_LEN { Access::Create } else { Access::Write };
+        // One that is not small must not begin again without the chunks that were in it.
+        let is_small = is_small(&self.metainfo.files()[span.file]);
+        let access = if is_small { Access::Create } else { Access::Write };
         let file = self.file(span.file, access)?;
         let turn = lock(&self.writing[span.file % WRITERS]);
         // The same chunk may have come by another thread. A file that is finished must not be written to.
@@ -290,11 +291,42 @@ impl Download {
             let path = || join(self.output.path(), &self.metainfo.files()[span.file].path);
             let meta =
                 file.metadata().map_err(|source| PathError { action: "examine", path: path(), source })?;
-            if let Some(change) = files[span.file].change(&FileIdentity::of(&meta)) {
+            let now = FileIdentity::of(&meta);
+            let change = match files[span.file].get() {
+                Some(before) => before.change(&now),
+                None => self.prove_small(&file, span, &now).map_err(|source| PathError {
+                    action: "read",
+                    path: path(),
+                    source,
+                })?,
+            };
+            if let Some(change) = change {
                 return Err(OpenChunkError::Changed { path: path(), change });
             }
+            // If another thread was first, it proved the same file.
+            let _ = files[span.file].set(now);
         }
         Ok(ChunkSource { file, offset: span.offset, len: span.len })
+    }
+
+    /// Proves a small file again, before it is served for the first time since the share got its name. Looking at each
+    /// when the share gets it would keep everybody waiting.
+    fn prove_small(
+        &self,
+        file: &File,
+        span: ChunkSpan,
+        now: &FileIdentity,
+    ) -> io::Result<Option<FileChange>> {
+        let space = self.metainfo.chunk_space();
+        let before = space.file_len(span.file);
+        if now.len != before {
+            return Ok(Some(FileChange::Len { before, now: now.len }));
+        }
+        let mut bytes = vec![0; span.len as usize];
+        disk::read_exact_at(file, &mut bytes, span.offset)?;
+        let chunk = ChunkIndex(space.chunks_of(span.file).start);
+        let is_right = Some(merkle::chunk_hash(&bytes, before)) == self.hashes.get(chunk);
+        Ok((!is_right).then_some(FileChange::Written))
     }
 
     /// Makes the chunks of `have` durable.
@@ -351,6 +383,10 @@ impl Content for Download {
             Ok(span) => span,
             Err(error) => return Some(Err(error)),
         };
+        if self.finished.get().is_some_and(|files| files[span.file].get().is_none()) {
+            // To be proved first, which blocks.
+            return None;
+        }
         let file = self.pool.opened(span.file)?;
         Some(self.source(file, span))
     }

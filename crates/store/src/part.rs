@@ -33,7 +33,7 @@ use crate::{
 
 /// A file in a directory that is no longer than this is created when its chunk is written. To reserve room for it
 /// would take as long as to write it.
-pub(crate) const SMALL_FILE_LEN: u64 = 64 * 1024;
+const SMALL_FILE_LEN: u64 = 64 * 1024;
 
 /// Files and empty directories from which on making data durable asks the whole file system once rather than each of
 /// them in turn.
@@ -50,6 +50,11 @@ pub(crate) struct Part {
     root_id: FileId,
     /// Whether files or directories were created in it since its directories were synced.
     has_new_entries: AtomicBool,
+}
+
+/// Whether a file is one of those that are created when their one chunk is written.
+pub(crate) fn is_small(entry: &FileEntry) -> bool {
+    !entry.path.is_empty() && (1..=SMALL_FILE_LEN).contains(&entry.node.len)
 }
 
 /// What a file of the part is opened for.
@@ -152,9 +157,9 @@ impl Part {
         for entry in metainfo.files() {
             if let Some((_, parents)) = entry.path.split_last() {
                 dirs.make(self, parents)?;
-                if (1..=SMALL_FILE_LEN).contains(&entry.node.len) {
-                    continue;
-                }
+            }
+            if is_small(entry) {
+                continue;
             }
             let file = self.open_file(entry, Access::Create)?;
             let path = self.path_of(entry);

@@ -3,7 +3,7 @@
 //! Everything in that directory ends up in the result, so nothing may be there that is not the share's. The
 //! directory is walked through open directories, and no symbolic link is followed.
 
-use std::{fs::File, io, path::Path};
+use std::{fs::File, io, path::Path, sync::OnceLock};
 
 use proto::{
     Metainfo, ShareName,
@@ -19,7 +19,7 @@ use crate::{
     download::DownloadError,
     error::{AtPath, PathError},
     identity::FileIdentity,
-    part::{Part, join},
+    part::{Part, is_small, join},
 };
 
 /// Refuses a part with anything in it that is not the share's, or is not what it should be. What is missing may come.
@@ -28,8 +28,11 @@ pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<
 }
 
 /// Refuses a part with anything in it that is not the share's, and one in which something is missing or does not have
-/// its length. Returns the identities of the files, in order.
-pub(crate) fn identify_files(part: &Part, metainfo: &Metainfo) -> Result<Vec<FileIdentity>, DownloadError> {
+/// its length. Returns the identities of the files, in order; none of those that are small, of which there may be many.
+pub(crate) fn identify_files(
+    part: &Part,
+    metainfo: &Metainfo,
+) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
     let found = Some(Vec::with_capacity(metainfo.files().len()));
     Survey { part, metainfo, found }.run()
 }
@@ -38,7 +41,7 @@ struct Survey<'a> {
     part: &'a Part,
     metainfo: &'a Metainfo,
     /// The files found so far; `None` if some may be missing.
-    found: Option<Vec<FileIdentity>>,
+    found: Option<Vec<OnceLock<FileIdentity>>>,
 }
 
 /// What a directory should have of a name.
@@ -56,7 +59,7 @@ struct Below<'a> {
 }
 
 impl Survey<'_> {
-    fn run(mut self) -> Result<Vec<FileIdentity>, DownloadError> {
+    fn run(mut self) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
         let path = self.part.path();
         let root = self.part.root().try_clone().at("open", path)?;
         if self.metainfo.kind() == Kind::File {
@@ -65,7 +68,7 @@ impl Survey<'_> {
                 if meta.len() != self.metainfo.files()[0].node.len {
                     return Err(DownloadError::PartGone(path.to_owned()));
                 }
-                found.push(FileIdentity::of(&meta));
+                found.push(FileIdentity::of(&meta).into());
             }
             return Ok(self.found.unwrap_or_default());
         }
@@ -83,6 +86,7 @@ impl Survey<'_> {
     fn directory(&mut self, dir: File, path: &Path, below: Below<'_>) -> Result<(), DownloadError> {
         let children = below.children();
         let mut listed = disk::list(dir).at("read", path)?;
+        let mut count = 0;
         while let Some(entry) = listed.read() {
             let entry = entry.at("read", path)?;
             let name = entry.file_name();
@@ -107,19 +111,24 @@ impl Survey<'_> {
                 let path = path.join(String::from_utf8_lossy(bytes).as_ref());
                 return Err(DownloadError::PartInTheWay { path, reason: "it does not belong to the share" });
             }
+            count += 1;
         }
         let dir = listed.fd().at("read", path)?;
         for (name, child) in &children {
             match child {
                 Child::File(entry) => {
                     let Some(found) = &mut self.found else { continue };
+                    if is_small(entry) && count == children.len() {
+                        found.push(OnceLock::new());
+                        continue;
+                    }
                     let there =
                         present(statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)).map_err(|source| {
                             PathError { action: "examine", path: join(self.part.path(), &entry.path), source }
                         })?;
                     let identity = there.as_ref().map(FileIdentity::of_stat);
                     match identity.filter(|identity| identity.len == entry.node.len) {
-                        Some(identity) => found.push(identity),
+                        Some(identity) => found.push(identity.into()),
                         None => return Err(DownloadError::PartGone(join(self.part.path(), &entry.path))),
                     }
                 }
