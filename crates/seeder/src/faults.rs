@@ -5,12 +5,20 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use proto::ChunkIndex;
-use store::OpenChunkError;
+use store::{Content, OpenChunkError};
+use tokio::time::sleep;
+
+/// Files are looked at as often as trackers are told of them.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// … but looking at many takes no more than this part of the time.
+const CHECK_PART: u32 = 100;
 
 /// The faults of one share.
 pub struct Faults {
@@ -59,6 +67,30 @@ impl Faults {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks at the files of a share now and then, until one is not what it was: trackers should not go on sending leechers
+/// here only because none has come yet.
+pub(crate) async fn watch(content: Arc<dyn Content>, faults: Arc<Faults>) {
+    let mut wait = CHECK_INTERVAL;
+    loop {
+        sleep(wait).await;
+        let content = Arc::clone(&content);
+        let checked = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            (content.check(), begun.elapsed())
+        });
+        let Ok((result, took)) = checked.await else { return };
+        match result {
+            Err(OpenChunkError::Path(error)) if error.source.kind() != io::ErrorKind::NotFound => {
+                // A file system that is out of reach for a moment. Whoever asks for a chunk finds out.
+                tracing::debug!("cannot look at a file: {error}: {}", error.source);
+            }
+            Err(error) => return faults.report(error),
+            Ok(()) => {}
+        }
+        wait = CHECK_INTERVAL.max(took * CHECK_PART);
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    faults::Faults,
+    faults::{self, Faults},
     handshake::{self, Connection, HandshakeError},
     outbox::{Outbox, OutboxFull},
     rate_limit::RateLimit,
@@ -117,8 +117,11 @@ impl Server {
         let tasks = TaskTracker::new();
         let (uploads, kill) = (CancellationToken::new(), CancellationToken::new());
         for share in self.shares.values() {
-            let (hub, uploads) = (Arc::clone(&share.uploads), uploads.clone());
-            tasks.spawn(async move { _ = uploads.run_until_cancelled(hub.run()).await });
+            let (hub, until) = (Arc::clone(&share.uploads), uploads.clone());
+            tasks.spawn(async move { _ = until.run_until_cancelled(hub.run()).await });
+            let watching = faults::watch(Arc::clone(&share.content), Arc::clone(&share.faults));
+            let until = uploads.clone();
+            tasks.spawn(async move { _ = until.run_until_cancelled(watching).await });
         }
         loop {
             let accepted = tokio::select! {
@@ -255,4 +258,82 @@ async fn skip_payload(reader: &mut PeerReader<OwnedReadHalf>) -> Result<(), Fram
     let mut buffer = [0; 1024];
     while reader.read_payload_some(&mut buffer).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::ErrorKind, ops::ControlFlow};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// A server of one file, where it listens, and what it reports.
+    struct Running {
+        dir: tempfile::TempDir,
+        address: SocketAddr,
+        infohash: InfoHash,
+        faults: mpsc::UnboundedReceiver<String>,
+        shutdown: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    async fn run() -> Running {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "12345").unwrap();
+        let path = dir.path().join("file");
+        let shared = store::share(&path, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let infohash = shared.metainfo().infohash();
+        let (report, faults) = mpsc::unbounded_channel();
+        let on_fault = move |_, error: OpenChunkError| _ = report.send(error.to_string());
+        let shares = Shares::from([(infohash, Arc::new(shared) as Arc<dyn Content>)]);
+        let server = Server::new(PeerId([1; 16]), 7, shares, RateLimit::unlimited(), on_fault);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let task = tokio::spawn(async move { server.run(listener, 9, stop).await });
+        Running { dir, address, infohash, faults, shutdown, task }
+    }
+
+    #[tokio::test]
+    async fn when_it_has_stopped_every_connection_is_closed() {
+        let running = run().await;
+        let silent = TcpStream::connect(running.address).await.unwrap();
+        // Connections are accepted in their order, so the first is when the second is answered.
+        let hello = Hello {
+            infohash: running.infohash,
+            peer_id: PeerId([2; 16]),
+            role: Role::Leecher,
+            listen_port: 0,
+        };
+        let second = TcpStream::connect(running.address).await.unwrap();
+        let mut second = handshake::initiate(second, hello).await.unwrap();
+        running.shutdown.cancel();
+        running.task.await.unwrap();
+        let goodbye = second.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(GoodbyeReason::ShuttingDown)));
+        let silent = silent.into_std().unwrap();
+        let peeked = silent.peek(&mut [0]).map_err(|error| error.kind());
+        assert!(matches!(peeked, Ok(0) | Err(ErrorKind::ConnectionReset)), "{peeked:?}");
+    }
+
+    /// Nobody asks for it.
+    #[tokio::test]
+    async fn a_file_that_changes_or_goes_away_is_noticed() {
+        for change in ["changed", "gone"] {
+            let mut running = run().await;
+            let path = running.dir.path().join("file");
+            match change {
+                "changed" => fs::write(&path, "123456").unwrap(),
+                _ => fs::remove_file(&path).unwrap(),
+            }
+            tokio::time::pause();
+            let fault = running.faults.recv().await.unwrap();
+            tokio::time::resume();
+            assert!(fault.contains("file"), "{change}: {fault}");
+            running.shutdown.cancel();
+            running.task.await.unwrap();
+        }
+    }
 }

@@ -19,6 +19,12 @@ pub trait Content: fmt::Debug + Send + Sync {
 
     /// Where to read a chunk. Blocks, if its file has to be opened first.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError>;
+
+    /// Whether the files are what they were, as far as their paths tell. Blocks. Content that looks after its files itself
+    /// need not say.
+    fn check(&self) -> Result<(), OpenChunkError> {
+        Ok(())
+    }
 }
 
 /// Where the bytes of a chunk are.

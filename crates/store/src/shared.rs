@@ -225,6 +225,16 @@ impl Content for Shared {
         let file = self.pool.file(span.file, || open_unchanged(&self.files[span.file]))?;
         self.source(file, span)
     }
+
+    fn check(&self) -> Result<(), OpenChunkError> {
+        self.files.iter().try_for_each(|file| {
+            let meta = std::fs::metadata(&file.path).at("read", &file.path)?;
+            match file.identity.change(&FileIdentity::of(&meta)) {
+                None => Ok(()),
+                Some(change) => Err(OpenChunkError::Changed { path: file.path.clone(), change }),
+            }
+        })
+    }
 }
 
 impl Shared {
