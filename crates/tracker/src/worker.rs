@@ -11,10 +11,7 @@ use std::{
 };
 
 use rand::rngs::StdRng;
-use tokio::{
-    io::Interest,
-    time::{sleep, sleep_until},
-};
+use tokio::{io::Interest, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,12 +119,13 @@ impl Work<'_> {
         // The runtime only watches this one; what is received and sent goes through the other.
         let watched = self.worker.socket.try_clone().and_then(tokio::net::UdpSocket::from_std);
         let watched = watched.map_err(TrackerError::Serve)?;
-        let mut sweep_at = Instant::now();
+        let sweep = sleep(Duration::ZERO);
+        tokio::pin!(sweep);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = sleep_until(sweep_at.into()), if self.worker.duty == Duty::AnswerAndSweep => {
-                    sweep_at = self.sweep();
+                () = &mut sweep, if self.worker.duty == Duty::AnswerAndSweep => {
+                    sweep.as_mut().reset(self.sweep().into());
                 }
                 ready = watched.readable() => {
                     let received = ready.and_then(|()| self.answer_batches(&watched));

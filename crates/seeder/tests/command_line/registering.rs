@@ -1,7 +1,12 @@
 //! Registration with trackers, and how a seeder stops.
 
-use std::fs;
+use std::{fs, net::UdpSocket, thread};
 
+use bytes::BytesMut;
+use proto::tracker::{
+    Announced, ErrorCode, Reply, ReplyBody, Request, RequestBody, Token,
+    codec::{decode_request, encode_reply},
+};
 use rustix::process::Signal;
 
 use crate::{
@@ -47,6 +52,45 @@ fn signals_that_mean_nothing_to_a_seeder_do_not_stop_it() {
     let ended = seeder.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.err.matches("stopping").count(), 1, "{ended:?}");
+}
+
+/// A tracker that holds the first peer id it is told for somebody else.
+fn start_tracker_of_another() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let mut taken = None;
+    thread::spawn(move || {
+        let mut datagram = [0; 1_500];
+        // Lives as long as the tests do.
+        while let Ok((len, source)) = socket.recv_from(&mut datagram) {
+            let Request { transaction, body } = decode_request(&datagram[..len]).unwrap();
+            let body = match body {
+                RequestBody::Connect { .. } => ReplyBody::Connected { token: Token([1; 16]), lifetime_s: 60 },
+                RequestBody::Announce(announce)
+                    if *taken.get_or_insert(announce.peer_id) == announce.peer_id =>
+                {
+                    ReplyBody::Error(ErrorCode::NotYours)
+                }
+                _ => ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0 }),
+            };
+            let mut reply = BytesMut::new();
+            encode_reply(&Reply { transaction, body }, &mut reply).unwrap();
+            socket.send_to(&reply, source).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn takes_another_peer_id_when_its_own_is_held_for_somebody_else() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), b"12345").unwrap();
+    let tracker = start_tracker_of_another();
+    let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker]));
+    seeder.line_with("Registered 'data.bin'");
+    seeder.signal(Signal::TERM);
+    let ended = seeder.end();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
 }
 
 #[test]
