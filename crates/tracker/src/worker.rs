@@ -11,7 +11,7 @@ use std::{
 };
 
 use rand::rngs::StdRng;
-use tokio::{io::Interest, time::sleep};
+use tokio::{io::Interest, task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -121,12 +121,20 @@ impl Work<'_> {
         let watched = watched.map_err(TrackerError::Serve)?;
         let sweep = sleep(Duration::ZERO);
         tokio::pin!(sweep);
+        let mut swept = Swept::Until(Instant::now());
         loop {
+            if let Swept::Until(next) = swept
+                && sweep.deadline() != next.into()
+            {
+                sweep.as_mut().reset(next.into());
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
-                () = &mut sweep, if self.worker.duty == Duty::AnswerAndSweep => {
-                    sweep.as_mut().reset(self.sweep().into());
+                () = &mut sweep, if self.worker.duty == Duty::AnswerAndSweep && swept != Swept::InPart => {
+                    swept = self.sweep();
                 }
+                // Others go first, but a timer would take a millisecond for each step.
+                () = yield_now(), if swept == Swept::InPart => swept = self.sweep(),
                 ready = watched.readable() => {
                     let received = ready.and_then(|()| self.answer_batches(&watched));
                     if let Err(error) = received {
@@ -137,18 +145,15 @@ impl Work<'_> {
         }
     }
 
-    /// Drops some of what expired, and returns when to do so again.
-    fn sweep(&self) -> Instant {
+    /// Drops some of what expired.
+    fn sweep(&self) -> Swept {
         let now = Instant::now();
         let (swept, journal) = {
             let mut handler = self.worker.shared.handler();
             (handler.sweep(now), handler.take_journal())
         };
         journal.write();
-        match swept {
-            Swept::Until(time) => time,
-            Swept::InPart => now,
-        }
+        swept
     }
 
     /// Answers what has arrived, up to [`MAX_BATCHES`].
