@@ -148,7 +148,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         describe(path, shared, port, &args.trackers, own_address);
     }
     if own_address.is_none() && args.trackers.iter().any(outside::is_loopback) {
-        print_line("The links work on this machine only: it has no address that others could use");
+        print_line("The links work on this machine only: no other can reach this seeder");
     }
     print_line("Press Ctrl+C to stop");
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
