@@ -31,6 +31,7 @@ pub enum FetchError {
     },
     /// There are peers, but none gave the share's description.
     #[error("{}: {last}", match known {
+        0 => "there is no other peer".to_owned(),
         1 => "the only known peer could not be reached".to_owned(),
         _ => format!("none of {known} known peers could be reached"),
     })]

@@ -181,7 +181,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             let download = Arc::clone(download);
             let saved = joined(tokio::task::spawn_blocking(move || download.checkpoint()).await);
-            tracing::debug!("last checkpoint: {saved:?}");
+            if let Err(unsaved) = &saved {
+                tracing::debug!("what arrived last is not saved: {unsaved}");
+            }
             if let Err(unsaved) = saved
                 && !matches!(error, FetchError::Download(_))
             {

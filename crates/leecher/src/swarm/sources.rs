@@ -85,7 +85,10 @@ impl Sources {
                 return Some(FetchError::OnlyLiars);
             }
             if peers.book.is_empty() {
-                return Some(FetchError::NoPeer { known: 0, last: "that is this leecher itself".to_owned() });
+                return Some(FetchError::NoPeer {
+                    known: 0,
+                    last: "the one that was named is this leecher itself".to_owned(),
+                });
             }
         }
         let unknown = all(|said| *said == Said::Unknown { settled: true });
