@@ -450,7 +450,7 @@ impl Registry {
     /// it began has either come back or is gone.
     fn settles_in_s(&self, now: Instant) -> u16 {
         let left = self.rules.expire.saturating_sub(now.saturating_duration_since(self.start));
-        u16::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u16::MAX)
+        whole_seconds(left)
     }
 
     /// After many shares went at once.
@@ -468,8 +468,7 @@ impl Registry {
     }
 
     fn interval_s(&self) -> u16 {
-        let seconds = self.rules.heartbeat.as_millis().div_ceil(1_000);
-        u16::try_from(seconds).unwrap_or(u16::MAX)
+        whole_seconds(self.rules.heartbeat)
     }
 
     /// Peers come and go more often than any one of them announces itself.
@@ -480,6 +479,12 @@ impl Registry {
     fn tick(&self, now: Instant) -> Tick {
         Tick::at(now.saturating_duration_since(self.start))
     }
+}
+
+/// Seconds, rounded up. Without a division: every answer has such a number.
+fn whole_seconds(time: Duration) -> u16 {
+    let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    u16::try_from(seconds).unwrap_or(u16::MAX)
 }
 
 fn reached(count: usize, limit: u32) -> bool {
