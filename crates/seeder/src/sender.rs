@@ -337,7 +337,7 @@ fn to_u32(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, ops::ControlFlow};
+    use std::{fs, ops::ControlFlow, os::unix::fs::FileExt};
 
     use proto::CHUNK_LEN;
     use tokio::{io::AsyncReadExt, net::TcpListener};
@@ -389,7 +389,10 @@ mod tests {
         let mut reader = proto::peer::PeerReader::new(&mut far);
         let message = reader.next().await.unwrap();
         assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: CHUNK_LEN }));
-        fs::write(dir.path().join("a"), "something else").unwrap();
+        // As long as before: only its time tells.
+        let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();
+        file.write_all_at(b"something else", 0).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
         reader.read_payload(&mut vec![0; CHUNK_LEN as usize]).await.unwrap_err();
         sending.await.unwrap().unwrap_err();
         assert!(faults.is_reported());
