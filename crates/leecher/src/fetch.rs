@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Peers that a leecher connects to at a time unless it is told otherwise.
-pub const DEFAULT_MAX_PEERS: usize = 50;
+pub const DEFAULT_MAX_PEERS: usize = 80;
 
 /// A transfer gives up when nothing arrives for this long, unless it is told otherwise.
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -27,11 +27,11 @@ const UNPROVEN_AGE: Duration = Duration::from_millis(25);
 /// Before the endgame, a request that is older than this is late. A fellow that serves others first may take as long.
 const HOSTAGE_AGE: Duration = Duration::from_secs(2);
 
-/// Peers that are asked for one chunk at a time, at most. Each has to be several times faster than those before, so more
-/// would seldom help.
-pub(super) const MAX_ASKERS: usize = 4;
+/// Peers that have sent chunks and are asked for the same one, at most. Each has to be several times faster than those before,
+/// so more would seldom help.
+const MAX_PROVEN_ASKERS: usize = 3;
 
-/// ... and of those, peers that have not sent any chunk yet.
+/// Peers that have sent none and are asked for the same chunk, at most, beside newcomers that are tried with it.
 const MAX_UNPROVEN_ASKERS: usize = 2;
 
 impl Scheduler {
@@ -66,10 +66,10 @@ impl Scheduler {
     fn latest(&self, key: PeerKey, now: Instant) -> Option<(ChunkIndex, PeerKey)> {
         let peer = self.peers.get(&key)?;
         let own = peer.expected_next();
-        let most = if peer.is_proven() { MAX_ASKERS } else { MAX_UNPROVEN_ASKERS };
         let is_end = self.missing.is_empty();
+        let is_new = !peer.is_proven() && peer.owes() == 0;
         let late = self.asked.iter().filter_map(|(&chunk, askers)| {
-            if askers.len() >= most || askers.contains(&key) || !peer.has(chunk) {
+            if askers.contains(&key) || !peer.has(chunk) {
                 return None;
             }
             let (outlook, from) = self.first_expected(askers, chunk, now)?;
@@ -80,23 +80,41 @@ impl Scheduler {
                 (false, false) if peer.is_proven() => HOSTAGE_AGE,
                 (false, _) => return None,
             };
-            let is_late = outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(ENDGAME_GAIN);
+            let has_room = if peer.is_proven() {
+                askers.iter().filter(|asker| self.is_proven(asker)).count() < MAX_PROVEN_ASKERS
+            } else {
+                askers.len() < MAX_UNPROVEN_ASKERS
+            };
+            let is_late =
+                has_room && outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(ENDGAME_GAIN);
+            // A newcomer shows what it can do with one chunk of peers that have shown nothing yet, however many those are: with
+            // a chunk that waits behind others there, or has not come for a while.
+            let may_try = is_end && is_new && !holder.is_proven();
+            let is_tried = may_try && (outlook.age >= ENDGAME_AGE || holder.is_behind_others(chunk));
             let is_moving = askers.iter().filter_map(|asker| self.peers.get(asker));
             let is_moving = is_moving.into_iter().any(|asker: &Peer| asker.will_answer(chunk, now));
-            (is_late && !is_moving).then_some((outlook.left, chunk, from))
+            ((is_late || is_tried) && !is_moving).then_some((outlook.left, chunk, from))
         });
         late.max().map(|(_, chunk, from)| (chunk, from))
     }
 
-    /// From which of those that were asked for a chunk it is expected first, and when.
+    /// From which of those that were asked for a chunk it is expected first, and when. Of peers that have not sent any chunk
+    /// yet and do not send this one, the one that was asked first shows best how late it is: or each that is tried would
+    /// make it seem early again.
     fn first_expected(
         &self,
         askers: &[PeerKey],
         chunk: ChunkIndex,
         now: Instant,
     ) -> Option<(Outlook, PeerKey)> {
-        let outlooks =
-            askers.iter().filter_map(|&asker| Some((self.peers.get(&asker)?.outlook(chunk, now)?, asker)));
-        outlooks.min_by_key(|(outlook, _)| outlook.left)
+        let outlook = |&asker: &PeerKey| Some((self.peers.get(&asker)?.outlook(chunk, now)?, asker));
+        let is_sending = |asker: &PeerKey| self.peers.get(asker).is_some_and(|peer| peer.is_sending(chunk));
+        let shows = |asker: &&PeerKey| self.is_proven(asker) || is_sending(asker);
+        let shown = askers.iter().filter(shows).filter_map(outlook).min_by_key(|(outlook, _)| outlook.left);
+        shown.or_else(|| askers.iter().filter_map(outlook).max_by_key(|(outlook, _)| outlook.left))
+    }
+
+    fn is_proven(&self, key: &PeerKey) -> bool {
+        self.peers.get(key).is_some_and(Peer::is_proven)
     }
 }

@@ -415,6 +415,11 @@ impl Peer {
         self.proven && self.rest_of_arriving(now).is_none_or(|rest| rest <= time)
     }
 
+    /// Whether a chunk waits here that others are to come before.
+    pub(super) fn is_behind_others(&self, chunk: ChunkIndex) -> bool {
+        self.debts().skip(1).any(|request| request.chunk == chunk)
+    }
+
     /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.
     pub(super) fn wait_for(&self, chunk: ChunkIndex) -> Option<Duration> {
         let mut ahead = 0;

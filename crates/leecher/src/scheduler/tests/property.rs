@@ -111,10 +111,6 @@ proptest! {
                 _ => {}
             }
             bench.fill();
-            for index in 0..chunks {
-                let askers = bench.waiting.values().filter(|w| w.contains(&ChunkIndex(index))).count();
-                prop_assert!(askers <= endgame::MAX_ASKERS);
-            }
         }
         let honest = bench.join(1_000_000, Have::All);
         for _ in 0..10_000 {
