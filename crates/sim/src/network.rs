@@ -1,7 +1,8 @@
 //! Flows over links that they share.
 //!
 //! A flow's rate is its fair share of the sender's uplink or of the receiver's downlink, whichever is less; what
-//! it leaves unused of the other is nobody's. When a flow starts or ends, those that it shared a link with are
+//! it leaves unused of the other is nobody's, except that what throttled peers ([`THROTTLED`]) leave of a link is shared by
+//! the other flows. When a flow starts or ends, those that it shared a link with are
 //! looked at again, and no others.
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use crate::{
 
 /// A receiver hears of part of a chunk at this interval.
 pub(crate) const PART_INTERVAL: Nanos = 250_000_000;
+
+/// Bits a second: a link with less than this is throttled. It matters to nobody else how many of those there are.
+const THROTTLED: f64 = 1e6;
 
 /// Names a flow as long as it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,9 +76,13 @@ impl Flow {
     /// When it is over, if its rate stays as it is.
     fn end(&self) -> Nanos {
         let takes = (self.left.max(0.0) / self.rate * 1e9).ceil();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of some seconds")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "not negative; a flow that stands still never ends"
+        )]
         let takes = takes as Nanos;
-        self.at + takes
+        self.at.saturating_add(takes)
     }
 }
 
@@ -183,29 +191,76 @@ impl Network {
         self.share_out(from, to, now, queue);
     }
 
+    /// What each flow of a sender gets of the uplink, if its other end is not throttled.
+    fn uplink_share(&self, sender: NodeId) -> f64 {
+        let ends = &self.ends[sender.index()];
+        let far_ends = ends.up.iter().map(|id| &self.ends[self.flows[id.0 as usize].to.index()]);
+        share(ends.link.up, far_ends.map(|far| throttled_rate(far.link.down, far.down.len())))
+    }
+
+    /// What each flow to a receiver gets of the downlink, if its other end is not throttled.
+    fn downlink_share(&self, receiver: NodeId) -> f64 {
+        let ends = &self.ends[receiver.index()];
+        let far_ends = ends.down.iter().map(|id| &self.ends[self.flows[id.0 as usize].from.index()]);
+        share(ends.link.down, far_ends.map(|far| throttled_rate(far.link.up, far.up.len())))
+    }
+
     fn share_out(&mut self, from: NodeId, to: NodeId, now: Nanos, queue: &mut Queue) {
-        let affected = self.ends[from.index()].up.iter().chain(&self.ends[to.index()].down);
-        for &id in affected {
-            let flow = &mut self.flows[id.0 as usize];
-            let (sender, receiver) = (&self.ends[flow.from.index()], &self.ends[flow.to.index()]);
-            let rate = (sender.link.up / sender.up.len() as f64)
-                .min(receiver.link.down / receiver.down.len() as f64);
-            #[expect(clippy::float_cmp, reason = "the same division gives the same result")]
-            if rate == flow.rate {
-                continue;
-            }
-            flow.left -= flow.rate * (now - flow.at) as f64 / 1e9;
-            (flow.rate, flow.at) = (rate, now);
-            let end = flow.end();
-            // An end that comes later than it seemed is found out when the flow is looked at.
-            if end < flow.looked_at {
-                flow.looked_at = end;
-                queue.push(end, Event::FlowDone(id, flow.life));
-            }
-            if !flow.is_slow && end > now + PART_INTERVAL {
-                flow.is_slow = true;
-                queue.push(now + PART_INTERVAL, Event::FlowLasts(id, flow.life));
-            }
+        let of_uplink = self.uplink_share(from);
+        for at in 0..self.ends[from.index()].up.len() {
+            let id = self.ends[from.index()].up[at];
+            let of_downlink = self.downlink_share(self.flows[id.0 as usize].to);
+            self.adapt(id, of_uplink.min(of_downlink), now, queue);
+        }
+        let of_downlink = self.downlink_share(to);
+        for at in 0..self.ends[to.index()].down.len() {
+            let id = self.ends[to.index()].down[at];
+            let of_uplink = self.uplink_share(self.flows[id.0 as usize].from);
+            self.adapt(id, of_uplink.min(of_downlink), now, queue);
         }
     }
+
+    /// Gives a flow the rate that it has by now: this one, or less if one of its ends is throttled.
+    fn adapt(&mut self, id: FlowId, rate: f64, now: Nanos, queue: &mut Queue) {
+        let flow = &mut self.flows[id.0 as usize];
+        let (sender, receiver) = (&self.ends[flow.from.index()], &self.ends[flow.to.index()]);
+        let throttled = [
+            throttled_rate(sender.link.up, sender.up.len()),
+            throttled_rate(receiver.link.down, receiver.down.len()),
+        ];
+        let rate = throttled.into_iter().flatten().reduce(f64::min).unwrap_or(rate);
+        #[expect(clippy::float_cmp, reason = "the same division gives the same result")]
+        if rate == flow.rate {
+            return;
+        }
+        flow.left -= flow.rate * (now - flow.at) as f64 / 1e9;
+        (flow.rate, flow.at) = (rate, now);
+        let end = flow.end();
+        // An end that comes later than it seemed is found out when the flow is looked at.
+        if end < flow.looked_at {
+            flow.looked_at = end;
+            queue.push(end, Event::FlowDone(id, flow.life));
+        }
+        if !flow.is_slow && end > now + PART_INTERVAL {
+            flow.is_slow = true;
+            queue.push(now + PART_INTERVAL, Event::FlowLasts(id, flow.life));
+        }
+    }
+}
+
+/// What a flow gets of a link that is throttled.
+fn throttled_rate(link: f64, flows: usize) -> Option<f64> {
+    (link < THROTTLED).then(|| link / flows.max(1) as f64)
+}
+
+/// What each flow gets of a link, if flows with throttled far ends take these rates.
+fn share(link: f64, throttled: impl Iterator<Item = Option<f64>>) -> f64 {
+    let (mut others, mut used) = (0_usize, 0.0);
+    for rate in throttled {
+        match rate {
+            Some(rate) => used += rate,
+            None => others += 1,
+        }
+    }
+    (link - used).max(0.0) / others.max(1) as f64
 }

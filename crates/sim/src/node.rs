@@ -143,6 +143,6 @@ impl Node {
 
     /// Whether it wants nothing (any more).
     pub(crate) fn is_done(&self) -> bool {
-        self.id == NodeId::ORIGIN || self.finished.is_some()
+        self.scheduler.is_none() || self.finished.is_some()
     }
 }

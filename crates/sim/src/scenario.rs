@@ -26,7 +26,7 @@ pub struct Link {
     pub down: f64,
 }
 
-/// What a leecher is like.
+/// What a peer is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nature {
     /// It keeps to the protocol and stays when it has everything.
@@ -35,6 +35,24 @@ pub enum Nature {
     LeavesAt(u32),
     /// It says that it has everything, and what it sends is wrong.
     Liar,
+    /// A leecher that nobody waits for, because its link or its own limit is slow.
+    Slow,
+    /// It has everything, and sends it as fast as its link lets it.
+    Seeder,
+    /// It says that it has everything, and sends nothing, not even that it is still there.
+    Silent,
+}
+
+impl Nature {
+    /// Whether the run goes on until it has everything.
+    pub(crate) fn is_waited_for(self) -> bool {
+        self == Nature::Honest
+    }
+
+    /// Whether it wants nothing.
+    pub(crate) fn has_everything(self) -> bool {
+        matches!(self, Nature::Liar | Nature::Seeder | Nature::Silent)
+    }
 }
 
 /// One leecher.
@@ -78,6 +96,8 @@ pub struct Scenario {
     pub reading_interval: Duration,
     /// Peers that a leecher is connected to at most.
     pub max_peers: usize,
+    /// Leecher's users name the origin; otherwise the tracker may tell of others first.
+    pub names_origin: bool,
     /// Leave as soon as everything is here.
     pub leave_when_done: bool,
     /// A run that takes longer than this has failed.
@@ -101,9 +121,21 @@ impl Scenario {
             latency: DEFAULT_LATENCY,
             reading_interval: Duration::ZERO,
             max_peers: DEFAULT_MAX_PEERS,
+            names_origin: false,
             leave_when_done: false,
             give_up: Duration::from_secs(3_600),
         }
+    }
+
+    /// An origin and one leecher, which arrives when the origin and `others` have been at work for some seconds.
+    pub fn beside(name: &'static str, chunks: u32, link: Link, others: Vec<LeecherPlan>) -> Scenario {
+        let fast = LeecherPlan { link, arrives: Duration::from_secs(5), nature: Nature::Honest };
+        let mut scenario = Scenario::equal(name, 0, chunks, link);
+        scenario.give_up = Duration::from_secs(120);
+        scenario.names_origin = true;
+        scenario.leechers = others;
+        scenario.leechers.push(fast);
+        scenario
     }
 
     /// Bits in the share.
@@ -113,9 +145,10 @@ impl Scenario {
 
     /// The least time, in seconds, in which everyone who wants the share can have it (Kumar and Ross 2006):
     /// the origin has to send it once, each has to receive it, and all copies have to be sent by somebody.
-    /// Liars neither count as receivers nor as senders.
+    /// Liars and those that nobody waits for neither count as receivers nor as senders.
     pub fn t_opt(&self) -> f64 {
-        let honest = || self.leechers.iter().filter(|leecher| leecher.nature != Nature::Liar);
+        let counts = |nature| matches!(nature, Nature::Honest | Nature::LeavesAt(_));
+        let honest = || self.leechers.iter().filter(|leecher| counts(leecher.nature));
         let slowest = honest().map(|leecher| leecher.link.down).fold(f64::INFINITY, f64::min);
         let up: f64 = honest().map(|leecher| leecher.link.up).sum();
         let bits = self.bits();
@@ -130,8 +163,55 @@ pub const BENCH_LINK: Link = Link { up: 100.0 * MBIT, down: 200.0 * MBIT };
 /// Chunks in a GiB.
 pub const GIB: u32 = 2_048;
 
-/// The scenario of this name, if there is one. See [`NAMES`].
+/// What slow peers send or receive: 20 kB/s.
+const SLOW_RATE: f64 = 20.0 * 8e3;
+
+/// A byte a second.
+const TRICKLE: f64 = 8.0;
+
+/// Peers of one kind that are there from the start, for [`Scenario::beside`].
+fn company(count: usize, nature: Nature, link: Link) -> Vec<LeecherPlan> {
+    let arrives = |number: usize| Duration::from_secs(1).mul_f64(number as f64 / count as f64);
+    (0..count).map(|number| LeecherPlan { link, arrives: arrives(number), nature }).collect()
+}
+
+/// A leecher beside `count` peers that are slow in one way: `receivers` take 20 kB/s and `mute` ones nothing; `senders` send
+/// 20 kB/s, `trickling` ones a byte a second, and `silent` ones nothing. `mixed` is `count` of each.
+pub fn beside(kind: &str, count: usize) -> Option<Scenario> {
+    const GBIT: Link = Link { up: 1e9, down: 1e9 };
+    // Six megabytes a second.
+    const STEADY: Link = Link { up: 48e6, down: 1e9 };
+    let receivers = |down| company(count, Nature::Slow, Link { up: 0.0, down });
+    let senders = |nature, up| company(count, nature, Link { up, down: 0.0 });
+    let scenario = match kind {
+        "receivers" => Scenario::beside("receivers", 256, GBIT, receivers(SLOW_RATE)),
+        "mute" => Scenario::beside("mute", 256, GBIT, receivers(0.0)),
+        "senders" => Scenario::beside("senders", 32, STEADY, senders(Nature::Seeder, SLOW_RATE)),
+        "trickling" => Scenario::beside("trickling", 32, STEADY, senders(Nature::Seeder, TRICKLE)),
+        "silent" => Scenario::beside("silent", 32, STEADY, senders(Nature::Silent, 0.0)),
+        "mixed" => {
+            let others = [
+                receivers(SLOW_RATE),
+                receivers(0.0),
+                senders(Nature::Seeder, SLOW_RATE),
+                senders(Nature::Seeder, TRICKLE),
+                senders(Nature::Silent, 0.0),
+            ];
+            Scenario::beside("mixed", 32, STEADY, others.concat())
+        }
+        _ => return None,
+    };
+    Some(scenario)
+}
+
+/// The scenario of this name, if there is one: one of [`NAMES`], or a kind of [`beside`] and a number, as in `silent_60`.
 pub fn named(name: &str) -> Option<Scenario> {
+    if let Some((kind, count)) = name.rsplit_once('_')
+        && let Ok(count) = count.parse()
+        && let Some(scenario) = beside(kind, count)
+    {
+        return Some(scenario);
+    }
     let scenario = match name {
         "small_8" => Scenario::equal("small_8", 8, 128, BENCH_LINK),
         "small_16" => Scenario::equal("small_16", 16, 128, BENCH_LINK),

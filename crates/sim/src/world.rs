@@ -131,7 +131,7 @@ impl<'a> World<'a> {
             conns: Vec::new(),
             links: BTreeMap::new(),
             registry: Registry::new(Rules::default(), start),
-            wanting: scenario.leechers.iter().filter(|plan| plan.nature == Nature::Honest).count(),
+            wanting: scenario.leechers.iter().filter(|plan| plan.nature.is_waited_for()).count(),
             unsent: Bitfield::full(scenario.chunks),
             first_copy: 0,
             last_finish: 0,
@@ -158,14 +158,14 @@ impl<'a> World<'a> {
         world.queue.push(0, Event::Arrive(NodeId::ORIGIN));
         for (number, plan) in (1..).zip(&scenario.leechers) {
             let id = NodeId(number);
-            let liar = plan.nature == Nature::Liar;
-            let have = if liar { full.clone() } else { Bitfield::empty(chunks) };
+            let whole = plan.nature.has_everything();
+            let have = if whole { full.clone() } else { Bitfield::empty(chunks) };
             let scheduler = Scheduler::new(world.space.clone(), &have);
             world.network.add(plan.link);
             world.nodes.push(Node::new(
                 id,
                 plan.nature,
-                (!liar).then_some(scheduler),
+                (!whole).then_some(scheduler),
                 uploads(),
                 scenario.max_peers,
                 have,
@@ -324,7 +324,7 @@ impl<'a> World<'a> {
                 return;
             }
             Message::Cancel(chunk) => {
-                if node.uploads.cancel(asker, chunk) {
+                if node.uploads.cancel(asker, chunk) && node.nature != Nature::Silent {
                     self.send(conn, id, Message::Cancelled(chunk));
                 }
                 return;
@@ -402,7 +402,7 @@ impl<'a> World<'a> {
         let now = self.now;
         let node = self.node(id);
         node.finished = Some(now);
-        if node.nature == Nature::Honest {
+        if node.nature.is_waited_for() {
             self.wanting -= 1;
         }
         self.last_finish = now;
@@ -442,6 +442,9 @@ impl<'a> World<'a> {
     }
 
     fn serve(&mut self, id: NodeId) {
+        if self.nodes[id.index()].nature == Nature::Silent {
+            return;
+        }
         let now = self.at(self.now);
         if self.nodes[id.index()].uploads.is_contended() {
             let sent = self.network.sent(id, self.now);
@@ -490,7 +493,8 @@ impl<'a> World<'a> {
 
     /// Tells every peer whose requests wait and who heard nothing for a while that this one is still here.
     fn keep_alive(&mut self, id: NodeId) {
-        if !self.nodes[id.index()].online {
+        let node = &self.nodes[id.index()];
+        if !node.online || node.nature == Nature::Silent {
             return;
         }
         let now = self.now;

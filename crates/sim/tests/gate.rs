@@ -106,3 +106,46 @@ fn a_fifth_of_the_leechers_lie() {
     assert!(report.wrong > 0.0 && report.wrong < 0.01, "a liar is believed once by each at most: {report}");
     assert!(report.ratio() <= 1.15, "{report}");
 }
+
+/// How long the leecher of [`scenario::beside`] takes with so many slow peers beside it, as a multiple of how long it takes
+/// alone.
+fn ratio_beside(kind: &str, count: usize, seed: u64) -> f64 {
+    let duration = |count| {
+        let scenario = scenario::beside(kind, count).expect("a kind of slow peer");
+        let report = run(&scenario, seed);
+        println!("{kind} {count}: {report}");
+        assert!(report.is_complete(), "{kind} {count}, seed {seed}: not done");
+        report.durations[0]
+    };
+    duration(count) / duration(0)
+}
+
+const MOST_BESIDE: f64 = 1.1;
+
+#[test]
+fn slow_receivers_hold_up_nobody_else() {
+    for (kind, counts) in [("receivers", [8, 64, 400]), ("mute", [8, 64, 400])] {
+        for count in counts {
+            let ratio = ratio_beside(kind, count, 1);
+            assert!(ratio <= MOST_BESIDE, "{ratio:.3} times as long beside {count} {kind}");
+        }
+    }
+}
+
+#[test]
+fn slow_senders_hold_up_no_transfer() {
+    for kind in ["senders", "trickling", "silent"] {
+        for (count, seed) in [(2, 1), (2, 2), (4, 1), (40, 1), (40, 2), (60, 1), (60, 2)] {
+            let ratio = ratio_beside(kind, count, seed);
+            assert!(ratio <= MOST_BESIDE, "{ratio:.3} times as long beside {count} {kind}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn slow_peers_of_all_kinds_at_once_hold_up_nobody() {
+    for (count, seed) in [(2, 1), (4, 2), (8, 3)] {
+        let ratio = ratio_beside("mixed", count, seed);
+        assert!(ratio <= MOST_BESIDE, "{ratio:.3} times as long beside {count} of each kind, seed {seed}");
+    }
+}

@@ -5,7 +5,6 @@ use crate::{
     Report,
     node::Node,
     queue::{Event, Nanos},
-    scenario::Nature,
 };
 
 impl World<'_> {
@@ -31,7 +30,7 @@ impl World<'_> {
 
     pub(super) fn report(&self, seed: u64) -> Report {
         let leechers = &self.nodes[1..];
-        let wanting: Vec<_> = leechers.iter().filter(|node| node.nature == Nature::Honest).collect();
+        let wanting: Vec<_> = leechers.iter().filter(|node| node.nature.is_waited_for()).collect();
         let took = |node: &&&Node| node.finished.map(|at| (at - node.arrived) as f64 / 1e9);
         let mut durations: Vec<_> = wanting.iter().filter_map(|node| took(&node)).collect();
         durations.sort_by(f64::total_cmp);

@@ -33,6 +33,10 @@ impl World<'_> {
         self.queue.push(now + nanos(Duration::from_secs_f64(heartbeat)), Event::Announce(id));
         self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
         if id != NodeId::ORIGIN {
+            if self.scenario.names_origin {
+                let now = self.at(now);
+                self.node(id).book.discover(NodeId::ORIGIN.address(), now);
+            }
             self.lookup(id);
         }
     }
