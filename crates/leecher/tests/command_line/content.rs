@@ -1,11 +1,9 @@
 //! Shares that are not served as they should be.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
     time::Instant,
 };
@@ -32,7 +30,9 @@ pub(crate) struct Withheld {
 #[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) before: AtomicU32,
+    pub(crate) before: usize,
+    /// Those that were served; a chunk may be opened more than once.
+    pub(crate) passed: Mutex<BTreeSet<ChunkIndex>>,
     pub(crate) gate: PathBuf,
 }
 
@@ -77,8 +77,11 @@ impl Content for Gated {
     }
 
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
-        let take = |left: u32| left.checked_sub(1);
-        if self.before.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+        let passes = {
+            let mut passed = self.passed.lock().unwrap();
+            passed.contains(&chunk) || passed.len() < self.before && passed.insert(chunk)
+        };
+        if !passes {
             let patience = Instant::now() + PATIENCE;
             while !self.gate.exists() && Instant::now() < patience {
                 thread::yield_now();

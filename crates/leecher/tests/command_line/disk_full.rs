@@ -1,6 +1,11 @@
 //! A full disk, on a small file system of the test's own.
 
-use std::{fs, io::Write, process::Command, sync::Arc};
+use std::{
+    fs,
+    io::Write,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
     content::{Gated, bytes},
@@ -76,8 +81,12 @@ fn a_share_larger_than_the_disk_is_refused_at_once_and_leaves_nothing() {
 fn what_came_before_the_disk_was_full_is_kept() {
     let Some(place) = place_with_disk() else { return };
     let network = Network::start();
-    let content =
-        Gated { shared: network.file("file", &bytes(6)), before: 3.into(), gate: place.path("full") };
+    let content = Gated {
+        shared: network.file("file", &bytes(6)),
+        before: 3,
+        passed: Mutex::default(),
+        gate: place.path("full"),
+    };
     network.seed(Arc::new(content));
     let leecher = env!("CARGO_BIN_EXE_leecher");
     let args = [leecher, "file", "--tracker", &network.tracker(), "--no-log-file"];
