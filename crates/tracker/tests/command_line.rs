@@ -3,6 +3,8 @@
 
 #[path = "../../seeder/tests/command_line/readme.rs"]
 mod readme;
+#[path = "../../seeder/tests/command_line/stopping.rs"]
+mod stopping;
 
 use std::{
     fs,
@@ -113,7 +115,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn says_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in stopping::stopping_signals() {
         let mut tracker = Running::start(&["--bind", "127.0.0.1", "--port", "0"]);
         assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 127.0.0.1:0");
         let listening = tracker.line();

@@ -12,6 +12,7 @@ use crate::{
     leecher,
     network::{Network, silent_tracker},
     program::{PATIENCE, Place, Running, run},
+    stopping::stopping_signals,
 };
 
 /// Chunks in the share, and how many of them come before the transfer stands still.
@@ -74,7 +75,7 @@ fn next_progress(leecher: &Running) -> u64 {
 
 #[test]
 fn every_signal_that_stops_a_leecher_keeps_what_came() {
-    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+    for signal in stopping_signals() {
         let half = Half::new();
         let leecher = half.fetch_what_there_is();
         leecher.signal(signal);

@@ -16,6 +16,8 @@ mod options;
 mod program;
 #[path = "../../../seeder/tests/command_line/readme.rs"]
 mod readme;
+#[path = "../../../seeder/tests/command_line/stopping.rs"]
+mod stopping;
 mod terminal;
 
 use std::process::Command;

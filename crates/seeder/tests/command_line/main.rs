@@ -9,6 +9,7 @@ mod program;
 mod readme;
 mod registering;
 mod sharing;
+mod stopping;
 mod tracking;
 
 use std::process::Command;

@@ -13,13 +13,14 @@ use crate::{
     program::{Place, Running},
     seeder,
     sharing::{described, first_chunk},
+    stopping::stopping_signals,
     tracking::Tracking,
 };
 
 #[test]
 fn registers_and_ends_the_registration_on_every_signal_that_stops_it() {
     let tracker = Tracking::start();
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in stopping_signals() {
         let place = Place::new();
         fs::write(place.path("data.bin"), b"12345").unwrap();
         let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker.address()]));
