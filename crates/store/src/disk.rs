@@ -1,7 +1,7 @@
 //! Every call to the file system that a download makes.
 //!
 //! They are in one place so that tests can make any of them fail: in this crate's own tests each call asks
-//! [`faults`] first. Elsewhere that question is an empty function, which costs nothing.
+//! `faults` first. Elsewhere that question is an empty function, which costs nothing.
 //!
 //! Nothing here follows a symbolic link in the last name of a path, and [`open_below`] follows none at all. Nothing
 //! waits for the other end of a FIFO.
