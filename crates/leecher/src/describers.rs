@@ -25,7 +25,7 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// Nobody else is asked while the leader is to be through within this time.
 const NEARLY_THROUGH: Duration = Duration::from_secs(2);
 
-/// Bytes that may be received in vain: so many, and one for this many that the leader has sent.
+/// Maximum bytes received from peers other than the leader: `SPARE`, plus one for every `SPARE_SHARE` bytes of the leader.
 const SPARE: u64 = 512 * 1024;
 const SPARE_SHARE: u64 = 8;
 
@@ -65,7 +65,7 @@ struct Asked {
 }
 
 impl Describers {
-    /// Nobody yet; at most so many are asked at a time.
+    /// No peers yet. At most `places` are asked at a time.
     pub(crate) fn new(places: usize) -> Describers {
         Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
     }
@@ -207,7 +207,7 @@ mod tests {
             Model { describers, start: Instant::now(), rates, asked, at }
         }
 
-        /// Runs until a peer has sent `total` bytes; says which, and what others sent in vain.
+        /// Runs until a peer has sent `total` bytes; returns that peer and the bytes that the others sent.
         fn run(&mut self, total: u64) -> (PeerKey, u64) {
             let mut vain = 0;
             loop {

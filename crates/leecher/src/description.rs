@@ -30,7 +30,7 @@ const MAX_PARTS: usize = 8;
 /// fewer bytes than a message of their own for those behind them.
 const MAX_GAP: u32 = 64;
 
-/// Progress is told after this many bytes, and with every part.
+/// Bytes between two progress reports. Each part is reported too.
 const PROGRESS_STEP: usize = 16 * 1024;
 
 /// Chunks that a peer may tell of before its description is complete.
