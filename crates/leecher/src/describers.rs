@@ -1,13 +1,16 @@
 //! Which peers are asked what the share is.
 //!
-//! Pure. A description (metainfo and chunk hashes) is useless until all of it is here, so it comes from one peer; but the
-//! first one asked may be slow, or send nothing. Of the peers that are being asked, the fastest is the *leader*.
+//! Pure. A description (metainfo and chunk hashes) is useless until all of it is here, so it comes from one peer. But the
+//! first peer that is asked may be slow, or send nothing. Of the peers that are asked, the fastest is the *leader*.
 //!
-//! Policy. The first is asked at once, the next ones at short intervals, until a leader is nearly through. When
-//! [`Describers::set_places`] peers are being asked, a slower one than the leader makes room for the next, after [`TRIAL`].
-//! So silent and trickling peers, however many, delay a fast one by a fraction of a second each. What the others send
-//! is received in vain: when that is more than a fixed part of what the leader has sent, they are cut, and nobody else is
-//! asked. So a description that fills this side's own link is not asked of everybody at once.
+//! Policy while nobody sends: the first peer is asked at once. A peer that did not begin to answer within its grace (a
+//! multiple of the time that its `Hello` took) is *overdue*, and as many more are asked at a time as are overdue. So the number
+//! of silent peers that were asked doubles with each grace, and however many there are, they delay an honest one little.
+//!
+//! Policy once a leader sends: the next peers are asked at intervals, until the leader is nearly through. When
+//! [`Describers::set_places`] peers are sending, one that is slower than the leader is cut for the next, after [`TRIAL`].
+//! What the others send is wasted: when that is more than a fixed part of what the leader has sent, they are cut, and nobody
+//! else is asked. So a description that fills this side's own link is not asked of everybody at once.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,8 +19,17 @@ use std::{
 
 use crate::scheduler::PeerKey;
 
-/// Peers are asked one after another with this delay: the first mostly answers sooner, and the others need not.
+/// While one sends, the others are asked one after another with this delay: they may be faster, and mostly are not needed.
 const STAGGER: Duration = Duration::from_millis(200);
+
+/// A peer is overdue when it has not begun to answer after so many times the time that its `Hello` took, plus [`MIN_GRACE`].
+const GRACE: u32 = 2;
+
+/// A busy machine may let a peer wait for this long.
+const MIN_GRACE: Duration = Duration::from_millis(20);
+
+/// The longest grace: a peer that takes longer to say hello is not worth waiting for.
+const MAX_GRACE: Duration = Duration::from_secs(1);
 
 /// A peer has this long to show how fast it is: several round trips around the world.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -47,7 +59,7 @@ pub(crate) enum Turn {
 /// The peers that can be asked, and those that are.
 #[derive(Debug)]
 pub(crate) struct Describers {
-    waiting: VecDeque<PeerKey>,
+    waiting: VecDeque<(PeerKey, Duration)>,
     asked: BTreeMap<PeerKey, Asked>,
     places: usize,
     last_begun: Option<Instant>,
@@ -58,6 +70,7 @@ pub(crate) struct Describers {
 #[derive(Debug)]
 struct Asked {
     begun: Instant,
+    grace: Duration,
     received: u64,
     total: Option<u64>,
     /// Two moments, [`RATE_WINDOW`] apart or more, and how much had been received by then.
@@ -65,21 +78,21 @@ struct Asked {
 }
 
 impl Describers {
-    /// No peers yet. At most `places` are asked at a time.
+    /// No peers yet. At most `places` may send at a time. Those that send nothing take no place.
     pub(crate) fn new(places: usize) -> Describers {
         Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
     }
 
-    /// Changes how many are asked at a time. Those that are asked already go on.
+    /// Changes how many may send at a time.
     pub(crate) fn set_places(&mut self, places: usize) {
         self.places = places;
     }
 
-    /// A peer can be asked, or no longer is and can be asked again.
-    pub(crate) fn ready(&mut self, key: PeerKey) {
+    /// A peer can be asked, or no longer is and can be asked again. It took `answers_in` to answer this side's `Hello`.
+    pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration) {
         self.asked.remove(&key);
-        if !self.waiting.contains(&key) {
-            self.waiting.push_back(key);
+        if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
+            self.waiting.push_back((key, (answers_in * GRACE + MIN_GRACE).min(MAX_GRACE)));
         }
     }
 
@@ -88,7 +101,7 @@ impl Describers {
         let Some(asked) = self.asked.get_mut(&key) else { return false };
         if asked.total.is_some_and(|old| old != total) {
             // The next part of the description begins: hashes after metainfo.
-            *asked = Asked::new(now);
+            *asked = Asked::new(now, asked.grace);
         }
         let more = asked.total.is_none() || received > asked.received;
         (asked.received, asked.total) = (received, Some(total));
@@ -100,47 +113,60 @@ impl Describers {
 
     /// A peer is gone.
     pub(crate) fn left(&mut self, key: PeerKey) {
-        self.waiting.retain(|&waiting| waiting != key);
+        self.waiting.retain(|&(waiting, _)| waiting != key);
         if self.asked.remove(&key).is_some() {
             // If that was the leader, the others are compared with somebody else now.
             self.wasted = 0;
         }
     }
 
-    /// What to do now. Call until it returns `None`.
-    pub(crate) fn poll(&mut self, now: Instant) -> Option<Turn> {
-        if self.asked.is_empty() {
-            return self.begin(now);
-        }
+    /// What to do now; `strangers` says whether there are peers that this side could connect to if it had fewer connections.
+    /// Call until it returns `None`.
+    pub(crate) fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
         let leader = self.leader(now);
         if leader.is_some_and(|leader| self.is_nearly_through(leader, now)) {
             return None;
         }
         if leader.is_some_and(|leader| !self.may_waste(leader, now)) {
-            return self.cut(leader, now);
+            return self.cut(leader, TRIAL, now);
         }
-        if self.waiting.is_empty() || self.last_begun.is_some_and(|last| now < last + STAGGER) {
+        let sending = self.asked.values().filter(|asked| asked.received > 0).count();
+        if sending > self.places {
+            return self.cut(leader, Duration::ZERO, now);
+        }
+        if self.waiting.is_empty() {
+            return if strangers { self.cut(leader, TRIAL, now) } else { None };
+        }
+        if leader.is_none_or(|leader| self.asked[&leader].rate(now) < TRICKLE) {
+            let waited_for = self.asked.values().filter(|asked| !asked.is_overdue(now)).count();
+            if waited_for < (self.asked.len() - waited_for).max(1) {
+                return self.begin(now);
+            }
+        }
+        if self.last_begun.is_some_and(|last| now < last + STAGGER) {
             return None;
         }
-        if self.asked.len() < self.places { self.begin(now) } else { self.cut(leader, now) }
+        if sending < self.places { self.begin(now) } else { self.cut(leader, TRIAL, now) }
     }
 
     /// When to call [`Describers::poll`] again though nothing happened.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER)
+        let overdue = self.asked.values().map(|asked| asked.begun + asked.grace).filter(|&at| at > now);
+        let stagger = (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER);
+        overdue.chain(stagger).min()
     }
 
     fn begin(&mut self, now: Instant) -> Option<Turn> {
-        let key = self.waiting.pop_front()?;
-        self.asked.insert(key, Asked::new(now));
+        let (key, grace) = self.waiting.pop_front()?;
+        self.asked.insert(key, Asked::new(now, grace));
         self.last_begun = Some(now);
         Some(Turn::Begin(key))
     }
 
-    /// Gives up the slowest peer that was tried for long enough.
-    fn cut(&mut self, leader: Option<PeerKey>, now: Instant) -> Option<Turn> {
+    /// Gives up the slowest peer that was tried for `trial`.
+    fn cut(&mut self, leader: Option<PeerKey>, trial: Duration, now: Instant) -> Option<Turn> {
         let tried = self.asked.iter().filter(|&(&key, asked)| {
-            Some(key) != leader && now.saturating_duration_since(asked.begun) >= TRIAL
+            Some(key) != leader && now.saturating_duration_since(asked.begun) >= trial
         });
         let (&slowest, _) = tried.min_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now)))?;
         self.wasted += self.asked.remove(&slowest)?.received;
@@ -168,8 +194,13 @@ impl Describers {
 }
 
 impl Asked {
-    fn new(now: Instant) -> Asked {
-        Asked { begun: now, received: 0, total: None, marks: [(now, 0); 2] }
+    fn new(now: Instant, grace: Duration) -> Asked {
+        Asked { begun: now, grace, received: 0, total: None, marks: [(now, 0); 2] }
+    }
+
+    /// Whether nobody need wait for it any more: it had its time and sends nothing, or next to nothing.
+    fn is_overdue(&self, now: Instant) -> bool {
+        now >= self.begun + self.grace && self.rate(now) < TRICKLE
     }
 
     /// Bytes a second, of late.
@@ -188,6 +219,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1024 * 1024;
+    const RTT: Duration = Duration::from_millis(10);
 
     /// A model of peers that send at constant rates, in bytes a second.
     struct Model {
@@ -202,7 +234,7 @@ mod tests {
     impl Model {
         fn new(rates: Vec<u64>) -> Model {
             let mut describers = Describers::new(4);
-            (0..rates.len()).for_each(|peer| describers.ready(PeerKey(peer as u64)));
+            (0..rates.len()).for_each(|peer| describers.ready(PeerKey(peer as u64), RTT));
             let (asked, at) = (BTreeMap::new(), Duration::ZERO);
             Model { describers, start: Instant::now(), rates, asked, at }
         }
@@ -212,17 +244,17 @@ mod tests {
             let mut vain = 0;
             loop {
                 let now = self.start + self.at;
-                while let Some(turn) = self.describers.poll(now) {
+                while let Some(turn) = self.describers.poll(false, now) {
                     match turn {
                         Turn::Begin(key) => _ = self.asked.insert(key, self.at),
                         Turn::Cut(key) => {
                             vain += self.sent(key);
                             self.asked.remove(&key).expect("it was asked");
-                            self.describers.ready(key);
+                            self.describers.ready(key, RTT);
                         }
                     }
                 }
-                assert!(self.asked.len() <= 4);
+                assert!(self.describers.asked.values().filter(|asked| asked.received > 0).count() <= 4);
                 for &key in self.asked.keys() {
                     let sent = self.sent(key);
                     if sent >= total {
@@ -233,13 +265,13 @@ mod tests {
                         self.describers.progress(key, sent, total, now);
                     }
                 }
-                self.at += Duration::from_millis(50);
+                self.at += Duration::from_millis(5);
                 assert!(self.at < Duration::from_secs(3_600));
             }
         }
 
         fn sent(&self, key: PeerKey) -> u64 {
-            let ms = (self.at - self.asked[&key]).as_millis() as u64;
+            let ms = (self.at - self.asked[&key]).saturating_sub(RTT).as_millis() as u64;
             self.rates[key.0 as usize] * ms / 1_000
         }
     }
@@ -257,7 +289,8 @@ mod tests {
             rates.push(20 * MIB);
             let mut model = Model::new(rates);
             assert_eq!(model.run(32 * MIB).0, PeerKey(60));
-            assert!(model.at < Duration::from_secs(22), "{:?}", model.at);
+            // Of which the transfer is 1.6 s.
+            assert!(model.at < Duration::from_millis(2_500), "{:?}", model.at);
         }
     }
 
@@ -273,21 +306,35 @@ mod tests {
     fn the_hashes_are_measured_by_themselves_and_places_can_change() {
         let now = Instant::now();
         let (mut describers, later) = (Describers::new(4), now + Duration::from_secs(10));
-        (0..3).for_each(|peer| describers.ready(PeerKey(peer)));
-        assert_eq!(describers.poll(now), Some(Turn::Begin(PeerKey(0))));
-        assert_eq!(describers.poll(now), None);
+        (0..3).for_each(|peer| describers.ready(PeerKey(peer), RTT));
+        assert_eq!(describers.poll(false, now), Some(Turn::Begin(PeerKey(0))));
+        assert_eq!(describers.poll(false, now), None);
         assert!(describers.progress(PeerKey(0), 5, 5, now));
         assert!(!describers.progress(PeerKey(0), 5, 5, now));
         describers.set_places(1);
-        assert!(describers.progress(PeerKey(0), 0, 9_999_999, later));
-        assert_eq!(describers.poll(later), None, "there is no other place, and it had no trial yet");
+        assert!(describers.progress(PeerKey(0), MIB, 99 * MIB, later));
         let tried = later + TRIAL;
-        assert_eq!(describers.poll(tried), Some(Turn::Cut(PeerKey(0))));
-        assert_eq!(describers.poll(tried), Some(Turn::Begin(PeerKey(1))));
-        describers.left(PeerKey(1));
-        describers.ready(PeerKey(2));
-        assert_eq!(describers.poll(tried), Some(Turn::Begin(PeerKey(2))));
-        assert_eq!(describers.next_timeout(tried), None);
-        assert!(!describers.progress(PeerKey(1), 5, 5, tried));
+        assert_eq!(describers.poll(false, tried), None, "there is no other place, and nobody slower");
+        describers.set_places(2);
+        assert_eq!(describers.poll(false, tried), Some(Turn::Begin(PeerKey(1))));
+        describers.left(PeerKey(0));
+        describers.ready(PeerKey(2), RTT);
+        assert_eq!(describers.poll(false, tried + STAGGER), Some(Turn::Begin(PeerKey(2))));
+        assert!(!describers.progress(PeerKey(0), 5, 5, tried));
+    }
+
+    #[test]
+    fn silent_peers_make_room_when_others_cannot_be_dialled_for_them() {
+        let now = Instant::now();
+        let mut describers = Describers::new(4);
+        (0..2).for_each(|peer| describers.ready(PeerKey(peer), RTT));
+        let overdue = now + GRACE * RTT + MIN_GRACE;
+        assert_eq!(describers.poll(true, now), Some(Turn::Begin(PeerKey(0))));
+        assert_eq!(describers.poll(true, now), None);
+        assert_eq!(describers.next_timeout(now), Some(overdue));
+        assert_eq!(describers.poll(true, overdue), Some(Turn::Begin(PeerKey(1))));
+        assert_eq!(describers.poll(true, overdue), None);
+        assert_eq!(describers.poll(false, overdue + TRIAL), None);
+        assert_eq!(describers.poll(true, overdue + TRIAL), Some(Turn::Cut(PeerKey(0))));
     }
 }

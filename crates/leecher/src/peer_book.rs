@@ -315,6 +315,11 @@ impl PeerBook {
         self.idle.iter().map(|&(from, _)| from).find(|&from| from > now)
     }
 
+    /// Whether there is an address that could be dialled now if there were room.
+    pub fn has_due(&self, now: Instant) -> bool {
+        self.idle.first().is_some_and(|&(from, _)| from <= now)
+    }
+
     fn has_room_to_dial(&self) -> bool {
         // While nobody has answered, the share for those who dial this process is no use to anyone.
         let most = if self.connections() == 0 { self.max_peers } else { self.dialled_at_most() };

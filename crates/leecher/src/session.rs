@@ -44,6 +44,9 @@ use crate::{
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a peer is assumed to take to answer, if it was the one that connected.
+const UNKNOWN_DELAY: Duration = Duration::from_millis(100);
+
 /// The swarm hears of part of a chunk at this interval at most.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -96,8 +99,8 @@ pub(crate) enum Origin {
 /// What a session tells the swarm.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// The peer can be asked what the share is.
-    Ready,
+    /// The peer can be asked what the share is. It took so long to answer this side's `Hello`.
+    Ready { answers_in: Duration },
     /// It has sent so much of the metainfo, or of the hashes.
     Describing { received: u64, total: u64 },
     /// It has described the share.
@@ -138,13 +141,15 @@ pub(crate) async fn run(
         () = stop.cancelled() => return LeaveReason::Finished,
     };
     match connection {
-        Ok((connection, role)) => connected(context, key, connection, role, &turn, stop).await,
+        Ok((connection, role, answers_in)) => {
+            connected(context, key, connection, (role, answers_in), &turn, stop).await
+        }
         Err(reason) => reason,
     }
 }
 
-/// Makes the connection, and says in which role this side is on it.
-async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role), LeaveReason> {
+/// Makes the connection; with it come the role of this side, and the time that the peer takes to answer.
+async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role, Duration), LeaveReason> {
     let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
     let hello = Hello {
         infohash: context.infohash,
@@ -158,7 +163,9 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
-            handshake::initiate(stream, hello).await?
+            let begun = Instant::now();
+            let connection = handshake::initiate(stream, hello).await?;
+            return Ok((connection, hello.role, begun.elapsed()));
         }
         Origin::Accepted(stream) => {
             let answer = |infohash| {
@@ -167,14 +174,14 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role)
             handshake::respond(stream, answer).await?
         }
     };
-    Ok((connection, hello.role))
+    Ok((connection, hello.role, UNKNOWN_DELAY))
 }
 
 async fn connected(
     context: Arc<Context>,
     key: PeerKey,
     connection: Connection,
-    role: Role,
+    (role, answers_in): (Role, Duration),
     turn: &Notify,
     stop: CancellationToken,
 ) -> LeaveReason {
@@ -184,7 +191,7 @@ async fn connected(
     let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), context.upload_limit.clone());
     let receiving = async {
         let reason = tokio::select! {
-            reason = receive(&context, key, (hello, role), reader, (&outbox, &serve), turn) => reason,
+            reason = receive(&context, key, (hello, role), reader, (&outbox, &serve), (turn, answers_in)) => reason,
             () = stop.cancelled() => LeaveReason::Finished,
         };
         outbox.close(match reason {
@@ -211,7 +218,7 @@ async fn receive(
     (hello, role): (Hello, Role),
     mut reader: PeerReader<OwnedReadHalf>,
     (outbox, serve): (&Outbox, &ServeCell),
-    turn: &Notify,
+    turn: (&Notify, Duration),
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
     let late_parts = match describe(context, key, &mut reader, outbox, &mut early, turn).await {
@@ -261,7 +268,7 @@ async fn describe(
     reader: &mut PeerReader<OwnedReadHalf>,
     outbox: &Outbox,
     early: &mut EarlyHaves,
-    turn: &Notify,
+    (turn, answers_in): (&Notify, Duration),
 ) -> Result<u32, DescriptionError> {
     let tell = async |event| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
@@ -271,7 +278,7 @@ async fn describe(
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
         }
-        if !tell(SessionEvent::Ready).await {
+        if !tell(SessionEvent::Ready { answers_in }).await {
             return Err(DescriptionError::Finished);
         }
         tokio::select! {

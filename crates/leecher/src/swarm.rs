@@ -460,7 +460,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                 self.peers.told_change(key);
             }
             // What was still on its way when the share was described.
-            SessionEvent::Ready
+            SessionEvent::Ready { .. }
             | SessionEvent::Describing { .. }
             | SessionEvent::Described(_)
             | SessionEvent::BadShare(_) => {}

@@ -24,10 +24,10 @@ use crate::{
     session::{Serving, SessionEvent},
 };
 
-/// Peers that are asked for the metainfo at a time: each may send 32 MiB before it is proved.
+/// Peers that send the metainfo at a time: each may send 32 MiB before it is proved.
 const METAINFO_PLACES: usize = 4;
 
-/// Memory for chunk hashes that are not proved yet. Where those of a share are larger than half of this, two peers are asked
+/// Memory for chunk hashes that are not proved yet. Where those of a share are larger than half of this, two peers send them
 /// at a time all the same, or one that trickles would hold up everybody.
 const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
 
@@ -47,7 +47,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             if let Known::Metainfo(metainfo) = &*self.context.known.borrow() {
                 describers.set_places(hashes_places(metainfo));
             }
-            while let Some(turn) = describers.poll(now) {
+            while let Some(turn) = describers.poll(self.peers.book.has_due(now), now) {
                 match turn {
                     Turn::Begin(key) => self.peers.ask_description(key),
                     Turn::Cut(key) => self.peers.end(key, LeaveReason::TooSlow),
@@ -69,7 +69,9 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
                         return Ok(description);
                     }
                     SessionEvent::BadShare(error) => return Err(FetchError::BadShare(error)),
-                    SessionEvent::Ready if self.peers.is_welcome(key) => describers.ready(key),
+                    SessionEvent::Ready { answers_in } if self.peers.is_welcome(key) => {
+                        describers.ready(key, answers_in);
+                    }
                     SessionEvent::Describing { received, total } => {
                         let more = describers.progress(key, received, total, now);
                         last_progress = if more { now } else { last_progress };
@@ -170,7 +172,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
     }
 }
 
-/// Peers that are asked for the chunk hashes at a time.
+/// Peers that send the chunk hashes at a time.
 fn hashes_places(metainfo: &Metainfo) -> usize {
     let len = 32 * u64::from(metainfo.chunk_space().chunk_count().max(1));
     usize::try_from(HASHES_MEMORY / len).unwrap_or(usize::MAX).clamp(2, METAINFO_PLACES)
