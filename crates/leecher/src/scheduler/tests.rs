@@ -101,7 +101,9 @@ impl Bench {
                     let waiting = self.waiting.get_mut(&key).expect("a request to a peer that left");
                     assert!(!waiting.contains(&chunk), "{chunk:?} asked twice of {key:?}");
                     assert!(!self.stored.contains(&chunk), "{chunk:?} is here already");
+                    let owes_nothing = waiting.is_empty();
                     waiting.push(chunk);
+                    self.assert_few_were_asked(key, chunk, owes_nothing);
                 }
                 Command::Cancel(key, chunk) => {
                     let waiting = self.waiting.get_mut(&key).unwrap();
@@ -117,6 +119,26 @@ impl Bench {
             }
         }
         answers
+    }
+
+    /// Checks that a peer may be asked for a chunk beside those that were asked before: of proven peers, three are
+    /// asked. Any other peer is one of two, or is a newcomer and tried with that chunk alone.
+    fn assert_few_were_asked(&self, key: PeerKey, chunk: ChunkIndex, owes_nothing: bool) {
+        let (proven, unproven) = self.askers(chunk);
+        let may_be_asked = if self.scheduler.peers[&key].is_proven() {
+            proven <= 3
+        } else {
+            proven + unproven <= 2 || owes_nothing
+        };
+        assert!(may_be_asked, "{proven} and {unproven} are asked for {chunk:?}, {key:?} last");
+    }
+
+    /// How many peers are asked for a chunk that have sent any, and how many that have not.
+    fn askers(&self, chunk: ChunkIndex) -> (usize, usize) {
+        let askers = || self.waiting.iter().filter(|(_, waiting)| waiting.contains(&chunk));
+        let is_proven = |key| self.scheduler.peers.get(key).is_some_and(Peer::is_proven);
+        let proven = askers().filter(|(key, _)| is_proven(key)).count();
+        (proven, askers().count() - proven)
     }
 
     fn advance(&mut self, time: Duration) {
@@ -365,6 +387,44 @@ fn the_last_chunks_of_a_slow_peer_are_asked_of_a_fast_one() {
     assert!(bench.scheduler.is_finished());
     assert_eq!(bench.asked(slow), 0, "what came from elsewhere is cancelled");
     assert_eq!(bench.duplicates, 0);
+}
+
+/// It began to come from one, and each of the others could send it much sooner.
+#[test]
+fn three_proven_peers_and_no_more_are_asked_for_a_chunk_that_does_not_come() {
+    let mut bench = Bench::new(7, 1);
+    let peers: Vec<_> = (0..6).map(|key| bench.join(key, Have::All)).collect();
+    bench.now += Duration::from_millis(10);
+    while bench.stored.len() < 6 {
+        peers.iter().for_each(|&key| _ = bench.deliver(key));
+        bench.advance(Duration::from_millis(1));
+    }
+    let (&first, waiting) = bench.waiting.iter().find(|(_, waiting)| !waiting.is_empty()).unwrap();
+    let last = waiting[0];
+    bench.scheduler.arriving(first, last, bench.now);
+    let mut most = 0;
+    // After three seconds they are taken for silent.
+    for _ in 0..28 {
+        bench.advance(Duration::from_millis(100));
+        most = most.max(bench.askers(last).0);
+    }
+    assert_eq!(most, 3);
+}
+
+#[test]
+fn two_unproven_peers_are_asked_for_a_chunk_beside_others_that_they_owe() {
+    let mut bench = Bench::new(6, 1);
+    (0..6).for_each(|key| bench.scheduler.add_peer(PeerKey(key), Have::All, bench.now));
+    (0..6).for_each(|key| _ = bench.waiting.insert(PeerKey(key), Vec::new()));
+    bench.fill();
+    assert!(bench.waiting.values().all(|waiting| waiting.len() == 1));
+    let mut most = 0;
+    // After five seconds they are taken for silent.
+    for _ in 0..48 {
+        bench.advance(Duration::from_millis(100));
+        most = most.max((0..6).map(|chunk| bench.askers(ChunkIndex(chunk)).1).max().unwrap());
+    }
+    assert_eq!(most, 2);
 }
 
 /// A peer of rate r takes over what others keep, and is never idle while they do.

@@ -47,8 +47,8 @@ fn steps() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever peers do: each chunk is stored once, none is lost, no chunk is asked of more peers than it may
-    /// be, and one honest seeder at the end finishes the share.
+    /// Whatever peers do: each chunk is stored once, none is lost, no chunk is asked of more peers than it may be (the
+    /// bench checks that with each request), and one honest seeder at the end finishes the share.
     #[test]
     fn every_chunk_is_stored_once_and_none_is_lost(
         chunks in 1..40_u32,
