@@ -12,13 +12,14 @@ use proto::{
 };
 use seeder::outbox::{Outbox, OutboxFull};
 use store::{ChunkHashes, HashesError};
+use swarm::scheduler::PeerKey;
 use tokio::{
     net::tcp::OwnedReadHalf,
     sync::{mpsc, watch},
     time::{Duration, Instant, timeout_at},
 };
 
-use crate::{joined, scheduler::PeerKey, session::SessionEvent};
+use crate::{joined, session::SessionEvent};
 
 /// A peer that is asked and sends nothing of the description for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);

@@ -3,8 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use proto::{InfoHash, ShareName, peer::GoodbyeReason};
-
-use crate::account::Spent;
+use swarm::account::Spent;
 
 /// Something that happened.
 #[derive(Debug, Clone)]

@@ -11,6 +11,7 @@ use proto::{Endpoint, InfoHash, ShareName};
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ListenError, asked_address, listen_tcp};
 use store::{Output, PathError};
+use swarm::peer_book::DEFAULT_MAX_PEERS;
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep, sleep_until},
@@ -24,9 +25,6 @@ use crate::{
     swarm::{Swarm, SwarmConfig},
     target::{Target, Unresolved, resolve},
 };
-
-/// Peers that a leecher connects to at a time unless it is told otherwise.
-pub const DEFAULT_MAX_PEERS: usize = 80;
 
 /// A transfer gives up when nothing arrives for this long, unless it is told otherwise.
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);

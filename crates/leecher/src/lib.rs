@@ -1,7 +1,6 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! [`fetch()`] is the whole of it for whoever embeds one. Inside, pure cores decide ([`scheduler`]: what to ask of
-//! whom; [`peer_book`]: whom to connect to) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
+//! [`fetch()`] is the whole of it for whoever embeds one. Inside, pure cores decide (the crate [`swarm`](::swarm)) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
 //! task that owns the cores).
 //!
 //! Invariants: no chunk is written that was not proved; a wrong chunk bans its sender; memory is bounded by a
@@ -9,25 +8,20 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
-mod account;
 mod buffers;
 mod clock;
-mod describers;
 mod description;
 mod error;
 mod event;
 mod fetch;
-mod lookup_pace;
-pub mod peer_book;
-pub mod scheduler;
 mod session;
 mod swarm;
 mod target;
 
-pub use account::Spent;
+pub use ::swarm::{account::Spent, peer_book::DEFAULT_MAX_PEERS};
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, LeaveReason, PeerProgress, PeerShare, Progress, Started};
-pub use fetch::{Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Listen, Stay, fetch};
+pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, Listen, Stay, fetch};
 pub use target::{ParseTargetError, Target, list_shares};
 
 /// The result of a task of ours; its panic is ours too.

@@ -27,6 +27,7 @@ use seeder::{
     upload_hub::UploadHub,
 };
 use store::{Content, Download};
+use swarm::scheduler::{Have, PeerKey};
 use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
     sync::{Notify, mpsc, watch},
@@ -38,7 +39,6 @@ use crate::{
     buffers::{BufferPool, ChunkBuffer},
     description::{Describer, Description, DescriptionError, EarlyHaves, Known},
     event::LeaveReason,
-    scheduler::{Have, PeerKey},
 };
 
 /// How long making a connection may take.

@@ -1,4 +1,4 @@
-//! The swarm of one transfer: the shell around [`crate::scheduler`] and [`crate::peer_book`].
+//! The swarm of one transfer: the shell around [`scheduler`](::swarm::scheduler) and [`peer_book`](::swarm::peer_book).
 //!
 //! One task owns both and takes in everything that happens: what sessions receive, chunks that were proved,
 //! addresses that were found, time. Sessions move bytes, blocking threads prove and write them; the swarm only
@@ -23,6 +23,10 @@ use proto::{
 use rand::rngs::StdRng;
 use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use store::{Content, Download, DownloadError, StoreChunkError};
+use swarm::{
+    account::Account,
+    scheduler::{Command, Have, PeerKey, Received, Scheduler},
+};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -32,7 +36,6 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    account::Account,
     buffers::BufferPool,
     clock::RunClock,
     description::Known,
@@ -40,7 +43,6 @@ use crate::{
     event::{FetchEvent, Fetched, LeaveReason},
     fetch::Stay,
     joined,
-    scheduler::{Command, Have, PeerKey, Received, Scheduler},
     session::{Context, SessionEvent},
     target::{Discovery, SourceId, discover, resolve_peer},
 };

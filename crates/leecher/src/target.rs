@@ -12,13 +12,14 @@ use proto::{
     },
 };
 use seeder::tracker_client::{TrackerClient, TrackerError};
+use swarm::lookup_pace::LookupPace;
 use tokio::{
     net::lookup_host,
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{error::FetchError, lookup_pace::LookupPace};
+use crate::error::FetchError;
 
 /// Shares of one name that are listed, at most: enough to choose from, or to see that the name is no use.
 const MAX_NAMESAKES: usize = 30;
@@ -277,7 +278,7 @@ pub(crate) async fn discover(
     found: mpsc::Sender<(SourceId, Discovery)>,
     mut hungry: watch::Receiver<bool>,
 ) {
-    let mut pace = LookupPace::new();
+    let mut pace = LookupPace::default();
     loop {
         #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
         let want = MAX_PEERS as u8;

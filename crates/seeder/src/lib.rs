@@ -23,7 +23,7 @@ mod socket;
 pub mod tracker_client;
 mod unsent;
 pub mod upload_hub;
-pub mod uploads;
 pub mod wait_count;
 
-pub use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
+pub use seeder::{Config, Event, Seeder};
+pub use swarm::uploads::DEFAULT_MAX_ASKERS as DEFAULT_MAX_PEERS;

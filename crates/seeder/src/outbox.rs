@@ -104,7 +104,7 @@ impl Outbox {
         self.shared.changed.notify_one();
     }
 
-    /// Lets a chunk be sent. [`crate::uploads`] grants one at a time.
+    /// Lets a chunk be sent. [`swarm::uploads`] grants one at a time.
     pub(crate) fn grant(&self, chunk: ChunkIndex) {
         self.lock().granted.push_back(chunk);
         self.shared.changed.notify_one();

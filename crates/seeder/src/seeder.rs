@@ -13,6 +13,7 @@ use proto::{
 };
 use startup::{ListenError, listen_tcp};
 use store::{Content, OpenChunkError};
+use swarm::uploads::DEFAULT_MAX_ASKERS;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,17 +39,13 @@ pub struct Config {
     pub upload_limit: RateLimit,
 }
 
-/// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
-/// kilobytes.
-pub const DEFAULT_MAX_PEERS: usize = 500;
-
 impl Default for Config {
     fn default() -> Config {
         Config {
             bind: None,
             port: proto::peer::DEFAULT_PORT,
             trackers: Vec::new(),
-            max_peers: DEFAULT_MAX_PEERS,
+            max_peers: DEFAULT_MAX_ASKERS,
             upload_limit: RateLimit::unlimited(),
         }
     }

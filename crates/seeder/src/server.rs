@@ -13,6 +13,7 @@ use proto::{
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, Role},
 };
 use store::{Content, OpenChunkError};
+use swarm::uploads::DEFAULT_SLOTS;
 use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     sync::Semaphore,
@@ -27,7 +28,6 @@ use crate::{
     rate_limit::RateLimit,
     sender::{self, Serve, ServeCell},
     upload_hub::UploadHub,
-    uploads::DEFAULT_SLOTS,
 };
 
 /// A peer that said nothing for this long is gone: three keep-alives.

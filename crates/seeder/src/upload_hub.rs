@@ -14,12 +14,10 @@ use proto::{
     ChunkIndex,
     peer::{PeerMessage, RejectReason},
 };
+use swarm::uploads::{AskerKey, Requested, Uploads};
 use tokio::{sync::Notify, time::sleep_until};
 
-use crate::{
-    outbox::{Outbox, OutboxFull},
-    uploads::{AskerKey, Requested, Uploads},
-};
+use crate::outbox::{Outbox, OutboxFull};
 
 /// When a peer that asked for too much should ask again, in milliseconds.
 const RETRY_AFTER_MS: u32 = 1_000;

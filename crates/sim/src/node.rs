@@ -6,9 +6,8 @@ use std::{
     num::NonZeroU16,
 };
 
-use leecher::{peer_book::PeerBook, scheduler::Scheduler};
 use proto::{Bitfield, ChunkIndex};
-use seeder::uploads::Uploads;
+use swarm::{peer_book::PeerBook, scheduler::Scheduler, uploads::Uploads};
 
 use crate::{
     queue::{NEVER, Nanos},

@@ -9,10 +9,10 @@ use proto::CHUNK_LEN;
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(1);
 
 /// Peers that a leecher is connected to at most, as in the real one.
-pub const DEFAULT_MAX_PEERS: usize = leecher::DEFAULT_MAX_PEERS;
+pub const DEFAULT_MAX_PEERS: usize = swarm::peer_book::DEFAULT_MAX_PEERS;
 
 /// Peers that the origin is connected to at most, as in the real one.
-pub const ORIGIN_MAX_PEERS: usize = seeder::DEFAULT_MAX_PEERS;
+pub const ORIGIN_MAX_PEERS: usize = swarm::uploads::DEFAULT_MAX_ASKERS;
 
 /// Bits a second in a megabit a second.
 pub const MBIT: f64 = 1e6;

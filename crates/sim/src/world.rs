@@ -8,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leecher::{
-    peer_book::Ending,
-    scheduler::{Command, PeerKey, Received, Scheduler},
-};
 use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash, tracker::Event as AnnounceEvent};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use seeder::uploads::{AskerKey, DEFAULT_SLOTS, Requested, Uploads};
+use swarm::{
+    peer_book::Ending,
+    scheduler::{Command, PeerKey, Received, Scheduler},
+    uploads::{AskerKey, DEFAULT_SLOTS, Requested, Uploads},
+};
 use tracker::{Registry, Rules};
 
 use crate::{

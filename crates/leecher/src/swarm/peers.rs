@@ -10,6 +10,10 @@ use std::{
 use proto::peer::{GoodbyeReason, Hello, PeerMessage, Role};
 use rand::rngs::StdRng;
 use seeder::{handshake, outbox::Outbox};
+use swarm::{
+    peer_book::{Admission, Ending, PeerBook},
+    scheduler::PeerKey,
+};
 use tokio::{
     net::TcpStream,
     sync::Notify,
@@ -21,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     event::LeaveReason,
     joined,
-    peer_book::{Admission, Ending, PeerBook},
-    scheduler::PeerKey,
     session::{self, Context, Origin},
 };
 

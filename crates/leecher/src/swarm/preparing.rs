@@ -3,10 +3,12 @@
 use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
 use proto::Metainfo;
-use seeder::{
-    announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub, uploads::DEFAULT_SLOTS,
-};
+use seeder::{announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub};
 use store::{Content, Download, DownloadError, Output};
+use swarm::{
+    describers::{Describers, Turn},
+    uploads::DEFAULT_SLOTS,
+};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval, sleep_until},
@@ -15,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::{PROGRESS_INTERVAL, Swarm, transfer::started};
 use crate::{
-    describers::{Describers, Turn},
     description::{Description, Known},
     error::FetchError,
     event::{FetchEvent, LeaveReason},

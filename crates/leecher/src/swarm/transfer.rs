@@ -10,14 +10,16 @@ use std::{
 
 use proto::ChunkIndex;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError, Stored};
+use swarm::{
+    account::{Account, Spent},
+    scheduler::{PeerKey, Scheduler},
+};
 use tokio::task::JoinSet;
 
 use super::peers::Peers;
 use crate::{
-    account::{Account, Spent},
     buffers::{ChunkBuffer, MAX_UNPROVED},
     event::{PeerProgress, PeerShare, Progress, Started},
-    scheduler::{PeerKey, Scheduler},
 };
 
 /// The rate that is told is taken over this many intervals.

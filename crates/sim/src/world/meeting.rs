@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use leecher::{
-    peer_book::{Admission, Ending},
-    scheduler::Have,
-};
 use proto::{
     PeerId, Secret, ShareName,
     tracker::{Announce, Event as AnnounceEvent, Progress, Token, message::MAX_PEERS},
 };
 use rand::RngExt;
-use seeder::uploads::AskerKey;
+use swarm::{
+    peer_book::{Admission, Ending},
+    scheduler::Have,
+    uploads::AskerKey,
+};
 
 use super::{
     Conn, DIAL_TRIPS, HUNGRY_INTERVAL, INFOHASH, KEEP_ALIVE, LOOKUP_INTERVAL, REST, RETRY_AFTER, World, ends,

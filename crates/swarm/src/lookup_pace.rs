@@ -21,7 +21,7 @@ const HUNGRY_FACTOR: u32 = 5;
 
 /// When to ask one tracker again.
 #[derive(Debug)]
-pub(crate) struct LookupPace {
+pub struct LookupPace {
     /// Wait while lookups come fast, at the beginning.
     beginning: Duration,
     /// Wait in the long run.
@@ -30,25 +30,28 @@ pub(crate) struct LookupPace {
 
 /// Waits until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Wait {
+pub struct Wait {
     /// Of a leecher that has peers.
-    pub(crate) fed: Duration,
+    pub fed: Duration,
     /// Of one that has none.
-    pub(crate) hungry: Duration,
+    pub hungry: Duration,
+}
+
+impl Default for LookupPace {
+    /// Of a tracker that was not asked yet.
+    fn default() -> LookupPace {
+        LookupPace { beginning: FIRST_INTERVAL, interval: DEFAULT_INTERVAL }
+    }
 }
 
 impl LookupPace {
-    pub(crate) fn new() -> LookupPace {
-        LookupPace { beginning: FIRST_INTERVAL, interval: DEFAULT_INTERVAL }
-    }
-
     /// The tracker said when another lookup is welcome.
-    pub(crate) fn told(&mut self, interval_s: u16) {
+    pub fn told(&mut self, interval_s: u16) {
         self.interval = Duration::from_secs(interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
     }
 
     /// How long to wait until the next lookup; each call is one lookup.
-    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Wait {
+    pub fn next(&mut self, rng: &mut impl Rng) -> Wait {
         // Leechers that started together, or came back together, do not stay in step.
         let jitter = rng.random_range(0.8..1.2);
         let fed = self.beginning.min(self.interval);
@@ -66,7 +69,7 @@ mod tests {
 
     /// The waits after many lookups, in milliseconds.
     fn settled(interval_s: Option<u16>) -> (u128, u128) {
-        let (mut pace, mut rng) = (LookupPace::new(), StdRng::seed_from_u64(1));
+        let (mut pace, mut rng) = (LookupPace::default(), StdRng::seed_from_u64(1));
         if let Some(interval_s) = interval_s {
             pace.told(interval_s);
         }
@@ -77,7 +80,7 @@ mod tests {
 
     #[test]
     fn lookups_come_fast_at_first_and_then_as_the_tracker_asks() {
-        let (mut pace, mut rng) = (LookupPace::new(), StdRng::seed_from_u64(1));
+        let (mut pace, mut rng) = (LookupPace::default(), StdRng::seed_from_u64(1));
         let first = pace.next(&mut rng);
         assert!(first.fed < Duration::from_millis(75) && first.hungry == first.fed, "{first:?}");
         for (told, expected) in [(None, 10_000), (Some(30), 30_000), (Some(300), 300_000)] {

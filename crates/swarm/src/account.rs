@@ -51,14 +51,15 @@ impl fmt::Display for Spent {
 
 /// The books of one transfer.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub struct Account {
     since: Instant,
     current: Vec<Spent>,
     totals: BTreeMap<Spent, Duration>,
 }
 
 impl Account {
-    pub(crate) fn new(begun: Instant) -> Account {
+    /// Books that begin at this moment, with [`Spent::Starting`].
+    pub fn new(begun: Instant) -> Account {
         Account { since: begun, current: vec![Spent::Starting], totals: BTreeMap::new() }
     }
 
@@ -66,7 +67,7 @@ impl Account {
     ///
     /// # Panics
     /// If there are none.
-    pub(crate) fn switch(&mut self, to: Vec<Spent>, now: Instant) {
+    pub fn switch(&mut self, to: Vec<Spent>, now: Instant) {
         assert!(!to.is_empty(), "time goes somewhere");
         self.book(now);
         self.current = to;
@@ -74,14 +75,14 @@ impl Account {
 
     /// What the time went to until it was last booked, most first. The parts sum to the time since the
     /// beginning, but for nanoseconds of rounding.
-    pub(crate) fn parts(&self) -> Vec<(Spent, Duration)> {
+    pub fn parts(&self) -> Vec<(Spent, Duration)> {
         let mut parts: Vec<_> = self.totals.iter().map(|(&spent, &time)| (spent, time)).collect();
         parts.sort_by_key(|&(spent, time)| (std::cmp::Reverse(time), spent));
         parts
     }
 
     /// Moves the time that went to `from` to others in these proportions.
-    pub(crate) fn split(&mut self, from: Spent, into: &[(Spent, Duration)]) {
+    pub fn split(&mut self, from: Spent, into: &[(Spent, Duration)]) {
         let whole: Duration = into.iter().map(|&(_, weight)| weight).sum();
         let Some(time) = self.totals.get(&from).copied().filter(|_| !whole.is_zero()) else { return };
         self.totals.remove(&from);
@@ -92,7 +93,7 @@ impl Account {
     }
 
     /// Books the time until now.
-    pub(crate) fn book(&mut self, now: Instant) {
+    pub fn book(&mut self, now: Instant) {
         let time = now.saturating_duration_since(self.since);
         self.since = now;
         // At least one, and far fewer than a u32 counts.

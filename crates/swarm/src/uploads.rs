@@ -24,6 +24,10 @@ use std::{
 
 use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
+/// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
+/// kilobytes.
+pub const DEFAULT_MAX_ASKERS: usize = 500;
+
 /// Maximum uploads of one share at a time that count.
 pub const DEFAULT_SLOTS: usize = 8;
 

@@ -23,6 +23,9 @@ use std::{
 
 use rand::{Rng, RngExt};
 
+/// Peers that a leecher connects to at a time unless it is told otherwise.
+pub const DEFAULT_MAX_PEERS: usize = 80;
+
 /// Addresses remembered. For more, those that failed most often are forgotten.
 const MAX_ADDRESSES: usize = 1_000;
 

@@ -3,9 +3,9 @@
 use std::{collections::VecDeque, time::Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use leecher::scheduler::{Command, Have, PeerKey, Received, Scheduler};
 use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use swarm::scheduler::{Command, Have, PeerKey, Received, Scheduler};
 
 const CHUNKS: u32 = 10_000;
 const PEERS: u64 = 100;

@@ -1,7 +1,7 @@
 //! Which chunk to ask of which peer, and when to stop waiting for it.
 //!
 //! Pure: time and randomness are arguments, what to do comes out of [`Scheduler::poll_command`]. The shell
-//! around it ([`crate::swarm`]) moves the bytes; tests and simulations drive the very same code.
+//! around it moves the bytes; tests and simulations drive the very same code.
 //!
 //! Each chunk is in one state ([`rarity`] holds those that nobody was asked for):
 //!
@@ -15,7 +15,7 @@
 //! Policy. A peer that joined with everything is a *seeder*, any other a *fellow*. A chunk that a fellow has is
 //! asked of the fellow, the rarest first with random ties, and few at a time, for a fellow has many to serve. A
 //! chunk that no fellow has is asked of a seeder, and many of these at a time, so that the seeder can choose to
-//! send what nobody has ([`seeder::uploads`]); as soon as a fellow tells that it has one, a request for it that
+//! send what nobody has ([`crate::uploads`]); as soon as a fellow tells that it has one, a request for it that
 //! still waits at a seeder is withdrawn. A seeder is asked for what fellows have only when there is nothing
 //! else to ask it for. Without fellows, as many requests wait at a seeder as its measured rate can serve in
 //! [`PIPELINE_TIME`]. A request that waits elsewhere moves to a peer that says that it is idle ([`moves`]).
