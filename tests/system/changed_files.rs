@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// A share whose last chunk cannot be read.
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "its test needs /proc"))]
 #[derive(Debug)]
 struct Unreadable(Arc<Shared>);
 

@@ -46,6 +46,7 @@ pub(crate) enum Call {
     Write,
     SyncData,
     SyncDirectory,
+    #[cfg(any(test, target_os = "linux"))]
     SyncFileSystem,
     Rename,
     Remove,

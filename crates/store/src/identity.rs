@@ -82,10 +82,15 @@ impl FileIdentity {
         }
     }
 
-    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between architectures")]
+    #[expect(
+        clippy::unnecessary_cast,
+        clippy::useless_conversion,
+        reason = "the types of these fields differ between systems and architectures"
+    )]
     pub(crate) fn of_stat(stat: &Stat) -> FileIdentity {
         FileIdentity {
-            device: u64::from(stat.st_dev),
+            // Signed on macOS. The standard library converts it in the same way for `FileIdentity::of`.
+            device: stat.st_dev as u64,
             inode: u64::from(stat.st_ino),
             len: u64::try_from(stat.st_size).unwrap_or(0),
             mtime_s: i64::from(stat.st_mtime),

@@ -306,7 +306,7 @@ mod tests {
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::Unreadable));
         fs::remove_file(&path).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(load(&path, SHARE, 9).unwrap(), Resume::NotAFile));
     }
 }

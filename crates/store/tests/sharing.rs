@@ -14,8 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use proto::{CHUNK_LEN, ChunkIndex, ShareName};
-use rustix::fs::{CWD, Mode, mkfifoat};
 use sha2::Digest as _;
 use store::{
     Content, HashCache, LeftOut, OpenChunkError, Scan, ScanError, ScanRules, ShareError, Shared, SpecialKind,
@@ -151,7 +151,7 @@ fn what_is_neither_file_nor_directory_is_left_out_of_a_directory_unless_scanning
     symlink("b loop", root.join("b loop")).unwrap();
     symlink("/dev/null", root.join("c device")).unwrap();
     let _socket = UnixListener::bind(root.join("deep/d socket")).unwrap();
-    mkfifoat(CWD, root.join("e fifo"), Mode::RUSR).unwrap();
+    mkfifo(&root.join("e fifo"), Mode::S_IRUSR).unwrap();
     let (files, left_out) = scan(&root, &ScanRules::default()).unwrap();
     assert_eq!(files, ["deep/file"]);
     let first = [
@@ -192,7 +192,7 @@ fn a_fifo_in_the_place_of_a_shared_file_is_a_change() {
     fs::write(&path, b"12345").unwrap();
     let shared = share(&path).unwrap();
     fs::remove_file(&path).unwrap();
-    mkfifoat(CWD, &path, Mode::RUSR).unwrap();
+    mkfifo(&path, Mode::S_IRUSR).unwrap();
     assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed { .. })));
 }
 

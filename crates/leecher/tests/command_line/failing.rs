@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{FileTypeExt, symlink},
 };
 
-use rustix::fs::{CWD, Mode, mkfifoat};
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use store::Content;
 
 use crate::{
@@ -144,7 +144,7 @@ fn an_output_that_is_taken() {
         .assert_failed(13, &["sub/leeched_data.bin exists already", "remove"]);
 
     // What is no regular file stays, and nobody is told to try.
-    mkfifoat(CWD, place.path("fifo"), Mode::RWXU).unwrap();
+    mkfifo(&place.path("fifo"), Mode::S_IRWXU).unwrap();
     symlink("leeched_data.bin", place.path("link")).unwrap();
     for special in ["fifo", "link"] {
         for more in [&["-o", special][..], &["-o", special, "--overwrite"]] {

@@ -6,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use proto::{ChunkIndex, ShareName};
-use rustix::fs::{CWD, Mode, mkfifoat};
 use store::{Content, Download, DownloadError, OpenChunkError, Output, Resumed};
 
 use crate::bench::{Bench, CHUNK, listing, names_in};
@@ -95,7 +95,7 @@ fn what_does_not_belong_to_the_share_never_ends_up_in_it() {
         ("extra", |path| fs::write(path, b"mine").unwrap()),
         ("sub/extra", |path| fs::write(path, b"mine").unwrap()),
         ("sub/dir", |path| fs::create_dir(path).unwrap()),
-        ("fifo", |path| mkfifoat(CWD, path, Mode::RWXU).unwrap()),
+        ("fifo", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
     ];
     for (name, plant) in plants {
         let bench = mixed();
@@ -131,7 +131,7 @@ fn a_directory_of_somebody_else_is_left_alone() {
 #[test]
 fn only_a_regular_file_is_ever_replaced() {
     let plants: [(&str, Plant); 4] = [
-        ("fifo", |path| mkfifoat(CWD, path, Mode::RWXU).unwrap()),
+        ("fifo", |path| mkfifo(path, Mode::S_IRWXU).unwrap()),
         ("socket", |path| _ = std::os::unix::net::UnixListener::bind(path).unwrap()),
         ("link to a file", |path| symlink("victim", path).unwrap()),
         ("link to nothing", |path| symlink("nowhere", path).unwrap()),

@@ -6,14 +6,14 @@ use std::{
     path::Path,
 };
 
+use nix::{sys::stat::Mode, unistd::mkfifo};
 use proto::CHUNK_LEN;
-use rustix::fs::{CWD, Mode, mkfifoat};
 use store::{DownloadError, Output, Resumed};
 
 use crate::bench::{Bench, CHUNK, content, listing, names_in};
 
 fn make_fifo(path: &Path) {
-    mkfifoat(CWD, path, Mode::RWXU).unwrap();
+    mkfifo(path, Mode::S_IRWXU).unwrap();
 }
 
 /// Downloads the first two of four chunks, and makes them durable.
