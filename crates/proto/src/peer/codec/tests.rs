@@ -245,8 +245,13 @@ impl AsyncRead for Slices {
 macro_rules! until_ready {
     ($make:expr) => {
         loop {
-            if let Poll::Ready(output) = pin!($make).poll(&mut Context::from_waker(Waker::noop())) {
-                break output;
+            // A match, because what `$make` borrows has to live for as long as the future.
+            match $make {
+                future => {
+                    if let Poll::Ready(output) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+                        break output;
+                    }
+                }
             }
         }
     };
