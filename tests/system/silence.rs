@@ -1,13 +1,15 @@
 //! Peers that accept a connection and then do not play their part.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use leecher::{FetchError, Target};
+use proto::{CHUNK_LEN, peer::PeerMessage};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     proxy::{Manner, Proxy},
-    source::MIB,
+    source::{MIB, Source},
+    stranger::{send, visit},
     swarm::{endpoint, test},
 };
 
@@ -98,16 +100,41 @@ async fn silent_peers(count: usize) -> Vec<TcpListener> {
     listeners
 }
 
-/// Headers of chunks, and no byte of one: nothing arrives, however often the leecher comes back.
+/// Headers of chunks, and no byte of one: nothing arrives, however many peers promise a chunk, one after another.
 #[test]
 fn a_header_without_its_chunk_is_no_arrival() {
     test(async |swarm| {
         let source = swarm.share("promised.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let promising = swarm.proxy(&seeder, Manner::HeaderAndAway).await;
-        let mut config = swarm.config(&source, &[promising.address]);
-        config.stall_timeout = Duration::from_secs(3);
-        let outcome = swarm.fetch(config).outcome().await;
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        (config.peers, config.stall_timeout) = (vec![endpoint(promising.address)], Duration::from_secs(2));
+        let mut fetch = swarm.fetch(config);
+        fetch.started().await;
+        let leecher = swarm.known_peer(source.infohash()).await;
+        let promises = async {
+            loop {
+                promise(leecher, &source).await;
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = fetch.outcome() => outcome,
+            () = promises => unreachable!(),
+        };
         assert!(matches!(outcome, Err(FetchError::Stalled { done: 0, .. })), "{outcome:?}");
     });
+}
+
+/// Connects to a leecher as a seeder of full chunks, sends the header of the first that it asks for, and closes the
+/// connection.
+async fn promise(leecher: SocketAddr, source: &Source) {
+    // The leecher may have ended.
+    let Ok(mut connection) = visit(leecher, source.infohash()).await else { return };
+    while let Ok(Some(message)) = connection.reader.next().await {
+        if let PeerMessage::Request { chunk } = message {
+            send(&mut connection, PeerMessage::Chunk { chunk, len: CHUNK_LEN }, &[]).await;
+            return;
+        }
+        let _ = connection.reader.skip_payload().await;
+    }
 }

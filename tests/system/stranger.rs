@@ -42,7 +42,7 @@ impl Stranger {
 
 /// Connects to a peer and says hello as a seeder that does not listen.
 pub(crate) async fn visit(peer: SocketAddr, infohash: InfoHash) -> Result<Connection, HandshakeError> {
-    let stream = TcpStream::connect(peer).await.unwrap();
+    let stream = TcpStream::connect(peer).await?;
     handshake::initiate(stream, seeder_hello(infohash)).await
 }
 
