@@ -99,15 +99,10 @@ impl TrackerClient {
     pub fn spawn(endpoint: Endpoint, local: Option<IpAddr>, tasks: &TaskTracker) -> TrackerClient {
         let (calls, jobs) = mpsc::channel(QUEUE_LEN);
         let endpoint = Arc::new(endpoint);
-        let worker = Worker {
-            endpoint: Arc::clone(&endpoint),
-            local,
-            client: Client::default(),
-            waiting: BTreeMap::new(),
-            rng: rand::make_rng(),
-            next_address: 0,
-        };
-        tasks.spawn(worker.run(jobs));
+        let worker = Worker::new(Arc::clone(&endpoint), local);
+        let name = Arc::clone(&endpoint);
+        let resolve = async move || Ok(lookup_host((name.host.as_str(), name.port)).await?.collect());
+        tasks.spawn(worker.run(jobs, resolve));
         TrackerClient { endpoint, calls }
     }
 
@@ -178,13 +173,33 @@ enum SocketEnd {
 }
 
 impl Worker {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    fn new(endpoint: Arc<Endpoint>, local: Option<IpAddr>) -> Worker {
+        Worker {
+            endpoint,
+            local,
+            client: Client::default(),
+            waiting: BTreeMap::new(),
+            rng: rand::make_rng(),
+            next_address: 0,
+        }
+    }
+
+    /// Does what jobs ask for, at the addresses that `resolve` finds for the tracker's name, until there are no more jobs.
+    async fn run(
+        mut self,
+        mut jobs: mpsc::Receiver<Job>,
+        resolve: impl AsyncFn() -> io::Result<Vec<SocketAddr>>,
+    ) {
         loop {
             if self.client.calls_under_way() == 0 {
                 let Some(job) = jobs.recv().await else { return };
                 self.start(job);
             }
-            match self.open_socket().await {
+            let opened = match resolve().await {
+                Ok(addresses) => self.open_socket(addresses).await,
+                Err(error) => Err(error),
+            };
+            match opened {
                 Ok((socket, address)) => {
                     if let SocketEnd::Done = self.drive(&socket, address, &mut jobs).await {
                         return;
@@ -200,12 +215,9 @@ impl Worker {
         }
     }
 
-    async fn open_socket(&mut self) -> io::Result<(UdpSocket, SocketAddr)> {
-        let mut addresses: Vec<_> = lookup_host((self.endpoint.host.as_str(), self.endpoint.port))
-            .await?
-            .filter(|address| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4()))
-            .take(MAX_ADDRESSES)
-            .collect();
+    async fn open_socket(&mut self, mut addresses: Vec<SocketAddr>) -> io::Result<(UdpSocket, SocketAddr)> {
+        addresses.retain(|address| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4()));
+        addresses.truncate(MAX_ADDRESSES);
         let first = self.next_address % addresses.len().max(1);
         addresses.rotate_left(first);
         let (skipped, opened) = open_first(&addresses, self.local).await?;
@@ -327,7 +339,15 @@ async fn open(address: SocketAddr, local: Option<IpAddr>) -> io::Result<UdpSocke
 
 #[cfg(test)]
 mod tests {
+    use proto::tracker::client::CALL_TIMEOUT;
+    use tokio_util::sync::CancellationToken;
+    use tracker::Tracker;
+
     use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    const LIST: Call = Call::Lookup(Query::List { after: None });
 
     #[tokio::test]
     async fn an_address_that_no_socket_can_be_opened_to_is_skipped() {
@@ -340,5 +360,72 @@ mod tests {
             let (skipped, (_, address)) = open_first(&addresses, None).await.unwrap();
             assert_eq!((skipped, address), (skips, open));
         }
+    }
+
+    /// The very call that the first address refused is answered at the second.
+    #[tokio::test]
+    async fn a_call_goes_on_at_the_next_address_if_the_first_refuses_it() {
+        // It takes nothing but what comes from the other socket, and no other program can have its port.
+        let refusing = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+        let other = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+        refusing.connect(other.local_addr().unwrap()).await.unwrap();
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let (worker, first) = (Worker::new(nowhere(), None), refusing.local_addr().unwrap());
+        let (address, second) = beside_a_tracker(worker, queue, first, list(&jobs)).await;
+        assert_eq!(address, second);
+    }
+
+    #[tokio::test]
+    async fn the_next_address_is_asked_when_the_first_has_not_answered() {
+        let silent = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let mut worker = Worker::new(nowhere(), None);
+        // A call whose time is up as it begins.
+        let (result, unanswered) = oneshot::channel();
+        let id = worker.client.start(LIST, Instant::now() - CALL_TIMEOUT);
+        worker.waiting.insert(id, result);
+        let asked = async {
+            let unanswered = unanswered.await.unwrap();
+            assert!(matches!(unanswered, Err(JobError::Call(CallError::Unanswered))));
+            list(&jobs).await
+        };
+        let first = silent.local_addr().unwrap();
+        let (address, second) = beside_a_tracker(worker, queue, first, asked).await;
+        assert_eq!(address, second);
+    }
+
+    fn nowhere() -> Arc<Endpoint> {
+        Arc::new(Endpoint { host: "tracker.invalid".to_owned(), port: 6020 })
+    }
+
+    /// Asks for all shares. Returns where the answer came from.
+    async fn list(jobs: &mpsc::Sender<Job>) -> SocketAddr {
+        let (result, outcome) = oneshot::channel();
+        assert!(jobs.send(Job { call: LIST, result }).await.is_ok());
+        let (_, address) = outcome.await.unwrap().map_err(|_| "no answer").unwrap();
+        address
+    }
+
+    /// Runs a worker for a tracker that has the address `first` and another one, where it is, until there is an answer.
+    /// Returns where the answer came from, and that other address.
+    async fn beside_a_tracker(
+        worker: Worker,
+        queue: mpsc::Receiver<Job>,
+        first: SocketAddr,
+        asked: impl Future<Output = SocketAddr>,
+    ) -> (SocketAddr, SocketAddr) {
+        let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..tracker::Config::default() };
+        let tracker = Tracker::bind(config).await.unwrap();
+        let second = tracker.local_addr();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let running = tasks.spawn(tracker.run(stop.clone()));
+        let work = worker.run(queue, async || Ok(vec![first, second]));
+        let address = tokio::select! {
+            address = asked => address,
+            () = work => panic!("the worker ended before the answer came"),
+        };
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        (address, second)
     }
 }
