@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
+use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
     InfoHash, PeerId,
     peer::{Hello, PeerMessage, Role, encode_message},
 };
-use seeder::handshake::{self, Connection, HandshakeError};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},

@@ -9,14 +9,12 @@ use std::{
 };
 
 use leecher::{Destination, Listen, Target};
+use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, PeerId, Secret,
     tracker::{Announce, ErrorCode, Event as AnnounceEvent, Progress, Query, Token, client::CallError},
 };
-use seeder::{
-    Event, Seeder,
-    tracker_client::{TrackerClient, TrackerError},
-};
+use seeder::{Event, Seeder};
 use store::Content;
 use tempfile::TempDir;
 use tokio::{runtime, sync::watch, task::JoinHandle, time::timeout};

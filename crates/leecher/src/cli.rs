@@ -7,8 +7,8 @@ use leecher::{
     Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Listen, Stay, Target, fetch,
     list_shares,
 };
+use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
-use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ExitCode, Failure, HumanBytes, LogArgs, human_time, print_json_line, print_line};
 use store::DownloadError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

@@ -5,12 +5,12 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
+use peer::outbox::{Outbox, OutboxFull};
 use proto::{
     ChunkIndex, Digest, InfoHash, Metainfo,
     metainfo::MetainfoError,
     peer::{FrameError, GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage, PeerReader},
 };
-use seeder::outbox::{Outbox, OutboxFull};
 use store::{ChunkHashes, HashesError};
 use swarm::scheduler::PeerKey;
 use tokio::{

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
-use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use startup::{ListenError, asked_address, listen_tcp};
 use store::{Output, PathError};
 use swarm::peer_book::DEFAULT_MAX_PEERS;

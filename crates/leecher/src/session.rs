@@ -11,12 +11,7 @@ use std::{
     time::Duration,
 };
 
-use proto::{
-    Bitfield, ChunkIndex, InfoHash, PeerId,
-    metainfo::MetainfoError,
-    peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
-};
-use seeder::{
+use peer::{
     faults::Faults,
     handshake::{self, Connection, HandshakeError},
     have_log::HaveLog,
@@ -25,6 +20,11 @@ use seeder::{
     sender::{self, Serve, ServeCell},
     server::IDLE_TIMEOUT,
     upload_hub::UploadHub,
+};
+use proto::{
+    Bitfield, ChunkIndex, InfoHash, PeerId,
+    metainfo::MetainfoError,
+    peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
 };
 use store::{Content, Download};
 use swarm::scheduler::{Have, PeerKey};

@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{
     Endpoint, InfoHash, PeerId,
     peer::{PeerMessage, RejectReason},
     tracker::Progress as ShareProgress,
 };
 use rand::rngs::StdRng;
-use seeder::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use store::{Content, Download, DownloadError, StoreChunkError};
 use swarm::{
     account::Account,

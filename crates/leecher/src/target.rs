@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, time::Duration};
 
+use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, Link, ShareName,
     link::ParseLinkError,
@@ -11,7 +12,6 @@ use proto::{
         message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
     },
 };
-use seeder::tracker_client::{TrackerClient, TrackerError};
 use swarm::lookup_pace::LookupPace;
 use tokio::{
     net::lookup_host,

@@ -9,16 +9,14 @@ use std::{
 };
 
 use clap::{Parser, builder::FalseyValueParser};
-use proto::{Endpoint, InfoHash, Link, ShareName, peer};
-use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder, rate_limit::RateLimit};
+use peer::{outside, rate_limit::RateLimit};
+use proto::{Endpoint, InfoHash, Link, ShareName};
+use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    outside,
-    registration_report::{News, RegistrationReport},
-};
+use crate::registration_report::{News, RegistrationReport};
 
 /// What is shared if nothing is named, as in the program that Shoal began as.
 const DEFAULT_FILE: &str = "large_text_file.txt";
@@ -39,7 +37,7 @@ pub(crate) struct Args {
     files: Vec<PathBuf>,
 
     /// TCP port to serve on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = peer::DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
+    #[arg(short, long, value_name = "PORT", default_value_t = proto::peer::DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
     port: u16,
 
     /// Tracker to register with (repeatable, or separated by commas)

@@ -3,7 +3,6 @@
 #![warn(clippy::unwrap_used)]
 
 mod cli;
-mod outside;
 mod registration_report;
 
 fn main() -> std::process::ExitCode {

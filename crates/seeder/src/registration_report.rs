@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use peer::tracker_client::TrackerError;
 use proto::{
     Endpoint, InfoHash, ShareName,
     tracker::{ErrorCode, Limit, client::CallError},
 };
-use seeder::{Event, tracker_client::TrackerError};
+use seeder::Event;
 use store::OpenChunkError;
 
 /// What is known of registrations, and was told.

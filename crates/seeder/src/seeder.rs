@@ -7,6 +7,12 @@ use std::{
     sync::Arc,
 };
 
+use peer::{
+    announcer::announce,
+    rate_limit::RateLimit,
+    server::{Server, Shares},
+    tracker_client::{TrackerClient, TrackerError},
+};
 use proto::{
     Endpoint, InfoHash, PeerId,
     tracker::message::{Announced, Progress},
@@ -16,13 +22,6 @@ use store::{Content, OpenChunkError};
 use swarm::uploads::DEFAULT_MAX_ASKERS;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use crate::{
-    announcer::announce,
-    rate_limit::RateLimit,
-    server::{Server, Shares},
-    tracker_client::{TrackerClient, TrackerError},
-};
 
 /// How a seeder is set up.
 #[derive(Debug, Clone)]

@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use peer::{handshake, outbox::Outbox};
 use proto::peer::{GoodbyeReason, Hello, PeerMessage, Role};
 use rand::rngs::StdRng;
-use seeder::{handshake, outbox::Outbox};
 use swarm::{
     peer_book::{Admission, Ending, PeerBook},
     scheduler::PeerKey,

@@ -2,8 +2,8 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Instant};
 
+use peer::{announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub};
 use proto::Metainfo;
-use seeder::{announcer::announce, faults::Faults, have_log::HaveLog, upload_hub::UploadHub};
 use store::{Content, Download, DownloadError, Output};
 use swarm::{
     describers::{Describers, Turn},

@@ -3,6 +3,7 @@
 use std::{net::UdpSocket, thread};
 
 use bytes::BytesMut;
+use peer::handshake;
 use proto::{
     InfoHash, PeerId, ShareName,
     peer::{Hello, PeerMessage, Role, encode_message},
@@ -11,7 +12,6 @@ use proto::{
         codec::{decode_request, encode_reply},
     },
 };
-use seeder::handshake;
 use sha2::{Digest, Sha256};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 

@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeSet, fs};
 
+use peer::handshake::{Connection, HandshakeError};
 use proto::{
     ChunkIndex,
     peer::{GoodbyeReason, PeerMessage, RejectReason},
 };
-use seeder::{
-    DEFAULT_MAX_PEERS,
-    handshake::{Connection, HandshakeError},
-};
+use seeder::DEFAULT_MAX_PEERS;
 use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
 use crate::{

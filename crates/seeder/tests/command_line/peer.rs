@@ -1,11 +1,11 @@
 //! A peer that says exactly what a test wants it to say.
 
 use bytes::BytesMut;
+use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
     InfoHash, PeerId,
     peer::{Hello, PeerMessage, Role, encode_message},
 };
-use seeder::handshake::{self, Connection, HandshakeError};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 /// Connects to a seeder; `number` tells this peer from others.

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
+use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     InfoHash,
     tracker::{ErrorCode, Query, client::CallError},
 };
-use seeder::tracker_client::{TrackerClient, TrackerError};
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracker::Tracker;

@@ -18,7 +18,7 @@ const ELSEWHERE: [(IpAddr, IpAddr); 2] = [
 
 /// The address of this host that others are most likely to reach: the one that it was told to use, else the one on
 /// its default route. `None` if it has none but loopback.
-pub(crate) fn own_address(bind: Option<IpAddr>) -> Option<IpAddr> {
+pub fn own_address(bind: Option<IpAddr>) -> Option<IpAddr> {
     let on_default_route = |(any, elsewhere)| address_towards(any, elsewhere).ok();
     let address = match bind.filter(|ip| !ip.is_unspecified()) {
         Some(ip) => Some(ip),
@@ -35,7 +35,7 @@ fn address_towards(any: IpAddr, elsewhere: IpAddr) -> io::Result<IpAddr> {
 }
 
 /// Trackers as other hosts name them: those on this host under its own address.
-pub(crate) fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<Endpoint> {
+pub fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<Endpoint> {
     let mut seen: Vec<Endpoint> = Vec::with_capacity(trackers.len());
     for tracker in trackers {
         let host = if is_loopback(tracker) { own.to_string() } else { tracker.host.clone() };
@@ -48,7 +48,7 @@ pub(crate) fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<End
 }
 
 /// Whether only this host can reach a tracker under that name.
-pub(crate) fn is_loopback(tracker: &Endpoint) -> bool {
+pub fn is_loopback(tracker: &Endpoint) -> bool {
     tracker.host.eq_ignore_ascii_case("localhost")
         || tracker.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
