@@ -1,10 +1,19 @@
-//! Peers that deliver, but hardly.
+//! Peers that send, or receive, hardly anything.
+
+use std::net::SocketAddr;
+
+use leecher::{Fetched, Target};
+use tokio::task::JoinSet;
 
 use crate::{
     proxy::Manner,
-    source::{KIB, MIB},
-    swarm::test,
+    source::{CHUNK, KIB, MIB},
+    stranger::asks_and_reads_nothing,
+    swarm::{endpoint, test},
 };
+
+/// A seeder's uploads of a share at a time, not counting those that their receivers hold up.
+const UPLOADS: usize = 8;
 
 /// A peer that sends a byte now and then is never silent, yet its chunks must not be waited for: a seeder that
 /// is slow, though much faster, has them too.
@@ -28,4 +37,80 @@ fn a_trickle_does_not_hold_up_a_transfer() {
         source.assert_fetched(&fetched);
         assert_eq!(fetched.peers[0].address, slow.address);
     });
+}
+
+/// They read nothing of the chunks that they asked for, and there are more of them than a seeder has uploads at a time.
+#[test]
+fn receivers_that_read_nothing_do_not_keep_a_leecher_from_a_seeder() {
+    test(async |swarm| {
+        let source = swarm.share("clogged.bin", 32 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut receivers = JoinSet::new();
+        for _ in 0..UPLOADS + 4 {
+            receivers.spawn(asks_and_reads_nothing(seeder.address, source.infohash()));
+        }
+        let mut stuck = Vec::new();
+        while stuck.len() < UPLOADS {
+            stuck.push(receivers.join_next().await.unwrap().unwrap());
+        }
+        let config = swarm.config(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(config).fetched().await);
+    });
+}
+
+/// They begin a chunk each and stop at once. Their chunks come from the peer that sends.
+#[test]
+fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
+    test(async |swarm| {
+        let source = swarm.share("stopped.bin", 8 * CHUNK);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut proxies = Vec::new();
+        for _ in 0..3 {
+            proxies.push(swarm.proxy(&seeder, Manner::Honest).await);
+        }
+        let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address).collect();
+        let config = swarm.config(&source, &addresses);
+        let mut fetch = swarm.fetch(config);
+        let [honest, stopped @ ..] = &proxies[..] else { unreachable!() };
+        fetch.joined(honest.address).await;
+        for proxy in stopped {
+            proxy.allow(1);
+            proxy.until(|traffic| traffic.chunk_bytes == 1).await;
+        }
+        honest.open();
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(senders(&fetched), [honest.address]);
+    });
+}
+
+/// They are there first. A leecher asks them in vain what the share is, and then for chunks.
+#[test]
+fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() {
+    test(async |swarm| {
+        let source = swarm.share("crowd.bin", 16 * MIB);
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut mute = Vec::new();
+        for _ in 0..60 {
+            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
+        }
+        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
+        config.peers = mute.iter().map(|proxy| endpoint(proxy.address)).collect();
+        let mut fetch = swarm.fetch(config);
+        for proxy in &mute {
+            proxy.until(|traffic| traffic.hellos > 0).await;
+        }
+        let honest = swarm.proxy(&seeder, Manner::Honest).await;
+        swarm.announce(&source, honest.address).await;
+        fetch.joined(honest.address).await;
+        honest.open();
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        assert_eq!(senders(&fetched), [honest.address]);
+    });
+}
+
+/// Who sent chunks that were right.
+fn senders(fetched: &Fetched) -> Vec<SocketAddr> {
+    fetched.peers.iter().map(|peer| peer.address).collect()
 }

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
-    InfoHash, PeerId,
-    peer::{Hello, PeerMessage, Role, encode_message},
+    ChunkIndex, InfoHash, PeerId,
+    peer::{Hello, MAX_PIPELINE, PeerMessage, Role, encode_message},
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 /// A port where a test answers itself.
@@ -28,7 +28,7 @@ impl Stranger {
     /// Waits for the next connection, and says hello as a seeder.
     pub(crate) async fn met(&self, infohash: InfoHash) -> Connection {
         let (stream, _) = self.listener.accept().await.unwrap();
-        handshake::respond(stream, |_| Ok(seeder_hello(infohash))).await.unwrap()
+        handshake::respond(stream, |_| Ok(hello(infohash, Role::Seeder))).await.unwrap()
     }
 
     /// Waits for the next connection, and says hello in the name of whoever connected.
@@ -43,7 +43,23 @@ impl Stranger {
 /// Connects to a peer and says hello as a seeder that does not listen.
 pub(crate) async fn visit(peer: SocketAddr, infohash: InfoHash) -> Result<Connection, HandshakeError> {
     let stream = TcpStream::connect(peer).await?;
-    handshake::initiate(stream, seeder_hello(infohash)).await
+    handshake::initiate(stream, hello(infohash, Role::Seeder)).await
+}
+
+/// Connects to a peer as a leecher, asks for as many chunks as may wait, and reads up to the first byte of one. What the
+/// system takes in by itself is less than a chunk.
+pub(crate) async fn asks_and_reads_nothing(peer: SocketAddr, infohash: InfoHash) -> Connection {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    let stream = socket.connect(peer).await.unwrap();
+    let mut connection = handshake::initiate(stream, hello(infohash, Role::Leecher)).await.unwrap();
+    for chunk in (0..MAX_PIPELINE as u32).map(ChunkIndex) {
+        assert!(send(&mut connection, PeerMessage::Request { chunk }, &[]).await);
+    }
+    while !matches!(connection.reader.next().await.unwrap(), Some(PeerMessage::Chunk { .. })) {
+        connection.reader.skip_payload().await.unwrap();
+    }
+    connection
 }
 
 /// Sends a message and its payload; false if the other side has closed the connection.
@@ -65,6 +81,6 @@ pub(crate) async fn said<T>(connection: &mut Connection, find: impl Fn(PeerMessa
     }
 }
 
-fn seeder_hello(infohash: InfoHash) -> Hello {
-    Hello { infohash, peer_id: PeerId::random(&mut rand::rng()), role: Role::Seeder, listen_port: 0 }
+fn hello(infohash: InfoHash, role: Role) -> Hello {
+    Hello { infohash, peer_id: PeerId::random(&mut rand::rng()), role, listen_port: 0 }
 }
