@@ -33,94 +33,164 @@ pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
     ("seed_for", "seed_ratio"),
 ];
 
+/// Groups of flags in `--help`.
+const SOURCE: &str = "Source";
+const OUTPUT: &str = "Output";
+const LIMITS: &str = "Limits";
+const SERVING: &str = "Serving other leechers";
+const REPORTING: &str = "Reporting";
+
+/// Printed below `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  leecher 'magnet:?xt=urn:btmh:1220…'     fetch by a seeder's link
+  leecher disk.img --tracker 192.0.2.2    fetch by name
+  leecher --list --tracker 192.0.2.2      list the shares that a tracker knows
+  leecher 'magnet:?…' -d /data --seed     save in /data, and go on serving
+  leecher INFOHASH --peer 192.0.2.2:7000  fetch without a tracker
+
+Run the same command again to go on with a download that was interrupted.";
+
 /// Fetch a share from many peers at once, and check every byte
 #[derive(Debug, Parser)]
-#[command(name = "leecher", version)]
+#[command(name = "leecher", version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Link, infohash or name of the share [default: the only share that the tracker knows]
+    /// Link, infohash or name of the share
+    ///
+    /// Without it the leecher fetches the only share that the tracker knows.
     #[arg(value_name = "LINK|INFOHASH|NAME", env = "SHOAL_TARGET")]
     target: Option<Target>,
 
     /// Name of the share, even if it looks like a link or an infohash
-    #[arg(short = 'f', long = "file", value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
+    #[arg(
+        short = 'f', long = "file", value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME",
+        help_heading = SOURCE, hide_short_help = true
+    )]
     file: Option<ShareName>,
 
-    /// List the shares that the trackers know, and fetch nothing
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST")]
+    /// List what the trackers know, and fetch nothing
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST", help_heading = SOURCE)]
     list: bool,
 
-    /// Tracker to ask (repeatable, or separated by commas) [default: the link's, else 127.0.0.1:6020]
+    /// Tracker [default: the link's or 127.0.0.1:6020]
+    ///
+    /// Repeatable, or separated by commas.
     #[arg(
         long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = Endpoint::parse_tracker,
-        env = "SHOAL_TRACKER"
+        env = "SHOAL_TRACKER", help_heading = SOURCE
     )]
     trackers: Vec<Endpoint>,
 
-    /// Peer to fetch from (repeatable, or separated by commas); with a link or infohash no tracker is needed
-    #[arg(long = "peer", value_name = "HOST:PORT", value_delimiter = ',', env = "SHOAL_PEER")]
+    /// Peer to fetch from
+    ///
+    /// With a link or an infohash no tracker is needed. Repeatable, or separated by commas.
+    #[arg(long = "peer", value_name = "HOST:PORT", value_delimiter = ',', env = "SHOAL_PEER", help_heading = SOURCE)]
     peers: Vec<Endpoint>,
 
     /// Path to save the share at [default: leeched_<name>]
-    #[arg(short, long, value_name = "PATH", env = "SHOAL_OUTPUT")]
+    #[arg(short, long, value_name = "PATH", env = "SHOAL_OUTPUT", help_heading = OUTPUT)]
     output: Option<PathBuf>,
 
-    /// Directory to save it in, as leeched_<name>; made if it does not exist [default: the working directory]
-    #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR")]
+    /// Directory to save the share in, as leeched_<name>
+    ///
+    /// The leecher creates it if it does not exist. [default: the working directory]
+    #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR", help_heading = OUTPUT)]
     dir: Option<PathBuf>,
 
     /// Replace a regular file that is in the way
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE")]
+    ///
+    /// The leecher never replaces anything else, such as a directory, a device or a link.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE", help_heading = OUTPUT)]
     overwrite: bool,
 
     /// Maximum number of peers to fetch from at the same time
     #[arg(
         short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
-        env = "SHOAL_MAX_PEERS"
+        env = "SHOAL_MAX_PEERS", help_heading = LIMITS, hide_short_help = true
     )]
     max_peers: usize,
 
-    /// Give up when nothing arrives for this long, as in 90, 90s, 10m or 2h; what has arrived is kept [default: 60s]
-    #[arg(long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT")]
+    /// Give up when nothing arrives for this long [default: 60s]
+    ///
+    /// As in 90, 90s, 10m or 2h. What has arrived is kept. The leecher tries for as long to reach a tracker and a peer.
+    #[arg(
+        long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT", help_heading = LIMITS,
+        hide_short_help = true
+    )]
     timeout: Option<Duration>,
 
-    /// Wait for this long, as in 90, 90s, 10m or 2h, until somebody has the share, even if no tracker knows it yet
-    #[arg(long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_WAIT")]
+    /// Wait up to this long until somebody has the share, even if no tracker knows it yet
+    ///
+    /// As in 90, 90s, 10m or 2h. So a leecher can start before its seeder.
+    #[arg(
+        long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_WAIT", help_heading = LIMITS,
+        hide_short_help = true
+    )]
     wait: Option<Duration>,
 
-    /// Maximum download rate: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
-    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_DOWNLOAD_LIMIT")]
+    /// Maximum download rate, as in 10M, 10MiB or 80mbit
+    ///
+    /// 10M and 10MiB are bytes a second, 80mbit is bits a second. The limit holds for all peers together.
+    #[arg(
+        long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_DOWNLOAD_LIMIT", help_heading = LIMITS,
+        hide_short_help = true
+    )]
     download_limit: Option<RateLimit>,
 
     /// Maximum upload rate, to all peers together
-    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
+    #[arg(
+        long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT", help_heading = LIMITS,
+        hide_short_help = true
+    )]
     upload_limit: Option<RateLimit>,
 
-    /// TCP port to serve other leechers on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = 0, value_parser = startup::parse_port, env = "SHOAL_PORT")]
+    /// TCP port to serve on; 0 for any free port
+    #[arg(
+        short, long, value_name = "PORT", default_value_t = 0, value_parser = startup::parse_port, env = "SHOAL_PORT",
+        help_heading = SERVING, hide_short_help = true
+    )]
     port: u16,
 
     /// Serve on this IP address only, and contact trackers from it [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
+    #[arg(
+        long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND", help_heading = SERVING,
+        hide_short_help = true
+    )]
     bind: Option<IpAddr>,
 
     /// Do not serve other leechers
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_SERVE")]
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_SERVE", help_heading = SERVING,
+        hide_short_help = true
+    )]
     no_serve: bool,
 
-    /// Once the download is complete, go on serving until stopped
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_SEED")]
+    /// After the download, go on serving until stopped
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_SEED", help_heading = SERVING,
+        hide_short_help = true
+    )]
     seed: bool,
 
-    /// Once the download is complete, go on serving for this long, as in 90, 90s, 10m or 2h
-    #[arg(long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_SEED_FOR")]
+    /// After the download, go on serving for this long, as in 90, 90s, 10m or 2h
+    #[arg(
+        long, value_name = "TIME", value_parser = startup::parse_duration, env = "SHOAL_SEED_FOR",
+        help_heading = SERVING, hide_short_help = true
+    )]
     seed_for: Option<Duration>,
 
-    /// Once the download is complete, go on serving until RATIO times the size of the share is uploaded
-    #[arg(long, value_name = "RATIO", value_parser = parse_ratio, env = "SHOAL_SEED_RATIO")]
+    /// After the download, go on serving until RATIO × the size of the share is uploaded
+    #[arg(
+        long, value_name = "RATIO", value_parser = parse_ratio, env = "SHOAL_SEED_RATIO", help_heading = SERVING,
+        hide_short_help = true
+    )]
     seed_ratio: Option<f64>,
 
     /// Show in detail where the time went
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_EXPLAIN")]
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_EXPLAIN", help_heading = REPORTING,
+        hide_short_help = true
+    )]
     explain: bool,
 
     /// Print nothing but errors
@@ -128,11 +198,17 @@ pub(crate) struct Args {
     quiet: bool,
 
     /// Show no progress
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_PROGRESS")]
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_PROGRESS", help_heading = REPORTING,
+        hide_short_help = true
+    )]
     no_progress: bool,
 
     /// Report what happens on stdout, as one JSON object a line
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON")]
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON", help_heading = REPORTING,
+        hide_short_help = true
+    )]
     json: bool,
 
     #[command(flatten)]

@@ -24,59 +24,105 @@ const DEFAULT_FILE: &str = "large_text_file.txt";
 /// Ways to name what is shared: one wins over the other if that comes from the environment.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
 
-/// Share files and directories: serve them to leechers, and register them with trackers
+/// Groups of flags in `--help`.
+const SHARES: &str = "What to share";
+const NETWORK: &str = "Network";
+const CACHE: &str = "Hash cache";
+
+/// Printed below `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  seeder disk.img                      share a file
+  seeder models/ --exclude '*.tmp'     share a directory, but no *.tmp in it
+  seeder disk.img --tracker 192.0.2.2  use another machine's tracker
+  seeder a.iso b.iso -p 7001           share two files, on another port
+
+The seeder prints the command that fetches each share.";
+
+/// Serve files and directories to leechers, and register them with trackers
 #[derive(Debug, Parser)]
-#[command(name = "seeder", version)]
+#[command(name = "seeder", version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Files and directories to share [default: large_text_file.txt]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
 
     /// Another way to name a file or directory to share (repeatable)
-    #[arg(short, long = "file", value_name = "PATH", env = "SHOAL_FILE")]
+    #[arg(
+        short, long = "file", value_name = "PATH", env = "SHOAL_FILE", help_heading = SHARES, hide_short_help = true
+    )]
     files: Vec<PathBuf>,
 
-    /// TCP port to serve on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = proto::peer::DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
+    /// Name of the share [default: the file's]
+    ///
+    /// By default a share has the name of the file or directory.
+    #[arg(long, value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME", help_heading = SHARES)]
+    name: Option<ShareName>,
+
+    /// Leave entries like GLOB out of a directory (repeatable)
+    ///
+    /// GLOB matches a name at any depth (*.tmp), or with a slash in it a path below the directory (docs/*.pdf, /build).
+    #[arg(long, value_name = "GLOB", env = "SHOAL_EXCLUDE", help_heading = SHARES)]
+    exclude: Vec<Exclusion>,
+
+    /// Refuse a directory with anything but files and directories in it
+    ///
+    /// By default the seeder leaves sockets, devices, FIFOs and links that lead nowhere out, with a warning.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_STRICT", help_heading = SHARES,
+        hide_short_help = true
+    )]
+    strict: bool,
+
+    /// TCP port; 0 for any free port
+    #[arg(
+        short, long, value_name = "PORT", default_value_t = proto::peer::DEFAULT_PORT, value_parser = startup::parse_port,
+        env = "SHOAL_PORT", help_heading = NETWORK
+    )]
     port: u16,
 
-    /// Tracker to register with (repeatable, or separated by commas)
+    /// Tracker
+    ///
+    /// The seeder registers its shares there. Repeatable, or separated by commas.
     #[arg(
         long = "tracker", value_name = "HOST[:PORT]", default_value = "127.0.0.1:6020",
-        value_delimiter = ',', value_parser = Endpoint::parse_tracker, env = "SHOAL_TRACKER"
+        value_delimiter = ',', value_parser = Endpoint::parse_tracker, env = "SHOAL_TRACKER", help_heading = NETWORK
     )]
     trackers: Vec<Endpoint>,
 
-    /// Listen on this IP address only [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
+    /// Listen on this IP address only [default: all]
+    ///
+    /// By default the seeder listens on all addresses, IPv4 and IPv6.
+    #[arg(
+        long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND", help_heading = NETWORK,
+        hide_short_help = true
+    )]
     bind: Option<IpAddr>,
 
-    /// Name of the share [default: the name of the file or directory]
-    #[arg(long, value_name = "NAME", value_parser = ShareName::new, env = "SHOAL_NAME")]
-    name: Option<ShareName>,
-
-    /// Leave out of a directory what matches this pattern: a name at any depth, or a path below the directory (repeatable)
-    #[arg(long, value_name = "GLOB", env = "SHOAL_EXCLUDE")]
-    exclude: Vec<Exclusion>,
-
-    /// Refuse a directory that holds something other than files and directories, rather than leave that out
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_STRICT")]
-    strict: bool,
-
     /// Maximum number of peers to serve at the same time
-    #[arg(long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count, env = "SHOAL_MAX_PEERS")]
+    #[arg(
+        long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
+        env = "SHOAL_MAX_PEERS", help_heading = NETWORK, hide_short_help = true
+    )]
     max_peers: usize,
 
-    /// Maximum upload rate, to all peers together: bytes a second, as in 10M or 10MiB, or bits, as in 80mbit
-    #[arg(long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT")]
+    /// Maximum upload rate, as in 10M, 10MiB or 80mbit
+    ///
+    /// 10M and 10MiB are bytes a second, 80mbit is bits a second. The limit holds for all peers together.
+    #[arg(
+        long, value_name = "RATE", value_parser = RateLimit::parse, env = "SHOAL_UPLOAD_LIMIT", help_heading = NETWORK
+    )]
     upload_limit: Option<RateLimit>,
 
     /// Hash everything again, and do not remember the hashes
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE")]
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE", help_heading = CACHE,
+        hide_short_help = true
+    )]
     no_cache: bool,
 
     /// Where to remember hashes [default: shoal/hashes in the user's cache directory]
-    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR")]
+    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = CACHE, hide_short_help = true)]
     cache_dir: Option<PathBuf>,
 
     #[command(flatten)]

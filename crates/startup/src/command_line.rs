@@ -1,14 +1,20 @@
 //! Reading a command line whose flags may also come from the environment.
+//!
+//! `-h` is a summary for one screen: the usual flags, a line each. `--help` has every flag with its environment variable. A
+//! program marks the flags that are not usual with `hide_short_help`.
 
 use std::{env, net::IpAddr};
 
 use clap::{
-    ArgMatches, Command, CommandFactory, Error, FromArgMatches,
+    Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches,
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 
 use crate::{console::eprint_line, escape::escape_lines};
+
+/// Most columns of a help text.
+const HELP_WIDTH: usize = 80;
 
 /// Flags of [`crate::LogArgs`] that exclude each other.
 const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
@@ -18,7 +24,7 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 /// `exclusive` names flags that exclude each other. Two of them on the command line are an error. One on the
 /// command line wins over one from the environment; of two from the environment the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
-    let mut command = T::command();
+    let mut command = T::command().max_term_width(HELP_WIDTH).mut_args(with_variable);
     let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
     for &(first, second) in exclusive.iter().chain(LOGS) {
         match loser(&matches, first, second) {
@@ -40,6 +46,23 @@ pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> 
         let error = error.format(&mut command);
         exit(&command, &error)
     })
+}
+
+/// Names a flag's environment variable in `--help`, on a line of its own. Clap would name it in `-h` too, with its value.
+fn with_variable(arg: Arg) -> Arg {
+    let (Some(variable), Some(help)) = (arg.get_env(), arg.get_help()) else { return arg };
+    let takes_value = arg.get_action().takes_values();
+    let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let default = match takes_value && !defaults.is_empty() {
+        true => format!(" [default: {}]", defaults.join(",")),
+        false => String::new(),
+    };
+    // The details begin with the summary.
+    let (help, long_help) = (help.to_string(), arg.get_long_help().unwrap_or(help).to_string());
+    let more = long_help.strip_prefix(&help).unwrap_or(&long_help);
+    let summary = format!("{help}{default}");
+    let details = format!("{summary}{more}\n[env: {}]", variable.to_string_lossy());
+    arg.hide_env(true).hide_default_value(takes_value).help(summary).long_help(details)
 }
 
 /// Reads a port, 0 for any.

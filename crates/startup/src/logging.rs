@@ -32,16 +32,16 @@ pub(crate) type LogGuard = WorkerGuard;
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
-    /// Print more on stderr: -v what happens, -vv every detail
-    #[arg(short, long, action = clap::ArgAction::Count, env = "SHOAL_VERBOSE")]
+    /// Print more: -v what happens, -vv every detail
+    #[arg(short, long, action = clap::ArgAction::Count, env = "SHOAL_VERBOSE", help_heading = None)]
     pub verbose: u8,
 
     /// Debug log [default: PROGRAM_debug.log in the working directory]
-    #[arg(long, value_name = "PATH", env = "SHOAL_LOG_FILE")]
+    #[arg(long, value_name = "PATH", env = "SHOAL_LOG_FILE", hide_short_help = true)]
     pub log_file: Option<PathBuf>,
 
     /// Write no debug log
-    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_LOG_FILE")]
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_LOG_FILE", hide_short_help = true)]
     pub no_log_file: bool,
 }
 

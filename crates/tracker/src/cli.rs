@@ -10,28 +10,60 @@ use startup::{
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
 
+/// Groups of flags in `--help`.
+const LISTENING: &str = "Listening";
+const REGISTRATIONS: &str = "Registrations";
+
+/// Printed below `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  tracker                           listen on UDP port 6020
+  tracker -p 7020 --bind 192.0.2.2  listen on another port, of one address
+  tracker --heartbeat 10s --expire 30s
+                                    forget a peer that is gone after 30 seconds";
+
 /// Keep track of who has which share, and introduce peers to each other
 #[derive(Debug, Parser)]
-#[command(name = "tracker", version)]
+#[command(name = "tracker", version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Listen on this IP address only [default: all, IPv4 and IPv6]
-    #[arg(long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND")]
-    bind: Option<IpAddr>,
-
-    /// UDP port to listen on; 0 for any that is free
-    #[arg(short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = startup::parse_port, env = "SHOAL_PORT")]
+    /// UDP port; 0 for any free port
+    #[arg(
+        short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = startup::parse_port,
+        env = "SHOAL_PORT", help_heading = LISTENING
+    )]
     port: u16,
 
-    /// Sockets and threads to answer with, 1 to 8 [default: one for each core]
-    #[arg(long, value_name = "NUMBER", env = "SHOAL_SOCKETS", value_parser = parse_sockets)]
+    /// Listen on this IP address only [default: all]
+    ///
+    /// By default the tracker listens on all addresses, IPv4 and IPv6.
+    #[arg(
+        long, value_name = "ADDR", value_parser = startup::parse_ip, env = "SHOAL_BIND", help_heading = LISTENING
+    )]
+    bind: Option<IpAddr>,
+
+    /// Sockets and threads that answer, 1 to 8 [default: one for each core]
+    #[arg(
+        long, value_name = "NUMBER", env = "SHOAL_SOCKETS", value_parser = parse_sockets, help_heading = LISTENING,
+        hide_short_help = true
+    )]
     sockets: Option<NonZeroUsize>,
 
-    /// Time between two announces of a peer, as in 30, 30s or 2m
-    #[arg(long, value_name = "TIME", default_value = "30s", env = "SHOAL_HEARTBEAT", value_parser = parse_heartbeat)]
+    /// Time between two announces of a peer
+    ///
+    /// As in 30, 30s or 2m.
+    #[arg(
+        long, value_name = "TIME", default_value = "30s", env = "SHOAL_HEARTBEAT", value_parser = parse_heartbeat,
+        help_heading = REGISTRATIONS
+    )]
     heartbeat: Duration,
 
-    /// A peer is forgotten this long after its last announce; longer than --heartbeat
-    #[arg(long, value_name = "TIME", default_value = "90s", env = "SHOAL_EXPIRE", value_parser = parse_timeout)]
+    /// Forget a silent peer after this long
+    ///
+    /// The time counts from the peer's last announce, and has to be longer than --heartbeat.
+    #[arg(
+        long, value_name = "TIME", default_value = "90s", env = "SHOAL_EXPIRE", value_parser = parse_timeout,
+        help_heading = REGISTRATIONS
+    )]
     expire: Duration,
 
     #[command(flatten)]

@@ -275,6 +275,10 @@ fn help_and_version_go_to_stdout() {
     let (code, out, err) = run(&["--help"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     readme::assert_explains("tracker", &out);
+    assert!(out.contains("[env: SHOAL_SOCKETS]") && out.contains("\nExamples:\n"), "{out}");
+    let (code, out, err) = run(&["-h"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    readme::assert_fits_a_screen(&out);
     let (code, out, _) = run(&["--version"]);
     assert_eq!((code, out.trim_end()), (Some(0), concat!("tracker ", env!("CARGO_PKG_VERSION"))));
 }

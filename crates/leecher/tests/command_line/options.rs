@@ -8,7 +8,7 @@ use crate::{
     leecher,
     network::Network,
     program::{Place, run},
-    readme::assert_explains,
+    readme::{assert_explains, assert_fits_a_screen},
 };
 
 #[test]
@@ -150,7 +150,12 @@ fn help_and_version_go_to_stdout() {
     let place = Place::new();
     let help = run(leecher(&place, &["--help"]));
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
-    assert_explains("leecher", &help.out.join("\n"));
+    let help = help.out.join("\n");
+    assert_explains("leecher", &help);
+    assert!(help.contains("[env: SHOAL_UPLOAD_LIMIT]") && help.contains("\nExamples:\n"), "{help}");
+    let summary = run(leecher(&place, &["-h"]));
+    assert_eq!((summary.code, summary.err.as_str()), (Some(0), ""));
+    assert_fits_a_screen(&summary.out.join("\n"));
     let version = run(leecher(&place, &["--version"]));
     assert_eq!(version.out, [concat!("leecher ", env!("CARGO_PKG_VERSION"))]);
 }

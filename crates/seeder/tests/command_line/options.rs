@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     program::{Place, Running, run},
-    readme::assert_explains,
+    readme::{assert_explains, assert_fits_a_screen},
     seeder,
     sharing::described,
     tracking::Tracking,
@@ -99,7 +99,12 @@ fn help_and_version_go_to_stdout() {
     let place = Place::new();
     let help = run(seeder(&place, &["--help"]));
     assert_eq!((help.code, help.err.as_str()), (Some(0), ""));
-    assert_explains("seeder", &help.out.join("\n"));
+    let help = help.out.join("\n");
+    assert_explains("seeder", &help);
+    assert!(help.contains("[env: SHOAL_UPLOAD_LIMIT]") && help.contains("\nExamples:\n"), "{help}");
+    let summary = run(seeder(&place, &["-h"]));
+    assert_eq!((summary.code, summary.err.as_str()), (Some(0), ""));
+    assert_fits_a_screen(&summary.out.join("\n"));
     let version = run(seeder(&place, &["--version"]));
     assert_eq!(version.out, [concat!("seeder ", env!("CARGO_PKG_VERSION"))]);
     assert_eq!(place.names(), [""; 0]);

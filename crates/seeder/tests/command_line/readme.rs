@@ -1,6 +1,13 @@
-//! README.md explains every flag.
+//! What a program says about its flags: `--help` has the same as README.md, and `-h` fits a screen.
 
-/// Checks that every flag in a program's `--help` is in its section of README.md, or in what is said of all programs.
+use std::collections::BTreeSet;
+
+/// Size of a terminal.
+const ROWS: usize = 24;
+const COLUMNS: usize = 80;
+
+/// Checks that every flag in a program's `--help` is in its section of README.md, or in what is said of all programs, and
+/// that every flag in the tables there is in `--help`.
 pub(crate) fn assert_explains(program: &str, help: &str) {
     let readme = include_str!("../../../../README.md");
     let programs = readme.split_once("\n## The programs\n").unwrap().1;
@@ -8,13 +15,25 @@ pub(crate) fn assert_explains(program: &str, help: &str) {
     let (_, section) = programs.split_once(&format!("\n### {program}\n")).unwrap();
     let section = section.split("\n##").next().unwrap();
     let flags = help.split([' ', ',', '\n']).filter(|word| word.starts_with("--") && word.len() > 2);
-    let mut count = 0;
-    for flag in flags.filter(|flag| !["--help", "--version"].contains(flag)) {
-        count += 1;
-        // clap's mark of a flag that may be repeated
-        let flag = flag.trim_end_matches('.');
+    // clap's mark of a flag that may be repeated, and the end of a sentence
+    let flags: BTreeSet<_> = flags.map(|flag| flag.trim_end_matches('.')).collect();
+    for flag in flags.iter().filter(|flag| !["--help", "--version"].contains(flag)) {
         let explained = |text: &str| [" ", "`"].iter().any(|end| text.contains(&format!("`{flag}{end}")));
         assert!(explained(section) || explained(of_all), "README.md does not explain {flag} of {program}");
     }
-    assert!(count > 3, "no flags in {help}");
+    let rows = [of_all, section].into_iter().flat_map(str::lines).filter(|line| line.starts_with("| `"));
+    let names = rows.filter_map(|row| row.split(" | ").next()).flat_map(|names| names.split(['`', ' ']));
+    let explained: Vec<_> = names.filter(|name| name.starts_with("--")).collect();
+    assert!(explained.len() > 5, "no flags of {program} in README.md");
+    for flag in explained {
+        assert!(flags.contains(flag), "{program} --help does not show {flag}");
+    }
+}
+
+/// Checks that a program's `-h` is a summary: it fits a screen and names no environment variables.
+pub(crate) fn assert_fits_a_screen(summary: &str) {
+    assert!(summary.contains("--version") && summary.contains("see more with '--help'"), "{summary}");
+    assert!(summary.lines().count() <= ROWS, "{summary}");
+    assert!(summary.lines().all(|line| line.chars().count() <= COLUMNS), "{summary}");
+    assert!(!summary.contains("SHOAL_"), "{summary}");
 }
