@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Parser, builder::FalseyValueParser};
+use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
 use proto::{Endpoint, InfoHash, Link, ShareName};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
@@ -309,11 +310,7 @@ fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send 
 }
 
 fn open_cache(dir: Option<PathBuf>) -> Option<HashCache> {
-    let dir = dir.or_else(|| {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-        Some(cache?.join("shoal").join("hashes"))
-    })?;
+    let dir = dir.or_else(|| Some(choose_base_strategy().ok()?.cache_dir().join("shoal").join("hashes")))?;
     match HashCache::open(dir.clone()) {
         Ok(cache) => Some(cache),
         Err(error) => {
