@@ -15,6 +15,7 @@ mod source;
 mod stranger;
 mod swarm;
 
+mod backing_off;
 mod by_the_page;
 mod changed_files;
 mod departures;

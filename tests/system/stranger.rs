@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
     ChunkIndex, InfoHash, PeerId,
-    peer::{Hello, MAX_PIPELINE, PeerMessage, Role, encode_message},
+    peer::{GoodbyeReason, Hello, MAX_PIPELINE, PeerMessage, Role, encode_message},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -29,6 +29,13 @@ impl Stranger {
     pub(crate) async fn met(&self, infohash: InfoHash) -> Connection {
         let (stream, _) = self.listener.accept().await.unwrap();
         handshake::respond(stream, |_| Ok(hello(infohash, Role::Seeder))).await.unwrap()
+    }
+
+    /// Waits for the next connection, and answers its hello with a goodbye.
+    pub(crate) async fn turn_away(&self, reason: GoodbyeReason) {
+        let (stream, _) = self.listener.accept().await.unwrap();
+        // The connection may have ended before.
+        let _ = handshake::respond(stream, |_| Err(reason)).await;
     }
 
     /// Waits for the next connection, and says hello in the name of whoever connected.
