@@ -553,4 +553,16 @@ mod tests {
         assert_eq!(busy_rest(1, Duration::from_secs(7)), Duration::from_secs(7), "it is taken at its word");
         assert_eq!(busy_rest(1, Duration::MAX), REST, "within reason");
     }
+
+    #[test]
+    fn a_peer_that_has_no_room_is_left_alone_for_as_long_as_it_says_within_reason() {
+        let rest = |retry_after_ms| {
+            ending(&LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }), true)
+        };
+        assert_eq!(rest(0), Ending::RetryAfter(Duration::ZERO), "the peer book waits for longer");
+        assert_eq!(rest(7_000), Ending::RetryAfter(Duration::from_secs(7)));
+        assert_eq!(rest(60_000), Ending::RetryAfter(REST));
+        assert_eq!(rest(u32::MAX), Ending::RetryAfter(REST));
+        assert_eq!(REST, Duration::from_secs(60));
+    }
 }
