@@ -4,6 +4,8 @@
 //! infohash is a hash of ([`metainfo`]), links ([`link`]), the UDP tracker messages ([`tracker`]), the TCP
 //! peer messages ([`peer`]) and the pure logic of a tracker client ([`tracker::client`]).
 //!
+//! The codecs need a crate of tokio's and so the feature `codecs`, which is on by default; everything else is without it.
+//!
 //! This crate opens no socket, reads no clock and touches no file. Its invariant: **a decoded value is
 //! already legal**. Every constructor, and so every decoder, refuses what the protocol does not allow.
 
@@ -12,7 +14,7 @@
 pub mod bitfield;
 pub mod chunk;
 pub mod endpoint;
-#[cfg(test)]
+#[cfg(all(test, feature = "codecs"))]
 mod golden;
 pub mod id;
 pub mod link;
@@ -20,6 +22,7 @@ pub mod metainfo;
 pub mod name;
 pub mod peer;
 pub mod tracker;
+#[cfg_attr(not(feature = "codecs"), expect(dead_code, reason = "the codecs are what encodes and decodes"))]
 mod wire;
 
 pub use bitfield::Bitfield;

@@ -5,9 +5,11 @@
 //! the frame and never pass through the message encoding. [`PeerReader`] and [`encode_message`] are the two
 //! directions; the codec under them is [`PeerCodec`].
 
+#[cfg(feature = "codecs")]
 pub mod codec;
 pub mod message;
 
+#[cfg(feature = "codecs")]
 pub use codec::{FrameError, PeerCodec, PeerReader, encode_message};
 pub use message::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role};
 

@@ -6,9 +6,11 @@
 //! use for reflection.
 
 pub mod client;
+#[cfg(feature = "codecs")]
 pub mod codec;
 pub mod message;
 
+#[cfg(feature = "codecs")]
 pub use codec::{ReplyCodec, RequestCodec};
 pub use message::{
     Announce, Announced, ErrorCode, Event, Limit, PeerAddress, PeerEntry, Peers, Progress, Query, Reply,

@@ -206,7 +206,7 @@ impl PeerMessage {
     }
 
     /// Whether every length in the message is one that the protocol allows.
-    pub(super) fn lengths_are_legal(&self) -> bool {
+    pub fn lengths_are_legal(&self) -> bool {
         match *self {
             PeerMessage::Metainfo { total_len, offset, len } => {
                 total_len <= crate::metainfo::MAX_METAINFO_LEN
