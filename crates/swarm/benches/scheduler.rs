@@ -1,5 +1,7 @@
 //! The scheduler's decisions in a large swarm: 10,000 chunks, 100 peers that each have half of them.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark begins at any moment")]
+
 use std::{collections::VecDeque, time::Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};

@@ -1,5 +1,7 @@
 //! An announce at a registry of 100,000 peers in 1,000 shares.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark begins at any moment")]
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU16,

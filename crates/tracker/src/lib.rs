@@ -8,12 +8,17 @@
 //! The tracker is an untrusted directory. It never sees a byte of a share and proves nothing about one: a
 //! name or a size that it repeats is some peer's word, and a leecher trusts only the infohash.
 
+#![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
+
 pub mod datagrams;
 pub mod handler;
 pub mod registry;
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub mod service;
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod summaries;
 pub mod token;
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod worker;
 
 pub use handler::{Counters, Handler, Swept};

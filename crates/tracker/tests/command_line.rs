@@ -1,4 +1,5 @@
 //! The `tracker` program as its users see it.
+#![expect(clippy::disallowed_methods, reason = "these tests run the program beside themselves")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../seeder/tests/command_line/readme.rs"]

@@ -1,4 +1,5 @@
 //! The tracker over real UDP, in this process.
+#![expect(clippy::disallowed_methods, reason = "these tests run the whole tracker, in real time")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
