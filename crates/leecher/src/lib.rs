@@ -3,6 +3,26 @@
 //! [`fetch()`] is the whole of it for whoever embeds one. Inside, pure cores decide (the crate [`swarm`](::swarm)) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
 //! task that owns the cores).
 //!
+//! ```no_run
+//! use leecher::{Config, FetchEvent, Target, fetch};
+//! use proto::Endpoint;
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // A link, an infohash or a name. A link names its trackers itself.
+//! let target: Target = "disk.img".parse()?;
+//! let config = Config { trackers: vec![Endpoint::parse_tracker("192.0.2.2")?], ..Config::new(target) };
+//! let on_event = |event| {
+//!     if let FetchEvent::Progress(progress) = event {
+//!         println!("{} of {} bytes", progress.done, progress.total);
+//!     }
+//! };
+//! let fetched = fetch(config, on_event, CancellationToken::new()).await?;
+//! println!("saved to {}", fetched.path.display());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Invariants: no chunk is written that was not proved; a wrong chunk bans its sender; memory is bounded by a
 //! fixed number of chunk buffers, whatever the size of the share or the swarm, beside some 50 bytes a chunk.
 

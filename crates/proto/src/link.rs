@@ -3,6 +3,18 @@
 //! The magnet scheme of BEP 9 with the v2 multihash of BEP 52 (`1220` is SHA-256, 32 bytes). `dn` is a hint,
 //! `tr` names Shoal trackers, `x.pe` names peers; `tr` and `x.pe` may repeat. Unknown keys are ignored, as
 //! magnet links demand, and so are trackers of other schemes.
+//!
+//! ```
+//! use proto::Link;
+//!
+//! let infohash = "d2f9af42da3de371b62985f633987c5f60072463ced0842295500b26a50ed51b";
+//! let text = format!("magnet:?xt=urn:btmh:1220{infohash}&dn=disk.img&tr=shoal://192.0.2.2:6020");
+//! let link: Link = text.parse()?;
+//! assert_eq!(link.infohash.to_string(), infohash);
+//! assert_eq!(link.trackers[0].to_string(), "192.0.2.2:6020");
+//! assert_eq!(link.to_string(), text);
+//! # Ok::<(), proto::link::ParseLinkError>(())
+//! ```
 
 use std::{borrow::Cow, fmt, str::FromStr};
 

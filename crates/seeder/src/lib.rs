@@ -3,6 +3,32 @@
 //! [`Seeder`] is the whole of it for whoever embeds one. It joins a [chunk server](peer::server) to one
 //! [registration](peer::announcer) for each share with each tracker.
 //!
+//! ```no_run
+//! use std::{ops::ControlFlow, path::Path, sync::Arc};
+//!
+//! use proto::Endpoint;
+//! use seeder::{Config, Event, Seeder};
+//! use store::{Scan, ScanRules};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // Both read the disk: a program keeps them off its runtime's threads.
+//! let scan = Scan::new(Path::new("disk.img"), None, &ScanRules::default())?;
+//! let shared = scan.hash(None, &|_bytes| ControlFlow::Continue(()))?;
+//!
+//! let trackers = vec![Endpoint::parse_tracker("192.0.2.2")?];
+//! let seeder = Seeder::bind(Config { trackers, ..Config::default() }).await?;
+//! let on_event = |event| {
+//!     if let Event::Announced { tracker, .. } = event {
+//!         println!("registered with {tracker}");
+//!     }
+//! };
+//! let sent = seeder.run(vec![Arc::new(shared)], on_event, CancellationToken::new()).await;
+//! println!("sent {sent} bytes");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Invariant: a share of which a file changed is no longer announced; what is left of it is still served.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
