@@ -58,8 +58,7 @@ fn after_a_failed_sync_nothing_is_claimed_that_was_written_since_the_last_good_o
             assert_eq!(faults::end().iter().filter(|&&call| call == sync).count(), 0);
             assert!(!bench.output().path().exists());
             drop(download);
-            let (download, resumed) = bench.open().unwrap();
-            assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
+            let download = bench.resume(2, 0);
             drop(download);
             let _ = fs::remove_file(bench.output().resume_path());
             let part = bench.output().part_path();
@@ -77,10 +76,8 @@ fn a_sync_that_fails_at_the_end_is_not_made_good_by_the_last_checkpoint() {
         assert_fails(&bench, Errno::IO, download.finish());
         assert_fails(&bench, Errno::IO, download.checkpoint());
         drop(download);
-        let (download, resumed) = bench.open().unwrap();
-        assert_eq!(resumed, Resumed { kept: 0, lost: 0 });
-        bench.store_missing(&download);
-        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+        let download = bench.resume(0, 0);
+        bench.complete(download);
     }
 }
 
@@ -95,8 +92,7 @@ fn what_nobody_claims_is_written_again_before_it_is_claimed() {
         drop(download);
         fs::remove_file(bench.output().resume_path()).unwrap();
         faults::end();
-        let (download, resumed) = bench.open().unwrap();
-        assert_eq!(resumed, Resumed { kept: 3, lost: 0 });
+        let download = bench.resume(3, 0);
         let calls = faults::end();
         // And the new resume file, which comes last.
         assert_eq!(count(&calls, Call::Write), 3 + 1);
@@ -161,8 +157,7 @@ fn a_chunk_that_cannot_be_written_is_not_here_and_the_others_are() {
             assert_eq!(bench.open().unwrap().1, Resumed { kept: before + 1, lost: 0 });
         }
         let (download, _) = bench.open().unwrap();
-        bench.store_missing(&download);
-        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+        bench.complete(download);
     }
 }
 
@@ -184,11 +179,9 @@ fn a_chunk_that_cannot_be_read_again_is_fetched_again() {
         } else {
             faults::fail(Call::Read, Errno::IO, 1);
         }
-        let (download, resumed) = bench.open().unwrap();
-        assert_eq!(resumed, Resumed { kept: 3, lost: u32::from(has_resume) });
+        let download = bench.resume(3, u32::from(has_resume));
         assert!(!download.have().contains(ChunkIndex(0)));
-        bench.store_missing(&download);
-        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+        bench.complete(download);
     }
 }
 
@@ -218,8 +211,7 @@ fn a_share_that_cannot_get_its_name_keeps_all() {
         // Its data was durable by then: only the claim is written.
         assert!(count(&faults::end(), sync) <= 1 && syncs >= 1);
         drop(download);
-        let (download, resumed) = bench.open().unwrap();
-        assert_eq!(resumed, Resumed { kept: all, lost: 0 });
+        let download = bench.resume(all, 0);
         assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
     }
 }

@@ -66,6 +66,21 @@ impl Bench {
         Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
     }
 
+    /// Goes on with a download of which so many chunks are still there, and so many that were claimed are not.
+    #[track_caller]
+    pub(crate) fn resume(&self, kept: u32, lost: u32) -> Download {
+        let (download, resumed) = self.open().unwrap();
+        assert_eq!(resumed, Resumed { kept, lost });
+        download
+    }
+
+    /// Stores what is missing, and checks that what has its name then is what was shared.
+    #[track_caller]
+    pub(crate) fn complete(&self, download: Download) {
+        self.store_missing(&download);
+        assert_eq!(listing(&self.finish(download)), listing(&self.source()));
+    }
+
     /// The directory that it is downloaded to.
     pub(crate) fn out(&self) -> PathBuf {
         self.dir.path().join("out")

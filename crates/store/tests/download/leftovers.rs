@@ -61,10 +61,8 @@ fn of_a_part_without_a_resume_file_only_what_is_right_counts() {
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
     part.write_all_at(b"damage", 50).unwrap();
     part.set_len(3 * u64::from(CHUNK_LEN) + 8).unwrap();
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    let download = bench.resume(2, 0);
+    bench.complete(download);
 }
 
 /// A run that is killed at once leaves no more than a name.
@@ -76,8 +74,7 @@ fn an_empty_part_is_begun_anew() {
     let bench = Bench::of_directory(3);
     fs::create_dir(bench.output().part_path()).unwrap();
     let (download, _) = bench.open().unwrap();
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    bench.complete(download);
 }
 
 #[test]
@@ -114,8 +111,7 @@ fn a_resume_file_that_is_removed_meanwhile_is_made_again_or_not_needed() {
     fs::remove_file(bench.output().resume_path()).unwrap();
     download.checkpoint().unwrap();
     drop(download);
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 1, lost: 0 });
+    let download = bench.resume(1, 0);
     fs::remove_file(bench.output().resume_path()).unwrap();
     bench.store_missing(&download);
     download.finish().unwrap();
@@ -174,10 +170,8 @@ fn a_file_that_is_removed_or_cut_in_a_part_is_fetched_again() {
         assert!(matches!(download.finish(), Err(DownloadError::PartGone(at)) if at == file));
         download.checkpoint().unwrap();
         drop(download);
-        let (download, resumed) = bench.open().unwrap();
-        assert_eq!(resumed, Resumed { kept: 2, lost: 1 });
-        bench.store_missing(&download);
-        assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+        let download = bench.resume(2, 1);
+        bench.complete(download);
     }
 }
 
@@ -194,7 +188,6 @@ fn a_small_file_that_is_too_long_is_cut() {
     download.checkpoint().unwrap();
     drop(download);
     fs::write(bench.output().part_path().join("small"), b"12345 and more").unwrap();
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
+    let download = bench.resume(2, 0);
     assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
 }

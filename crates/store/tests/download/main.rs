@@ -40,8 +40,7 @@ fn a_directory_arrives_with_its_empty_files_and_directories() {
         }
     });
     let (download, _) = bench.open().unwrap();
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    bench.complete(download);
 }
 
 #[test]
@@ -87,16 +86,13 @@ fn what_was_made_durable_survives_and_is_proved_again() {
 
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
     part.write_all_at(b"damage", 3 * CHUNK_LEN as u64 + 50).unwrap();
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 2, lost: 1 });
+    let download = bench.resume(2, 1);
     assert_eq!(download.have().iter().collect::<Vec<_>>(), [0, 4].map(ChunkIndex));
     // The damaged chunk stays lost, though an earlier resume file claimed it.
     download.checkpoint().unwrap();
     drop(download);
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 2, lost: 0 });
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    let download = bench.resume(2, 0);
+    bench.complete(download);
 }
 
 #[test]
@@ -112,10 +108,8 @@ fn a_part_that_was_cut_short_is_resumed_with_what_is_left() {
         .unwrap()
         .set_len(CHUNK as u64 + 9)
         .unwrap();
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 1, lost: 3 });
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    let download = bench.resume(1, 3);
+    bench.complete(download);
 }
 
 /// What is claimed counts as synced, also when the share gets its name. So a claim that proved wrong has to go before
@@ -130,8 +124,7 @@ fn a_chunk_that_was_lost_is_claimed_again_only_when_it_is_durable_again() {
     drop(download);
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
     part.write_all_at(b"other", u64::from(CHUNK_LEN)).unwrap();
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: 1, lost: 1 });
+    let download = bench.resume(1, 1);
     download.store(lost, &bench.chunk(lost)).unwrap();
     drop(download);
     assert_eq!(bench.open().unwrap().1, Resumed { kept: 1, lost: 0 });
@@ -160,10 +153,8 @@ fn a_directory_of_small_files_is_resumed_with_those_that_are_there() {
     let lost = bench.shared.metainfo().files()[space.span(stored[2]).unwrap().file].path[0].clone();
     fs::remove_file(bench.output().part_path().join(lost.as_str())).unwrap();
 
-    let (download, resumed) = bench.open().unwrap();
-    assert_eq!(resumed, Resumed { kept: stored.len() as u32 - 1, lost: 1 });
-    bench.store_missing(&download);
-    assert_eq!(listing(&bench.finish(download)), listing(&bench.source()));
+    let download = bench.resume(stored.len() as u32 - 1, 1);
+    bench.complete(download);
 }
 
 #[test]
