@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use leecher::{FetchError, Target};
+use peer::handshake::Connection;
 use proto::{
     Digest, InfoHash, Metainfo, ShareName,
     metainfo::{FileNode, Node, Tree},
@@ -10,10 +11,11 @@ use proto::{
 };
 
 use crate::{
-    proxy::Manner,
+    fetch::Fetch,
+    proxy::{Manner, addresses},
     source::MIB,
     stranger::{Stranger, send},
-    swarm::{endpoint, test},
+    swarm::{Swarm, endpoint, test},
 };
 
 /// More of them than a leecher has connections at a time, so some have to be given up for the one that answers.
@@ -22,11 +24,8 @@ fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
     test(async |swarm| {
         let source = swarm.share("mute.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut mute = Vec::new();
-        for _ in 0..12 {
-            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
-        }
-        let mut config = swarm.config(&source, &mute.iter().map(|proxy| proxy.address).collect::<Vec<_>>());
+        let mute = swarm.proxies(&seeder, Manner::MuteAfterHello, 12).await;
+        let mut config = swarm.config(&source, &addresses(&mute));
         config.max_peers = 10;
         let mut fetch = swarm.fetch(config);
         for proxy in &mute {
@@ -48,16 +47,21 @@ fn wide_metainfo() -> Metainfo {
     metainfo
 }
 
+/// A transfer that knows one peer only, and the peer's side of the connection.
+async fn asked_for(infohash: InfoHash, swarm: &mut Swarm) -> (Fetch, Connection) {
+    let peer = Stranger::listen().await;
+    let mut config = swarm.config_for(Target::InfoHash(infohash));
+    (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
+    let fetch = swarm.fetch(config);
+    (fetch, peer.met(infohash).await)
+}
+
 /// The peer answers its first request, and the others only when eight of them have come.
 #[test]
 fn several_parts_of_a_description_are_asked_for_at_a_time() {
     test(async |swarm| {
         let metainfo = wide_metainfo();
-        let peer = Stranger::listen().await;
-        let mut config = swarm.config_for(Target::InfoHash(metainfo.infohash()));
-        (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
-        let mut fetch = swarm.fetch(config);
-        let mut connection = peer.met(metainfo.infohash()).await;
+        let (mut fetch, mut connection) = asked_for(metainfo.infohash(), swarm).await;
         let (mut asked, mut answered, bytes) = (Vec::new(), 0, metainfo.as_bytes());
         let parts = bytes.len().div_ceil(MAX_PART_LEN as usize);
         while answered < parts {
@@ -129,11 +133,7 @@ fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
 fn a_part_of_the_wrong_length_is_not_the_protocol() {
     test(async |swarm| {
         let metainfo = wide_metainfo();
-        let peer = Stranger::listen().await;
-        let mut config = swarm.config_for(Target::InfoHash(metainfo.infohash()));
-        (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
-        let mut fetch = swarm.fetch(config);
-        let mut connection = peer.met(metainfo.infohash()).await;
+        let (mut fetch, mut connection) = asked_for(metainfo.infohash(), swarm).await;
         let part = &metainfo.as_bytes()[..100];
         let message =
             PeerMessage::Metainfo { total_len: metainfo.as_bytes().len() as u32, offset: 0, len: 100 };

@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::{
     fetch::part_of,
-    proxy::Manner,
+    proxy::{Manner, addresses},
     source::MIB,
     stranger::{said, send, visit},
     swarm::{endpoint, test},
@@ -74,13 +74,9 @@ fn a_borrowed_peer_id_does_not_push_its_owner_aside() {
         let source = swarm.share("identity.bin", 8 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let owner = swarm.proxy(&seeder, Manner::SamePeerId).await;
-        let mut peers = vec![owner.address];
-        let mut thieves = Vec::new();
-        for _ in 0..8 {
-            let thief = swarm.proxy(&seeder, Manner::SamePeerId).await;
-            peers.push(thief.address);
-            thieves.push(thief);
-        }
+        let thieves = swarm.proxies(&seeder, Manner::SamePeerId, 8).await;
+        let mut peers = addresses(&thieves);
+        peers.push(owner.address);
         let config = swarm.config(&source, &peers);
         let mut fetch = swarm.fetch(config);
         for thief in &thieves {

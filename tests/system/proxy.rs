@@ -139,6 +139,11 @@ impl Proxy {
     }
 }
 
+/// Where they listen.
+pub(crate) fn addresses(proxies: &[Proxy]) -> Vec<SocketAddr> {
+    proxies.iter().map(|proxy| proxy.address).collect()
+}
+
 async fn run(listener: TcpListener, relay: Arc<Relay>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {

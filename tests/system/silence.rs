@@ -7,7 +7,7 @@ use proto::{CHUNK_LEN, peer::PeerMessage};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    proxy::{Manner, Proxy},
+    proxy::{Manner, addresses},
     source::{MIB, Source},
     stranger::{send, visit},
     swarm::{endpoint, test},
@@ -53,11 +53,8 @@ fn most_peers_say_hello_and_nothing_else() {
     test(async |swarm| {
         let source = swarm.share("mute.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut mute = Vec::new();
-        for _ in 0..8 {
-            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
-        }
-        let mut peers: Vec<_> = mute.iter().map(|proxy| proxy.address).collect();
+        let mute = swarm.proxies(&seeder, Manner::MuteAfterHello, 8).await;
+        let mut peers = addresses(&mute);
         for _ in 0..2 {
             peers.push(swarm.seed_unannounced(&source).await.address);
         }
@@ -73,18 +70,12 @@ fn many_peers_stop_in_the_middle_of_a_chunk() {
     test(async |swarm| {
         let source = swarm.share("clogged.bin", 32 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut stuck: Vec<Proxy> = Vec::new();
-        for _ in 0..24 {
-            let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-            proxy.allow(1_000);
-            stuck.push(proxy);
-        }
-        let honest = swarm.proxy(&seeder, Manner::Honest).await;
-        let mut peers: Vec<_> = stuck.iter().map(|proxy| proxy.address).collect();
-        peers.push(honest.address);
-        let config = swarm.config(&source, &peers);
+        let proxies = swarm.proxies(&seeder, Manner::Honest, 25).await;
+        let config = swarm.config(&source, &addresses(&proxies));
         let mut fetch = swarm.fetch(config);
-        for proxy in &stuck {
+        let [honest, stuck @ ..] = &proxies[..] else { unreachable!() };
+        stuck.iter().for_each(|proxy| proxy.allow(1_000));
+        for proxy in stuck {
             proxy.until(|traffic| traffic.chunk_bytes == 1_000).await;
         }
         honest.open();

@@ -6,7 +6,7 @@ use leecher::{Fetched, Target};
 use tokio::task::JoinSet;
 
 use crate::{
-    proxy::Manner,
+    proxy::{Manner, addresses},
     source::{CHUNK, KIB, MIB},
     stranger::asks_and_reads_nothing,
     swarm::{endpoint, test},
@@ -64,12 +64,8 @@ fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
     test(async |swarm| {
         let source = swarm.share("stopped.bin", 8 * CHUNK);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut proxies = Vec::new();
-        for _ in 0..3 {
-            proxies.push(swarm.proxy(&seeder, Manner::Honest).await);
-        }
-        let addresses: Vec<_> = proxies.iter().map(|proxy| proxy.address).collect();
-        let config = swarm.config(&source, &addresses);
+        let proxies = swarm.proxies(&seeder, Manner::Honest, 3).await;
+        let config = swarm.config(&source, &addresses(&proxies));
         let mut fetch = swarm.fetch(config);
         let [honest, stopped @ ..] = &proxies[..] else { unreachable!() };
         fetch.joined(honest.address).await;
@@ -90,12 +86,9 @@ fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() 
     test(async |swarm| {
         let source = swarm.share("crowd.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut mute = Vec::new();
-        for _ in 0..60 {
-            mute.push(swarm.proxy(&seeder, Manner::MuteAfterHello).await);
-        }
+        let mute = swarm.proxies(&seeder, Manner::MuteAfterHello, 60).await;
         let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.peers = mute.iter().map(|proxy| endpoint(proxy.address)).collect();
+        config.peers = addresses(&mute).into_iter().map(endpoint).collect();
         let mut fetch = swarm.fetch(config);
         for proxy in &mute {
             proxy.until(|traffic| traffic.hellos > 0).await;

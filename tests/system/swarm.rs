@@ -239,6 +239,15 @@ impl Swarm {
         Proxy::start(seeder.address, manner, &self.tasks, &self.stop).await
     }
 
+    /// So many of them.
+    pub(crate) async fn proxies(&self, seeder: &RunningSeeder, manner: Manner, count: usize) -> Vec<Proxy> {
+        let mut proxies = Vec::new();
+        for _ in 0..count {
+            proxies.push(self.proxy(seeder, manner).await);
+        }
+        proxies
+    }
+
     /// Tells the tracker that there is a seeder of `source` at `address`. Nobody renews that.
     pub(crate) async fn announce(&self, source: &Source, address: SocketAddr) {
         let mut rng = rand::rng();
