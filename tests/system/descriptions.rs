@@ -138,7 +138,7 @@ fn a_part_of_the_wrong_length_is_not_the_protocol() {
         let message =
             PeerMessage::Metainfo { total_len: metainfo.as_bytes().len() as u32, offset: 0, len: 100 };
         assert!(send(&mut connection, message, part).await);
-        fetch.waits_for("does not keep to the protocol").await;
+        fetch.waits_for("broke the protocol").await;
         fetch.stop();
         assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { .. })));
     });

@@ -85,7 +85,7 @@ fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
         let mut impatient = swarm.config(&source, &[seeder.address]);
         impatient.stall_timeout = Duration::from_secs(1);
         let outcome = swarm.fetch(impatient).outcome().await;
-        assert!(matches!(outcome, Err(FetchError::AllFull(1))), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::AllFull { known: 1 })), "{outcome:?}");
 
         let config = swarm.config(&source, &[seeder.address]);
         let mut fetch = swarm.fetch(config);

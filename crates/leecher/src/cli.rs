@@ -219,14 +219,14 @@ pub(crate) struct Args {
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000) => Ok(count),
-        _ => Err("it has to be a number from 1 to 1000".to_owned()),
+        _ => Err("it must be a number from 1 to 1000".to_owned()),
     }
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(ratio) if (0.0..=1e6).contains(&ratio) => Ok(ratio),
-        _ => Err("it has to be a number from 0 to 1000000".to_owned()),
+        _ => Err("it must be a number from 0 to 1000000".to_owned()),
     }
 }
 
@@ -252,7 +252,7 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
     };
     let destination = match (args.output.clone(), args.dir.clone()) {
         (Some(path), _) if path.as_os_str() == "-" => {
-            let error = "-o - does not stand for stdout: chunks arrive in any order";
+            let error = "-o - cannot write to stdout, because chunks arrive in any order";
             return Err(Failure::new(ExitCode::Usage, error)
                 .hint("save to a file with -o PATH; for a file called -, use -o ./-"));
         }
@@ -271,7 +271,7 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
                 ExitCode::Io,
                 format!("the directory {} does not exist", dir.display()),
             )
-            .hint("create it, or save into a directory with -d, which is made if it does not exist"));
+            .hint("create it, or use -d, which creates the directory"));
         }
         (Some(path), _) => Destination::Path(path),
         (None, dir) => Destination::Directory(dir.unwrap_or_default()),
@@ -300,7 +300,7 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         Stay::Forever => Some("Serving other leechers; press Ctrl+C to stop".to_owned()),
         Stay::For(time) => Some(format!("Serving other leechers for {}", human_time(time))),
         Stay::Ratio(ratio) => {
-            Some(format!("Serving other leechers until {ratio} times the size of the share is uploaded"))
+            Some(format!("Serving other leechers until {ratio} × the size of the share is uploaded"))
         }
         Stay::WhileNeeded => None,
     };
@@ -411,66 +411,66 @@ fn explain(error: FetchError) -> Failure {
     let (code, hint) = match &error {
         FetchError::NoTracker(_) => (
             ExitCode::Network,
-            "is the tracker running? name it with --tracker HOST, or a seeder with --peer HOST:PORT"
+            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT"
                 .to_owned(),
         ),
         FetchError::UnknownName(_) => (
             ExitCode::NotFound,
-            "--list shows what there is; is a seeder running, with the same tracker?".to_owned(),
+            "check that a seeder is running with the same tracker; --list shows the shares that the tracker knows".to_owned(),
         ),
         FetchError::UnknownShare(_) | FetchError::NothingShared => {
-            let hint = "is a seeder running, with the same tracker? --wait TIME waits until one is";
+            let hint = "check that a seeder is running with the same tracker, or wait for one with --wait TIME";
             (ExitCode::NotFound, hint.to_owned())
         }
         FetchError::Ambiguous { shares, .. } => {
             let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
             (
                 ExitCode::Usage,
-                format!("name one of them, by its infohash if the names are the same:{}", list.concat()),
+                format!("choose one of them; use its infohash if the names are the same:{}", list.concat()),
             )
         }
         FetchError::PeerName(_) => (ExitCode::Network, "check the name given with --peer".to_owned()),
         FetchError::AllChanged => {
             (ExitCode::NotFound, "start the seeder again, and use the link that it prints then".to_owned())
         }
-        FetchError::AllFull(_) => {
+        FetchError::AllFull { .. } => {
             (ExitCode::Network, "wait longer with --timeout, or name another seeder with --peer".to_owned())
         }
         FetchError::BadShare(_) => {
-            (ExitCode::Integrity, "it has to be shared again, by a program that does it right".to_owned())
+            (ExitCode::Integrity, "share the files again with Shoal's seeder".to_owned())
         }
         FetchError::NoPeer { .. } => {
-            (ExitCode::Network, "are the seeders running, and can this machine reach their ports?".to_owned())
+            (ExitCode::Network, "check that the seeders are running and that this machine can reach their ports".to_owned())
         }
         FetchError::OnlyLiars => {
             (ExitCode::Integrity, "no wrong data was saved; find a seeder that you trust".to_owned())
         }
         FetchError::Stalled { .. } => (
             ExitCode::Unfinished,
-            "what has arrived is kept: run the same command again to go on from there".to_owned(),
+            "what has arrived is kept: run the same command again to continue".to_owned(),
         ),
         FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
         FetchError::Interrupted { part: Some(part) } => (
             ExitCode::Interrupted,
             format!(
-                "what has arrived is kept in {}: run the same command again to go on from there",
+                "what has arrived is kept in {}: run the same command again to continue",
                 part.display()
             ),
         ),
         FetchError::Write(error) => match error.source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
                 ExitCode::DiskFull,
-                "make room; what has arrived is kept: run the same command again to go on from there"
+                "free some disk space, then run the same command again to continue; what has arrived is kept"
                     .to_owned(),
             ),
             _ => (
                 ExitCode::Io,
-                "what has arrived is kept: run the same command again to go on from there".to_owned(),
+                "what has arrived is kept: run the same command again to continue".to_owned(),
             ),
         },
         FetchError::Download(error) => explain_download(error),
         FetchError::Listen(_) => {
-            (ExitCode::Network, "choose another port with -p, or leave -p and --bind out".to_owned())
+            (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
         }
     };
     Failure::new(code, error).hint(hint)
@@ -490,14 +490,15 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
             "remove it if you do not need it, or save elsewhere with -o or -d".to_owned(),
         ),
         DownloadError::Locked(_) => {
-            (ExitCode::OutputExists, "wait for it, or save elsewhere with -o or -d".to_owned())
+            (ExitCode::OutputExists, "wait until it is done, or save elsewhere with -o or -d".to_owned())
         }
         DownloadError::NoSpace { .. } => {
-            (ExitCode::DiskFull, "make room, or save elsewhere with -o or -d".to_owned())
+            (ExitCode::DiskFull, "free some disk space, or save elsewhere with -o or -d".to_owned())
         }
         DownloadError::PartGone(_) => (
             ExitCode::Io,
-            "keep others away from it, and run the same command again to fetch what is missing".to_owned(),
+            "make sure that no other program changes it, then run the same command again to fetch the rest"
+                .to_owned(),
         ),
         DownloadError::NotDurable(error) => {
             let code = match error.source.kind() {
@@ -509,12 +510,12 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         DownloadError::NotClaimed(error) | DownloadError::Path(error) => match error.source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
                 ExitCode::DiskFull,
-                "make room, and run the same command again to go on from there".to_owned(),
+                "free some disk space, then run the same command again to continue".to_owned(),
             ),
-            _ => (ExitCode::Io, "check that you may write there, or save elsewhere with -o or -d".to_owned()),
+            _ => (ExitCode::Io, "check write permission, or save elsewhere with -o or -d".to_owned()),
         },
         DownloadError::Stopped(_) => {
-            (ExitCode::Interrupted, "run the same command again to go on from there".to_owned())
+            (ExitCode::Interrupted, "run the same command again to continue".to_owned())
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum FetchError {
     #[error("the tracker knows no shares")]
     NothingShared,
     /// Several shares fit.
-    #[error("{} shares {}", shares.len(), match name { Some(name) => format!("are called '{name}'"), None => "are on offer".to_owned() })]
+    #[error("{} shares {}", shares.len(), match name { Some(name) => format!("are called '{name}'"), None => "are available".to_owned() })]
     Ambiguous {
         /// The name that was asked for.
         name: Option<String>,
@@ -38,25 +38,28 @@ pub enum FetchError {
     NoPeer {
         /// Peers that were tried.
         known: usize,
-        /// What the last one said.
+        /// The last one's trouble.
         last: String,
     },
     /// A peer that was named does not exist.
     #[error("{0}")]
     PeerName(String),
-    /// Whoever had the share has changed it.
+    /// All peers that had the share changed it.
     #[error("the share changed at every peer that had it")]
     AllChanged,
-    /// Every peer that is known has as many connections as it may.
-    #[error("every peer that is known is full ({0})")]
-    AllFull(usize),
+    /// All known peers have the maximum number of connections.
+    #[error("{}", match known { 1 => "the only known peer is full".to_owned(), _ => format!("all {known} known peers are full") })]
+    AllFull {
+        /// How many are known.
+        known: usize,
+    },
     /// The infohash is that of something malformed.
-    #[error("the share is malformed, whoever offers it: {0}")]
+    #[error("the share itself is malformed: {0}")]
     BadShare(MetainfoError),
     /// Every peer sent wrong data.
     #[error("every peer sent wrong data")]
     OnlyLiars,
-    /// Nothing came for too long.
+    /// No data arrived for too long.
     #[error("nothing arrived for {} ({done} of {total} bytes are here); {why}", human_time(*after))]
     Stalled {
         /// For how long.

@@ -1,4 +1,4 @@
-//! What a transfer tells while it runs, and when it is over.
+//! What a transfer reports while it runs, and at its end.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -15,7 +15,7 @@ pub enum FetchEvent {
     /// What came is not saved, so some of it would be fetched again if the transfer stopped now. It goes on if it can.
     Unsaved(String),
     /// Part of what is here cannot be served to others, because its file changed or cannot be read. If the share was
-    /// finished, the leecher leaves: others are not told any more that it is here.
+    /// finished, the leecher leaves: it no longer announces the share.
     CannotServe(String),
     /// What an earlier run left is being proved.
     Proving {
@@ -120,7 +120,7 @@ impl fmt::Display for LeaveReason {
             LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
             LeaveReason::Goodbye(reason) => write!(f, "{reason}"),
             LeaveReason::Disconnected => f.write_str("disconnected"),
-            LeaveReason::Protocol(why) => write!(f, "it does not keep to the protocol: {why}"),
+            LeaveReason::Protocol(why) => write!(f, "it broke the protocol: {why}"),
             LeaveReason::Lied => f.write_str("sent wrong data; banned"),
             LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
             LeaveReason::Gone => f.write_str("its file changed since it was shared"),

@@ -1,4 +1,4 @@
-//! Telling the user how a transfer goes: bars on a terminal, lines elsewhere, or JSON for programs.
+//! Reports a transfer to the user: bars on a terminal, lines elsewhere, or JSON for programs.
 
 use std::{
     net::SocketAddr,
@@ -19,7 +19,7 @@ const FIRST_LINE: Duration = Duration::from_millis(900);
 /// Peers that have a line of their own on the terminal.
 const MAX_PEER_LINES: usize = 12;
 
-/// How to tell.
+/// How to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     /// Bars or lines, and the outcome.
@@ -32,7 +32,7 @@ pub(crate) enum Style {
     Json,
 }
 
-/// Tells the user about one transfer.
+/// Reports one transfer to the user.
 pub(crate) struct Report {
     style: Style,
     /// What the link that is printed names.
@@ -237,7 +237,7 @@ impl Report {
         }
         let wasted = HumanBytes(fetched.wasted);
         print_line(format_args!(
-            "Received in vain: {wasted}; sent to others: {}",
+            "Received but not needed: {wasted}; sent to others: {}",
             HumanBytes(fetched.uploaded)
         ));
     }
@@ -324,7 +324,7 @@ fn peers(progress: &Progress) -> String {
     }
 }
 
-/// Tells of a failure as JSON.
+/// Prints a failure as JSON.
 pub(crate) fn print_failure(failure: &Failure) {
     print_json(&Json::Failed { code: failure.code() as u8, message: failure.to_string() });
 }

@@ -452,7 +452,7 @@ impl<F: FnMut(FetchEvent)> Swarm<F> {
             }
             SessionEvent::Reject(chunk, RejectReason::Cancelled) => {
                 if !scheduler.cancelled(key, chunk, now) {
-                    let why = format!("took chunk {} for cancelled, which it was not", chunk.0);
+                    let why = format!("confirmed a cancellation of chunk {} that was not requested", chunk.0);
                     self.end(scheduler, key, LeaveReason::Protocol(why));
                 }
             }

@@ -66,7 +66,7 @@ pub enum ParseTargetError {
     #[error("an infohash has 64 digits, this has {0} (if it is a name, use -f)")]
     InfoHashLen(usize),
     /// Not a name either.
-    #[error("neither a link nor an infohash nor the name of a share (a path is none): {0}")]
+    #[error("not a link, an infohash or the name of a share (a path is not a name): {0}")]
     Name(#[from] proto::name::NameError),
 }
 

@@ -40,10 +40,10 @@ pub enum HandshakeError {
     #[error("the peer refused: {0}")]
     Goodbye(GoodbyeReason),
     /// The other side speaks of another share.
-    #[error("the peer speaks of another share")]
+    #[error("the peer named another share")]
     OtherShare,
     /// This side talks to itself.
-    #[error("that is this peer itself")]
+    #[error("the peer is this process itself")]
     SelfConnection,
     /// The other side did not begin with a hello.
     #[error("the peer did not say hello")]

@@ -65,7 +65,7 @@ pub(crate) enum Outgoing {
 
 /// The peer caused more messages than it read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the peer asks without reading the answers")]
+#[error("the peer sends requests without reading the replies")]
 pub struct OutboxFull;
 
 impl Outbox {

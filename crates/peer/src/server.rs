@@ -75,9 +75,9 @@ enum ConnectionError {
     Send(#[source] io::Error),
     #[error(transparent)]
     OutboxFull(#[from] OutboxFull),
-    #[error("a message that makes no sense to a seeder: {0:?}")]
+    #[error("a message that a seeder does not accept: {0:?}")]
     Unexpected(PeerMessage),
-    #[error("a message about what is not there: {0:?}")]
+    #[error("a message about a chunk or hash that the share does not have: {0:?}")]
     OutOfRange(PeerMessage),
     #[error("silent for {} seconds", IDLE_TIMEOUT.as_secs())]
     Idle,

@@ -15,7 +15,10 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) async fn writable(stream: &TcpStream) -> io::Result<()> {
     timeout(STALL_TIMEOUT, stream.writable()).await.unwrap_or_else(|_| {
         let seconds = STALL_TIMEOUT.as_secs();
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("the peer took nothing for {seconds} seconds")))
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the peer received nothing for {seconds} seconds"),
+        ))
     })
 }
 

@@ -134,7 +134,7 @@ pub(crate) struct Args {
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
-        _ => Err("it has to be a number from 1 to 100000".to_owned()),
+        _ => Err("it must be a number from 1 to 100000".to_owned()),
     }
 }
 
@@ -193,7 +193,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         describe(path, shared, port, &args.trackers, own_address);
     }
     if own_address.is_none() && args.trackers.iter().any(outside::is_loopback) {
-        print_line("The links work on this machine only: no other can reach this seeder");
+        print_line("The links work on this machine only: no other machine can reach this seeder");
     }
     print_line("Press Ctrl+C to stop");
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
@@ -215,7 +215,7 @@ async fn scan(path: &Path, name: Option<ShareName>, rules: ScanRules) -> Result<
             first.iter().map(|(path, kind)| format!("'{}' ({kind})", path.display())).collect();
         let more = count - first.len() as u64;
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        tracing::warn!("not shared of '{}': {}{more}", path.display(), first.join(", "));
+        tracing::warn!("left out of '{}': {}{more}", path.display(), first.join(", "));
     }
     Ok(scan)
 }
@@ -245,11 +245,11 @@ fn explain(error: ShareError) -> Failure {
         }
         ShareError::Scan(ScanError::Name { .. }) => (
             ExitCode::Io,
-            "rename it; what the command line names can be shared under another name with --name",
+            "rename it, or leave it out with --exclude; --name changes the name of the share itself",
         ),
         ShareError::Scan(ScanError::TooDeep(_)) => (ExitCode::Io, "share a directory further down"),
         ShareError::Scan(ScanError::Path(_)) | ShareError::Path(_) => {
-            (ExitCode::Io, "check the path, and that you may read it")
+            (ExitCode::Io, "check the path and its read permission")
         }
         ShareError::Changed(_) => (ExitCode::Io, "wait until nothing writes to it, and start again"),
         ShareError::Metainfo(_) | ShareError::TooLarge(_) => (ExitCode::Io, "share it in several parts"),
@@ -295,7 +295,7 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Tells the user of registrations.
+/// Reports registrations to the user.
 fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
     let report = Arc::new(Mutex::new(RegistrationReport::new(names)));
     move |event| {

@@ -1,4 +1,4 @@
-//! What the program tells its user of registrations: each share once, and each outage of a tracker once.
+//! What the program reports about registrations: each share once, and each outage of a tracker once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use proto::{
 use seeder::Event;
 use store::OpenChunkError;
 
-/// What is known of registrations, and was told.
+/// What is known about registrations, and was reported.
 pub(crate) struct RegistrationReport {
     names: HashMap<InfoHash, ShareName>,
     registered: HashSet<(InfoHash, Endpoint)>,
@@ -20,7 +20,7 @@ pub(crate) struct RegistrationReport {
     full: HashSet<(Endpoint, Limit, Option<InfoHash>)>,
 }
 
-/// Something to tell.
+/// Something to report.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum News {
     Good(String),
@@ -33,7 +33,7 @@ impl RegistrationReport {
         RegistrationReport { names, registered: HashSet::new(), silent: HashSet::new(), full: HashSet::new() }
     }
 
-    /// What to tell of an event, if there is anything new.
+    /// What to report about an event, if it is new.
     pub(crate) fn news(&mut self, event: Event) -> Option<News> {
         match event {
             Event::Announced { tracker, infohash, .. } => {
@@ -78,7 +78,7 @@ impl RegistrationReport {
                 }
                 if self.registered.iter().any(|(_, registered)| *registered == tracker) {
                     return Some(format!(
-                        "{error}; trying again. The tracker forgets what is registered if this goes on for longer than \
+                        "{error}; trying again. The tracker forgets this seeder's shares if this lasts longer than \
                          about 90 s"
                     ));
                 }

@@ -67,12 +67,12 @@ fn with_variable(arg: Arg) -> Arg {
 
 /// Reads a port, 0 for any.
 pub fn parse_port(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| format!("it has to be a number from 0 to {}", u16::MAX))
+    text.parse().map_err(|_| format!("it must be a number from 0 to {}", u16::MAX))
 }
 
 /// Reads an IP address to listen on.
 pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "it has to be an IP address of this machine, without a port".to_owned())
+    text.parse().map_err(|_| "it must be an IP address of this machine, without a port".to_owned())
 }
 
 /// Ends the program with what clap has to say. That may quote what the user pasted, and a value that the user does not

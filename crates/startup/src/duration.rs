@@ -11,7 +11,7 @@ pub enum ParseDurationError {
     #[error("write a time as in 90, 90s, 10m or 2h; a number alone is seconds")]
     Malformed,
     /// Outside of what makes sense.
-    #[error("it has to be from {} to {}", human_time(*.0), human_time(*.1))]
+    #[error("it must be from {} to {}", human_time(*.0), human_time(*.1))]
     OutOfRange(Duration, Duration),
 }
 
@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn bounds_are_named() {
         let error = parse_timeout("0").unwrap_err();
-        assert_eq!(error.to_string(), "it has to be from 1s to 365d");
+        assert_eq!(error.to_string(), "it must be from 1s to 365d");
         assert!(parse_timeout("2years").is_err() && parse_timeout("500ms").is_err());
     }
 }

@@ -203,7 +203,7 @@ pub(crate) fn sync_directory(dir: &File, path: &Path) -> io::Result<()> {
         Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => {
             WARNING.call_once(|| {
                 tracing::warn!(
-                    "the file system of {} cannot sync directories ({error}): after a power failure names may be missing",
+                    "the file system of {} cannot sync directories ({error}): after a power failure file names may be missing",
                     path.display()
                 );
             });

@@ -83,10 +83,10 @@ enum Stage {
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     /// The output's name is taken by a regular file.
-    #[error("{} exists already", .0.display())]
+    #[error("{} already exists", .0.display())]
     OutputExists(PathBuf),
     /// The output's name is taken by something that is never replaced.
-    #[error("{} exists already, and is not a regular file", .0.display())]
+    #[error("{} already exists, and is not a regular file", .0.display())]
     NotReplaceable(PathBuf),
     /// The `.part` is not this share's, or holds something that is not.
     #[error("{} is in the way: {reason}", path.display())]
@@ -117,7 +117,7 @@ pub enum DownloadError {
     NotDurable(#[source] Arc<PathError>),
     /// What was written is on disk, but the resume file does not say so. The download can go on.
     #[error(
-        "cannot save how far the download is ({}: {}); if it stops now, some of it has to be fetched again", .0, .0.source
+        "cannot save how far the download is ({}: {}); if it stops now, some of it must be fetched again", .0, .0.source
     )]
     NotClaimed(#[source] PathError),
     /// A file operation failed.

@@ -204,7 +204,7 @@ impl ResumeFile {
             Err(error) => Err(error),
         };
         if let Err(error) = removed {
-            tracing::warn!("cannot remove {}, which is of no use any more: {error}", self.path.display());
+            tracing::warn!("cannot remove {}, which is no longer needed: {error}", self.path.display());
         }
     }
 }

@@ -46,7 +46,7 @@ pub enum ScanError {
         kind: SpecialKind,
     },
     /// Directories too deep, or a symbolic link that leads back to a directory above it.
-    #[error("cannot share {}: directories nested deeper than {MAX_DEPTH} (a symbolic link to a parent?)", .0.display())]
+    #[error("cannot share {}: directories are nested deeper than {MAX_DEPTH}; check for a symbolic link to a parent", .0.display())]
     TooDeep(PathBuf),
 }
 

@@ -110,7 +110,7 @@ fn parse_heartbeat(text: &str) -> Result<Duration, ParseDurationError> {
 
 fn parse_sockets(text: &str) -> Result<NonZeroUsize, String> {
     let in_range = text.parse().ok().filter(|sockets| (NonZeroUsize::MIN..=MAX_SOCKETS).contains(sockets));
-    in_range.ok_or_else(|| format!("it has to be a number from 1 to {MAX_SOCKETS}"))
+    in_range.ok_or_else(|| format!("it must be a number from 1 to {MAX_SOCKETS}"))
 }
 
 /// Linux shares datagrams out to the sockets of a port; elsewhere one gets them all.

@@ -107,7 +107,7 @@ impl Sources {
         } else if peers.all_without_share() {
             FetchError::UnknownShare(config.infohash)
         } else if peers.all_full() {
-            FetchError::AllFull(known)
+            FetchError::AllFull { known }
         } else if known > 0 {
             FetchError::NoPeer { known, last: peers.last_trouble().to_owned() }
         } else if let Some(trouble) = self.no_such_peer() {

@@ -71,7 +71,7 @@ fn a_share_larger_than_the_disk_is_refused_at_once_and_leaves_nothing() {
         let leecher = env!("CARGO_BIN_EXE_leecher");
         let args = [leecher, name, "--tracker", &network.tracker(), "--no-log-file"];
         let ended = run(on_a_small_disk(&place, 1, ONCE, &args));
-        ended.assert_failed(9, &[&format!("leeched_{name}"), "free", "make room", "-o"]);
+        ended.assert_failed(9, &[&format!("leeched_{name}"), "free", "free some disk space", "-o"]);
         assert!(ended.err.ends_with("left: "), "{}", ended.err);
     }
 }
@@ -94,7 +94,7 @@ fn what_came_before_the_disk_was_full_is_kept() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     for said in [
         "full: 9 filler\nleeched_file.part\nleeched_file.resume",
-        "make room; what has arrived is kept",
+        "free some disk space, then run the same command again to continue; what has arrived is kept",
         "left: leeched_file",
     ] {
         assert!(ended.err.contains(said), "{}", ended.err);

@@ -25,7 +25,7 @@ fn a_share_that_the_tracker_does_not_know() {
     let tracker = network.tracker();
     let hash = "ab".repeat(32);
     let link = format!("magnet:?xt=urn:btmh:1220{hash}&tr=shoal://{tracker}");
-    let start_a_seeder = "is a seeder running";
+    let start_a_seeder = "check that a seeder is running";
     for (args, says) in [
         (&["no such.bin", "--tracker", &tracker][..], &["'no such.bin'", "--list", start_a_seeder][..]),
         (&[&hash, "--tracker", &tracker], &[&hash, start_a_seeder]),
@@ -51,8 +51,7 @@ fn a_malformed_link() {
     ] {
         run(leecher(&place, &[&link])).assert_failed(2, &["malformed link: "]);
     }
-    run(leecher(&place, &["a/b"]))
-        .assert_failed(2, &["neither a link nor an infohash nor the name of a share"]);
+    run(leecher(&place, &["a/b"])).assert_failed(2, &["not a link, an infohash or the name of a share"]);
     run(leecher(&place, &["https://example.org/a"]))
         .assert_failed(2, &["'https://example.org/a' is not a Shoal link"]);
     assert_eq!(place.names(), [""; 0]);
@@ -63,9 +62,13 @@ fn nobody_answers() {
     let place = Place::new();
     let ((_silent, tracker), (_refusing, refusing)) = (silent_tracker(), refusing_peer());
     let hash = "ab".repeat(32);
-    let no_tracker = ["no tracker can be reached", &tracker, "is the tracker running?", "--peer"];
-    let no_peer =
-        ["the only known peer could not be reached", &refusing, "refused", "are the seeders running"];
+    let no_tracker = ["no tracker can be reached", &tracker, "check that the tracker is running", "--peer"];
+    let no_peer = [
+        "the only known peer could not be reached",
+        &refusing,
+        "refused",
+        "check that the seeders are running",
+    ];
     let cases: [(&[&str], &[&str]); 5] = [
         (&["data.bin", "--tracker", &tracker], &no_tracker),
         (&["--tracker", &tracker], &no_tracker),
@@ -90,7 +93,8 @@ fn the_only_peer_does_not_have_the_share() {
     let (place, network) = (Place::new(), Network::start());
     let other = format!("127.0.0.1:{}", network.seed(network.file("other", b"1")));
     let hash = "ab".repeat(32);
-    run(leecher(&place, &[&hash, "--peer", &other])).assert_failed(3, &[&hash, "is a seeder running"]);
+    run(leecher(&place, &[&hash, "--peer", &other]))
+        .assert_failed(3, &[&hash, "check that a seeder is running"]);
 }
 
 #[test]
@@ -133,7 +137,7 @@ fn an_output_that_is_taken() {
     let args = ["data.bin", "--tracker", &tracker];
     let fetch = |more: &[&str]| run(leecher(&place, &[&args, more].concat()));
     fs::write(place.path("leeched_data.bin"), b"old").unwrap();
-    fetch(&[]).assert_failed(13, &["leeched_data.bin exists already", "-o", "-d", "--overwrite"]);
+    fetch(&[]).assert_failed(13, &["leeched_data.bin already exists", "-o", "-d", "--overwrite"]);
     assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), b"old");
 
     fs::create_dir(place.path("sub")).unwrap();
@@ -141,7 +145,7 @@ fn an_output_that_is_taken() {
     fetch(&["-o", "sub", "--overwrite"]).assert_failed(13, &["sub is a directory", "-d sub"]);
     fs::create_dir(place.path("sub/leeched_data.bin")).unwrap();
     fetch(&["-d", "sub", "--overwrite"])
-        .assert_failed(13, &["sub/leeched_data.bin exists already", "remove"]);
+        .assert_failed(13, &["sub/leeched_data.bin already exists", "remove"]);
 
     // What is no regular file stays, and nobody is told to try.
     mkfifo(&place.path("fifo"), Mode::S_IRWXU).unwrap();
@@ -149,7 +153,7 @@ fn an_output_that_is_taken() {
     for special in ["fifo", "link"] {
         for more in [&["-o", special][..], &["-o", special, "--overwrite"]] {
             let ended = fetch(more);
-            ended.assert_failed(13, &[&format!("{special} exists already, and is not a regular file"), "-o"]);
+            ended.assert_failed(13, &[&format!("{special} already exists, and is not a regular file"), "-o"]);
             assert!(!ended.err.contains("--overwrite"), "{}", ended.err);
         }
     }

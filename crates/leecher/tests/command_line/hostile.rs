@@ -103,7 +103,7 @@ fn a_peer_with_a_hostile_name_is_not_listened_to() {
     let place = Place::new();
     let ended = run(leecher(&place, &[&infohash.to_string(), "--peer", &address]));
     assert_plain(&ended);
-    ended.assert_failed(32, &["the share is malformed"]);
+    ended.assert_failed(32, &["the share itself is malformed"]);
     assert_eq!(place.names(), ["leecher_debug.log"]);
     let log = std::fs::read_to_string(place.path("leecher_debug.log")).unwrap();
     assert!(!log.contains('\x1b'), "{log:?}");

@@ -64,7 +64,7 @@ pub enum CallError {
     #[error(transparent)]
     Refused(#[from] ErrorCode),
     /// The tracker answered another question than was asked.
-    #[error("the tracker answered something else than was asked")]
+    #[error("the tracker's reply does not match the request")]
     Unexpected,
 }
 

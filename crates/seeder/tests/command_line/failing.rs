@@ -12,7 +12,7 @@ use crate::{
     seeder,
 };
 
-const CHECK_PATH: &str = "check the path, and that you may read it";
+const CHECK_PATH: &str = "check the path and its read permission";
 
 #[test]
 fn a_missing_file_is_named() {

@@ -82,7 +82,7 @@ fn says_what_it_shares_and_how_to_fetch_it() {
     assert_eq!(described.name, "data.bin");
     assert_eq!(described.link.infohash, infohash(&place.path("data.bin"), None));
     assert_eq!(described.link.trackers, [tracker.address().parse().unwrap()]);
-    assert_eq!(seeder.line(), "The links work on this machine only: no other can reach this seeder");
+    assert_eq!(seeder.line(), "The links work on this machine only: no other machine can reach this seeder");
     assert_eq!(seeder.line(), "Press Ctrl+C to stop");
     assert_eq!(seeder.line(), format!("Registered 'data.bin' with tracker {}", tracker.address()));
 }
