@@ -11,10 +11,8 @@ use std::{
 };
 
 use proto::CHUNK_LEN;
+use swarm::MAX_UNPROVED;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
-pub(crate) const MAX_UNPROVED: usize = 16;
 
 /// The buffers of a transfer.
 #[derive(Debug)]

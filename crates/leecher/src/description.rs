@@ -12,7 +12,7 @@ use proto::{
     peer::{FrameError, GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage, PeerReader},
 };
 use store::{ChunkHashes, HashesError};
-use swarm::scheduler::PeerKey;
+use swarm::{PeerEvent, scheduler::PeerKey};
 use tokio::{
     net::tcp::OwnedReadHalf,
     sync::{mpsc, watch},
@@ -219,7 +219,7 @@ impl Describer<'_> {
     }
 
     async fn tell(&self, received: u64, total: u64) -> Result<(), DescriptionError> {
-        let event = SessionEvent::Describing { received, total };
+        let event = PeerEvent::Describing { received, total }.into();
         self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
     }
 

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use proto::{InfoHash, metainfo::MetainfoError, tracker::message::ShareEntry};
 use startup::{ListenError, human_time};
 use store::{DownloadError, PathError};
+use swarm::Failure;
 
 /// Why a share could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -86,4 +87,21 @@ pub enum FetchError {
         /// What was made so far, if anything.
         part: Option<PathBuf>,
     },
+}
+
+impl From<Failure> for FetchError {
+    fn from(failure: Failure) -> FetchError {
+        match failure {
+            Failure::NoTracker(why) => FetchError::NoTracker(why),
+            Failure::UnknownShare(infohash) => FetchError::UnknownShare(infohash),
+            Failure::NoPeer { known, last } => FetchError::NoPeer { known, last },
+            Failure::PeerName(why) => FetchError::PeerName(why),
+            Failure::AllChanged => FetchError::AllChanged,
+            Failure::AllFull { known } => FetchError::AllFull { known },
+            Failure::BadShare(error) => FetchError::BadShare(error),
+            Failure::OnlyLiars => FetchError::OnlyLiars,
+            Failure::Stalled { after, done, total, why } => FetchError::Stalled { after, done, total, why },
+            Failure::Interrupted => FetchError::Interrupted { part: None },
+        }
+    }
 }

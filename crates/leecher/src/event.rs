@@ -1,9 +1,9 @@
 //! What a transfer reports while it runs, and at its end.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use proto::{InfoHash, ShareName, peer::GoodbyeReason};
-use swarm::account::Spent;
+use proto::{InfoHash, ShareName};
+use swarm::{LeaveReason, PeerShare, Progress, Report, account::Spent};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -67,69 +67,6 @@ pub struct Started {
     pub output: PathBuf,
 }
 
-/// How far a transfer is.
-#[derive(Debug, Clone, Default)]
-pub struct Progress {
-    /// Bytes proved and written, those of earlier runs included.
-    pub done: u64,
-    /// Bytes in the share.
-    pub total: u64,
-    /// Bytes a second, over the last seconds.
-    pub rate: u64,
-    /// The connected peers.
-    pub peers: Vec<PeerProgress>,
-}
-
-/// What a peer contributed.
-#[derive(Debug, Clone, Copy)]
-pub struct PeerProgress {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Bytes of proved chunks from it.
-    pub bytes: u64,
-    /// Bytes a second, over the last seconds.
-    pub rate: u64,
-}
-
-/// Why a peer is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LeaveReason {
-    /// It could not be reached.
-    Unreachable(String),
-    /// It said goodbye.
-    Goodbye(GoodbyeReason),
-    /// It closed the connection, or the connection broke.
-    Disconnected,
-    /// It did not speak the protocol.
-    Protocol(String),
-    /// It sent something that was proved wrong.
-    Lied,
-    /// It did not deliver in time, again and again.
-    TooSlow,
-    /// Its files changed since it shared them.
-    Gone,
-    /// It is this process itself.
-    Itself,
-    /// The transfer is over.
-    Finished,
-}
-
-impl fmt::Display for LeaveReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
-            LeaveReason::Goodbye(reason) => write!(f, "{reason}"),
-            LeaveReason::Disconnected => f.write_str("disconnected"),
-            LeaveReason::Protocol(why) => write!(f, "it broke the protocol: {why}"),
-            LeaveReason::Lied => f.write_str("sent wrong data; banned"),
-            LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
-            LeaveReason::Gone => f.write_str("its file changed since it was shared"),
-            LeaveReason::Itself => f.write_str("it is this leecher itself"),
-            LeaveReason::Finished => f.write_str("finished"),
-        }
-    }
-}
-
 /// A finished transfer.
 #[derive(Debug, Clone)]
 pub struct Fetched {
@@ -153,11 +90,13 @@ pub struct Fetched {
     pub spent: Vec<(Spent, Duration)>,
 }
 
-/// What came from a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerShare {
-    /// Its address.
-    pub address: SocketAddr,
-    /// Bytes of proved chunks from it.
-    pub bytes: u64,
+impl From<Report> for FetchEvent {
+    fn from(report: Report) -> FetchEvent {
+        match report {
+            Report::Waiting(what) => FetchEvent::Waiting(what),
+            Report::PeerJoined { address, seeder } => FetchEvent::PeerJoined { address, seeder },
+            Report::PeerLeft { address, reason } => FetchEvent::PeerLeft { address, reason },
+            Report::Progress(progress) => FetchEvent::Progress(progress),
+        }
+    }
 }

@@ -11,7 +11,7 @@ use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
 use startup::{ListenError, asked_address, listen_tcp};
 use store::{Output, PathError};
-use swarm::peer_book::DEFAULT_MAX_PEERS;
+use swarm::{DEFAULT_MAX_PEERS, Stay};
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval, sleep, sleep_until},
@@ -20,9 +20,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::{LOOK_INTERVAL, RunClock},
+    driver::{Driver, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
-    swarm::{Swarm, SwarmConfig},
     target::{Target, Unresolved, resolve},
 };
 
@@ -93,20 +93,6 @@ pub struct Listen {
     pub port: u16,
 }
 
-/// How long a finished leecher goes on serving.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Stay {
-    /// While others are connected that need chunks which nobody else they know has, a minute at most.
-    #[default]
-    WhileNeeded,
-    /// Until it is stopped.
-    Forever,
-    /// For this long.
-    For(Duration),
-    /// Until it has sent so many times the size of the share.
-    Ratio(f64),
-}
-
 /// Where a share goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
@@ -118,13 +104,12 @@ pub enum Destination {
 
 impl Destination {
     /// Makes the directory that the user named. Not earlier than there is something to put into it.
-    async fn make_directory(&self) -> Result<(), PathError> {
+    pub(crate) fn make_directory(&self) -> Result<(), PathError> {
         let Destination::Directory(dir) = self else { return Ok(()) };
-        let made = tokio::fs::create_dir_all(dir).await;
-        made.map_err(|source| PathError { action: "make", path: dir.clone(), source })
+        std::fs::create_dir_all(dir).map_err(|source| PathError { action: "make", path: dir.clone(), source })
     }
 
-    fn output(&self, name: &ShareName, overwrite: bool) -> Output {
+    pub(crate) fn output(&self, name: &ShareName, overwrite: bool) -> Output {
         let output = match self {
             Destination::Directory(dir) => Output::in_dir(dir, name),
             Destination::Path(path) => Output::at(path.clone()),
@@ -155,11 +140,13 @@ pub async fn fetch(
         // Known now is better than known when the peers have answered.
         config.destination.output(name, config.overwrite).check_free()?;
     }
-    let swarm_config = SwarmConfig {
+    let setup = Setup {
         infohash,
         trackers,
         peers,
         listener,
+        destination: config.destination.clone(),
+        overwrite: config.overwrite,
         max_peers: config.max_peers,
         stall_timeout: config.stall_timeout,
         wait: config.wait,
@@ -168,9 +155,7 @@ pub async fn fetch(
         stay: config.stay,
         begun,
     };
-    let mut swarm = Swarm::new(swarm_config, on_event);
-    let result = run(&mut swarm, &config, &stop).await;
-    swarm.stop().await;
+    let result = Driver::new(setup, on_event).run(&stop).await;
     tasks.close();
     tasks.wait().await;
     result
@@ -218,18 +203,6 @@ async fn find(
             () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
         }
     }
-}
-
-async fn run<F: FnMut(FetchEvent)>(
-    swarm: &mut Swarm<F>,
-    config: &Config,
-    stop: &CancellationToken,
-) -> Result<Fetched, FetchError> {
-    let description = swarm.describe(stop).await?;
-    let output = config.destination.output(description.metainfo.name(), config.overwrite);
-    config.destination.make_directory().await?;
-    let download = swarm.open(description, output, stop).await?;
-    swarm.run(&download, stop).await
 }
 
 /// The trackers and peers that the configuration and its link name.

@@ -31,17 +31,17 @@
 mod buffers;
 mod clock;
 mod description;
+mod driver;
 mod error;
 mod event;
 mod fetch;
 mod session;
-mod swarm;
 mod target;
 
-pub use ::swarm::{account::Spent, peer_book::DEFAULT_MAX_PEERS};
+pub use ::swarm::{DEFAULT_MAX_PEERS, LeaveReason, PeerProgress, PeerShare, Progress, Stay, account::Spent};
 pub use error::FetchError;
-pub use event::{FetchEvent, Fetched, LeaveReason, PeerProgress, PeerShare, Progress, Started};
-pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, Listen, Stay, fetch};
+pub use event::{FetchEvent, Fetched, Started};
+pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, Listen, fetch};
 pub use target::{ParseTargetError, Target, list_shares};
 
 /// The result of a task of ours; its panic is ours too.

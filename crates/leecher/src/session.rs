@@ -12,22 +12,22 @@ use std::{
 };
 
 use peer::{
-    faults::Faults,
     handshake::{self, Connection, HandshakeError},
     have_log::HaveLog,
     outbox::{Outbox, OutboxFull},
     rate_limit::RateLimit,
     sender::{self, Serve, ServeCell},
     server::IDLE_TIMEOUT,
-    upload_hub::UploadHub,
 };
 use proto::{
     Bitfield, ChunkIndex, InfoHash, PeerId,
-    metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
 };
 use store::{Content, Download};
-use swarm::scheduler::{Have, PeerKey};
+use swarm::{
+    LeaveReason, PeerEvent,
+    scheduler::{Have, PeerKey},
+};
 use tokio::{
     net::{TcpStream, tcp::OwnedReadHalf},
     sync::{Notify, mpsc, watch},
@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     buffers::{BufferPool, ChunkBuffer},
     description::{Describer, Description, DescriptionError, EarlyHaves, Known},
-    event::LeaveReason,
+    driver::Serving,
 };
 
 /// How long making a connection may take.
@@ -79,14 +79,6 @@ pub(crate) struct Context {
     pub(crate) download_limit: RateLimit,
 }
 
-/// How a leecher serves what it has.
-#[derive(Debug, Clone)]
-pub(crate) struct Serving {
-    pub(crate) uploads: Arc<UploadHub>,
-    pub(crate) have_log: HaveLog,
-    pub(crate) faults: Arc<Faults>,
-}
-
 /// How a session begins.
 #[derive(Debug)]
 pub(crate) enum Origin {
@@ -96,35 +88,23 @@ pub(crate) enum Origin {
     Accepted(TcpStream),
 }
 
-/// What a session tells the swarm.
+/// What a session tells the driver.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// The peer can be asked what the share is. It took so long to answer this side's `Hello`.
-    Ready { answers_in: Duration },
-    /// It has sent so much of the metainfo, or of the hashes.
-    Describing { received: u64, total: u64 },
-    /// It has described the share.
+    /// What only the swarm need know.
+    Peer(PeerEvent),
+    /// The peer has described the share.
     Described(Description),
-    /// What the infohash stands for is malformed.
-    BadShare(MetainfoError),
-    /// The peer is ready to be asked for chunks.
-    Joined { hello: Hello, have: Have, outbox: Outbox },
-    /// What the peer has, if it told only after it joined.
-    Bitfield(Bitfield),
-    /// The peer has one more chunk.
-    Have(ChunkIndex),
-    /// The peer is there, and has nothing to say.
-    Alive,
-    /// It has nothing to send to anybody.
-    Idle,
-    /// The first bytes of a chunk arrived.
-    Arriving(ChunkIndex),
-    /// More of it arrived: so many bytes by now.
-    Progress { bytes: u32 },
+    /// Chunks can be asked of the peer.
+    Active { hello: Hello, have: Have, outbox: Outbox },
     /// A chunk arrived, unproved.
     Chunk(ChunkIndex, ChunkBuffer),
-    /// The peer will not send a chunk.
-    Reject(ChunkIndex, RejectReason),
+}
+
+impl From<PeerEvent> for SessionEvent {
+    fn from(event: PeerEvent) -> SessionEvent {
+        SessionEvent::Peer(event)
+    }
 }
 
 /// Runs a session until the peer is gone or `stop` is cancelled, and says why it ended. The peer is asked what the share
@@ -164,14 +144,14 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
             let begun = Instant::now();
-            let connection = handshake::initiate(stream, hello).await?;
+            let connection = handshake::initiate(stream, hello).await.map_err(handshake_failed)?;
             return Ok((connection, hello.role, begun.elapsed()));
         }
         Origin::Accepted(stream) => {
             let answer = |infohash| {
                 if infohash == hello.infohash { Ok(hello) } else { Err(GoodbyeReason::UnknownShare) }
             };
-            handshake::respond(stream, answer).await?
+            handshake::respond(stream, answer).await.map_err(handshake_failed)?
         }
     };
     Ok((connection, hello.role, UNKNOWN_DELAY))
@@ -194,11 +174,7 @@ async fn connected(
             reason = receive(&context, key, (hello, role), reader, (&outbox, &serve), (turn, answers_in)) => reason,
             () = stop.cancelled() => LeaveReason::Finished,
         };
-        outbox.close(match reason {
-            LeaveReason::Finished => GoodbyeReason::Done,
-            LeaveReason::Lied => GoodbyeReason::Banned,
-            _ => GoodbyeReason::Protocol,
-        });
+        outbox.close(reason.goodbye());
         reason
     };
     tokio::pin!(sending);
@@ -224,10 +200,10 @@ async fn receive(
     let late_parts = match describe(context, key, &mut reader, outbox, &mut early, turn).await {
         Ok(late_parts) => late_parts,
         Err(DescriptionError::BadShare(error)) => {
-            let _ = context.events.send((key, SessionEvent::BadShare(error))).await;
+            let _ = context.events.send((key, PeerEvent::BadShare(error).into())).await;
             return LeaveReason::Finished;
         }
-        Err(error) => return error.into(),
+        Err(error) => return not_described(error),
     };
     let mut download = context.download.clone();
     let download = match download.wait_for(Option::is_some).await.map(|download| download.clone()) {
@@ -270,7 +246,7 @@ async fn describe(
     early: &mut EarlyHaves,
     (turn, answers_in): (&Notify, Duration),
 ) -> Result<u32, DescriptionError> {
-    let tell = async |event| context.events.send((key, event)).await.is_ok();
+    let tell = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
     let mut describer =
         Describer { reader, outbox, early, known: known.clone(), owed: 0, key, events: &context.events };
@@ -278,7 +254,7 @@ async fn describe(
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
         }
-        if !tell(SessionEvent::Ready { answers_in }).await {
+        if !tell(PeerEvent::Ready { answers_in }.into()).await {
             return Err(DescriptionError::Finished);
         }
         tokio::select! {
@@ -293,13 +269,17 @@ async fn describe(
                 Known::Metainfo(metainfo) => metainfo,
                 Known::Nothing => {
                     let metainfo = Arc::new(describer.metainfo(context.infohash).await?);
-                    context.known.send_if_modified(|known| {
+                    let is_news = context.known.send_if_modified(|known| {
                         let first = matches!(known, Known::Nothing);
                         if first {
                             *known = Known::Metainfo(Arc::clone(&metainfo));
                         }
                         first
                     });
+                    let chunk_count = metainfo.chunk_space().chunk_count();
+                    if is_news && !tell(PeerEvent::Metainfo { chunk_count }.into()).await {
+                        return Err(DescriptionError::Finished);
+                    }
                     match describer.known.borrow_and_update().clone() {
                         Known::Metainfo(metainfo) => metainfo,
                         Known::Nothing | Known::All => return Err(DescriptionError::Overtaken),
@@ -355,7 +335,7 @@ struct Receiver<'a> {
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both ways out say why.
     async fn run(mut self, hello: Hello, have: Have, outbox: Outbox) -> Result<LeaveReason, LeaveReason> {
-        self.tell(SessionEvent::Joined { hello, have, outbox: outbox.clone() }).await?;
+        self.tell(SessionEvent::Active { hello, have, outbox: outbox.clone() }).await?;
         self.skip_payload().await?;
         loop {
             let message = timeout(IDLE_TIMEOUT, self.reader.next()).await;
@@ -366,11 +346,11 @@ impl Receiver<'_> {
             match message {
                 Some(PeerMessage::Chunk { chunk, len }) => self.chunk(chunk, len).await?,
                 Some(PeerMessage::Reject { chunk, reason }) => {
-                    self.tell(SessionEvent::Reject(chunk, reason)).await?;
+                    self.tell(PeerEvent::Rejected(chunk, reason)).await?;
                 }
-                Some(PeerMessage::Have { chunk }) => self.tell(SessionEvent::Have(chunk)).await?,
-                Some(PeerMessage::KeepAlive) => self.tell(SessionEvent::Alive).await?,
-                Some(PeerMessage::Idle) => self.tell(SessionEvent::Idle).await?,
+                Some(PeerMessage::Have { chunk }) => self.tell(PeerEvent::Have(chunk)).await?,
+                Some(PeerMessage::KeepAlive) => self.tell(PeerEvent::Alive).await?,
+                Some(PeerMessage::Idle) => self.tell(PeerEvent::Idle).await?,
                 Some(PeerMessage::Bitfield { len }) => self.bitfield(len).await?,
                 Some(PeerMessage::Request { chunk }) => self.serve_request(chunk, &outbox)?,
                 Some(PeerMessage::Cancel { chunk }) => {
@@ -421,7 +401,7 @@ impl Receiver<'_> {
         reading.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
         let field = Bitfield::from_bytes(&bytes, chunk_count);
         let field = field.map_err(|error| LeaveReason::Protocol(error.to_string()))?;
-        self.tell(SessionEvent::Bitfield(field)).await
+        self.tell(PeerEvent::Bitfield(field)).await
     }
 
     async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
@@ -445,12 +425,12 @@ impl Receiver<'_> {
             // At most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
             if filled < buffer.len() && !std::mem::replace(&mut told, true) {
-                self.tell(SessionEvent::Arriving(chunk)).await?;
+                self.tell(PeerEvent::Arriving(chunk)).await?;
             }
             if filled < buffer.len() && last_told.elapsed() >= PROGRESS_INTERVAL {
                 last_told = Instant::now();
                 let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
-                self.tell(SessionEvent::Progress { bytes }).await?;
+                self.tell(PeerEvent::Progress { bytes }).await?;
             }
             // Not of a chunk that is whole: this process may have been stopped, while the rest waited for it.
             if filled < buffer.len() && is_trickle(filled, waited) {
@@ -461,8 +441,8 @@ impl Receiver<'_> {
         self.tell(SessionEvent::Chunk(chunk, buffer)).await
     }
 
-    async fn tell(&self, event: SessionEvent) -> Result<(), LeaveReason> {
-        self.context.events.send((self.key, event)).await.map_err(|_| LeaveReason::Finished)
+    async fn tell(&self, event: impl Into<SessionEvent>) -> Result<(), LeaveReason> {
+        self.context.events.send((self.key, event.into())).await.map_err(|_| LeaveReason::Finished)
     }
 }
 
@@ -482,39 +462,35 @@ fn frame_error(error: proto::peer::FrameError) -> LeaveReason {
     }
 }
 
-impl From<HandshakeError> for LeaveReason {
-    fn from(error: HandshakeError) -> LeaveReason {
-        match error {
-            HandshakeError::SelfConnection | HandshakeError::Goodbye(GoodbyeReason::SelfConnection) => {
-                LeaveReason::Itself
-            }
-            HandshakeError::Goodbye(reason) => LeaveReason::Goodbye(reason),
-            HandshakeError::Frame(proto::peer::FrameError::Io(error)) => {
-                LeaveReason::Unreachable(error.to_string())
-            }
-            HandshakeError::Timeout => LeaveReason::Unreachable(error.to_string()),
-            HandshakeError::Frame(_) | HandshakeError::OtherShare | HandshakeError::NoHello => {
-                LeaveReason::Protocol(error.to_string())
-            }
+fn handshake_failed(error: HandshakeError) -> LeaveReason {
+    match error {
+        HandshakeError::SelfConnection | HandshakeError::Goodbye(GoodbyeReason::SelfConnection) => {
+            LeaveReason::Itself
+        }
+        HandshakeError::Goodbye(reason) => LeaveReason::Goodbye(reason),
+        HandshakeError::Frame(proto::peer::FrameError::Io(error)) => {
+            LeaveReason::Unreachable(error.to_string())
+        }
+        HandshakeError::Timeout => LeaveReason::Unreachable(error.to_string()),
+        HandshakeError::Frame(_) | HandshakeError::OtherShare | HandshakeError::NoHello => {
+            LeaveReason::Protocol(error.to_string())
         }
     }
 }
 
-impl From<DescriptionError> for LeaveReason {
-    fn from(error: DescriptionError) -> LeaveReason {
-        match error {
-            DescriptionError::Lied(_) => LeaveReason::Lied,
-            DescriptionError::Goodbye(reason) => LeaveReason::Goodbye(reason),
-            DescriptionError::Disconnected => LeaveReason::Disconnected,
-            DescriptionError::Silent => LeaveReason::TooSlow,
-            DescriptionError::Frame(error) => frame_error(error),
-            DescriptionError::Unexpected(_) | DescriptionError::Outbox(_) => {
-                LeaveReason::Protocol(error.to_string())
-            }
-            // Not the peer's fault.
-            DescriptionError::BadShare(_) | DescriptionError::Overtaken | DescriptionError::Finished => {
-                LeaveReason::Finished
-            }
+fn not_described(error: DescriptionError) -> LeaveReason {
+    match error {
+        DescriptionError::Lied(_) => LeaveReason::Lied,
+        DescriptionError::Goodbye(reason) => LeaveReason::Goodbye(reason),
+        DescriptionError::Disconnected => LeaveReason::Disconnected,
+        DescriptionError::Silent => LeaveReason::TooSlow,
+        DescriptionError::Frame(error) => frame_error(error),
+        DescriptionError::Unexpected(_) | DescriptionError::Outbox(_) => {
+            LeaveReason::Protocol(error.to_string())
+        }
+        // Not the peer's fault.
+        DescriptionError::BadShare(_) | DescriptionError::Overtaken | DescriptionError::Finished => {
+            LeaveReason::Finished
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the user asked for, and how names and infohashes become peers.
 
-use std::{collections::BTreeMap, net::SocketAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
@@ -12,11 +12,10 @@ use proto::{
         message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
     },
 };
-use swarm::lookup_pace::LookupPace;
+use swarm::Answer;
 use tokio::{
     net::lookup_host,
-    sync::{mpsc, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use crate::error::FetchError;
@@ -30,9 +29,6 @@ const MAX_LISTED: usize = 10_000;
 /// Most time for all pages of a list. Of 10,000 shares, a tracker nearby sends all in a second; one that sends a page now
 /// and then for ever is not worth more.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Wait before the name of a peer is looked up again.
-const NAME_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long to wait for other trackers when one has answered.
 const LATECOMERS: Duration = Duration::from_secs(1);
@@ -248,84 +244,35 @@ async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
     }
 }
 
-/// Which tracker or named peer a discovery comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct SourceId(pub(crate) usize);
-
-/// What a tracker or a name says of peers.
-#[derive(Debug)]
-pub(crate) enum Discovery {
-    /// These are peers.
-    Peers(Vec<SocketAddr>),
-    /// This is where a peer is that the user named.
-    Named(Vec<SocketAddr>),
-    /// The tracker does not know the share.
-    Unknown {
-        /// It has been up for long enough to know everybody.
-        settled: bool,
-    },
-    /// The tracker cannot say.
-    Trouble(String),
-    /// The name of a peer leads nowhere.
-    NoSuchPeer(String),
-}
-
-/// Asks a tracker for peers, again and again, until nobody listens. `hungry` shortens the wait.
-pub(crate) async fn discover(
-    id: SourceId,
-    tracker: TrackerClient,
-    infohash: InfoHash,
-    found: mpsc::Sender<(SourceId, Discovery)>,
-    mut hungry: watch::Receiver<bool>,
-) {
-    let mut pace = LookupPace::default();
-    loop {
-        #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
-        let want = MAX_PEERS as u8;
-        let discovery = match tracker.peers(Query::Peers { infohash, want }).await {
-            Ok((peers, reached_at)) => {
-                pace.told(peers.interval_s);
-                Discovery::Peers(peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect())
-            }
-            Err(TrackerError::Call {
-                source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
-                ..
-            }) => Discovery::Unknown { settled: settles_in_s == 0 },
-            Err(error) => Discovery::Trouble(error.to_string()),
-        };
-        if found.send((id, discovery)).await.is_err() {
-            return;
-        }
-        let wait = pace.next(&mut rand::rng());
-        tokio::select! {
-            () = sleep(wait.fed) => {}
-            () = async {
-                let _ = hungry.wait_for(|&hungry| hungry).await;
-                sleep(wait.hungry).await;
-            } => {}
-        }
+/// Asks a tracker for peers.
+pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash) -> Answer {
+    #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
+    let want = MAX_PEERS as u8;
+    match tracker.peers(Query::Peers { infohash, want }).await {
+        Ok((peers, reached_at)) => Answer::Peers {
+            addresses: peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect(),
+            interval_s: Some(peers.interval_s),
+        },
+        Err(TrackerError::Call {
+            source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
+            ..
+        }) => Answer::Unknown { settled: settles_in_s == 0 },
+        Err(error) => Answer::Failed(error.to_string()),
     }
 }
 
-/// Resolves the name of a peer, again and again until it leads somewhere or nobody listens.
-pub(crate) async fn resolve_peer(id: SourceId, peer: Endpoint, found: mpsc::Sender<(SourceId, Discovery)>) {
-    loop {
-        let discovery = match lookup_host((peer.host.as_str(), peer.port)).await {
-            Ok(addresses) => Discovery::Named(addresses.collect()),
-            Err(error) => {
-                Discovery::NoSuchPeer(format!("peer {peer}: the name cannot be resolved ({error})"))
-            }
-        };
-        let resolved = matches!(discovery, Discovery::Named(_));
-        if found.send((id, discovery)).await.is_err() || resolved {
-            return;
-        }
-        sleep(NAME_INTERVAL).await;
+/// Resolves the name of a peer.
+pub(crate) async fn resolve_peer(peer: Endpoint) -> Answer {
+    match lookup_host((peer.host.as_str(), peer.port)).await {
+        Ok(addresses) => Answer::Peers { addresses: addresses.collect(), interval_s: None },
+        Err(error) => Answer::Failed(format!("peer {peer}: the name cannot be resolved ({error})")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     /// A list without end.

@@ -14,6 +14,7 @@ use proto::{
 };
 use rustix::io::Errno;
 use store::{ChunkSource, Content, OpenChunkError, PathError};
+use swarm::uploads::WAITING_KEEP_ALIVE;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, tcp::OwnedWriteHalf},
@@ -32,9 +33,6 @@ use crate::{
 
 /// Says that it is still here when it had nothing to say for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
-/// … and when a request of the peer waited for this long without a word.
-const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// Chunks of this length at most are copied and sent together with what else there is: for so few bytes that takes less
 /// than a call to the system for each.

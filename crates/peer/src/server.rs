@@ -13,7 +13,7 @@ use proto::{
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, Role},
 };
 use store::{Content, OpenChunkError};
-use swarm::uploads::DEFAULT_SLOTS;
+use swarm::{RETRY_AFTER_MS, uploads::DEFAULT_SLOTS};
 use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     sync::Semaphore,
@@ -32,9 +32,6 @@ use crate::{
 
 /// A peer that said nothing for this long is gone: three keep-alives.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-
-/// When a peer that found the server full should come back, in milliseconds.
-const RETRY_AFTER_MS: u32 = 5_000;
 
 /// Connections that are being refused at a time; more are dropped without a word.
 const MAX_REFUSALS: usize = 64;

@@ -14,13 +14,10 @@ use proto::{
     ChunkIndex,
     peer::{PeerMessage, RejectReason},
 };
-use swarm::uploads::{AskerKey, Requested, Uploads};
+use swarm::uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads};
 use tokio::{sync::Notify, time::sleep_until};
 
 use crate::outbox::{Outbox, OutboxFull};
-
-/// When a peer that asked for too much should ask again, in milliseconds.
-const RETRY_AFTER_MS: u32 = 1_000;
 
 /// The uploads of one share, for all of its connections.
 #[derive(Debug)]
@@ -132,7 +129,7 @@ impl Asker {
         match self.hub.update(|state| state.uploads.request(self.key, chunk)) {
             Requested::Waits => Ok(()),
             Requested::TooMany => {
-                let reason = RejectReason::Busy { retry_after_ms: RETRY_AFTER_MS };
+                let reason = RejectReason::Busy { retry_after_ms: BUSY_RETRY_MS };
                 self.outbox.message(PeerMessage::Reject { chunk, reason })
             }
         }

@@ -1,13 +1,13 @@
 //! One simulated peer.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroU16,
 };
 
 use proto::{Bitfield, ChunkIndex};
-use swarm::{peer_book::PeerBook, scheduler::Scheduler, uploads::Uploads};
+use swarm::{Swarm, scheduler::PeerKey, uploads::Uploads};
 
 use crate::{
     queue::{NEVER, Nanos},
@@ -60,11 +60,12 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) nature: Nature,
     pub(crate) online: bool,
-    /// What it still needs; the origin needs nothing.
-    pub(crate) scheduler: Option<Scheduler>,
+    /// What decides for it, from when it arrives, if it fetches.
+    pub(crate) core: Option<Swarm>,
     pub(crate) uploads: Uploads,
-    pub(crate) book: PeerBook,
     pub(crate) max_peers: usize,
+    /// Its connections, by what its core calls the other ends.
+    pub(crate) conns: BTreeMap<PeerKey, ConnId>,
     pub(crate) have: Bitfield,
     pub(crate) links: Vec<ConnId>,
     pub(crate) inbox: VecDeque<Incoming>,
@@ -112,7 +113,6 @@ impl Node {
     pub(crate) fn new(
         id: NodeId,
         nature: Nature,
-        scheduler: Option<Scheduler>,
         uploads: Uploads,
         max_peers: usize,
         have: Bitfield,
@@ -121,10 +121,10 @@ impl Node {
             id,
             nature,
             online: false,
-            scheduler,
+            core: None,
             uploads,
-            book: PeerBook::new(max_peers),
             max_peers,
+            conns: BTreeMap::new(),
             have,
             links: Vec::new(),
             inbox: VecDeque::new(),
@@ -138,10 +138,5 @@ impl Node {
             wrong: 0,
             most_links: 0,
         }
-    }
-
-    /// Whether it wants nothing (any more).
-    pub(crate) fn is_done(&self) -> bool {
-        self.scheduler.is_none() || self.finished.is_some()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+use swarm::scheduler::PeerKey;
+
 use crate::{network::FlowId, node::NodeId};
 
 /// Nanoseconds since the simulation began.
@@ -24,13 +26,11 @@ pub(crate) enum Event {
     /// A flow has lasted for a while.
     FlowLasts(FlowId, u32),
     /// A dial has led to something.
-    Dialled { from: NodeId, to: NodeId },
+    Dialled { from: NodeId, key: PeerKey, to: NodeId },
     /// A heartbeat for the tracker is due.
     Announce(NodeId),
     /// A peer leaves.
     Leave(NodeId),
-    /// A peer asks the tracker for peers.
-    Lookup(NodeId),
     /// A peer tells those who wait that it is still here.
     KeepAlive(NodeId),
 }

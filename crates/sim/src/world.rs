@@ -3,17 +3,18 @@
 mod figures;
 mod meeting;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash, tracker::Event as AnnounceEvent};
+use proto::{
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash,
+    peer::{PeerMessage, RejectReason},
+    tracker::Event as AnnounceEvent,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    peer_book::Ending,
-    scheduler::{Command, PeerKey, Received, Scheduler},
-    uploads::{AskerKey, DEFAULT_SLOTS, Requested, Uploads},
+    Action, Event as SwarmEvent, LeaveReason, PeerEvent,
+    scheduler::{PeerKey, Received},
+    uploads::{AskerKey, BUSY_RETRY_MS, DEFAULT_SLOTS, Requested, Uploads, WAITING_KEEP_ALIVE},
 };
 use tracker::{Registry, Rules};
 
@@ -24,22 +25,6 @@ use crate::{
     queue::{Event, NEVER, Nanos, Queue},
     scenario::{Nature, ORIGIN_MAX_PEERS, OriginLeaves},
 };
-
-/// As in the real leecher: wait between two lookups, and when no peer is connected.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
-const HUNGRY_INTERVAL: Duration = Duration::from_secs(2);
-
-/// As in the real chunk server: when a peer that found no room should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
-
-/// As in the real outbox: when a peer that asked for too much should ask again.
-const BUSY_RETRY: Duration = Duration::from_secs(1);
-
-/// As in the real leecher: how long a peer that was too slow is left alone.
-const REST: Duration = Duration::from_secs(60);
-
-/// An uploader tells those whose requests wait that it is still here, at this interval.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// One-way trips until a dial has led to a connection: TCP's handshake, and a `Hello`.
 const DIAL_TRIPS: u32 = 3;
@@ -79,7 +64,6 @@ struct World<'a> {
     nodes: Vec<Node>,
     /// Both ends of every connection there was, and whether it lasts.
     conns: Vec<Conn>,
-    links: BTreeMap<(NodeId, NodeId), ConnId>,
     registry: Registry,
     /// Peers that have to get everything yet.
     wanting: usize,
@@ -99,6 +83,8 @@ struct World<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Conn {
     ends: [NodeId; 2],
+    /// What each end calls the other.
+    keys: [PeerKey; 2],
     open: bool,
     /// When each end last said something on it.
     spoke: [Nanos; 2],
@@ -107,6 +93,11 @@ struct Conn {
 impl Conn {
     fn other(&self, node: NodeId) -> NodeId {
         if self.ends[0] == node { self.ends[1] } else { self.ends[0] }
+    }
+
+    /// What `node` calls the other end.
+    fn key(&self, node: NodeId) -> PeerKey {
+        self.keys[self.side(node)]
     }
 
     fn side(&self, node: NodeId) -> usize {
@@ -129,7 +120,6 @@ impl<'a> World<'a> {
             network: Network::default(),
             nodes: Vec::new(),
             conns: Vec::new(),
-            links: BTreeMap::new(),
             registry: Registry::new(Rules::default(), start),
             wanting: scenario.leechers.iter().filter(|plan| plan.nature.is_waited_for()).count(),
             unsent: Bitfield::full(scenario.chunks),
@@ -145,31 +135,16 @@ impl<'a> World<'a> {
         };
         let chunks = scenario.chunks;
         let uploads = || Uploads::new(chunks, DEFAULT_SLOTS);
-        world.network.add(scenario.origin);
         let full = Bitfield::full(chunks);
-        world.nodes.push(Node::new(
-            NodeId::ORIGIN,
-            Nature::Honest,
-            None,
-            uploads(),
-            ORIGIN_MAX_PEERS,
-            full.clone(),
-        ));
+        world.network.add(scenario.origin);
+        let origin = Node::new(NodeId::ORIGIN, Nature::Seeder, uploads(), ORIGIN_MAX_PEERS, full.clone());
+        world.nodes.push(origin);
         world.queue.push(0, Event::Arrive(NodeId::ORIGIN));
         for (number, plan) in (1..).zip(&scenario.leechers) {
             let id = NodeId(number);
-            let whole = plan.nature.has_everything();
-            let have = if whole { full.clone() } else { Bitfield::empty(chunks) };
-            let scheduler = Scheduler::new(world.space.clone(), &have);
+            let have = if plan.nature.has_everything() { full.clone() } else { Bitfield::empty(chunks) };
             world.network.add(plan.link);
-            world.nodes.push(Node::new(
-                id,
-                plan.nature,
-                (!whole).then_some(scheduler),
-                uploads(),
-                scenario.max_peers,
-                have,
-            ));
+            world.nodes.push(Node::new(id, plan.nature, uploads(), scenario.max_peers, have));
             world.queue.push(nanos(plan.arrives), Event::Arrive(id));
         }
         world
@@ -203,7 +178,7 @@ impl<'a> World<'a> {
                     self.queue.push(self.now + PART_INTERVAL, event);
                 }
             }
-            Event::Dialled { from, to } => self.dialled(from, to),
+            Event::Dialled { from, key, to } => self.dialled(from, key, to),
             Event::Announce(id) => {
                 if self.node(id).online {
                     self.announce(id, AnnounceEvent::Heartbeat);
@@ -212,7 +187,6 @@ impl<'a> World<'a> {
                 }
             }
             Event::Leave(id) => self.leave(id, false),
-            Event::Lookup(id) => self.lookup(id),
             Event::KeepAlive(id) => self.keep_alive(id),
         }
     }
@@ -289,30 +263,28 @@ impl<'a> World<'a> {
                 self.queue.push(at, Event::Inbox(id));
             }
         }
-        self.ask(id);
+        self.act(id);
         self.serve(id);
-        if self.nodes[id.index()].is_done() {
-            return;
-        }
-        self.dial(id);
         let now = self.at(self.now);
-        let node = &self.nodes[id.index()];
-        let timeouts = [
-            node.scheduler.as_ref().and_then(|scheduler| scheduler.next_timeout(now)),
-            node.book.next_timeout(now),
-        ];
-        if let Some(at) = timeouts.into_iter().flatten().min() {
+        if let Some(at) = self.nodes[id.index()].core.as_ref().and_then(|core| core.next_timeout(now)) {
             // A timer that is due already must not stop the time.
             let at = self.since_start(at).max(self.now + self.latency);
             self.wake(id, at);
         }
     }
 
-    fn read(&mut self, id: NodeId, conn: ConnId, message: Message) {
+    /// Tells a peer's core what happened.
+    fn handle(&mut self, id: NodeId, event: SwarmEvent) {
         let now = self.at(self.now);
+        if let Some(core) = &mut self.nodes[id.index()].core {
+            core.handle(event, now, &mut self.rng);
+        }
+    }
+
+    fn read(&mut self, id: NodeId, conn: ConnId, message: Message) {
         let node = &mut self.nodes[id.index()];
-        let (peer, asker) = (peer_key(conn), AskerKey(conn.0.into()));
-        match message {
+        let asker = AskerKey(conn.0.into());
+        let event = match message {
             Message::Request(chunk) if !node.have.contains(chunk) => {
                 self.send(conn, id, Message::NotHave(chunk));
                 return;
@@ -329,57 +301,43 @@ impl<'a> World<'a> {
                 }
                 return;
             }
-            _ => {}
-        }
-        let Some(scheduler) = node.scheduler.as_mut().filter(|_| node.finished.is_none()) else {
-            if matches!(message, Message::Chunk(_)) {
-                node.received += u64::from(CHUNK_LEN);
-                node.duplicate += u64::from(CHUNK_LEN);
+            Message::Chunk(chunk) => return self.take_in(id, conn, chunk),
+            Message::Have(chunk) => PeerEvent::Have(chunk),
+            Message::Header(chunk) => PeerEvent::Arriving(chunk),
+            Message::Part { bytes } => PeerEvent::Progress { bytes },
+            Message::NotHave(chunk) => PeerEvent::Rejected(chunk, RejectReason::NotHave),
+            Message::Busy(chunk) => {
+                PeerEvent::Rejected(chunk, RejectReason::Busy { retry_after_ms: BUSY_RETRY_MS })
             }
-            return;
+            Message::Cancelled(chunk) => PeerEvent::Rejected(chunk, RejectReason::Cancelled),
+            Message::Idle => PeerEvent::Idle,
+            Message::KeepAlive => PeerEvent::Alive,
         };
-        scheduler.alive(peer, now);
-        match message {
-            Message::Have(chunk) => assert!(scheduler.add_have(peer, chunk, now)),
-            Message::Header(chunk) => scheduler.arriving(peer, chunk, now),
-            Message::Part { bytes } => scheduler.progressed(peer, bytes, now),
-            Message::NotHave(chunk) => scheduler.not_have(peer, chunk),
-            Message::Busy(chunk) => scheduler.busy(peer, chunk, now + BUSY_RETRY),
-            Message::Cancelled(chunk) => assert!(scheduler.cancelled(peer, chunk, now)),
-            Message::Idle => scheduler.idle(peer),
-            Message::Chunk(chunk) => self.take_in(id, conn, chunk),
-            Message::KeepAlive | Message::Request(_) | Message::Cancel(_) => {}
-        }
+        let key = self.conns[conn.0 as usize].key(id);
+        self.handle(id, SwarmEvent::Peer(key, event));
     }
 
-    /// A chunk has arrived at a peer that is not done.
+    /// A chunk has arrived.
     fn take_in(&mut self, id: NodeId, conn: ConnId, chunk: ChunkIndex) {
         let now = self.at(self.now);
-        let sender = self.conns[conn.0 as usize].other(id);
+        let (sender, peer) = (self.conns[conn.0 as usize].other(id), self.conns[conn.0 as usize].key(id));
         let lies = self.nodes[sender.index()].nature == Nature::Liar;
         let node = &mut self.nodes[id.index()];
         node.received += u64::from(CHUNK_LEN);
-        let Some(scheduler) = &mut node.scheduler else { return };
-        match scheduler.received(peer_key(conn), chunk, now) {
+        let Some(core) = &mut node.core else { return };
+        match core.received(peer, chunk, CHUNK_LEN, now) {
             Received::Unrequested => panic!("{sender:?} sent {chunk:?} to {id:?} unasked"),
             Received::Duplicate => node.duplicate += u64::from(CHUNK_LEN),
             Received::Verify if lies => {
                 node.wrong += u64::from(CHUNK_LEN);
-                self.close(conn, id, Ending::Never);
-                if let Some(scheduler) = &mut self.node(id).scheduler {
-                    scheduler.wrong(chunk);
-                }
+                self.handle(id, SwarmEvent::Wrong { peer, chunk });
             }
             Received::Verify => {
-                scheduler.stored(chunk);
                 assert!(node.have.insert(chunk), "{chunk:?} stored twice by {id:?}");
-                let finished = scheduler.is_finished();
-                self.tell(id, chunk);
-                if finished {
-                    self.finish(id);
-                } else if self.nodes[id.index()].nature
-                    == Nature::LeavesAt(self.nodes[id.index()].have.count())
-                {
+                let leaves = node.nature == Nature::LeavesAt(node.have.count());
+                let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
+                self.handle(id, SwarmEvent::Stored { peer, chunk, hashing, writing });
+                if leaves {
                     self.leave(id, false);
                 }
             }
@@ -407,35 +365,39 @@ impl<'a> World<'a> {
         }
         self.last_finish = now;
         self.announce(id, AnnounceEvent::Completed);
+        self.handle(id, SwarmEvent::Finished);
         if self.scenario.leave_when_done {
             self.leave(id, true);
-            return;
-        }
-        for conn in self.nodes[id.index()].links.clone() {
-            let other = self.conns[conn.0 as usize].other(id);
-            if self.nodes[other.index()].is_done() {
-                self.close(conn, id, Ending::RetryAfter(REST));
-            }
         }
     }
 
-    fn ask(&mut self, id: NodeId) {
-        if self.nodes[id.index()].is_done() {
-            return;
-        }
+    /// Does what a peer's core says.
+    fn act(&mut self, id: NodeId) {
         let now = self.at(self.now);
-        let node = &mut self.nodes[id.index()];
-        let Some(scheduler) = &mut node.scheduler else { return };
-        scheduler.fill(now, &mut self.rng);
-        while let Some(command) =
-            self.nodes[id.index()].scheduler.as_mut().and_then(|scheduler| scheduler.poll_command())
+        while let Some(core) = &mut self.nodes[id.index()].core
+            && let Some(action) = core.poll(now, &mut self.rng)
         {
-            match command {
-                Command::Request(key, chunk) => self.send(conn_of(key), id, Message::Request(chunk)),
-                Command::Cancel(key, chunk) => self.send(conn_of(key), id, Message::Cancel(chunk)),
-                Command::Drop(key) => {
-                    self.dropped += 1;
-                    self.close(conn_of(key), id, Ending::RetryAfter(REST));
+            match action {
+                Action::Send(key, PeerMessage::Request { chunk }) => {
+                    self.send(self.nodes[id.index()].conns[&key], id, Message::Request(chunk));
+                }
+                Action::Send(key, PeerMessage::Cancel { chunk }) => {
+                    self.send(self.nodes[id.index()].conns[&key], id, Message::Cancel(chunk));
+                }
+                Action::Dial(key, address) => self.dial(id, key, address),
+                Action::LookUp(source) => self.look_up(id, source),
+                Action::Close(_, LeaveReason::Protocol(why)) => panic!("{id:?} met a peer of which {why}"),
+                Action::Close(key, reason) => {
+                    self.dropped += u64::from(reason == LeaveReason::TooSlow);
+                    self.close(self.nodes[id.index()].conns[&key], id, &reason);
+                }
+                Action::Tell(chunk) => self.tell(id, chunk),
+                Action::Finish => self.finish(id),
+                // It gave up, or has served for long enough.
+                Action::End(_) => self.leave(id, true),
+                Action::Announce(_) | Action::Checkpoint | Action::Report(_) => {}
+                Action::Send(..) | Action::AskDescription(_) | Action::Open => {
+                    unreachable!("{action:?} of a share that is known")
                 }
             }
         }
@@ -448,18 +410,18 @@ impl<'a> World<'a> {
         let now = self.at(self.now);
         if self.nodes[id.index()].uploads.is_contended() {
             let sent = self.network.sent(id, self.now);
-            let taken = |AskerKey(key)| sent.get(&conn_of(PeerKey(key))).copied().unwrap_or(0);
+            let taken = |asker| sent.get(&conn_of(asker)).copied().unwrap_or(0);
             self.nodes[id.index()].uploads.progress(taken);
         }
-        while let Some((AskerKey(key), chunk)) = self.nodes[id.index()].uploads.start(now) {
-            let conn = conn_of(PeerKey(key));
+        while let Some((asker, chunk)) = self.nodes[id.index()].uploads.start(now) {
+            let conn = conn_of(asker);
             let to = self.conns[conn.0 as usize].other(id);
             let bits = f64::from(CHUNK_LEN) * 8.0;
             self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
             self.send(conn, id, Message::Header(chunk));
         }
-        for AskerKey(key) in self.nodes[id.index()].uploads.take_idle(now) {
-            self.send(conn_of(PeerKey(key)), id, Message::Idle);
+        for asker in self.nodes[id.index()].uploads.take_idle(now) {
+            self.send(conn_of(asker), id, Message::Idle);
         }
         if let Some(at) = self.nodes[id.index()].uploads.next_timeout(now) {
             let at = self.since_start(at).max(self.now + 1);
@@ -502,24 +464,16 @@ impl<'a> World<'a> {
             let node = &self.nodes[id.index()];
             let end = &self.conns[conn.0 as usize];
             let spoke = end.spoke[end.side(id)];
-            if now - spoke >= nanos(KEEP_ALIVE) && node.uploads.is_waiting(AskerKey(conn.0.into())) {
+            if now - spoke >= nanos(WAITING_KEEP_ALIVE) && node.uploads.is_waiting(AskerKey(conn.0.into())) {
                 self.send(conn, id, Message::KeepAlive);
             }
         }
-        self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
+        self.queue.push(now + nanos(WAITING_KEEP_ALIVE), Event::KeepAlive(id));
     }
 }
 
-fn ends(one: NodeId, other: NodeId) -> (NodeId, NodeId) {
-    (one.min(other), one.max(other))
-}
-
-fn peer_key(conn: ConnId) -> PeerKey {
-    PeerKey(conn.0.into())
-}
-
-fn conn_of(key: PeerKey) -> ConnId {
-    ConnId(u32::try_from(key.0).expect("a key that was made from a connection"))
+fn conn_of(AskerKey(key): AskerKey) -> ConnId {
+    ConnId(u32::try_from(key).expect("a key that was made from a connection"))
 }
 
 fn nanos(time: Duration) -> Nanos {

@@ -49,7 +49,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// Let this peer be asked.
     Begin(PeerKey),
     /// End the session with this peer: it is slower than others, and somebody else waits.
@@ -58,7 +58,7 @@ pub enum Turn {
 
 /// The peers that can be asked, and those that are.
 #[derive(Debug)]
-pub struct Describers {
+pub(crate) struct Describers {
     waiting: VecDeque<(PeerKey, Duration)>,
     asked: BTreeMap<PeerKey, Asked>,
     places: usize,
@@ -79,17 +79,17 @@ struct Asked {
 
 impl Describers {
     /// No peers yet. At most `places` may send at a time. Those that send nothing take no place.
-    pub fn new(places: usize) -> Describers {
+    pub(crate) fn new(places: usize) -> Describers {
         Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
     }
 
     /// Changes how many may send at a time.
-    pub fn set_places(&mut self, places: usize) {
+    pub(crate) fn set_places(&mut self, places: usize) {
         self.places = places;
     }
 
     /// A peer can be asked, or no longer is and can be asked again. It took `answers_in` to answer this side's `Hello`.
-    pub fn ready(&mut self, key: PeerKey, answers_in: Duration) {
+    pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration) {
         self.asked.remove(&key);
         if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
             self.waiting.push_back((key, (answers_in * GRACE + MIN_GRACE).min(MAX_GRACE)));
@@ -97,7 +97,7 @@ impl Describers {
     }
 
     /// A peer that is being asked has sent `received` of `total` bytes. Says whether that is more than before.
-    pub fn progress(&mut self, key: PeerKey, received: u64, total: u64, now: Instant) -> bool {
+    pub(crate) fn progress(&mut self, key: PeerKey, received: u64, total: u64, now: Instant) -> bool {
         let Some(asked) = self.asked.get_mut(&key) else { return false };
         if asked.total.is_some_and(|old| old != total) {
             // The next part of the description begins: hashes after metainfo.
@@ -112,7 +112,7 @@ impl Describers {
     }
 
     /// A peer is gone.
-    pub fn left(&mut self, key: PeerKey) {
+    pub(crate) fn left(&mut self, key: PeerKey) {
         self.waiting.retain(|&(waiting, _)| waiting != key);
         if self.asked.remove(&key).is_some() {
             // If that was the leader, the others are compared with somebody else now.
@@ -122,7 +122,7 @@ impl Describers {
 
     /// What to do now; `strangers` says whether there are peers that this side could connect to if it had fewer connections.
     /// Call until it returns `None`.
-    pub fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
+    pub(crate) fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
         let leader = self.leader(now);
         if leader.is_some_and(|leader| self.is_nearly_through(leader, now)) {
             return None;
@@ -150,7 +150,7 @@ impl Describers {
     }
 
     /// When to call [`Describers::poll`] again though nothing happened.
-    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let overdue = self.asked.values().map(|asked| asked.begun + asked.grace).filter(|&at| at > now);
         let stagger = (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER);
         overdue.chain(stagger).min()

@@ -16,8 +16,14 @@
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
 
 pub mod account;
-pub mod describers;
-pub mod lookup_pace;
+mod describers;
+mod leaving;
+mod lookup_pace;
 pub mod peer_book;
 pub mod scheduler;
+mod swarm;
 pub mod uploads;
+
+pub use leaving::LeaveReason;
+pub use peer_book::DEFAULT_MAX_PEERS;
+pub use swarm::*;

@@ -21,7 +21,7 @@ const HUNGRY_FACTOR: u32 = 5;
 
 /// When to ask one tracker again.
 #[derive(Debug)]
-pub struct LookupPace {
+pub(crate) struct LookupPace {
     /// Wait while lookups come fast, at the beginning.
     beginning: Duration,
     /// Wait in the long run.
@@ -30,11 +30,11 @@ pub struct LookupPace {
 
 /// Waits until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wait {
+pub(crate) struct Wait {
     /// Of a leecher that has peers.
-    pub fed: Duration,
+    pub(crate) fed: Duration,
     /// Of one that has none.
-    pub hungry: Duration,
+    pub(crate) hungry: Duration,
 }
 
 impl Default for LookupPace {
@@ -46,12 +46,12 @@ impl Default for LookupPace {
 
 impl LookupPace {
     /// The tracker said when another lookup is welcome.
-    pub fn told(&mut self, interval_s: u16) {
+    pub(crate) fn told(&mut self, interval_s: u16) {
         self.interval = Duration::from_secs(interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
     }
 
     /// How long to wait until the next lookup; each call is one lookup.
-    pub fn next(&mut self, rng: &mut impl Rng) -> Wait {
+    pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Wait {
         // Leechers that started together, or came back together, do not stay in step.
         let jitter = rng.random_range(0.8..1.2);
         let fed = self.beginning.min(self.interval);

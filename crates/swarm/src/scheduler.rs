@@ -138,6 +138,16 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
+    /// The chunks of the share.
+    pub(crate) fn space(&self) -> &ChunkSpace {
+        &self.space
+    }
+
+    /// How many chunks are not stored.
+    pub(crate) fn unstored(&self) -> u32 {
+        self.unstored
+    }
+
     /// A scheduler for a share of which `have` is here.
     pub fn new(space: ChunkSpace, have: &Bitfield) -> Scheduler {
         let count = space.chunk_count();

@@ -24,6 +24,12 @@ use std::{
 
 use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
+/// When a peer that asked for too much should ask again, in milliseconds.
+pub const BUSY_RETRY_MS: u32 = 1_000;
+
+/// A peer whose request waits hears that this side is still here when it heard nothing for this long.
+pub const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
+
 /// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
 /// kilobytes.
 pub const DEFAULT_MAX_ASKERS: usize = 500;

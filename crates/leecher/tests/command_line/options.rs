@@ -140,7 +140,7 @@ fn the_debug_log_is_where_the_user_wants_it() {
         assert_eq!(place.names(), names);
         if let Some(log) = log {
             let log = fs::read_to_string(place.path(log)).unwrap();
-            assert!(log.contains("DEBUG") && log.contains("found a peer"), "{log}");
+            assert!(log.contains("DEBUG") && log.contains("connects to a peer"), "{log}");
         }
     }
 }

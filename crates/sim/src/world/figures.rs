@@ -17,9 +17,8 @@ impl World<'_> {
             Event::Wake(id) => (3, id.0, 0),
             Event::FlowDone(flow, life) => (4, flow.0, life),
             Event::FlowLasts(flow, life) => (5, flow.0, life),
-            Event::Dialled { from, to } => (6, from.0, to.0),
+            Event::Dialled { from, to, .. } => (6, from.0, to.0),
             Event::Announce(id) => (7, id.0, 0),
-            Event::Lookup(id) => (8, id.0, 0),
             Event::KeepAlive(id) => (9, id.0, 0),
             Event::Leave(id) => (10, id.0, 0),
         };

@@ -1,27 +1,32 @@
 //! Coming, going, and finding each other.
 
-use std::time::Duration;
+use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use proto::{
-    PeerId, Secret, ShareName,
+    Endpoint, PeerId, Secret, ShareName,
+    peer::{GoodbyeReason, Hello, Role},
     tracker::{Announce, Event as AnnounceEvent, Progress, Token, message::MAX_PEERS},
 };
 use rand::RngExt;
 use swarm::{
-    peer_book::{Admission, Ending},
-    scheduler::Have,
-    uploads::AskerKey,
+    Answer, Config, Event as SwarmEvent, LeaveReason, PeerEvent, RETRY_AFTER_MS, Source, SourceId, Stay,
+    Swarm,
+    scheduler::{Have, PeerKey},
+    uploads::{AskerKey, WAITING_KEEP_ALIVE},
 };
 
-use super::{
-    Conn, DIAL_TRIPS, HUNGRY_INTERVAL, INFOHASH, KEEP_ALIVE, LOOKUP_INTERVAL, REST, RETRY_AFTER, World, ends,
-    nanos, peer_key,
-};
+use super::{Conn, DIAL_TRIPS, INFOHASH, World, nanos};
 use crate::{
     node::{ConnId, NodeId, PORT},
     queue::Event,
     scenario::Nature,
 };
+
+/// Port from which everybody connects.
+const FROM_PORT: NonZeroU16 = NonZeroU16::new(50_000).unwrap();
+
+/// The first source of every leecher; the origin is the second, for those that are told of it.
+const TRACKER: SourceId = SourceId(0);
 
 impl World<'_> {
     pub(super) fn arrive(&mut self, id: NodeId) {
@@ -31,21 +36,38 @@ impl World<'_> {
         self.announce(id, AnnounceEvent::Started);
         let heartbeat = self.rng.random_range(28.0..30.0);
         self.queue.push(now + nanos(Duration::from_secs_f64(heartbeat)), Event::Announce(id));
-        self.queue.push(now + nanos(KEEP_ALIVE), Event::KeepAlive(id));
-        if id != NodeId::ORIGIN {
-            if self.scenario.names_origin {
-                let now = self.at(now);
-                self.node(id).book.discover(NodeId::ORIGIN.address(), now);
-            }
-            self.lookup(id);
+        self.queue.push(now + nanos(WAITING_KEEP_ALIVE), Event::KeepAlive(id));
+        if !self.nodes[id.index()].nature.has_everything() {
+            self.start_core(id);
+            self.work(id);
         }
+    }
+
+    fn start_core(&mut self, id: NodeId) {
+        let mut sources = vec![(Source::Tracker, endpoint("tracker"))];
+        sources.extend(self.scenario.names_origin.then(|| (Source::Peer, endpoint("origin"))));
+        let config = Config {
+            infohash: INFOHASH,
+            own_id: peer_id(id),
+            sources,
+            max_peers: self.nodes[id.index()].max_peers,
+            stall_timeout: self.scenario.give_up,
+            wait: Duration::ZERO,
+            stay: Some(Stay::Forever),
+        };
+        let now = self.at(self.now);
+        let mut core = Swarm::new(config, now, now);
+        let (space, have) = (self.space.clone(), self.nodes[id.index()].have.clone());
+        core.handle(SwarmEvent::Opened { space, have }, now, &mut self.rng);
+        self.node(id).core = Some(core);
     }
 
     pub(super) fn leave(&mut self, id: NodeId, announces: bool) {
         self.node(id).online = false;
         for conn in self.node(id).links.clone() {
-            self.close(conn, id, Ending::Failed);
+            self.close(conn, id, &LeaveReason::Disconnected);
         }
+        self.node(id).core = None;
         if announces {
             self.announce(id, AnnounceEvent::Stopped);
         }
@@ -59,13 +81,11 @@ impl World<'_> {
 
     pub(super) fn announce(&mut self, id: NodeId, event: AnnounceEvent) {
         let now = self.at(self.now);
-        let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&id.0.to_be_bytes());
         let announce = Announce {
             token: Token([0; 16]),
             infohash: INFOHASH,
-            peer_id: PeerId(bytes),
-            secret: Secret(bytes),
+            peer_id: peer_id(id),
+            secret: Secret(peer_id(id).0),
             port: PORT,
             name: ShareName::new("simulated").expect("a legal name"),
             size: self.space.total_len(),
@@ -75,132 +95,112 @@ impl World<'_> {
         self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
     }
 
-    pub(super) fn lookup(&mut self, id: NodeId) {
-        if !self.nodes[id.index()].online || self.nodes[id.index()].is_done() {
+    /// Answers at once what a source would.
+    pub(super) fn look_up(&mut self, id: NodeId, source: SourceId) {
+        let now = self.at(self.now);
+        let answer = if source == TRACKER {
+            match self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng) {
+                Ok(found) => Answer::Peers {
+                    addresses: found.peers.iter().filter_map(|peer| peer.socket_addr(id.address())).collect(),
+                    interval_s: Some(found.interval_s),
+                },
+                Err(_) => Answer::Unknown { settled: true },
+            }
+        } else {
+            Answer::Peers { addresses: vec![NodeId::ORIGIN.address()], interval_s: None }
+        };
+        self.handle(id, SwarmEvent::Answered(source, answer));
+    }
+
+    pub(super) fn dial(&mut self, id: NodeId, key: PeerKey, address: SocketAddr) {
+        let at = self.now + self.latency * u64::from(DIAL_TRIPS);
+        self.queue.push(at, Event::Dialled { from: id, key, to: NodeId::at(address) });
+    }
+
+    pub(super) fn dialled(&mut self, from: NodeId, key: PeerKey, to: NodeId) {
+        if !self.nodes[from.index()].online {
             return;
         }
-        let now = self.at(self.now);
-        let found = self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng);
-        for peer in found.into_iter().flat_map(|found| found.peers) {
-            if let Some(address) = peer.socket_addr(id.address()) {
-                self.node(id).book.discover(address, now);
-            }
-        }
-        let wait = if self.nodes[id.index()].links.is_empty() { HUNGRY_INTERVAL } else { LOOKUP_INTERVAL };
-        let wait = wait.mul_f64(self.rng.random_range(0.9..1.1));
-        self.queue.push(self.now + nanos(wait), Event::Lookup(id));
-        self.work(id);
-    }
-
-    pub(super) fn dial(&mut self, id: NodeId) {
-        let now = self.at(self.now);
-        while let Some(address) = self.nodes[id.index()].book.next_dial(now, &mut self.rng) {
-            let trips = self.latency * u64::from(DIAL_TRIPS);
-            self.queue.push(self.now + trips, Event::Dialled { from: id, to: NodeId::at(address) });
-        }
-    }
-
-    pub(super) fn dialled(&mut self, from: NodeId, to: NodeId) {
-        let ending = self.meet(from, to).err();
-        match ending {
-            Some(ending) => self.end_in_book(from, to, ending),
-            None => {
-                let now = self.at(self.now);
-                self.node(from).book.connected(to.address(), now);
-            }
+        match self.meet(from, key, to) {
+            Ok(()) => self.work(to),
+            Err(reason) => self.handle(from, SwarmEvent::Peer(key, PeerEvent::Closed(reason))),
         }
         self.work(from);
-        if ending.is_none() {
-            self.work(to);
-        }
     }
 
     /// Connects the two, or says why not.
-    pub(super) fn meet(&mut self, from: NodeId, to: NodeId) -> Result<(), Ending> {
+    fn meet(&mut self, from: NodeId, key: PeerKey, to: NodeId) -> Result<(), LeaveReason> {
+        const FULL: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
         if from == to {
-            return Err(Ending::Never);
+            return Err(LeaveReason::Itself);
         }
-        let (one, other) = (&self.nodes[from.index()], &self.nodes[to.index()]);
-        if !one.online || !other.online {
-            return Err(Ending::Failed);
+        let other = self.node(to);
+        if !other.online {
+            return Err(LeaveReason::Unreachable("it is not there".to_owned()));
         }
-        if self.links.contains_key(&ends(from, to)) {
-            return Err(Ending::Duplicate);
-        }
-        if one.is_done() && other.is_done() {
-            return Err(Ending::RetryAfter(REST));
-        }
-        if one.links.len() >= one.max_peers {
-            return Err(Ending::RetryAfter(RETRY_AFTER));
-        }
-        // The origin is a chunk server, which gives nobody up for another.
-        let full = to == NodeId::ORIGIN && other.links.len() >= other.max_peers;
-        let now = self.at(self.now);
-        let admission = if full {
-            Admission::Full
-        } else {
-            self.nodes[to.index()].book.admit(from.address(), now, &mut self.rng)
+        let far_key = match &mut other.core {
+            Some(core) => core.accept(SocketAddr::new(from.ip(), FROM_PORT.get())),
+            // A seeder gives nobody up for another, and has no name for anybody.
+            None => (other.links.len() < other.max_peers).then_some(PeerKey(0)),
         };
-        match admission {
-            Admission::Welcome => {}
-            Admission::Replaces(gone) => {
-                self.replaced += 1;
-                if let Some(&conn) = self.links.get(&ends(to, NodeId::at(gone))) {
-                    self.close(conn, to, Ending::RetryAfter(REST));
-                }
-            }
-            Admission::Duplicate => return Err(Ending::Duplicate),
-            Admission::Banned => return Err(Ending::RetryAfter(REST)),
-            Admission::Full => return Err(Ending::RetryAfter(RETRY_AFTER)),
-        }
+        let far_key = far_key.ok_or(LeaveReason::Goodbye(FULL))?;
         let conn = ConnId(u32::try_from(self.conns.len()).expect("no more connections than a u32 counts"));
-        self.conns.push(Conn { ends: [from, to], open: true, spoke: [self.now; 2] });
-        self.links.insert(ends(from, to), conn);
-        for (id, other) in [(from, to), (to, from)] {
-            let other = &self.nodes[other.index()];
-            let have = if other.have.is_full() && other.nature != Nature::Liar {
-                Have::All
-            } else {
-                Have::Some(other.have.clone())
-            };
-            let now = self.at(self.now);
+        self.conns.push(Conn { ends: [from, to], keys: [key, far_key], open: true, spoke: [self.now; 2] });
+        for (id, key) in [(from, key), (to, far_key)] {
             let node = self.node(id);
             node.links.push(conn);
+            node.conns.insert(key, conn);
             node.most_links = node.most_links.max(node.links.len());
-            if let Some(scheduler) = &mut node.scheduler
-                && node.finished.is_none()
-            {
-                scheduler.add_peer(peer_key(conn), have, now);
-            }
+        }
+        for (id, key, other) in [(from, key, to), (to, far_key, from)] {
+            let event = self.introduction(other);
+            self.handle(id, SwarmEvent::Peer(key, event));
         }
         Ok(())
     }
 
-    /// Ends a connection. `ending` is how `by` sees it; the other side finds it broken.
-    pub(super) fn close(&mut self, conn: ConnId, by: NodeId, ending: Ending) {
-        let Conn { ends: [one, other], open, .. } = self.conns[conn.0 as usize];
+    /// What a peer says of itself.
+    fn introduction(&self, id: NodeId) -> PeerEvent {
+        let node = &self.nodes[id.index()];
+        let whole = node.have.is_full() && node.nature != Nature::Liar;
+        let (role, have) =
+            if whole { (Role::Seeder, Have::All) } else { (Role::Leecher, Have::Some(node.have.clone())) };
+        let hello = Hello { infohash: INFOHASH, peer_id: peer_id(id), role, listen_port: PORT.get() };
+        PeerEvent::Active { hello, have }
+    }
+
+    /// `by` ends a connection; the other side is told why.
+    pub(super) fn close(&mut self, conn: ConnId, by: NodeId, reason: &LeaveReason) {
+        let Conn { ends: [one, other], keys, open, .. } = self.conns[conn.0 as usize];
         if !open {
             return;
         }
         self.conns[conn.0 as usize].open = false;
-        self.links.remove(&ends(one, other));
         self.network.close(conn, one, other, self.now, &mut self.queue);
-        for (id, far) in [(one, other), (other, one)] {
-            let now = self.at(self.now);
+        let is_no_room = matches!(reason, LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }));
+        self.replaced += u64::from(is_no_room);
+        for (id, key) in [(one, keys[0]), (other, keys[1])] {
             let node = self.node(id);
             node.links.retain(|&link| link != conn);
+            node.conns.remove(&key);
             node.uploads.leave(AskerKey(conn.0.into()));
-            if let Some(scheduler) = &mut node.scheduler {
-                scheduler.remove_peer(peer_key(conn), now);
-            }
-            let far_ending = if matches!(ending, Ending::RetryAfter(_)) { ending } else { Ending::Failed };
-            self.end_in_book(id, far, if id == by { ending } else { far_ending });
+            let heard = match reason {
+                LeaveReason::Disconnected => LeaveReason::Disconnected,
+                reason => LeaveReason::Goodbye(reason.goodbye()),
+            };
+            let closed = if id == by { LeaveReason::Finished } else { heard };
+            self.handle(id, SwarmEvent::Peer(key, PeerEvent::Closed(closed)));
             self.wake(id, self.now);
         }
     }
+}
 
-    pub(super) fn end_in_book(&mut self, id: NodeId, far: NodeId, ending: Ending) {
-        let now = self.at(self.now);
-        self.nodes[id.index()].book.ended(far.address(), ending, now, &mut self.rng);
-    }
+fn peer_id(id: NodeId) -> PeerId {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&id.0.to_be_bytes());
+    PeerId(bytes)
+}
+
+fn endpoint(host: &str) -> Endpoint {
+    Endpoint { host: host.to_owned(), port: PORT.get() }
 }

@@ -1,0 +1,417 @@
+//! Drives a [`Swarm`] with sockets, disks and the clock.
+//!
+//! One task owns the core. It waits until something happens, hands it in, and does what the core says. Sessions move bytes and
+//! blocking threads prove and write them, so the task is never long away. All its channels are bounded, and it never waits for a
+//! session: it reaches sessions through their outboxes, which never block.
+
+mod disk;
+mod door;
+mod serving;
+mod sessions;
+
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicU16},
+    time::{Duration, Instant},
+};
+
+use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use proto::{Endpoint, InfoHash, PeerId};
+use rand::rngs::StdRng;
+use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
+use swarm::{
+    Action, Config as SwarmConfig, Event, Failure, PeerEvent, Source, SourceId, Stay, Swarm,
+    scheduler::{PeerKey, Received},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::sleep_until,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    buffers::BufferPool,
+    clock::RunClock,
+    description::{Description, Known},
+    error::FetchError,
+    event::{FetchEvent, Fetched, Started},
+    fetch::Destination,
+    joined,
+    session::{Context, SessionEvent},
+    target::{look_up, resolve_peer},
+};
+use disk::{Arrived, Disk, Done, Verified};
+use door::Door;
+use serving::Service;
+use sessions::Sessions;
+
+pub(crate) use serving::Serving;
+
+/// Events of sessions that wait for the driver. A session that finds the queue full waits, and its peer with it.
+const EVENT_QUEUE: usize = 256;
+
+/// How a transfer is set up.
+pub(crate) struct Setup {
+    pub(crate) infohash: InfoHash,
+    pub(crate) trackers: Vec<TrackerClient>,
+    /// Peers to connect to without asking a tracker.
+    pub(crate) peers: Vec<Endpoint>,
+    /// Where others connect to this peer, if it serves.
+    pub(crate) listener: Option<TcpListener>,
+    pub(crate) destination: Destination,
+    pub(crate) overwrite: bool,
+    pub(crate) max_peers: usize,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) wait: Duration,
+    pub(crate) upload_limit: RateLimit,
+    pub(crate) download_limit: RateLimit,
+    pub(crate) stay: Stay,
+    /// When the user asked for the share.
+    pub(crate) begun: Instant,
+}
+
+/// A transfer at work.
+pub(crate) struct Driver<F> {
+    setup: Setup,
+    on_event: F,
+    rng: StdRng,
+    /// What deadlines are compared with.
+    clock: RunClock,
+    core: Swarm,
+    context: Arc<Context>,
+    sessions: Sessions,
+    events: mpsc::Receiver<(PeerKey, SessionEvent)>,
+    door: Door,
+    lookups: JoinSet<(SourceId, swarm::Answer)>,
+    /// Once a peer has described the share, until the output is opened.
+    description: Option<Description>,
+    disk: Disk,
+    opened: watch::Sender<Option<Arc<Download>>>,
+    service: Service,
+    /// Once the share has its name.
+    fetched: Option<Fetched>,
+}
+
+impl<F: FnMut(FetchEvent)> Driver<F> {
+    pub(crate) fn new(mut setup: Setup, on_event: F) -> Driver<F> {
+        let (events_in, events) = mpsc::channel(EVENT_QUEUE);
+        let (opened, download) = watch::channel(None);
+        let door = Door::new(setup.listener.take());
+        let own_id = PeerId::random(&mut rand::rng());
+        let trackers = setup.trackers.iter().map(|tracker| (Source::Tracker, tracker.endpoint().clone()));
+        let peers = setup.peers.iter().map(|peer| (Source::Peer, peer.clone()));
+        let config = SwarmConfig {
+            infohash: setup.infohash,
+            own_id,
+            sources: trackers.chain(peers).collect(),
+            max_peers: setup.max_peers,
+            stall_timeout: setup.stall_timeout,
+            wait: setup.wait,
+            stay: door.port().map(|_| setup.stay),
+        };
+        let context = Arc::new(Context {
+            infohash: setup.infohash,
+            peer_id: own_id,
+            events: events_in,
+            known: watch::Sender::new(Known::Nothing),
+            download,
+            buffers: BufferPool::new(),
+            listen_port: AtomicU16::new(door.port().map_or(0, |port| port.get())),
+            serving: OnceLock::new(),
+            upload_limit: setup.upload_limit.clone(),
+            download_limit: setup.download_limit.clone(),
+        });
+        let mut clock = RunClock::new(setup.begun);
+        Driver {
+            core: Swarm::new(config, setup.begun, clock.now()),
+            setup,
+            on_event,
+            rng: rand::make_rng(),
+            clock,
+            sessions: Sessions::new(Arc::clone(&context)),
+            context,
+            events,
+            door,
+            lookups: JoinSet::new(),
+            description: None,
+            disk: Disk::new(),
+            opened,
+            service: Service::new(),
+            fetched: None,
+        }
+    }
+
+    /// Fetches the share, gives it its name, and stays for as long as it was asked to. Afterwards no task of it is left.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
+        let result = self.drive(stop).await;
+        if let Err(error) = &result {
+            // What came is worth keeping, whatever else went wrong.
+            tracing::debug!("transfer ends: {error}");
+            if let Err(unsaved) = self.disk.settle().await {
+                tracing::debug!("what arrived last is not saved: {unsaved}");
+                if !matches!(error, FetchError::Download(_)) {
+                    (self.on_event)(FetchEvent::Unsaved(unsaved.to_string()));
+                }
+            }
+        }
+        self.service.stop_announcing();
+        self.sessions.stop().await;
+        self.service.stop().await;
+        self.lookups.shutdown().await;
+        result
+    }
+
+    async fn drive(&mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
+        let mut events = Vec::with_capacity(EVENT_QUEUE);
+        let mut is_stopping = false;
+        loop {
+            let now = self.clock.now();
+            self.observe(now);
+            while let Some(action) = self.core.poll(now, &mut self.rng) {
+                match action {
+                    Action::End(Ok(())) => return Ok(self.fetched()),
+                    Action::End(Err(failure)) => return Err(self.failed(failure)),
+                    action => self.act(action, now, stop),
+                }
+            }
+            let wake = self.core.next_timeout(now);
+            tokio::select! {
+                // What a session received comes before word that it ended, or its last chunk would be lost.
+                biased;
+                () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    self.core.handle(Event::Stop, now, &mut self.rng);
+                }
+                _ = self.events.recv_many(&mut events, EVENT_QUEUE) => {
+                    let now = self.clock.now();
+                    events.drain(..).for_each(|(key, event)| self.session_event(key, event, now));
+                }
+                Some(done) = self.disk.next_done() => self.done(done)?,
+                Some((key, reason)) = self.sessions.next_closed() => {
+                    self.handle(Event::Peer(key, PeerEvent::Closed(reason)));
+                }
+                accepted = self.door.accept() => match accepted {
+                    Ok((stream, address)) => match self.core.accept(address) {
+                        Some(key) => self.sessions.accept(key, address, stream),
+                        None => self.sessions.refuse(stream),
+                    },
+                    Err(error) => tracing::debug!("cannot accept a connection: {error}"),
+                },
+                Some(answered) = self.lookups.join_next() => {
+                    let (source, answer) = joined(answered);
+                    tracing::debug!(?source, ?answer);
+                    self.handle(Event::Answered(source, answer));
+                }
+                () = sleep_until(self.clock.on_system(wake.unwrap_or(now)).into()), if wake.is_some() => {}
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.clock.now();
+        self.core.handle(event, now, &mut self.rng);
+    }
+
+    /// Tells the core what can only be seen by looking.
+    fn observe(&mut self, now: Instant) {
+        let limited = self.setup.download_limit.is_waited_for();
+        self.core.handle(Event::Limited(limited), now, &mut self.rng);
+        self.core.handle(Event::Uploaded(self.bytes_uploaded()), now, &mut self.rng);
+        if let Some(why) = self.service.new_fault() {
+            (self.on_event)(FetchEvent::CannotServe(format!("part of what is here cannot be served: {why}")));
+            self.core.handle(Event::Spoilt, now, &mut self.rng);
+        }
+        if let Some((done, total)) = self.disk.newly_proved() {
+            (self.on_event)(FetchEvent::Proving { done, total });
+        }
+    }
+
+    fn act(&mut self, action: Action, now: Instant, stop: &CancellationToken) {
+        match action {
+            Action::LookUp(source) => self.look_up(source),
+            Action::Dial(key, address) => self.sessions.dial(key, address),
+            Action::AskDescription(key) => self.sessions.ask_description(key),
+            Action::Open => {
+                if let Some(description) = self.description.take() {
+                    let (destination, overwrite) = (self.setup.destination.clone(), self.setup.overwrite);
+                    self.disk.open(description, destination, overwrite, stop.clone());
+                }
+            }
+            Action::Send(key, message) => {
+                if !self.sessions.send(key, message) {
+                    let full = PeerEvent::Deaf;
+                    self.core.handle(Event::Peer(key, full), now, &mut self.rng);
+                }
+            }
+            Action::Close(key, reason) => self.sessions.close(key, &reason),
+            Action::Tell(chunk) => {
+                if let Some(serving) = self.context.serving.get() {
+                    serving.have_log.push(chunk);
+                    self.sessions.wake_leechers();
+                }
+            }
+            Action::Announce(progress) => self.service.announce(progress),
+            Action::Checkpoint => self.disk.checkpoint(),
+            Action::Finish => {
+                (self.on_event)(FetchEvent::Flushing);
+                self.disk.finish();
+            }
+            Action::Report(report) => (self.on_event)(report.into()),
+            // Dealt with where the loop is left.
+            Action::End(_) => {}
+        }
+    }
+
+    fn look_up(&mut self, source: SourceId) {
+        match self.setup.trackers.get(source.0) {
+            Some(tracker) => {
+                let asking = look_up(tracker.clone(), self.setup.infohash);
+                self.lookups.spawn(async move { (source, asking.await) });
+            }
+            None => {
+                let Some(peer) = self.setup.peers.get(source.0 - self.setup.trackers.len()).cloned() else {
+                    return;
+                };
+                self.lookups.spawn(async move { (source, resolve_peer(peer).await) });
+            }
+        }
+    }
+
+    fn session_event(&mut self, key: PeerKey, event: SessionEvent, now: Instant) {
+        let event = match event {
+            SessionEvent::Peer(event) => event,
+            SessionEvent::Described(description) => {
+                self.context.known.send_replace(Known::All);
+                self.description = Some(description);
+                PeerEvent::Described
+            }
+            SessionEvent::Active { hello, have, outbox } => {
+                self.sessions.set_outbox(key, hello.role, outbox);
+                PeerEvent::Active { hello, have }
+            }
+            SessionEvent::Chunk(chunk, buffer) => {
+                let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
+                if self.core.received(key, chunk, len, now) == Received::Verify {
+                    self.disk.store(Arrived { peer: key, chunk, buffer });
+                }
+                return;
+            }
+        };
+        self.core.handle(Event::Peer(key, event), now, &mut self.rng);
+    }
+
+    /// A thread has finished some work.
+    fn done(&mut self, done: Done) -> Result<(), FetchError> {
+        match done {
+            Done::Opened(opened) => {
+                let (download, resumed) = opened.map_err(|error| match error {
+                    FetchError::Download(DownloadError::Stopped(_)) => self.failed(Failure::Interrupted),
+                    error => error,
+                })?;
+                self.opened(&download, resumed);
+            }
+            Done::Verified(verified) => {
+                for Verified { peer, chunk, result, .. } in verified {
+                    self.handle(match result {
+                        Ok(stored) => {
+                            let (hashing, writing) = (stored.hashing, stored.writing);
+                            Event::Stored { peer, chunk, hashing, writing }
+                        }
+                        Err(StoreChunkError::Wrong(_)) => {
+                            let address = self.core.address(peer);
+                            tracing::warn!(?address, chunk = chunk.0, "a peer sent a wrong chunk");
+                            Event::Wrong { peer, chunk }
+                        }
+                        Err(StoreChunkError::Path(error)) => return Err(error.into()),
+                    });
+                }
+            }
+            // The transfer goes on if only its claim could not be written.
+            Done::Saved(Err(error @ DownloadError::NotClaimed(_)), is_news) => {
+                if is_news {
+                    (self.on_event)(FetchEvent::Unsaved(error.to_string()));
+                }
+            }
+            Done::Saved(saved, _) => saved?,
+            Done::Finished(finished) => {
+                finished?;
+                self.finished();
+            }
+        }
+        Ok(())
+    }
+
+    /// The output is ready.
+    fn opened(&mut self, download: &Arc<Download>, resumed: Resumed) {
+        if let Some(trouble) = self.core.tracker_trouble() {
+            // Others knew more, or it would be the error.
+            (self.on_event)(FetchEvent::TrackerTrouble(trouble.to_owned()));
+        }
+        (self.on_event)(FetchEvent::Started(started(download, resumed)));
+        if let Some(port) = self.door.port() {
+            let serving = self.service.start(download, port, &self.setup.trackers);
+            // Set once only: there is one download.
+            let _ = self.context.serving.set(serving);
+        }
+        self.opened.send_replace(Some(Arc::clone(download)));
+        let space = download.metainfo().chunk_space().clone();
+        self.handle(Event::Opened { space, have: download.have() });
+    }
+
+    /// The share has its name.
+    fn finished(&mut self) {
+        let now = self.clock.now();
+        let summary = self.core.summary(now);
+        if let Some(download) = self.disk.download() {
+            let metainfo = download.metainfo();
+            let fetched = Fetched {
+                infohash: metainfo.infohash(),
+                name: metainfo.name().clone(),
+                path: download.output().path().to_owned(),
+                size: metainfo.chunk_space().total_len(),
+                wasted: summary.wasted,
+                uploaded: self.bytes_uploaded(),
+                elapsed: now.saturating_duration_since(self.setup.begun),
+                peers: summary.peers,
+                spent: summary.spent,
+            };
+            (self.on_event)(FetchEvent::Finished(fetched.clone()));
+            self.fetched = Some(fetched);
+        }
+        self.handle(Event::Finished);
+    }
+
+    fn fetched(&mut self) -> Fetched {
+        let mut fetched = self.fetched.take().expect("a swarm ends well only when it has finished");
+        fetched.uploaded = self.bytes_uploaded();
+        fetched
+    }
+
+    fn failed(&self, failure: Failure) -> FetchError {
+        match failure {
+            Failure::Interrupted => FetchError::Interrupted { part: self.disk.part() },
+            failure => failure.into(),
+        }
+    }
+
+    fn bytes_uploaded(&self) -> u64 {
+        self.context.serving.get().map_or(0, |serving| serving.uploads.bytes_sent())
+    }
+}
+
+fn started(download: &Download, resumed: Resumed) -> Started {
+    let metainfo = download.metainfo();
+    let space = metainfo.chunk_space();
+    let have = download.have();
+    let lens = have.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len));
+    Started {
+        infohash: metainfo.infohash(),
+        name: metainfo.name().clone(),
+        size: space.total_len(),
+        chunks: space.chunk_count(),
+        resumed: lens.sum(),
+        lost_chunks: resumed.lost,
+        output: download.output().path().to_owned(),
+    }
+}

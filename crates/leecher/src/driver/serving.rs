@@ -1,0 +1,100 @@
+//! Serving to others what came, and telling trackers of it.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use peer::{
+    announcer::announce, faults::Faults, have_log::HaveLog, tracker_client::TrackerClient,
+    upload_hub::UploadHub,
+};
+use proto::tracker::Progress as ShareProgress;
+use store::{Content, Download};
+use swarm::uploads::DEFAULT_SLOTS;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// How long trackers may take to hear that this peer is gone.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a leecher serves what it has.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    pub(crate) uploads: Arc<UploadHub>,
+    pub(crate) have_log: HaveLog,
+    pub(crate) faults: Arc<Faults>,
+}
+
+/// The tasks that serving takes.
+pub(super) struct Service {
+    hub: JoinSet<()>,
+    announcers: TaskTracker,
+    stop_announcing: CancellationToken,
+    progress: watch::Sender<ShareProgress>,
+    /// Why part of what is here cannot be served to others, once something is served.
+    fault: Option<watch::Receiver<Option<String>>>,
+}
+
+impl Service {
+    pub(super) fn new() -> Service {
+        Service {
+            hub: JoinSet::new(),
+            announcers: TaskTracker::new(),
+            stop_announcing: CancellationToken::new(),
+            progress: watch::channel(ShareProgress::of(0, 1)).0,
+            fault: None,
+        }
+    }
+
+    /// Lets others fetch from this peer, and tells the trackers so.
+    pub(super) fn start(
+        &mut self,
+        download: &Arc<Download>,
+        port: NonZeroU16,
+        trackers: &[TrackerClient],
+    ) -> Serving {
+        let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
+        let (told, fault) = watch::channel(None);
+        let faults = Faults::new(move |error| _ = told.send_replace(Some(error.to_string())));
+        self.fault = Some(fault);
+        let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
+        self.hub.spawn(async move { uploads.run().await });
+        let have = download.have();
+        self.announce(ShareProgress::of(have.count(), have.len()));
+        for tracker in trackers {
+            let (tracker, download) = (tracker.clone(), Arc::clone(download));
+            let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
+            self.announcers.spawn(async move {
+                let log = |result| match result {
+                    Ok(announced) => tracing::debug!(?announced),
+                    Err(error) => tracing::debug!("not announced: {error}"),
+                };
+                announce(tracker, port, download.metainfo(), progress, stop, log).await;
+            });
+        }
+        serving
+    }
+
+    /// Lets the trackers know how much is here.
+    pub(super) fn announce(&self, progress: ShareProgress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// Why part of what is here cannot be served, if that is news.
+    pub(super) fn new_fault(&mut self) -> Option<String> {
+        let fault = self.fault.as_mut().filter(|fault| fault.has_changed().unwrap_or(false))?;
+        fault.borrow_and_update().clone()
+    }
+
+    /// Tells the trackers that this peer is gone, and ends.
+    pub(super) async fn stop(&mut self) {
+        self.announcers.close();
+        if timeout(DEREGISTER_TIMEOUT, self.announcers.wait()).await.is_err() {
+            tracing::debug!("a tracker did not hear the goodbye");
+        }
+        self.hub.shutdown().await;
+    }
+
+    /// Begins to tell the trackers that this peer is gone.
+    pub(super) fn stop_announcing(&self) {
+        self.stop_announcing.cancel();
+    }
+}

@@ -1,0 +1,128 @@
+//! The sessions of a transfer: a task for each connection.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use peer::{handshake, outbox::Outbox};
+use proto::peer::{GoodbyeReason, PeerMessage, Role};
+use swarm::{LeaveReason, RETRY_AFTER_MS, scheduler::PeerKey};
+use tokio::{net::TcpStream, sync::Notify, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    joined,
+    session::{self, Context, Origin},
+};
+
+/// Connections that are refused at a time, for want of room: a burst of strangers costs no more. Others are dropped.
+const MAX_REFUSALS: usize = 64;
+
+/// How long sessions may take to say goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The sessions, each by the name that the swarm gave to its peer.
+pub(super) struct Sessions {
+    context: Arc<Context>,
+    tasks: JoinSet<(PeerKey, LeaveReason)>,
+    open: BTreeMap<PeerKey, Session>,
+    refusals: JoinSet<()>,
+}
+
+struct Session {
+    /// The other end of the connection.
+    address: SocketAddr,
+    stop: CancellationToken,
+    /// Lets the session ask what the share is.
+    turn: Arc<Notify>,
+    /// Once chunks can be asked of the peer.
+    outbox: Option<(Role, Outbox)>,
+}
+
+impl Sessions {
+    pub(super) fn new(context: Arc<Context>) -> Sessions {
+        Sessions { context, tasks: JoinSet::new(), open: BTreeMap::new(), refusals: JoinSet::new() }
+    }
+
+    /// Begins a session by connecting.
+    pub(super) fn dial(&mut self, key: PeerKey, address: SocketAddr) {
+        tracing::debug!(%address, "connects to a peer");
+        self.start(key, address, Origin::Dial(address));
+    }
+
+    /// Begins a session with a peer that connected.
+    pub(super) fn accept(&mut self, key: PeerKey, address: SocketAddr, stream: TcpStream) {
+        self.start(key, address, Origin::Accepted(stream));
+    }
+
+    fn start(&mut self, key: PeerKey, address: SocketAddr, origin: Origin) {
+        let (stop, turn) = (CancellationToken::new(), Arc::<Notify>::default());
+        self.open.insert(key, Session { address, stop: stop.clone(), turn: Arc::clone(&turn), outbox: None });
+        let context = Arc::clone(&self.context);
+        self.tasks.spawn(async move { (key, session::run(context, key, origin, turn, stop).await) });
+    }
+
+    /// Tells a peer that connected that there is no room.
+    pub(super) fn refuse(&mut self, stream: TcpStream) {
+        while self.refusals.try_join_next().is_some() {}
+        if self.refusals.len() < MAX_REFUSALS {
+            let reason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
+            // It will find out either way.
+            self.refusals.spawn(async move { _ = handshake::refuse(stream, reason).await });
+        }
+    }
+
+    /// Lets a session ask what the share is.
+    pub(super) fn ask_description(&self, key: PeerKey) {
+        if let Some(session) = self.open.get(&key) {
+            session.turn.notify_one();
+        }
+    }
+
+    /// Chunks can be asked of a peer, by this outbox.
+    pub(super) fn set_outbox(&mut self, key: PeerKey, role: Role, outbox: Outbox) {
+        if let Some(session) = self.open.get_mut(&key) {
+            session.outbox = Some((role, outbox));
+        }
+    }
+
+    /// Sends a message; false if the peer does not read what it is sent.
+    pub(super) fn send(&self, key: PeerKey, message: PeerMessage) -> bool {
+        let outbox = self.open.get(&key).and_then(|session| session.outbox.as_ref());
+        outbox.is_none_or(|(_, outbox)| outbox.message(message).is_ok())
+    }
+
+    /// Lets every leecher know that there is something new in the log.
+    pub(super) fn wake_leechers(&self) {
+        for (role, outbox) in self.open.values().filter_map(|session| session.outbox.as_ref()) {
+            if *role == Role::Leecher {
+                outbox.wake();
+            }
+        }
+    }
+
+    /// Ends a session.
+    pub(super) fn close(&mut self, key: PeerKey, reason: &LeaveReason) {
+        let Some(session) = self.open.get(&key) else { return };
+        if let Some((_, outbox)) = &session.outbox {
+            outbox.close(reason.goodbye());
+        }
+        session.stop.cancel();
+    }
+
+    /// Waits for a session to end, and says why; `None` while there is none. Cancel safe.
+    pub(super) async fn next_closed(&mut self) -> Option<(PeerKey, LeaveReason)> {
+        let (key, reason) = joined(self.tasks.join_next().await?);
+        let address = self.open.remove(&key).map(|session| session.address);
+        tracing::debug!(?address, "session over: {reason}");
+        Some((key, reason))
+    }
+
+    /// Ends every session, and waits until they are over.
+    pub(super) async fn stop(&mut self) {
+        self.open.values().for_each(|session| session.stop.cancel());
+        let goodbyes = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(STOP_TIMEOUT, goodbyes).await.is_err() {
+            self.tasks.shutdown().await;
+        }
+        self.refusals.shutdown().await;
+    }
+}

@@ -1,0 +1,125 @@
+//! Why a peer left, and everything that follows from it: one table.
+
+use std::{fmt, time::Duration};
+
+use proto::peer::GoodbyeReason;
+
+use crate::peer_book::Ending;
+
+/// A peer that was too slow, or does not have the share, is left alone for this time.
+pub(crate) const REST: Duration = Duration::from_secs(60);
+
+/// Why a peer is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// It could not be reached.
+    Unreachable(String),
+    /// It said goodbye, or this side did.
+    Goodbye(GoodbyeReason),
+    /// It closed the connection, or the connection broke.
+    Disconnected,
+    /// It did not speak the protocol.
+    Protocol(String),
+    /// It sent something that was proved wrong.
+    Lied,
+    /// It did not deliver in time, again and again.
+    TooSlow,
+    /// Its files changed since it shared them.
+    Gone,
+    /// It is this process itself.
+    Itself,
+    /// The transfer is over.
+    Finished,
+}
+
+/// What the loss of a peer says of the chance to get the share from its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The peer does not have the share.
+    WithoutShare,
+    /// The peer's files changed.
+    Changed,
+    /// The peer has as many connections as it may.
+    Full,
+    /// Something else.
+    Other,
+}
+
+/// What follows when a peer leaves.
+pub(crate) struct Consequence {
+    /// What the peer is told, if this side ends the connection.
+    pub(crate) goodbye: GoodbyeReason,
+    /// When its address may be dialled again.
+    pub(crate) ending: Ending,
+    pub(crate) outcome: Outcome,
+    /// Whether it is worth mentioning when nobody else is left.
+    pub(crate) is_trouble: bool,
+}
+
+impl LeaveReason {
+    /// What a peer is told that this side leaves for this reason.
+    pub fn goodbye(&self) -> GoodbyeReason {
+        self.consequence(true).goodbye
+    }
+
+    /// What follows; `active` says whether the peer was one that chunks could be asked of.
+    pub(crate) fn consequence(&self, active: bool) -> Consequence {
+        use GoodbyeReason::{Banned, Done, Duplicate, Protocol, SelfConnection, TooManyPeers, UnknownShare};
+        use Outcome::{Changed, Full, Other, WithoutShare};
+        let rest = Ending::RetryAfter(REST);
+        let (goodbye, ending, outcome, is_trouble) = match self {
+            LeaveReason::Unreachable(_) | LeaveReason::Disconnected => {
+                (Protocol, Ending::Failed, Other, true)
+            }
+            LeaveReason::Goodbye(reason @ TooManyPeers { retry_after_ms }) => {
+                let wait = Duration::from_millis((*retry_after_ms).into()).min(REST);
+                (*reason, Ending::RetryAfter(wait), Full, true)
+            }
+            LeaveReason::Goodbye(reason @ UnknownShare) => (*reason, rest, WithoutShare, true),
+            LeaveReason::Goodbye(reason @ Duplicate) => (*reason, Ending::Duplicate, Other, false),
+            LeaveReason::Goodbye(reason) => (*reason, Ending::Failed, Other, true),
+            LeaveReason::Protocol(_) => (Protocol, rest, Other, true),
+            LeaveReason::Lied => (Banned, Ending::Never, Other, true),
+            LeaveReason::TooSlow if active => (Protocol, rest, Other, true),
+            // It was slower than others to say what the share is, and may be of use when that is known.
+            LeaveReason::TooSlow => (Protocol, Ending::Failed, Other, true),
+            LeaveReason::Gone => (Done, rest, Changed, true),
+            LeaveReason::Itself => (SelfConnection, Ending::Itself, Other, false),
+            LeaveReason::Finished => (Done, Ending::Failed, Other, false),
+        };
+        Consequence { goodbye, ending, outcome, is_trouble }
+    }
+}
+
+impl fmt::Display for LeaveReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
+            LeaveReason::Goodbye(reason) => write!(f, "{reason}"),
+            LeaveReason::Disconnected => f.write_str("disconnected"),
+            LeaveReason::Protocol(why) => write!(f, "it broke the protocol: {why}"),
+            LeaveReason::Lied => f.write_str("sent wrong data; banned"),
+            LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
+            LeaveReason::Gone => f.write_str("its file changed since it was shared"),
+            LeaveReason::Itself => f.write_str("it is this leecher itself"),
+            LeaveReason::Finished => f.write_str("finished"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_has_no_room_is_left_alone_for_as_long_as_it_says_within_reason() {
+        let rest = |retry_after_ms| {
+            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }).consequence(true).ending
+        };
+        assert_eq!(rest(0), Ending::RetryAfter(Duration::ZERO), "the peer book waits for longer");
+        assert_eq!(rest(7_000), Ending::RetryAfter(Duration::from_secs(7)));
+        assert_eq!(rest(60_000), Ending::RetryAfter(REST));
+        assert_eq!(rest(u32::MAX), Ending::RetryAfter(REST));
+        assert_eq!(REST, Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,719 @@
+//! The one core of a transfer: everything that is decided about it is decided here.
+//!
+//! Pure, as a QUIC connection of quinn-proto is. Whoever drives it tells what happened ([`Swarm::handle`],
+//! [`Swarm::accept`], [`Swarm::received`]) and does what it says ([`Swarm::poll`]), at the latest when
+//! [`Swarm::next_timeout`] says so. Time and randomness are arguments. The leecher drives it with sockets and disks, the
+//! simulation with a model of them.
+//!
+//! It joins the parts: sources of addresses (`sources`), connections (`peers`, over [`crate::peer_book`]), the choice of whom
+//! to ask what the share is ([`crate::describers`]), and the choice of what to ask of whom ([`crate::scheduler`]). Whom to serve is
+//! decided elsewhere ([`crate::uploads`]), because seeders, which fetch nothing, decide that too.
+//!
+//! Invariants: no action names a connection that is over, or that this side ended. A connection that is being ended counts
+//! for nothing. Every chunk that is to be stored was asked of the peer that sent it. The same events, times and random numbers
+//! give the same actions.
+
+mod peers;
+mod report;
+mod sources;
+mod transfer;
+mod waiting;
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    Bitfield, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    metainfo::MetainfoError,
+    peer::{Hello, PeerMessage, RejectReason},
+    tracker::Progress as ShareProgress,
+};
+use rand::Rng;
+
+use crate::{
+    account::Spent,
+    describers::{Describers, Turn},
+    leaving::LeaveReason,
+    scheduler::{Command, Have, PeerKey, Received},
+};
+use peers::{Entry, Peers};
+use sources::Sources;
+use transfer::Transfer;
+
+pub use peers::RETRY_AFTER_MS;
+pub use report::{Failure, PeerProgress, PeerShare, Progress, Report};
+pub use sources::{Answer, Source, SourceId};
+
+/// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
+pub const MAX_UNPROVED: usize = 16;
+
+/// Progress is reported at this interval.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What is waited for is reported at this interval.
+pub const WAITING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What arrived is made durable at this interval: as much is lost when the process is killed.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Most time that a finished leecher stays because others need what only it has.
+const MAX_LINGER: Duration = Duration::from_secs(60);
+
+/// Peers that send the metainfo at a time: each may send 32 MiB before it is proved.
+const METAINFO_PLACES: usize = 4;
+
+/// Memory for chunk hashes that are not proved yet. Where those of a share are larger than half of this, two peers send them
+/// at a time all the same, or one that trickles would hold up everybody.
+const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
+
+/// How a transfer is to be made.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What to fetch.
+    pub infohash: InfoHash,
+    /// The id of this side's connections.
+    pub own_id: PeerId,
+    /// Where addresses come from.
+    pub sources: Vec<(Source, Endpoint)>,
+    /// Connections that this side makes at most; as many again may come from others.
+    pub max_peers: usize,
+    /// Give up when nothing arrives for this long.
+    pub stall_timeout: Duration,
+    /// Wait for this long, if it is longer, until somebody has the share.
+    pub wait: Duration,
+    /// What to do when everything is here; nothing is served if `None`.
+    pub stay: Option<Stay>,
+}
+
+/// How long a finished leecher goes on serving.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Stay {
+    /// While others are connected that need chunks which nobody else they know has, a minute at most.
+    #[default]
+    WhileNeeded,
+    /// Until it is stopped.
+    Forever,
+    /// For this long.
+    For(Duration),
+    /// Until it has sent so many times the size of the share.
+    Ratio(f64),
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A source that was asked has answered.
+    Answered(SourceId, Answer),
+    /// Something happened on a connection.
+    Peer(PeerKey, PeerEvent),
+    /// The output is open, and these chunks are in it.
+    Opened {
+        /// The chunks of the share.
+        space: ChunkSpace,
+        /// Those that are here.
+        have: Bitfield,
+    },
+    /// A chunk that was to be stored is.
+    Stored {
+        /// Who sent it.
+        peer: PeerKey,
+        /// Which it is.
+        chunk: ChunkIndex,
+        /// Time that a thread took to prove it.
+        hashing: Duration,
+        /// Time that a thread took to write it.
+        writing: Duration,
+    },
+    /// A chunk that was to be stored is not what it should be.
+    Wrong {
+        /// Who sent it.
+        peer: PeerKey,
+        /// Which it is.
+        chunk: ChunkIndex,
+    },
+    /// The share is durable and has its name.
+    Finished,
+    /// What is here cannot all be served any more.
+    Spoilt,
+    /// Bytes of chunks were sent to others: so many in all.
+    Uploaded(u64),
+    /// Whether the user's own limit is what the transfer waits for.
+    Limited(bool),
+    /// The user has had enough.
+    Stop,
+}
+
+/// Something that happened on a connection.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// The peer can be asked what the share is. It took so long to answer this side's `Hello`.
+    Ready {
+        /// How long.
+        answers_in: Duration,
+    },
+    /// It sent so much of the metainfo, or of the chunk hashes.
+    Describing {
+        /// Bytes that are here.
+        received: u64,
+        /// Bytes that it promised.
+        total: u64,
+    },
+    /// The metainfo is known and proved: the share has so many chunks.
+    Metainfo {
+        /// How many.
+        chunk_count: u32,
+    },
+    /// All of the description is known and proved.
+    Described,
+    /// What the infohash stands for is malformed.
+    BadShare(MetainfoError),
+    /// Chunks can be asked of the peer.
+    Active {
+        /// What it said of itself.
+        hello: Hello,
+        /// What it has.
+        have: Have,
+    },
+    /// What the peer has, if it says so only now.
+    Bitfield(Bitfield),
+    /// The peer has one more chunk.
+    Have(ChunkIndex),
+    /// The peer is there, and has nothing to say.
+    Alive,
+    /// It has nothing to send to anybody.
+    Idle,
+    /// The first bytes of a chunk arrived.
+    Arriving(ChunkIndex),
+    /// More of it arrived: so many bytes by now.
+    Progress {
+        /// How many.
+        bytes: u32,
+    },
+    /// It does not read what it is sent.
+    Deaf,
+    /// The peer will not send a chunk.
+    Rejected(ChunkIndex, RejectReason),
+    /// The connection is over. Nothing happens on it after this.
+    Closed(LeaveReason),
+}
+
+/// Something to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Ask this source for peers, and hand in an [`Event::Answered`].
+    LookUp(SourceId),
+    /// Connect.
+    Dial(PeerKey, SocketAddr),
+    /// Ask this peer what the share is.
+    AskDescription(PeerKey),
+    /// The description is known: prepare the output, and hand in an [`Event::Opened`].
+    Open,
+    /// Send a message.
+    Send(PeerKey, PeerMessage),
+    /// End a connection and hand in [`PeerEvent::Closed`]. [`LeaveReason::goodbye`] is what the peer is told.
+    Close(PeerKey, LeaveReason),
+    /// Let the others know that this chunk is here.
+    Tell(ChunkIndex),
+    /// Let the trackers know how much is here.
+    Announce(ShareProgress),
+    /// Make durable what came.
+    Checkpoint,
+    /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`].
+    Finish,
+    /// Let the user know.
+    Report(Report),
+    /// It is over. Nothing else is to be done.
+    End(Result<(), Failure>),
+}
+
+impl Action {
+    /// The connection that it names.
+    fn peer(&self) -> Option<PeerKey> {
+        match self {
+            Action::Dial(key, _)
+            | Action::AskDescription(key)
+            | Action::Send(key, _)
+            | Action::Close(key, _) => Some(*key),
+            _ => None,
+        }
+    }
+}
+
+/// What came of a transfer.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Bytes of chunks that were received in vain: duplicates and wrong ones.
+    pub wasted: u64,
+    /// What came from whom, most first.
+    pub peers: Vec<PeerShare>,
+    /// What the time went to, most first.
+    pub spent: Vec<(Spent, Duration)>,
+}
+
+/// A swarm, as one of its leechers sees it. See the module's text.
+#[derive(Debug)]
+pub struct Swarm {
+    config: Config,
+    begun: Instant,
+    phase: Phase,
+    peers: Peers,
+    sources: Sources,
+    /// Since when no chunk can be asked of anybody, if so.
+    hungry_since: Option<Instant>,
+    /// Once the output is open.
+    transfer: Option<Transfer>,
+    next_report: Instant,
+    next_checkpoint: Instant,
+    uploaded: u64,
+    is_limited: bool,
+    is_stopping: bool,
+    actions: VecDeque<Action>,
+    /// When everything was last looked at, if nothing happened since.
+    decided: Option<Instant>,
+}
+
+/// What a swarm does at the moment.
+#[derive(Debug)]
+enum Phase {
+    /// Nobody has described the share yet. Something of a description last came at that time.
+    Describing {
+        describers: Describers,
+        last_progress: Instant,
+    },
+    /// The output is being opened.
+    Opening,
+    /// Chunks are missing.
+    Fetching,
+    /// Everything is here and is being made durable.
+    Flushing,
+    /// It is finished since then, and stays to serve others.
+    Staying(Instant),
+    Over,
+}
+
+impl Swarm {
+    /// A swarm that knows nobody yet. The user asked for the share at `begun`.
+    pub fn new(config: Config, begun: Instant, now: Instant) -> Swarm {
+        let kinds: Vec<_> = config.sources.iter().map(|&(kind, _)| kind).collect();
+        Swarm {
+            begun,
+            phase: Phase::Describing { describers: Describers::new(METAINFO_PLACES), last_progress: now },
+            peers: Peers::new(config.own_id, config.max_peers),
+            sources: Sources::new(&kinds),
+            hungry_since: Some(now),
+            transfer: None,
+            next_report: now + WAITING_INTERVAL,
+            next_checkpoint: now + CHECKPOINT_INTERVAL,
+            uploaded: 0,
+            is_limited: false,
+            is_stopping: false,
+            actions: VecDeque::new(),
+            decided: None,
+            config,
+        }
+    }
+
+    /// A peer connected from `address`: its name, or `None` if there is no room for it.
+    pub fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
+        self.decided = None;
+        self.peers.accept(address)
+    }
+
+    /// A chunk of `len` bytes came, unproved: whether it is to be proved and stored.
+    pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, len: u32, now: Instant) -> Received {
+        self.decided = None;
+        let Some(transfer) = self.transfer.as_mut().filter(|_| self.peers.is_welcome(key)) else {
+            return Received::Unrequested;
+        };
+        transfer.scheduler.alive(key, now);
+        transfer.last_arrival = now;
+        self.peers.delivered(key);
+        let received = transfer.scheduler.received(key, chunk, now);
+        match received {
+            Received::Verify => transfer.unproved += 1,
+            Received::Duplicate => transfer.wasted += u64::from(len),
+            Received::Unrequested => {
+                self.leave(key, LeaveReason::Protocol(format!("sent chunk {} unasked", chunk.0)), now);
+            }
+        }
+        received
+    }
+
+    /// Takes note of something that happened.
+    pub fn handle(&mut self, event: Event, now: Instant, rng: &mut impl Rng) {
+        self.decided = None;
+        match event {
+            Event::Answered(source, answer) => {
+                self.sources.answered(source, answer, &mut self.peers.book, now, rng);
+            }
+            Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
+            Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
+            // What was on its way when this side ended the connection.
+            Event::Peer(..) => {}
+            Event::Opened { space, have } => {
+                self.transfer = Some(Transfer::new(space, &have, self.begun, now));
+                self.phase = Phase::Fetching;
+                self.next_report = now;
+                self.next_checkpoint = now + CHECKPOINT_INTERVAL;
+            }
+            Event::Stored { peer, chunk, hashing, writing } => {
+                let from = self.peers.address(peer);
+                if let Some(transfer) = &mut self.transfer {
+                    transfer.stored(chunk, from, hashing, writing);
+                    self.actions.push_back(Action::Tell(chunk));
+                }
+            }
+            Event::Wrong { peer, chunk } => self.wrong(peer, chunk, now, rng),
+            Event::Finished => {
+                self.phase = if self.is_stopping { self.end(Ok(())) } else { Phase::Staying(now) };
+            }
+            // Nobody should be told any more that the share is here.
+            Event::Spoilt if matches!(self.phase, Phase::Staying(_)) => self.phase = self.end(Ok(())),
+            Event::Spoilt => {}
+            Event::Uploaded(bytes) => self.uploaded = bytes,
+            Event::Limited(is_limited) => self.is_limited = is_limited,
+            Event::Stop => {
+                self.is_stopping = true;
+                match self.phase {
+                    // A moment more, and it is whole.
+                    Phase::Flushing | Phase::Over => {}
+                    Phase::Staying(_) => self.phase = self.end(Ok(())),
+                    _ => self.phase = self.end(Err(Failure::Interrupted)),
+                }
+            }
+        }
+    }
+
+    /// The next thing to do, if any. Call until it returns `None`.
+    pub fn poll(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Action> {
+        if self.actions.is_empty() && self.decided != Some(now) {
+            self.decided = Some(now);
+            self.decide(now, rng);
+        }
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Swarm::poll`] again though nothing happened.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Describing { describers, last_progress } => {
+                [describers.next_timeout(now), Some(*last_progress + self.patience())]
+            }
+            Phase::Fetching => {
+                let scheduler = self.transfer.as_ref().and_then(|t| t.scheduler.next_timeout(now));
+                [scheduler, Some(self.next_checkpoint)]
+            }
+            Phase::Opening | Phase::Staying(_) => [None, None],
+            Phase::Flushing | Phase::Over => return None,
+        };
+        let seeking = self
+            .is_seeking()
+            .then(|| [self.peers.book.next_timeout(now), self.sources.next_timeout(self.hungry_since)]);
+        phase.into_iter().chain(seeking.into_iter().flatten()).flatten().chain([self.next_report]).min()
+    }
+
+    /// What came of the transfer so far.
+    pub fn summary(&mut self, now: Instant) -> Summary {
+        match &mut self.transfer {
+            Some(transfer) => {
+                Summary { wasted: transfer.wasted, peers: transfer.shares(), spent: transfer.spent(now) }
+            }
+            None => Summary { wasted: 0, peers: Vec::new(), spent: Vec::new() },
+        }
+    }
+
+    /// Why a tracker cannot be asked, if one cannot.
+    pub fn tracker_trouble(&self) -> Option<&str> {
+        self.sources.tracker_trouble()
+    }
+
+    /// Where the other end of a connection is, or was a moment ago.
+    pub fn address(&self, peer: PeerKey) -> Option<SocketAddr> {
+        self.peers.address(peer)
+    }
+
+    fn peer_event(&mut self, key: PeerKey, event: PeerEvent, now: Instant, rng: &mut impl Rng) {
+        if let Phase::Describing { describers, last_progress } = &mut self.phase {
+            match event {
+                PeerEvent::Ready { answers_in } => describers.ready(key, answers_in),
+                PeerEvent::Describing { received, total } => {
+                    let is_more = describers.progress(key, received, total, now);
+                    *last_progress = if is_more { now } else { *last_progress };
+                }
+                PeerEvent::Metainfo { chunk_count } => describers.set_places(hashes_places(chunk_count)),
+                PeerEvent::Described => {
+                    self.phase = Phase::Opening;
+                    self.actions.push_back(Action::Open);
+                }
+                PeerEvent::BadShare(error) => self.phase = self.end(Err(Failure::BadShare(error))),
+                // Nothing else comes before there is a download.
+                _ => {}
+            }
+            return;
+        }
+        let Some(transfer) = &mut self.transfer else { return };
+        let scheduler = &mut transfer.scheduler;
+        scheduler.alive(key, now);
+        match event {
+            PeerEvent::Active { hello, have } => self.activate(key, hello, have, now, rng),
+            PeerEvent::Bitfield(field) => {
+                for chunk in field.iter() {
+                    scheduler.add_have(key, chunk, now);
+                }
+            }
+            PeerEvent::Have(chunk) => {
+                if !scheduler.add_have(key, chunk, now) {
+                    let why = format!("has chunk {}, which is not there", chunk.0);
+                    self.leave(key, LeaveReason::Protocol(why), now);
+                }
+            }
+            PeerEvent::Alive => {}
+            PeerEvent::Deaf => self.leave(key, LeaveReason::TooSlow, now),
+            PeerEvent::Idle => scheduler.idle(key),
+            PeerEvent::Arriving(chunk) => {
+                transfer.last_arrival = now;
+                scheduler.arriving(key, chunk, now);
+            }
+            PeerEvent::Progress { bytes } => {
+                transfer.last_arrival = now;
+                scheduler.progressed(key, bytes, now);
+            }
+            PeerEvent::Rejected(chunk, RejectReason::NotHave) => scheduler.not_have(key, chunk),
+            PeerEvent::Rejected(chunk, RejectReason::Busy { retry_after_ms }) => {
+                let told = Duration::from_millis(retry_after_ms.into());
+                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, told));
+            }
+            PeerEvent::Rejected(chunk, RejectReason::Cancelled) => {
+                if !scheduler.cancelled(key, chunk, now) {
+                    let why = format!("confirmed a cancellation of chunk {} that was not requested", chunk.0);
+                    self.leave(key, LeaveReason::Protocol(why), now);
+                }
+            }
+            PeerEvent::Rejected(chunk, RejectReason::Gone) => {
+                // Its other files may be what they were.
+                scheduler.not_have(key, chunk);
+                self.peers.told_change(key);
+            }
+            // What was still on its way when the share was described.
+            PeerEvent::Ready { .. }
+            | PeerEvent::Describing { .. }
+            | PeerEvent::Metainfo { .. }
+            | PeerEvent::Described
+            | PeerEvent::BadShare(_)
+            | PeerEvent::Closed(_) => {}
+        }
+    }
+
+    /// Chunks can be asked of a peer, if it is let in.
+    fn activate(&mut self, key: PeerKey, hello: Hello, have: Have, now: Instant, rng: &mut impl Rng) {
+        match self.peers.enter(key, hello, now, rng) {
+            Entry::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
+            Entry::Instead(other, reason) => self.leave(other, reason, now),
+            Entry::Welcome => {}
+        }
+        if let Some(address) = self.peers.address(key) {
+            let seeder = have == Have::All;
+            self.actions.push_back(Action::Report(Report::PeerJoined { address, seeder }));
+        }
+        if let Some(transfer) = &mut self.transfer {
+            transfer.scheduler.add_peer(key, have, now);
+        }
+        self.hungry_since = None;
+        if !matches!(self.phase, Phase::Fetching) {
+            self.dismiss_seeders(now);
+        }
+    }
+
+    /// This side ends a connection.
+    fn leave(&mut self, key: PeerKey, reason: LeaveReason, now: Instant) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.scheduler.remove_peer(key, now);
+        }
+        if let Phase::Describing { describers, .. } = &mut self.phase {
+            describers.left(key);
+        }
+        if self.peers.leave(key, reason.clone()) {
+            self.forget_actions(key);
+            self.actions.push_back(Action::Close(key, reason));
+        }
+    }
+
+    /// Nothing that was to be done on a connection is to be done any more.
+    fn forget_actions(&mut self, key: PeerKey) {
+        self.actions.retain(|action| action.peer() != Some(key));
+    }
+
+    /// Nothing more is wanted of seeders, and they want nothing.
+    fn dismiss_seeders(&mut self, now: Instant) {
+        for seeder in self.peers.seeders() {
+            self.leave(seeder, LeaveReason::Finished, now);
+        }
+    }
+
+    /// A connection is over.
+    fn closed(&mut self, key: PeerKey, reason: LeaveReason, now: Instant, rng: &mut impl Rng) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.scheduler.remove_peer(key, now);
+        }
+        if let Phase::Describing { describers, .. } = &mut self.phase {
+            describers.left(key);
+        }
+        self.forget_actions(key);
+        let Some(left) = self.peers.closed(key, reason, now, rng) else { return };
+        // That a connection ended because the transfer did is no news.
+        if (left.was_active || left.reason == LeaveReason::Lied) && left.reason != LeaveReason::Finished {
+            let report = Report::PeerLeft { address: left.address, reason: left.reason };
+            self.actions.push_back(Action::Report(report));
+        }
+        if self.peers.active().next().is_none() {
+            self.hungry_since.get_or_insert(now);
+        }
+    }
+
+    fn wrong(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant, rng: &mut impl Rng) {
+        if self.peers.is_welcome(key) {
+            self.leave(key, LeaveReason::Lied, now);
+        } else if let Some(address) = self.peers.ban_gone(key, now, rng) {
+            let report = Report::PeerLeft { address, reason: LeaveReason::Lied };
+            self.actions.push_back(Action::Report(report));
+        }
+        if let Some(transfer) = &mut self.transfer {
+            transfer.wrong(chunk);
+        }
+    }
+
+    /// Looks at everything that may be due.
+    fn decide(&mut self, now: Instant, rng: &mut impl Rng) {
+        match self.phase {
+            Phase::Describing { .. } => self.describe(now),
+            Phase::Fetching => self.fetch(now, rng),
+            Phase::Staying(since) => {
+                self.next_report = now + PROGRESS_INTERVAL;
+                if self.may_leave(since, now) {
+                    self.phase = self.end(Ok(()));
+                }
+            }
+            Phase::Opening => self.next_report = now + WAITING_INTERVAL,
+            Phase::Flushing | Phase::Over => {}
+        }
+        if self.is_seeking() {
+            while let Some((key, address)) = self.peers.dial(now, rng) {
+                self.actions.push_back(Action::Dial(key, address));
+            }
+            while let Some(source) = self.sources.poll(self.hungry_since, now) {
+                self.actions.push_back(Action::LookUp(source));
+            }
+        }
+        if let Some(transfer) = &mut self.transfer {
+            let fetching = matches!(self.phase, Phase::Fetching);
+            transfer.book(fetching, self.is_limited, &self.peers, now);
+        }
+    }
+
+    /// Whether more peers are of use. Whoever wants something of a finished peer finds it.
+    fn is_seeking(&self) -> bool {
+        matches!(self.phase, Phase::Describing { .. } | Phase::Opening | Phase::Fetching)
+    }
+
+    fn patience(&self) -> Duration {
+        self.config.stall_timeout.max(self.config.wait)
+    }
+
+    fn describe(&mut self, now: Instant) {
+        loop {
+            let strangers = self.peers.book.has_due(now);
+            let Phase::Describing { describers, .. } = &mut self.phase else { return };
+            match describers.poll(strangers, now) {
+                Some(Turn::Begin(key)) => self.actions.push_back(Action::AskDescription(key)),
+                Some(Turn::Cut(key)) => self.leave(key, LeaveReason::TooSlow, now),
+                None => break,
+            }
+        }
+        let Phase::Describing { last_progress, .. } = self.phase else { return };
+        if let Some(failure) = self.hopeless() {
+            self.phase = self.end(Err(failure));
+        } else if now >= last_progress + self.patience() {
+            self.phase = self.end(Err(self.nobody_described()));
+        } else if now >= self.next_report {
+            self.next_report = now + WAITING_INTERVAL;
+            self.actions.push_back(Action::Report(Report::Waiting(self.waited_for())));
+        }
+    }
+
+    fn fetch(&mut self, now: Instant, rng: &mut impl Rng) {
+        let Some(transfer) = &mut self.transfer else { return };
+        transfer.scheduler.fill(now, rng);
+        while let Some(command) =
+            self.transfer.as_mut().and_then(|transfer| transfer.scheduler.poll_command())
+        {
+            self.actions.push_back(match command {
+                Command::Request(key, chunk) => Action::Send(key, PeerMessage::Request { chunk }),
+                Command::Cancel(key, chunk) => Action::Send(key, PeerMessage::Cancel { chunk }),
+                Command::Drop(key) => {
+                    self.leave(key, LeaveReason::TooSlow, now);
+                    continue;
+                }
+            });
+        }
+        let Some(transfer) = &mut self.transfer else { return };
+        let finished = transfer.scheduler.is_finished();
+        if finished || now >= self.next_report {
+            self.next_report = now + PROGRESS_INTERVAL;
+            self.actions.push_back(Action::Announce(transfer.share_progress()));
+            let progress = transfer.progress(&self.peers, now);
+            self.actions.push_back(Action::Report(Report::Progress(progress)));
+            self.leave_changed(now);
+        }
+        if finished {
+            if let Some(transfer) = &mut self.transfer {
+                // Others have the seeders too.
+                transfer.is_spread = transfer.scheduler.knows_seeder();
+            }
+            self.phase = Phase::Flushing;
+            self.dismiss_seeders(now);
+            self.actions.push_back(Action::Finish);
+        } else if let Some(failure) = self.stalled(now) {
+            self.phase = self.end(Err(failure));
+        } else if now >= self.next_checkpoint {
+            self.next_checkpoint = now + CHECKPOINT_INTERVAL;
+            self.actions.push_back(Action::Checkpoint);
+        }
+    }
+
+    /// Leaves peers whose files changed and that have nothing else that is wanted.
+    fn leave_changed(&mut self, now: Instant) {
+        for key in self.peers.changed() {
+            if !self.transfer.as_ref().is_some_and(|transfer| transfer.scheduler.wants_of(key)) {
+                self.leave(key, LeaveReason::Gone, now);
+            }
+        }
+    }
+
+    /// Whether a finished transfer has served for as long as it should.
+    fn may_leave(&self, since: Instant, now: Instant) -> bool {
+        let (Some(stay), Some(transfer)) = (self.config.stay, &self.transfer) else { return true };
+        let stayed = now.saturating_duration_since(since);
+        match stay {
+            Stay::Forever => false,
+            Stay::For(time) => stayed >= time,
+            Stay::Ratio(ratio) => self.uploaded as f64 >= ratio * transfer.total as f64,
+            Stay::WhileNeeded => {
+                transfer.is_spread || stayed >= MAX_LINGER || !transfer.scheduler.is_needed()
+            }
+        }
+    }
+
+    fn end(&mut self, result: Result<(), Failure>) -> Phase {
+        self.actions.push_back(Action::End(result));
+        Phase::Over
+    }
+}
+
+/// Peers that send the chunk hashes at a time.
+fn hashes_places(chunk_count: u32) -> usize {
+    let len = 32 * u64::from(chunk_count.max(1));
+    usize::try_from(HASHES_MEMORY / len).unwrap_or(usize::MAX).clamp(2, METAINFO_PLACES)
+}

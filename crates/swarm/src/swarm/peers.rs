@@ -1,0 +1,392 @@
+//! The peers of a swarm, from the dial or the accept until the connection is over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    PeerId,
+    peer::{GoodbyeReason, Hello, Role},
+};
+use rand::Rng;
+
+use crate::{
+    leaving::{LeaveReason, Outcome, REST},
+    peer_book::{Admission, Ending, PeerBook},
+    scheduler::PeerKey,
+};
+
+/// When a peer that found no room should come back, in milliseconds.
+pub const RETRY_AFTER_MS: u32 = 5_000;
+
+/// A peer that says that it is busy is not asked again for this long, and twice as long each time until it sends
+/// something, whatever it says itself.
+const BUSY_REST: Duration = Duration::from_millis(250);
+const MAX_BUSY_REST: Duration = Duration::from_secs(15);
+
+/// Connections that are over and may yet be found to have lied: more than there are chunks that wait to be proved.
+const MAX_GONE: usize = 4 * super::MAX_UNPROVED;
+
+/// As many connections may be accepted as this side makes.
+const ACCEPTED_FACTOR: usize = 2;
+
+/// The peers of a swarm, and the addresses that more could come from.
+#[derive(Debug)]
+pub(super) struct Peers {
+    pub(super) book: PeerBook,
+    own_id: PeerId,
+    peers: BTreeMap<PeerKey, Peer>,
+    /// What came of the addresses where no connection is, as far as they are in the book.
+    outcomes: BTreeMap<SocketAddr, Outcome>,
+    /// The last connections that are over.
+    gone: VecDeque<Gone>,
+    /// What was last wrong with a peer.
+    last_trouble: Option<(SocketAddr, LeaveReason)>,
+    /// Connections that this side makes at most; as many again may come from others.
+    max_peers: usize,
+    last_key: u64,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// The other end of the connection.
+    address: SocketAddr,
+    /// Its address in the book, where it listens.
+    listed: Option<SocketAddr>,
+    dialled: bool,
+    state: State,
+    /// Times that it said it is busy since it last sent a chunk.
+    busy: u32,
+    /// Whether it said of some chunk that its file changed.
+    changed: bool,
+}
+
+/// The life of a connection.
+#[derive(Debug)]
+enum State {
+    /// It is being made, or the peer is not ready to be asked for chunks: it may be asked what the share is.
+    Beginning,
+    /// Chunks can be asked of the peer.
+    Active(Hello),
+    /// This side ended it, and waits until it is over. It counts for nothing any more.
+    Leaving { reason: LeaveReason, was_active: bool },
+}
+
+#[derive(Debug)]
+struct Gone {
+    key: PeerKey,
+    address: SocketAddr,
+    /// Where this side had dialled it.
+    dialled: Option<SocketAddr>,
+}
+
+/// A connection that is over.
+pub(super) struct Left {
+    pub(super) address: SocketAddr,
+    pub(super) reason: LeaveReason,
+    pub(super) was_active: bool,
+}
+
+/// What became of a peer that is ready to be asked for chunks.
+pub(super) enum Entry {
+    Welcome,
+    /// It takes the place of another: of the same peer's other connection, or of one that has to make room.
+    Instead(PeerKey, LeaveReason),
+    Refused(GoodbyeReason),
+}
+
+impl Peers {
+    pub(super) fn new(own_id: PeerId, max_peers: usize) -> Peers {
+        Peers {
+            book: PeerBook::new(max_peers),
+            own_id,
+            peers: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            gone: VecDeque::new(),
+            last_trouble: None,
+            max_peers,
+            last_key: 0,
+        }
+    }
+
+    /// The next peer to dial, if there is one and room for it.
+    pub(super) fn dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<(PeerKey, SocketAddr)> {
+        if self.peers.len() >= self.max_peers {
+            return None;
+        }
+        let address = self.book.next_dial(now, rng)?;
+        Some((self.begin(address, Some(address)), address))
+    }
+
+    /// A peer connected from `address`; `None` if there is no room.
+    pub(super) fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
+        // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        (self.peers.len() < ACCEPTED_FACTOR * self.max_peers).then(|| self.begin(address, None))
+    }
+
+    fn begin(&mut self, address: SocketAddr, listed: Option<SocketAddr>) -> PeerKey {
+        self.last_key += 1;
+        let key = PeerKey(self.last_key);
+        let dialled = listed.is_some();
+        self.peers
+            .insert(key, Peer { address, listed, dialled, state: State::Beginning, busy: 0, changed: false });
+        key
+    }
+
+    /// A peer is ready to be asked for chunks.
+    pub(super) fn enter(&mut self, key: PeerKey, hello: Hello, now: Instant, rng: &mut impl Rng) -> Entry {
+        let Some(peer) = self.peers.get(&key) else { return Entry::Refused(GoodbyeReason::Done) };
+        let twin = self.twin_of(peer, &hello);
+        if let Some((_, twin_dialled)) = twin {
+            // Two that dialled each other keep the connection that the one with the larger id made, and so do
+            // not each drop the other's.
+            let twin_initiator = if twin_dialled { self.own_id } else { hello.peer_id };
+            if twin_initiator == self.own_id.max(hello.peer_id) {
+                return Entry::Refused(GoodbyeReason::Duplicate);
+            }
+        }
+        let replaced = match self.list(key, &hello, now, rng) {
+            Ok(replaced) => replaced,
+            Err(reason) => return Entry::Refused(reason),
+        };
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.state = State::Active(hello);
+        }
+        let twin = twin.map(|(twin, _)| (twin, LeaveReason::Goodbye(GoodbyeReason::Duplicate)));
+        twin.or(replaced).map_or(Entry::Welcome, |(other, reason)| Entry::Instead(other, reason))
+    }
+
+    /// The connection that the same peer has in the other direction, if there is one, and whether this side made it.
+    /// Anybody can claim anybody's id, so the address that was dialled has to be the one that it listens at.
+    fn twin_of(&self, new: &Peer, hello: &Hello) -> Option<(PeerKey, bool)> {
+        let listens =
+            |accepted: &Peer, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
+        let is_twin = |other: &Peer| match &other.state {
+            State::Active(others) if others.peer_id == hello.peer_id => match (new.dialled, other.dialled) {
+                (true, false) => listens(other, others) == new.address,
+                (false, true) => listens(new, hello) == other.address,
+                _ => false,
+            },
+            _ => false,
+        };
+        self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(&key, peer)| (key, peer.dialled))
+    }
+
+    /// Enters a peer into the book, under the address where it listens; gives the peer that has to make room for it,
+    /// if one has.
+    fn list(
+        &mut self,
+        key: PeerKey,
+        hello: &Hello,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Result<Option<(PeerKey, LeaveReason)>, GoodbyeReason> {
+        const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
+        let Some(peer) = self.peers.get_mut(&key) else { return Ok(None) };
+        if let Some(listed) = peer.listed {
+            self.book.connected(listed, now);
+            return Ok(None);
+        }
+        if self.book.is_barred(peer.address.ip()) {
+            return Err(GoodbyeReason::Banned);
+        }
+        if hello.listen_port == 0 {
+            // Nobody can dial it, so there is no address to enter; the connections are bounded anyhow.
+            return Ok(None);
+        }
+        let listens = SocketAddr::new(peer.address.ip(), hello.listen_port);
+        match self.book.admit(listens, now, rng) {
+            Admission::Welcome => peer.listed = Some(listens),
+            Admission::Replaces(gone) => {
+                peer.listed = Some(listens);
+                let is_gone = |peer: &Peer| peer.listed == Some(gone) && peer.is_active();
+                let gone = self.peers.iter().find(|(_, peer)| is_gone(peer)).map(|(&key, _)| key);
+                return Ok(gone.map(|gone| (gone, LeaveReason::Goodbye(NO_ROOM))));
+            }
+            // Known by that address already, as somebody else may claim: it is not entered twice.
+            Admission::Duplicate => {}
+            Admission::Banned => return Err(GoodbyeReason::Banned),
+            Admission::Full => return Err(NO_ROOM),
+        }
+        Ok(None)
+    }
+
+    /// This side ends a connection. False if it is over, or was ended before.
+    pub(super) fn leave(&mut self, key: PeerKey, reason: LeaveReason) -> bool {
+        let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_leaving()) else { return false };
+        peer.state = State::Leaving { reason, was_active: peer.is_active() };
+        true
+    }
+
+    /// A connection is over; `reason` is what the other side or the network did.
+    pub(super) fn closed(
+        &mut self,
+        key: PeerKey,
+        reason: LeaveReason,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Option<Left> {
+        let Peer { address, listed, dialled, state, .. } = self.peers.remove(&key)?;
+        let (reason, was_active) = match state {
+            State::Leaving { reason, was_active } => (reason, was_active),
+            State::Active(_) => (reason, true),
+            State::Beginning => (reason, false),
+        };
+        let consequence = reason.consequence(was_active);
+        if consequence.is_trouble {
+            self.last_trouble = Some((address, reason.clone()));
+        }
+        if reason == LeaveReason::Lied {
+            self.book.bar(address.ip());
+        }
+        if let Some(listed) = listed {
+            let ending = match consequence.ending {
+                // Whoever connects can claim to listen where somebody else does.
+                Ending::Never if !dialled => Ending::RetryAfter(REST),
+                // Only if it goes on is the address still taken.
+                Ending::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
+                    Ending::Failed
+                }
+                ending => ending,
+            };
+            self.book.ended(listed, ending, now, rng);
+            self.outcomes.insert(listed, consequence.outcome);
+            if self.outcomes.len() > 2 * self.book.len() {
+                let known: BTreeSet<_> = self.book.addresses().collect();
+                self.outcomes.retain(|address, _| known.contains(address));
+            }
+        }
+        self.gone.push_back(Gone { key, address, dialled: listed.filter(|_| dialled) });
+        if self.gone.len() > MAX_GONE {
+            self.gone.pop_front();
+        }
+        Some(Left { address, reason, was_active })
+    }
+
+    /// A peer that has left was found to have lied.
+    pub(super) fn ban_gone(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<SocketAddr> {
+        let gone = self.gone.iter().find(|gone| gone.key == key)?;
+        let address = gone.address;
+        self.book.bar(address.ip());
+        if let Some(listed) = gone.dialled {
+            self.book.ended(listed, Ending::Never, now, rng);
+        }
+        self.last_trouble = Some((address, LeaveReason::Lied));
+        Some(address)
+    }
+
+    /// A peer says that it is busy, for so long: for how long it is not to be asked.
+    pub(super) fn busy_rest(&mut self, key: PeerKey, told: Duration) -> Duration {
+        let Some(peer) = self.peers.get_mut(&key) else { return BUSY_REST };
+        peer.busy = peer.busy.saturating_add(1);
+        busy_rest(peer.busy, told)
+    }
+
+    /// A peer sent a chunk: it is not busy.
+    pub(super) fn delivered(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.busy = 0;
+        }
+    }
+
+    /// A peer said of a chunk that its file changed.
+    pub(super) fn told_change(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.changed = true;
+        }
+    }
+
+    /// The active peers some of whose files changed.
+    pub(super) fn changed(&self) -> Vec<PeerKey> {
+        let changed = self.peers.iter().filter(|(_, peer)| peer.changed && peer.is_active());
+        changed.map(|(&key, _)| key).collect()
+    }
+
+    /// The active seeders.
+    pub(super) fn seeders(&self) -> Vec<PeerKey> {
+        let is_seeder =
+            |peer: &Peer| matches!(&peer.state, State::Active(hello) if hello.role == Role::Seeder);
+        self.peers.iter().filter(|(_, peer)| is_seeder(peer)).map(|(&key, _)| key).collect()
+    }
+
+    /// What was last wrong with a peer.
+    pub(super) fn last_trouble(&self) -> Option<&(SocketAddr, LeaveReason)> {
+        self.last_trouble.as_ref()
+    }
+
+    /// Whether a connection is there and this side has not ended it.
+    pub(super) fn is_welcome(&self, key: PeerKey) -> bool {
+        self.peers.get(&key).is_some_and(|peer| !peer.is_leaving())
+    }
+
+    /// Where the other end of a connection is, or was a moment ago.
+    pub(super) fn address(&self, key: PeerKey) -> Option<SocketAddr> {
+        let gone = || self.gone.iter().find(|gone| gone.key == key).map(|gone| gone.address);
+        self.peers.get(&key).map(|peer| peer.address).or_else(gone)
+    }
+
+    /// The peers that chunks can be asked of.
+    pub(super) fn active(&self) -> impl Iterator<Item = (PeerKey, SocketAddr)> + '_ {
+        let active = self.peers.iter().filter(|(_, peer)| peer.is_active());
+        active.map(|(&key, peer)| (key, peer.address))
+    }
+
+    /// Whether every known address was tried, and this came of all of them.
+    fn all_had(&self, outcome: impl Fn(Outcome) -> bool) -> bool {
+        !self.book.is_empty()
+            && self.book.addresses().all(|address| self.outcomes.get(&address).is_some_and(|&o| outcome(o)))
+    }
+
+    /// Whether every known address was tried in vain.
+    pub(super) fn all_tried(&self) -> bool {
+        self.all_had(|_| true)
+    }
+
+    /// Whether every known peer said that it does not have the share.
+    pub(super) fn all_without_share(&self) -> bool {
+        self.all_had(|outcome| outcome == Outcome::WithoutShare)
+    }
+
+    /// Whether every known peer said that it is full.
+    pub(super) fn all_full(&self) -> bool {
+        self.all_had(|outcome| outcome == Outcome::Full)
+    }
+
+    /// Whether the files of every known peer changed, and none is being looked at again.
+    pub(super) fn all_changed(&self) -> bool {
+        self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
+    }
+}
+
+impl Peer {
+    fn is_active(&self) -> bool {
+        matches!(self.state, State::Active(_))
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(self.state, State::Leaving { .. })
+    }
+}
+
+/// For how long a peer is not asked that says for the `times`th time in a row that it is busy, for so long.
+fn busy_rest(times: u32, told: Duration) -> Duration {
+    let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
+    told.max(least).min(REST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_is_always_busy_is_asked_less_and_less_often() {
+        let rests: Vec<_> = (1..=9).map(|times| busy_rest(times, Duration::ZERO).as_millis()).collect();
+        assert_eq!(rests, [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
+        assert_eq!(busy_rest(u32::MAX, Duration::ZERO), MAX_BUSY_REST);
+        assert_eq!(busy_rest(1, Duration::from_secs(7)), Duration::from_secs(7), "it is taken at its word");
+        assert_eq!(busy_rest(1, Duration::MAX), REST, "within reason");
+    }
+}

@@ -1,0 +1,171 @@
+//! What of a share has come, from whom, and where the time went.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use proto::{Bitfield, ChunkIndex, ChunkSpace, tracker::Progress as ShareProgress};
+
+use super::{
+    MAX_UNPROVED,
+    peers::Peers,
+    report::{PeerProgress, PeerShare, Progress},
+};
+use crate::{
+    account::{Account, Spent},
+    scheduler::Scheduler,
+};
+
+/// The rate that is reported is taken over this many reports.
+const RATE_WINDOW: usize = 15;
+
+/// Nearly as many chunks wait to be proved as may: then proving and writing are what holds the transfer up.
+const MANY_UNPROVED: usize = MAX_UNPROVED - 2;
+
+/// A transfer of chunks.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) scheduler: Scheduler,
+    /// Bytes that are here.
+    pub(super) done: u64,
+    pub(super) total: u64,
+    /// Bytes that came in vain.
+    pub(super) wasted: u64,
+    pub(super) last_arrival: Instant,
+    /// Chunks that came and are neither stored nor found to be wrong.
+    pub(super) unproved: usize,
+    /// A seeder was connected when the last chunk came: others have the share without this peer.
+    pub(super) is_spread: bool,
+    account: Account,
+    /// Proved bytes from each address, over all its connections.
+    shares: BTreeMap<SocketAddr, u64>,
+    hashing: Duration,
+    writing: Duration,
+    /// When progress was reported, and how much there was, in all and from each address.
+    reported: VecDeque<(Instant, u64, BTreeMap<SocketAddr, u64>)>,
+}
+
+impl Transfer {
+    /// A transfer of a share of which `have` is here; the user asked for it at `begun`.
+    pub(super) fn new(space: ChunkSpace, have: &Bitfield, begun: Instant, now: Instant) -> Transfer {
+        let lens = have.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len));
+        Transfer {
+            done: lens.sum(),
+            total: space.total_len(),
+            scheduler: Scheduler::new(space, have),
+            wasted: 0,
+            last_arrival: now,
+            unproved: 0,
+            is_spread: false,
+            account: Account::new(begun),
+            shares: BTreeMap::new(),
+            hashing: Duration::ZERO,
+            writing: Duration::ZERO,
+            reported: VecDeque::new(),
+        }
+    }
+
+    /// A chunk was proved and written; threads spent so much time on it.
+    pub(super) fn stored(
+        &mut self,
+        chunk: ChunkIndex,
+        from: Option<SocketAddr>,
+        hashing: Duration,
+        writing: Duration,
+    ) {
+        let len = u64::from(self.len(chunk));
+        self.unproved -= 1;
+        self.scheduler.stored(chunk);
+        self.done += len;
+        if let Some(from) = from {
+            *self.shares.entry(from).or_default() += len;
+        }
+        self.hashing += hashing;
+        self.writing += writing;
+    }
+
+    /// A chunk was wrong.
+    pub(super) fn wrong(&mut self, chunk: ChunkIndex) {
+        self.unproved -= 1;
+        self.wasted += u64::from(self.len(chunk));
+        self.scheduler.wrong(chunk);
+    }
+
+    fn len(&self, chunk: ChunkIndex) -> u32 {
+        self.scheduler.space().span(chunk).map_or(0, |span| span.len)
+    }
+
+    /// How much is here, as trackers are told.
+    pub(super) fn share_progress(&self) -> ShareProgress {
+        let all = self.scheduler.space().chunk_count();
+        ShareProgress::of(all - self.scheduler.unstored(), all)
+    }
+
+    /// What came from whom, most first.
+    pub(super) fn shares(&self) -> Vec<PeerShare> {
+        let shares = self.shares.iter().map(|(&address, &bytes)| PeerShare { address, bytes });
+        let mut shares: Vec<_> = shares.collect();
+        shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+        shares
+    }
+
+    /// What the time went to so far.
+    pub(super) fn spent(&mut self, now: Instant) -> Vec<(Spent, Duration)> {
+        self.account.book(now);
+        // Hashing and writing are one piece of work for a thread; what waits for it waits for both.
+        self.account.split(Spent::Writing, &[(Spent::Writing, self.writing), (Spent::Hashing, self.hashing)]);
+        self.account.parts()
+    }
+
+    /// Books the time from now on to what holds the transfer up. `limited` says whether it is the user's own limit.
+    pub(super) fn book(&mut self, fetching: bool, limited: bool, peers: &Peers, now: Instant) {
+        let spent = if !fetching {
+            vec![Spent::Flushing]
+        } else if limited {
+            vec![Spent::OwnLimit]
+        } else if self.unproved >= MANY_UNPROVED {
+            vec![Spent::Writing]
+        } else if self.scheduler.has_missing() && self.scheduler.is_waiting() {
+            vec![Spent::Receiving]
+        } else if peers.active().next().is_none() {
+            vec![Spent::NoPeers]
+        } else {
+            let debtors = self.scheduler.debtors().filter_map(|key| peers.address(key));
+            let debtors: Vec<_> = debtors.map(Spent::SlowPeer).collect();
+            match (debtors.is_empty(), self.scheduler.has_missing()) {
+                (false, _) => debtors,
+                (true, true) => vec![Spent::RareChunk],
+                // Everything came and is being proved.
+                (true, false) => vec![Spent::Writing],
+            }
+        };
+        self.account.switch(spent, now);
+    }
+
+    /// How far the transfer is, to be reported.
+    pub(super) fn progress(&mut self, peers: &Peers, now: Instant) -> Progress {
+        self.reported.push_back((now, self.done, self.shares.clone()));
+        if self.reported.len() > RATE_WINDOW {
+            self.reported.pop_front();
+        }
+        let nothing = (now, self.done, BTreeMap::new());
+        let (then, done_then, shares_then) = self.reported.front().unwrap_or(&nothing);
+        let rate = |bytes: u64| {
+            let ms = now.saturating_duration_since(*then).as_millis().max(1);
+            u64::try_from(u128::from(bytes) * 1_000 / ms).unwrap_or(u64::MAX)
+        };
+        let peers = peers.active().map(|(_, address)| {
+            let bytes = self.shares.get(&address).copied().unwrap_or(0);
+            let bytes_then = shares_then.get(&address).copied().unwrap_or(0);
+            PeerProgress { address, bytes, rate: rate(bytes - bytes_then) }
+        });
+        Progress {
+            done: self.done,
+            total: self.total,
+            rate: rate(self.done - done_then),
+            peers: peers.collect(),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Drives a [`Swarm`] with peers that do anything, and holds it to its invariants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use swarm::{
+    Action, Answer, Config, Event, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm,
+    scheduler::{Have, PeerKey, Received},
+};
+
+const CHUNKS: u32 = 24;
+const INFOHASH: InfoHash = InfoHash([7; 32]);
+
+/// A world of peers around one core. What they do is drawn from a seed.
+struct World {
+    core: Swarm,
+    rng: StdRng,
+    start: Instant,
+    now: Instant,
+    /// The connections that are open for the core, and what was asked of each.
+    open: BTreeMap<PeerKey, Connection>,
+    stored: BTreeSet<ChunkIndex>,
+    /// Chunks that wait to be proved.
+    unproved: Vec<(PeerKey, ChunkIndex)>,
+    /// Everything that the core did, and when.
+    log: Vec<String>,
+    finished: bool,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Connection {
+    is_active: bool,
+    is_closing: bool,
+    asked: Vec<ChunkIndex>,
+    cancelled: Vec<ChunkIndex>,
+}
+
+impl World {
+    #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+    fn new(seed: u64) -> World {
+        let start = Instant::now();
+        let config = Config {
+            infohash: INFOHASH,
+            own_id: PeerId([9; 16]),
+            sources: vec![(Source::Tracker, Endpoint { host: "tracker".to_owned(), port: 6020 })],
+            max_peers: 6,
+            stall_timeout: Duration::from_secs(100_000),
+            wait: Duration::ZERO,
+            stay: Some(Stay::For(Duration::from_secs(5))),
+        };
+        let mut world = World {
+            core: Swarm::new(config, start, start),
+            rng: StdRng::seed_from_u64(seed),
+            start,
+            now: start,
+            open: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            unproved: Vec::new(),
+            log: Vec::new(),
+            finished: false,
+            ended: false,
+        };
+        let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(CHUNK_LEN)]).unwrap();
+        world.handle(Event::Opened { space, have: Bitfield::empty(CHUNKS) });
+        world
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(event, self.now, &mut self.rng);
+    }
+
+    fn peer(&mut self, key: PeerKey, event: PeerEvent) {
+        self.handle(Event::Peer(key, event));
+    }
+
+    /// Does everything that the core wants done.
+    fn act(&mut self) {
+        while let Some(action) = self.core.poll(self.now, &mut self.rng) {
+            if !matches!(action, Action::Report(_)) {
+                self.log.push(format!("{:?} {action:?}", self.now - self.start));
+            }
+            assert!(!self.ended, "{action:?} after the end");
+            match action {
+                Action::LookUp(source) => self.answer(source),
+                Action::Dial(key, _) => {
+                    assert!(self.open.insert(key, Connection::default()).is_none(), "{key:?} is used twice");
+                }
+                Action::Send(key, message) => {
+                    let connection = self.open.get_mut(&key).expect("a connection that is open");
+                    assert!(connection.is_active && !connection.is_closing, "{message:?}");
+                    match message {
+                        PeerMessage::Request { chunk } => connection.asked.push(chunk),
+                        // The chunk may have come while the core had this to say: on the wire that happens too.
+                        PeerMessage::Cancel { chunk } if !connection.asked.contains(&chunk) => {}
+                        PeerMessage::Cancel { chunk } => connection.cancelled.push(chunk),
+                        other => panic!("{other:?} is nothing for a core to send"),
+                    }
+                    assert!(connection.asked.len() <= 64);
+                }
+                Action::Close(key, _) => {
+                    let connection = self.open.get_mut(&key).expect("a connection that is open");
+                    assert!(!connection.is_closing, "{key:?} is closed twice");
+                    connection.is_closing = true;
+                }
+                Action::Tell(chunk) => assert!(self.stored.contains(&chunk)),
+                Action::Finish => {
+                    assert_eq!(self.stored.len(), CHUNKS as usize);
+                    assert!(!std::mem::replace(&mut self.finished, true), "it finishes once");
+                }
+                Action::End(result) => {
+                    assert!(result.is_ok(), "{result:?}");
+                    self.ended = true;
+                }
+                Action::Announce(_) | Action::Checkpoint | Action::Report(_) => {}
+                Action::AskDescription(_) | Action::Open => panic!("{action:?}: the share is known"),
+            }
+        }
+        let wake = self.core.next_timeout(self.now);
+        assert!(wake.is_none_or(|at| at > self.now), "what is due at {wake:?} was not done");
+    }
+
+    fn answer(&mut self, source: SourceId) {
+        let answer = match self.rng.random_range(0..4) {
+            0 => Answer::Unknown { settled: false },
+            1 => Answer::Failed("no answer".to_owned()),
+            _ => {
+                let address = |_| {
+                    SocketAddr::from((
+                        [10, 0, self.rng.random_range(2..20), self.rng.random_range(1..30)],
+                        7000,
+                    ))
+                };
+                Answer::Peers { addresses: (0..5).map(address).collect(), interval_s: Some(3) }
+            }
+        };
+        self.handle(Event::Answered(source, answer));
+    }
+
+    /// Lets anything happen on a connection.
+    fn happen(&mut self) {
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        match self.rng.random_range(0..20) {
+            0 => {
+                let from = SocketAddr::from(([10, 0, 1, self.rng.random_range(1..30)], 50_000));
+                if let Some(key) = self.core.accept(from) {
+                    assert!(self.open.insert(key, Connection::default()).is_none(), "{key:?} is used twice");
+                }
+            }
+            1 if !self.unproved.is_empty() => self.prove(true),
+            2..10 if !self.unproved.is_empty() => self.prove(false),
+            _ if keys.is_empty() => {}
+            _ => {
+                let key = keys[self.rng.random_range(0..keys.len())];
+                self.happen_to(key);
+            }
+        }
+    }
+
+    fn happen_to(&mut self, key: PeerKey) {
+        let random_chunk = ChunkIndex(self.rng.random_range(0..CHUNKS));
+        let connection = &self.open[&key];
+        let owed = connection.asked.first().copied();
+        if connection.is_closing || self.rng.random_ratio(1, 60) {
+            self.open.remove(&key);
+            let reasons = [
+                LeaveReason::Disconnected,
+                LeaveReason::Goodbye(GoodbyeReason::ShuttingDown),
+                LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms: 0 }),
+                LeaveReason::Unreachable("down".to_owned()),
+                LeaveReason::Itself,
+            ];
+            let reason = reasons[self.rng.random_range(0..4)].clone();
+            return self.peer(key, PeerEvent::Closed(reason));
+        }
+        if !connection.is_active {
+            self.open.get_mut(&key).unwrap().is_active = true;
+            let (hello, have) = self.introduction();
+            return self.peer(key, PeerEvent::Active { hello, have });
+        }
+        let mut answered = None;
+        match (self.rng.random_range(0..14), owed) {
+            (0, _) => self.peer(key, PeerEvent::Have(random_chunk)),
+            (1, _) => self.peer(key, PeerEvent::Idle),
+            (2, _) => self.peer(key, PeerEvent::Alive),
+            (3, Some(chunk)) => self.peer(key, PeerEvent::Arriving(chunk)),
+            (4, Some(_)) => self.peer(key, PeerEvent::Progress { bytes: random_chunk.0 * 1_000 }),
+            (5, Some(chunk)) => answered = Some((chunk, RejectReason::NotHave)),
+            (6, Some(chunk)) => answered = Some((chunk, RejectReason::Busy { retry_after_ms: 100 })),
+            (7, Some(chunk)) => answered = Some((chunk, RejectReason::Gone)),
+            (8, _) if !self.open[&key].cancelled.is_empty() => {
+                answered = Some((self.open[&key].cancelled[0], RejectReason::Cancelled));
+            }
+            // What was never asked for.
+            (9, None) if self.rng.random_ratio(1, 10) => {
+                let received = self.core.received(key, random_chunk, CHUNK_LEN, self.now);
+                assert_eq!(received, Received::Unrequested);
+            }
+            (9.., Some(chunk)) => self.send(key, chunk),
+            _ => {}
+        }
+        if let Some((chunk, reason)) = answered {
+            self.forget(key, chunk);
+            self.peer(key, PeerEvent::Rejected(chunk, reason));
+        }
+    }
+
+    fn introduction(&mut self) -> (Hello, Have) {
+        let mut field = Bitfield::empty(CHUNKS);
+        (0..CHUNKS).filter(|_| self.rng.random()).for_each(|chunk| _ = field.insert(ChunkIndex(chunk)));
+        let (role, have) = if self.rng.random_ratio(1, 4) {
+            (Role::Seeder, Have::All)
+        } else {
+            (Role::Leecher, Have::Some(field))
+        };
+        let peer_id = PeerId([self.rng.random_range(0..20); 16]);
+        let listen_port = if self.rng.random() { 7000 } else { 0 };
+        (Hello { infohash: INFOHASH, peer_id, role, listen_port }, have)
+    }
+
+    fn forget(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        let connection = self.open.get_mut(&key).unwrap();
+        connection.asked.retain(|&asked| asked != chunk);
+        connection.cancelled.retain(|&cancelled| cancelled != chunk);
+    }
+
+    /// A peer sends a chunk that was asked of it.
+    fn send(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        self.forget(key, chunk);
+        match self.core.received(key, chunk, CHUNK_LEN, self.now) {
+            Received::Verify => {
+                assert!(!self.stored.contains(&chunk), "{chunk:?} is here");
+                assert!(self.unproved.iter().all(|&(_, other)| other != chunk), "{chunk:?} is being proved");
+                self.unproved.push((key, chunk));
+            }
+            Received::Duplicate => {}
+            Received::Unrequested => panic!("{chunk:?} was asked of {key:?}"),
+        }
+    }
+
+    fn prove(&mut self, is_wrong: bool) {
+        let (peer, chunk) = self.unproved.swap_remove(self.rng.random_range(0..self.unproved.len()));
+        let (hashing, writing) = (Duration::from_micros(200), Duration::from_micros(100));
+        if is_wrong {
+            self.handle(Event::Wrong { peer, chunk });
+        } else {
+            assert!(self.stored.insert(chunk), "{chunk:?} is stored twice");
+            self.handle(Event::Stored { peer, chunk, hashing, writing });
+        }
+    }
+
+    /// Time passes until the core wants to be called, or less.
+    fn pass(&mut self) {
+        let wake = self.core.next_timeout(self.now).unwrap_or(self.now + Duration::from_secs(1));
+        let until = wake.saturating_duration_since(self.now).min(Duration::from_secs(2));
+        self.now += until.mul_f64(self.rng.random_range(0.0..=1.0)) + Duration::from_micros(1);
+    }
+
+    /// From now on every peer has everything and does what it is asked, and nobody leaves.
+    fn become_honest(&mut self) {
+        for _ in 0..20_000 {
+            self.pass();
+            self.act();
+            if self.finished || self.ended {
+                return;
+            }
+            let keys: Vec<_> = self.open.keys().copied().collect();
+            for key in keys {
+                let connection = self.open.get_mut(&key).unwrap();
+                if connection.is_closing {
+                    self.open.remove(&key);
+                    self.peer(key, PeerEvent::Closed(LeaveReason::Disconnected));
+                } else if !connection.is_active {
+                    connection.is_active = true;
+                    let peer_id = PeerId(self.rng.random());
+                    let hello = Hello { infohash: INFOHASH, peer_id, role: Role::Seeder, listen_port: 0 };
+                    self.peer(key, PeerEvent::Active { hello, have: Have::All });
+                } else if let Some(chunk) = connection.asked.first().copied() {
+                    self.send(key, chunk);
+                }
+            }
+            while !self.unproved.is_empty() {
+                self.prove(false);
+            }
+        }
+        let last = &self.log[self.log.len().saturating_sub(12)..];
+        panic!("{} of {CHUNKS} chunks came, {} connections: {last:#?}", self.stored.len(), self.open.len());
+    }
+}
+
+fn run(seed: u64) -> Vec<String> {
+    println!("seed {seed}");
+    let mut world = World::new(seed);
+    for _ in 0..400 {
+        world.pass();
+        world.act();
+        world.happen();
+    }
+    world.become_honest();
+    if !world.ended {
+        world.handle(Event::Finished);
+        world.now += Duration::from_secs(6);
+        world.act();
+    }
+    assert!(world.ended, "it stayed for longer than it should");
+    assert_eq!(world.core.next_timeout(world.now), None);
+    world.log
+}
+
+/// Safety whatever peers do, and progress once there are honest ones.
+#[test]
+fn whatever_peers_do_the_core_keeps_its_promises_and_finishes() {
+    (0..300).for_each(|seed| _ = run(seed));
+}
+
+#[test]
+fn the_same_events_and_random_numbers_give_the_same_actions() {
+    for seed in 0..20 {
+        assert_eq!(run(seed), run(seed));
+    }
+}
