@@ -258,7 +258,9 @@ impl Scheduler {
             }
             (Some(Standing::Unwanted), ChunkState::Missing | ChunkState::Asked) => {
                 // It crossed with the word that it need not come. Now it is sooner here than from anyone else.
-                peer.want_again(chunk);
+                if peer.want_again(chunk) {
+                    self.commands.push_back(Command::Cancel(key, chunk));
+                }
                 self.missing.remove(chunk);
                 self.states[chunk.0 as usize] = ChunkState::Asked;
                 let askers = self.asked.entry(chunk).or_default();

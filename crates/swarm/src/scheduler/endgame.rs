@@ -114,7 +114,7 @@ impl Scheduler {
         shown.or_else(|| askers.iter().filter_map(outlook).max_by_key(|(outlook, _)| outlook.left))
     }
 
-    fn is_proven(&self, key: &PeerKey) -> bool {
+    pub(super) fn is_proven(&self, key: &PeerKey) -> bool {
         self.peers.get(key).is_some_and(Peer::is_proven)
     }
 }

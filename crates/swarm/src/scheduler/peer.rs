@@ -190,6 +190,7 @@ impl Peer {
 
     /// Takes note of a request for a chunk of `len` bytes.
     pub(super) fn ask(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
+        debug_assert!(self.debts().all(|request| request.chunk != chunk), "{chunk:?} is waited for");
         // The clock for the first of several requests starts when it is made.
         if self.debts().next().is_none() {
             self.restart_clock(now);
@@ -223,11 +224,15 @@ impl Peer {
         self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.standing)
     }
 
-    /// Waits again for a chunk that comes though it was cancelled.
-    pub(super) fn want_again(&mut self, chunk: ChunkIndex) {
-        if let Some(request) = self.requests.iter_mut().find(|request| request.chunk == chunk) {
-            request.standing = Standing::Wanted;
-        }
+    /// Waits again for a chunk that comes though it was cancelled. True if the peer was asked for it once more meanwhile: that
+    /// request is not wanted any more, and the peer has to be told.
+    pub(super) fn want_again(&mut self, chunk: ChunkIndex) -> bool {
+        let mut requests = self.requests.iter_mut().filter(|request| request.chunk == chunk);
+        let Some(coming) = requests.next() else { return false };
+        coming.standing = Standing::Wanted;
+        let Some(again) = requests.find(|request| request.standing == Standing::Wanted) else { return false };
+        again.standing = Standing::Unwanted;
+        true
     }
 
     /// Whether the first bytes of a chunk have come.
@@ -413,6 +418,13 @@ impl Peer {
     /// Whether it can say within `time` that it will not send a chunk that waits: messages go between chunks.
     pub(super) fn answers_within(&self, time: Duration, now: Instant) -> bool {
         self.proven && self.rest_of_arriving(now).is_none_or(|rest| rest <= time)
+    }
+
+    /// The chunk that has been waited for longest.
+    #[cfg(test)]
+    pub(super) fn oldest_wanted(&self) -> Option<ChunkIndex> {
+        let wanted = self.requests.iter().find(|request| request.standing == Standing::Wanted);
+        wanted.map(|request| request.chunk)
     }
 
     /// Whether a chunk waits here that others are to come before.

@@ -101,9 +101,8 @@ impl Bench {
                     let waiting = self.waiting.get_mut(&key).expect("a request to a peer that left");
                     assert!(!waiting.contains(&chunk), "{chunk:?} asked twice of {key:?}");
                     assert!(!self.stored.contains(&chunk), "{chunk:?} is here already");
-                    let owes_nothing = waiting.is_empty();
                     waiting.push(chunk);
-                    self.assert_few_were_asked(key, chunk, owes_nothing);
+                    self.assert_few_were_asked(key, chunk);
                 }
                 Command::Cancel(key, chunk) => {
                     let waiting = self.waiting.get_mut(&key).unwrap();
@@ -123,22 +122,24 @@ impl Bench {
 
     /// Checks that a peer may be asked for a chunk beside those that were asked before: of proven peers, three are
     /// asked. Any other peer is one of two, or is a newcomer and tried with that chunk alone.
-    fn assert_few_were_asked(&self, key: PeerKey, chunk: ChunkIndex, owes_nothing: bool) {
+    fn assert_few_were_asked(&self, key: PeerKey, chunk: ChunkIndex) {
         let (proven, unproven) = self.askers(chunk);
-        let may_be_asked = if self.scheduler.peers[&key].is_proven() {
+        let peer = &self.scheduler.peers[&key];
+        let may_be_asked = if peer.is_proven() {
             proven <= 3
         } else {
-            proven + unproven <= 2 || owes_nothing
+            proven + unproven <= 2 || peer.oldest_wanted() == Some(chunk)
         };
         assert!(may_be_asked, "{proven} and {unproven} are asked for {chunk:?}, {key:?} last");
     }
 
     /// How many peers are asked for a chunk that have sent any, and how many that have not.
     fn askers(&self, chunk: ChunkIndex) -> (usize, usize) {
-        let askers = || self.waiting.iter().filter(|(_, waiting)| waiting.contains(&chunk));
-        let is_proven = |key| self.scheduler.peers.get(key).is_some_and(Peer::is_proven);
-        let proven = askers().filter(|(key, _)| is_proven(key)).count();
-        (proven, askers().count() - proven)
+        let wanted = self.scheduler.asked.get(&chunk).map_or(&[][..], Vec::as_slice);
+        // Of those that were told so by now.
+        let told = |key: &&PeerKey| self.waiting.get(key).is_some_and(|waiting| waiting.contains(&chunk));
+        let proven = wanted.iter().filter(told).filter(|key| self.scheduler.is_proven(key)).count();
+        (proven, wanted.iter().filter(told).count() - proven)
     }
 
     fn advance(&mut self, time: Duration) {
@@ -187,6 +188,26 @@ fn the_rarest_chunk_is_asked_for_first() {
     bench.scheduler.add_peer(seeder, Have::All, bench.now);
     bench.fill();
     assert_eq!(bench.waiting[&seeder][0], ChunkIndex(2));
+}
+
+#[test]
+fn a_chunk_that_comes_late_ends_the_second_request_for_it() {
+    let mut bench = Bench::new(1, 1);
+    bench.on_cancel = OnCancel::TooLate;
+    let peer = bench.join(1, Have::All);
+    for _ in 0..100 {
+        bench.advance(Duration::from_secs(1));
+        if !bench.crossed.is_empty() && bench.asked(peer) > 0 {
+            break;
+        }
+    }
+    assert_eq!((bench.crossed.pop(), bench.asked(peer)), (Some((peer, ChunkIndex(0))), 1));
+    // The first answer comes after all.
+    bench.scheduler.arriving(peer, ChunkIndex(0), bench.now);
+    bench.fill();
+    assert_eq!(bench.asked(peer), 0, "it was told so");
+    bench.arrive(peer, ChunkIndex(0));
+    assert!(bench.scheduler.is_finished());
 }
 
 #[test]

@@ -103,8 +103,15 @@ proptest! {
                     let crossed = crossed.filter(|_| rng.random()).map(|at| bench.crossed.remove(at).1);
                     let chunk = crossed.unwrap_or(chunk);
                     bench.scheduler.arriving(key, chunk, bench.now);
-                    if crossed.is_some() && let Some(waiting) = bench.waiting.get_mut(&key) {
-                        waiting.push(chunk);
+                    if crossed.is_some() {
+                        bench.fill();
+                        let askers = bench.scheduler.asked.get(&chunk);
+                        let is_wanted = askers.is_some_and(|askers| askers.contains(&key));
+                        // Wanted again, or it comes in vain.
+                        match bench.waiting.get_mut(&key).filter(|waiting| is_wanted && !waiting.contains(&chunk)) {
+                            Some(waiting) => waiting.push(chunk),
+                            None => bench.crossed.push((key, chunk)),
+                        }
                     }
                 }
                 (Step::Wait(ms), _) => bench.now += Duration::from_millis(ms),
