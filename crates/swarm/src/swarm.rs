@@ -13,6 +13,8 @@
 //! for nothing. Every chunk that is to be stored was asked of the peer that sent it. The same events, times and random numbers
 //! give the same actions.
 
+mod action;
+mod event;
 mod peers;
 mod report;
 mod sources;
@@ -26,10 +28,8 @@ use std::{
 };
 
 use proto::{
-    Bitfield, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
-    metainfo::MetainfoError,
+    ChunkIndex, Endpoint, InfoHash, PeerId,
     peer::{Hello, PeerMessage, RejectReason},
-    tracker::Progress as ShareProgress,
 };
 use rand::Rng;
 
@@ -43,6 +43,8 @@ use peers::{Entry, Peers};
 use sources::Sources;
 use transfer::Transfer;
 
+pub use action::Action;
+pub use event::{Event, PeerEvent};
 pub use peers::RETRY_AFTER_MS;
 pub use report::{Failure, PeerProgress, PeerShare, Progress, Report};
 pub use sources::{Answer, Source, SourceId};
@@ -100,146 +102,6 @@ pub enum Stay {
     For(Duration),
     /// Until it has sent so many times the size of the share.
     Ratio(f64),
-}
-
-/// Something that happened.
-#[derive(Debug)]
-pub enum Event {
-    /// A source that was asked has answered.
-    Answered(SourceId, Answer),
-    /// Something happened on a connection.
-    Peer(PeerKey, PeerEvent),
-    /// The output is open, and these chunks are in it.
-    Opened {
-        /// The chunks of the share.
-        space: ChunkSpace,
-        /// Those that are here.
-        have: Bitfield,
-    },
-    /// A chunk that was to be stored is.
-    Stored {
-        /// Who sent it.
-        peer: PeerKey,
-        /// Which it is.
-        chunk: ChunkIndex,
-        /// Time that a thread took to prove it.
-        hashing: Duration,
-        /// Time that a thread took to write it.
-        writing: Duration,
-    },
-    /// A chunk that was to be stored is not what it should be.
-    Wrong {
-        /// Who sent it.
-        peer: PeerKey,
-        /// Which it is.
-        chunk: ChunkIndex,
-    },
-    /// The share is durable and has its name.
-    Finished,
-    /// What is here cannot all be served any more.
-    Spoilt,
-    /// Bytes of chunks were sent to others: so many in all.
-    Uploaded(u64),
-    /// Whether the user's own limit is what the transfer waits for.
-    Limited(bool),
-    /// The user has had enough.
-    Stop,
-}
-
-/// Something that happened on a connection.
-#[derive(Debug)]
-pub enum PeerEvent {
-    /// The peer can be asked what the share is. It took so long to answer this side's `Hello`.
-    Ready {
-        /// How long.
-        answers_in: Duration,
-    },
-    /// It sent so much of the metainfo, or of the chunk hashes.
-    Describing {
-        /// Bytes that are here.
-        received: u64,
-        /// Bytes that it promised.
-        total: u64,
-    },
-    /// The metainfo is known and proved: the share has so many chunks.
-    Metainfo {
-        /// How many.
-        chunk_count: u32,
-    },
-    /// All of the description is known and proved.
-    Described,
-    /// What the infohash stands for is malformed.
-    BadShare(MetainfoError),
-    /// Chunks can be asked of the peer.
-    Active {
-        /// What it said of itself.
-        hello: Hello,
-        /// What it has.
-        have: Have,
-    },
-    /// What the peer has, if it says so only now.
-    Bitfield(Bitfield),
-    /// The peer has one more chunk.
-    Have(ChunkIndex),
-    /// The peer is there, and has nothing to say.
-    Alive,
-    /// It has nothing to send to anybody.
-    Idle,
-    /// The first bytes of a chunk arrived.
-    Arriving(ChunkIndex),
-    /// More of it arrived: so many bytes by now.
-    Progress {
-        /// How many.
-        bytes: u32,
-    },
-    /// It does not read what it is sent.
-    Deaf,
-    /// The peer will not send a chunk.
-    Rejected(ChunkIndex, RejectReason),
-    /// The connection is over. Nothing happens on it after this.
-    Closed(LeaveReason),
-}
-
-/// Something to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Ask this source for peers, and hand in an [`Event::Answered`].
-    LookUp(SourceId),
-    /// Connect.
-    Dial(PeerKey, SocketAddr),
-    /// Ask this peer what the share is.
-    AskDescription(PeerKey),
-    /// The description is known: prepare the output, and hand in an [`Event::Opened`].
-    Open,
-    /// Send a message.
-    Send(PeerKey, PeerMessage),
-    /// End a connection and hand in [`PeerEvent::Closed`]. [`LeaveReason::goodbye`] is what the peer is told.
-    Close(PeerKey, LeaveReason),
-    /// Let the others know that this chunk is here.
-    Tell(ChunkIndex),
-    /// Let the trackers know how much is here.
-    Announce(ShareProgress),
-    /// Make durable what came.
-    Checkpoint,
-    /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`].
-    Finish,
-    /// Let the user know.
-    Report(Report),
-    /// It is over. Nothing else is to be done.
-    End(Result<(), Failure>),
-}
-
-impl Action {
-    /// The connection that it names.
-    fn peer(&self) -> Option<PeerKey> {
-        match self {
-            Action::Dial(key, _)
-            | Action::AskDescription(key)
-            | Action::Send(key, _)
-            | Action::Close(key, _) => Some(*key),
-            _ => None,
-        }
-    }
 }
 
 /// What came of a transfer.
