@@ -1,27 +1,7 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! [`fetch()`] is the whole of it for whoever embeds one. Inside, pure cores decide (the crate [`swarm`](::swarm)) and a thin shell moves bytes (`session`: one peer; `swarm`: the one
-//! task that owns the cores).
-//!
-//! ```no_run
-//! use leecher::{Config, FetchEvent, Target, fetch};
-//! use proto::Endpoint;
-//! use tokio_util::sync::CancellationToken;
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // A link, an infohash or a name. A link names its trackers itself.
-//! let target: Target = "disk.img".parse()?;
-//! let config = Config { trackers: vec![Endpoint::parse_tracker("192.0.2.2")?], ..Config::new(target) };
-//! let on_event = |event| {
-//!     if let FetchEvent::Progress(progress) = event {
-//!         println!("{} of {} bytes", progress.done, progress.total);
-//!     }
-//! };
-//! let fetched = fetch(config, on_event, CancellationToken::new()).await?;
-//! println!("saved to {}", fetched.path.display());
-//! # Ok(())
-//! # }
-//! ```
+//! [`fetch()`] is the whole of it for whoever embeds one. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes
+//! (`session`: one peer; `driver`: the one task that owns the core).
 //!
 //! Invariants: no chunk is written that was not proved; a wrong chunk bans its sender; memory is bounded by a
 //! fixed number of chunk buffers, whatever the size of the share or the swarm, beside some 50 bytes a chunk.
@@ -38,10 +18,10 @@ mod fetch;
 mod session;
 mod target;
 
-pub use ::swarm::{DEFAULT_MAX_PEERS, LeaveReason, PeerProgress, PeerShare, Progress, Stay, account::Spent};
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, Listen, fetch};
+pub use swarm::{DEFAULT_MAX_PEERS, LeaveReason, PeerProgress, PeerShare, Progress, Stay, account::Spent};
 pub use target::{ParseTargetError, Target, list_shares};
 
 /// The result of a task of ours; its panic is ours too.

@@ -10,17 +10,17 @@ use crate::{leaving::LeaveReason, scheduler::PeerKey};
 /// Something to do.
 #[derive(Debug)]
 pub enum Action {
-    /// Ask this source for peers, and hand in an [`Event::Answered`].
+    /// Ask this source for peers, and hand in an [`Event::Answered`](super::Event::Answered).
     LookUp(SourceId),
     /// Connect.
     Dial(PeerKey, SocketAddr),
     /// Ask this peer what the share is.
     AskDescription(PeerKey),
-    /// The description is known: prepare the output, and hand in an [`Event::Opened`].
+    /// The description is known: prepare the output, and hand in an [`Event::Opened`](super::Event::Opened).
     Open,
     /// Send a message.
     Send(PeerKey, PeerMessage),
-    /// End a connection and hand in [`PeerEvent::Closed`]. [`LeaveReason::goodbye`] is what the peer is told.
+    /// End a connection and hand in [`PeerEvent::Closed`](super::PeerEvent::Closed). [`LeaveReason::goodbye`] is what the peer is told.
     Close(PeerKey, LeaveReason),
     /// Let the others know that this chunk is here.
     Tell(ChunkIndex),
@@ -28,7 +28,7 @@ pub enum Action {
     Announce(ShareProgress),
     /// Make durable what came.
     Checkpoint,
-    /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`].
+    /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`](super::Event::Finished).
     Finish,
     /// Let the user know.
     Report(Report),
