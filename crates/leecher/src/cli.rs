@@ -472,6 +472,7 @@ fn explain(error: FetchError) -> Failure {
         FetchError::Listen(_) => {
             (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
         }
+        _ => (ExitCode::Other, "'-vv' reports what happened before".to_owned()),
     };
     Failure::new(code, error).hint(hint)
 }

@@ -2,13 +2,15 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use humantime::format_duration;
+use listen::ListenError;
 use proto::{InfoHash, metainfo::MetainfoError, tracker::message::ShareEntry};
-use startup::{ListenError, human_time};
 use store::{DownloadError, PathError};
 use swarm::Failure;
 
 /// Why a share could not be fetched.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FetchError {
     /// No tracker answered, and no peer was named.
     #[error("no tracker can be reached: {0}")]
@@ -61,7 +63,7 @@ pub enum FetchError {
     #[error("every peer sent wrong data")]
     OnlyLiars,
     /// No data arrived for too long.
-    #[error("nothing arrived for {} ({done} of {total} bytes are here); {why}", human_time(*after))]
+    #[error("nothing arrived for {} ({done} of {total} bytes are here); {why}", format_duration(*after))]
     Stalled {
         /// For how long.
         after: Duration,

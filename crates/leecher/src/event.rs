@@ -7,6 +7,7 @@ use swarm::{LeaveReason, PeerShare, Progress, Report, account::Spent};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum FetchEvent {
     /// Nothing has begun yet; this is what the leecher waits for. Comes every second.
     Waiting(String),

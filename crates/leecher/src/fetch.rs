@@ -7,9 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use listen::{ListenError, asked_address, listen_tcp};
 use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
-use startup::{ListenError, asked_address, listen_tcp};
 use store::{Output, PathError};
 use swarm::{DEFAULT_MAX_PEERS, Stay};
 use tokio::{

@@ -145,7 +145,7 @@ impl Report {
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
         if self.style == Style::Json {
-            return print_json(&json(&event));
+            return json(&event).iter().for_each(print_json);
         }
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
@@ -198,6 +198,7 @@ impl Report {
                     bars.doing("Writing to disk".to_owned());
                 }
             }
+            other => tracing::debug!(event = ?other),
         }
     }
 
@@ -336,8 +337,9 @@ fn print_json(event: &Json<'_>) {
     }
 }
 
-fn json(event: &FetchEvent) -> Json<'_> {
-    match event {
+/// The line for an event, if it has one.
+fn json(event: &FetchEvent) -> Option<Json<'_>> {
+    Some(match event {
         FetchEvent::Waiting(message) => Json::Waiting { message },
         FetchEvent::TrackerTrouble(message)
         | FetchEvent::Unsaved(message)
@@ -368,7 +370,8 @@ fn json(event: &FetchEvent) -> Json<'_> {
         },
         FetchEvent::Flushing => Json::Flushing,
         FetchEvent::Finished(fetched) => finished_json(fetched),
-    }
+        _ => return None,
+    })
 }
 
 fn finished_json(fetched: &Fetched) -> Json<'_> {

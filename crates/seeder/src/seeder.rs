@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use listen::{ListenError, asked_address, listen_tcp};
 use peer::{
     announcer::announce,
     rate_limit::RateLimit,
@@ -17,7 +18,6 @@ use proto::{
     Endpoint, InfoHash, PeerId,
     tracker::message::{Announced, Progress},
 };
-use startup::{ListenError, listen_tcp};
 use store::{Content, OpenChunkError};
 use swarm::uploads::DEFAULT_MAX_ASKERS;
 use tokio::{net::TcpListener, sync::watch};
@@ -90,8 +90,7 @@ pub struct Seeder {
 impl Seeder {
     /// Takes the port. Peers that connect from now on wait for [`Seeder::run`].
     pub async fn bind(config: Config) -> Result<Seeder, ListenError> {
-        let other =
-            |source| ListenError::Other { address: startup::asked_address(config.bind, config.port), source };
+        let other = |source| ListenError::Other { address: asked_address(config.bind, config.port), source };
         let listener = listen_tcp(config.bind, config.port)?;
         let listener = TcpListener::from_std(listener).map_err(other)?;
         let local_addr = listener.local_addr().map_err(other)?;

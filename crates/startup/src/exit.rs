@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, io, process};
 
+use listen::ListenError;
+
 use crate::escape::{escape, escape_lines};
 
 /// How a program ended. The numbers are part of the interface.
@@ -90,6 +92,20 @@ impl fmt::Display for Failure {
             Some(hint) => write!(f, "\n  {}", escape_lines(hint)),
             None => Ok(()),
         }
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Failure {
+        let hint = match &error {
+            ListenError::PortInUse { .. } => "choose another port with -p, or -p 0 for any that is free",
+            ListenError::NoSuchAddress(_) => {
+                "name one of this machine's addresses with --bind, or leave it out"
+            }
+            ListenError::NotAllowed(_) => "choose a port from 1024 up with -p",
+            _ => "check --bind and -p",
+        };
+        Failure::new(ExitCode::Network, error).hint(hint)
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the three programs share as programs, and nothing else: reading the command line, the console and the debug
-//! log, signals, the runtime, taking a port, and how a failure becomes a message and an exit code.
+//! log, signals, the runtime, and how a failure becomes a message and an exit code.
 //!
 //! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
 //! task of it is left.
@@ -13,7 +13,6 @@ mod duration;
 mod escape;
 mod exit;
 mod invocation;
-mod listen;
 mod logging;
 mod progress;
 mod rotating_log;
@@ -34,7 +33,6 @@ pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_tim
 pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use invocation::command_for;
-pub use listen::{ListenError, asked_address, listen_tcp, listen_udp};
 pub use logging::{FREQUENT, LogArgs};
 pub use progress::{ByteMeter, HumanBytes};
 

@@ -14,9 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use listen::{ListenError, asked_address, listen_udp};
 use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
-use startup::{FREQUENT, ListenError, asked_address, listen_udp};
+use startup::FREQUENT;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use listen::ListenError;
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
@@ -17,7 +18,6 @@ use proto::{
     },
 };
 use rand::rngs::StdRng;
-use startup::ListenError;
 use tokio::{net::UdpSocket, task::JoinHandle, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, Limits, Tracker, TrackerError};

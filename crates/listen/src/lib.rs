@@ -1,4 +1,9 @@
 //! Taking a port, on IPv4 and IPv6 at once where there is IPv6.
+//!
+//! The tracker takes a UDP port, a seeder and a leecher take TCP ports. None of them blocks here, and no runtime is needed: they get
+//! sockets of the standard library.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 use std::{
     io,
@@ -8,13 +13,12 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::exit::{ExitCode, Failure};
-
 /// Connections that may wait to be accepted: a swarm that starts at one moment.
 const TCP_BACKLOG: i32 = 1_024;
 
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ListenError {
     /// Somebody else has it.
     #[error("{protocol} port {} is in use", address.port())]
@@ -93,20 +97,6 @@ impl ListenError {
             io::ErrorKind::PermissionDenied => ListenError::NotAllowed(address),
             _ => ListenError::Other { address, source },
         }
-    }
-}
-
-impl From<ListenError> for Failure {
-    fn from(error: ListenError) -> Failure {
-        let hint = match &error {
-            ListenError::PortInUse { .. } => "choose another port with -p, or -p 0 for any that is free",
-            ListenError::NoSuchAddress(_) => {
-                "name one of this machine's addresses with --bind, or leave it out"
-            }
-            ListenError::NotAllowed(_) => "choose a port from 1024 up with -p",
-            ListenError::Other { .. } => "check --bind and -p",
-        };
-        Failure::new(ExitCode::Network, error).hint(hint)
     }
 }
 
