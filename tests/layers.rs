@@ -63,3 +63,18 @@ fn no_crate_uses_one_above_it() {
         assert_eq!(found(package, above), [""; 0], "{package} uses what is above it");
     }
 }
+
+#[test]
+fn the_library_links_nothing_of_a_command_line() {
+    const OF_PROGRAMS: [&str; 6] =
+        ["clap", "console", "indicatif", "startup", "tracing-appender", "tracing-subscriber"];
+    assert_eq!(found("shoal", &OF_PROGRAMS), [""; 0]);
+    for program in ["seeder", "leecher"] {
+        assert_eq!(
+            found(program, &OF_PROGRAMS),
+            OF_PROGRAMS,
+            "{program} is a program unless it is told otherwise"
+        );
+    }
+    assert_eq!(found("shoal", &["seeder", "leecher"]), ["seeder", "leecher"]);
+}

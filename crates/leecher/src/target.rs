@@ -46,6 +46,24 @@ pub enum Target {
     Only,
 }
 
+impl From<Link> for Target {
+    fn from(link: Link) -> Target {
+        Target::Link(link)
+    }
+}
+
+impl From<InfoHash> for Target {
+    fn from(infohash: InfoHash) -> Target {
+        Target::InfoHash(infohash)
+    }
+}
+
+impl From<ShareName> for Target {
+    fn from(name: ShareName) -> Target {
+        Target::Name(name)
+    }
+}
+
 /// Why a text names no share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseTargetError {

@@ -3,7 +3,7 @@
 //! The crate `governor` does the counting (GCRA, a leaky bucket); this file gives it bytes, and users a way to
 //! write rates. Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{num::NonZeroU32, str::FromStr, sync::Arc};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Mutex;
@@ -115,6 +115,14 @@ impl RateLimit {
     /// Whether somebody waits for the limit just now.
     pub fn is_waited_for(&self) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.waiting.is_waited())
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = ParseRateError;
+
+    fn from_str(text: &str) -> Result<RateLimit, ParseRateError> {
+        RateLimit::parse(text)
     }
 }
 

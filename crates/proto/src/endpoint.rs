@@ -1,6 +1,10 @@
 //! `HOST:PORT` as users write it.
 
-use std::{fmt, net::Ipv6Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
 /// A host name or IP address with a port, not yet resolved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +67,12 @@ impl Endpoint {
     pub fn parse_tracker(text: &str) -> Result<Endpoint, ParseEndpointError> {
         let text = text.strip_prefix("shoal://").unwrap_or(text);
         Endpoint::parse(text.trim_end_matches('/'), Some(crate::tracker::DEFAULT_PORT))
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Endpoint {
+        Endpoint { host: address.ip().to_string(), port: address.port() }
     }
 }
 

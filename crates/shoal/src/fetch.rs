@@ -1,0 +1,163 @@
+//! Fetching a share in a task of its own.
+
+use std::{path::PathBuf, str::FromStr, time::Duration};
+
+use leecher::{Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Stay, Target};
+use peer::rate_limit::RateLimit;
+use proto::Endpoint;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{events::Events, joined, node::Common};
+
+/// What to fetch, and how. By default the share goes into the working directory as `leeched_<name>`, and what is here is served to
+/// other leechers until the share is whole.
+#[derive(Debug, Clone)]
+#[must_use = "this is what to give to `Node::fetch`"]
+pub struct Fetch {
+    /// Without what the node has for all: its trackers, its address and the limits that are not set here.
+    config: Config,
+    upload_limit: Option<RateLimit>,
+    download_limit: Option<RateLimit>,
+}
+
+impl Fetch {
+    /// Fetches `target` with every option at its default.
+    pub fn new(target: impl Into<Target>) -> Fetch {
+        Fetch { config: Config::new(target.into()), upload_limit: None, download_limit: None }
+    }
+
+    /// Saves the share at this path.
+    pub fn output(mut self, path: impl Into<PathBuf>) -> Fetch {
+        self.config.destination = Destination::Path(path.into());
+        self
+    }
+
+    /// Saves the share in this directory as `leeched_<name>`. The directory is created if it does not exist.
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Fetch {
+        self.config.destination = Destination::Directory(path.into());
+        self
+    }
+
+    /// Replaces a regular file that has the output's name. Nothing else is ever replaced.
+    pub fn overwrite(mut self) -> Fetch {
+        self.config.overwrite = true;
+        self
+    }
+
+    /// Adds a peer to fetch from, beside those that trackers and the link name.
+    pub fn peer(mut self, peer: impl Into<Endpoint>) -> Fetch {
+        self.config.peers.push(peer.into());
+        self
+    }
+
+    /// Most peers to be connected to at a time.
+    pub fn max_peers(mut self, count: usize) -> Fetch {
+        self.config.max_peers = count;
+        self
+    }
+
+    /// Gives up when nothing arrives for this long.
+    pub fn stall_timeout(mut self, time: Duration) -> Fetch {
+        self.config.stall_timeout = time;
+        self
+    }
+
+    /// Waits for this long until somebody has the share, even if no tracker knows it yet.
+    pub fn wait(mut self, time: Duration) -> Fetch {
+        self.config.wait = time;
+        self
+    }
+
+    /// Serves nothing to other leechers, and takes no port.
+    pub fn no_serve(mut self) -> Fetch {
+        self.config.listen = None;
+        self
+    }
+
+    /// How long to go on serving when the share is whole.
+    pub fn stay(mut self, stay: Stay) -> Fetch {
+        self.config.stay = stay;
+        self
+    }
+
+    /// How fast to send chunks of this share, in place of the node's limit.
+    pub fn upload_limit(mut self, limit: RateLimit) -> Fetch {
+        self.upload_limit = Some(limit);
+        self
+    }
+
+    /// How fast to receive this share, in place of the node's limit.
+    pub fn download_limit(mut self, limit: RateLimit) -> Fetch {
+        self.download_limit = Some(limit);
+        self
+    }
+
+    fn config(self, node: &Common) -> Config {
+        let mut config = self.config;
+        config.trackers.clone_from(&node.trackers);
+        if let Some(listen) = &mut config.listen {
+            listen.bind = node.bind;
+        }
+        config.upload_limit = self.upload_limit.unwrap_or_else(|| node.upload_limit.clone());
+        config.download_limit = self.download_limit.unwrap_or_else(|| node.download_limit.clone());
+        config
+    }
+}
+
+impl<T: Into<Target>> From<T> for Fetch {
+    fn from(target: T) -> Fetch {
+        Fetch::new(target)
+    }
+}
+
+impl FromStr for Fetch {
+    type Err = ParseTargetError;
+
+    fn from_str(text: &str) -> Result<Fetch, ParseTargetError> {
+        text.parse().map(|target: Target| Fetch::new(target))
+    }
+}
+
+/// A transfer. It ends when this is dropped; what it received until then is kept, and the same fetch resumes it.
+#[derive(Debug)]
+pub struct FetchHandle {
+    events: Events<FetchEvent>,
+    task: JoinHandle<Result<Fetched, FetchError>>,
+    stop: DropGuard,
+}
+
+impl FetchHandle {
+    pub(crate) fn start(node: &Common, fetch: Fetch) -> FetchHandle {
+        let config = fetch.config(node);
+        let stop: CancellationToken = node.stop.child_token();
+        let (sender, events) = Events::new();
+        // Nobody reads them when the handle waits for the end only.
+        let on_event = move |event| _ = sender.send(event);
+        let task = node.tasks.spawn(leecher::fetch(config, on_event, stop.clone()));
+        FetchHandle { events, task, stop: stop.drop_guard() }
+    }
+
+    /// What happens, until the transfer has ended. The result is that of [`FetchHandle::finished`].
+    pub fn events(&mut self) -> &mut Events<FetchEvent> {
+        &mut self.events
+    }
+
+    /// Waits until the share is whole, durable and has its name, and this node has left the swarm: see [`Fetch::stay`].
+    /// [`FetchEvent::Finished`] comes as soon as the share is whole.
+    pub async fn finished(self) -> Result<Fetched, FetchError> {
+        let FetchHandle { events, task, stop } = self;
+        drop(events);
+        let result = joined(task.await);
+        drop(stop);
+        result
+    }
+
+    /// Ends the transfer and waits until none of its tasks is left. If the share was not whole, the result is
+    /// [`FetchError::Interrupted`].
+    pub async fn stop(self) -> Result<Fetched, FetchError> {
+        let FetchHandle { task, stop, .. } = self;
+        drop(stop);
+        joined(task.await)
+    }
+}

@@ -1,0 +1,66 @@
+//! Shoal as a library: share files and directories, and fetch shares, from a program of one's own.
+//!
+//! A [`Node`] knows the trackers and the limits that all its transfers have in common. [`Node::share`] hashes a path and serves it
+//! until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] begins a transfer, which its [`FetchHandle`] stops when it is
+//! dropped. Both handles have a stream of events, and a node can have any number of each at a time.
+//!
+//! ```no_run
+//! use shoal::{Endpoint, Node, StreamExt, Target};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::builder().tracker(Endpoint::parse_tracker("192.0.2.2")?).build();
+//!
+//! let share = node.share("disk.img").await?;
+//! println!("{}", share.link());
+//!
+//! let mut fetch = node.fetch("models".parse::<Target>()?);
+//! while let Some(event) = fetch.events().next().await {
+//!     println!("{event:?}");
+//! }
+//! println!("saved to {}", fetch.finished().await?.path.display());
+//! share.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is thin on purpose: [`seeder`] and [`leecher`] do the work, and it gives them tasks, handles and streams. It parses no
+//! command line, prints nothing and sets up no log; Shoal's libraries report details to [`tracing`](https://docs.rs/tracing).
+//! Everything needs a Tokio runtime.
+//!
+//! Invariants: nothing that can wait for a disk runs on the runtime's own threads; no task outlives its handle for longer than its
+//! goodbyes take; a reader of events who is slow loses events, and never delays a transfer.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
+mod events;
+mod fetch;
+mod node;
+mod share;
+
+pub use events::Events;
+pub use fetch::{Fetch, FetchHandle};
+pub use leecher::{
+    FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerProgress, PeerShare, Progress,
+    Started, Stay, Target,
+};
+pub use listen::ListenError;
+pub use node::{Builder, Node};
+pub use peer::{rate_limit::RateLimit, tracker_client::TrackerError};
+pub use proto::{
+    Endpoint, InfoHash, Link, ShareName,
+    tracker::message::{Announced, ShareEntry},
+};
+pub use share::{Share, ShareError, ShareEvent, ShareHandle};
+pub use store::OpenChunkError;
+pub use tokio_stream::{Stream, StreamExt};
+
+/// The result of a task of ours; its panic is ours too.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+    match result {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => panic!("the runtime stopped before the task did: {error}"),
+        },
+    }
+}

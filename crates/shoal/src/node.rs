@@ -1,0 +1,132 @@
+//! What shares and transfers of one program have in common.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use leecher::{FetchError, list_shares};
+use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use proto::{Endpoint, tracker::message::ShareEntry};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    fetch::{Fetch, FetchHandle},
+    share::{self, Share, ShareError, ShareHandle},
+};
+
+/// Shares files and fetches shares. Clones are the same node.
+///
+/// When the last clone is dropped, the handles go on; [`Node::stop`] ends them.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Common>);
+
+/// What the handles of a node need of it.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) trackers: Vec<Endpoint>,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) hash_cache: Option<PathBuf>,
+    pub(crate) upload_limit: RateLimit,
+    pub(crate) download_limit: RateLimit,
+    /// Ends everything that the node started.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Sets up a [`Node`].
+#[derive(Debug, Clone, Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    trackers: Vec<Endpoint>,
+    bind: Option<IpAddr>,
+    hash_cache: Option<PathBuf>,
+    upload_limit: RateLimit,
+    download_limit: RateLimit,
+}
+
+impl Node {
+    /// A node to set up.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Hashes a path and serves it until the handle is stopped or dropped. Hashing runs on threads of its own; a call that is
+    /// dropped meanwhile stops it.
+    ///
+    /// When this returns, peers can connect. [`ShareEvent::Registered`](crate::ShareEvent::Registered) says when a tracker knows the
+    /// share.
+    pub async fn share(&self, share: impl Into<Share>) -> Result<ShareHandle, ShareError> {
+        share::start(&self.0, share.into()).await
+    }
+
+    /// Begins to fetch a share: a [`Link`](crate::Link), an [`InfoHash`](crate::InfoHash), a [`ShareName`](crate::ShareName), a
+    /// [`Target`](crate::Target), or a [`Fetch`] of any of these with options. The transfer runs by itself, whether or not its events
+    /// are read.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a Tokio runtime.
+    pub fn fetch(&self, fetch: impl Into<Fetch>) -> FetchHandle {
+        FetchHandle::start(&self.0, fetch.into())
+    }
+
+    /// The shares that the node's trackers know.
+    pub async fn list(&self) -> Result<Vec<ShareEntry>, FetchError> {
+        let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.0.bind, &self.0.tasks);
+        let clients: Vec<_> = self.0.trackers.iter().map(client).collect();
+        list_shares(&clients).await
+    }
+
+    /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. A share
+    /// or a transfer that is begun later ends at once.
+    pub async fn stop(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+}
+
+impl Default for Node {
+    /// A node without trackers: it fetches by links that name trackers or peers, and its own links name its address.
+    fn default() -> Node {
+        Node::builder().build()
+    }
+}
+
+impl Builder {
+    /// Adds a tracker to register shares with and to look them up at. An [`Endpoint`] is read from `HOST:PORT`, or with
+    /// [`Endpoint::parse_tracker`] from `HOST` alone.
+    pub fn tracker(mut self, tracker: impl Into<Endpoint>) -> Builder {
+        self.trackers.push(tracker.into());
+        self
+    }
+
+    /// Listens on this address only, and contacts trackers from it. By default every address of IPv4 and IPv6 is listened on.
+    pub fn bind(mut self, address: IpAddr) -> Builder {
+        self.bind = Some(address);
+        self
+    }
+
+    /// Remembers hashes in this directory, so a large file that was shared before is not read again. By default nothing is remembered.
+    pub fn hash_cache(mut self, directory: impl Into<PathBuf>) -> Builder {
+        self.hash_cache = Some(directory.into());
+        self
+    }
+
+    /// How fast to send chunks, for everything that the node does together.
+    pub fn upload_limit(mut self, limit: RateLimit) -> Builder {
+        self.upload_limit = limit;
+        self
+    }
+
+    /// How fast to receive chunks, for all transfers together.
+    pub fn download_limit(mut self, limit: RateLimit) -> Builder {
+        self.download_limit = limit;
+        self
+    }
+
+    /// The node. Nothing runs yet.
+    pub fn build(self) -> Node {
+        let Builder { trackers, bind, hash_cache, upload_limit, download_limit } = self;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        Node(Arc::new(Common { trackers, bind, hash_cache, upload_limit, download_limit, stop, tasks }))
+    }
+}

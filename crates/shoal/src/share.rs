@@ -1,0 +1,211 @@
+//! Sharing a path in a task of its own.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use listen::ListenError;
+use peer::{outside::own_address, tracker_client::TrackerError};
+use proto::{Endpoint, InfoHash, Link, ShareName, tracker::message::Announced};
+use seeder::Seeder;
+use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{events::Events, joined, node::Common};
+
+/// What to share, and how. A path alone is shared under its own name on any free port.
+#[derive(Debug, Clone)]
+#[must_use = "this is what to give to `Node::share`"]
+pub struct Share {
+    path: PathBuf,
+    name: Option<ShareName>,
+    port: u16,
+    max_peers: usize,
+}
+
+impl Share {
+    /// Shares this file or directory.
+    pub fn new(path: impl Into<PathBuf>) -> Share {
+        Share { path: path.into(), name: None, port: 0, max_peers: seeder::DEFAULT_MAX_PEERS }
+    }
+
+    /// Calls the share by this name.
+    pub fn name(mut self, name: ShareName) -> Share {
+        self.name = Some(name);
+        self
+    }
+
+    /// Listens on this TCP port. Each share has one of its own.
+    pub fn port(mut self, port: u16) -> Share {
+        self.port = port;
+        self
+    }
+
+    /// Most peers served at a time.
+    pub fn max_peers(mut self, count: usize) -> Share {
+        self.max_peers = count;
+        self
+    }
+}
+
+impl From<PathBuf> for Share {
+    fn from(path: PathBuf) -> Share {
+        Share::new(path)
+    }
+}
+
+impl From<&Path> for Share {
+    fn from(path: &Path) -> Share {
+        Share::new(path)
+    }
+}
+
+impl From<&str> for Share {
+    fn from(path: &str) -> Share {
+        Share::new(path)
+    }
+}
+
+/// Why a path is not shared.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShareError {
+    /// The path cannot be shared.
+    #[error(transparent)]
+    Content(#[from] store::ShareError),
+    /// The port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The node's directory for hashes cannot be used.
+    #[error("cannot remember hashes in {}: {source}", path.display())]
+    HashCache {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Something that happened to a share.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ShareEvent {
+    /// A tracker knows the share. Comes again with each announce, about every half a minute.
+    Registered {
+        /// The tracker.
+        tracker: Endpoint,
+        /// What it answered.
+        announced: Announced,
+    },
+    /// A tracker did not register the share; the node tries again.
+    NotRegistered(Arc<TrackerError>),
+    /// A file of the share changed, went away or cannot be read. The share is no longer registered; what is left of it is served to
+    /// peers that ask.
+    Withdrawn(Arc<OpenChunkError>),
+}
+
+/// A path that is being shared. It is no longer served when this is dropped.
+#[derive(Debug)]
+pub struct ShareHandle {
+    link: Link,
+    local_addr: SocketAddr,
+    events: Events<ShareEvent>,
+    task: JoinHandle<u64>,
+    stop: DropGuard,
+}
+
+impl ShareHandle {
+    /// What others fetch the share by. It names the node's trackers as the node does. Without trackers it names this machine's own
+    /// address and the share's port.
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// The share's id.
+    pub fn infohash(&self) -> InfoHash {
+        self.link.infohash
+    }
+
+    /// Where the share is served.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// What happens, until the share has ended.
+    pub fn events(&mut self) -> &mut Events<ShareEvent> {
+        &mut self.events
+    }
+
+    /// Ends the registrations and the connections, and waits until none of their tasks is left. Returns how many bytes of chunks were
+    /// sent.
+    pub async fn stop(self) -> u64 {
+        let ShareHandle { task, stop, .. } = self;
+        drop(stop);
+        joined(task.await)
+    }
+}
+
+/// Hashes the path and starts to serve it.
+pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, ShareError> {
+    let config = seeder::Config {
+        bind: node.bind,
+        port: share.port,
+        trackers: node.trackers.clone(),
+        max_peers: share.max_peers,
+        upload_limit: node.upload_limit.clone(),
+    };
+    // The port first: an hour of hashing is a bad time to learn that it is in use.
+    let seeder = Seeder::bind(config).await?;
+    let local_addr = seeder.local_addr();
+    let stop = node.stop.child_token();
+    // Also ends the hashing of a call that is dropped.
+    let guard = stop.clone().drop_guard();
+    let cache = node.hash_cache.clone();
+    let hashing = stop.clone();
+    let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &hashing));
+    let shared = joined(hashed.await)?;
+    let metainfo = shared.metainfo();
+    let link = Link {
+        infohash: metainfo.infohash(),
+        name: Some(metainfo.name().clone()),
+        trackers: node.trackers.clone(),
+        peers: if node.trackers.is_empty() { vec![reached_at(node.bind, local_addr)] } else { Vec::new() },
+    };
+    let (sender, events) = Events::new();
+    let on_event = move |event| {
+        // Nobody has to read them.
+        _ = match event {
+            seeder::Event::Announced { tracker, announced, .. } => {
+                sender.send(ShareEvent::Registered { tracker, announced })
+            }
+            seeder::Event::NotAnnounced { error, .. } => {
+                sender.send(ShareEvent::NotRegistered(Arc::new(error)))
+            }
+            seeder::Event::Withdrawn { error, .. } => sender.send(ShareEvent::Withdrawn(Arc::new(error))),
+        };
+    };
+    let task = node.tasks.spawn(seeder.run(vec![Arc::new(shared)], on_event, stop));
+    Ok(ShareHandle { link, local_addr, events, task, stop: guard })
+}
+
+/// Everything that reads the disk.
+fn hash(share: Share, cache: Option<PathBuf>, stop: &CancellationToken) -> Result<Shared, ShareError> {
+    let cache = cache
+        .map(|path| HashCache::open(path.clone()).map_err(|source| ShareError::HashCache { path, source }));
+    let cache = cache.transpose()?;
+    let scan = Scan::new(&share.path, share.name, &ScanRules::default()).map_err(store::ShareError::from)?;
+    let progress = |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    Ok(scan.hash(cache.as_ref(), &progress)?)
+}
+
+/// Where peers reach what listens here, on this machine if it has no other address.
+fn reached_at(bind: Option<IpAddr>, local_addr: SocketAddr) -> Endpoint {
+    let bound = bind.filter(|ip| !ip.is_unspecified());
+    let ip = bound.or_else(|| own_address(None)).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    SocketAddr::new(ip, local_addr.port()).into()
+}

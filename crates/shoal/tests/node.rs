@@ -1,0 +1,177 @@
+//! Nodes as a program embeds them, with a tracker in this process. Every wait is for something that happens, at most for
+//! [`TEST_TIMEOUT`].
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rand::Rng;
+use shoal::{
+    Fetch, FetchError, FetchEvent, InfoHash, Node, ShareError, ShareEvent, ShareHandle, StreamExt, Target,
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracker::{Tracker, TrackerError};
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A test that takes longer hangs.
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Several chunks, the last one short.
+const FILE_LEN: usize = 1_500_000;
+
+async fn within<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TEST_TIMEOUT, test).await.expect("the test hangs")
+}
+
+/// A tracker, a node that knows it, and a place for files.
+struct Bench {
+    node: Node,
+    dir: TempDir,
+    tracker: JoinHandle<Result<(), TrackerError>>,
+    stop_tracker: DropGuard,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() };
+        let tracker = Tracker::bind(config).await.unwrap();
+        let node = Node::builder().tracker(tracker.local_addr()).bind(LOCALHOST).build();
+        let shutdown = CancellationToken::new();
+        let tracker = tokio::spawn(tracker.run(shutdown.clone()));
+        Bench { node, dir: TempDir::new().unwrap(), tracker, stop_tracker: shutdown.drop_guard() }
+    }
+
+    /// A file of random bytes.
+    fn file(&self, name: &str) -> PathBuf {
+        let mut bytes = vec![0; FILE_LEN];
+        rand::rng().fill_bytes(&mut bytes);
+        let path = self.dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A share that the tracker knows.
+    async fn registered(&self, path: &Path) -> ShareHandle {
+        let mut share = self.node.share(path).await.unwrap();
+        let tracker = &share.link().trackers[0].clone();
+        match share.events().next().await {
+            Some(ShareEvent::Registered { tracker: at, .. }) => assert_eq!(at, *tracker),
+            other => panic!("{other:?}"),
+        }
+        share
+    }
+
+    /// Waits until the tracker knows no share any more.
+    async fn nothing_is_listed(&self) {
+        while !self.node.list().await.unwrap().is_empty() {}
+    }
+
+    async fn end(self) {
+        self.node.stop().await;
+        drop(self.stop_tracker);
+        self.tracker.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_shares_and_fetches_several_at_a_time() {
+    within(async {
+        let bench = Bench::new().await;
+        let (one, two) = (bench.file("one"), bench.file("two"));
+        let first = bench.registered(&one).await;
+        let second = bench.registered(&two).await;
+        let listed = bench.node.list().await.unwrap();
+        let mut names: Vec<_> = listed.iter().map(|share| share.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["one", "two"]);
+
+        let output = bench.dir.path().join("copy");
+        fs::write(&output, "in the way").unwrap();
+        let mut by_link = bench.node.fetch(Fetch::new(first.link().clone()).output(&output).overwrite());
+        let by_name = bench.node.fetch("two".parse::<Fetch>().unwrap().directory(bench.dir.path()));
+        let mut saw_start = false;
+        while let Some(event) = by_link.events().next().await {
+            match event {
+                FetchEvent::Started(started) => {
+                    assert_eq!(started.infohash, first.infohash());
+                    saw_start = true;
+                }
+                FetchEvent::Finished(fetched) => assert_eq!(fetched.size, FILE_LEN as u64),
+                _ => {}
+            }
+        }
+        assert!(saw_start);
+        let (copy_of_one, copy_of_two) =
+            (by_link.finished().await.unwrap(), by_name.finished().await.unwrap());
+        assert_eq!(copy_of_one.path, output);
+        assert!(fs::read(&output).unwrap() == fs::read(&one).unwrap());
+        assert!(fs::read(&copy_of_two.path).unwrap() == fs::read(&two).unwrap());
+
+        let sent = first.stop().await + second.stop().await;
+        assert_eq!(sent, 2 * FILE_LEN as u64);
+        bench.nothing_is_listed().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_share_ends_when_its_handle_is_dropped() {
+    within(async {
+        let bench = Bench::new().await;
+        let share = bench.registered(&bench.file("file")).await;
+        drop(share);
+        bench.nothing_is_listed().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_transfer_can_be_stopped_and_ends_with_its_node() {
+    within(async {
+        let bench = Bench::new().await;
+        let nobody_has = || Fetch::new(InfoHash([7; 32])).directory(bench.dir.path()).wait(2 * TEST_TIMEOUT);
+        let stopped = bench.node.fetch(nobody_has());
+        assert!(matches!(stopped.stop().await, Err(FetchError::Interrupted { part: None })));
+
+        let handle = bench.node.fetch(nobody_has());
+        let node = bench.node.clone();
+        bench.end().await;
+        assert!(matches!(handle.finished().await, Err(FetchError::Interrupted { part: None })));
+        let later = node.fetch("anything".parse::<Target>().unwrap());
+        assert!(matches!(later.finished().await, Err(FetchError::Interrupted { part: None })));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_of_a_node_without_trackers_leads_to_the_node() {
+    within(async {
+        let bench = Bench::new().await;
+        let source = bench.file("file");
+        let node = Node::builder().bind(LOCALHOST).hash_cache(bench.dir.path().join("hashes")).build();
+        let share = node.share(source.as_path()).await.unwrap();
+        assert_eq!(share.link().peers, [share.local_addr().into()]);
+        let fetch = Fetch::new(share.link().clone()).directory(bench.dir.path()).no_serve();
+        let fetched = Node::default().fetch(fetch).finished().await.unwrap();
+        assert!(fs::read(&fetched.path).unwrap() == fs::read(&source).unwrap());
+        node.stop().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_an_error() {
+    let error = Node::default().share("no such file").await.unwrap_err();
+    assert!(matches!(error, ShareError::Content(_)), "{error}");
+}
