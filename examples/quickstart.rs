@@ -11,22 +11,16 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     net::{IpAddr, Ipv4Addr},
-    ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Parser;
-use leecher::{Destination, FetchEvent, Fetched, Target};
-use proto::Endpoint;
 use rand::Rng;
-use seeder::{Event, Seeder};
+use shoal::{Fetch, FetchEvent, Fetched, Node, Share, ShareEvent, ShareHandle, StreamExt};
 use startup::{HumanBytes, Work, bar_line, console, eprint_line, print_line};
-use store::{Content, Shared};
-use tokio::sync::mpsc;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracker::Tracker;
 
 const SEEDERS: usize = 3;
@@ -62,78 +56,56 @@ async fn run(args: Args) -> Result<()> {
         Some(path) => path,
         None => make_file(&scratch.path().join("quickstart.bin"), args.mib)?,
     };
-    let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let on_ctrl_c = shutdown.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            on_ctrl_c.cancel();
-        }
-    });
-    let result = transfer(&source, scratch.path(), &shutdown, &tasks).await;
+    let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() };
+    let tracker = Tracker::bind(config).await?;
+    print_line(format_args!("Tracker on {}", tracker.local_addr()));
+    let node = Node::builder().tracker(tracker.local_addr()).bind(LOCALHOST).build();
+    let shutdown = CancellationToken::new();
+    let tracker = tokio::spawn(tracker.run(shutdown.clone()));
+
+    let result = tokio::select! {
+        result = transfer(&node, &source, scratch.path()) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
+    console::hide();
+    node.stop().await;
     shutdown.cancel();
-    tasks.close();
-    tasks.wait().await;
-    let fetched = result?;
-    prove(&fetched)?;
-    report(&fetched);
+    tracker.await??;
+    report(&result?);
     Ok(())
 }
 
-/// Starts every role and fetches the share.
-async fn transfer(
-    source: &Path,
-    scratch: &Path,
-    shutdown: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<Fetched> {
-    let tracker =
-        Tracker::bind(tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() }).await?;
-    let endpoint = Endpoint { host: LOCALHOST.to_string(), port: tracker.local_addr().port() };
-    print_line(format_args!("Tracker on {endpoint}"));
-    tasks.spawn(tracker.run(shutdown.clone()));
-
-    print_line(format_args!("Hashing {}", source.display()));
-    let share = Arc::new(store::share(source, None, None, |_| (), &|_| ControlFlow::Continue(()))?);
-    let infohash = share.metainfo().infohash();
+/// Shares the source several times, fetches it, and proves what arrived.
+async fn transfer(node: &Node, source: &Path, scratch: &Path) -> Result<Fetched> {
+    let mut seeders = Vec::with_capacity(SEEDERS);
     for number in 1..=SEEDERS {
-        start_seeder(number, Arc::clone(&share), &endpoint, shutdown, tasks).await?;
+        print_line(format_args!("Hashing {}", source.display()));
+        let mut share = node.share(source).await?;
+        print_line(format_args!("Seeder {number} on {}", share.local_addr()));
+        wait_until_registered(&mut share).await?;
+        seeders.push(share);
     }
-
-    let config = leecher::Config {
-        trackers: vec![endpoint],
-        destination: Destination::Directory(scratch.to_owned()),
-        ..leecher::Config::new(Target::InfoHash(infohash))
-    };
-    let fetched = leecher::fetch(config, |event| show(&event), shutdown.clone()).await;
+    let mut fetch = node.fetch(Fetch::new(seeders[0].infohash()).directory(scratch));
+    while let Some(event) = fetch.events().next().await {
+        show(&event);
+    }
     console::hide();
-    Ok(fetched?)
+    let fetched = fetch.finished().await?;
+
+    // Hashed once more, it has the share's infohash if it is the share.
+    let copy = node.share(Share::new(&fetched.path).name(fetched.name.clone())).await?;
+    ensure!(copy.infohash() == fetched.infohash, "{} is not the share", fetched.path.display());
+    print_line(format_args!("Proved: {} has the infohash of the share", fetched.path.display()));
+    Ok(fetched)
 }
 
-/// Starts a seeder and waits until the tracker knows it.
-async fn start_seeder(
-    number: usize,
-    share: Arc<Shared>,
-    tracker: &Endpoint,
-    shutdown: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<()> {
-    let config = seeder::Config {
-        bind: Some(LOCALHOST),
-        port: 0,
-        trackers: vec![tracker.clone()],
-        ..Default::default()
-    };
-    let seeder = Seeder::bind(config).await?;
-    print_line(format_args!("Seeder {number} on {}", seeder.local_addr()));
-    let (told, mut registered) = mpsc::channel(1);
-    let on_event = move |event| {
-        if let Event::Announced { .. } = event {
-            // Only the first one is waited for.
-            let _ = told.try_send(());
+async fn wait_until_registered(share: &mut ShareHandle) -> Result<()> {
+    while let Some(event) = share.events().next().await {
+        if let ShareEvent::Registered { .. } = event {
+            return Ok(());
         }
-    };
-    tasks.spawn(seeder.run(vec![share], on_event, shutdown.clone()));
-    registered.recv().await.context("the seeder ended")
+    }
+    bail!("the seeder ended")
 }
 
 fn show(event: &FetchEvent) {
@@ -171,13 +143,4 @@ fn make_file(path: &Path, mib: u64) -> Result<PathBuf> {
     }
     file.flush()?;
     Ok(path.to_owned())
-}
-
-/// Hashes what arrived once more: it is the share if it has the share's infohash.
-fn prove(fetched: &Fetched) -> Result<()> {
-    let name = Some(fetched.name.clone());
-    let copy = store::share(&fetched.path, name, None, |_| (), &|_| ControlFlow::Continue(()))?;
-    ensure!(copy.metainfo().infohash() == fetched.infohash, "{} is not the share", fetched.path.display());
-    print_line(format_args!("Proved: {} has the infohash of the share", fetched.path.display()));
-    Ok(())
 }
