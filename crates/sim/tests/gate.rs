@@ -107,8 +107,7 @@ fn a_fifth_of_the_leechers_lie() {
     assert!(report.ratio() <= 1.15, "{report}");
 }
 
-/// How long the leecher of [`scenario::beside`] takes with so many slow peers beside it, as a multiple of how long it takes
-/// alone.
+/// Duration of a transfer beside slow peers ([`scenario::beside`]), divided by its duration alone.
 fn ratio_beside(kind: &str, count: usize, seed: u64) -> f64 {
     let duration = |count| {
         let scenario = scenario::beside(kind, count).expect("a kind of slow peer");

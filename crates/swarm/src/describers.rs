@@ -4,7 +4,7 @@
 //! first peer that is asked may be slow, or send nothing. Of the peers that are asked, the fastest is the *leader*.
 //!
 //! Policy while nobody sends: the first peer is asked at once. A peer that did not begin to answer within its grace (a
-//! multiple of the time that its `Hello` took) is *overdue*, and as many more are asked at a time as are overdue. So the number
+//! multiple of the time that its `Hello` took) is *overdue*, and for each overdue peer another one is asked. So the number
 //! of silent peers that were asked doubles with each grace, and however many there are, they delay an honest one little.
 //!
 //! Policy once a leader sends: the next peers are asked at intervals, until the leader is nearly through. When
@@ -22,7 +22,7 @@ use crate::scheduler::PeerKey;
 /// While one sends, the others are asked one after another with this delay: they may be faster, and mostly are not needed.
 const STAGGER: Duration = Duration::from_millis(200);
 
-/// A peer is overdue when it has not begun to answer after so many times the time that its `Hello` took, plus [`MIN_GRACE`].
+/// A peer that does not begin to answer within GRACE × its `Hello`'s round trip + [`MIN_GRACE`] is overdue.
 const GRACE: u32 = 2;
 
 /// A busy machine may let a peer wait for this long.

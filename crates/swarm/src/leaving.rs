@@ -47,7 +47,7 @@ pub(crate) enum Outcome {
 
 /// What follows when a peer leaves.
 pub(crate) struct Consequence {
-    /// What the peer is told, if this side ends the connection.
+    /// The goodbye that the peer receives if this side ends the connection.
     pub(crate) goodbye: GoodbyeReason,
     /// When its address may be dialled again.
     pub(crate) ending: Ending,

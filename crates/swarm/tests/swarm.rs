@@ -182,9 +182,8 @@ impl World {
                 LeaveReason::Goodbye(GoodbyeReason::ShuttingDown),
                 LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms: 0 }),
                 LeaveReason::Unreachable("down".to_owned()),
-                LeaveReason::Itself,
             ];
-            let reason = reasons[self.rng.random_range(0..4)].clone();
+            let reason = reasons[self.rng.random_range(0..reasons.len())].clone();
             return self.peer(key, PeerEvent::Closed(reason));
         }
         if !connection.is_active {

@@ -169,7 +169,7 @@ impl World<'_> {
         PeerEvent::Active { hello, have }
     }
 
-    /// `by` ends a connection; the other side is told why.
+    /// Ends a connection on behalf of `by`. The other side receives the reason.
     pub(super) fn close(&mut self, conn: ConnId, by: NodeId, reason: &LeaveReason) {
         let Conn { ends: [one, other], keys, open, .. } = self.conns[conn.0 as usize];
         if !open {

@@ -66,7 +66,7 @@ impl Bench {
         Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
     }
 
-    /// Goes on with a download of which so many chunks are still there, and so many that were claimed are not.
+    /// Resumes a download, and checks how many claimed chunks are intact and how many are lost.
     #[track_caller]
     pub(crate) fn resume(&self, kept: u32, lost: u32) -> Download {
         let (download, resumed) = self.open().unwrap();

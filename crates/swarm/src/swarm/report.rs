@@ -62,21 +62,14 @@ pub struct PeerShare {
     pub bytes: u64,
 }
 
-/// Why a swarm gave up.
-#[derive(Debug, thiserror::Error)]
+/// Why a swarm gave up. Whoever drives it puts that into words.
+#[derive(Debug)]
 pub enum Failure {
     /// No tracker answered, and no peer was named.
-    #[error("no tracker can be reached: {0}")]
     NoTracker(String),
     /// The trackers that answered do not know the share.
-    #[error("no tracker knows the share {0}")]
     UnknownShare(InfoHash),
     /// There are peers, but none gave the share's description.
-    #[error("{}: {last}", match known {
-        0 => "there is no other peer".to_owned(),
-        1 => "the only known peer could not be reached".to_owned(),
-        _ => format!("none of {known} known peers could be reached"),
-    })]
     NoPeer {
         /// Peers that were tried.
         known: usize,
@@ -84,25 +77,19 @@ pub enum Failure {
         last: String,
     },
     /// A peer that was named does not exist.
-    #[error("{0}")]
     PeerName(String),
     /// All peers that had the share changed it.
-    #[error("the share changed at every peer that had it")]
     AllChanged,
     /// All known peers have the maximum number of connections.
-    #[error("{}", match known { 1 => "the only known peer is full".to_owned(), _ => format!("all {known} known peers are full") })]
     AllFull {
         /// How many are known.
         known: usize,
     },
     /// The infohash is that of something malformed.
-    #[error("the share itself is malformed: {0}")]
     BadShare(MetainfoError),
     /// Every peer sent wrong data.
-    #[error("every peer sent wrong data")]
     OnlyLiars,
     /// No data arrived for too long.
-    #[error("nothing arrived for {} s ({done} of {total} bytes are here); {why}", after.as_secs())]
     Stalled {
         /// For how long.
         after: Duration,
@@ -114,6 +101,5 @@ pub enum Failure {
         why: String,
     },
     /// The user stopped it.
-    #[error("interrupted")]
     Interrupted,
 }
