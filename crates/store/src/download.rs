@@ -25,16 +25,16 @@ use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
 use crate::{
     content::{ChunkSource, Content, OpenChunkError},
     disk,
-    error::{AtPath, PathError},
+    error::{AtPath, DownloadError, PathError, StoreChunkError},
     file_pool::FilePool,
-    hash_run::{Progress, Stopped},
+    hash_run::Progress,
     hashes::ChunkHashes,
     identity::{FileChange, FileIdentity},
     merkle,
     output::Output,
     part::{Access, Part, is_small, join},
     resume::ResumeFile,
-    start::Start,
+    start::{Resumed, Start},
     survey,
 };
 
@@ -79,66 +79,6 @@ enum Stage {
     Finished,
 }
 
-/// Why a download cannot start, go on or finish.
-#[derive(Debug, thiserror::Error)]
-pub enum DownloadError {
-    /// The output's name is taken by a regular file.
-    #[error("{} already exists", .0.display())]
-    OutputExists(PathBuf),
-    /// The output's name is taken by something that is never replaced.
-    #[error("{} already exists, and is not a regular file", .0.display())]
-    NotReplaceable(PathBuf),
-    /// The `.part` is not this share's, or holds something that is not.
-    #[error("{} is in the way: {reason}", path.display())]
-    PartInTheWay {
-        /// The `.part`, something in it, or the `.resume`.
-        path: PathBuf,
-        /// What it is.
-        reason: &'static str,
-    },
-    /// Something that was being written to is no longer there.
-    #[error("{} was removed or replaced while it was written to", .0.display())]
-    PartGone(PathBuf),
-    /// Another process works on the same output.
-    #[error("another leecher is writing {}", .0.display())]
-    Locked(PathBuf),
-    /// The file system has too little room.
-    #[error("{} needs {needed} more bytes, but the file system has {free} free", path.display())]
-    NoSpace {
-        /// Where the share was to go.
-        path: PathBuf,
-        /// Bytes still to be written.
-        needed: u64,
-        /// Bytes free.
-        free: u64,
-    },
-    /// What was written since the last checkpoint may not be on disk. The download cannot go on.
-    #[error("what was written since the last save may be lost: {}: {}", .0, .0.source)]
-    NotDurable(#[source] Arc<PathError>),
-    /// What was written is on disk, but the resume file does not say so. The download can go on.
-    #[error(
-        "cannot save how far the download is ({}: {}); if it stops now, some of it must be fetched again", .0, .0.source
-    )]
-    NotClaimed(#[source] PathError),
-    /// A file operation failed.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// The progress callback said so.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-}
-
-/// Why a chunk was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreChunkError {
-    /// Its bytes are not the chunk's.
-    #[error("chunk {} does not have its hash", .0.0)]
-    Wrong(ChunkIndex),
-    /// It could not be written.
-    #[error(transparent)]
-    Path(#[from] PathError),
-}
-
 /// What storing a chunk took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -146,15 +86,6 @@ pub struct Stored {
     pub hashing: Duration,
     /// Time for writing it.
     pub writing: Duration,
-}
-
-/// What became of chunks that an earlier run left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Resumed {
-    /// Chunks that were proved again.
-    pub kept: u32,
-    /// Chunks that were claimed, but are not there.
-    pub lost: u32,
 }
 
 impl Download {

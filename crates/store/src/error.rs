@@ -1,9 +1,14 @@
-//! I/O errors that say what was done to which file.
+//! What can fail on disk: operations on a path, and downloads.
 
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use proto::ChunkIndex;
+
+use crate::hash_run::Stopped;
 
 /// An operation on a path failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +21,66 @@ pub struct PathError {
     /// Why it failed.
     #[source]
     pub source: io::Error,
+}
+
+/// Why a download cannot start, go on or finish.
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    /// The output's name is taken by a regular file.
+    #[error("{} already exists", .0.display())]
+    OutputExists(PathBuf),
+    /// The output's name is taken by something that is never replaced.
+    #[error("{} already exists, and is not a regular file", .0.display())]
+    NotReplaceable(PathBuf),
+    /// The `.part` is not this share's, or holds something that is not.
+    #[error("{} is in the way: {reason}", path.display())]
+    PartInTheWay {
+        /// The `.part`, something in it, or the `.resume`.
+        path: PathBuf,
+        /// What it is.
+        reason: &'static str,
+    },
+    /// Something that was being written to is no longer there.
+    #[error("{} was removed or replaced while it was written to", .0.display())]
+    PartGone(PathBuf),
+    /// Another process works on the same output.
+    #[error("another leecher is writing {}", .0.display())]
+    Locked(PathBuf),
+    /// The file system has too little room.
+    #[error("{} needs {needed} more bytes, but the file system has {free} free", path.display())]
+    NoSpace {
+        /// Where the share was to go.
+        path: PathBuf,
+        /// Bytes still to be written.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// What was written since the last checkpoint may not be on disk. The download cannot go on.
+    #[error("what was written since the last save may be lost: {}: {}", .0, .0.source)]
+    NotDurable(#[source] Arc<PathError>),
+    /// What was written is on disk, but the resume file does not say so. The download can go on.
+    #[error(
+        "cannot save how far the download is ({}: {}); if it stops now, some of it must be fetched again", .0, .0.source
+    )]
+    NotClaimed(#[source] PathError),
+    /// A file operation failed.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The progress callback said so.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a chunk was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreChunkError {
+    /// Its bytes are not the chunk's.
+    #[error("chunk {} does not have its hash", .0.0)]
+    Wrong(ChunkIndex),
+    /// It could not be written.
+    #[error(transparent)]
+    Path(#[from] PathError),
 }
 
 /// Adds what was tried on which path to an I/O result.

@@ -1,8 +1,10 @@
 //! Which version of which file something was read from.
 
-use std::{fmt, fs::Metadata, os::unix::fs::MetadataExt};
+use std::{fmt, fs::Metadata, io, os::unix::fs::MetadataExt, path::Path};
 
 use rustix::fs::Stat;
+
+use crate::disk;
 
 /// What the file system says of a file's content: while none of this changes, neither did the content, unless
 /// somebody set the clock back on purpose (which the leecher would notice).
@@ -15,6 +17,25 @@ pub(crate) struct FileIdentity {
     /// Last change of the content: seconds and nanoseconds since 1970.
     pub(crate) mtime_s: i64,
     pub(crate) mtime_ns: i64,
+}
+
+/// Device and inode: which file this is, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId(u64, u64);
+
+impl FileId {
+    pub(crate) fn of(meta: &Metadata) -> FileId {
+        FileId(meta.dev(), meta.ino())
+    }
+
+    /// Whether this is what `path` names.
+    pub(crate) fn is_at(self, path: &Path) -> io::Result<bool> {
+        match disk::examine(path) {
+            Ok(meta) => Ok(FileId::of(&meta) == self),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// When a file last changed in any way: its content, its names or its permissions. Unlike the time of the content's last

@@ -37,8 +37,8 @@ mod tmpfs;
 
 pub use cache::HashCache;
 pub use content::{ChunkSource, Content, OpenChunkError};
-pub use download::{Download, DownloadError, Resumed, StoreChunkError, Stored};
-pub use error::PathError;
+pub use download::{Download, Stored};
+pub use error::{DownloadError, PathError, StoreChunkError};
 pub use exclusion::{Exclusion, ExclusionError};
 pub use hash_run::{Progress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
@@ -46,4 +46,5 @@ pub use identity::FileChange;
 pub use output::Output;
 pub use scan::{LeftOut, Scan, ScanError, ScanRules, SpecialKind};
 pub use shared::{ShareError, Shared, share};
+pub use start::Resumed;
 pub use tmpfs::is_tmpfs;

@@ -13,8 +13,7 @@ use sha2::Digest as _;
 
 use crate::{
     disk,
-    download::DownloadError,
-    error::{AtPath, PathError},
+    error::{AtPath, DownloadError, PathError},
 };
 
 /// What a downloaded share is called in front of its own name, unless the user names the output.

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,8 +25,8 @@ use rustix::{
 
 use crate::{
     disk::{self, LockState},
-    download::DownloadError,
-    error::{AtPath, PathError},
+    error::{AtPath, DownloadError, PathError},
+    identity::FileId,
     tmpfs::is_tmpfs,
 };
 
@@ -64,25 +63,6 @@ pub(crate) enum Access {
     Write,
     /// Creates it, if it is not there.
     Create,
-}
-
-/// Device and inode: which file this is, whatever it is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FileId(u64, u64);
-
-impl FileId {
-    pub(crate) fn of(meta: &Metadata) -> FileId {
-        FileId(meta.dev(), meta.ino())
-    }
-
-    /// Whether this is what `path` names.
-    pub(crate) fn is_at(self, path: &Path) -> io::Result<bool> {
-        match disk::examine(path) {
-            Ok(meta) => Ok(FileId::of(&meta) == self),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Part {

@@ -22,7 +22,7 @@ use sha2::Digest as _;
 use crate::{
     disk,
     error::{AtPath, PathError},
-    part::FileId,
+    identity::FileId,
 };
 
 const MAGIC: &[u8; 8] = b"SHOALRS2";

@@ -7,8 +7,7 @@ use rustix::io::Errno;
 
 use crate::{
     disk,
-    download::{DownloadError, Resumed},
-    error::{AtPath, PathError},
+    error::{AtPath, DownloadError, PathError},
     file_pool::FilePool,
     hash_run::{HashRunError, Progress, Stopped, hash_chunks},
     hashes::ChunkHashes,
@@ -26,6 +25,15 @@ pub(crate) struct Start {
     /// claims them.
     pub(crate) have: Bitfield,
     pub(crate) resumed: Resumed,
+}
+
+/// What became of chunks that an earlier run left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Chunks that were proved again.
+    pub kept: u32,
+    /// Chunks that were claimed, but are not there.
+    pub lost: u32,
 }
 
 impl Start {

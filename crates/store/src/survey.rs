@@ -16,8 +16,7 @@ use rustix::{
 
 use crate::{
     disk,
-    download::DownloadError,
-    error::{AtPath, PathError},
+    error::{AtPath, DownloadError, PathError},
     identity::FileIdentity,
     part::{Part, is_small, join},
 };
