@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{console::columns, progress::HumanBytes};
+use crate::{
+    console::columns,
+    human::{HumanBytes, human_time},
+};
 
 /// Cells of a bar, at least: with fewer it says less than the percentage beside it.
 const MIN_BAR: usize = 20;
@@ -54,18 +57,6 @@ pub fn bar_line(width: usize, label: &str, work: Work, note: &str) -> String {
     percent
 }
 
-/// "45s", "12m 5s", "3h", "2d 4h": two units at most.
-pub fn human_time(time: Duration) -> String {
-    let s = time.as_secs();
-    let (large, unit, small, small_unit) = match s {
-        0..60 => return format!("{s}s"),
-        60..3_600 => (s / 60, 'm', s % 60, 's'),
-        3_600..86_400 => (s / 3_600, 'h', s / 60 % 60, 'm'),
-        _ => (s / 86_400, 'd', s / 3_600 % 24, 'h'),
-    };
-    if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
-}
-
 fn bar(cells: usize, work: Work) -> String {
     let full = cells * usize::try_from(work.percent()).unwrap_or(100) / 100;
     format!("{}{}", "█".repeat(full), "░".repeat(cells - full))
@@ -97,19 +88,5 @@ mod tests {
         let at = |width| bar_line(width, "", half, "3 peers");
         assert_eq!(at(38), "██████████░░░░░░░░░░  50% 123.00 MiB/s");
         assert_eq!(at(78), "██████████░░░░░░░░░░  50% 123.00 MiB/s     8s left  1.00 GiB/2.00 GiB  3 peers");
-    }
-
-    #[test]
-    fn times_are_short() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (61, "1m 1s"),
-            (3_600, "1h"),
-            (90_000, "1d 1h"),
-            (u64::MAX, "213503982334601d 7h"),
-        ] {
-            assert_eq!(human_time(Duration::from_secs(seconds)), text);
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::bar::human_time;
+use crate::human::human_time;
 
 /// The text is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -12,6 +12,7 @@ pub mod console;
 mod duration;
 mod escape;
 mod exit;
+mod human;
 mod invocation;
 mod logging;
 mod progress;
@@ -26,15 +27,16 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-pub use bar::{Work, bar_line, human_time};
+pub use bar::{Work, bar_line};
 pub use command_line::{parse, parse_ip, parse_port};
 pub use console::{eprint_line, print_json_line, print_line};
 pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;
 pub use exit::{ExitCode, Failure};
+pub use human::{HumanBytes, human_time};
 pub use invocation::command_for;
 pub use logging::{FREQUENT, LogArgs};
-pub use progress::{ByteMeter, HumanBytes};
+pub use progress::ByteMeter;
 
 /// Most threads for blocking work (hashing, disk). More only queue at the disk.
 const MAX_BLOCKING_THREADS: usize = 64;

@@ -2,7 +2,6 @@
 //! few seconds. Always on stderr.
 
 use std::{
-    fmt,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +12,7 @@ use std::{
 use crate::{
     bar::{Work, bar_line},
     console,
+    human::HumanBytes,
 };
 
 /// Wait before the first line: work that is over by then needs no words.
@@ -90,15 +90,5 @@ impl Drop for ByteMeter {
         if let Display::Bar(_) = &self.display {
             console::hide();
         }
-    }
-}
-
-/// A number of bytes as people read it, in powers of 1024.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HumanBytes(pub u64);
-
-impl fmt::Display for HumanBytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        indicatif::BinaryBytes(self.0).fmt(f)
     }
 }
