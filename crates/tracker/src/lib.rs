@@ -11,6 +11,7 @@
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
 
 pub mod datagrams;
+mod error;
 pub mod handler;
 pub mod registry;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
@@ -21,6 +22,7 @@ pub mod token;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod worker;
 
+pub use error::TrackerError;
 pub use handler::{Counters, Handler, Swept};
 pub use registry::{Limits, Registry, Rules, Stats};
-pub use service::{Config, MAX_SOCKETS, Tracker, TrackerError};
+pub use service::{Config, MAX_SOCKETS, Tracker};

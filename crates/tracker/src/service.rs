@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
 use crate::{
+    error::TrackerError,
     handler::Handler,
     registry::{Limits, Rules},
     worker::{Duty, Shared, Worker},
@@ -51,20 +52,6 @@ pub struct Config {
     pub expire: Duration,
     /// How much to hold.
     pub limits: Limits,
-}
-
-/// Why a tracker cannot start or go on.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackerError {
-    /// The port cannot be had.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// A socket broke while in use.
-    #[error("cannot receive any more")]
-    Receive(#[source] io::Error),
-    /// The system gave no thread or nothing to wait with.
-    #[error("cannot serve a socket")]
-    Serve(#[source] io::Error),
 }
 
 /// A tracker that listens but does not answer yet: see [`Tracker::run`].

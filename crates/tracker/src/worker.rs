@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     datagrams::{Incoming, MAX_BATCHES, Outgoing},
+    error::TrackerError,
     handler::{Handler, Swept},
-    service::TrackerError,
     summaries::Summaries,
 };
 

@@ -1,0 +1,19 @@
+//! Why a tracker cannot start or go on.
+
+use std::io;
+
+use listen::ListenError;
+
+/// Why a tracker cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrackerError {
+    /// The port cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A socket broke while in use.
+    #[error("cannot receive any more")]
+    Receive(#[source] io::Error),
+    /// The system gave no thread or nothing to wait with.
+    #[error("cannot serve a socket")]
+    Serve(#[source] io::Error),
+}
