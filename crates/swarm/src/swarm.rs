@@ -195,7 +195,10 @@ impl Swarm {
         self.peers.delivered(key);
         let received = transfer.scheduler.received(key, chunk, now);
         match received {
-            Received::Verify => transfer.unproved += 1,
+            Received::Verify => {
+                transfer.unproved += 1;
+                self.peers.proving(key);
+            }
             Received::Duplicate => transfer.wasted += u64::from(len),
             Received::Unrequested => {
                 self.leave(key, LeaveReason::Protocol(format!("sent chunk {} unasked", chunk.0)), now);
@@ -227,6 +230,7 @@ impl Swarm {
                     transfer.stored(chunk, from, hashing, writing);
                     self.actions.push_back(Action::Tell(chunk));
                 }
+                self.peers.proved(peer, now, rng);
             }
             Event::Wrong { peer, chunk } => self.wrong(peer, chunk, now, rng),
             Event::Finished => {
@@ -292,7 +296,7 @@ impl Swarm {
         self.sources.tracker_trouble()
     }
 
-    /// Where the other end of a connection is, or was a moment ago.
+    /// Where the other end of a connection is, or was, if a chunk from it is still being proved.
     pub fn address(&self, peer: PeerKey) -> Option<SocketAddr> {
         self.peers.address(peer)
     }
@@ -438,10 +442,11 @@ impl Swarm {
     fn wrong(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant, rng: &mut impl Rng) {
         if self.peers.is_welcome(key) {
             self.leave(key, LeaveReason::Lied, now);
-        } else if let Some(address) = self.peers.ban_gone(key, now, rng) {
+        } else if let Some(address) = self.peers.ban_gone(key) {
             let report = Report::PeerLeft { address, reason: LeaveReason::Lied };
             self.actions.push_back(Action::Report(report));
         }
+        self.peers.proved(key, now, rng);
         if let Some(transfer) = &mut self.transfer {
             transfer.wrong(chunk);
         }

@@ -30,6 +30,10 @@ struct World {
     stored: BTreeSet<ChunkIndex>,
     /// Chunks that wait to be proved.
     unproved: Vec<(PeerKey, ChunkIndex)>,
+    /// Where each connection that the core made leads.
+    dialled: BTreeMap<PeerKey, SocketAddr>,
+    /// Addresses that the core dialled and that sent a wrong chunk.
+    liars: BTreeSet<SocketAddr>,
     /// Everything that the core did, and when.
     log: Vec<String>,
     /// Connections of which the core took no chunk though it had asked for it: it has to have ended them.
@@ -67,6 +71,8 @@ impl World {
             open: BTreeMap::new(),
             stored: BTreeSet::new(),
             unproved: Vec::new(),
+            dialled: BTreeMap::new(),
+            liars: BTreeSet::new(),
             log: Vec::new(),
             refused: Vec::new(),
             finished: false,
@@ -94,7 +100,10 @@ impl World {
             assert!(!self.ended, "{action:?} after the end");
             match action {
                 Action::LookUp(source) => self.answer(source),
-                Action::Dial(key, _) => {
+                Action::Dial(key, address) => {
+                    assert!(!self.liars.contains(&address), "{address} lied");
+                    assert!(!self.is_unproved(address), "a chunk from {address} is still being proved");
+                    self.dialled.insert(key, address);
                     assert!(self.open.insert(key, Connection::default()).is_none(), "{key:?} is used twice");
                 }
                 Action::Send(key, message) => {
@@ -132,6 +141,11 @@ impl World {
         }
         let wake = self.core.next_timeout(self.now);
         assert!(wake.is_none_or(|at| at > self.now), "what is due at {wake:?} was not done");
+    }
+
+    /// Whether a chunk from a peer that the core dialled at `address` waits to be proved.
+    fn is_unproved(&self, address: SocketAddr) -> bool {
+        self.unproved.iter().any(|(key, _)| self.dialled.get(key) == Some(&address))
     }
 
     fn answer(&mut self, source: SourceId) {
@@ -255,6 +269,7 @@ impl World {
         let (peer, chunk) = self.unproved.swap_remove(self.rng.random_range(0..self.unproved.len()));
         let (hashing, writing) = (Duration::from_micros(200), Duration::from_micros(100));
         if is_wrong {
+            self.liars.extend(self.dialled.get(&peer));
             self.handle(Event::Wrong { peer, chunk });
         } else {
             assert!(self.stored.insert(chunk), "{chunk:?} is stored twice");
@@ -320,6 +335,55 @@ fn run(seed: u64) -> Vec<String> {
     assert!(world.ended, "it stayed for longer than it should");
     assert_eq!(world.core.next_timeout(world.now), None);
     world.log
+}
+
+/// A liar that leaves before its lie is found out gets no second chance, however long the proof takes.
+#[test]
+fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
+    for is_wrong in [false, true] {
+        let mut world = World::new(1);
+        let address = SocketAddr::from(([10, 0, 2, 1], 7000));
+        let answer = Answer::Peers { addresses: vec![address], interval_s: None };
+        let dial = |world: &mut World| {
+            while let Some(action) = world.core.poll(world.now, &mut world.rng) {
+                match action {
+                    Action::Dial(key, _) => return Some(key),
+                    Action::LookUp(source) => world.handle(Event::Answered(source, answer.clone())),
+                    _ => {}
+                }
+            }
+            None
+        };
+        let key = dial(&mut world).unwrap();
+        let hello =
+            Hello { infohash: INFOHASH, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
+        world.peer(key, PeerEvent::Active { hello, have: Have::All });
+        let mut requests = Vec::new();
+        while let Some(action) = world.core.poll(world.now, &mut world.rng) {
+            if let Action::Send(_, PeerMessage::Request { chunk }) = action {
+                requests.push(chunk);
+            }
+        }
+        let [first, second, ..] = requests[..] else { panic!("it asks for several chunks at once") };
+        for chunk in [first, second] {
+            assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
+        }
+        world.peer(key, PeerEvent::Closed(LeaveReason::Disconnected));
+        let (peer, hashing, writing) = (key, Duration::ZERO, Duration::ZERO);
+        for chunk in [first, second] {
+            for _ in 0..60 {
+                world.now += Duration::from_secs(1);
+                assert_eq!(dial(&mut world), None, "{chunk:?} is not proved");
+            }
+            world.handle(if is_wrong && chunk == second {
+                Event::Wrong { peer, chunk }
+            } else {
+                Event::Stored { peer, chunk, hashing, writing }
+            });
+        }
+        world.now += Duration::from_secs(60);
+        assert_eq!(dial(&mut world).is_none(), is_wrong);
+    }
 }
 
 /// Safety whatever peers do, and progress once there are honest ones.

@@ -1,7 +1,7 @@
 //! The peers of a swarm, from the dial or the accept until the connection is over.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -26,9 +26,6 @@ pub const RETRY_AFTER_MS: u32 = 5_000;
 const BUSY_REST: Duration = Duration::from_millis(250);
 const MAX_BUSY_REST: Duration = Duration::from_secs(15);
 
-/// Connections that are over and may yet be found to have lied: more than there are chunks that wait to be proved.
-const MAX_GONE: usize = 4 * super::MAX_UNPROVED;
-
 /// As many connections may be accepted as this side makes.
 const ACCEPTED_FACTOR: usize = 2;
 
@@ -40,8 +37,8 @@ pub(super) struct Peers {
     peers: BTreeMap<PeerKey, Peer>,
     /// What came of the addresses where no connection is, as far as they are in the book.
     outcomes: BTreeMap<SocketAddr, Outcome>,
-    /// The last connections that are over.
-    gone: VecDeque<Gone>,
+    /// Connections that are over while chunks that came over them are not proved yet.
+    gone: BTreeMap<PeerKey, Gone>,
     /// What was last wrong with a peer.
     last_trouble: Option<(SocketAddr, LeaveReason)>,
     /// Connections that this side makes at most; as many again may come from others.
@@ -61,6 +58,8 @@ struct Peer {
     busy: u32,
     /// Whether it said of some chunk that its file changed.
     changed: bool,
+    /// Chunks from it that are being proved.
+    unproved: usize,
 }
 
 /// The life of a connection.
@@ -74,12 +73,16 @@ enum State {
     Leaving { reason: LeaveReason, was_active: bool },
 }
 
+/// A connection that is over. While a chunk from it is being proved, the book counts its address as connected: a liar
+/// that left is not dialled before its lie is found out.
 #[derive(Debug)]
 struct Gone {
-    key: PeerKey,
     address: SocketAddr,
-    /// Where this side had dialled it.
-    dialled: Option<SocketAddr>,
+    /// Its address in the book, where it listens.
+    listed: Option<SocketAddr>,
+    dialled: bool,
+    unproved: usize,
+    ending: Ending,
 }
 
 /// A connection that is over.
@@ -104,7 +107,7 @@ impl Peers {
             own_id,
             peers: BTreeMap::new(),
             outcomes: BTreeMap::new(),
-            gone: VecDeque::new(),
+            gone: BTreeMap::new(),
             last_trouble: None,
             max_peers,
             last_key: 0,
@@ -131,8 +134,9 @@ impl Peers {
         self.last_key += 1;
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
+        let state = State::Beginning;
         self.peers
-            .insert(key, Peer { address, listed, dialled, state: State::Beginning, busy: 0, changed: false });
+            .insert(key, Peer { address, listed, dialled, state, busy: 0, changed: false, unproved: 0 });
         key
     }
 
@@ -229,7 +233,7 @@ impl Peers {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Left> {
-        let Peer { address, listed, dialled, state, .. } = self.peers.remove(&key)?;
+        let Peer { address, listed, dialled, state, unproved, .. } = self.peers.remove(&key)?;
         let (reason, was_active) = match state {
             State::Leaving { reason, was_active } => (reason, was_active),
             State::Active(_) => (reason, true),
@@ -243,39 +247,69 @@ impl Peers {
             self.book.bar(address.ip());
         }
         if let Some(listed) = listed {
-            let ending = match consequence.ending {
-                // Whoever connects can claim to listen where somebody else does.
-                Ending::Never if !dialled => Ending::RetryAfter(REST),
-                // Only if it goes on is the address still taken.
-                Ending::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
-                    Ending::Failed
-                }
-                ending => ending,
-            };
-            self.book.ended(listed, ending, now, rng);
             self.outcomes.insert(listed, consequence.outcome);
             if self.outcomes.len() > 2 * self.book.len() {
                 let known: BTreeSet<_> = self.book.addresses().collect();
                 self.outcomes.retain(|address, _| known.contains(address));
             }
         }
-        self.gone.push_back(Gone { key, address, dialled: listed.filter(|_| dialled) });
-        if self.gone.len() > MAX_GONE {
-            self.gone.pop_front();
+        let gone = Gone { address, listed, dialled, unproved, ending: consequence.ending };
+        if unproved == 0 {
+            self.ended(&gone, now, rng);
+        } else {
+            self.gone.insert(key, gone);
         }
         Some(Left { address, reason, was_active })
     }
 
-    /// A peer that has left was found to have lied.
-    pub(super) fn ban_gone(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<SocketAddr> {
-        let gone = self.gone.iter().find(|gone| gone.key == key)?;
-        let address = gone.address;
-        self.book.bar(address.ip());
-        if let Some(listed) = gone.dialled {
-            self.book.ended(listed, Ending::Never, now, rng);
+    /// Enters into the book that a connection is over and all its chunks are proved.
+    fn ended(&mut self, gone: &Gone, now: Instant, rng: &mut impl Rng) {
+        let Some(listed) = gone.listed else { return };
+        let ending = match gone.ending {
+            // Whoever connects can claim to listen where somebody else does.
+            Ending::Never if !gone.dialled => Ending::RetryAfter(REST),
+            // Only if it goes on is the address still taken.
+            Ending::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
+                Ending::Failed
+            }
+            ending => ending,
+        };
+        self.book.ended(listed, ending, now, rng);
+    }
+
+    /// A chunk from a peer is being proved.
+    pub(super) fn proving(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.unproved += 1;
         }
-        self.last_trouble = Some((address, LeaveReason::Lied));
-        Some(address)
+    }
+
+    /// A chunk from a peer has been proved, or proved wrong.
+    pub(super) fn proved(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.unproved -= 1;
+        } else if let Some(gone) = self.gone.get_mut(&key) {
+            gone.unproved -= 1;
+            if gone.unproved == 0
+                && let Some(gone) = self.gone.remove(&key)
+            {
+                self.ended(&gone, now, rng);
+            }
+        }
+    }
+
+    /// A peer that has left, or is leaving for another reason, was found to have lied. Gives its address if it has left
+    /// and this is the first that is known of its lies.
+    pub(super) fn ban_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
+        if let Some(Peer { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
+            *reason = LeaveReason::Lied;
+            return None;
+        }
+        let gone = self.gone.get_mut(&key).filter(|gone| gone.ending != Ending::Never)?;
+        gone.ending = Ending::Never;
+        self.book.bar(gone.address.ip());
+        self.last_trouble = Some((gone.address, LeaveReason::Lied));
+        Some(gone.address)
     }
 
     /// A peer says that it is busy, for so long: for how long it is not to be asked.
@@ -322,9 +356,9 @@ impl Peers {
         self.peers.get(&key).is_some_and(|peer| !peer.is_leaving())
     }
 
-    /// Where the other end of a connection is, or was a moment ago.
+    /// Where the other end of a connection is, or was, if a chunk from it is still being proved.
     pub(super) fn address(&self, key: PeerKey) -> Option<SocketAddr> {
-        let gone = || self.gone.iter().find(|gone| gone.key == key).map(|gone| gone.address);
+        let gone = || self.gone.get(&key).map(|gone| gone.address);
         self.peers.get(&key).map(|peer| peer.address).or_else(gone)
     }
 
