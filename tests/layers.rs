@@ -20,13 +20,24 @@ const WITH_IO: [&str; 14] = [
     "tokio-util",
 ];
 
-/// The packages that the library and the programs of `package` link, itself included.
-fn linked(package: &str) -> BTreeSet<String> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Features {
+    Default,
+    None,
+}
+
+/// What only programs need.
+const OF_PROGRAMS: [&str; 6] =
+    ["clap", "console", "indicatif", "startup", "tracing-appender", "tracing-subscriber"];
+
+/// The packages that `package` links with these features, itself included.
+fn linked(package: &str, features: Features) -> BTreeSet<String> {
     let arguments =
         ["tree", "--frozen", "--edges", "normal", "--prefix", "none", "--format", "{p}", "--package"];
     let output = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(arguments)
         .arg(package)
+        .args((features == Features::None).then_some("--no-default-features"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
@@ -35,9 +46,13 @@ fn linked(package: &str) -> BTreeSet<String> {
     tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }
 
-/// Those of `names` that `package` links.
+/// Those of `names` that `package` links with its default features.
 fn found(package: &str, names: &[&'static str]) -> Vec<&'static str> {
-    let linked = linked(package);
+    found_with(Features::Default, package, names)
+}
+
+fn found_with(features: Features, package: &str, names: &[&'static str]) -> Vec<&'static str> {
+    let linked = linked(package, features);
     assert!(linked.contains(package), "{package} links {linked:?}");
     names.iter().copied().filter(|&name| linked.contains(name)).collect()
 }
@@ -65,16 +80,13 @@ fn no_crate_uses_one_above_it() {
 }
 
 #[test]
-fn the_library_links_nothing_of_a_command_line() {
-    const OF_PROGRAMS: [&str; 6] =
-        ["clap", "console", "indicatif", "startup", "tracing-appender", "tracing-subscriber"];
-    assert_eq!(found("shoal", &OF_PROGRAMS), [""; 0]);
-    for program in ["seeder", "leecher"] {
-        assert_eq!(
-            found(program, &OF_PROGRAMS),
-            OF_PROGRAMS,
-            "{program} is a program unless it is told otherwise"
-        );
+fn no_library_links_what_only_programs_need() {
+    for library in ["listen", "proto", "store", "swarm", "peer", "sim", "shoal"] {
+        assert_eq!(found(library, &OF_PROGRAMS), [""; 0], "{library}");
+    }
+    for program in ["tracker", "seeder", "leecher"] {
+        assert_eq!(found(program, &OF_PROGRAMS), OF_PROGRAMS, "{program} is a program by default");
+        assert_eq!(found_with(Features::None, program, &OF_PROGRAMS), [""; 0], "the library of {program}");
     }
     assert_eq!(found("shoal", &["seeder", "leecher"]), ["seeder", "leecher"]);
 }

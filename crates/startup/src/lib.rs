@@ -35,7 +35,7 @@ pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use human::{HumanBytes, human_time};
 pub use invocation::command_for;
-pub use logging::{FREQUENT, LogArgs};
+pub use logging::LogArgs;
 pub use progress::ByteMeter;
 
 /// Most threads for blocking work (hashing, disk). More only queue at the disk.

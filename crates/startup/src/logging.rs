@@ -21,10 +21,6 @@ use crate::{
 /// keeps up, so this is for moments in which it does not.
 const MAX_QUEUED_LINES: usize = 8_192;
 
-/// Target of events that a stranger can cause by the thousand. They are for who asks for every detail (`-vv`), also in
-/// the debug log: there they would push out everything else.
-pub const FREQUENT: &str = "frequent";
-
 /// Keeps the debug log; what is still to be written is written when this is dropped.
 pub(crate) type LogGuard = WorkerGuard;
 
@@ -43,6 +39,19 @@ pub struct LogArgs {
     /// Write no debug log
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_LOG_FILE", hide_short_help = true)]
     pub no_log_file: bool,
+
+    #[arg(skip)]
+    frequent: Option<&'static str>,
+}
+
+impl LogArgs {
+    /// Names the target of events that strangers can cause by the thousand. They reach a log only with `-vv`: in the debug
+    /// log they would push out everything else.
+    #[must_use]
+    pub fn with_frequent(mut self, target: &'static str) -> LogArgs {
+        self.frequent = Some(target);
+        self
+    }
 }
 
 pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failure> {
@@ -62,12 +71,15 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failu
     let (file, trouble) = open_log(role, args)?;
     let (file, guard) = file.unzip();
     let frequent = if args.verbose >= 2 { LevelFilter::DEBUG } else { LevelFilter::OFF };
+    let levels = Targets::new()
+        .with_default(LevelFilter::DEBUG)
+        .with_targets(args.frequent.map(|target| (target, frequent)));
     let file = file.map(|file| {
         tracing_subscriber::fmt::layer()
             .with_writer(file)
             .fmt_fields(escaped_fields())
             .with_ansi(false)
-            .with_filter(Targets::new().with_default(LevelFilter::DEBUG).with_target(FREQUENT, frequent))
+            .with_filter(levels)
     });
     // A program that is started twice in one process (a test) keeps its first logger.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();

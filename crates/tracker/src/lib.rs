@@ -24,5 +24,5 @@ mod worker;
 
 pub use error::TrackerError;
 pub use handler::{Counters, Handler, Swept};
-pub use registry::{Limits, Registry, Rules, Stats};
+pub use registry::{FREQUENT, Limits, Registry, Rules, Stats};
 pub use service::{Config, MAX_SOCKETS, Tracker};

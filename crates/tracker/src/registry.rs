@@ -51,7 +51,7 @@ use sample::sample;
 use swarm::Swarm;
 use tick::Tick;
 
-pub use journal::Journal;
+pub use journal::{FREQUENT, Journal};
 pub use tick::TICK;
 
 /// Most expired shares that one look at the list drops: a few milliseconds. Only when everybody expires at once, say

@@ -17,7 +17,6 @@ use std::{
 use listen::{ListenError, asked_address, listen_udp};
 use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
-use startup::FREQUENT;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
@@ -25,7 +24,7 @@ use tracing::Level;
 use crate::{
     error::TrackerError,
     handler::Handler,
-    registry::{Limits, Rules},
+    registry::{FREQUENT, Limits, Rules},
     worker::{Duty, Shared, Worker},
 };
 

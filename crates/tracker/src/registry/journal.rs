@@ -9,9 +9,12 @@ use proto::{
     InfoHash, PeerId,
     tracker::{Limit, Progress},
 };
-use startup::FREQUENT;
 
 use super::peer::Peer;
+
+/// Target of the log events of single registrations. Strangers can cause them by the thousand, so a log should leave them out
+/// unless every detail is wanted.
+pub const FREQUENT: &str = "tracker::frequent";
 
 /// Most changes to remember at a time: more than a batch of datagrams can cause, except when many peers expire at once.
 const MAX_CHANGES: usize = 512;
