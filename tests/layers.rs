@@ -88,5 +88,5 @@ fn no_library_links_what_only_programs_need() {
         assert_eq!(found(program, &OF_PROGRAMS), OF_PROGRAMS, "{program} is a program by default");
         assert_eq!(found_with(Features::None, program, &OF_PROGRAMS), [""; 0], "the library of {program}");
     }
-    assert_eq!(found("shoal", &["seeder", "leecher"]), ["seeder", "leecher"]);
+    assert_eq!(found("shoal", &["tracker", "seeder", "leecher"]), ["tracker", "seeder", "leecher"]);
 }

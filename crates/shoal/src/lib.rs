@@ -2,7 +2,8 @@
 //!
 //! A [`Node`] knows the trackers and the limits that all its transfers have in common. [`Node::share`] hashes a path and serves it
 //! until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] begins a transfer, which its [`FetchHandle`] stops when it is
-//! dropped. Both handles have a stream of events, and a node can have any number of each at a time.
+//! dropped. Both handles have a stream of events, and a node can have any number of each at a time. [`tracker::TrackerHandle`]
+//! runs a tracker in this process.
 //!
 //! ```no_run
 //! use shoal::{Endpoint, Node, StreamExt, Target};
@@ -23,7 +24,7 @@
 //! # }
 //! ```
 //!
-//! This crate is thin on purpose: [`seeder`] and [`leecher`] do the work, and it gives them tasks, handles and streams. It parses no
+//! This crate is thin on purpose: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and it gives them tasks, handles and streams. It parses no
 //! command line, prints nothing and sets up no log; Shoal's libraries report details to [`tracing`](https://docs.rs/tracing).
 //! Everything needs a Tokio runtime.
 //!
@@ -36,6 +37,7 @@ mod events;
 mod fetch;
 mod node;
 mod share;
+pub mod tracker;
 
 pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};

@@ -13,11 +13,9 @@ use std::{
 use rand::Rng;
 use shoal::{
     Fetch, FetchError, FetchEvent, InfoHash, Node, ShareError, ShareEvent, ShareHandle, StreamExt, Target,
+    tracker::{Config, TrackerHandle},
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tracker::{Tracker, TrackerError};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -35,18 +33,15 @@ async fn within<T>(test: impl Future<Output = T>) -> T {
 struct Bench {
     node: Node,
     dir: TempDir,
-    tracker: JoinHandle<Result<(), TrackerError>>,
-    stop_tracker: DropGuard,
+    tracker: TrackerHandle,
 }
 
 impl Bench {
     async fn new() -> Bench {
-        let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..Default::default() };
-        let tracker = Tracker::bind(config).await.unwrap();
+        let config = Config { bind: Some(LOCALHOST), port: 0, ..Config::default() };
+        let tracker = TrackerHandle::start(config).await.unwrap();
         let node = Node::builder().tracker(tracker.local_addr()).bind(LOCALHOST).build();
-        let shutdown = CancellationToken::new();
-        let tracker = tokio::spawn(tracker.run(shutdown.clone()));
-        Bench { node, dir: TempDir::new().unwrap(), tracker, stop_tracker: shutdown.drop_guard() }
+        Bench { node, dir: TempDir::new().unwrap(), tracker }
     }
 
     /// A file of random bytes.
@@ -76,8 +71,7 @@ impl Bench {
 
     async fn end(self) {
         self.node.stop().await;
-        drop(self.stop_tracker);
-        self.tracker.await.unwrap().unwrap();
+        self.tracker.stop().await.unwrap();
     }
 }
 
@@ -166,6 +160,22 @@ async fn a_link_of_a_node_without_trackers_leads_to_the_node() {
         assert!(fs::read(&fetched.path).unwrap() == fs::read(&source).unwrap());
         node.stop().await;
         bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_tracker_ends_when_its_handle_is_dropped() {
+    within(async {
+        let config = Config { bind: Some(LOCALHOST), port: 0, ..Config::default() };
+        let first = TrackerHandle::start(config.clone()).await.unwrap();
+        let again = Config { port: first.local_addr().port(), ..config };
+        TrackerHandle::start(again.clone()).await.unwrap_err();
+        drop(first);
+        // The port is free as soon as its thread is gone.
+        while TrackerHandle::start(again.clone()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
     })
     .await;
 }
