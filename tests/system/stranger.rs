@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
-use peer::handshake::{self, Connection, HandshakeError};
+use peer::handshake::{self, Connection, HandshakeError, Incoming};
 use proto::{
     ChunkIndex, InfoHash, PeerId,
     peer::{GoodbyeReason, Hello, MAX_PIPELINE, PeerMessage, Role, encode_message},
@@ -27,15 +27,21 @@ impl Stranger {
 
     /// Waits for the next connection, and says hello as a seeder.
     pub(crate) async fn met(&self, infohash: InfoHash) -> Connection {
-        let (stream, _) = self.listener.accept().await.unwrap();
-        handshake::respond(stream, |_| Ok(hello(infohash, Role::Seeder))).await.unwrap()
+        let incoming = self.incoming().await.unwrap();
+        incoming.accept(hello(infohash, Role::Seeder)).await.unwrap()
     }
 
     /// Waits for the next connection, and answers its hello with a goodbye.
     pub(crate) async fn turn_away(&self, reason: GoodbyeReason) {
-        let (stream, _) = self.listener.accept().await.unwrap();
         // The connection may have ended before.
-        let _ = handshake::respond(stream, |_| Err(reason)).await;
+        if let Ok(incoming) = self.incoming().await {
+            let _ = incoming.refuse(reason).await;
+        }
+    }
+
+    async fn incoming(&self) -> Result<Incoming, HandshakeError> {
+        let (stream, address) = self.listener.accept().await.unwrap();
+        handshake::hear(stream, address).await
     }
 
     /// Waits for the next connection, and says hello in the name of whoever connected.

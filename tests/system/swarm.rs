@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use leecher::{Destination, Listen, Target};
+use leecher::{Destination, Target};
+use peer::acceptor::Acceptor;
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, PeerId, Secret,
@@ -200,7 +201,7 @@ impl Swarm {
         config: seeder::Config,
         shares: Vec<Arc<dyn Content>>,
     ) -> RunningSeeder {
-        let seeder = Seeder::bind(config).await.unwrap();
+        let seeder = Seeder::bind(config, &self.tasks).unwrap();
         let address = seeder.local_addr();
         let (announced, announces) = watch::channel(0);
         let (withdrawn, withdrawals) = watch::channel(Vec::new());
@@ -211,16 +212,18 @@ impl Swarm {
             Event::NotAnnounced { .. } => {}
             Event::Withdrawn { error, .. } => withdrawn.send_modify(|all| all.push(error.to_string())),
         };
-        self.tasks.spawn(seeder.run(shares, on_event, self.stop.clone()));
+        for content in shares {
+            self.tasks.spawn(seeder.share(content).unwrap().run(on_event.clone(), self.stop.clone()));
+        }
         RunningSeeder { address, announces, withdrawals }
     }
 
     /// A seeder that the trackers know, until it is stopped.
     pub(crate) async fn seed_for_a_while(&self, config: seeder::Config, source: &Source) -> BriefSeeder {
         let stop = self.stop.child_token();
-        let seeder = Seeder::bind(config).await.unwrap();
+        let seeder = Seeder::bind(config, &self.tasks).unwrap();
         let content = Arc::clone(&source.shared) as Arc<dyn Content>;
-        let task = self.tasks.spawn(seeder.run(vec![content], |_| {}, stop.clone()));
+        let task = self.tasks.spawn(seeder.share(content).unwrap().run(|_| {}, stop.clone()));
         BriefSeeder { stop, task }
     }
 
@@ -300,7 +303,7 @@ impl Swarm {
         leecher::Config {
             trackers: vec![self.tracker()],
             destination: Destination::Directory(output),
-            listen: Some(Listen { bind: Some(LOCALHOST), port: 0 }),
+            bind: Some(LOCALHOST),
             ..leecher::Config::new(target)
         }
     }
@@ -317,8 +320,9 @@ impl Swarm {
         }
     }
 
-    /// Starts a transfer.
-    pub(crate) fn fetch(&self, config: leecher::Config) -> Fetch {
+    /// Starts a transfer, on a port of its own.
+    pub(crate) fn fetch(&self, mut config: leecher::Config) -> Fetch {
+        config.acceptor = Some(Acceptor::bind(Some(LOCALHOST), 0, &self.tasks).unwrap());
         Fetch::start(config, &self.tasks, &self.stop)
     }
 

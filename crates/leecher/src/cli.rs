@@ -4,25 +4,29 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Listen, Stay, Target, fetch,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Stay, Target, fetch,
     list_shares,
 };
-use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
 use startup::{ExitCode, Failure, HumanBytes, LogArgs, human_time, print_json_line, print_line};
 use store::DownloadError;
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::report::{self, Report, Style};
+use crate::{
+    report::{self, Report, Style, Subject},
+    screen::Screen,
+};
 
 /// The tracker that is asked if none is named.
 const DEFAULT_TRACKER: &str = "127.0.0.1";
 
 /// Flags that exclude each other.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
-    ("list", "target"),
+    ("list", "targets"),
     ("list", "file"),
-    ("file", "target"),
+    ("file", "targets"),
     ("output", "dir"),
     ("json", "quiet"),
     ("no_serve", "seed"),
@@ -48,6 +52,7 @@ Examples:
   leecher --list --tracker 192.0.2.2      list the shares that a tracker knows
   leecher 'magnet:?…' -d /data --seed     save in /data, and go on serving
   leecher INFOHASH --peer 192.0.2.2:7000  fetch without a tracker
+  leecher disk.img models -d /data        fetch several shares at the same time
 
 Run the same command again to go on with a download that was interrupted.";
 
@@ -55,11 +60,12 @@ Run the same command again to go on with a download that was interrupted.";
 #[derive(Debug, Parser)]
 #[command(name = "leecher", version, after_long_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Link, infohash or name of the share
+    /// Link, infohash or name of each share to fetch
     ///
-    /// Without it the leecher fetches the only share that the tracker knows.
+    /// Without it the leecher fetches the only share that the tracker knows. Several shares are fetched at the same time, over
+    /// one port.
     #[arg(value_name = "LINK|INFOHASH|NAME", env = "SHOAL_TARGET")]
-    target: Option<Target>,
+    targets: Vec<Target>,
 
     /// Name of the share, even if it looks like a link or an infohash
     #[arg(
@@ -235,21 +241,87 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let result = if args.list {
         list(trackers(&args, &Target::Only), json, shutdown).await
     } else {
-        fetch_share(args, shutdown).await
+        fetch_shares(args, shutdown).await
     };
     result.inspect_err(|failure| {
         if json {
-            report::print_failure(failure);
+            report::print_failure(&Subject::Only, failure);
         }
     })
 }
 
-async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let target = match (&args.target, &args.file) {
-        (Some(target), _) => target.clone(),
-        (None, Some(name)) => Target::Name(name.clone()),
-        (None, None) => Target::Only,
+/// Fetches every share that the user named. One that fails does not end the others.
+async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let mut targets: Vec<Target> = Vec::new();
+    for target in args.targets.iter().cloned().chain(args.file.clone().map(Target::Name)) {
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    if targets.is_empty() {
+        targets.push(Target::Only);
+    }
+    if targets.len() > 1 && args.output.is_some() {
+        let error = format!("-o names one file, and there are {} shares to save", targets.len());
+        return Err(Failure::new(ExitCode::Usage, error).hint("save them into a directory with -d DIR"));
+    }
+    let destination = destination(&args)?;
+    let tasks = TaskTracker::new();
+    let acceptor = match args.no_serve {
+        true => None,
+        false => Some(Acceptor::bind(args.bind, args.port, &tasks).map_err(|error| explain(error.into()))?),
     };
+    let config = Config {
+        peers: args.peers.clone(),
+        destination,
+        overwrite: args.overwrite,
+        max_peers: args.max_peers,
+        stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
+        wait: args.wait.unwrap_or_default(),
+        bind: args.bind,
+        acceptor,
+        stay: stay(&args),
+        upload_limit: args.upload_limit.clone().unwrap_or_default(),
+        download_limit: args.download_limit.clone().unwrap_or_default(),
+        ..Config::new(Target::Only)
+    };
+    let screen = Screen::default();
+    let mut fetches = JoinSet::new();
+    for (number, target) in targets.iter().enumerate() {
+        let trackers = trackers(&args, target);
+        let named = link_endpoints(target, &trackers, &args.peers);
+        let subject = match targets.len() {
+            1 => Subject::Only,
+            _ => Subject::OneOfMany { number, target: target.clone() },
+        };
+        let mut report =
+            Report::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
+        let config = Config { target: target.clone(), trackers, ..config.clone() };
+        let stop = shutdown.clone();
+        fetches.spawn(async move {
+            let fetched = fetch(config, |event| report.event(event), stop).await.map_err(explain);
+            report.end(&fetched);
+            fetched
+        });
+    }
+    drop(config);
+    let mut failures: Vec<_> = fetches.join_all().await.into_iter().filter_map(Result::err).collect();
+    tasks.close();
+    tasks.wait().await;
+    match (targets.len(), failures.len()) {
+        (_, 0) => Ok(()),
+        (1, _) => Err(failures.remove(0)),
+        (all, failed) => {
+            let code = failures[0].code();
+            let code =
+                if failures.iter().all(|failure| failure.code() == code) { code } else { ExitCode::Other };
+            Err(Failure::new(code, format!("{failed} of {all} shares could not be fetched")))
+        }
+    }
+}
+
+/// Where to save, if that is a place that can be saved to.
+fn destination(args: &Args) -> Result<Destination, Failure> {
     let destination = match (args.output.clone(), args.dir.clone()) {
         (Some(path), _) if path.as_os_str() == "-" => {
             let error = "-o - cannot write to stdout, because chunks arrive in any order";
@@ -283,46 +355,37 @@ async fn fetch_share(args: Args, shutdown: CancellationToken) -> Result<(), Fail
         return Err(Failure::new(ExitCode::Io, format!("{} is not a directory", dir.display()))
             .hint("name another with -d"));
     }
-    let style = match () {
+    Ok(destination)
+}
+
+fn style(args: &Args) -> Style {
+    match () {
         () if args.json => Style::Json,
         () if args.quiet => Style::Quiet,
         () if args.no_progress => Style::Plain,
         () => Style::Progress,
-    };
-    let trackers = trackers(&args, &target);
-    let stay = match (args.seed, args.seed_for, args.seed_ratio) {
+    }
+}
+
+fn stay(args: &Args) -> Stay {
+    match (args.seed, args.seed_for, args.seed_ratio) {
         (true, _, _) => Stay::Forever,
         (_, Some(time), _) => Stay::For(time),
         (_, _, Some(ratio)) => Stay::Ratio(ratio),
         (false, None, None) => Stay::WhileNeeded,
-    };
-    let staying = match stay {
+    }
+}
+
+/// What the leecher does after a transfer, if it does not leave.
+fn staying(stay: Stay) -> Option<String> {
+    match stay {
         Stay::Forever => Some("Serving other leechers; press Ctrl+C to stop".to_owned()),
         Stay::For(time) => Some(format!("Serving other leechers for {}", human_time(time))),
         Stay::Ratio(ratio) => {
             Some(format!("Serving other leechers until {ratio} × the size of the share is uploaded"))
         }
         Stay::WhileNeeded => None,
-    };
-    let named = link_endpoints(&target, &trackers, &args.peers);
-    let config = Config {
-        trackers,
-        peers: args.peers,
-        destination,
-        overwrite: args.overwrite,
-        max_peers: args.max_peers,
-        stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
-        wait: args.wait.unwrap_or_default(),
-        listen: (!args.no_serve).then_some(Listen { bind: args.bind, port: args.port }),
-        stay,
-        upload_limit: args.upload_limit.unwrap_or_default(),
-        download_limit: args.download_limit.unwrap_or_default(),
-        ..Config::new(target)
-    };
-    let mut report = Report::new(style, named, args.explain, staying);
-    let fetched = fetch(config, |event| report.event(event), shutdown).await.map_err(explain)?;
-    report.left(&fetched);
-    Ok(())
+    }
 }
 
 /// The trackers to ask: those that the user named; else those of a link; else the default, unless peers were

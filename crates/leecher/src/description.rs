@@ -5,16 +5,18 @@
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
-use peer::outbox::{Outbox, OutboxFull};
+use peer::{
+    connection::{ConnectionError, Inbox},
+    outbox::OutboxFull,
+};
 use proto::{
     ChunkIndex, Digest, InfoHash, Metainfo,
     metainfo::MetainfoError,
-    peer::{FrameError, GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage, PeerReader},
+    peer::{GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage},
 };
 use store::{ChunkHashes, HashesError};
 use swarm::{PeerEvent, scheduler::PeerKey};
 use tokio::{
-    net::tcp::OwnedReadHalf,
     sync::{mpsc, watch},
     time::{Duration, Instant, timeout_at},
 };
@@ -83,23 +85,27 @@ pub(crate) enum DescriptionError {
     /// The peer does not answer.
     #[error("it sent nothing of the share's description for {} seconds", SILENCE.as_secs())]
     Silent,
-    /// The peer answers something else.
-    #[error("it sent something else: {0:?}")]
-    Unexpected(PeerMessage),
-    /// The connection failed.
+    /// The connection cannot go on.
     #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error(transparent)]
-    Outbox(#[from] OutboxFull),
+    Connection(#[from] ConnectionError),
     /// The swarm is gone.
     #[error("the transfer is over")]
     Finished,
 }
 
+impl From<OutboxFull> for DescriptionError {
+    fn from(full: OutboxFull) -> DescriptionError {
+        ConnectionError::from(full).into()
+    }
+}
+
+fn unexpected(message: PeerMessage) -> DescriptionError {
+    ConnectionError::Unexpected(message).into()
+}
+
 /// A peer that is asked for a description.
 pub(crate) struct Describer<'a> {
-    pub(crate) reader: &'a mut PeerReader<OwnedReadHalf>,
-    pub(crate) outbox: &'a Outbox,
+    pub(crate) inbox: &'a mut Inbox,
     pub(crate) early: &'a mut EarlyHaves,
     /// Changes when what is being fetched is no longer wanted.
     pub(crate) known: watch::Receiver<Known>,
@@ -132,9 +138,7 @@ impl Describer<'_> {
     pub(crate) async fn drain(&mut self) -> Result<(), DescriptionError> {
         loop {
             let deadline = Instant::now() + SILENCE;
-            timeout_at(deadline, self.reader.skip_payload())
-                .await
-                .map_err(|_| DescriptionError::Silent)??;
+            timeout_at(deadline, self.inbox.skip_payload()).await.map_err(|_| DescriptionError::Silent)??;
             if self.owed == 0 {
                 return Ok(());
             }
@@ -176,7 +180,7 @@ impl Describer<'_> {
                     bytes.resize(start + len as usize, 0);
                     self.payload(&mut bytes, start, total_len.into(), start as u64).await?;
                 }
-                other => return Err(DescriptionError::Unexpected(other)),
+                other => return Err(unexpected(other)),
             }
         }
     }
@@ -213,7 +217,7 @@ impl Describer<'_> {
                     received += part.len() as u64;
                     hashes.extend(part.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)));
                 }
-                other => return Err(DescriptionError::Unexpected(other)),
+                other => return Err(unexpected(other)),
             }
         }
     }
@@ -224,7 +228,7 @@ impl Describer<'_> {
     }
 
     fn ask(&mut self, request: PeerMessage) -> Result<(), DescriptionError> {
-        self.outbox.message(request)?;
+        self.inbox.outbox().message(request)?;
         self.owed += 1;
         Ok(())
     }
@@ -235,7 +239,7 @@ impl Describer<'_> {
         loop {
             let message = tokio::select! {
                 _ = self.known.changed() => return Err(DescriptionError::Overtaken),
-                message = timeout_at(deadline, self.reader.next()) => {
+                message = timeout_at(deadline, self.inbox.next()) => {
                     message.map_err(|_| DescriptionError::Silent)??
                 }
             };
@@ -245,10 +249,8 @@ impl Describer<'_> {
                 Some(PeerMessage::Goodbye(reason)) => return Err(DescriptionError::Goodbye(reason)),
                 // Not given up in the middle, or what the peer has would not be known.
                 Some(PeerMessage::Bitfield { len }) if self.early.bitfield.is_none() => {
-                    let mut bytes = vec![0; len as usize];
-                    let reading = timeout_at(Instant::now() + SILENCE, self.reader.read_payload(&mut bytes));
-                    reading.await.map_err(|_| DescriptionError::Silent)??;
-                    self.early.bitfield = Some(bytes);
+                    let reading = timeout_at(Instant::now() + SILENCE, self.inbox.read_payload(len));
+                    self.early.bitfield = Some(reading.await.map_err(|_| DescriptionError::Silent)??);
                 }
                 Some(PeerMessage::Have { chunk }) if self.early.haves.len() < MAX_EARLY_HAVES => {
                     self.early.haves.push(chunk);
@@ -257,7 +259,7 @@ impl Describer<'_> {
                     self.owed = self.owed.saturating_sub(1);
                     return Ok(message);
                 }
-                Some(message) => return Err(DescriptionError::Unexpected(message)),
+                Some(message) => return Err(unexpected(message)),
             }
         }
     }
@@ -276,7 +278,7 @@ impl Describer<'_> {
             let deadline = Instant::now() + SILENCE;
             filled += tokio::select! {
                 _ = self.known.changed() => return Err(DescriptionError::Overtaken),
-                count = timeout_at(deadline, self.reader.read_payload_some(&mut bytes[filled..])) => {
+                count = timeout_at(deadline, self.inbox.read_some(&mut bytes[filled..])) => {
                     count.map_err(|_| DescriptionError::Silent)??
                 }
             };

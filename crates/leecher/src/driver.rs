@@ -5,16 +5,21 @@
 //! session: it reaches sessions through their outboxes, which never block.
 
 mod disk;
-mod door;
 mod serving;
 mod sessions;
 
 use std::{
-    sync::{Arc, OnceLock, atomic::AtomicU16},
+    num::NonZeroU16,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
-use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use peer::{
+    acceptor::{Acceptor, Route},
+    handshake::Incoming,
+    rate_limit::RateLimit,
+    tracker_client::TrackerClient,
+};
 use proto::{Endpoint, InfoHash, PeerId};
 use rand::rngs::StdRng;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
@@ -23,7 +28,6 @@ use swarm::{
     scheduler::{PeerKey, Received},
 };
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
     time::sleep_until,
@@ -42,7 +46,6 @@ use crate::{
     target::{look_up, resolve_peer},
 };
 use disk::{Arrived, Disk, Done, Verified};
-use door::Door;
 use serving::Service;
 use sessions::Sessions;
 
@@ -58,7 +61,7 @@ pub(crate) struct Setup {
     /// Peers to connect to without asking a tracker.
     pub(crate) peers: Vec<Endpoint>,
     /// Where others connect to this peer, if it serves.
-    pub(crate) listener: Option<TcpListener>,
+    pub(crate) acceptor: Option<Acceptor>,
     pub(crate) destination: Destination,
     pub(crate) overwrite: bool,
     pub(crate) max_peers: usize,
@@ -82,7 +85,8 @@ pub(crate) struct Driver<F> {
     context: Arc<Context>,
     sessions: Sessions,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
-    door: Door,
+    /// The peers that connect, once there is something to serve to them.
+    route: Option<Route>,
     lookups: JoinSet<(SourceId, swarm::Answer)>,
     /// Once a peer has described the share, until the output is opened.
     description: Option<Description>,
@@ -94,10 +98,10 @@ pub(crate) struct Driver<F> {
 }
 
 impl<F: FnMut(FetchEvent)> Driver<F> {
-    pub(crate) fn new(mut setup: Setup, on_event: F) -> Driver<F> {
+    pub(crate) fn new(setup: Setup, on_event: F) -> Driver<F> {
         let (events_in, events) = mpsc::channel(EVENT_QUEUE);
         let (opened, download) = watch::channel(None);
-        let door = Door::new(setup.listener.take());
+        let port = setup.acceptor.as_ref().map(|acceptor| acceptor.local_addr().port());
         let own_id = PeerId::random(&mut rand::rng());
         let trackers = setup.trackers.iter().map(|tracker| (Source::Tracker, tracker.endpoint().clone()));
         let peers = setup.peers.iter().map(|peer| (Source::Peer, peer.clone()));
@@ -108,7 +112,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             max_peers: setup.max_peers,
             stall_timeout: setup.stall_timeout,
             wait: setup.wait,
-            stay: door.port().map(|_| setup.stay),
+            stay: port.map(|_| setup.stay),
         };
         let context = Arc::new(Context {
             infohash: setup.infohash,
@@ -117,7 +121,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             known: watch::Sender::new(Known::Nothing),
             download,
             buffers: BufferPool::new(),
-            listen_port: AtomicU16::new(door.port().map_or(0, |port| port.get())),
+            listen_port: port.unwrap_or(0),
             serving: OnceLock::new(),
             upload_limit: setup.upload_limit.clone(),
             download_limit: setup.download_limit.clone(),
@@ -132,7 +136,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             sessions: Sessions::new(Arc::clone(&context)),
             context,
             events,
-            door,
+            route: None,
             lookups: JoinSet::new(),
             description: None,
             disk: Disk::new(),
@@ -191,12 +195,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 Some((key, reason)) = self.sessions.next_closed() => {
                     self.handle(Event::Peer(key, PeerEvent::Closed(reason)));
                 }
-                accepted = self.door.accept() => match accepted {
-                    Ok((stream, address)) => match self.core.accept(address) {
-                        Some(key) => self.sessions.accept(key, address, stream),
-                        None => self.sessions.refuse(stream),
-                    },
-                    Err(error) => tracing::debug!("cannot accept a connection: {error}"),
+                incoming = next_incoming(&mut self.route) => match self.core.accept(incoming.address) {
+                    Some(key) => self.sessions.accept(key, incoming),
+                    None => self.sessions.refuse(incoming),
                 },
                 Some(answered) = self.lookups.join_next() => {
                     let (source, answer) = joined(answered);
@@ -349,7 +350,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             (self.on_event)(FetchEvent::TrackerTrouble(trouble.to_owned()));
         }
         (self.on_event)(FetchEvent::Started(started(download, resumed)));
-        if let Some(port) = self.door.port() {
+        self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
+        if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
             let serving = self.service.start(download, port, &self.setup.trackers);
             // Set once only: there is one download.
             let _ = self.context.serving.set(serving);
@@ -397,6 +399,14 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
 
     fn bytes_uploaded(&self) -> u64 {
         self.context.serving.get().map_or(0, |serving| serving.uploads.bytes_sent())
+    }
+}
+
+/// The next peer that connects; never, if nothing is served. Cancel safe.
+async fn next_incoming(route: &mut Option<Route>) -> Incoming {
+    match route {
+        Some(route) => route.next().await,
+        None => std::future::pending().await,
     }
 }
 

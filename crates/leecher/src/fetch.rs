@@ -7,15 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use listen::{ListenError, asked_address, listen_tcp};
-use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
 use store::{Output, PathError};
 use swarm::{DEFAULT_MAX_PEERS, Stay};
-use tokio::{
-    net::TcpListener,
-    time::{MissedTickBehavior, interval, sleep, sleep_until},
-};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -54,8 +50,10 @@ pub struct Config {
     pub stall_timeout: Duration,
     /// Wait for this long, if it is longer, until somebody has the share, even if no tracker knows it.
     pub wait: Duration,
-    /// Where to serve what is here to others; not at all if `None`.
-    pub listen: Option<Listen>,
+    /// Address to contact trackers from.
+    pub bind: Option<IpAddr>,
+    /// Where to serve what is here to others; not at all if `None`. Several transfers may have one port in common.
+    pub acceptor: Option<Acceptor>,
     /// How long to go on serving when everything is here.
     pub stay: Stay,
     /// How fast to send chunks, to all peers together.
@@ -65,7 +63,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Fetches `target` into the working directory, with everything else as users get it by default.
+    /// Fetches `target` into the working directory and serves nothing, with everything else as users get it by default.
     pub fn new(target: Target) -> Config {
         Config {
             target,
@@ -76,21 +74,13 @@ impl Config {
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
-            listen: Some(Listen::default()),
+            bind: None,
+            acceptor: None,
             stay: Stay::default(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
         }
     }
-}
-
-/// Where a leecher can be reached by other leechers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Listen {
-    /// Address to listen on, and to reach trackers from; every address if `None`.
-    pub bind: Option<IpAddr>,
-    /// TCP port; 0 for any that is free.
-    pub port: u16,
 }
 
 /// Where a share goes.
@@ -125,16 +115,10 @@ pub async fn fetch(
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
     let begun = Instant::now();
-    let listener = config.listen.map(|listen| listen_tcp(listen.bind, listen.port)).transpose()?;
-    let listener = listener.map(TcpListener::from_std).transpose().map_err(|source| {
-        let Listen { bind, port } = config.listen.unwrap_or_default();
-        ListenError::Other { address: asked_address(bind, port), source }
-    })?;
     let tasks = TaskTracker::new();
     let (trackers, peers) = endpoints(&config);
-    let bind = config.listen.and_then(|listen| listen.bind);
     let trackers: Vec<_> =
-        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, bind, &tasks)).collect();
+        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, &tasks)).collect();
     let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Known now is better than known when the peers have answered.
@@ -144,7 +128,7 @@ pub async fn fetch(
         infohash,
         trackers,
         peers,
-        listener,
+        acceptor: config.acceptor.clone(),
         destination: config.destination.clone(),
         overwrite: config.overwrite,
         max_peers: config.max_peers,

@@ -20,7 +20,7 @@ mod target;
 
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
-pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, Listen, fetch};
+pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, fetch};
 pub use swarm::{DEFAULT_MAX_PEERS, LeaveReason, PeerProgress, PeerShare, Progress, Stay, account::Spent};
 pub use target::{ParseTargetError, Target, list_shares};
 

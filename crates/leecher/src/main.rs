@@ -4,6 +4,7 @@
 
 mod cli;
 mod report;
+mod screen;
 
 fn main() -> std::process::ExitCode {
     let args: cli::Args = startup::parse(cli::EXCLUSIVE);

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started};
+use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
 use serde::Serialize;
 use startup::{
     Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_json_line, print_line,
 };
+
+use crate::screen::{Block, Screen};
 
 /// Wait between two lines of progress, and before the first: a short transfer needs none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -32,9 +34,24 @@ pub(crate) enum Style {
     Json,
 }
 
+/// Which transfer of a command is reported.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    /// The only one.
+    Only,
+    /// One of several.
+    OneOfMany {
+        /// Its place on the command line.
+        number: usize,
+        /// What the user asked for.
+        target: Target,
+    },
+}
+
 /// Reports one transfer to the user.
 pub(crate) struct Report {
     style: Style,
+    subject: Subject,
     /// What the link that is printed names.
     trackers: Vec<Endpoint>,
     peers: Vec<Endpoint>,
@@ -112,6 +129,15 @@ enum Json<'a> {
     },
 }
 
+/// An event, and of several transfers the one that it is about.
+#[derive(Debug, Serialize)]
+struct JsonLine<'a> {
+    #[serde(flatten)]
+    event: &'a Json<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+}
+
 #[derive(Debug, Serialize)]
 struct JsonPeer {
     address: SocketAddr,
@@ -126,34 +152,51 @@ struct JsonSpent {
     seconds: f64,
 }
 
+impl Subject {
+    /// What precedes a line about it.
+    fn label(&self) -> String {
+        match self {
+            Subject::Only => String::new(),
+            Subject::OneOfMany { target: Target::Link(link), .. } => match &link.name {
+                Some(name) => format!("{name}: "),
+                None => format!("{}: ", link.infohash),
+            },
+            Subject::OneOfMany { target, .. } => format!("{target}: "),
+        }
+    }
+}
+
 impl Report {
     /// A report of which the link names `trackers` and `peers`. `staying` is what the leecher does when it has
     /// everything, if that is not to leave.
     pub(crate) fn new(
         style: Style,
+        subject: Subject,
+        screen: &Screen,
         (trackers, peers): (Vec<Endpoint>, Vec<Endpoint>),
         explain: bool,
         staying: Option<String>,
     ) -> Report {
         let display = match style {
-            Style::Progress if console::is_interactive() => Display::Bars(Bars::new()),
+            Style::Progress if console::is_interactive() => Display::Bars(Bars::new(&subject, screen)),
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Report { style, trackers, peers, explain, staying, display }
+        Report { style, subject, trackers, peers, explain, staying, display }
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
         if self.style == Style::Json {
-            return json(&event).iter().for_each(print_json);
+            return json(&event).iter().for_each(|event| print_json(&self.subject, event));
         }
+        let label = self.subject.label();
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
             FetchEvent::Waiting(what) => match &mut self.display {
                 Display::Bars(bars) => bars.doing(what),
                 Display::Lines { next, said } => {
                     if is_due(next) || *said != what {
-                        eprint_line(&what);
+                        eprint_line(format_args!("{label}{what}"));
                         *said = what;
                     }
                 }
@@ -170,7 +213,7 @@ impl Report {
                     Display::Bars(bars) => bars.doing(proving()),
                     Display::Lines { next, .. } => {
                         if is_due(next) {
-                            eprint_line(proving());
+                            eprint_line(format_args!("{label}{}", proving()));
                         }
                     }
                     Display::None => {}
@@ -188,7 +231,7 @@ impl Report {
                 Display::Bars(bars) => bars.progress(&progress),
                 Display::Lines { next, .. } => {
                     if is_due(next) {
-                        eprint_line(line(&progress));
+                        eprint_line(format_args!("{label}{}", line(&progress)));
                     }
                 }
                 Display::None => {}
@@ -243,11 +286,25 @@ impl Report {
         ));
     }
 
-    /// The leecher has left the swarm.
-    pub(crate) fn left(&mut self, fetched: &Fetched) {
+    /// The transfer is over. The failure of an only one is reported where the program ends.
+    pub(crate) fn end(mut self, result: &Result<Fetched, Failure>) {
         self.display = Display::None;
+        match (result, &self.subject) {
+            (Ok(fetched), _) => self.left(fetched),
+            (Err(_), Subject::Only) => {}
+            (Err(failure), subject) if self.style == Style::Json => print_failure(subject, failure),
+            (Err(failure), subject) => {
+                // The failure escapes what it names, and its hint may have several lines.
+                let text = format!("error: {}{failure}", subject.label());
+                text.lines().for_each(eprint_line);
+            }
+        }
+    }
+
+    /// The leecher has left the swarm.
+    fn left(&self, fetched: &Fetched) {
         match self.style {
-            Style::Json => print_json(&Json::Left { uploaded: fetched.uploaded }),
+            Style::Json => print_json(&self.subject, &Json::Left { uploaded: fetched.uploaded }),
             Style::Quiet => {}
             Style::Progress | Style::Plain => {
                 let sent =
@@ -282,7 +339,7 @@ impl Report {
     /// A line on stderr.
     fn say(&self, line: &str) {
         if self.style != Style::Quiet {
-            eprint_line(line);
+            eprint_line(format_args!("{}{line}", self.subject.label()));
         }
     }
 }
@@ -326,12 +383,16 @@ fn peers(progress: &Progress) -> String {
 }
 
 /// Prints a failure as JSON.
-pub(crate) fn print_failure(failure: &Failure) {
-    print_json(&Json::Failed { code: failure.code() as u8, message: failure.to_string() });
+pub(crate) fn print_failure(subject: &Subject, failure: &Failure) {
+    print_json(subject, &Json::Failed { code: failure.code() as u8, message: failure.to_string() });
 }
 
-fn print_json(event: &Json<'_>) {
-    match serde_json::to_string(event) {
+fn print_json(subject: &Subject, event: &Json<'_>) {
+    let target = match subject {
+        Subject::Only => None,
+        Subject::OneOfMany { target, .. } => Some(target.to_string()),
+    };
+    match serde_json::to_string(&JsonLine { event, target }) {
         Ok(line) => print_json_line(&line),
         Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
     }
@@ -392,28 +453,35 @@ fn finished_json(fetched: &Fetched) -> Json<'_> {
     }
 }
 
-/// A bar for the transfer, and under it a line for each peer. Before and after the transfer, what is being done.
-struct Bars;
+/// A bar for the transfer and, if it is the only one, under it a line for each peer. Before and after the transfer, what is being
+/// done.
+struct Bars {
+    block: Block,
+    label: String,
+}
 
 impl Bars {
-    fn new() -> Bars {
-        let bars = Bars;
+    fn new(subject: &Subject, screen: &Screen) -> Bars {
+        let number = match subject {
+            Subject::Only => 0,
+            Subject::OneOfMany { number, .. } => *number,
+        };
+        let bars = Bars { block: screen.block(number), label: subject.label() };
         bars.doing("Looking for peers".to_owned());
         bars
     }
 
     fn doing(&self, what: String) {
-        console::show(vec![what]);
+        self.block.show(vec![format!("{}{what}", self.label)]);
     }
 
     fn progress(&self, progress: &Progress) {
-        console::show(progress_lines(console::width(), progress));
-    }
-}
-
-impl Drop for Bars {
-    fn drop(&mut self) {
-        console::hide();
+        let width = console::width();
+        self.block.show(if self.label.is_empty() {
+            progress_lines(width, progress)
+        } else {
+            vec![bar_line(width, self.label.trim_end(), work(progress), &peers(progress))]
+        });
     }
 }
 

@@ -4,24 +4,21 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU16, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use peer::{
-    handshake::{self, Connection, HandshakeError},
+    connection::{self, ConnectionError, Inbox},
+    handshake::{self, Connection, HandshakeError, Incoming},
     have_log::HaveLog,
-    outbox::{Outbox, OutboxFull},
+    outbox::Outbox,
     rate_limit::RateLimit,
-    sender::{self, Serve, ServeCell},
-    server::IDLE_TIMEOUT,
+    sender::Serve,
 };
 use proto::{
     Bitfield, ChunkIndex, InfoHash, PeerId,
-    peer::{GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason, Role},
+    peer::{FrameError, GoodbyeReason, Hello, PeerMessage, Role},
 };
 use store::{Content, Download};
 use swarm::{
@@ -29,7 +26,7 @@ use swarm::{
     scheduler::{Have, PeerKey},
 };
 use tokio::{
-    net::{TcpStream, tcp::OwnedReadHalf},
+    net::TcpStream,
     sync::{Notify, mpsc, watch},
     time::{Instant, timeout},
 };
@@ -57,9 +54,6 @@ const TRICKLE_TIME: Duration = Duration::from_secs(60);
 /// keep a place for ever.
 const MIN_RATE: u64 = 1_000;
 
-/// How long to try to say goodbye.
-const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// What all sessions of a swarm share.
 #[derive(Debug)]
 pub(crate) struct Context {
@@ -72,7 +66,7 @@ pub(crate) struct Context {
     pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
     pub(crate) buffers: BufferPool,
     /// TCP port that this leecher listens on, 0 if it does not.
-    pub(crate) listen_port: AtomicU16,
+    pub(crate) listen_port: u16,
     /// What this leecher serves to others; not set before the share is known, and never if it serves nothing.
     pub(crate) serving: OnceLock<Serving>,
     pub(crate) upload_limit: RateLimit,
@@ -85,7 +79,7 @@ pub(crate) enum Origin {
     /// By connecting to this address.
     Dial(SocketAddr),
     /// By a peer that connected to this one.
-    Accepted(TcpStream),
+    Accepted(Incoming),
 }
 
 /// What a session tells the driver.
@@ -120,12 +114,20 @@ pub(crate) async fn run(
         connection = connect(&context, origin) => connection,
         () = stop.cancelled() => return LeaveReason::Finished,
     };
-    match connection {
-        Ok((connection, role, answers_in)) => {
-            connected(context, key, connection, (role, answers_in), &turn, stop).await
-        }
-        Err(reason) => reason,
-    }
+    let (connection, role, answers_in) = match connection {
+        Ok(connected) => connected,
+        Err(reason) => return reason,
+    };
+    let receive = async |hello, inbox| {
+        let reason = tokio::select! {
+            reason = receive(&context, key, (hello, role), inbox, (&turn, answers_in)) => reason,
+            () = stop.cancelled() => LeaveReason::Finished,
+        };
+        let goodbye = reason.goodbye();
+        (reason, goodbye)
+    };
+    let left = connection::run(connection, context.upload_limit.clone(), receive).await;
+    left.unwrap_or(LeaveReason::Disconnected)
 }
 
 /// Makes the connection; with it come the role of this side, and the time that the peer takes to answer.
@@ -135,9 +137,9 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
         infohash: context.infohash,
         peer_id: context.peer_id,
         role: if whole { Role::Seeder } else { Role::Leecher },
-        listen_port: context.listen_port.load(Ordering::Relaxed),
+        listen_port: context.listen_port,
     };
-    let connection = match origin {
+    match origin {
         Origin::Dial(address) => {
             let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
                 .await
@@ -145,45 +147,11 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
                 .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
             let begun = Instant::now();
             let connection = handshake::initiate(stream, hello).await.map_err(handshake_failed)?;
-            return Ok((connection, hello.role, begun.elapsed()));
+            Ok((connection, hello.role, begun.elapsed()))
         }
-        Origin::Accepted(stream) => {
-            let answer = |infohash| {
-                if infohash == hello.infohash { Ok(hello) } else { Err(GoodbyeReason::UnknownShare) }
-            };
-            handshake::respond(stream, answer).await.map_err(handshake_failed)?
-        }
-    };
-    Ok((connection, hello.role, UNKNOWN_DELAY))
-}
-
-async fn connected(
-    context: Arc<Context>,
-    key: PeerKey,
-    connection: Connection,
-    (role, answers_in): (Role, Duration),
-    turn: &Notify,
-    stop: CancellationToken,
-) -> LeaveReason {
-    let Connection { hello, reader, writer } = connection;
-    let outbox = Outbox::default();
-    let serve = ServeCell::default();
-    let sending = sender::send(writer, outbox.clone(), Arc::clone(&serve), context.upload_limit.clone());
-    let receiving = async {
-        let reason = tokio::select! {
-            reason = receive(&context, key, (hello, role), reader, (&outbox, &serve), (turn, answers_in)) => reason,
-            () = stop.cancelled() => LeaveReason::Finished,
-        };
-        outbox.close(reason.goodbye());
-        reason
-    };
-    tokio::pin!(sending);
-    tokio::select! {
-        _ = &mut sending => LeaveReason::Disconnected,
-        reason = receiving => {
-            // A peer that does not take the goodbye will find out.
-            let _ = timeout(GOODBYE_TIMEOUT, sending).await;
-            reason
+        Origin::Accepted(incoming) => {
+            let connection = incoming.accept(hello).await.map_err(handshake_failed)?;
+            Ok((connection, hello.role, UNKNOWN_DELAY))
         }
     }
 }
@@ -192,12 +160,11 @@ async fn receive(
     context: &Context,
     key: PeerKey,
     (hello, role): (Hello, Role),
-    mut reader: PeerReader<OwnedReadHalf>,
-    (outbox, serve): (&Outbox, &ServeCell),
+    mut inbox: Inbox,
     turn: (&Notify, Duration),
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
-    let late_parts = match describe(context, key, &mut reader, outbox, &mut early, turn).await {
+    let late_parts = match describe(context, key, &mut inbox, &mut early, turn).await {
         Ok(late_parts) => late_parts,
         Err(DescriptionError::BadShare(error)) => {
             let _ = context.events.send((key, PeerEvent::BadShare(error).into())).await;
@@ -210,21 +177,23 @@ async fn receive(
         Ok(Some(download)) => download,
         Ok(None) | Err(_) => return LeaveReason::Finished,
     };
+    let content = Arc::clone(&download) as Arc<dyn Content>;
     let (have, feed) = match context.serving.get() {
         Some(serving) => {
-            let asker = serving.uploads.join(outbox.clone());
-            // Set once only: this session has not set it before.
-            let (content, faults) = (Arc::clone(&download) as Arc<dyn Content>, Arc::clone(&serving.faults));
-            let _ = serve.set(Serve { content, asker, faults });
+            let asker = serving.uploads.join(inbox.outbox().clone());
+            inbox.serve(Serve { content, asker, faults: Arc::clone(&serving.faults) });
             // The place in the log first, then what is here: told twice is harmless, not at all is not.
             let feed = serving.have_log.feed();
             (download.have(), feed)
         }
         // Whoever serves nothing has nothing.
-        None => (Bitfield::empty(download.have().len()), HaveLog::default().feed()),
+        None => {
+            inbox.expect(content);
+            (Bitfield::empty(download.have().len()), HaveLog::default().feed())
+        }
     };
     // Whoever said that it has everything has said so, and whoever has everything need not know.
-    if (hello.role, role) == (Role::Leecher, Role::Leecher) && outbox.bitfield(have, feed).is_err() {
+    if (hello.role, role) == (Role::Leecher, Role::Leecher) && inbox.outbox().bitfield(have, feed).is_err() {
         return LeaveReason::TooSlow;
     }
     let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
@@ -232,8 +201,8 @@ async fn receive(
         Err(why) => return LeaveReason::Protocol(why),
     };
     let told = early.bitfield.is_some();
-    let receiver = Receiver { context, key, download, reader, serve, told, late_parts };
-    receiver.run(hello, have, outbox.clone()).await.unwrap_or_else(|reason| reason)
+    let receiver = Receiver { context, key, download, inbox, told, late_parts };
+    receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
 }
 
 /// Learns what the share is from this peer when it is its turn, unless another one tells first. Says how many parts of a
@@ -241,15 +210,14 @@ async fn receive(
 async fn describe(
     context: &Context,
     key: PeerKey,
-    reader: &mut PeerReader<OwnedReadHalf>,
-    outbox: &Outbox,
+    inbox: &mut Inbox,
     early: &mut EarlyHaves,
     (turn, answers_in): (&Notify, Duration),
 ) -> Result<u32, DescriptionError> {
     let tell = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
     let mut describer =
-        Describer { reader, outbox, early, known: known.clone(), owed: 0, key, events: &context.events };
+        Describer { inbox, early, known: known.clone(), owed: 0, key, events: &context.events };
     loop {
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
@@ -324,8 +292,7 @@ struct Receiver<'a> {
     context: &'a Context,
     key: PeerKey,
     download: Arc<Download>,
-    reader: PeerReader<OwnedReadHalf>,
-    serve: &'a ServeCell,
+    inbox: Inbox,
     /// Whether the peer has told what it has.
     told: bool,
     /// Parts of a description that it was asked for and that nobody needs any more.
@@ -334,61 +301,30 @@ struct Receiver<'a> {
 
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both ways out say why.
-    async fn run(mut self, hello: Hello, have: Have, outbox: Outbox) -> Result<LeaveReason, LeaveReason> {
-        self.tell(SessionEvent::Active { hello, have, outbox: outbox.clone() }).await?;
-        self.skip_payload().await?;
+    async fn run(mut self, hello: Hello, have: Have) -> Result<LeaveReason, LeaveReason> {
+        self.tell(SessionEvent::Active { hello, have, outbox: self.inbox.outbox().clone() }).await?;
+        self.inbox.skip_payload().await.map_err(connection_failed)?;
         loop {
-            let message = timeout(IDLE_TIMEOUT, self.reader.next()).await;
-            let message = message.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
-            if let Some(message) = message.filter(|message| !message.fits(self.download.metainfo())) {
-                return Err(LeaveReason::Protocol(format!("{message:?} is not about this share")));
-            }
+            let Some(message) = self.inbox.next().await.map_err(connection_failed)? else {
+                return Ok(LeaveReason::Disconnected);
+            };
             match message {
-                Some(PeerMessage::Chunk { chunk, len }) => self.chunk(chunk, len).await?,
-                Some(PeerMessage::Reject { chunk, reason }) => {
+                PeerMessage::Chunk { chunk, len } => self.chunk(chunk, len).await?,
+                PeerMessage::Reject { chunk, reason } => {
                     self.tell(PeerEvent::Rejected(chunk, reason)).await?;
                 }
-                Some(PeerMessage::Have { chunk }) => self.tell(PeerEvent::Have(chunk)).await?,
-                Some(PeerMessage::KeepAlive) => self.tell(PeerEvent::Alive).await?,
-                Some(PeerMessage::Idle) => self.tell(PeerEvent::Idle).await?,
-                Some(PeerMessage::Bitfield { len }) => self.bitfield(len).await?,
-                Some(PeerMessage::Request { chunk }) => self.serve_request(chunk, &outbox)?,
-                Some(PeerMessage::Cancel { chunk }) => {
-                    if let Some(serve) = self.serve.get() {
-                        serve.asker.cancel(chunk).map_err(too_slow)?;
-                    }
-                }
-                Some(message @ (PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. }))
-                    if self.serve.get().is_none() =>
-                {
-                    return Err(LeaveReason::Protocol(format!("{message:?} to one who serves nothing")));
-                }
-                Some(PeerMessage::MetainfoRequest { offset }) => outbox.metainfo(offset).map_err(too_slow)?,
-                Some(PeerMessage::HashesRequest { first, count }) => {
-                    outbox.hashes(first, count).map_err(too_slow)?;
-                }
-                Some(PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. }) if self.late_parts > 0 => {
+                PeerMessage::Have { chunk } => self.tell(PeerEvent::Have(chunk)).await?,
+                PeerMessage::KeepAlive => self.tell(PeerEvent::Alive).await?,
+                PeerMessage::Idle => self.tell(PeerEvent::Idle).await?,
+                PeerMessage::Bitfield { len } => self.bitfield(len).await?,
+                PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. } if self.late_parts > 0 => {
                     self.late_parts -= 1;
-                    self.skip_payload().await?;
+                    self.inbox.skip_payload().await.map_err(connection_failed)?;
                 }
-                Some(PeerMessage::Goodbye(reason)) => return Ok(LeaveReason::Goodbye(reason)),
-                None => return Ok(LeaveReason::Disconnected),
-                Some(other) => return Err(LeaveReason::Protocol(format!("unexpected {other:?}"))),
+                PeerMessage::Goodbye(reason) => return Ok(LeaveReason::Goodbye(reason)),
+                message => return Err(connection_failed(ConnectionError::Unexpected(message))),
             }
         }
-    }
-
-    async fn skip_payload(&mut self) -> Result<(), LeaveReason> {
-        let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload()).await;
-        skipping.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)
-    }
-
-    fn serve_request(&self, chunk: ChunkIndex, outbox: &Outbox) -> Result<(), LeaveReason> {
-        let result = match self.serve.get() {
-            Some(serve) => serve.asker.request(chunk),
-            None => outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave }),
-        };
-        result.map_err(too_slow)
     }
 
     async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {
@@ -396,9 +332,7 @@ impl Receiver<'_> {
             return Err(LeaveReason::Protocol("two bitfields".to_owned()));
         }
         let chunk_count = self.download.metainfo().chunk_space().chunk_count();
-        let mut bytes = vec![0; len as usize];
-        let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload(&mut bytes)).await;
-        reading.map_err(|_| LeaveReason::TooSlow)?.map_err(frame_error)?;
+        let bytes = self.inbox.read_payload(len).await.map_err(connection_failed)?;
         let field = Bitfield::from_bytes(&bytes, chunk_count);
         let field = field.map_err(|error| LeaveReason::Protocol(error.to_string()))?;
         self.tell(PeerEvent::Bitfield(field)).await
@@ -417,9 +351,8 @@ impl Receiver<'_> {
         while filled < buffer.len() {
             let end = buffer.len().min(filled + most);
             let asked = Instant::now();
-            let reading = self.reader.read_payload_some(&mut buffer[filled..end]);
-            let count = timeout(IDLE_TIMEOUT, reading).await.map_err(|_| LeaveReason::TooSlow)?;
-            let count = count.map_err(frame_error)?;
+            let reading = self.inbox.read_some(&mut buffer[filled..end]);
+            let count = reading.await.map_err(connection_failed)?;
             filled += count;
             waited += asked.elapsed();
             // At most a chunk, which fits a u32.
@@ -451,14 +384,15 @@ fn is_trickle(bytes: usize, elapsed: Duration) -> bool {
     elapsed >= TRICKLE_TIME && (bytes as u64) < MIN_RATE * elapsed.as_secs()
 }
 
-fn too_slow(_: OutboxFull) -> LeaveReason {
-    LeaveReason::TooSlow
-}
-
-fn frame_error(error: proto::peer::FrameError) -> LeaveReason {
+fn connection_failed(error: ConnectionError) -> LeaveReason {
     match error {
-        proto::peer::FrameError::Io(_) => LeaveReason::Disconnected,
-        other => LeaveReason::Protocol(other.to_string()),
+        ConnectionError::Frame(FrameError::Io(_)) | ConnectionError::Send(_) | ConnectionError::Closed => {
+            LeaveReason::Disconnected
+        }
+        ConnectionError::OutboxFull(_) | ConnectionError::Idle => LeaveReason::TooSlow,
+        ConnectionError::Frame(_) | ConnectionError::Unexpected(_) | ConnectionError::OutOfRange(_) => {
+            LeaveReason::Protocol(error.to_string())
+        }
     }
 }
 
@@ -468,9 +402,7 @@ fn handshake_failed(error: HandshakeError) -> LeaveReason {
             LeaveReason::Itself
         }
         HandshakeError::Goodbye(reason) => LeaveReason::Goodbye(reason),
-        HandshakeError::Frame(proto::peer::FrameError::Io(error)) => {
-            LeaveReason::Unreachable(error.to_string())
-        }
+        HandshakeError::Frame(FrameError::Io(error)) => LeaveReason::Unreachable(error.to_string()),
         HandshakeError::Timeout => LeaveReason::Unreachable(error.to_string()),
         HandshakeError::Frame(_) | HandshakeError::OtherShare | HandshakeError::NoHello => {
             LeaveReason::Protocol(error.to_string())
@@ -484,10 +416,7 @@ fn not_described(error: DescriptionError) -> LeaveReason {
         DescriptionError::Goodbye(reason) => LeaveReason::Goodbye(reason),
         DescriptionError::Disconnected => LeaveReason::Disconnected,
         DescriptionError::Silent => LeaveReason::TooSlow,
-        DescriptionError::Frame(error) => frame_error(error),
-        DescriptionError::Unexpected(_) | DescriptionError::Outbox(_) => {
-            LeaveReason::Protocol(error.to_string())
-        }
+        DescriptionError::Connection(error) => connection_failed(error),
         // Not the peer's fault.
         DescriptionError::BadShare(_) | DescriptionError::Overtaken | DescriptionError::Finished => {
             LeaveReason::Finished

@@ -1,6 +1,6 @@
 //! What the user asked for, and how names and infohashes become peers.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
@@ -44,6 +44,17 @@ pub enum Target {
     Name(ShareName),
     /// The only share that the tracker knows.
     Only,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Link(link) => write!(f, "{link}"),
+            Target::InfoHash(infohash) => write!(f, "{infohash}"),
+            Target::Name(name) => write!(f, "{name}"),
+            Target::Only => f.write_str("the only share"),
+        }
+    }
 }
 
 impl From<Link> for Target {

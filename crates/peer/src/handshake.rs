@@ -1,10 +1,10 @@
 //! How a peer connection begins: preamble and `Hello` from whoever connects, then from whoever answers.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use bytes::BytesMut;
 use proto::{
-    InfoHash, PREAMBLE,
+    PREAMBLE,
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, encode_message},
 };
 use tokio::{
@@ -28,6 +28,17 @@ pub struct Connection {
     pub reader: PeerReader<OwnedReadHalf>,
     /// Sends.
     pub writer: OwnedWriteHalf,
+}
+
+/// A peer that connected and waits for an answer to its hello.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Where it connected from.
+    pub address: SocketAddr,
+    /// What it said.
+    pub hello: Hello,
+    reader: PeerReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
 }
 
 /// Why a connection did not come about.
@@ -76,34 +87,34 @@ pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, Han
     .await
 }
 
-/// Hears hello first, for whoever accepted the connection. `answer` gives the hello for the share that the
-/// other side asks about, or the reason to refuse it.
-pub async fn respond(
-    stream: TcpStream,
-    answer: impl FnOnce(InfoHash) -> Result<Hello, GoodbyeReason>,
-) -> Result<Connection, HandshakeError> {
+/// Reads the hello of a peer that connected from `address`.
+pub async fn hear(stream: TcpStream, address: SocketAddr) -> Result<Incoming, HandshakeError> {
     within_time(async {
-        let (mut reader, mut writer) = split(stream)?;
+        let (mut reader, writer) = split(stream)?;
         let hello = hear_hello(&mut reader).await?;
-        match answer(hello.infohash) {
-            Ok(answer) if answer.peer_id == hello.peer_id => {
-                say_goodbye(&mut writer, GoodbyeReason::SelfConnection).await?;
-                Err(HandshakeError::SelfConnection)
-            }
-            Ok(answer) => {
-                say_hello(&mut writer, answer).await?;
-                Ok(Connection { hello, reader, writer })
-            }
-            Err(reason) => {
-                say_goodbye(&mut writer, reason).await?;
-                Err(HandshakeError::Goodbye(reason))
-            }
-        }
+        Ok(Incoming { address, hello, reader, writer })
     })
     .await
 }
 
-/// Refuses a connection unheard.
+impl Incoming {
+    /// Answers with this side's hello.
+    pub async fn accept(mut self, hello: Hello) -> Result<Connection, HandshakeError> {
+        if hello.peer_id == self.hello.peer_id {
+            self.refuse(GoodbyeReason::SelfConnection).await?;
+            return Err(HandshakeError::SelfConnection);
+        }
+        within_time(say_hello(&mut self.writer, hello)).await?;
+        Ok(Connection { hello: self.hello, reader: self.reader, writer: self.writer })
+    }
+
+    /// Answers with a goodbye.
+    pub async fn refuse(mut self, reason: GoodbyeReason) -> Result<(), HandshakeError> {
+        within_time(say_goodbye(&mut self.writer, reason)).await
+    }
+}
+
+/// Refuses a connection before the peer has said hello.
 pub async fn refuse(stream: TcpStream, reason: GoodbyeReason) -> Result<(), HandshakeError> {
     within_time(async {
         let (_, mut writer) = split(stream)?;

@@ -1,10 +1,10 @@
 //! Shoal's connections: what moves bytes between this process, its peers and its trackers.
 //!
-//! A connection begins with a [`handshake`]. From then on it has two halves: one reads, and the other, the [`sender`],
-//! sends what the connection's [`outbox`] holds. The [`upload_hub`] of a share decides, by the policy in
-//! [`swarm::uploads`], which connection sends its next chunk. [`server`] accepts peers of any number of shares. A leecher
-//! builds its own connections of the same parts, because it serves what it holds. [`tracker_client`] is the socket to a
-//! tracker, and [`announcer`] keeps a share registered through it.
+//! An [`acceptor`] owns the port of a process and hands each peer that connects to the share that the peer asks for. Every
+//! [`connection`] begins with a [`handshake`] and has two halves: one receives, and the other, the [`sender`], sends what the
+//! connection's [`outbox`] holds. The [`upload_hub`] of a share decides, by the policy in [`swarm::uploads`], which connection sends
+//! its next chunk. [`server`] serves a share that is whole; a leecher uses the same connections to fetch and to serve.
+//! [`tracker_client`] is the socket to a tracker, and [`announcer`] keeps a share registered through it.
 //!
 //! This crate decides nothing about a transfer: what to ask of whom is in [`swarm`]. It neither stores nor hashes: that is
 //! [`store`].
@@ -14,7 +14,9 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+pub mod acceptor;
 pub mod announcer;
+pub mod connection;
 pub mod faults;
 pub mod handshake;
 pub mod have_log;

@@ -15,7 +15,8 @@ use proto::{Endpoint, InfoHash, Link, ShareName};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::registration_report::{News, RegistrationReport};
 
@@ -166,7 +167,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         upload_limit: args.upload_limit.clone().unwrap_or_default(),
     };
     // The port first: an hour of hashing is a bad time to learn that it is in use.
-    let seeder = Seeder::bind(config).await?;
+    let tasks = TaskTracker::new();
+    let seeder = Seeder::bind(config, &tasks)?;
     let port = seeder.local_addr().port();
     let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
     // Every path is looked at before the first is hashed, for the same reason.
@@ -197,8 +199,16 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     }
     print_line("Press Ctrl+C to stop");
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
-    let shares = shares.into_iter().map(|shared| shared as Arc<dyn Content>).collect();
-    let sent = seeder.run(shares, report(names), shutdown).await;
+    let report = report(names);
+    let mut running = JoinSet::new();
+    for shared in shares {
+        let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
+        running.spawn(sharing.run(report.clone(), shutdown.clone()));
+    }
+    let sent = running.join_all().await.into_iter().sum();
+    drop(seeder);
+    tasks.close();
+    tasks.wait().await;
     print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Shoal's seeder: keeps shares registered with trackers and serves their chunks to peers.
 //!
-//! [`Seeder`] is the whole of it for whoever embeds one. It joins a [chunk server](peer::server) to one
-//! [registration](peer::announcer) for each share with each tracker.
+//! [`Seeder`] joins a [chunk server](peer::server) to one [registration](peer::announcer) for each share with each tracker. All its
+//! shares are on one port.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -9,7 +9,7 @@
 //! use proto::Endpoint;
 //! use seeder::{Config, Event, Seeder};
 //! use store::{Scan, ScanRules};
-//! use tokio_util::sync::CancellationToken;
+//! use tokio_util::{sync::CancellationToken, task::TaskTracker};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! // Both read the disk: a program keeps them off its runtime's threads.
@@ -17,13 +17,14 @@
 //! let shared = scan.hash(None, &|_bytes| ControlFlow::Continue(()))?;
 //!
 //! let trackers = vec![Endpoint::parse_tracker("192.0.2.2")?];
-//! let seeder = Seeder::bind(Config { trackers, ..Config::default() }).await?;
+//! let tasks = TaskTracker::new();
+//! let seeder = Seeder::bind(Config { trackers, ..Config::default() }, &tasks)?;
 //! let on_event = |event| {
 //!     if let Event::Announced { tracker, .. } = event {
 //!         println!("registered with {tracker}");
 //!     }
 //! };
-//! let sent = seeder.run(vec![Arc::new(shared)], on_event, CancellationToken::new()).await;
+//! let sent = seeder.share(Arc::new(shared))?.run(on_event, CancellationToken::new()).await;
 //! println!("sent {sent} bytes");
 //! # Ok(())
 //! # }
@@ -35,5 +36,5 @@
 
 mod seeder;
 
-pub use seeder::{Config, Event, Seeder};
+pub use seeder::{AlreadyRouted, Config, Event, Seeder, Sharing};
 pub use swarm::uploads::DEFAULT_MAX_ASKERS as DEFAULT_MAX_PEERS;

@@ -1,26 +1,26 @@
-//! A seeder: one chunk server, and one registration for each share with each tracker.
+//! A seeder: shares on one port, each served by the same server and registered with each tracker.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     sync::Arc,
 };
 
-use listen::{ListenError, asked_address, listen_tcp};
+use listen::ListenError;
 use peer::{
+    acceptor::{Acceptor, Route},
     announcer::announce,
     rate_limit::RateLimit,
-    server::{Server, Shares},
+    server::Server,
     tracker_client::{TrackerClient, TrackerError},
 };
 use proto::{
-    Endpoint, InfoHash, PeerId,
+    Endpoint, InfoHash,
     tracker::message::{Announced, Progress},
 };
 use store::{Content, OpenChunkError};
 use swarm::uploads::DEFAULT_MAX_ASKERS;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How a seeder is set up.
@@ -79,75 +79,91 @@ pub enum Event {
     },
 }
 
-/// A seeder that has its port and is ready to run.
-#[derive(Debug)]
+/// The share has a route at this port already: it is being served or fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is already being shared or fetched here")]
+pub struct AlreadyRouted(pub InfoHash);
+
+/// A seeder that has its port. Clones are the same seeder.
+#[derive(Debug, Clone)]
 pub struct Seeder {
-    config: Config,
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    acceptor: Acceptor,
+    trackers: Vec<TrackerClient>,
+    server: Server,
 }
 
 impl Seeder {
-    /// Takes the port. Peers that connect from now on wait for [`Seeder::run`].
-    pub async fn bind(config: Config) -> Result<Seeder, ListenError> {
-        let other = |source| ListenError::Other { address: asked_address(config.bind, config.port), source };
-        let listener = listen_tcp(config.bind, config.port)?;
-        let listener = TcpListener::from_std(listener).map_err(other)?;
-        let local_addr = listener.local_addr().map_err(other)?;
-        Ok(Seeder { config, listener, local_addr })
+    /// Takes the port. The seeder's tasks run among `tasks`, until the seeder is dropped.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn bind(config: Config, tasks: &TaskTracker) -> Result<Seeder, ListenError> {
+        let acceptor = Acceptor::bind(config.bind, config.port, tasks)?;
+        let tracker = |endpoint| TrackerClient::spawn(endpoint, config.bind, tasks);
+        let trackers = config.trackers.into_iter().map(tracker).collect();
+        Ok(Seeder::new(acceptor, trackers, Server::new(config.max_peers, config.upload_limit)))
+    }
+
+    /// A seeder on a port that it may have in common with transfers.
+    pub fn new(acceptor: Acceptor, trackers: Vec<TrackerClient>, server: Server) -> Seeder {
+        Seeder { acceptor, trackers, server }
     }
 
     /// Where the seeder listens.
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        self.acceptor.local_addr()
     }
 
-    /// Serves `shares` until `shutdown`, then ends the registrations and the connections. Returns the number
-    /// of bytes of chunks that it sent.
+    /// Begins to share `content`. Peers that connect from now on wait for [`Sharing::run`].
+    pub fn share(&self, content: Arc<dyn Content>) -> Result<Sharing, AlreadyRouted> {
+        let infohash = content.metainfo().infohash();
+        let route = self.acceptor.route(infohash).ok_or(AlreadyRouted(infohash))?;
+        Ok(Sharing { route, content, trackers: self.trackers.clone(), server: self.server.clone() })
+    }
+}
+
+/// A share that is ready to be served.
+#[derive(Debug)]
+pub struct Sharing {
+    route: Route,
+    content: Arc<dyn Content>,
+    trackers: Vec<TrackerClient>,
+    server: Server,
+}
+
+impl Sharing {
+    /// Serves the share and keeps it registered until `shutdown`, then ends its registrations and connections. Returns the number of
+    /// bytes of chunks that it sent.
     pub async fn run(
         self,
-        shares: Vec<Arc<dyn Content>>,
         on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) -> u64 {
-        let peer_id = PeerId::random(&mut rand::rng());
-        let port = self.local_addr.port();
-        let tasks = TaskTracker::new();
-        // Ends the registrations of one share.
-        let withdrawn: BTreeMap<_, _> =
-            shares.iter().map(|content| (content.metainfo().infohash(), shutdown.child_token())).collect();
-        for endpoint in &self.config.trackers {
-            let tracker = TrackerClient::spawn(endpoint.clone(), self.config.bind, &tasks);
-            for content in &shares {
-                let Some(port) = NonZeroU16::new(port) else { continue };
-                let infohash = content.metainfo().infohash();
-                let (content, tracker, on_event, withdrawn) =
-                    (Arc::clone(content), tracker.clone(), on_event.clone(), withdrawn[&infohash].clone());
-                tasks.spawn(async move {
-                    let endpoint = tracker.endpoint().clone();
-                    let on_result = |result| {
-                        on_event(match result {
-                            Ok(announced) => {
-                                Event::Announced { tracker: endpoint.clone(), infohash, announced }
-                            }
-                            Err(error) => Event::NotAnnounced { infohash, error },
-                        });
-                    };
-                    let progress = watch::channel(Progress::COMPLETE).1;
-                    announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
-                });
-            }
+        let Sharing { route, content, trackers, server } = self;
+        let infohash = content.metainfo().infohash();
+        // Ends the registrations, and nothing else.
+        let withdrawn = shutdown.child_token();
+        let mut announcers = JoinSet::new();
+        for tracker in trackers {
+            let Some(port) = NonZeroU16::new(route.port()) else { continue };
+            let (content, on_event, withdrawn) = (Arc::clone(&content), on_event.clone(), withdrawn.clone());
+            announcers.spawn(async move {
+                let endpoint = tracker.endpoint().clone();
+                let on_result = |result| {
+                    on_event(match result {
+                        Ok(announced) => Event::Announced { tracker: endpoint.clone(), infohash, announced },
+                        Err(error) => Event::NotAnnounced { infohash, error },
+                    });
+                };
+                let progress = watch::channel(Progress::COMPLETE).1;
+                announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
+            });
         }
-        tasks.close();
-        let shares: Shares =
-            shares.into_iter().map(|content| (content.metainfo().infohash(), content)).collect();
-        let withdrawn = Arc::new(withdrawn);
-        let on_fault = move |infohash, error| {
-            withdrawn[&infohash].cancel();
+        let on_fault = move |error| {
+            withdrawn.cancel();
             on_event(Event::Withdrawn { infohash, error });
         };
-        let server = Server::new(peer_id, port, shares, self.config.upload_limit, on_fault);
-        tokio::join!(server.run(self.listener, self.config.max_peers, shutdown), tasks.wait());
-        server.bytes_sent()
+        let (sent, _) = tokio::join!(server.serve(route, content, on_fault, shutdown), announcers.join_all());
+        sent
     }
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use leecher::{Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Stay, Target};
+use listen::ListenError;
 use peer::rate_limit::RateLimit;
 use proto::Endpoint;
 use tokio::task::JoinHandle;
@@ -17,6 +18,7 @@ use crate::{events::Events, joined, node::Common};
 pub struct Fetch {
     /// Without what the node has for all: its trackers, its address and the limits that are not set here.
     config: Config,
+    serve: bool,
     upload_limit: Option<RateLimit>,
     download_limit: Option<RateLimit>,
 }
@@ -24,7 +26,7 @@ pub struct Fetch {
 impl Fetch {
     /// Fetches `target` with every option at its default.
     pub fn new(target: impl Into<Target>) -> Fetch {
-        Fetch { config: Config::new(target.into()), upload_limit: None, download_limit: None }
+        Fetch { config: Config::new(target.into()), serve: true, upload_limit: None, download_limit: None }
     }
 
     /// Saves the share at this path.
@@ -69,9 +71,9 @@ impl Fetch {
         self
     }
 
-    /// Serves nothing to other leechers, and takes no port.
+    /// Serves nothing to other leechers.
     pub fn no_serve(mut self) -> Fetch {
-        self.config.listen = None;
+        self.serve = false;
         self
     }
 
@@ -93,15 +95,14 @@ impl Fetch {
         self
     }
 
-    fn config(self, node: &Common) -> Config {
+    fn config(self, node: &Common) -> Result<Config, ListenError> {
         let mut config = self.config;
         config.trackers.clone_from(&node.trackers);
-        if let Some(listen) = &mut config.listen {
-            listen.bind = node.bind;
-        }
+        config.bind = node.bind;
+        config.acceptor = if self.serve { Some(node.acceptor()?) } else { None };
         config.upload_limit = self.upload_limit.unwrap_or_else(|| node.upload_limit.clone());
         config.download_limit = self.download_limit.unwrap_or_else(|| node.download_limit.clone());
-        config
+        Ok(config)
     }
 }
 
@@ -134,7 +135,8 @@ impl FetchHandle {
         let (sender, events) = Events::new();
         // Nobody reads them when the handle waits for the end only.
         let on_event = move |event| _ = sender.send(event);
-        let task = node.tasks.spawn(leecher::fetch(config, on_event, stop.clone()));
+        let token = stop.clone();
+        let task = node.tasks.spawn(async move { leecher::fetch(config?, on_event, token).await });
         FetchHandle { events, task, stop: stop.drop_guard() }
     }
 

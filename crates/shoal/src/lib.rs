@@ -52,6 +52,7 @@ pub use proto::{
     Endpoint, InfoHash, Link, ShareName,
     tracker::message::{Announced, ShareEntry},
 };
+pub use seeder::AlreadyRouted;
 pub use share::{Share, ShareError, ShareEvent, ShareHandle};
 pub use store::OpenChunkError;
 pub use tokio_stream::{Stream, StreamExt};

@@ -1,9 +1,14 @@
 //! What shares and transfers of one program have in common.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use leecher::{FetchError, list_shares};
-use peer::{rate_limit::RateLimit, tracker_client::TrackerClient};
+use listen::ListenError;
+use peer::{acceptor::Acceptor, rate_limit::RateLimit, server::Server, tracker_client::TrackerClient};
 use proto::{Endpoint, tracker::message::ShareEntry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -12,7 +17,7 @@ use crate::{
     share::{self, Share, ShareError, ShareHandle},
 };
 
-/// Shares files and fetches shares. Clones are the same node.
+/// Shares files and fetches shares, all over one TCP port. Clones are the same node.
 ///
 /// When the last clone is dropped, the handles go on; [`Node::stop`] ends them.
 #[derive(Debug, Clone)]
@@ -26,20 +31,45 @@ pub(crate) struct Common {
     pub(crate) hash_cache: Option<PathBuf>,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
+    /// What serves the shares.
+    pub(crate) server: Server,
+    port: u16,
+    /// Once something is served.
+    acceptor: Mutex<Option<Acceptor>>,
     /// Ends everything that the node started.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
 
 /// Sets up a [`Node`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     trackers: Vec<Endpoint>,
     bind: Option<IpAddr>,
+    port: u16,
+    max_peers: usize,
     hash_cache: Option<PathBuf>,
     upload_limit: RateLimit,
     download_limit: RateLimit,
+}
+
+impl Common {
+    /// The node's port, which is taken when it is first needed.
+    pub(crate) fn acceptor(&self) -> Result<Acceptor, ListenError> {
+        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(acceptor) = &*acceptor {
+            return Ok(acceptor.clone());
+        }
+        let bound = Acceptor::bind(self.bind, self.port, &self.tasks)?;
+        Ok(acceptor.insert(bound).clone())
+    }
+
+    /// A client of each of the node's trackers, whose tasks end when it is dropped.
+    pub(crate) fn tracker_clients(&self) -> Vec<TrackerClient> {
+        let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.bind, &self.tasks);
+        self.trackers.iter().map(client).collect()
+    }
 }
 
 impl Node {
@@ -70,17 +100,30 @@ impl Node {
 
     /// The shares that the node's trackers know.
     pub async fn list(&self) -> Result<Vec<ShareEntry>, FetchError> {
-        let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.0.bind, &self.0.tasks);
-        let clients: Vec<_> = self.0.trackers.iter().map(client).collect();
-        list_shares(&clients).await
+        list_shares(&self.0.tracker_clients()).await
     }
 
     /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. A share
     /// or a transfer that is begun later ends at once.
     pub async fn stop(&self) {
         self.0.stop.cancel();
+        self.0.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            trackers: Vec::new(),
+            bind: None,
+            port: 0,
+            max_peers: seeder::DEFAULT_MAX_PEERS,
+            hash_cache: None,
+            upload_limit: RateLimit::unlimited(),
+            download_limit: RateLimit::unlimited(),
+        }
     }
 }
 
@@ -105,6 +148,19 @@ impl Builder {
         self
     }
 
+    /// Listens on this TCP port. By default it is any free port. The node takes it when it first shares or fetches something.
+    pub fn port(mut self, port: u16) -> Builder {
+        self.port = port;
+        self
+    }
+
+    /// Maximum number of peers that the node serves at the same time, of all its shares together. Transfers have a maximum of their
+    /// own.
+    pub fn max_peers(mut self, count: usize) -> Builder {
+        self.max_peers = count;
+        self
+    }
+
     /// Remembers hashes in this directory, so a large file that was shared before is not read again. By default nothing is remembered.
     pub fn hash_cache(mut self, directory: impl Into<PathBuf>) -> Builder {
         self.hash_cache = Some(directory.into());
@@ -125,8 +181,18 @@ impl Builder {
 
     /// The node. Nothing runs yet.
     pub fn build(self) -> Node {
-        let Builder { trackers, bind, hash_cache, upload_limit, download_limit } = self;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Node(Arc::new(Common { trackers, bind, hash_cache, upload_limit, download_limit, stop, tasks }))
+        let Builder { trackers, bind, port, max_peers, hash_cache, upload_limit, download_limit } = self;
+        Node(Arc::new(Common {
+            trackers,
+            bind,
+            port,
+            hash_cache,
+            server: Server::new(max_peers, upload_limit.clone()),
+            upload_limit,
+            download_limit,
+            acceptor: Mutex::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
     }
 }

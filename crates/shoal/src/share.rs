@@ -11,44 +11,30 @@ use std::{
 use listen::ListenError;
 use peer::{outside::own_address, tracker_client::TrackerError};
 use proto::{Endpoint, InfoHash, Link, ShareName, tracker::message::Announced};
-use seeder::Seeder;
+use seeder::{AlreadyRouted, Seeder};
 use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{events::Events, joined, node::Common};
 
-/// What to share, and how. A path alone is shared under its own name on any free port.
+/// What to share, and how. A path alone is shared under its own name.
 #[derive(Debug, Clone)]
 #[must_use = "this is what to give to `Node::share`"]
 pub struct Share {
     path: PathBuf,
     name: Option<ShareName>,
-    port: u16,
-    max_peers: usize,
 }
 
 impl Share {
     /// Shares this file or directory.
     pub fn new(path: impl Into<PathBuf>) -> Share {
-        Share { path: path.into(), name: None, port: 0, max_peers: seeder::DEFAULT_MAX_PEERS }
+        Share { path: path.into(), name: None }
     }
 
     /// Calls the share by this name.
     pub fn name(mut self, name: ShareName) -> Share {
         self.name = Some(name);
-        self
-    }
-
-    /// Listens on this TCP port. Each share has one of its own.
-    pub fn port(mut self, port: u16) -> Share {
-        self.port = port;
-        self
-    }
-
-    /// Most peers served at a time.
-    pub fn max_peers(mut self, count: usize) -> Share {
-        self.max_peers = count;
         self
     }
 }
@@ -81,6 +67,9 @@ pub enum ShareError {
     /// The port cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The node shares or fetches the same content already.
+    #[error(transparent)]
+    AlreadyRouted(#[from] AlreadyRouted),
     /// The node's directory for hashes cannot be used.
     #[error("cannot remember hashes in {}: {source}", path.display())]
     HashCache {
@@ -131,7 +120,7 @@ impl ShareHandle {
         self.link.infohash
     }
 
-    /// Where the share is served.
+    /// Where the share is served: the node's port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
@@ -152,15 +141,8 @@ impl ShareHandle {
 
 /// Hashes the path and starts to serve it.
 pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, ShareError> {
-    let config = seeder::Config {
-        bind: node.bind,
-        port: share.port,
-        trackers: node.trackers.clone(),
-        max_peers: share.max_peers,
-        upload_limit: node.upload_limit.clone(),
-    };
     // The port first: an hour of hashing is a bad time to learn that it is in use.
-    let seeder = Seeder::bind(config).await?;
+    let seeder = Seeder::new(node.acceptor()?, node.tracker_clients(), node.server.clone());
     let local_addr = seeder.local_addr();
     let stop = node.stop.child_token();
     // Also ends the hashing of a call that is dropped.
@@ -176,6 +158,7 @@ pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, Sh
         trackers: node.trackers.clone(),
         peers: if node.trackers.is_empty() { vec![reached_at(node.bind, local_addr)] } else { Vec::new() },
     };
+    let sharing = seeder.share(Arc::new(shared))?;
     let (sender, events) = Events::new();
     let on_event = move |event| {
         // Nobody has to read them.
@@ -189,7 +172,7 @@ pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, Sh
             seeder::Event::Withdrawn { error, .. } => sender.send(ShareEvent::Withdrawn(Arc::new(error))),
         };
     };
-    let task = node.tasks.spawn(seeder.run(vec![Arc::new(shared)], on_event, stop));
+    let task = node.tasks.spawn(sharing.run(on_event, stop));
     Ok(ShareHandle { link, local_addr, events, task, stop: guard })
 }
 

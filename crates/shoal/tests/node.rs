@@ -12,7 +12,8 @@ use std::{
 
 use rand::Rng;
 use shoal::{
-    Fetch, FetchError, FetchEvent, InfoHash, Node, ShareError, ShareEvent, ShareHandle, StreamExt, Target,
+    Fetch, FetchError, FetchEvent, InfoHash, Node, ShareError, ShareEvent, ShareHandle, Stay, StreamExt,
+    Target,
     tracker::{Config, TrackerHandle},
 };
 use tempfile::TempDir;
@@ -112,6 +113,44 @@ async fn a_node_shares_and_fetches_several_at_a_time() {
         let sent = first.stop().await + second.stop().await;
         assert_eq!(sent, 2 * FILE_LEN as u64);
         bench.nothing_is_listed().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn everything_of_a_node_is_on_one_port() {
+    within(async {
+        let bench = Bench::new().await;
+        let (one, two) = (bench.file("one"), bench.file("two"));
+        let (first, second) = (bench.registered(&one).await, bench.registered(&two).await);
+        assert_eq!(first.local_addr(), second.local_addr());
+        let again = bench.node.share(one).await.unwrap_err();
+        assert!(matches!(again, ShareError::AlreadyRouted(_)), "{again}");
+
+        // A node that fetches both serves both, and the share that it has itself, on a port of its own.
+        let other = Node::builder().tracker(bench.tracker.local_addr()).bind(LOCALHOST).build();
+        let third = other.share(bench.file("three")).await.unwrap();
+        let stay = |share: &ShareHandle, name| {
+            let target = Target::from(share.infohash());
+            Fetch::new(target).output(bench.dir.path().join(name)).stay(Stay::Forever)
+        };
+        let mut fetches = [other.fetch(stay(&first, "1")), other.fetch(stay(&second, "2"))];
+        for fetch in &mut fetches {
+            while !matches!(fetch.events().next().await, Some(FetchEvent::Finished(_))) {}
+        }
+        let infohashes = [first.infohash(), second.infohash()];
+        first.stop().await;
+        second.stop().await;
+        let last = Node::builder().bind(LOCALHOST).build();
+        for (infohash, name) in infohashes.into_iter().zip(["3", "4"]) {
+            let copy = Fetch::new(infohash).peer(third.local_addr()).output(bench.dir.path().join(name));
+            last.fetch(copy).finished().await.unwrap();
+        }
+        for fetch in fetches {
+            fetch.stop().await.unwrap();
+        }
+        third.stop().await;
         bench.end().await;
     })
     .await;

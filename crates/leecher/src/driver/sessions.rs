@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use peer::{handshake, outbox::Outbox};
-use proto::peer::{GoodbyeReason, PeerMessage, Role};
-use swarm::{LeaveReason, RETRY_AFTER_MS, scheduler::PeerKey};
-use tokio::{net::TcpStream, sync::Notify, task::JoinSet, time::timeout};
+use peer::{acceptor::NO_ROOM, handshake::Incoming, outbox::Outbox};
+use proto::peer::{PeerMessage, Role};
+use swarm::{LeaveReason, scheduler::PeerKey};
+use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,8 +49,8 @@ impl Sessions {
     }
 
     /// Begins a session with a peer that connected.
-    pub(super) fn accept(&mut self, key: PeerKey, address: SocketAddr, stream: TcpStream) {
-        self.start(key, address, Origin::Accepted(stream));
+    pub(super) fn accept(&mut self, key: PeerKey, incoming: Incoming) {
+        self.start(key, incoming.address, Origin::Accepted(incoming));
     }
 
     fn start(&mut self, key: PeerKey, address: SocketAddr, origin: Origin) {
@@ -61,12 +61,11 @@ impl Sessions {
     }
 
     /// Tells a peer that connected that there is no room.
-    pub(super) fn refuse(&mut self, stream: TcpStream) {
+    pub(super) fn refuse(&mut self, incoming: Incoming) {
         while self.refusals.try_join_next().is_some() {}
         if self.refusals.len() < MAX_REFUSALS {
-            let reason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
             // It will find out either way.
-            self.refusals.spawn(async move { _ = handshake::refuse(stream, reason).await });
+            self.refusals.spawn(async move { _ = incoming.refuse(NO_ROOM).await });
         }
     }
 

@@ -249,3 +249,35 @@ fn says_what_it_waits_for() {
     let line = waiting.err_line();
     assert!(!line.starts_with("error"), "nothing before: {line}");
 }
+
+#[test]
+fn several_shares_are_fetched_by_one_command() {
+    let (place, network) = (Place::new(), Network::start());
+    let shares = ["a.bin", "b.bin", "c.bin"].map(|name| network.file(name, name.as_bytes()));
+    shares.iter().for_each(|shared| _ = network.seed(shared.clone()));
+    let (tracker, id) = (network.tracker(), shares[1].metainfo().infohash().to_string());
+    let link = link(&*shares[2], std::slice::from_ref(&tracker), &[]);
+    // The one that is named twice is fetched once.
+    let ended = run(leecher(&place, &["a.bin", &id, &link, "a.bin", "-d", "saved", "--tracker", &tracker]));
+    assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
+    for name in ["a.bin", "b.bin", "c.bin"] {
+        let said = format!("Successfully downloaded {name}");
+        assert_eq!(ended.out.iter().filter(|line| **line == said).count(), 1, "{ended:?}");
+        assert_eq!(fs::read(place.path(&format!("saved/leeched_{name}"))).unwrap(), name.as_bytes());
+    }
+}
+
+#[test]
+fn a_share_that_cannot_be_fetched_does_not_stop_the_others() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("a.bin", b"12345"));
+    let tracker = network.tracker();
+    let ended = run(leecher(&place, &["nothing.bin", "a.bin", "--timeout", "1s", "--tracker", &tracker]));
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.err.contains("error: nothing.bin: no tracker knows a share called 'nothing.bin'"),
+        "{ended:?}"
+    );
+    assert!(ended.err.ends_with("error: 1 of 2 shares could not be fetched"), "{ended:?}");
+    assert_eq!(fs::read(place.path("leeched_a.bin")).unwrap(), b"12345");
+}

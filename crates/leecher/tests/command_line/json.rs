@@ -100,3 +100,22 @@ fn names_that_cannot_be_seen_keep_their_meaning() {
         assert!(events.iter().all(|event| event["output"].as_str().is_none_or(|output| output == "x\u{7f}")));
     }
 }
+
+#[test]
+fn of_several_transfers_every_event_names_its_target() {
+    let (place, network) = (Place::new(), Network::start());
+    network.seed(network.file("a.bin", b"12345"));
+    let tracker = network.tracker();
+    let ended =
+        run(leecher(&place, &["--json", "a.bin", "nothing.bin", "--timeout", "1s", "--tracker", &tracker]));
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    let events = events(&ended);
+    let (last, of_targets) = events.split_last().unwrap();
+    assert!(
+        of_targets.iter().all(|event| ["a.bin", "nothing.bin"].contains(&event["target"].as_str().unwrap()))
+    );
+    assert_eq!(events[position(&events, "finished")]["target"], "a.bin");
+    let failed = &events[position(&events, "failed")];
+    assert_eq!((&failed["target"], &failed["code"]), (&"nothing.bin".into(), &3.into()));
+    assert_eq!((&last["event"], &last["target"]), (&"failed".into(), &Value::Null));
+}

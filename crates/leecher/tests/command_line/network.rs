@@ -18,7 +18,7 @@ use seeder::{Event, Seeder};
 use store::{Content, Shared};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracker::Tracker;
 
 use crate::program::PATIENCE;
@@ -75,7 +75,8 @@ impl Network {
             trackers,
             ..seeder::Config::default()
         };
-        let seeder = self.runtime.block_on(Seeder::bind(config)).unwrap();
+        let _runtime = self.runtime.enter();
+        let seeder = Seeder::bind(config, &TaskTracker::new()).unwrap();
         let port = seeder.local_addr().port();
         let (announced, waiting) = mpsc::channel();
         let on_event = move |event| match event {
@@ -84,7 +85,7 @@ impl Network {
             Event::NotAnnounced { error, .. } => panic!("{error}"),
             Event::Withdrawn { error, .. } => panic!("{error}"),
         };
-        self.runtime.spawn(seeder.run(vec![content], on_event, CancellationToken::new()));
+        self.runtime.spawn(seeder.share(content).unwrap().run(on_event, CancellationToken::new()));
         waiting.recv_timeout(PATIENCE).expect("a registration");
         port
     }

@@ -14,9 +14,8 @@ use crate::{
 #[test]
 fn bad_flags_are_usage_errors() {
     let place = Place::new();
-    let bad: [&[&str]; 14] = [
+    let bad: [&[&str]; 13] = [
         &["-f", "a", "b"],
-        &["a", "b"],
         &["--list", "a"],
         &["-o", "a", "-d", "b"],
         &["--json", "-q"],
@@ -36,6 +35,13 @@ fn bad_flags_are_usage_errors() {
         assert!(ended.out.is_empty(), "{args:?}: {ended:?}");
     }
     assert_eq!(place.names(), [""; 0]);
+}
+
+#[test]
+fn several_shares_cannot_be_saved_at_one_path() {
+    let place = Place::new();
+    let ended = run(leecher(&place, &["a.bin", "b.bin", "-o", "saved"]));
+    ended.assert_failed(2, &["-o names one file, and there are 2 shares to save", "-d DIR"]);
 }
 
 #[test]

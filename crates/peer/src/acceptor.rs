@@ -1,0 +1,274 @@
+//! Where peers connect to this process: one port for everything that it shares and fetches.
+//!
+//! An [`Acceptor`] owns the port. It reads the `Hello` of each peer that connects and hands the peer to the [`Route`] of the share
+//! that the `Hello` names, where the share's server or transfer takes it in.
+//!
+//! Invariant: peers that have not said hello are bounded in number and time, and take nobody's place at a share.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use listen::{ListenError, asked_address, listen_tcp};
+use proto::{InfoHash, peer::GoodbyeReason};
+use swarm::RETRY_AFTER_MS;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{
+        Notify,
+        mpsc::{self, error::TrySendError},
+    },
+    task::JoinSet,
+    time::sleep,
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::handshake::{self, HandshakeError, Incoming};
+
+/// Peers that may be about to say hello. Each takes a file descriptor for [`handshake::HANDSHAKE_TIMEOUT`] at most.
+const MAX_HANDSHAKES: usize = 256;
+
+/// Connections beyond those that are being refused at a time; more are closed without a goodbye.
+const MAX_REFUSALS: usize = 64;
+
+/// Peers that wait for one share to take them in.
+const MAX_WAITING: usize = 64;
+
+/// Pause after accepting failed, usually because no file descriptor is free: it would fail again at once.
+const BACK_OFF: Duration = Duration::from_millis(200);
+
+/// A port that peers connect to. Clones are the same port, which is closed when the last clone and the last [`Route`] are dropped.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    local_addr: SocketAddr,
+    routes: Arc<Routes>,
+    _open: Arc<DropGuard>,
+}
+
+/// The shares that peers may ask for.
+#[derive(Debug, Default)]
+struct Routes {
+    shares: Mutex<BTreeMap<InfoHash, mpsc::Sender<Incoming>>>,
+    /// There is one.
+    changed: Notify,
+}
+
+/// The peers that connect for one share. No more come when this is dropped.
+#[derive(Debug)]
+pub struct Route {
+    acceptor: Acceptor,
+    infohash: InfoHash,
+    incoming: mpsc::Receiver<Incoming>,
+}
+
+impl Acceptor {
+    /// Takes `port` of `bind`, or of every address; port 0 is any free port. Peers that connect wait until there is a first route.
+    /// The task that accepts them runs among `tasks`.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn bind(bind: Option<IpAddr>, port: u16, tasks: &TaskTracker) -> Result<Acceptor, ListenError> {
+        let other = |source| ListenError::Other { address: asked_address(bind, port), source };
+        let listener = TcpListener::from_std(listen_tcp(bind, port)?).map_err(other)?;
+        let local_addr = listener.local_addr().map_err(other)?;
+        let (routes, stop) = (Arc::<Routes>::default(), CancellationToken::new());
+        tasks.spawn(accept(listener, Arc::clone(&routes), stop.clone()));
+        Ok(Acceptor { local_addr, routes, _open: Arc::new(stop.drop_guard()) })
+    }
+
+    /// Where the port is.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The peers that will connect for this share; `None` if somebody has its route already.
+    pub fn route(&self, infohash: InfoHash) -> Option<Route> {
+        let (sender, incoming) = mpsc::channel(MAX_WAITING);
+        match self.routes.lock().entry(infohash) {
+            Entry::Occupied(_) => return None,
+            Entry::Vacant(place) => place.insert(sender),
+        };
+        self.routes.changed.notify_one();
+        Some(Route { acceptor: self.clone(), infohash, incoming })
+    }
+}
+
+impl Route {
+    /// The port that the peers connect to.
+    pub fn port(&self) -> u16 {
+        self.acceptor.local_addr.port()
+    }
+
+    /// Waits for the next peer. Cancel safe.
+    pub async fn next(&mut self) -> Incoming {
+        // The sender is among the routes until this is dropped.
+        self.incoming.recv().await.expect("a route that exists is open")
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        self.acceptor.routes.lock().remove(&self.infohash);
+    }
+}
+
+impl Routes {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<InfoHash, mpsc::Sender<Incoming>>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads a peer's hello, and hands the peer to its share.
+    async fn receive(&self, stream: TcpStream, address: SocketAddr) -> Result<(), HandshakeError> {
+        let incoming = handshake::hear(stream, address).await?;
+        let route = self.lock().get(&incoming.hello.infohash).cloned();
+        let Some(route) = route else { return incoming.refuse(GoodbyeReason::UnknownShare).await };
+        match route.try_send(incoming) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Closed(incoming)) => incoming.refuse(GoodbyeReason::UnknownShare).await,
+            Err(TrySendError::Full(incoming)) => incoming.refuse(NO_ROOM).await,
+        }
+    }
+}
+
+/// What a peer is told for which there is no room.
+pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
+
+/// The one accept loop of a process. When it returns, no connection is left that it has not handed on.
+async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationToken) {
+    // Until the first share is known, nobody can be told that it is not here.
+    if stop.run_until_cancelled(routes.changed.notified()).await.is_none() {
+        return;
+    }
+    let mut handshakes = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = handshakes.join_next() => continue,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let (routes, waiting) = (Arc::clone(&routes), handshakes.len());
+                if waiting >= MAX_HANDSHAKES + MAX_REFUSALS {
+                    continue;
+                }
+                handshakes.spawn(async move {
+                    let received = if waiting < MAX_HANDSHAKES {
+                        routes.receive(stream, address).await
+                    } else {
+                        handshake::refuse(stream, NO_ROOM).await
+                    };
+                    if let Err(error) = received {
+                        tracing::debug!(%address, "not connected: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                let _ = stop.run_until_cancelled(sleep(BACK_OFF)).await;
+            }
+        }
+    }
+    handshakes.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        PeerId,
+        peer::{Hello, Role},
+    };
+    use rustix::net::{Shutdown, shutdown};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn hello(share: u8) -> Hello {
+        Hello {
+            infohash: InfoHash([share; 32]),
+            peer_id: PeerId([2; 16]),
+            role: Role::Leecher,
+            listen_port: 0,
+        }
+    }
+
+    async fn connect(acceptor: &Acceptor, share: u8) -> Result<handshake::Connection, HandshakeError> {
+        let stream = TcpStream::connect(acceptor.local_addr()).await.unwrap();
+        handshake::initiate(stream, hello(share)).await
+    }
+
+    #[tokio::test]
+    async fn each_peer_reaches_the_share_that_it_names() {
+        let tasks = TaskTracker::new();
+        let acceptor = Acceptor::bind(Some(LOCALHOST), 0, &tasks).unwrap();
+        let (mut first, mut second) =
+            (acceptor.route(InfoHash([1; 32])).unwrap(), acceptor.route(InfoHash([2; 32])).unwrap());
+        assert!(acceptor.route(InfoHash([1; 32])).is_none(), "a share has one route");
+        let answer = async |route: &mut Route| {
+            let incoming = route.next().await;
+            let answer = Hello { peer_id: PeerId([9; 16]), ..incoming.hello };
+            incoming.accept(answer).await.unwrap()
+        };
+        for (share, route) in [(1, &mut first), (2, &mut second)] {
+            let (dialled, accepted) = tokio::join!(connect(&acceptor, share), answer(route));
+            assert_eq!(dialled.unwrap().hello.infohash, InfoHash([share; 32]));
+            assert_eq!(accepted.hello.infohash, InfoHash([share; 32]));
+        }
+        drop(second);
+        for share in [2, 3] {
+            let refused = connect(&acceptor, share).await.unwrap_err();
+            assert!(matches!(refused, HandshakeError::Goodbye(GoodbyeReason::UnknownShare)), "{refused}");
+        }
+        assert!(acceptor.route(InfoHash([2; 32])).is_some(), "a route that was given up can be taken again");
+        drop((acceptor, first));
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn silent_peers_hinder_nobody_and_a_share_that_takes_nobody_in_is_full() {
+        let tasks = TaskTracker::new();
+        let acceptor = Acceptor::bind(Some(LOCALHOST), 0, &tasks).unwrap();
+        let route = acceptor.route(InfoHash([1; 32])).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..MAX_HANDSHAKES / 2 {
+            silent.push(TcpStream::connect(acceptor.local_addr()).await.unwrap());
+        }
+        let mut waiting = JoinSet::new();
+        for _ in 0..=MAX_WAITING {
+            let acceptor = acceptor.clone();
+            waiting.spawn(async move { connect(&acceptor, 1).await });
+        }
+        let refused = waiting.join_next().await.unwrap().unwrap().unwrap_err();
+        assert!(matches!(refused, HandshakeError::Goodbye(reason) if reason == NO_ROOM), "{refused}");
+        drop(route);
+    }
+
+    /// A socket that was shut down cannot accept, like one whose process has no file descriptor left.
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_fails_is_not_tried_at_once() {
+        let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+        shutdown(&listener, Shutdown::Both).unwrap();
+        let stop = CancellationToken::new();
+        let routes = Arc::<Routes>::default();
+        routes.changed.notify_one();
+        let accepting = accept(listener, routes, stop.clone());
+        tokio::pin!(accepting);
+        // Without a pause it would never yield, and this would hang.
+        let begun = Instant::now();
+        timeout(100 * BACK_OFF, &mut accepting).await.unwrap_err();
+        assert_eq!(begun.elapsed(), 100 * BACK_OFF);
+        stop.cancel();
+        accepting.await;
+    }
+}

@@ -1,0 +1,154 @@
+//! A connection after both sides have said hello, whichever side made it and whatever it is for.
+//!
+//! [`run`] keeps its two halves together. The sending half is [`crate::sender`]. The receiving half is an [`Inbox`]: it passes on by
+//! itself what the peer asks of this side, and returns every other message to its owner. A seeder's owner ignores or refuses those
+//! ([`crate::server`]); a leecher's owner fetches by them.
+
+use std::{io, sync::Arc, time::Duration};
+
+use proto::peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason};
+use store::Content;
+use tokio::{net::tcp::OwnedReadHalf, time::timeout};
+
+use crate::{
+    handshake::Connection,
+    outbox::{Outbox, OutboxFull},
+    rate_limit::RateLimit,
+    sender::{self, Serve, ServeCell},
+};
+
+/// A peer that sends nothing for this long is gone: three keep-alives.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a peer may take to receive the goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    /// The peer sent bytes that are no message, or the connection failed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer does not read what it is sent.
+    #[error(transparent)]
+    OutboxFull(#[from] OutboxFull),
+    /// This side said goodbye.
+    #[error("closed by this side")]
+    Closed,
+    /// The connection failed, or the peer takes nothing any more.
+    #[error("sending: {0}")]
+    Send(#[source] io::Error),
+    /// The peer sent nothing for [`IDLE_TIMEOUT`].
+    #[error("silent for {} seconds", IDLE_TIMEOUT.as_secs())]
+    Idle,
+    /// A message that this side does not expect.
+    #[error("unexpected {0:?}")]
+    Unexpected(PeerMessage),
+    /// A message about a chunk, a hash or a part that the share does not have.
+    #[error("{0:?} is not about this share")]
+    OutOfRange(PeerMessage),
+}
+
+/// The receiving half of a connection.
+#[derive(Debug)]
+pub struct Inbox {
+    reader: PeerReader<OwnedReadHalf>,
+    outbox: Outbox,
+    serve: ServeCell,
+    /// What the connection is about, once that is known. Messages have to fit it.
+    content: Option<Arc<dyn Content>>,
+}
+
+/// Runs a connection until `receive` returns or nothing can be sent any more. `receive` gets the peer's hello and the receiving half; it
+/// returns its result and the goodbye for the peer.
+pub async fn run<T>(
+    connection: Connection,
+    limit: RateLimit,
+    receive: impl AsyncFnOnce(Hello, Inbox) -> (T, GoodbyeReason),
+) -> Result<T, ConnectionError> {
+    let Connection { hello, reader, writer } = connection;
+    let (outbox, serve) = (Outbox::default(), ServeCell::default());
+    let inbox = Inbox { reader, outbox: outbox.clone(), serve: Arc::clone(&serve), content: None };
+    let sending = sender::send(writer, outbox.clone(), serve, limit);
+    let receiving = async {
+        let (result, goodbye) = receive(hello, inbox).await;
+        outbox.close(goodbye);
+        result
+    };
+    // The half that ends first ends the other: the outbox is closed, or the socket is.
+    tokio::pin!(sending);
+    tokio::select! {
+        sent = &mut sending => Err(sent.err().map_or(ConnectionError::Closed, ConnectionError::Send)),
+        result = receiving => {
+            // A peer that does not take the goodbye will find out.
+            let _ = timeout(GOODBYE_TIMEOUT, sending).await;
+            Ok(result)
+        }
+    }
+}
+
+impl Inbox {
+    /// The queue of the sending half.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// From now on every message has to be about `content`.
+    pub fn expect(&mut self, content: Arc<dyn Content>) {
+        self.content = Some(content);
+    }
+
+    /// From now on the peer is served.
+    pub fn serve(&mut self, serve: Serve) {
+        self.content = Some(Arc::clone(&serve.content));
+        // There is one share for each connection, so this is called once.
+        let _ = self.serve.set(serve);
+    }
+
+    /// The next message that asks this side for nothing; `None` when the peer has closed the connection. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<PeerMessage>, ConnectionError> {
+        loop {
+            let message =
+                timeout(IDLE_TIMEOUT, self.reader.next()).await.map_err(|_| ConnectionError::Idle)??;
+            let Some(message) = message else { return Ok(None) };
+            if self.content.as_ref().is_some_and(|content| !message.fits(content.metainfo())) {
+                return Err(ConnectionError::OutOfRange(message));
+            }
+            match (message, self.serve.get()) {
+                (PeerMessage::Request { chunk }, Some(serve)) => serve.asker.request(chunk)?,
+                (PeerMessage::Request { chunk }, None) => {
+                    self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
+                }
+                (PeerMessage::Cancel { chunk }, Some(serve)) => serve.asker.cancel(chunk)?,
+                (PeerMessage::Cancel { .. }, None) => {}
+                (PeerMessage::MetainfoRequest { offset }, Some(_)) => self.outbox.metainfo(offset)?,
+                (PeerMessage::HashesRequest { first, count }, Some(_)) => self.outbox.hashes(first, count)?,
+                (PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. }, None) => {
+                    return Err(ConnectionError::Unexpected(message));
+                }
+                (message, _) => return Ok(Some(message)),
+            }
+        }
+    }
+
+    /// Reads some of the payload of the last message into the front of `buf` and returns how many bytes; 0 only if the payload
+    /// is over. Cancel safe.
+    pub async fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, ConnectionError> {
+        let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload_some(buf));
+        Ok(reading.await.map_err(|_| ConnectionError::Idle)??)
+    }
+
+    /// Reads the payload of the last message: a bitfield, which is at most 512 KiB.
+    pub async fn read_payload(&mut self, len: u32) -> Result<Vec<u8>, ConnectionError> {
+        let mut bytes = vec![0; len as usize];
+        let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload(&mut bytes));
+        reading.await.map_err(|_| ConnectionError::Idle)??;
+        Ok(bytes)
+    }
+
+    /// Reads what is left of the payload of the last message, and forgets it. Cancel safe.
+    pub async fn skip_payload(&mut self) -> Result<(), ConnectionError> {
+        let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload());
+        Ok(skipping.await.map_err(|_| ConnectionError::Idle)??)
+    }
+}
