@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use leecher::{FetchError, FetchEvent, LeaveReason, Stay, Target};
+use leecher::{Failure, FetchError, FetchEvent, LeaveReason, Report, Stay, Target};
 use proto::{ChunkIndex, Metainfo};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
@@ -145,7 +145,7 @@ fn a_seeder_is_used_for_the_files_that_did_not_change() {
         let mut fetch = swarm.fetch(config);
         fetch.done(7 * MIB).await;
         let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::AllChanged)), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::AllChanged))), "{outcome:?}");
 
         let steady = swarm.seed_unannounced(&source).await;
         let steady = swarm.proxy(&steady, Manner::Honest).await;
@@ -183,18 +183,19 @@ fn a_leecher_that_stays_leaves_when_its_file_changed() {
         let mut misled = swarm.fetch(config);
         staying.fetched().await;
         let why = staying.event(|event| match event {
-            FetchEvent::CannotServe(why) => Some(why.clone()),
+            FetchEvent::CannotServe(error) => Some(error.to_string()),
             _ => None,
         });
         assert!(why.await.contains("kept.bin changed"));
         assert_eq!(swarm.seeders(&source).await, 0);
         let outcome = misled.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::AllChanged | FetchError::Stalled { .. })), "{outcome:?}");
         assert!(
-            misled
-                .story()
-                .iter()
-                .all(|event| !matches!(event, FetchEvent::PeerLeft { reason: LeaveReason::Lied, .. }))
+            matches!(outcome, Err(FetchError::Swarm(Failure::AllChanged | Failure::Stalled { .. }))),
+            "{outcome:?}"
         );
+        assert!(misled.story().iter().all(|event| !matches!(
+            event,
+            FetchEvent::Swarm(Report::PeerLeft { reason: LeaveReason::Lied, .. })
+        )));
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leecher::{FetchError, Target};
+use leecher::{Failure, FetchError, Target};
 use peer::handshake::Connection;
 use proto::{
     Digest, InfoHash, Metainfo, ShareName,
@@ -123,7 +123,7 @@ fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
             send(&mut connection, PeerMessage::Metainfo { total_len: len, offset: 0, len }, metainfo).await
         );
         let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::BadShare(_))), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::BadShare(_)))), "{outcome:?}");
         assert!(!fetch.knows(peer.address), "{:?}", fetch.story());
     });
 }

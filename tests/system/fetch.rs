@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use leecher::{Config, FetchError, FetchEvent, Fetched, LeaveReason, Started};
+use leecher::{Config, FetchError, FetchEvent, Fetched, LeaveReason, Report, Started};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -49,7 +49,7 @@ impl Fetch {
     /// Waits until it says that it waits for something like this.
     pub(crate) async fn waits_for(&mut self, what: &str) {
         self.event(|event| match event {
-            FetchEvent::Waiting(said) => said.contains(what).then_some(()),
+            FetchEvent::Swarm(Report::Waiting(waiting)) => waiting.to_string().contains(what).then_some(()),
             _ => None,
         })
         .await;
@@ -82,7 +82,7 @@ impl Fetch {
     /// Waits until so many bytes are proved and written.
     pub(crate) async fn done(&mut self, bytes: u64) {
         self.event(|event| match event {
-            FetchEvent::Progress(progress) => (progress.done >= bytes).then_some(()),
+            FetchEvent::Swarm(Report::Progress(progress)) => (progress.done >= bytes).then_some(()),
             _ => None,
         })
         .await;
@@ -91,7 +91,7 @@ impl Fetch {
     /// Waits until it tells how far it is once more, as it does several times a second; false once it is over.
     pub(crate) async fn goes_on(&mut self) -> bool {
         let count = |events: &[FetchEvent]| {
-            events.iter().filter(|event| matches!(event, FetchEvent::Progress(_))).count()
+            events.iter().filter(|event| matches!(event, FetchEvent::Swarm(Report::Progress(_)))).count()
         };
         let before = count(&self.events.borrow());
         self.events.wait_for(|events| count(events) > before).await.is_ok()
@@ -100,7 +100,7 @@ impl Fetch {
     /// Waits until a connection to `peer` stands.
     pub(crate) async fn joined(&mut self, peer: SocketAddr) {
         self.event(|event| match event {
-            FetchEvent::PeerJoined { address, .. } => (*address == peer).then_some(()),
+            FetchEvent::Swarm(Report::PeerJoined { address, .. }) => (*address == peer).then_some(()),
             _ => None,
         })
         .await;
@@ -109,7 +109,9 @@ impl Fetch {
     /// Waits until the connection to `peer` is over, and says why.
     pub(crate) async fn left(&mut self, peer: SocketAddr) -> LeaveReason {
         self.event(|event| match event {
-            FetchEvent::PeerLeft { address, reason } => (*address == peer).then(|| reason.clone()),
+            FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
+                (*address == peer).then(|| reason.clone())
+            }
             _ => None,
         })
         .await
@@ -118,7 +120,9 @@ impl Fetch {
     /// Waits until a connection to `peer` is over for this reason, or found afterwards to deserve it.
     pub(crate) async fn left_for(&mut self, peer: SocketAddr, why: LeaveReason) {
         self.event(|event| match event {
-            FetchEvent::PeerLeft { address, reason } => (*address == peer && *reason == why).then_some(()),
+            FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
+                (*address == peer && *reason == why).then_some(())
+            }
             _ => None,
         })
         .await;
@@ -127,7 +131,9 @@ impl Fetch {
     /// Whether anything was told of connections to `peer`.
     pub(crate) fn knows(&self, peer: SocketAddr) -> bool {
         self.events.borrow().iter().any(|event| match event {
-            FetchEvent::PeerJoined { address, .. } | FetchEvent::PeerLeft { address, .. } => *address == peer,
+            FetchEvent::Swarm(Report::PeerJoined { address, .. } | Report::PeerLeft { address, .. }) => {
+                *address == peer
+            }
             _ => false,
         })
     }
@@ -135,7 +141,11 @@ impl Fetch {
     /// All events but progress.
     pub(crate) fn story(&self) -> Vec<FetchEvent> {
         let events = self.events.borrow();
-        events.iter().filter(|event| !matches!(event, FetchEvent::Progress(_))).cloned().collect()
+        events
+            .iter()
+            .filter(|event| !matches!(event, FetchEvent::Swarm(Report::Progress(_))))
+            .cloned()
+            .collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leecher::{FetchError, LeaveReason, Target};
+use leecher::{Failure, FetchError, LeaveReason, Target};
 use proto::{
     CHUNK_LEN,
     peer::{GoodbyeReason, PeerMessage},
@@ -102,7 +102,7 @@ fn where_all_lie_the_leecher_gives_up() {
         let config = swarm.config(&source, &liars.each_ref().map(|liar| liar.address));
         let mut fetch = swarm.fetch(config);
         let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
         source.assert_part(&part_of(&fetch.started().await));
     });
 }
@@ -120,7 +120,7 @@ fn where_all_known_to_the_tracker_lie_the_leecher_gives_up_in_time() {
         config.stall_timeout = Duration::from_secs(1);
         let mut fetch = swarm.fetch(config);
         let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
         source.assert_part(&part_of(&fetch.started().await));
     });
 }
@@ -137,7 +137,7 @@ fn where_all_lie_about_the_share_the_leecher_gives_up() {
         let config = swarm.config(&source, &liars.iter().map(|liar| liar.address).collect::<Vec<_>>());
         let mut fetch = swarm.fetch(config);
         let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::OnlyLiars)), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
     });
 }
 

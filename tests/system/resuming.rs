@@ -88,7 +88,7 @@ fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
         fs::write(&resume, "precious").unwrap();
         proxy.allow(4 * MIB);
         let unsaved = |event: &FetchEvent| match event {
-            FetchEvent::Unsaved(why) => Some(why.clone()),
+            FetchEvent::Unsaved(error) => Some(error.to_string()),
             _ => None,
         };
         let why = fetch.event(unsaved).await;

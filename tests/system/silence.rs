@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use leecher::{FetchError, Target};
+use leecher::{Failure, FetchError, Target};
 use proto::{CHUNK_LEN, peer::PeerMessage};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -112,7 +112,7 @@ fn a_header_without_its_chunk_is_no_arrival() {
             outcome = fetch.outcome() => outcome,
             () = promises => unreachable!(),
         };
-        assert!(matches!(outcome, Err(FetchError::Stalled { done: 0, .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::Stalled { done: 0, .. }))), "{outcome:?}");
     });
 }
 

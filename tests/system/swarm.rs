@@ -211,6 +211,7 @@ impl Swarm {
             // A tracker that restarts does not answer for a while.
             Event::NotAnnounced { .. } => {}
             Event::Withdrawn { error, .. } => withdrawn.send_modify(|all| all.push(error.to_string())),
+            _ => {}
         };
         for content in shares {
             self.tasks.spawn(seeder.share(content).unwrap().run(on_event.clone(), self.stop.clone()));

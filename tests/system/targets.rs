@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leecher::{FetchError, Target};
+use leecher::{Failure, FetchError, Target};
 use proto::{InfoHash, ShareName};
 use tokio::net::UdpSocket;
 
@@ -71,7 +71,7 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
             let config = swarm.config_for(target);
             match swarm.fetch(config).outcome().await {
                 Err(FetchError::Ambiguous { name, shares }) => {
-                    assert_eq!(name.as_deref(), asked);
+                    assert_eq!(name.as_ref().map(ShareName::as_str), asked);
                     let listed: Vec<_> = shares.iter().map(|share| share.infohash).collect();
                     assert_eq!(listed, infohashes);
                 }
@@ -96,14 +96,17 @@ fn what_nobody_has_is_said_to_be_unknown() {
         let config = impatient(swarm.config_for(Target::Name(name("missing.bin"))));
         let outcome = swarm.fetch(config).outcome().await;
         assert!(
-            matches!(&outcome, Err(FetchError::UnknownName(name)) if name == "missing.bin"),
+            matches!(&outcome, Err(FetchError::UnknownName(name)) if name.as_str() == "missing.bin"),
             "{outcome:?}"
         );
 
         let infohash = InfoHash([7; 32]);
         let config = impatient(swarm.config_for(Target::InfoHash(infohash)));
         let outcome = swarm.fetch(config).outcome().await;
-        assert!(matches!(&outcome, Err(FetchError::UnknownShare(hash)) if *hash == infohash), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Err(FetchError::Swarm(Failure::UnknownShare(hash))) if *hash == infohash),
+            "{outcome:?}"
+        );
 
         // A seeder of something else was named as a peer.
         let stranger = swarm.share("stranger.bin", MIB);
@@ -111,7 +114,10 @@ fn what_nobody_has_is_said_to_be_unknown() {
         let config = swarm.config(&stranger, &[seeder.address]);
         let outcome = swarm.fetch(config).outcome().await;
         let unknown = stranger.infohash();
-        assert!(matches!(&outcome, Err(FetchError::UnknownShare(hash)) if *hash == unknown), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Err(FetchError::Swarm(Failure::UnknownShare(hash))) if *hash == unknown),
+            "{outcome:?}"
+        );
     });
 }
 
@@ -133,7 +139,7 @@ fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
         }
         for fetch in &mut fetches {
             let outcome = fetch.outcome().await;
-            assert!(matches!(&outcome, Err(FetchError::NoTracker(_))), "{outcome:?}");
+            assert!(matches!(&outcome, Err(FetchError::Swarm(Failure::NoTracker { .. }))), "{outcome:?}");
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leecher::{FetchError, FetchEvent, Target};
+use leecher::{Failure, FetchError, FetchEvent, Report, Target};
 use proto::InfoHash;
 use tokio::net::TcpListener;
 
@@ -41,7 +41,9 @@ fn a_leecher_that_is_told_to_wait_starts_before_its_seeder() {
             let outcome = swarm.fetch(config.clone()).outcome().await;
             let unknown = matches!(
                 outcome,
-                Err(FetchError::UnknownShare(_) | FetchError::UnknownName(_) | FetchError::NothingShared)
+                Err(FetchError::Swarm(Failure::UnknownShare(_))
+                    | FetchError::UnknownName(_)
+                    | FetchError::NothingShared)
             );
             assert!(unknown, "{outcome:?}");
             config.destination = swarm.config_for(config.target.clone()).destination;
@@ -85,7 +87,7 @@ fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
         let mut impatient = swarm.config(&source, &[seeder.address]);
         impatient.stall_timeout = Duration::from_secs(1);
         let outcome = swarm.fetch(impatient).outcome().await;
-        assert!(matches!(outcome, Err(FetchError::AllFull { known: 1 })), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::AllFull { known: 1 }))), "{outcome:?}");
 
         let config = swarm.config(&source, &[seeder.address]);
         let mut fetch = swarm.fetch(config);
@@ -104,7 +106,10 @@ fn a_peer_whose_name_leads_nowhere_is_asked_for_again() {
         config.peers = vec!["nowhere.invalid:1".parse().unwrap()];
         config.stall_timeout = Duration::from_secs(1);
         let outcome = swarm.fetch(config).outcome().await;
-        assert!(matches!(&outcome, Err(FetchError::PeerName(why)) if why.contains("nowhere")), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Err(FetchError::Swarm(Failure::PeerName(error))) if error.peer.host == "nowhere.invalid"),
+            "{outcome:?}"
+        );
     });
 }
 
@@ -116,7 +121,7 @@ fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
         let mirror = Stranger::listen().await;
         let config = swarm.config(&source, &[mirror.address]);
         let (outcome, ()) = tokio::join!(async { swarm.fetch(config).outcome().await }, mirror.echo());
-        assert!(matches!(outcome, Err(FetchError::NoPeer { .. })), "{outcome:?}");
+        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::NoPeer { .. }))), "{outcome:?}");
 
         // Beside a seeder it does no harm.
         let seeder = swarm.seed_unannounced(&source).await;
@@ -136,7 +141,7 @@ fn what_is_waited_for_is_said_again_and_again() {
         config.stall_timeout = Duration::from_secs(600);
         let mut fetch = swarm.fetch(config);
         fetch.waits_for("127.0.0.1:1").await;
-        let waits = |event: &FetchEvent| matches!(event, FetchEvent::Waiting(_));
+        let waits = |event: &FetchEvent| matches!(event, FetchEvent::Swarm(Report::Waiting(_)));
         let told = fetch.story().iter().filter(|event| waits(event)).count();
         fetch.events_until(|events| events.iter().filter(|event| waits(event)).count() > told + 1).await;
         fetch.stop();

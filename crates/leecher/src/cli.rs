@@ -4,8 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, FetchError, Stay, Target, fetch,
-    list_shares,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Failure as SwarmFailure, FetchError, Stay,
+    Target, fetch, list_shares,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
@@ -15,12 +15,19 @@ use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    report::{self, Report, Style, Subject},
+    report::{self, Reporter, Style, Subject},
     screen::Screen,
 };
 
 /// The tracker that is asked if none is named.
 const DEFAULT_TRACKER: &str = "127.0.0.1";
+
+/// What to do if nothing was found.
+const NOT_FOUND_HINT: &str =
+    "check that a seeder is running with the same tracker, or wait for one with --wait TIME";
+
+/// What to do if a transfer ended before it was finished.
+const KEPT_HINT: &str = "what has arrived is kept: run the same command again to continue";
 
 /// Flags that exclude each other.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
@@ -295,7 +302,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
             _ => Subject::OneOfMany { number, target: target.clone() },
         };
         let mut report =
-            Report::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
+            Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
         let config = Config { target: target.clone(), trackers, ..config.clone() };
         let stop = shutdown.clone();
         fetches.spawn(async move {
@@ -472,19 +479,12 @@ fn link(share: &ShareEntry, trackers: &[Endpoint]) -> Link {
 /// The exit code of an error, and what to do about it.
 fn explain(error: FetchError) -> Failure {
     let (code, hint) = match &error {
-        FetchError::NoTracker(_) => (
-            ExitCode::Network,
-            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT"
-                .to_owned(),
-        ),
+        FetchError::Swarm(failure) => explain_swarm(failure),
         FetchError::UnknownName(_) => (
             ExitCode::NotFound,
             "check that a seeder is running with the same tracker; --list shows the shares that the tracker knows".to_owned(),
         ),
-        FetchError::UnknownShare(_) | FetchError::NothingShared => {
-            let hint = "check that a seeder is running with the same tracker, or wait for one with --wait TIME";
-            (ExitCode::NotFound, hint.to_owned())
-        }
+        FetchError::NothingShared => (ExitCode::NotFound, NOT_FOUND_HINT.to_owned()),
         FetchError::Ambiguous { shares, .. } => {
             let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
             (
@@ -492,26 +492,6 @@ fn explain(error: FetchError) -> Failure {
                 format!("choose one of them; use its infohash if the names are the same:{}", list.concat()),
             )
         }
-        FetchError::PeerName(_) => (ExitCode::Network, "check the name given with --peer".to_owned()),
-        FetchError::AllChanged => {
-            (ExitCode::NotFound, "start the seeder again, and use the link that it prints then".to_owned())
-        }
-        FetchError::AllFull { .. } => {
-            (ExitCode::Network, "wait longer with --timeout, or name another seeder with --peer".to_owned())
-        }
-        FetchError::BadShare(_) => {
-            (ExitCode::Integrity, "share the files again with Shoal's seeder".to_owned())
-        }
-        FetchError::NoPeer { .. } => {
-            (ExitCode::Network, "check that the seeders are running and that this machine can reach their ports".to_owned())
-        }
-        FetchError::OnlyLiars => {
-            (ExitCode::Integrity, "no wrong data was saved; find a seeder that you trust".to_owned())
-        }
-        FetchError::Stalled { .. } => (
-            ExitCode::Unfinished,
-            "what has arrived is kept: run the same command again to continue".to_owned(),
-        ),
         FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
         FetchError::Interrupted { part: Some(part) } => (
             ExitCode::Interrupted,
@@ -526,18 +506,47 @@ fn explain(error: FetchError) -> Failure {
                 "free some disk space, then run the same command again to continue; what has arrived is kept"
                     .to_owned(),
             ),
-            _ => (
-                ExitCode::Io,
-                "what has arrived is kept: run the same command again to continue".to_owned(),
-            ),
+            _ => (ExitCode::Io, KEPT_HINT.to_owned()),
         },
         FetchError::Download(error) => explain_download(error),
         FetchError::Listen(_) => {
             (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
         }
-        _ => (ExitCode::Other, "'-vv' reports what happened before".to_owned()),
+        _ => other(),
     };
     Failure::new(code, error).hint(hint)
+}
+
+fn explain_swarm(failure: &SwarmFailure) -> (ExitCode, String) {
+    let (code, hint) = match failure {
+        SwarmFailure::NoTracker { .. } => (
+            ExitCode::Network,
+            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT",
+        ),
+        SwarmFailure::UnknownShare(_) => (ExitCode::NotFound, NOT_FOUND_HINT),
+        SwarmFailure::PeerName(_) => (ExitCode::Network, "check the name given with --peer"),
+        SwarmFailure::AllChanged => {
+            (ExitCode::NotFound, "start the seeder again, and use the link that it prints then")
+        }
+        SwarmFailure::AllFull { .. } => {
+            (ExitCode::Network, "wait longer with --timeout, or name another seeder with --peer")
+        }
+        SwarmFailure::BadShare(_) => (ExitCode::Integrity, "share the files again with Shoal's seeder"),
+        SwarmFailure::NoPeer { .. } => (
+            ExitCode::Network,
+            "check that the seeders are running and that this machine can reach their ports",
+        ),
+        SwarmFailure::OnlyLiars => {
+            (ExitCode::Integrity, "no wrong data was saved; find a seeder that you trust")
+        }
+        SwarmFailure::Stalled { .. } => (ExitCode::Unfinished, KEPT_HINT),
+        _ => return other(),
+    };
+    (code, hint.to_owned())
+}
+
+fn other() -> (ExitCode, String) {
+    (ExitCode::Other, "'-vv' reports what happened before".to_owned())
 }
 
 fn explain_download(error: &DownloadError) -> (ExitCode, String) {
@@ -581,5 +590,6 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         DownloadError::Stopped(_) => {
             (ExitCode::Interrupted, "run the same command again to continue".to_owned())
         }
+        _ => other(),
     }
 }

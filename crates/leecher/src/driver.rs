@@ -155,7 +155,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             if let Err(unsaved) = self.disk.settle().await {
                 tracing::debug!("what arrived last is not saved: {unsaved}");
                 if !matches!(error, FetchError::Download(_)) {
-                    (self.on_event)(FetchEvent::Unsaved(unsaved.to_string()));
+                    (self.on_event)(FetchEvent::Unsaved(Arc::new(unsaved)));
                 }
             }
         }
@@ -220,7 +220,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.core.handle(Event::Limited(limited), now, &mut self.rng);
         self.core.handle(Event::Uploaded(self.bytes_uploaded()), now, &mut self.rng);
         if let Some(why) = self.service.new_fault() {
-            (self.on_event)(FetchEvent::CannotServe(format!("part of what is here cannot be served: {why}")));
+            (self.on_event)(FetchEvent::CannotServe(why));
             self.core.handle(Event::Spoilt, now, &mut self.rng);
         }
         if let Some((done, total)) = self.disk.newly_proved() {
@@ -331,7 +331,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             // The transfer goes on if only its claim could not be written.
             Done::Saved(Err(error @ DownloadError::NotClaimed(_)), is_news) => {
                 if is_news {
-                    (self.on_event)(FetchEvent::Unsaved(error.to_string()));
+                    (self.on_event)(FetchEvent::Unsaved(Arc::new(error)));
                 }
             }
             Done::Saved(saved, _) => saved?,
@@ -345,9 +345,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
 
     /// The output is ready.
     fn opened(&mut self, download: &Arc<Download>, resumed: Resumed) {
-        if let Some(trouble) = self.core.tracker_trouble() {
+        if let Some(error) = self.core.tracker_error() {
             // Others knew more, or it would be the error.
-            (self.on_event)(FetchEvent::TrackerTrouble(trouble.to_owned()));
+            (self.on_event)(FetchEvent::TrackerTrouble(error.clone()));
         }
         (self.on_event)(FetchEvent::Started(started(download, resumed)));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));

@@ -1,23 +1,24 @@
 //! What a transfer reports while it runs, and at its end.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use proto::{InfoHash, ShareName};
-use swarm::{LeaveReason, PeerShare, Progress, Report, account::Spent};
+use proto::{InfoHash, ShareName, tracker::client::TrackerError};
+use store::{DownloadError, OpenChunkError};
+use swarm::{PeerShare, Report, account::Spent};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// Nothing has begun yet; this is what the leecher waits for. Comes every second.
-    Waiting(String),
+    /// What the leecher waits for, the peers that it is connected to, and how far it is.
+    Swarm(Report),
     /// A tracker did not answer, or refused; others may.
-    TrackerTrouble(String),
+    TrackerTrouble(TrackerError),
     /// What came is not saved, so some of it would be fetched again if the transfer stopped now. It goes on if it can.
-    Unsaved(String),
+    Unsaved(Arc<DownloadError>),
     /// Part of what is here cannot be served to others, because its file changed or cannot be read. If the share was
     /// finished, the leecher leaves: it no longer announces the share.
-    CannotServe(String),
+    CannotServe(Arc<OpenChunkError>),
     /// What an earlier run left is being proved.
     Proving {
         /// Bytes proved so far.
@@ -27,22 +28,6 @@ pub enum FetchEvent {
     },
     /// The share is known and the output is ready.
     Started(Started),
-    /// A connection to a peer.
-    PeerJoined {
-        /// Its address.
-        address: SocketAddr,
-        /// Whether it has all of the share.
-        seeder: bool,
-    },
-    /// A peer is gone.
-    PeerLeft {
-        /// Its address.
-        address: SocketAddr,
-        /// Why.
-        reason: LeaveReason,
-    },
-    /// How far the transfer is. Comes several times a second.
-    Progress(Progress),
     /// Everything is here and proved; it is being made durable.
     Flushing,
     /// The share is whole, durable and has its name. The leecher may stay to serve others.
@@ -93,11 +78,6 @@ pub struct Fetched {
 
 impl From<Report> for FetchEvent {
     fn from(report: Report) -> FetchEvent {
-        match report {
-            Report::Waiting(what) => FetchEvent::Waiting(what),
-            Report::PeerJoined { address, seeder } => FetchEvent::PeerJoined { address, seeder },
-            Report::PeerLeft { address, reason } => FetchEvent::PeerLeft { address, reason },
-            Report::Progress(progress) => FetchEvent::Progress(progress),
-        }
+        FetchEvent::Swarm(report)
     }
 }

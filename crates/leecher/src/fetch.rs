@@ -10,7 +10,7 @@ use std::{
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
 use store::{Output, PathError};
-use swarm::{DEFAULT_MAX_PEERS, Stay};
+use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,7 +19,7 @@ use crate::{
     driver::{Driver, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
-    target::{Target, Unresolved, resolve},
+    target::{Missing, Target, Unresolved, resolve},
 };
 
 /// A transfer gives up when nothing arrives for this long, unless it is told otherwise.
@@ -152,10 +152,8 @@ async fn find(
     on_event: &mut impl FnMut(FetchEvent),
     stop: &CancellationToken,
 ) -> Result<(InfoHash, Option<ShareName>), FetchError> {
-    let names: Vec<_> = trackers.iter().map(|tracker| tracker.endpoint().to_string()).collect();
-    let names = names.join(", ");
-    let mut waiting = format!("Asking tracker {names} …");
-    let mut error = FetchError::NoTracker(format!("no answer from {names}"));
+    let endpoints = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
+    let mut missing = Missing::Answer { trackers: endpoints, last: None };
     let mut clock = RunClock::new(Instant::now());
     let give_up = clock.now() + config.stall_timeout.max(config.wait);
     let mut tick = interval(WAITING_INTERVAL);
@@ -169,20 +167,19 @@ async fn find(
     loop {
         let now = clock.now();
         if now >= give_up {
-            return Err(error);
+            return Err(missing.into());
         }
         tokio::select! {
             resolved = &mut resolving => match resolved {
                 Ok(found) => return Ok(found),
                 Err(Unresolved::Final(error)) => return Err(error),
-                Err(Unresolved::Settled(error)) if config.wait.is_zero() => return Err(error),
-                Err(Unresolved::Settled(why) | Unresolved::NotYet(why)) => {
-                    waiting = format!("Asking again: {why} …");
-                    error = why;
+                Err(Unresolved::Settled(missing)) if config.wait.is_zero() => return Err(missing.into()),
+                Err(Unresolved::Settled(still) | Unresolved::NotYet(still)) => {
+                    missing = still;
                     resolving.set(ask(RESOLVE_INTERVAL));
                 }
             },
-            _ = tick.tick() => on_event(FetchEvent::Waiting(waiting.clone())),
+            _ = tick.tick() => on_event(Report::Waiting(missing.clone().into()).into()),
             () = sleep_until(clock.on_system(give_up).into()) => {}
             () = stop.cancelled() => return Err(FetchError::Interrupted { part: None }),
         }

@@ -21,7 +21,10 @@ mod target;
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, fetch};
-pub use swarm::{DEFAULT_MAX_PEERS, LeaveReason, PeerProgress, PeerShare, Progress, Stay, account::Spent};
+pub use swarm::{
+    DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerShare, PeerTrouble, Progress,
+    Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
+};
 pub use target::{ParseTargetError, Target, list_shares};
 
 /// The result of a task of ours; its panic is ours too.

@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
+use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Report, Started, Target};
 use proto::{Endpoint, Link};
 use serde::Serialize;
 use startup::{
     Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_json_line, print_line,
 };
+use store::OpenChunkError;
 
 use crate::screen::{Block, Screen};
 
@@ -49,7 +50,7 @@ pub(crate) enum Subject {
 }
 
 /// Reports one transfer to the user.
-pub(crate) struct Report {
+pub(crate) struct Reporter {
     style: Style,
     subject: Subject,
     /// What the link that is printed names.
@@ -76,10 +77,10 @@ enum Display {
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Json<'a> {
     Waiting {
-        message: &'a str,
+        message: String,
     },
     Warning {
-        message: &'a str,
+        message: String,
     },
     Proving {
         bytes: u64,
@@ -166,8 +167,8 @@ impl Subject {
     }
 }
 
-impl Report {
-    /// A report of which the link names `trackers` and `peers`. `staying` is what the leecher does when it has
+impl Reporter {
+    /// A reporter whose link names `trackers` and `peers`. `staying` is what the leecher does when it has
     /// everything, if that is not to leave.
     pub(crate) fn new(
         style: Style,
@@ -176,13 +177,13 @@ impl Report {
         (trackers, peers): (Vec<Endpoint>, Vec<Endpoint>),
         explain: bool,
         staying: Option<String>,
-    ) -> Report {
+    ) -> Reporter {
         let display = match style {
             Style::Progress if console::is_interactive() => Display::Bars(Bars::new(&subject, screen)),
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Report { style, subject, trackers, peers, explain, staying, display }
+        Reporter { style, subject, trackers, peers, explain, staying, display }
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
@@ -192,21 +193,10 @@ impl Report {
         let label = self.subject.label();
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
-            FetchEvent::Waiting(what) => match &mut self.display {
-                Display::Bars(bars) => bars.doing(what),
-                Display::Lines { next, said } => {
-                    if is_due(next) || *said != what {
-                        eprint_line(format_args!("{label}{what}"));
-                        *said = what;
-                    }
-                }
-                Display::None => {}
-            },
-            FetchEvent::TrackerTrouble(trouble)
-            | FetchEvent::Unsaved(trouble)
-            | FetchEvent::CannotServe(trouble) => {
-                self.say(&format!("warning: {trouble}"));
-            }
+            FetchEvent::Swarm(report) => self.swarm(report),
+            FetchEvent::TrackerTrouble(error) => self.warn(&error.to_string()),
+            FetchEvent::Unsaved(error) => self.warn(&error.to_string()),
+            FetchEvent::CannotServe(error) => self.warn(&cannot_serve(&error)),
             FetchEvent::Proving { done, .. } => {
                 let proving = || format!("Checking what an earlier run left: {} so far", HumanBytes(done));
                 match &mut self.display {
@@ -220,14 +210,39 @@ impl Report {
                 }
             }
             FetchEvent::Started(started) => self.started(&started),
-            FetchEvent::PeerJoined { address, seeder } => {
+            FetchEvent::Flushing => {
+                if let Display::Bars(bars) = &mut self.display {
+                    bars.doing("Writing to disk".to_owned());
+                }
+            }
+            other => tracing::debug!(event = ?other),
+        }
+    }
+
+    fn swarm(&mut self, report: Report) {
+        let label = self.subject.label();
+        match report {
+            Report::Waiting(waiting) => {
+                let waiting = waiting.to_string();
+                match &mut self.display {
+                    Display::Bars(bars) => bars.doing(waiting),
+                    Display::Lines { next, said } => {
+                        if is_due(next) || *said != waiting {
+                            eprint_line(format_args!("{label}{waiting}"));
+                            *said = waiting;
+                        }
+                    }
+                    Display::None => {}
+                }
+            }
+            Report::PeerJoined { address, seeder } => {
                 tracing::info!(%address, seeder, "peer joined");
             }
-            FetchEvent::PeerLeft { address, reason } => {
+            Report::PeerLeft { address, reason } => {
                 tracing::debug!(%address, "peer left: {reason}");
                 self.say(&format!("Peer {address} left: {reason}"));
             }
-            FetchEvent::Progress(progress) => match &mut self.display {
+            Report::Progress(progress) => match &mut self.display {
                 Display::Bars(bars) => bars.progress(&progress),
                 Display::Lines { next, .. } => {
                     if is_due(next) {
@@ -236,12 +251,7 @@ impl Report {
                 }
                 Display::None => {}
             },
-            FetchEvent::Flushing => {
-                if let Display::Bars(bars) = &mut self.display {
-                    bars.doing("Writing to disk".to_owned());
-                }
-            }
-            other => tracing::debug!(event = ?other),
+            other => tracing::debug!(report = ?other),
         }
     }
 
@@ -336,12 +346,20 @@ impl Report {
         }
     }
 
+    fn warn(&self, trouble: &str) {
+        self.say(&format!("warning: {trouble}"));
+    }
+
     /// A line on stderr.
     fn say(&self, line: &str) {
         if self.style != Style::Quiet {
             eprint_line(format_args!("{}{line}", self.subject.label()));
         }
     }
+}
+
+fn cannot_serve(error: &OpenChunkError) -> String {
+    format!("part of what is here cannot be served: {error}")
 }
 
 /// Bytes a second over the whole transfer.
@@ -401,10 +419,10 @@ fn print_json(subject: &Subject, event: &Json<'_>) {
 /// The line for an event, if it has one.
 fn json(event: &FetchEvent) -> Option<Json<'_>> {
     Some(match event {
-        FetchEvent::Waiting(message) => Json::Waiting { message },
-        FetchEvent::TrackerTrouble(message)
-        | FetchEvent::Unsaved(message)
-        | FetchEvent::CannotServe(message) => Json::Warning { message },
+        FetchEvent::Swarm(report) => return swarm_json(report),
+        FetchEvent::TrackerTrouble(error) => Json::Warning { message: error.to_string() },
+        FetchEvent::Unsaved(error) => Json::Warning { message: error.to_string() },
+        FetchEvent::CannotServe(error) => Json::Warning { message: cannot_serve(error) },
         FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
         FetchEvent::Started(started) => Json::Started {
             infohash: started.infohash.to_string(),
@@ -415,11 +433,20 @@ fn json(event: &FetchEvent) -> Option<Json<'_>> {
             lost_chunks: started.lost_chunks,
             output: started.output.display().to_string(),
         },
-        FetchEvent::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
-        FetchEvent::PeerLeft { address, reason } => {
+        FetchEvent::Flushing => Json::Flushing,
+        FetchEvent::Finished(fetched) => finished_json(fetched),
+        _ => return None,
+    })
+}
+
+fn swarm_json(report: &Report) -> Option<Json<'_>> {
+    Some(match report {
+        Report::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
+        Report::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
+        Report::PeerLeft { address, reason } => {
             Json::PeerLeft { address: *address, reason: reason.to_string() }
         }
-        FetchEvent::Progress(progress) => Json::Progress {
+        Report::Progress(progress) => Json::Progress {
             bytes: progress.done,
             total: progress.total,
             rate: progress.rate,
@@ -429,8 +456,6 @@ fn json(event: &FetchEvent) -> Option<Json<'_>> {
                 .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
                 .collect(),
         },
-        FetchEvent::Flushing => Json::Flushing,
-        FetchEvent::Finished(fetched) => finished_json(fetched),
         _ => return None,
     })
 }

@@ -22,7 +22,7 @@ use proto::{
 };
 use store::{Content, Download};
 use swarm::{
-    LeaveReason, PeerEvent,
+    LeaveReason, PeerEvent, Unreachable, Violation,
     scheduler::{Have, PeerKey},
 };
 use tokio::{
@@ -144,7 +144,7 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
             let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-                .map_err(|error| LeaveReason::Unreachable(error.to_string()))?;
+                .map_err(|error| LeaveReason::Unreachable(error.into()))?;
             let begun = Instant::now();
             let connection = handshake::initiate(stream, hello).await.map_err(handshake_failed)?;
             Ok((connection, hello.role, begun.elapsed()))
@@ -198,7 +198,7 @@ async fn receive(
     }
     let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
         Ok(have) => have,
-        Err(why) => return LeaveReason::Protocol(why),
+        Err(violation) => return LeaveReason::Protocol(violation),
     };
     let told = early.bitfield.is_some();
     let receiver = Receiver { context, key, download, inbox, told, late_parts };
@@ -271,17 +271,17 @@ async fn describe(
     }
 }
 
-fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have, String> {
+fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have, Violation> {
     if role == Role::Seeder {
         return Ok(Have::All);
     }
     let mut field = match &early.bitfield {
-        Some(bytes) => Bitfield::from_bytes(bytes, chunk_count).map_err(|error| error.to_string())?,
+        Some(bytes) => Bitfield::from_bytes(bytes, chunk_count)?,
         None => Bitfield::empty(chunk_count),
     };
     for &chunk in &early.haves {
         if chunk.0 >= chunk_count {
-            return Err(format!("has chunk {}, which is not there", chunk.0));
+            return Err(Violation::NoSuchChunk(chunk));
         }
         field.insert(chunk);
     }
@@ -329,12 +329,12 @@ impl Receiver<'_> {
 
     async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {
         if std::mem::replace(&mut self.told, true) {
-            return Err(LeaveReason::Protocol("two bitfields".to_owned()));
+            return Err(LeaveReason::Protocol(Violation::SecondBitfield));
         }
         let chunk_count = self.download.metainfo().chunk_space().chunk_count();
         let bytes = self.inbox.read_payload(len).await.map_err(connection_failed)?;
         let field = Bitfield::from_bytes(&bytes, chunk_count);
-        let field = field.map_err(|error| LeaveReason::Protocol(error.to_string()))?;
+        let field = field.map_err(|error| LeaveReason::Protocol(error.into()))?;
         self.tell(PeerEvent::Bitfield(field)).await
     }
 
@@ -386,14 +386,22 @@ fn is_trickle(bytes: usize, elapsed: Duration) -> bool {
 
 fn connection_failed(error: ConnectionError) -> LeaveReason {
     match error {
-        ConnectionError::Frame(FrameError::Io(_)) | ConnectionError::Send(_) | ConnectionError::Closed => {
-            LeaveReason::Disconnected
-        }
+        ConnectionError::Frame(error) => frame_error(error),
+        ConnectionError::Send(_) | ConnectionError::Closed => LeaveReason::Disconnected,
         ConnectionError::OutboxFull(_) | ConnectionError::Idle => LeaveReason::TooSlow,
-        ConnectionError::Frame(_) | ConnectionError::Unexpected(_) | ConnectionError::OutOfRange(_) => {
-            LeaveReason::Protocol(error.to_string())
-        }
+        ConnectionError::Unexpected(message) => LeaveReason::Protocol(Violation::Unexpected(message)),
+        ConnectionError::OutOfRange(message) => LeaveReason::Protocol(Violation::OutOfRange(message)),
     }
+}
+
+fn frame_error(error: FrameError) -> LeaveReason {
+    LeaveReason::Protocol(match error {
+        FrameError::Io(_) => return LeaveReason::Disconnected,
+        FrameError::Preamble => Violation::Preamble,
+        FrameError::TooLarge(len) => Violation::FrameTooLarge(len),
+        FrameError::Wire(_) => Violation::Malformed,
+        FrameError::Length(message) => Violation::Length(message),
+    })
 }
 
 fn handshake_failed(error: HandshakeError) -> LeaveReason {
@@ -402,11 +410,11 @@ fn handshake_failed(error: HandshakeError) -> LeaveReason {
             LeaveReason::Itself
         }
         HandshakeError::Goodbye(reason) => LeaveReason::Goodbye(reason),
-        HandshakeError::Frame(FrameError::Io(error)) => LeaveReason::Unreachable(error.to_string()),
-        HandshakeError::Timeout => LeaveReason::Unreachable(error.to_string()),
-        HandshakeError::Frame(_) | HandshakeError::OtherShare | HandshakeError::NoHello => {
-            LeaveReason::Protocol(error.to_string())
-        }
+        HandshakeError::Frame(FrameError::Io(error)) => LeaveReason::Unreachable(error.into()),
+        HandshakeError::Timeout => LeaveReason::Unreachable(Unreachable::Silent),
+        HandshakeError::Frame(error) => frame_error(error),
+        HandshakeError::OtherShare => LeaveReason::Protocol(Violation::OtherShare),
+        HandshakeError::NoHello => LeaveReason::Protocol(Violation::NoHello),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the user asked for, and how names and infohashes become peers.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
@@ -12,13 +12,13 @@ use proto::{
         message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
     },
 };
-use swarm::Answer;
+use swarm::{Answer, Failure, PeerNameError, Waiting, WaitingFor};
 use tokio::{
     net::lookup_host,
     time::{Instant, timeout_at},
 };
 
-use crate::error::FetchError;
+use crate::{error::FetchError, joined};
 
 /// Shares of one name that are listed, at most: enough to choose from, or to see that the name is no use.
 const MAX_NAMESAKES: usize = 30;
@@ -77,6 +77,7 @@ impl From<ShareName> for Target {
 
 /// Why a text names no share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ParseTargetError {
     /// A link that is none.
     #[error("malformed link: {0}; copy the whole link that the seeder printed, between single quotes")]
@@ -120,11 +121,44 @@ impl FromStr for Target {
 #[derive(Debug)]
 pub(crate) enum Unresolved {
     /// That may change: a tracker cannot be reached, or does not know everybody yet.
-    NotYet(FetchError),
-    /// The trackers know everybody, and this is what they say.
-    Settled(FetchError),
-    /// To ask again is no use.
+    NotYet(Missing),
+    /// The trackers know everybody, and do not know this.
+    Settled(Missing),
+    /// Asking again is of no use.
     Final(FetchError),
+}
+
+/// What is missing to find the share.
+#[derive(Debug, Clone)]
+pub(crate) enum Missing {
+    /// An answer from one of these trackers; the error is the last of one.
+    Answer { trackers: Vec<Endpoint>, last: Option<TrackerError> },
+    /// A share of this name.
+    Name(ShareName),
+    /// Any share.
+    Share,
+}
+
+impl From<Missing> for FetchError {
+    fn from(missing: Missing) -> FetchError {
+        match missing {
+            Missing::Answer { trackers, last } => Failure::NoTracker { trackers, last }.into(),
+            Missing::Name(name) => FetchError::UnknownName(name),
+            Missing::Share => FetchError::NothingShared,
+        }
+    }
+}
+
+impl From<Missing> for Waiting {
+    fn from(missing: Missing) -> Waiting {
+        match missing {
+            Missing::Answer { trackers, last } => {
+                Waiting { tracker_error: last, ..WaitingFor::Trackers(trackers).into() }
+            }
+            Missing::Name(name) => WaitingFor::Name(name).into(),
+            Missing::Share => WaitingFor::AnyShare.into(),
+        }
+    }
 }
 
 /// Finds the one share that the target names, and its name if that is known.
@@ -146,15 +180,10 @@ pub(crate) async fn resolve(
     match (&shares[..], name) {
         ([share], _) => Ok((share.infohash, Some(share.name.clone()))),
         ([], name) => {
-            let error = match name {
-                Some(name) => FetchError::UnknownName(name.to_string()),
-                None => FetchError::NothingShared,
-            };
-            Err(if settled { Unresolved::Settled(error) } else { Unresolved::NotYet(error) })
+            let missing = name.map_or(Missing::Share, |name| Missing::Name(name.clone()));
+            Err(if settled { Unresolved::Settled(missing) } else { Unresolved::NotYet(missing) })
         }
-        (_, Some(name)) => {
-            Err(Unresolved::Final(FetchError::Ambiguous { name: Some(name.to_string()), shares }))
-        }
+        (_, Some(name)) => Err(Unresolved::Final(FetchError::Ambiguous { name: Some(name.clone()), shares })),
         // Two were enough to know that there are several; the user wants to see them all.
         (_, None) => {
             let found = find(trackers, |tracker| list(tracker, MAX_NAMESAKES)).await;
@@ -177,12 +206,12 @@ struct Found {
 }
 
 /// Asks every tracker at once. When one has answered, the others have little time left.
-async fn find<F>(trackers: &[TrackerClient], ask: impl Fn(TrackerClient) -> F) -> Result<Found, FetchError>
+async fn find<F>(trackers: &[TrackerClient], ask: impl Fn(TrackerClient) -> F) -> Result<Found, Missing>
 where
     F: Future<Output = Result<Found, TrackerError>> + Send + 'static,
 {
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
-    let (mut shares, mut answers, mut last_error) = (BTreeMap::new(), 0, String::from("none was named"));
+    let (mut shares, mut answers, mut last) = (BTreeMap::new(), 0, None);
     let mut settled = true;
     let mut deadline = None;
     loop {
@@ -191,19 +220,19 @@ where
             Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
         };
         let Some(answer) = answer else { break };
-        match answer {
-            Ok(Ok(found)) => {
+        match joined(answer) {
+            Ok(found) => {
                 answers += 1;
                 deadline.get_or_insert(Instant::now() + LATECOMERS);
                 settled &= found.settled;
                 shares.extend(found.shares.into_iter().map(|share| (share.cursor(), share)));
             }
-            Ok(Err(error)) => last_error = error.to_string(),
-            Err(error) => last_error = error.to_string(),
+            Err(error) => last = Some(error),
         }
     }
     if answers == 0 {
-        return Err(FetchError::NoTracker(last_error));
+        let trackers = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
+        return Err(Missing::Answer { trackers, last });
     }
     Ok(Found { shares: shares.into_values().collect(), settled: settled && answers == trackers.len() })
 }
@@ -286,15 +315,16 @@ pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash) -> Answe
             source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
             ..
         }) => Answer::Unknown { settled: settles_in_s == 0 },
-        Err(error) => Answer::Failed(error.to_string()),
+        Err(error) => Answer::TrackerFailed(error),
     }
 }
 
 /// Resolves the name of a peer.
 pub(crate) async fn resolve_peer(peer: Endpoint) -> Answer {
-    match lookup_host((peer.host.as_str(), peer.port)).await {
-        Ok(addresses) => Answer::Peers { addresses: addresses.collect(), interval_s: None },
-        Err(error) => Answer::Failed(format!("peer {peer}: the name cannot be resolved ({error})")),
+    let resolved = lookup_host((peer.host.as_str(), peer.port)).await;
+    match resolved.map(|addresses| addresses.collect()) {
+        Ok(addresses) => Answer::Peers { addresses, interval_s: None },
+        Err(error) => Answer::NameFailed(PeerNameError { peer, source: Arc::new(error) }),
     }
 }
 

@@ -275,7 +275,7 @@ fn reject_reason(error: &OpenChunkError) -> RejectReason {
         OpenChunkError::Path(error) if is_shortage(&error.source) => {
             RejectReason::Busy { retry_after_ms: SHORTAGE_RETRY_MS }
         }
-        OpenChunkError::Changed { .. } | OpenChunkError::Path(_) => RejectReason::Gone,
+        _ => RejectReason::Gone,
     }
 }
 

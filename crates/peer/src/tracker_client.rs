@@ -26,6 +26,8 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+pub use proto::tracker::client::TrackerError;
+
 /// Calls that wait for the task to take them.
 const QUEUE_LEN: usize = 64;
 
@@ -43,41 +45,6 @@ const RESOLVE_BACK_OFF: Duration = Duration::from_secs(1);
 pub struct TrackerClient {
     endpoint: Arc<Endpoint>,
     calls: mpsc::Sender<Job>,
-}
-
-/// Why a tracker gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum TrackerError {
-    /// It did not answer, or refused.
-    #[error("tracker {endpoint}: {source}")]
-    Call {
-        /// The tracker.
-        endpoint: Endpoint,
-        /// What it said.
-        source: CallError,
-    },
-    /// Its name leads nowhere, or there is no socket to reach it with.
-    #[error("tracker {endpoint}: {source}")]
-    Unreachable {
-        /// The tracker.
-        endpoint: Endpoint,
-        /// Why.
-        source: Arc<io::Error>,
-    },
-    /// The program is stopping.
-    #[error("tracker {0}: stopping")]
-    Stopping(Endpoint),
-}
-
-impl TrackerError {
-    /// The tracker.
-    pub fn endpoint(&self) -> &Endpoint {
-        match self {
-            TrackerError::Call { endpoint, .. }
-            | TrackerError::Unreachable { endpoint, .. }
-            | TrackerError::Stopping(endpoint) => endpoint,
-        }
-    }
 }
 
 struct Job {

@@ -267,6 +267,7 @@ fn explain(error: ShareError) -> Failure {
         ShareError::Stopped(_) => {
             return Failure::new(ExitCode::Interrupted, "stopped before anything was shared");
         }
+        _ => return Failure::new(ExitCode::Other, error),
     };
     Failure::new(code, error).hint(hint)
 }

@@ -51,6 +51,7 @@ impl RegistrationReport {
                 self.names[&infohash],
                 reason(&error)
             ))),
+            _ => None,
         }
     }
 
@@ -72,7 +73,7 @@ impl RegistrationReport {
                 is_new
                     .then(|| format!("'{}' is not registered: {error}; trying again", self.names[&infohash]))
             }
-            TrackerError::Call { .. } | TrackerError::Unreachable { .. } => {
+            _ => {
                 if !self.silent.insert(tracker.clone()) {
                     return None;
                 }
@@ -98,7 +99,7 @@ impl RegistrationReport {
 fn reason(error: &OpenChunkError) -> String {
     match error {
         OpenChunkError::Path(path) => format!("{path}: {}", path.source),
-        OpenChunkError::NotHave(_) | OpenChunkError::Changed { .. } => error.to_string(),
+        _ => error.to_string(),
     }
 }
 

@@ -52,6 +52,7 @@ impl Default for Config {
 
 /// Something that a running seeder tells.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A tracker took an announce.
     Announced {

@@ -42,8 +42,9 @@ pub mod tracker;
 pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
 pub use leecher::{
-    FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerProgress, PeerShare, Progress,
-    Started, Stay, Target,
+    Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError, PeerProgress,
+    PeerShare, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation, Waiting,
+    WaitingFor,
 };
 pub use listen::ListenError;
 pub use node::{Builder, Node};
@@ -54,7 +55,7 @@ pub use proto::{
 };
 pub use seeder::AlreadyRouted;
 pub use share::{Share, ShareError, ShareEvent, ShareHandle};
-pub use store::OpenChunkError;
+pub use store::{DownloadError, OpenChunkError, PathError, ScanError};
 pub use tokio_stream::{Stream, StreamExt};
 
 /// The result of a task of ours; its panic is ours too.

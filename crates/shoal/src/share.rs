@@ -92,7 +92,7 @@ pub enum ShareEvent {
         announced: Announced,
     },
     /// A tracker did not register the share; the node tries again.
-    NotRegistered(Arc<TrackerError>),
+    NotRegistered(TrackerError),
     /// A file of the share changed, went away or cannot be read. The share is no longer registered; what is left of it is served to
     /// peers that ask.
     Withdrawn(Arc<OpenChunkError>),
@@ -166,10 +166,9 @@ pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, Sh
             seeder::Event::Announced { tracker, announced, .. } => {
                 sender.send(ShareEvent::Registered { tracker, announced })
             }
-            seeder::Event::NotAnnounced { error, .. } => {
-                sender.send(ShareEvent::NotRegistered(Arc::new(error)))
-            }
+            seeder::Event::NotAnnounced { error, .. } => sender.send(ShareEvent::NotRegistered(error)),
             seeder::Event::Withdrawn { error, .. } => sender.send(ShareEvent::Withdrawn(Arc::new(error))),
+            _ => return,
         };
     };
     let task = node.tasks.spawn(sharing.run(on_event, stop));

@@ -40,6 +40,7 @@ pub struct ChunkSource {
 
 /// Why a chunk cannot be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenChunkError {
     /// The share has no such chunk, or the download does not have it yet.
     #[error("chunk {} is not here", .0.0)]

@@ -25,6 +25,7 @@ pub struct PathError {
 
 /// Why a download cannot start, go on or finish.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DownloadError {
     /// The output's name is taken by a regular file.
     #[error("{} already exists", .0.display())]

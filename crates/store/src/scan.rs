@@ -25,6 +25,7 @@ use crate::{
 
 /// Why a path cannot be shared.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ScanError {
     /// It cannot be read.
     #[error(transparent)]

@@ -37,6 +37,7 @@ pub struct Shared {
 
 /// Why a path cannot be shared.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShareError {
     /// The path or something below it cannot be read or shared.
     #[error(transparent)]

@@ -12,6 +12,7 @@ use std::{
 
 /// What a transfer spends time on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Spent {
     /// Finding the share and learning what it is, and proving what an earlier run left.
     Starting,

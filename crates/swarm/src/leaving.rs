@@ -1,25 +1,26 @@
 //! Why a peer left, and everything that follows from it: one table.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use proto::peer::GoodbyeReason;
 
-use crate::peer_book::Ending;
+use crate::{peer_book::Ending, violation::Violation};
 
 /// A peer that was too slow, or does not have the share, is left alone for this time.
 pub(crate) const REST: Duration = Duration::from_secs(60);
 
 /// Why a peer is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum LeaveReason {
     /// It could not be reached.
-    Unreachable(String),
+    Unreachable(Unreachable),
     /// It said goodbye, or this side did.
     Goodbye(GoodbyeReason),
     /// It closed the connection, or the connection broke.
     Disconnected,
-    /// It did not speak the protocol.
-    Protocol(String),
+    /// It did not keep to the protocol.
+    Protocol(Violation),
     /// It sent something that was proved wrong.
     Lied,
     /// It did not deliver in time, again and again.
@@ -30,6 +31,27 @@ pub enum LeaveReason {
     Itself,
     /// The transfer is over.
     Finished,
+}
+
+/// Why a peer could not be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Unreachable {
+    /// The operating system reported the error of this number (`errno`).
+    Os(i32),
+    /// The connection failed in this way.
+    Io(io::ErrorKind),
+    /// It took the connection, and did not answer in time.
+    Silent,
+}
+
+/// A peer, and what was wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerTrouble {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Why it left, or could not be reached.
+    pub reason: LeaveReason,
 }
 
 /// What the loss of a peer says of the chance to get the share from its address.
@@ -91,13 +113,38 @@ impl LeaveReason {
     }
 }
 
+impl From<io::Error> for Unreachable {
+    fn from(error: io::Error) -> Unreachable {
+        match error.raw_os_error() {
+            Some(number) => Unreachable::Os(number),
+            None => Unreachable::Io(error.kind()),
+        }
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreachable::Os(number) => write!(f, "{}", io::Error::from_raw_os_error(*number)),
+            Unreachable::Io(kind) => write!(f, "{kind}"),
+            Unreachable::Silent => f.write_str("it took the connection and did not answer"),
+        }
+    }
+}
+
+impl fmt::Display for PeerTrouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.reason)
+    }
+}
+
 impl fmt::Display for LeaveReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LeaveReason::Unreachable(why) => write!(f, "unreachable: {why}"),
             LeaveReason::Goodbye(reason) => write!(f, "{reason}"),
             LeaveReason::Disconnected => f.write_str("disconnected"),
-            LeaveReason::Protocol(why) => write!(f, "it broke the protocol: {why}"),
+            LeaveReason::Protocol(violation) => write!(f, "it broke the protocol: {violation}"),
             LeaveReason::Lied => f.write_str("sent wrong data; banned"),
             LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
             LeaveReason::Gone => f.write_str("its file changed since it was shared"),

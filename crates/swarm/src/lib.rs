@@ -23,7 +23,9 @@ pub mod peer_book;
 pub mod scheduler;
 mod swarm;
 pub mod uploads;
+mod violation;
 
-pub use leaving::LeaveReason;
+pub use leaving::{LeaveReason, PeerTrouble, Unreachable};
 pub use peer_book::DEFAULT_MAX_PEERS;
 pub use swarm::*;
+pub use violation::Violation;

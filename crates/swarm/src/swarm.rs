@@ -15,6 +15,7 @@
 
 mod action;
 mod event;
+mod failure;
 mod peers;
 mod report;
 mod sources;
@@ -30,6 +31,7 @@ use std::{
 use proto::{
     ChunkIndex, Endpoint, InfoHash, PeerId,
     peer::{Hello, PeerMessage, RejectReason},
+    tracker::client::TrackerError,
 };
 use rand::Rng;
 
@@ -38,6 +40,7 @@ use crate::{
     describers::{Describers, Turn},
     leaving::LeaveReason,
     scheduler::{Command, Have, PeerKey, Received},
+    violation::Violation,
 };
 use peers::{Entry, Peers};
 use sources::Sources;
@@ -45,9 +48,10 @@ use transfer::Transfer;
 
 pub use action::Action;
 pub use event::{Event, PeerEvent};
+pub use failure::Failure;
 pub use peers::RETRY_AFTER_MS;
-pub use report::{Failure, PeerProgress, PeerShare, Progress, Report};
-pub use sources::{Answer, Source, SourceId};
+pub use report::{PeerProgress, PeerShare, Progress, Report, Waiting, WaitingFor};
+pub use sources::{Answer, PeerNameError, Source, SourceId};
 
 /// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
 pub const MAX_UNPROVED: usize = 16;
@@ -201,7 +205,7 @@ impl Swarm {
             }
             Received::Duplicate => transfer.wasted += u64::from(len),
             Received::Unrequested => {
-                self.leave(key, LeaveReason::Protocol(format!("sent chunk {} unasked", chunk.0)), now);
+                self.leave(key, LeaveReason::Protocol(Violation::Unrequested(chunk)), now);
             }
         }
         received
@@ -292,8 +296,8 @@ impl Swarm {
     }
 
     /// Why a tracker cannot be asked, if one cannot.
-    pub fn tracker_trouble(&self) -> Option<&str> {
-        self.sources.tracker_trouble()
+    pub fn tracker_error(&self) -> Option<&TrackerError> {
+        self.sources.tracker_error()
     }
 
     /// Where the other end of a connection is, or was, if a chunk from it is still being proved.
@@ -332,8 +336,7 @@ impl Swarm {
             }
             PeerEvent::Have(chunk) => {
                 if !scheduler.add_have(key, chunk, now) {
-                    let why = format!("has chunk {}, which is not there", chunk.0);
-                    self.leave(key, LeaveReason::Protocol(why), now);
+                    self.leave(key, LeaveReason::Protocol(Violation::NoSuchChunk(chunk)), now);
                 }
             }
             PeerEvent::Alive => {}
@@ -354,8 +357,7 @@ impl Swarm {
             }
             PeerEvent::Rejected(chunk, RejectReason::Cancelled) => {
                 if !scheduler.cancelled(key, chunk, now) {
-                    let why = format!("confirmed a cancellation of chunk {} that was not requested", chunk.0);
-                    self.leave(key, LeaveReason::Protocol(why), now);
+                    self.leave(key, LeaveReason::Protocol(Violation::NotRequested(chunk)), now);
                 }
             }
             PeerEvent::Rejected(chunk, RejectReason::Gone) => {
@@ -506,7 +508,7 @@ impl Swarm {
             self.phase = self.end(Err(self.nobody_described()));
         } else if now >= self.next_report {
             self.next_report = now + WAITING_INTERVAL;
-            self.actions.push_back(Action::Report(Report::Waiting(self.waited_for())));
+            self.actions.push_back(Action::Report(Report::Waiting(self.waiting())));
         }
     }
 

@@ -9,10 +9,11 @@ use std::{
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
+    tracker::client::{CallError, TrackerError},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Answer, Config, Event, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm,
+    Action, Answer, Config, Event, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm, Unreachable,
     scheduler::{Have, PeerKey, Received},
 };
 
@@ -151,7 +152,10 @@ impl World {
     fn answer(&mut self, source: SourceId) {
         let answer = match self.rng.random_range(0..4) {
             0 => Answer::Unknown { settled: false },
-            1 => Answer::Failed("no answer".to_owned()),
+            1 => Answer::TrackerFailed(TrackerError::Call {
+                endpoint: Endpoint { host: "tracker".to_owned(), port: 6020 },
+                source: CallError::Unanswered,
+            }),
             _ => {
                 let address = |_| {
                     SocketAddr::from((
@@ -195,7 +199,7 @@ impl World {
                 LeaveReason::Disconnected,
                 LeaveReason::Goodbye(GoodbyeReason::ShuttingDown),
                 LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms: 0 }),
-                LeaveReason::Unreachable("down".to_owned()),
+                LeaveReason::Unreachable(Unreachable::Silent),
             ];
             let reason = reasons[self.rng.random_range(0..reasons.len())].clone();
             return self.peer(key, PeerEvent::Closed(reason));

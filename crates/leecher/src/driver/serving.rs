@@ -7,7 +7,7 @@ use peer::{
     upload_hub::UploadHub,
 };
 use proto::tracker::Progress as ShareProgress;
-use store::{Content, Download};
+use store::{Content, Download, OpenChunkError};
 use swarm::uploads::DEFAULT_SLOTS;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,7 +30,7 @@ pub(super) struct Service {
     stop_announcing: CancellationToken,
     progress: watch::Sender<ShareProgress>,
     /// Why part of what is here cannot be served to others, once something is served.
-    fault: Option<watch::Receiver<Option<String>>>,
+    fault: Option<watch::Receiver<Option<Arc<OpenChunkError>>>>,
 }
 
 impl Service {
@@ -53,7 +53,7 @@ impl Service {
     ) -> Serving {
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
         let (told, fault) = watch::channel(None);
-        let faults = Faults::new(move |error| _ = told.send_replace(Some(error.to_string())));
+        let faults = Faults::new(move |error| _ = told.send_replace(Some(Arc::new(error))));
         self.fault = Some(fault);
         let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
         self.hub.spawn(async move { uploads.run().await });
@@ -79,7 +79,7 @@ impl Service {
     }
 
     /// Why part of what is here cannot be served, if that is news.
-    pub(super) fn new_fault(&mut self) -> Option<String> {
+    pub(super) fn new_fault(&mut self) -> Option<Arc<OpenChunkError>> {
         let fault = self.fault.as_mut().filter(|fault| fault.has_changed().unwrap_or(false))?;
         fault.borrow_and_update().clone()
     }

@@ -84,6 +84,7 @@ impl Network {
             Event::Announced { .. } => _ = announced.send(()),
             Event::NotAnnounced { error, .. } => panic!("{error}"),
             Event::Withdrawn { error, .. } => panic!("{error}"),
+            _ => {}
         };
         self.runtime.spawn(seeder.share(content).unwrap().run(on_event, CancellationToken::new()));
         waiting.recv_timeout(PATIENCE).expect("a registration");

@@ -7,6 +7,8 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +18,7 @@ use super::message::{
     Announce, Announced, ErrorCode, Peers, Query, Reply, ReplyBody, Request, RequestBody, Shares, Token,
     TransactionId,
 };
+use crate::Endpoint;
 
 /// A call fails when the tracker has not answered for this long.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(7);
@@ -66,6 +69,42 @@ pub enum CallError {
     /// The tracker answered another question than was asked.
     #[error("the tracker's reply does not match the request")]
     Unexpected,
+}
+
+/// Why a tracker gave no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrackerError {
+    /// It did not answer, or refused.
+    #[error("tracker {endpoint}: {source}")]
+    Call {
+        /// The tracker.
+        endpoint: Endpoint,
+        /// What it said.
+        source: CallError,
+    },
+    /// Its name leads nowhere, or there is no socket to reach it with.
+    #[error("tracker {endpoint}: {source}")]
+    Unreachable {
+        /// The tracker.
+        endpoint: Endpoint,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The program is stopping.
+    #[error("tracker {0}: stopping")]
+    Stopping(Endpoint),
+}
+
+impl TrackerError {
+    /// The tracker.
+    pub fn endpoint(&self) -> &Endpoint {
+        match self {
+            TrackerError::Call { endpoint, .. }
+            | TrackerError::Unreachable { endpoint, .. }
+            | TrackerError::Stopping(endpoint) => endpoint,
+        }
+    }
 }
 
 /// A client of one tracker.

@@ -1,6 +1,6 @@
 //! Coming, going, and finding each other.
 
-use std::{net::SocketAddr, num::NonZeroU16, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use proto::{
     Endpoint, PeerId, Secret, ShareName,
@@ -10,7 +10,7 @@ use proto::{
 use rand::RngExt;
 use swarm::{
     Answer, Config, Event as SwarmEvent, LeaveReason, PeerEvent, RETRY_AFTER_MS, Source, SourceId, Stay,
-    Swarm,
+    Swarm, Unreachable,
     scheduler::{Have, PeerKey},
     uploads::{AskerKey, WAITING_KEEP_ALIVE},
 };
@@ -136,7 +136,7 @@ impl World<'_> {
         }
         let other = self.node(to);
         if !other.online {
-            return Err(LeaveReason::Unreachable("it is not there".to_owned()));
+            return Err(LeaveReason::Unreachable(Unreachable::Io(ErrorKind::ConnectionRefused)));
         }
         let far_key = match &mut other.core {
             Some(core) => core.accept(SocketAddr::new(from.ip(), FROM_PORT.get())),

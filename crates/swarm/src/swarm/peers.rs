@@ -13,7 +13,7 @@ use proto::{
 use rand::Rng;
 
 use crate::{
-    leaving::{LeaveReason, Outcome, REST},
+    leaving::{LeaveReason, Outcome, PeerTrouble, REST},
     peer_book::{Admission, Ending, PeerBook},
     scheduler::PeerKey,
 };
@@ -40,7 +40,7 @@ pub(super) struct Peers {
     /// Connections that are over while chunks that came over them are not proved yet.
     gone: BTreeMap<PeerKey, Gone>,
     /// What was last wrong with a peer.
-    last_trouble: Option<(SocketAddr, LeaveReason)>,
+    last_trouble: Option<PeerTrouble>,
     /// Connections that this side makes at most; as many again may come from others.
     max_peers: usize,
     last_key: u64,
@@ -241,7 +241,7 @@ impl Peers {
         };
         let consequence = reason.consequence(was_active);
         if consequence.is_trouble {
-            self.last_trouble = Some((address, reason.clone()));
+            self.last_trouble = Some(PeerTrouble { address, reason: reason.clone() });
         }
         if reason == LeaveReason::Lied {
             self.book.bar(address.ip());
@@ -308,7 +308,7 @@ impl Peers {
         let gone = self.gone.get_mut(&key).filter(|gone| gone.ending != Ending::Never)?;
         gone.ending = Ending::Never;
         self.book.bar(gone.address.ip());
-        self.last_trouble = Some((gone.address, LeaveReason::Lied));
+        self.last_trouble = Some(PeerTrouble { address: gone.address, reason: LeaveReason::Lied });
         Some(gone.address)
     }
 
@@ -347,7 +347,7 @@ impl Peers {
     }
 
     /// What was last wrong with a peer.
-    pub(super) fn last_trouble(&self) -> Option<&(SocketAddr, LeaveReason)> {
+    pub(super) fn last_trouble(&self) -> Option<&PeerTrouble> {
         self.last_trouble.as_ref()
     }
 

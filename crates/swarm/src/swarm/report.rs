@@ -1,16 +1,18 @@
-//! What a swarm reports to the user, and why it can fail.
+//! What a swarm reports to the user.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr};
 
-use proto::{InfoHash, metainfo::MetainfoError};
+use proto::{Endpoint, ShareName, tracker::client::TrackerError};
 
-use crate::leaving::LeaveReason;
+use super::sources::{PeerNameError, list};
+use crate::leaving::{LeaveReason, PeerTrouble};
 
 /// Something that the user may want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Report {
     /// Nothing has begun yet; this is what is waited for. Comes every second.
-    Waiting(String),
+    Waiting(Waiting),
     /// Chunks can be asked of a peer.
     PeerJoined {
         /// Its address.
@@ -27,6 +29,54 @@ pub enum Report {
     },
     /// How far the transfer is. Comes several times a second.
     Progress(Progress),
+}
+
+/// What is waited for before a transfer can begin, and what went wrong so far.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// What is waited for.
+    pub on: WaitingFor,
+    /// Why a tracker could not be asked, if one could not.
+    pub tracker_error: Option<TrackerError>,
+    /// Why the name of a peer leads nowhere, if one does not.
+    pub name_error: Option<PeerNameError>,
+}
+
+/// What is waited for before a transfer can begin.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum WaitingFor {
+    /// These trackers have not answered.
+    Trackers(Vec<Endpoint>),
+    /// No tracker knows a share of this name.
+    Name(ShareName),
+    /// The trackers know no share at all, and none was named.
+    AnyShare,
+    /// No tracker knows the share.
+    Share,
+    /// Nobody has the share.
+    Peers,
+    /// Peers were asked what the share is.
+    Description {
+        /// How many are known.
+        known: usize,
+        /// One of them.
+        first: SocketAddr,
+    },
+    /// All known peers have as many connections as they may.
+    Room {
+        /// How many are known.
+        known: usize,
+        /// One of them.
+        first: SocketAddr,
+    },
+    /// All known peers were tried in vain.
+    Retry {
+        /// How many are known.
+        known: usize,
+        /// What was last wrong with one.
+        last: Option<PeerTrouble>,
+    },
 }
 
 /// How far a transfer is.
@@ -62,44 +112,44 @@ pub struct PeerShare {
     pub bytes: u64,
 }
 
-/// Why a swarm gave up. Whoever drives it puts that into words.
-#[derive(Debug)]
-pub enum Failure {
-    /// No tracker answered, and no peer was named.
-    NoTracker(String),
-    /// The trackers that answered do not know the share.
-    UnknownShare(InfoHash),
-    /// There are peers, but none gave the share's description.
-    NoPeer {
-        /// Peers that were tried.
-        known: usize,
-        /// The last one's trouble.
-        last: String,
-    },
-    /// A peer that was named does not exist.
-    PeerName(String),
-    /// All peers that had the share changed it.
-    AllChanged,
-    /// All known peers have the maximum number of connections.
-    AllFull {
-        /// How many are known.
-        known: usize,
-    },
-    /// The infohash is that of something malformed.
-    BadShare(MetainfoError),
-    /// Every peer sent wrong data.
-    OnlyLiars,
-    /// No data arrived for too long.
-    Stalled {
-        /// For how long.
-        after: Duration,
-        /// Bytes that are here.
-        done: u64,
-        /// Bytes in the share.
-        total: u64,
-        /// Why, as far as that is known.
-        why: String,
-    },
-    /// The user stopped it.
-    Interrupted,
+impl From<WaitingFor> for Waiting {
+    fn from(on: WaitingFor) -> Waiting {
+        Waiting { on, tracker_error: None, name_error: None }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.tracker_error.as_ref().map(ToString::to_string));
+        parts.extend(self.name_error.as_ref().map(ToString::to_string));
+        // An error says enough about a tracker that was asked.
+        if parts.is_empty() || !matches!(self.on, WaitingFor::Trackers(_)) {
+            parts.insert(0, self.on.to_string());
+        }
+        write!(f, "{} …", parts.join("; "))
+    }
+}
+
+impl fmt::Display for WaitingFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitingFor::Trackers(trackers) => write!(f, "Asking tracker {}", list(trackers)),
+            WaitingFor::Name(name) => write!(f, "No tracker knows a share called '{name}' yet"),
+            WaitingFor::AnyShare => f.write_str("The tracker knows no shares yet"),
+            WaitingFor::Share => f.write_str("No tracker knows the share yet"),
+            WaitingFor::Peers => f.write_str("Nobody has the share yet"),
+            WaitingFor::Description { known: 1, first } => write!(f, "Asking {first} what the share is"),
+            WaitingFor::Description { known, .. } => write!(f, "Asking {known} peers what the share is"),
+            WaitingFor::Room { known: 1, first } => write!(f, "{first} is full; trying again"),
+            WaitingFor::Room { known, .. } => write!(f, "All {known} peers are full; trying again"),
+            WaitingFor::Retry { known: 1, last: Some(last) } => write!(f, "{last}; trying again"),
+            WaitingFor::Retry { known, last: Some(last) } => {
+                write!(f, "None of {known} peers can be used yet, the last was {last}; trying again")
+            }
+            WaitingFor::Retry { known, last: None } => {
+                write!(f, "None of {known} peers can be used yet; trying again")
+            }
+        }
+    }
 }

@@ -1,10 +1,13 @@
 //! Where addresses come from: trackers, and names of peers. When each is asked, and what it said last.
 
 use std::{
+    io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use proto::{Endpoint, tracker::client::TrackerError};
 use rand::Rng;
 
 use crate::{
@@ -29,7 +32,7 @@ pub enum Source {
 }
 
 /// What a source says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Answer {
     /// These are peers.
     Peers {
@@ -43,8 +46,20 @@ pub enum Answer {
         /// It has been up for long enough to know everybody.
         settled: bool,
     },
-    /// It cannot say, because of this.
-    Failed(String),
+    /// The tracker cannot say.
+    TrackerFailed(TrackerError),
+    /// The name of the peer leads nowhere.
+    NameFailed(PeerNameError),
+}
+
+/// The name of a peer that the user named cannot be resolved.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("peer {peer}: the name cannot be resolved ({source})")]
+pub struct PeerNameError {
+    /// The peer.
+    pub peer: Endpoint,
+    /// Why not.
+    pub source: Arc<io::Error>,
 }
 
 /// The sources of addresses.
@@ -73,12 +88,13 @@ enum Next {
 }
 
 /// What a source said the last time.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Said {
     Nothing,
     Peers,
     Unknown { settled: bool },
-    Failed(String),
+    TrackerFailed(TrackerError),
+    NameFailed(PeerNameError),
 }
 
 impl Sources {
@@ -133,7 +149,8 @@ impl Sources {
                 Said::Peers
             }
             Answer::Unknown { settled } => Said::Unknown { settled },
-            Answer::Failed(why) => Said::Failed(why),
+            Answer::TrackerFailed(error) => Said::TrackerFailed(error),
+            Answer::NameFailed(error) => Said::NameFailed(error),
         };
     }
 
@@ -143,32 +160,31 @@ impl Sources {
     }
 
     /// Why a tracker cannot answer, if one cannot.
-    pub(super) fn tracker_trouble(&self) -> Option<&str> {
-        self.trouble(Source::Tracker)
+    pub(super) fn tracker_error(&self) -> Option<&TrackerError> {
+        self.0.iter().find_map(|source| match &source.said {
+            Said::TrackerFailed(error) => Some(error),
+            _ => None,
+        })
     }
 
     /// Why the name of a peer leads nowhere, if one does not.
-    pub(super) fn name_trouble(&self) -> Option<&str> {
-        self.trouble(Source::Peer)
-    }
-
-    fn trouble(&self, kind: Source) -> Option<&str> {
+    pub(super) fn name_error(&self) -> Option<&PeerNameError> {
         self.0.iter().find_map(|source| match &source.said {
-            Said::Failed(why) if source.kind == kind => Some(why.as_str()),
+            Said::NameFailed(error) => Some(error),
             _ => None,
         })
     }
 
     /// Whether every source named peers, as far as it could.
     pub(super) fn all_named_peers(&self) -> bool {
-        self.0.iter().all(|source| source.said == Said::Peers)
+        self.0.iter().all(|source| matches!(source.said, Said::Peers))
     }
 
     /// Whether every tracker knows everybody and does not know the share, and every name led somewhere.
     pub(super) fn none_will_know(&self) -> bool {
         self.0.iter().all(|source| match source.kind {
-            Source::Tracker => source.said == Said::Unknown { settled: true },
-            Source::Peer => source.said == Said::Peers,
+            Source::Tracker => matches!(source.said, Said::Unknown { settled: true }),
+            Source::Peer => matches!(source.said, Said::Peers),
         })
     }
 
@@ -184,7 +200,7 @@ impl Sources {
 
     /// Whether a source named peers.
     pub(super) fn any_named_peers(&self) -> bool {
-        self.0.iter().any(|source| source.said == Said::Peers)
+        self.0.iter().any(|source| matches!(source.said, Said::Peers))
     }
 }
 
@@ -201,4 +217,9 @@ impl Next {
             }
         }
     }
+}
+
+/// The names of several trackers or peers.
+pub(super) fn list(endpoints: &[Endpoint]) -> String {
+    endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
 }

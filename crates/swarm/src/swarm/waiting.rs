@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Failure, Source, Swarm};
+use proto::Endpoint;
+
+use super::{Failure, Source, Swarm, Waiting, WaitingFor};
 
 impl Swarm {
     /// The reason to give up before anything began, if there is one: everybody was asked who has the share, and
@@ -15,8 +17,7 @@ impl Swarm {
                 return Some(Failure::OnlyLiars);
             }
             if peers.book.is_empty() {
-                let last = "the one that was named is this leecher itself".to_owned();
-                return Some(Failure::NoPeer { known: 0, last });
+                return Some(Failure::NoPeer { known: 0, last: None });
             }
         }
         let nobody = peers.book.is_empty() || peers.all_without_share();
@@ -35,15 +36,13 @@ impl Swarm {
         } else if peers.all_full() {
             Failure::AllFull { known }
         } else if known > 0 {
-            Failure::NoPeer { known, last: self.last_trouble() }
-        } else if let Some(trouble) = sources.name_trouble() {
-            Failure::PeerName(trouble.to_owned())
+            Failure::NoPeer { known, last: peers.last_trouble().cloned().map(Box::new) }
+        } else if let Some(error) = sources.name_error() {
+            Failure::PeerName(error.clone())
         } else if sources.any_answered() {
             Failure::UnknownShare(self.config.infohash)
-        } else if let Some(trouble) = sources.tracker_trouble() {
-            Failure::NoTracker(trouble.to_owned())
         } else {
-            Failure::NoTracker(format!("no answer from {}", self.tracker_names()))
+            Failure::NoTracker { trackers: self.trackers(), last: sources.tracker_error().cloned() }
         }
     }
 
@@ -65,64 +64,35 @@ impl Swarm {
         if all_banned {
             return Some(Failure::OnlyLiars);
         }
-        let why = match self.peers.active().count() {
-            0 => format!("no peer is connected; the last was {}", self.last_trouble()),
-            1 => "one peer is connected and sends nothing".to_owned(),
-            many => format!("{many} peers are connected and send nothing"),
-        };
-        Some(Failure::Stalled { after, done: transfer.done, total: transfer.total, why })
+        let peers = self.peers.active().count();
+        let last = self.peers.last_trouble().cloned().map(Box::new);
+        Some(Failure::Stalled { after, done: transfer.done, total: transfer.total, peers, last })
     }
 
     /// What is waited for before the transfer can begin.
-    pub(super) fn waited_for(&self) -> String {
-        let sources = &self.sources;
-        let mut parts = Vec::new();
-        if let Some(peers) = self.peers_waited_for() {
-            parts.push(peers);
-        } else if sources.any_does_not_know() {
-            parts.push("No tracker knows the share yet".to_owned());
-        } else if sources.any_named_peers() {
-            parts.push("Nobody has the share yet".to_owned());
-        }
-        let troubles = [sources.tracker_trouble(), sources.name_trouble()];
-        parts.extend(troubles.into_iter().flatten().map(str::to_owned));
-        if parts.is_empty() {
-            parts.push(format!("Asking tracker {}", self.tracker_names()));
-        }
-        format!("{} …", parts.join("; "))
-    }
-
-    fn peers_waited_for(&self) -> Option<String> {
-        let peers = &self.peers;
-        let known = peers.book.len();
-        let mut addresses = peers.book.addresses();
-        let (first, others) = (addresses.next()?, addresses.next().is_some());
-        if !peers.all_tried() {
-            return Some(match others {
-                false => format!("Asking {first} what the share is"),
-                true => format!("Asking {known} peers what the share is"),
-            });
-        }
-        let last = self.last_trouble();
-        Some(match (others, peers.all_full()) {
-            (false, true) => format!("{first} is full; trying again"),
-            (true, true) => format!("All {known} peers are full; trying again"),
-            (false, false) => format!("{last}; trying again"),
-            (true, false) => {
-                format!("None of {known} peers can be used yet, the last was {last}; trying again")
+    pub(super) fn waiting(&self) -> Waiting {
+        let (peers, sources) = (&self.peers, &self.sources);
+        let on = match peers.book.addresses().next() {
+            Some(first) => {
+                let known = peers.book.len();
+                if !peers.all_tried() {
+                    WaitingFor::Description { known, first }
+                } else if peers.all_full() {
+                    WaitingFor::Room { known, first }
+                } else {
+                    WaitingFor::Retry { known, last: peers.last_trouble().cloned() }
+                }
             }
-        })
+            None if sources.any_does_not_know() => WaitingFor::Share,
+            None if sources.any_named_peers() => WaitingFor::Peers,
+            None => WaitingFor::Trackers(self.trackers()),
+        };
+        let (tracker_error, name_error) = (sources.tracker_error().cloned(), sources.name_error().cloned());
+        Waiting { on, tracker_error, name_error }
     }
 
-    fn last_trouble(&self) -> String {
-        match self.peers.last_trouble() {
-            Some((address, reason)) => format!("{address}: {reason}"),
-            None => "none answered".to_owned(),
-        }
-    }
-
-    fn tracker_names(&self) -> String {
+    fn trackers(&self) -> Vec<Endpoint> {
         let trackers = self.config.sources.iter().filter(|(kind, _)| *kind == Source::Tracker);
-        trackers.map(|(_, endpoint)| endpoint.to_string()).collect::<Vec<_>>().join(", ")
+        trackers.map(|(_, endpoint)| endpoint.clone()).collect()
     }
 }
