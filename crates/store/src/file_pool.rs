@@ -1,30 +1,32 @@
 //! Open files, no more than a process can afford.
 
 use std::{
-    collections::HashMap,
     fs::File,
-    sync::{Arc, Mutex, PoisonError},
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use lru::LruCache;
+
 /// Files that one share keeps open. A share may have a hundred thousand; a process may commonly open 1,024.
-const CAPACITY: usize = 64;
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
 /// Files of a share by their position in it, the least recently used closed when there are too many.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FilePool {
-    open: Mutex<Open>,
+    open: Mutex<LruCache<usize, Arc<File>>>,
 }
 
-#[derive(Debug, Default)]
-struct Open {
-    files: HashMap<usize, (Arc<File>, u64)>,
-    uses: u64,
+impl Default for FilePool {
+    fn default() -> FilePool {
+        FilePool { open: Mutex::new(LruCache::new(CAPACITY)) }
+    }
 }
 
 impl FilePool {
     /// The file at `index`, if it is open now.
     pub(crate) fn opened(&self, index: usize) -> Option<Arc<File>> {
-        self.lock().touch(index)
+        self.lock().get(&index).cloned()
     }
 
     /// The file at `index`, opened with `open` if it is not open now.
@@ -38,31 +40,14 @@ impl FilePool {
         }
         // Opened without the lock: a slow disk must not hold up the others. Twice is harmless.
         let file = Arc::new(open()?);
-        self.lock().insert(index, Arc::clone(&file));
+        let evicted = self.lock().push(index, Arc::clone(&file));
+        // Closed without the lock, too.
+        drop(evicted);
         Ok(file)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, LruCache<usize, Arc<File>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Open {
-    fn touch(&mut self, index: usize) -> Option<Arc<File>> {
-        self.uses += 1;
-        let (file, used) = self.files.get_mut(&index)?;
-        *used = self.uses;
-        Some(Arc::clone(file))
-    }
-
-    fn insert(&mut self, index: usize, file: Arc<File>) {
-        if self.files.len() >= CAPACITY
-            && let Some(&oldest) = self.files.iter().min_by_key(|(_, (_, used))| used).map(|(index, _)| index)
-        {
-            self.files.remove(&oldest);
-        }
-        self.uses += 1;
-        self.files.insert(index, (file, self.uses));
     }
 }
 
@@ -74,15 +59,16 @@ mod tests {
     fn keeps_the_recently_used_and_no_more_than_it_may() {
         let pool = FilePool::default();
         let mut opened = Vec::new();
-        for index in (0..CAPACITY).chain([0, CAPACITY, 0, 1]) {
+        let capacity = CAPACITY.get();
+        for index in (0..capacity).chain([0, capacity, 0, 1]) {
             pool.file(index, || {
                 opened.push(index);
                 File::open("/dev/null")
             })
             .unwrap();
         }
-        let expected: Vec<_> = (0..CAPACITY).chain([CAPACITY, 1]).collect();
+        let expected: Vec<_> = (0..capacity).chain([capacity, 1]).collect();
         assert_eq!(opened, expected);
-        assert_eq!(pool.lock().files.len(), CAPACITY);
+        assert_eq!(pool.lock().len(), capacity);
     }
 }
