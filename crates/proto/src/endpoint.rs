@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -73,6 +73,12 @@ impl Endpoint {
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Endpoint {
         Endpoint { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl From<(IpAddr, u16)> for Endpoint {
+    fn from(address: (IpAddr, u16)) -> Endpoint {
+        SocketAddr::from(address).into()
     }
 }
 

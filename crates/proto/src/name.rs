@@ -1,6 +1,6 @@
 //! Names of shares and of the files in them.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,14 @@ impl fmt::Display for ShareName {
 impl fmt::Debug for ShareName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for ShareName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<ShareName, NameError> {
+        ShareName::new(name)
     }
 }
 

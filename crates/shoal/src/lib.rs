@@ -1,7 +1,7 @@
 //! Shoal as a library: share files and directories, and fetch shares, from a program of one's own.
 //!
-//! A [`Node`] knows the trackers and the limits that all its transfers have in common. [`Node::share`] hashes a path and serves it
-//! until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] begins a transfer, which its [`FetchHandle`] stops when it is
+//! A [`Node`] knows the trackers and the limits that all its transfers have in common. [`Node::share`] hashes a path ([`Hashing`])
+//! and serves it until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] begins a transfer, which its [`FetchHandle`] stops when it is
 //! dropped. Both handles have a stream of events, and a node can have any number of each at a time. [`tracker::TrackerHandle`]
 //! runs a tracker in this process.
 //!
@@ -35,12 +35,14 @@
 
 mod events;
 mod fetch;
+mod hashing;
 mod node;
 mod share;
 pub mod tracker;
 
 pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
+pub use hashing::{Hashed, Hashing};
 pub use leecher::{
     Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError, PeerProgress,
     PeerShare, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation, Waiting,

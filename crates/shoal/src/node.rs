@@ -14,7 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     fetch::{Fetch, FetchHandle},
-    share::{self, Share, ShareError, ShareHandle},
+    hashing::Hashing,
+    share::Share,
 };
 
 /// Shares files and fetches shares, all over one TCP port. Clones are the same node.
@@ -78,13 +79,17 @@ impl Node {
         Builder::default()
     }
 
-    /// Hashes a path and serves it until the handle is stopped or dropped. Hashing runs on threads of its own; a call that is
-    /// dropped meanwhile stops it.
+    /// Hashes a path and serves it: `node.share(path).await` gives a [`ShareHandle`](crate::ShareHandle), which serves until it is
+    /// stopped or dropped. Hashing runs on threads of its own, and [`Hashing::progress`] reports how far it is.
     ///
-    /// When this returns, peers can connect. [`ShareEvent::Registered`](crate::ShareEvent::Registered) says when a tracker knows the
-    /// share.
-    pub async fn share(&self, share: impl Into<Share>) -> Result<ShareHandle, ShareError> {
-        share::start(&self.0, share.into()).await
+    /// When there is a handle, peers can connect. [`ShareEvent::Registered`](crate::ShareEvent::Registered) reports that a tracker
+    /// knows the share.
+    ///
+    /// # Panics
+    ///
+    /// Panics outside a Tokio runtime.
+    pub fn share(&self, share: impl Into<Share>) -> Hashing {
+        Hashing::start(&self.0, share.into())
     }
 
     /// Begins to fetch a share: a [`Link`](crate::Link), an [`InfoHash`](crate::InfoHash), a [`ShareName`](crate::ShareName), a

@@ -9,14 +9,14 @@ use std::{
 };
 
 use listen::ListenError;
-use peer::{outside::own_address, tracker_client::TrackerError};
+use peer::{outside, tracker_client::TrackerError};
 use proto::{Endpoint, InfoHash, Link, ShareName, tracker::message::Announced};
 use seeder::{AlreadyRouted, Seeder};
 use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, joined, node::Common};
+use crate::{events::Events, hashing::Hashed, joined, node::Common};
 
 /// What to share, and how. A path alone is shared under its own name.
 #[derive(Debug, Clone)]
@@ -51,8 +51,20 @@ impl From<&Path> for Share {
     }
 }
 
+impl From<&PathBuf> for Share {
+    fn from(path: &PathBuf) -> Share {
+        Share::new(path)
+    }
+}
+
 impl From<&str> for Share {
     fn from(path: &str) -> Share {
+        Share::new(path)
+    }
+}
+
+impl From<String> for Share {
+    fn from(path: String) -> Share {
         Share::new(path)
     }
 }
@@ -102,6 +114,7 @@ pub enum ShareEvent {
 #[derive(Debug)]
 pub struct ShareHandle {
     link: Link,
+    local_link: Link,
     local_addr: SocketAddr,
     events: Events<ShareEvent>,
     task: JoinHandle<u64>,
@@ -109,10 +122,16 @@ pub struct ShareHandle {
 }
 
 impl ShareHandle {
-    /// What others fetch the share by. It names the node's trackers as the node does. Without trackers it names this machine's own
-    /// address and the share's port.
+    /// A link that leads to the share from any machine that reaches this one. It names the node's trackers, and those on this
+    /// machine's loopback under the address of its default route. If the node has no tracker, it names that address and the
+    /// node's port.
     pub fn link(&self) -> &Link {
         &self.link
+    }
+
+    /// A link that leads to the share on this machine: it names the trackers as the node does.
+    pub fn local_link(&self) -> &Link {
+        &self.local_link
     }
 
     /// The share's id.
@@ -139,25 +158,30 @@ impl ShareHandle {
     }
 }
 
-/// Hashes the path and starts to serve it.
-pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, ShareError> {
+/// Hashes the path, which `report` follows, and starts to serve it until `stop`.
+pub(crate) async fn start(
+    node: Arc<Common>,
+    share: Share,
+    report: watch::Sender<Hashed>,
+    stop: CancellationToken,
+) -> Result<ShareHandle, ShareError> {
     // The port first: an hour of hashing is a bad time to learn that it is in use.
     let seeder = Seeder::new(node.acceptor()?, node.tracker_clients(), node.server.clone());
     let local_addr = seeder.local_addr();
-    let stop = node.stop.child_token();
-    // Also ends the hashing of a call that is dropped.
-    let guard = stop.clone().drop_guard();
-    let cache = node.hash_cache.clone();
-    let hashing = stop.clone();
-    let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &hashing));
+    let (cache, hashing) = (node.hash_cache.clone(), stop.clone());
+    let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &report, &hashing));
     let shared = joined(hashed.await)?;
     let metainfo = shared.metainfo();
-    let link = Link {
+    let local_link = Link {
         infohash: metainfo.infohash(),
         name: Some(metainfo.name().clone()),
         trackers: node.trackers.clone(),
         peers: if node.trackers.is_empty() { vec![reached_at(node.bind, local_addr)] } else { Vec::new() },
     };
+    let mut link = local_link.clone();
+    if let Some(own) = outside::own_address(node.bind) {
+        link.trackers = outside::seen_from_elsewhere(&node.trackers, own);
+    }
     let sharing = seeder.share(Arc::new(shared))?;
     let (sender, events) = Events::new();
     let on_event = move |event| {
@@ -171,23 +195,32 @@ pub(crate) async fn start(node: &Common, share: Share) -> Result<ShareHandle, Sh
             _ => return,
         };
     };
-    let task = node.tasks.spawn(sharing.run(on_event, stop));
-    Ok(ShareHandle { link, local_addr, events, task, stop: guard })
+    let task = node.tasks.spawn(sharing.run(on_event, stop.clone()));
+    Ok(ShareHandle { link, local_link, local_addr, events, task, stop: stop.drop_guard() })
 }
 
 /// Everything that reads the disk.
-fn hash(share: Share, cache: Option<PathBuf>, stop: &CancellationToken) -> Result<Shared, ShareError> {
+fn hash(
+    share: Share,
+    cache: Option<PathBuf>,
+    report: &watch::Sender<Hashed>,
+    stop: &CancellationToken,
+) -> Result<Shared, ShareError> {
     let cache = cache
         .map(|path| HashCache::open(path.clone()).map_err(|source| ShareError::HashCache { path, source }));
     let cache = cache.transpose()?;
     let scan = Scan::new(&share.path, share.name, &ScanRules::default()).map_err(store::ShareError::from)?;
-    let progress = |_| if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    report.send_modify(|hashed| hashed.total = scan.total_len());
+    let progress = |bytes| {
+        report.send_modify(|hashed| hashed.done += bytes);
+        if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
     Ok(scan.hash(cache.as_ref(), &progress)?)
 }
 
 /// Where peers reach what listens here, on this machine if it has no other address.
 fn reached_at(bind: Option<IpAddr>, local_addr: SocketAddr) -> Endpoint {
     let bound = bind.filter(|ip| !ip.is_unspecified());
-    let ip = bound.or_else(|| own_address(None)).unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let ip = bound.or_else(|| outside::own_address(None)).unwrap_or(Ipv4Addr::LOCALHOST.into());
     SocketAddr::new(ip, local_addr.port()).into()
 }

@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
+use peer::outside;
 use rand::Rng;
 use shoal::{
-    Fetch, FetchError, FetchEvent, InfoHash, Node, ShareError, ShareEvent, ShareHandle, Stay, StreamExt,
-    Target,
+    Endpoint, Fetch, FetchError, FetchEvent, Hashed, InfoHash, Node, ShareError, ShareEvent, ShareHandle,
+    Stay, StreamExt, Target,
     tracker::{Config, TrackerHandle},
 };
 use tempfile::TempDir;
@@ -198,6 +199,50 @@ async fn a_link_of_a_node_without_trackers_leads_to_the_node() {
         let fetched = Node::default().fetch(fetch).finished().await.unwrap();
         assert!(fs::read(&fetched.path).unwrap() == fs::read(&source).unwrap());
         node.stop().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_link_leads_here_from_other_machines_though_the_tracker_is_named_by_loopback() {
+    within(async {
+        let tracker = TrackerHandle::start(Config { port: 0, ..Config::default() }).await.unwrap();
+        let port = tracker.local_addr().port();
+        let node = Node::builder().tracker((LOCALHOST, port)).build();
+        let dir = TempDir::new().unwrap();
+        let source = dir.path().join("file");
+        fs::write(&source, "12345").unwrap();
+        let share = node.share(&source).await.unwrap();
+        assert_eq!(share.local_link().trackers, [Endpoint::from((LOCALHOST, port))]);
+        // A machine without a network has no other address.
+        let own = outside::own_address(None).unwrap_or(LOCALHOST);
+        assert_eq!(share.link().trackers, [Endpoint::from((own, port))]);
+        let fetch = Fetch::new(share.link().clone()).directory(dir.path());
+        let fetched = Node::default().fetch(fetch).finished().await.unwrap();
+        assert_eq!(fs::read(fetched.path).unwrap(), b"12345");
+        node.stop().await;
+        tracker.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hashing_reports_how_far_it_is() {
+    within(async {
+        let bench = Bench::new().await;
+        let mut hashing = bench.node.share(bench.file("file"));
+        let mut last = Hashed::default();
+        while let Some(hashed) = hashing.progress().next().await {
+            assert!(hashed.done >= last.done);
+            last = hashed;
+        }
+        assert_eq!(last, Hashed { done: FILE_LEN as u64, total: FILE_LEN as u64 });
+        let share = hashing.await.unwrap();
+        drop(share);
+        let dropped = bench.node.share(bench.file("other"));
+        drop(dropped);
+        bench.nothing_is_listed().await;
         bench.end().await;
     })
     .await;

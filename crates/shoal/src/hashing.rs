@@ -1,0 +1,79 @@
+//! A path that is hashed before it is shared.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_stream::{Stream, wrappers::WatchStream};
+use tokio_util::sync::DropGuard;
+
+use crate::{
+    joined,
+    node::Common,
+    share::{self, Share, ShareError, ShareHandle},
+};
+
+/// A path that is being hashed. Awaiting it gives the [`ShareHandle`]; dropping it before ends the hashing.
+///
+/// ```no_run
+/// # async fn example(node: shoal::Node) -> Result<(), shoal::ShareError> {
+/// use shoal::StreamExt;
+///
+/// let mut hashing = node.share("disk.img");
+/// while let Some(hashed) = hashing.progress().next().await {
+///     println!("{} of {} bytes", hashed.done, hashed.total);
+/// }
+/// let share = hashing.await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "hashing ends when this is dropped"]
+pub struct Hashing {
+    progress: WatchStream<Hashed>,
+    task: JoinHandle<Result<ShareHandle, ShareError>>,
+    /// Until the share has a handle of its own.
+    stop: Option<DropGuard>,
+}
+
+/// How much of a path is hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hashed {
+    /// Bytes that are hashed, or whose hashes the node's cache knew.
+    pub done: u64,
+    /// Bytes of the files of the share.
+    pub total: u64,
+}
+
+impl Hashing {
+    pub(crate) fn start(node: &Arc<Common>, share: Share) -> Hashing {
+        let (report, progress) = watch::channel(Hashed::default());
+        let stop = node.stop.child_token();
+        let starting = share::start(Arc::clone(node), share, report, stop.clone());
+        Hashing {
+            progress: WatchStream::from_changes(progress),
+            task: node.tasks.spawn(starting),
+            stop: Some(stop.drop_guard()),
+        }
+    }
+
+    /// How much is hashed, whenever that has changed since it was last read. Ends when hashing has ended.
+    pub fn progress(&mut self) -> impl Stream<Item = Hashed> + Unpin + '_ {
+        &mut self.progress
+    }
+}
+
+impl Future for Hashing {
+    type Output = Result<ShareHandle, ShareError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = joined(ready!(Pin::new(&mut self.task).poll(cx)));
+        if let Some(stop) = self.stop.take() {
+            stop.disarm();
+        }
+        Poll::Ready(result)
+    }
+}
