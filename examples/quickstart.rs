@@ -50,17 +50,17 @@ async fn run(args: Args, scratch: &Path) -> Result<()> {
     let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..tracker::Config::default() };
     let tracker = tracker::TrackerHandle::start(config).await?;
     println!("Tracker on {}", tracker.local_addr());
-    let node = Node::builder().tracker(tracker.local_addr()).bind(LOCALHOST).build();
+    let new_node = || Node::builder().tracker(tracker.local_addr()).bind(LOCALHOST).build();
 
     let mut seeders = Vec::new();
     for _ in 0..SEEDERS {
-        let mut share = node.share(source.as_path()).await?;
+        let mut share = new_node().share(source.as_path()).await?;
         // The first event: the tracker has registered it.
         ensure!(matches!(share.events().next().await, Some(ShareEvent::Registered { .. })), "not registered");
         println!("Seeder on {}", share.local_addr());
         seeders.push(share);
     }
-    let mut fetch = node.fetch(Fetch::new(seeders[0].infohash()).directory(scratch));
+    let mut fetch = new_node().fetch(Fetch::new(seeders[0].infohash()).directory(scratch));
     while let Some(event) = fetch.events().next().await {
         match event {
             FetchEvent::Swarm(Report::Progress(progress)) => {
@@ -73,13 +73,15 @@ async fn run(args: Args, scratch: &Path) -> Result<()> {
     let fetched = fetch.finished().await?;
 
     // Hashed once more, a copy has the share's infohash only if it is the share.
-    let copy = node.share(Share::new(&fetched.path).name(fetched.name.clone())).await?;
+    let copy = new_node().share(Share::new(&fetched.path).name(fetched.name.clone())).await?;
     ensure!(copy.infohash() == fetched.infohash, "{} is not the share", fetched.path.display());
     println!("Proved: {} has the infohash of the share", fetched.path.display());
     for peer in &fetched.peers {
         println!("  {} bytes from {}", peer.bytes, peer.address);
     }
     println!("Downloaded {} ({} bytes) in {:.2?}", fetched.name, fetched.size, fetched.elapsed);
-    node.stop().await;
+    for share in seeders.into_iter().chain([copy]) {
+        share.stop().await;
+    }
     Ok(tracker.stop().await?)
 }

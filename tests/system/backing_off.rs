@@ -23,8 +23,8 @@ fn a_leecher_comes_back_less_and_less_often() {
         let seeder = swarm.seed_unannounced(&source).await;
         let honest = swarm.proxy(&seeder, Manner::Honest).await;
         let (busy, full) = (Stranger::listen().await, Stranger::listen().await);
-        let config = swarm.config(&source, &[busy.address, full.address, honest.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[busy.address, full.address, honest.address]);
+        let mut fetch = swarm.fetch(plan);
         let (requests, dials) = (Cell::new(0), Cell::new(0));
         let reject = async {
             loop {

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use leecher::Stay;
 use sha2::{Digest, Sha256};
+use shoal::Stay;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -278,9 +278,8 @@ fn a_finished_leecher_sends_no_bitfield() {
     test(async |swarm| {
         let source = swarm.share("whole.bin", 2 * MIB);
         let seeder = swarm.seed(&source).await;
-        let mut config = swarm.config_for(leecher::Target::InfoHash(source.infohash()));
-        config.stay = Stay::Forever;
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(source.infohash()).with(|fetch| fetch.stay(Stay::Forever));
+        let mut fetch = swarm.fetch(plan);
         fetch.finished().await;
         let leecher = loop {
             // It registers while it fetches, which takes no time here.

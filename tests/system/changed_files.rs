@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use leecher::{Failure, FetchError, FetchEvent, LeaveReason, Report, Stay, Target};
 use proto::{ChunkIndex, Metainfo};
+use shoal::{Failure, FetchError, FetchEvent, LeaveReason, Node, Report, Stay};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
 use crate::{
     proxy::Manner,
     source::{MIB, content},
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 /// A share whose last chunk cannot be read.
@@ -53,11 +53,10 @@ fn a_chunk_that_cannot_be_read_is_refused() {
     test(async |swarm| {
         let source = swarm.share("damaged.bin", 4 * MIB);
         let content = Arc::new(Unreadable(Arc::clone(&source.shared)));
-        let mut seeder = swarm.seed_content(swarm.seeder_config(), vec![content]).await;
-        seeder.announced(1).await;
-        let mut config = swarm.config(&source, &[seeder.address]);
-        config.stall_timeout = Duration::from_secs(5);
-        assert!(swarm.fetch(config).outcome().await.is_err());
+        let mut seeder = swarm.seed_content(content).await;
+        let plan = swarm.plan(&source, &[seeder.address]);
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(5)));
+        assert!(swarm.fetch(plan).outcome().await.is_err());
         let withdrawn = seeder.withdrawn().await;
         assert_eq!(withdrawn, ["cannot read damaged.bin"]);
     });
@@ -68,21 +67,21 @@ fn a_chunk_that_cannot_be_read_is_refused() {
 fn a_share_that_changed_is_withdrawn_and_the_others_stay() {
     test(async |swarm| {
         let (changing, steady) = (swarm.share("changing.bin", 4 * MIB), swarm.share("steady.bin", 4 * MIB));
-        let shares: Vec<_> =
-            [&changing, &steady].map(|source| Arc::clone(&source.shared) as Arc<dyn Content>).into();
-        let mut seeder = swarm.seed_content(swarm.seeder_config(), shares).await;
-        seeder.announced(2).await;
+        let node = swarm.node(Node::builder().tracker(swarm.tracker()));
+        let mut withdrawing = swarm.seed_on(&node, &changing).await;
+        withdrawing.announced(1).await;
+        swarm.seed_on(&node, &steady).await.announced(1).await;
         fs::write(&changing.path, content(5 * MIB, 99)).unwrap();
-        let mut config = swarm.config(&changing, &[seeder.address]);
-        config.stall_timeout = Duration::from_secs(5);
-        assert!(swarm.fetch(config).outcome().await.is_err());
-        let withdrawn = seeder.withdrawn().await;
+        let plan = swarm.plan(&changing, &[withdrawing.address]);
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(5)));
+        assert!(swarm.fetch(plan).outcome().await.is_err());
+        let withdrawn = withdrawing.withdrawn().await;
         let [reason] = &withdrawn[..] else { panic!("{withdrawn:?}") };
         assert!(reason.contains("changing.bin changed") && reason.contains("5242880"), "{reason}");
         while swarm.seeders(&changing).await > 0 {}
         assert_eq!(swarm.seeders(&steady).await, 1);
-        let config = swarm.config_for("steady.bin".parse().unwrap());
-        steady.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(steady.name());
+        steady.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -95,8 +94,8 @@ fn a_seeder_whose_file_changed_is_left() {
         let (changing, steady) = (swarm.seed_unannounced(&copy).await, swarm.seed_unannounced(&source).await);
         let changing = swarm.proxy(&changing, Manner::Honest).await;
         let steady = swarm.proxy(&steady, Manner::Honest).await;
-        let config = swarm.config(&source, &[changing.address, steady.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[changing.address, steady.address]);
+        let mut fetch = swarm.fetch(plan);
         changing.allow(4 * MIB);
         fetch.done(2 * MIB).await;
         OpenOptions::new().append(true).open(&copy.path).unwrap().write_all(b"one more line\n").unwrap();
@@ -118,8 +117,8 @@ fn a_seeder_whose_file_was_cut_short_is_left() {
         let (changing, steady) = (swarm.seed_unannounced(&copy).await, swarm.seed_unannounced(&source).await);
         OpenOptions::new().write(true).open(&copy.path).unwrap().set_len(MIB).unwrap();
         let steady = swarm.proxy(&steady, Manner::Honest).await;
-        let config = swarm.config(&source, &[changing.address, steady.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[changing.address, steady.address]);
+        let mut fetch = swarm.fetch(plan);
         assert_eq!(fetch.left(changing.address).await, LeaveReason::Gone);
         steady.open();
         source.assert_fetched(&fetch.fetched().await);
@@ -141,16 +140,16 @@ fn a_seeder_is_used_for_the_files_that_did_not_change() {
         fs::write(copy.path.join("3.bin"), content(MIB, 99)).unwrap();
 
         // Where nobody has the one that changed, the others come, and it is said what is wrong.
-        let config = swarm.config(&source, &[changed.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[changed.address]);
+        let mut fetch = swarm.fetch(plan);
         fetch.done(7 * MIB).await;
         let outcome = fetch.outcome().await;
         assert!(matches!(outcome, Err(FetchError::Swarm(Failure::AllChanged))), "{outcome:?}");
 
         let steady = swarm.seed_unannounced(&source).await;
         let steady = swarm.proxy(&steady, Manner::Honest).await;
-        let config = swarm.config(&source, &[changed.address, steady.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[changed.address, steady.address]);
+        let mut fetch = swarm.fetch(plan);
         fetch.done(7 * MIB).await;
         steady.open();
         let fetched = fetch.fetched().await;
@@ -166,10 +165,9 @@ fn a_leecher_that_stays_leaves_when_its_file_changed() {
     test(async |swarm| {
         let source = swarm.share("kept.bin", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.peers = vec![endpoint(seeder.address)];
-        config.stay = Stay::Forever;
-        let mut staying = swarm.fetch(config);
+        let plan = swarm.plan_for(source.infohash());
+        let plan = plan.with(|fetch| fetch.peer(seeder.address).stay(Stay::Forever));
+        let mut staying = swarm.fetch(plan);
         let saved = staying.event(|event| match event {
             FetchEvent::Finished(fetched) => Some(fetched.path.clone()),
             _ => None,
@@ -178,9 +176,9 @@ fn a_leecher_that_stays_leaves_when_its_file_changed() {
         let address = swarm.known_peer(source.infohash()).await;
         fs::write(&saved, content(4 * MIB, 99)).unwrap();
 
-        let mut config = swarm.config(&source, &[address]);
-        config.stall_timeout = Duration::from_secs(1);
-        let mut misled = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[address]);
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(1)));
+        let mut misled = swarm.fetch(plan);
         staying.fetched().await;
         let why = staying.event(|event| match event {
             FetchEvent::CannotServe(error) => Some(error.to_string()),

@@ -1,6 +1,6 @@
 //! Seeders that vanish in the middle of a transfer, and seeders that come late.
 
-use leecher::{LeaveReason, Target};
+use shoal::LeaveReason;
 
 use crate::{proxy::Manner, source::MIB, swarm::test};
 
@@ -11,8 +11,8 @@ fn a_seeder_vanishes_and_another_one_carries_on() {
         let seeder = swarm.seed_unannounced(&source).await;
         let doomed = swarm.proxy(&seeder, Manner::Honest).await;
         let spare = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[doomed.address, spare.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[doomed.address, spare.address]);
+        let mut fetch = swarm.fetch(plan);
         // It vanishes in the middle of a chunk, with the other one at work too.
         let (doomed_at, until_then) = (doomed.address, 5 * MIB + 1_000);
         doomed.allow(until_then);
@@ -37,8 +37,8 @@ fn a_late_seeder_is_found() {
         let seeder = swarm.seed_unannounced(&source).await;
         let doomed = swarm.proxy(&seeder, Manner::Honest).await;
         swarm.announce(&source, doomed.address).await;
-        let config = swarm.config_for(Target::InfoHash(source.infohash()));
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(source.infohash());
+        let mut fetch = swarm.fetch(plan);
         doomed.allow(8 * MIB);
         fetch.done(4 * MIB).await;
         let doomed_at = doomed.address;
@@ -63,8 +63,8 @@ fn a_seeder_that_is_back_is_used_again() {
         let source = swarm.share("flaky.bin", 8 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[proxy.address]);
+        let mut fetch = swarm.fetch(plan);
         proxy.allow(3 * MIB);
         fetch.done(2 * MIB).await;
         proxy.cut();

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use leecher::{Failure, FetchError, Target};
 use peer::handshake::Connection;
 use proto::{
     Digest, InfoHash, Metainfo, ShareName,
     metainfo::{FileNode, Node, Tree},
     peer::{MAX_PART_LEN, PeerMessage},
 };
+use shoal::{Failure, FetchError};
 
 use crate::{
     fetch::Fetch,
     proxy::{Manner, addresses},
     source::MIB,
     stranger::{Stranger, send},
-    swarm::{Swarm, endpoint, test},
+    swarm::{Swarm, test},
 };
 
 /// More of them than a leecher has connections at a time, so some have to be given up for the one that answers.
@@ -25,9 +25,8 @@ fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
         let source = swarm.share("mute.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let mute = swarm.proxies(&seeder, Manner::MuteAfterHello, 12).await;
-        let mut config = swarm.config(&source, &addresses(&mute));
-        config.max_peers = 10;
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &addresses(&mute)).with(|fetch| fetch.max_peers(10));
+        let mut fetch = swarm.fetch(plan);
         for proxy in &mute {
             // Each has its turn, and the last ones only if some of the first were given up.
             proxy.until(|traffic| traffic.hellos > 0).await;
@@ -50,9 +49,8 @@ fn wide_metainfo() -> Metainfo {
 /// A transfer that knows one peer only, and the peer's side of the connection.
 async fn asked_for(infohash: InfoHash, swarm: &mut Swarm) -> (Fetch, Connection) {
     let peer = Stranger::listen().await;
-    let mut config = swarm.config_for(Target::InfoHash(infohash));
-    (config.trackers, config.peers) = (Vec::new(), vec![endpoint(peer.address)]);
-    let fetch = swarm.fetch(config);
+    let plan = swarm.plan_for(infohash).asking(&[]).with(|fetch| fetch.peer(peer.address));
+    let fetch = swarm.fetch(plan);
     (fetch, peer.met(infohash).await)
 }
 
@@ -92,9 +90,8 @@ fn a_peer_that_is_overtaken_serves_chunks_all_the_same() {
         let source = swarm.share("overtaken.bin", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let slow = swarm.proxy(&seeder, Manner::HoldsDescription).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.peers = vec![endpoint(slow.address)];
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(source.infohash()).with(|fetch| fetch.peer(slow.address));
+        let mut fetch = swarm.fetch(plan);
         slow.until(|traffic| traffic.held > 0).await;
         // Now the other one is asked, and describes the share, but sends no chunk.
         let fast = swarm.proxy(&seeder, Manner::Honest).await;
@@ -114,9 +111,8 @@ fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
         let metainfo = b"d4:name5:wrong12:piece lengthi524288ee";
         let infohash = InfoHash(sha2(metainfo));
         let peer = Stranger::listen().await;
-        let mut config = swarm.config_for(Target::InfoHash(infohash));
-        config.peers = vec![endpoint(peer.address)];
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(infohash).with(|fetch| fetch.peer(peer.address));
+        let mut fetch = swarm.fetch(plan);
         let mut connection = peer.met(infohash).await;
         let len = metainfo.len() as u32;
         assert!(

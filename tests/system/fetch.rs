@@ -1,12 +1,45 @@
 //! A transfer under way.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use leecher::{Config, FetchError, FetchEvent, Fetched, LeaveReason, Report, Started};
+use proto::Endpoint;
+use shoal::{FetchError, FetchEvent, Fetched, LeaveReason, Node, Report, Started, StreamExt};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A transfer in a task of its own, and all that it has told.
+/// A transfer to start: what to fetch, which trackers to ask, and where it goes.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) trackers: Vec<Endpoint>,
+    pub(crate) directory: PathBuf,
+    fetch: shoal::Fetch,
+}
+
+impl Plan {
+    pub(crate) fn new(fetch: shoal::Fetch, trackers: Vec<Endpoint>, directory: PathBuf) -> Plan {
+        Plan { trackers, fetch: fetch.directory(&directory), directory }
+    }
+
+    /// Asks these trackers only.
+    pub(crate) fn asking(self, trackers: &[Endpoint]) -> Plan {
+        Plan { trackers: trackers.to_vec(), ..self }
+    }
+
+    /// Sets an option of the transfer.
+    pub(crate) fn with(self, option: impl FnOnce(shoal::Fetch) -> shoal::Fetch) -> Plan {
+        Plan { fetch: option(self.fetch), ..self }
+    }
+
+    /// Saves the share in another directory.
+    pub(crate) fn into_directory(self, directory: &Path) -> Plan {
+        Plan::new(self.fetch, self.trackers, directory.to_owned())
+    }
+}
+
+/// A transfer in a task of its own, and all that it has reported.
 ///
 /// Waiting for an event looks at the past too, so nothing depends on when a test begins to wait.
 pub(crate) struct Fetch {
@@ -16,11 +49,25 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    pub(crate) fn start(config: Config, tasks: &TaskTracker, stop: &CancellationToken) -> Fetch {
-        let (told, events) = watch::channel(Vec::new());
+    pub(crate) fn start(node: &Node, plan: Plan, tasks: &TaskTracker, stop: &CancellationToken) -> Fetch {
+        let (seen, events) = watch::channel(Vec::new());
         let stop = stop.child_token();
-        let on_event = move |event| told.send_modify(|events: &mut Vec<_>| events.push(event));
-        let task = tasks.spawn(leecher::fetch(config, on_event, stop.clone()));
+        let stopped = stop.clone();
+        let mut handle = node.fetch(plan.fetch);
+        let task = tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    event = handle.events().next() => match event {
+                        Some(event) => seen.send_modify(|events: &mut Vec<_>| events.push(event)),
+                        None => {
+                            assert_eq!(handle.events().missed(), 0, "events that a test may wait for");
+                            break handle.finished().await;
+                        }
+                    },
+                    () = stopped.cancelled() => break handle.stop().await,
+                }
+            }
+        });
         Fetch { events, stop, task }
     }
 

@@ -69,8 +69,8 @@ fn a_seeder_survives_what_strangers_send() {
         for bytes in nonsense(&source, Role::Leecher) {
             speak(TcpStream::connect(seeder.address).await.unwrap(), &bytes).await;
         }
-        let config = swarm.config(&source, &[seeder.address]);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -85,8 +85,8 @@ fn a_seeder_survives_one_who_asks_and_does_not_listen() {
         let request = message(PeerMessage::MetainfoRequest { offset: 0 }).repeat(1_000);
         // The seeder gives up on it, or this would go on for ever.
         while stream.write_all(&request).await.is_ok() {}
-        let config = swarm.config(&source, &[seeder.address]);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -103,8 +103,8 @@ fn a_tracker_survives_what_strangers_send() {
             stranger.send(&[&PREAMBLE[..], &bytes].concat()).await.unwrap();
         }
         seeder.announced_again().await;
-        let config = swarm.config_for("sturdy.bin".parse().unwrap());
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(source.name());
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -123,8 +123,8 @@ fn a_leecher_survives_what_peers_send() {
         let mut peers: Vec<SocketAddr> =
             listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         peers.push(honest.address);
-        let config = swarm.config(&source, &peers);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &peers);
+        let mut fetch = swarm.fetch(plan);
         for (listener, bytes) in listeners.iter().zip(&nonsense) {
             let (stream, _) = listener.accept().await.unwrap();
             speak(stream, bytes).await;

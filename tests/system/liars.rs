@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use leecher::{Failure, FetchError, LeaveReason, Target};
 use proto::{
     CHUNK_LEN,
     peer::{GoodbyeReason, PeerMessage},
 };
+use shoal::{Failure, FetchError, LeaveReason};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     proxy::{Manner, addresses},
     source::MIB,
     stranger::{said, send, visit},
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 #[test]
@@ -26,8 +26,8 @@ fn a_liar_among_honest_seeders_is_found_out() {
             let liar = swarm.proxy(&seeder, lie).await;
             let honest = swarm.proxy(&seeder, Manner::Honest).await;
             let second = swarm.proxy(&seeder, Manner::Honest).await;
-            let config = swarm.config(&source, &[liar.address, honest.address, second.address]);
-            let mut fetch = swarm.fetch(config);
+            let plan = swarm.plan(&source, &[liar.address, honest.address, second.address]);
+            let mut fetch = swarm.fetch(plan);
             liar.open();
             fetch.left_for(liar.address, LeaveReason::Lied).await;
             // It got no second chance.
@@ -50,14 +50,12 @@ fn a_false_description_is_not_believed() {
             let source = swarm.share("dataset.csv", 4 * MIB);
             let seeder = swarm.seed_unannounced(&source).await;
             let liar = swarm.proxy(&seeder, lie).await;
-            let late = swarm.seeder_config();
             swarm.announce(&source, liar.address).await;
-            let config = swarm.config_for(Target::InfoHash(source.infohash()));
-            let mut fetch = swarm.fetch(config);
+            let plan = swarm.plan_for(source.infohash());
+            let mut fetch = swarm.fetch(plan);
             // Alone at first, so that it is the one that is asked.
             assert_eq!(fetch.left(liar.address).await, LeaveReason::Lied, "{lie:?}");
-            let mut honest = swarm.seed_with(late, &source).await;
-            honest.announced(1).await;
+            let honest = swarm.seed(&source).await;
             let fetched = fetch.fetched().await;
             source.assert_fetched(&fetched);
             assert_eq!(liar.traffic().chunk_bytes, 0);
@@ -77,8 +75,8 @@ fn a_borrowed_peer_id_does_not_push_its_owner_aside() {
         let thieves = swarm.proxies(&seeder, Manner::SamePeerId, 8).await;
         let mut peers = addresses(&thieves);
         peers.push(owner.address);
-        let config = swarm.config(&source, &peers);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &peers);
+        let mut fetch = swarm.fetch(plan);
         for thief in &thieves {
             thief.until(|traffic| traffic.hellos > 0).await;
         }
@@ -99,8 +97,8 @@ fn where_all_lie_the_leecher_gives_up() {
             swarm.proxy(&seeder, Manner::WrongChunks).await,
         ];
         liars.iter().for_each(|liar| liar.open());
-        let config = swarm.config(&source, &liars.each_ref().map(|liar| liar.address));
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &liars.each_ref().map(|liar| liar.address));
+        let mut fetch = swarm.fetch(plan);
         let outcome = fetch.outcome().await;
         assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
         source.assert_part(&part_of(&fetch.started().await));
@@ -116,9 +114,9 @@ fn where_all_known_to_the_tracker_lie_the_leecher_gives_up_in_time() {
         let liar = swarm.proxy(&seeder, Manner::WrongChunks).await;
         liar.open();
         swarm.announce(&source, liar.address).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.stall_timeout = Duration::from_secs(1);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(source.infohash());
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(1)));
+        let mut fetch = swarm.fetch(plan);
         let outcome = fetch.outcome().await;
         assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
         source.assert_part(&part_of(&fetch.started().await));
@@ -127,18 +125,17 @@ fn where_all_known_to_the_tracker_lie_the_leecher_gives_up_in_time() {
 
 #[test]
 fn where_all_lie_about_the_share_the_leecher_gives_up() {
-    test(async |swarm| {
-        let source = swarm.share("trap.bin", 8 * MIB);
-        let seeder = swarm.seed_unannounced(&source).await;
-        let mut liars = Vec::new();
-        for lie in [Manner::WrongMetainfo, Manner::WrongHashes] {
-            liars.push(swarm.proxy(&seeder, lie).await);
-        }
-        let config = swarm.config(&source, &liars.iter().map(|liar| liar.address).collect::<Vec<_>>());
-        let mut fetch = swarm.fetch(config);
-        let outcome = fetch.outcome().await;
-        assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
-    });
+    // Not one of each: the metainfo of one and the hashes of the other may be right.
+    for lie in [Manner::WrongMetainfo, Manner::WrongHashes] {
+        test(async |swarm| {
+            let source = swarm.share("trap.bin", 8 * MIB);
+            let seeder = swarm.seed_unannounced(&source).await;
+            let liars = swarm.proxies(&seeder, lie, 2).await;
+            let plan = swarm.plan(&source, &addresses(&liars));
+            let outcome = swarm.fetch(plan).outcome().await;
+            assert!(matches!(outcome, Err(FetchError::Swarm(Failure::OnlyLiars))), "{outcome:?}");
+        });
+    }
 }
 
 /// A wrong length proves a broken peer, not a lying one: nothing was hashed.
@@ -149,8 +146,8 @@ fn a_chunk_of_the_wrong_length_is_not_the_protocol() {
         let seeder = swarm.seed_unannounced(&source).await;
         let broken = swarm.proxy(&seeder, Manner::ShortChunks).await;
         let honest = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[broken.address, honest.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[broken.address, honest.address]);
+        let mut fetch = swarm.fetch(plan);
         broken.open();
         let reason = fetch.left(broken.address).await;
         assert!(matches!(reason, LeaveReason::Protocol(_)), "{reason:?}");
@@ -168,9 +165,8 @@ fn a_liar_that_connected_in_is_banned() {
             let source = swarm.share("visited.bin", 8 * MIB);
             let seeder = swarm.seed_unannounced(&source).await;
             let honest = swarm.proxy(&seeder, Manner::Honest).await;
-            let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-            config.peers = vec![endpoint(honest.address)];
-            let mut fetch = swarm.fetch(config);
+            let plan = swarm.plan_for(source.infohash()).with(|fetch| fetch.peer(honest.address));
+            let mut fetch = swarm.fetch(plan);
             fetch.joined(honest.address).await;
             let leecher = swarm.known_peer(source.infohash()).await;
 

@@ -1,13 +1,14 @@
 //! The whole system on localhost: a tracker, seeders and leechers in this process, over real sockets and files.
 //!
-//! One file per behaviour, on top of three nouns: a [`swarm::Swarm`] runs the roles of a test and ends them, a
-//! [`proxy::Proxy`] stands between a leecher and a seeder and makes the network (or the seeder) misbehave at a
-//! chosen byte, and a [`fetch::Fetch`] is a transfer under way with everything that it has told so far.
+//! They run on the crate `shoal`, as in a program that embeds it. Peers that misbehave are written by hand, on `proto`.
 //!
-//! What every test keeps to: no sleeps and no time measured, every wait is for something that happens; ports are
-//! the system's choice; nothing is shared between tests; a test that hangs fails after [`swarm::TEST_TIMEOUT`].
-//! They are modules of one program rather than programs of their own, so that all of the above is compiled and
-//! linked once.
+//! One file per behaviour, on top of three nouns. A [`swarm::Swarm`] runs the roles of a test and ends them. A
+//! [`proxy::Proxy`] stands between a leecher and a seeder and makes the network (or the seeder) misbehave at a chosen byte.
+//! A [`fetch::Fetch`] is a transfer under way with everything that it has reported so far.
+//!
+//! Rules for every test: it does not sleep or measure time, and each wait is for something that happens. The system chooses
+//! the ports. Tests share nothing. A test that hangs fails after [`swarm::TEST_TIMEOUT`]. They are modules of one program
+//! rather than programs of their own, so all of the above is compiled and linked once.
 
 mod fetch;
 mod proxy;

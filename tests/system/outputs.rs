@@ -1,23 +1,21 @@
 //! Outputs that exist already.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
-use leecher::{Config, Destination, FetchError, FetchEvent, Target};
-use store::DownloadError;
+use shoal::{DownloadError, FetchError, FetchEvent, Target};
 
 use crate::{
+    fetch::Plan,
     proxy::Manner,
     source::{MIB, names_in},
     swarm::test,
 };
 
-/// Puts a file where the output should be.
-fn occupy(config: &mut Config) -> std::path::PathBuf {
-    let Destination::Directory(dir) = &config.destination else { panic!("{config:?}") };
-    let path = dir.join("mine.txt");
+/// A plan to save at a path where there is a file already.
+fn occupied(plan: Plan) -> (Plan, PathBuf) {
+    let path = plan.directory.join("mine.txt");
     fs::write(&path, "precious").unwrap();
-    config.destination = Destination::Path(path.clone());
-    path
+    (plan.with(|fetch| fetch.output(&path)), path)
 }
 
 #[test]
@@ -28,9 +26,8 @@ fn what_is_there_is_not_replaced_unasked() {
         let link = source.link(vec![swarm.tracker()], Vec::new());
         for target in [Target::InfoHash(source.infohash()), "theirs.txt".parse().unwrap(), Target::Link(link)]
         {
-            let mut config = swarm.config_for(target);
-            let path = occupy(&mut config);
-            let mut fetch = swarm.fetch(config);
+            let (plan, path) = occupied(swarm.plan_for(target));
+            let mut fetch = swarm.fetch(plan);
             let outcome = fetch.outcome().await;
             assert!(
                 matches!(&outcome, Err(FetchError::Download(DownloadError::OutputExists(at))) if *at == path),
@@ -50,10 +47,8 @@ fn what_is_there_is_replaced_where_that_is_wanted() {
         let source = swarm.share("theirs.txt", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let mut config = swarm.config(&source, &[proxy.address]);
-        let path = occupy(&mut config);
-        config.overwrite = true;
-        let mut fetch = swarm.fetch(config);
+        let (plan, path) = occupied(swarm.plan(&source, &[proxy.address]));
+        let mut fetch = swarm.fetch(plan.with(shoal::Fetch::overwrite));
         proxy.allow(2 * MIB);
         fetch.done(MIB).await;
         assert_eq!(fs::read(&path).unwrap(), b"precious");
@@ -69,8 +64,8 @@ fn what_comes_to_be_there_meanwhile_is_not_replaced() {
         let source = swarm.share("theirs.txt", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[proxy.address]);
+        let mut fetch = swarm.fetch(plan);
         let output = fetch.started().await.output;
         fs::write(&output, "precious").unwrap();
         proxy.open();
@@ -89,10 +84,10 @@ fn two_leechers_do_not_write_one_output() {
         let source = swarm.share("single.bin", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        let mut first = swarm.fetch(config.clone());
+        let plan = swarm.plan(&source, &[proxy.address]);
+        let mut first = swarm.fetch(plan.clone());
         first.started().await;
-        let outcome = swarm.fetch(config).outcome().await;
+        let outcome = swarm.fetch(plan).outcome().await;
         assert!(matches!(&outcome, Err(FetchError::Download(DownloadError::Locked(_)))), "{outcome:?}");
         proxy.open();
         source.assert_fetched(&first.fetched().await);

@@ -1,14 +1,9 @@
 //! A tracker that is restarted, or that is hard to reach, in the middle of it all.
 
-use leecher::Target;
 use proto::Endpoint;
 use tokio::net::UdpSocket;
 
-use crate::{
-    proxy::Manner,
-    source::MIB,
-    swarm::{endpoint, test},
-};
+use crate::{proxy::Manner, source::MIB, swarm::test};
 
 /// A restarted tracker knows nobody: the seeder registers again by itself, and transfers do not notice.
 #[test]
@@ -18,16 +13,16 @@ fn a_restarted_tracker_learns_everything_again() {
         let held_back = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&held_back, Manner::Honest).await;
         swarm.announce(&source, proxy.address).await;
-        let config = swarm.config_for("release.tar".parse().unwrap());
-        let mut early = swarm.fetch(config);
+        let plan = swarm.plan_for(source.name());
+        let mut early = swarm.fetch(plan);
         proxy.allow(2 * MIB);
         early.done(MIB).await;
 
         let mut seeder = swarm.seed(&source).await;
         swarm.restart_tracker().await;
         seeder.announced_again().await;
-        let config = swarm.config_for("release.tar".parse().unwrap());
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(source.name());
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
 
         proxy.open();
         source.assert_fetched(&early.fetched().await);
@@ -43,9 +38,9 @@ fn a_tracker_that_answers_late_counts_as_much_as_others() {
         swarm.seed(&source).await;
         let lossy = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let lossy_at = lossy.local_addr().unwrap();
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.trackers = vec![swarm.another_tracker().await, endpoint(lossy_at)];
-        let mut fetch = swarm.fetch(config);
+        let trackers = [swarm.another_tracker().await, lossy_at.into()];
+        let plan = swarm.plan_for(source.infohash()).asking(&trackers);
+        let mut fetch = swarm.fetch(plan);
         tokio::select! {
             fetched = fetch.fetched() => source.assert_fetched(&fetched),
             () = relay_losing(3, lossy, swarm.tracker()) => unreachable!("relays for ever"),

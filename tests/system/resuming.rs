@@ -4,19 +4,19 @@ use std::{
     fs::{self, OpenOptions},
     ops::{ControlFlow, Range},
     os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use leecher::{Destination, FetchError, FetchEvent};
 use proto::ChunkIndex;
+use shoal::{FetchError, FetchEvent};
 use store::{Content, Download, Output};
 
 use crate::{
     fetch::part_of,
     proxy::Manner,
     source::{CHUNK, MIB, Source, names_in},
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 /// What was fetched before the leecher was stopped is not fetched again, not one byte of it.
@@ -26,8 +26,8 @@ fn a_stopped_leecher_goes_on_where_it_was() {
         let source = swarm.share("weights.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        let mut first = swarm.fetch(config.clone());
+        let plan = swarm.plan(&source, &[proxy.address]);
+        let mut first = swarm.fetch(plan.clone());
         proxy.allow(8 * MIB + 1_000);
         first.done(8 * MIB).await;
         first.stop();
@@ -45,8 +45,8 @@ fn a_stopped_leecher_goes_on_where_it_was() {
 
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
         proxy.open();
-        let peers = vec![endpoint(proxy.address)];
-        let mut second = swarm.fetch(leecher::Config { peers, ..config });
+        let again = swarm.plan(&source, &[proxy.address]).into_directory(&plan.directory);
+        let mut second = swarm.fetch(again);
         let started = second.started().await;
         assert_eq!((started.resumed, started.lost_chunks), (8 * MIB, 0));
         let fetched = second.fetched().await;
@@ -62,9 +62,9 @@ fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
     test(async |swarm| {
         let source = swarm.share("backup.tar", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let config = swarm.config(&source, &[seeder.address]);
-        leave_part(&source, &config.destination, 0..16, 16..20);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        leave_part(&source, &plan.directory, 0..16, 16..20);
+        let mut fetch = swarm.fetch(plan);
         let started = fetch.started().await;
         assert_eq!((started.resumed, started.lost_chunks), (16 * CHUNK, 0));
         let fetched = fetch.fetched().await;
@@ -80,8 +80,8 @@ fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
         let source = swarm.share("disk.img", 8 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[proxy.address]);
+        let mut fetch = swarm.fetch(plan);
         let resume = Output::at(fetch.started().await.output).resume_path();
         // Something that is not the leecher's to overwrite.
         fs::remove_file(&resume).unwrap();
@@ -108,13 +108,13 @@ fn a_part_that_rotted_is_fetched_again_where_it_is_wrong() {
     test(async |swarm| {
         let source = swarm.share("archive.zip", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let config = swarm.config(&source, &[seeder.address]);
-        let part = leave_part(&source, &config.destination, 0..16, 0..0);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        let part = leave_part(&source, &plan.directory, 0..16, 0..0);
         let file = OpenOptions::new().write(true).open(part).unwrap();
         for chunk in [3, 9] {
             file.write_all_at(&[0], chunk * CHUNK + 77).unwrap();
         }
-        let mut fetch = swarm.fetch(config);
+        let mut fetch = swarm.fetch(plan);
         let started = fetch.started().await;
         assert_eq!((started.resumed, started.lost_chunks), (14 * CHUNK, 2));
         source.assert_fetched(&fetch.fetched().await);
@@ -128,9 +128,9 @@ fn a_complete_part_is_only_proved() {
         let source = swarm.share("whole.bin", 4 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[proxy.address]);
-        leave_part(&source, &config.destination, 0..8, 0..0);
-        let fetched = swarm.fetch(config).fetched().await;
+        let plan = swarm.plan(&source, &[proxy.address]);
+        leave_part(&source, &plan.directory, 0..8, 0..0);
+        let fetched = swarm.fetch(plan).fetched().await;
         source.assert_fetched(&fetched);
         assert_eq!(fetched.peers, []);
         assert_eq!(proxy.traffic().chunk_bytes, 0);
@@ -138,8 +138,7 @@ fn a_complete_part_is_only_proved() {
 }
 
 /// Leaves what a leecher leaves that stored `durable`, made a checkpoint, and crashed after it stored `lost`.
-fn leave_part(source: &Source, destination: &Destination, durable: Range<u32>, lost: Range<u32>) -> PathBuf {
-    let Destination::Directory(dir) = destination else { panic!("{destination:?}") };
+fn leave_part(source: &Source, dir: &Path, durable: Range<u32>, lost: Range<u32>) -> PathBuf {
     let output = Output::in_dir(dir, &source.name());
     let part = output.part_path();
     let metainfo = Arc::new(source.shared.metainfo().clone());

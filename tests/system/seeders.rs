@@ -1,5 +1,7 @@
 //! One seeder, several, and one with more leechers than it likes.
 
+use shoal::Node;
+
 use crate::{
     proxy::{Manner, Proxy},
     source::{CHUNK, MIB},
@@ -11,8 +13,8 @@ fn a_file_comes_whole_from_one_seeder() {
     test(async |swarm| {
         let source = swarm.share("large_text_file.txt", 16 * MIB + 12_345);
         let seeder = swarm.seed(&source).await;
-        let config = swarm.config_for("large_text_file.txt".parse().unwrap());
-        let fetched = swarm.fetch(config).fetched().await;
+        let plan = swarm.plan_for(source.name());
+        let fetched = swarm.fetch(plan).fetched().await;
         source.assert_fetched(&fetched);
         assert_eq!(fetched.path.file_name().unwrap(), "leeched_large_text_file.txt");
         let shares: Vec<_> = fetched.peers.iter().map(|peer| (peer.address, peer.bytes)).collect();
@@ -33,8 +35,8 @@ fn a_file_comes_from_three_seeders_at_once() {
             swarm.announce(&source, proxy.address).await;
             proxies.push(proxy);
         }
-        let config = swarm.config_for("image.iso".parse().unwrap());
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan_for(source.name());
+        let mut fetch = swarm.fetch(plan);
         for proxy in &proxies {
             fetch.joined(proxy.address).await;
         }
@@ -65,8 +67,8 @@ fn ten_leechers_fetch_from_one_seeder_at_once() {
         swarm.seed(&source).await;
         let mut fetches = Vec::new();
         for _ in 0..10 {
-            let config = swarm.config_for("model.bin".parse().unwrap());
-            fetches.push(swarm.fetch(config));
+            let plan = swarm.plan_for(source.name());
+            fetches.push(swarm.fetch(plan));
         }
         for fetch in &mut fetches {
             source.assert_fetched(&fetch.fetched().await);
@@ -78,19 +80,18 @@ fn ten_leechers_fetch_from_one_seeder_at_once() {
 fn a_leecher_that_finds_no_room_comes_back_later() {
     test(async |swarm| {
         let source = swarm.share("popular.bin", 8 * MIB);
-        let config = seeder::Config { max_peers: 1, trackers: Vec::new(), ..swarm.seeder_config() };
-        let seeder = swarm.seed_with(config, &source).await;
+        let seeder = swarm.seed_with(Node::builder().max_peers(1), &source).await;
         let first_way = swarm.proxy(&seeder, Manner::Honest).await;
         let second_way = swarm.proxy(&seeder, Manner::Honest).await;
         second_way.open();
 
-        let config = swarm.config(&source, &[first_way.address]);
-        let mut first = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[first_way.address]);
+        let mut first = swarm.fetch(plan);
         first_way.allow(MIB);
         first_way.until(|traffic| traffic.chunk_bytes == MIB).await;
 
-        let config = swarm.config(&source, &[second_way.address]);
-        let mut second = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[second_way.address]);
+        let mut second = swarm.fetch(plan);
         second_way.until(|traffic| traffic.closed == 1).await;
         assert!(!second.knows(second_way.address));
 

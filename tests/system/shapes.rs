@@ -24,8 +24,8 @@ fn files_of_every_size_arrive() {
         ] {
             let source = swarm.share("some.bin", len);
             let seeder = swarm.seed_unannounced(&source).await;
-            let config = swarm.config(&source, &[seeder.address]);
-            source.assert_fetched(&swarm.fetch(config).fetched().await);
+            let plan = swarm.plan(&source, &[seeder.address]);
+            source.assert_fetched(&swarm.fetch(plan).fetched().await);
         }
     });
 }
@@ -56,8 +56,8 @@ fn a_directory_arrives_with_all_that_is_in_it() {
         for _ in 0..2 {
             swarm.seed(&source).await;
         }
-        let config = swarm.config_for("Größe und 大きさ".parse().unwrap());
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(source.name());
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -72,8 +72,8 @@ fn a_directory_of_many_small_files_arrives() {
             }
         });
         swarm.seed(&source).await;
-        let config = swarm.config_for("photos".parse().unwrap());
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(source.name());
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -82,7 +82,7 @@ fn an_empty_directory_arrives() {
     test(async |swarm| {
         let source = swarm.share_directory("void", |_| ());
         swarm.seed(&source).await;
-        let config = swarm.config_for("void".parse().unwrap());
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan_for(source.name());
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }

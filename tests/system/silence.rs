@@ -2,15 +2,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use leecher::{Failure, FetchError, Target};
 use proto::{CHUNK_LEN, peer::PeerMessage};
+use shoal::{Failure, FetchError};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     proxy::{Manner, addresses},
     source::{MIB, Source},
     stranger::{send, visit},
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 /// The system completes connections to a port that nobody serves.
@@ -24,8 +24,8 @@ fn most_peers_never_answer() {
         for _ in 0..2 {
             peers.push(swarm.seed_unannounced(&source).await.address);
         }
-        let config = swarm.config(&source, &peers);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &peers);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -35,9 +35,9 @@ fn an_honest_seeder_is_reached_past_dozens_that_never_answer() {
     test(async |swarm| {
         let source = swarm.share("needle.bin", 8 * MIB);
         let silent = silent_peers(45).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.peers = silent.iter().map(|listener| endpoint(listener.local_addr().unwrap())).collect();
-        let mut fetch = swarm.fetch(config);
+        let peers: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let plan = swarm.plan(&source, &peers).asking(&[swarm.tracker()]);
+        let mut fetch = swarm.fetch(plan);
         let mut connecting: JoinSet<_> = silent
             .into_iter()
             .map(|listener| async move { (listener.accept().await.unwrap(), listener) })
@@ -58,8 +58,8 @@ fn most_peers_say_hello_and_nothing_else() {
         for _ in 0..2 {
             peers.push(swarm.seed_unannounced(&source).await.address);
         }
-        let config = swarm.config(&source, &peers);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &peers);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -71,8 +71,8 @@ fn many_peers_stop_in_the_middle_of_a_chunk() {
         let source = swarm.share("clogged.bin", 32 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxies = swarm.proxies(&seeder, Manner::Honest, 25).await;
-        let config = swarm.config(&source, &addresses(&proxies));
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &addresses(&proxies));
+        let mut fetch = swarm.fetch(plan);
         let [honest, stuck @ ..] = &proxies[..] else { unreachable!() };
         stuck.iter().for_each(|proxy| proxy.allow(1_000));
         for proxy in stuck {
@@ -98,9 +98,9 @@ fn a_header_without_its_chunk_is_no_arrival() {
         let source = swarm.share("promised.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let promising = swarm.proxy(&seeder, Manner::HeaderAndAway).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        (config.peers, config.stall_timeout) = (vec![endpoint(promising.address)], Duration::from_secs(2));
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[promising.address]).asking(&[swarm.tracker()]);
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(2)));
+        let mut fetch = swarm.fetch(plan);
         fetch.started().await;
         let leecher = swarm.known_peer(source.infohash()).await;
         let promises = async {

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use leecher::{Fetched, Target};
+use shoal::Fetched;
 use tokio::task::JoinSet;
 
 use crate::{
     proxy::{Manner, addresses},
     source::{CHUNK, KIB, MIB},
     stranger::asks_and_reads_nothing,
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 /// A seeder's uploads of a share at a time, not counting those that their receivers hold up.
@@ -24,8 +24,8 @@ fn a_trickle_does_not_hold_up_a_transfer() {
         let seeder = swarm.seed_unannounced(&source).await;
         let trickle = swarm.proxy(&seeder, Manner::Honest).await;
         let slow = swarm.proxy(&seeder, Manner::Honest).await;
-        let config = swarm.config(&source, &[trickle.address, slow.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[trickle.address, slow.address]);
+        let mut fetch = swarm.fetch(plan);
         fetch.joined(trickle.address).await;
         fetch.joined(slow.address).await;
         // The leecher tells how far it is five times a second.
@@ -53,8 +53,8 @@ fn receivers_that_read_nothing_do_not_keep_a_leecher_from_a_seeder() {
         while stuck.len() < UPLOADS {
             stuck.push(receivers.join_next().await.unwrap().unwrap());
         }
-        let config = swarm.config(&source, &[seeder.address]);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -65,8 +65,8 @@ fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
         let source = swarm.share("stopped.bin", 8 * CHUNK);
         let seeder = swarm.seed_unannounced(&source).await;
         let proxies = swarm.proxies(&seeder, Manner::Honest, 3).await;
-        let config = swarm.config(&source, &addresses(&proxies));
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &addresses(&proxies));
+        let mut fetch = swarm.fetch(plan);
         let [honest, stopped @ ..] = &proxies[..] else { unreachable!() };
         fetch.joined(honest.address).await;
         for proxy in stopped {
@@ -87,9 +87,8 @@ fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() 
         let source = swarm.share("crowd.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let mute = swarm.proxies(&seeder, Manner::MuteAfterHello, 60).await;
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.peers = addresses(&mute).into_iter().map(endpoint).collect();
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &addresses(&mute)).asking(&[swarm.tracker()]);
+        let mut fetch = swarm.fetch(plan);
         for proxy in &mute {
             proxy.until(|traffic| traffic.hellos > 0).await;
         }

@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use leecher::Fetched;
 use proto::{Endpoint, InfoHash, Link, ShareName};
+use shoal::Fetched;
 use store::{Content, Shared};
 
 pub(crate) const KIB: u64 = 1024;

@@ -8,22 +8,25 @@ use std::{
     time::Duration,
 };
 
-use leecher::{Destination, Target};
-use peer::acceptor::Acceptor;
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, PeerId, Secret,
     tracker::{Announce, ErrorCode, Event as AnnounceEvent, Progress, Query, Token, client::CallError},
 };
+#[cfg(target_os = "linux")]
 use seeder::{Event, Seeder};
+use shoal::{
+    Builder, Node, ShareEvent, StreamExt, Target,
+    tracker::{self, TrackerHandle},
+};
+#[cfg(target_os = "linux")]
 use store::Content;
 use tempfile::TempDir;
 use tokio::{runtime, sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracker::Tracker;
 
 use crate::{
-    fetch::Fetch,
+    fetch::{Fetch, Plan},
     proxy::{Manner, Proxy},
     source::{Source, content},
 };
@@ -55,105 +58,96 @@ pub(crate) struct Swarm {
     dir: TempDir,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Trackers are stopped last, so that everybody else can take leave of them.
-    trackers: TaskTracker,
-    stop_trackers: CancellationToken,
-    tracker: RunningTracker,
+    /// The first is the one that everybody uses.
+    trackers: Vec<TrackerHandle>,
     sources: u64,
     outputs: u64,
 }
 
-struct RunningTracker {
-    address: SocketAddr,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-/// A seeder that runs until the end of the test.
+/// A seeder that runs until the end of the test, or until it is stopped.
 pub(crate) struct RunningSeeder {
     pub(crate) address: SocketAddr,
     announces: watch::Receiver<u32>,
     withdrawals: watch::Receiver<Vec<String>>,
-}
-
-/// A seeder that can be stopped.
-pub(crate) struct BriefSeeder {
     stop: CancellationToken,
     task: JoinHandle<u64>,
 }
 
-impl BriefSeeder {
-    /// Takes leave of its trackers, and ends.
-    pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.task.await.unwrap();
-    }
-}
-
 impl Swarm {
     async fn start() -> Swarm {
-        let (trackers, stop_trackers) = (TaskTracker::new(), CancellationToken::new());
-        let tracker = RunningTracker::start(0, &trackers, &stop_trackers).await;
         Swarm {
             dir: tempfile::tempdir().unwrap(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            trackers,
-            stop_trackers,
-            tracker,
+            trackers: vec![TrackerHandle::start(tracker_config()).await.unwrap()],
             sources: 0,
             outputs: 0,
         }
     }
 
     async fn close(self) {
-        for (stop, tasks) in [(self.stop, self.tasks), (self.stop_trackers, self.trackers)] {
-            stop.cancel();
-            tasks.close();
-            let stopped = timeout(STOP_TIMEOUT, tasks.wait()).await;
-            assert!(stopped.is_ok(), "{} tasks do not stop", tasks.len());
+        let Swarm { tasks, stop, trackers, .. } = self;
+        stop.cancel();
+        tasks.close();
+        let stopped = timeout(STOP_TIMEOUT, tasks.wait()).await;
+        assert!(stopped.is_ok(), "{} tasks do not stop", tasks.len());
+        // Last, so that everybody else can take leave of them.
+        for tracker in trackers {
+            timeout(STOP_TIMEOUT, tracker.stop()).await.expect("a tracker does not stop").unwrap();
         }
     }
 
     /// Where the tracker listens.
     pub(crate) fn tracker(&self) -> Endpoint {
-        endpoint(self.tracker.address)
+        self.trackers[0].local_addr().into()
+    }
+
+    /// A node that runs until the end of the test.
+    pub(crate) fn node(&self, builder: Builder) -> Node {
+        let node = builder.bind(LOCALHOST).build();
+        let (running, stop) = (node.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            stop.cancelled().await;
+            running.stop().await;
+        });
+        node
     }
 
     /// Ends the tracker, which forgets everything, and starts it again on its port.
     pub(crate) async fn restart_tracker(&mut self) {
-        self.tracker.stop.cancel();
-        (&mut self.tracker.task).await.unwrap();
-        let port = self.tracker.address.port();
-        self.tracker = RunningTracker::start(port, &self.trackers, &self.stop_trackers).await;
+        let tracker = self.trackers.remove(0);
+        let config = tracker::Config { port: tracker.local_addr().port(), ..tracker_config() };
+        tracker.stop().await.unwrap();
+        self.trackers.insert(0, TrackerHandle::start(config).await.unwrap());
     }
 
     /// Starts a second tracker, which knows nobody.
-    pub(crate) async fn another_tracker(&self) -> Endpoint {
-        endpoint(RunningTracker::start(0, &self.trackers, &self.stop_trackers).await.address)
+    pub(crate) async fn another_tracker(&mut self) -> Endpoint {
+        self.start_tracker(tracker_config()).await
     }
 
     /// Starts a tracker, and waits until it has been up for so long that it must know everybody who has a share.
-    pub(crate) async fn settled_tracker(&self, infohash: InfoHash) -> Endpoint {
-        let config = tracker::Config {
-            bind: Some(LOCALHOST),
-            port: 0,
-            heartbeat: HEARTBEAT,
-            expire: 2 * HEARTBEAT,
-            ..tracker::Config::default()
-        };
-        let running = RunningTracker::start_with(config, &self.trackers, &self.stop_trackers).await;
-        let tracker = TrackerClient::spawn(endpoint(running.address), Some(LOCALHOST), &self.tasks);
+    pub(crate) async fn settled_tracker(&mut self, infohash: InfoHash) -> Endpoint {
+        let config = tracker::Config { expire: 2 * HEARTBEAT, ..tracker_config() };
+        let address = self.start_tracker(config).await;
+        let tracker = TrackerClient::spawn(address.clone(), Some(LOCALHOST), &self.tasks);
         loop {
             match tracker.peers(Query::Peers { infohash, want: 1 }).await {
                 Err(TrackerError::Call {
                     source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 0 }),
                     ..
-                }) => return endpoint(running.address),
+                }) => return address,
                 Err(TrackerError::Call { source: CallError::Refused(_), .. }) => {}
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    async fn start_tracker(&mut self, config: tracker::Config) -> Endpoint {
+        let tracker = TrackerHandle::start(config).await.unwrap();
+        let address = tracker.local_addr().into();
+        self.trackers.push(tracker);
+        address
     }
 
     /// Shares a new file of `len` bytes; no two have the same content.
@@ -180,27 +174,55 @@ impl Swarm {
 
     /// A seeder that is not registered anywhere.
     pub(crate) async fn seed_unannounced(&self, source: &Source) -> RunningSeeder {
-        self.seed_with(seeder::Config { trackers: Vec::new(), ..self.seeder_config() }, source).await
+        self.seed_with(Node::builder(), source).await
     }
 
     /// A seeder that the tracker knows.
     pub(crate) async fn seed(&self, source: &Source) -> RunningSeeder {
-        let mut seeder = self.seed_with(self.seeder_config(), source).await;
+        let mut seeder = self.seed_with(Node::builder().tracker(self.tracker()), source).await;
         seeder.announced(1).await;
         seeder
     }
 
-    /// A seeder that is set up like this.
-    pub(crate) async fn seed_with(&self, config: seeder::Config, source: &Source) -> RunningSeeder {
-        self.seed_content(config, vec![Arc::clone(&source.shared) as Arc<dyn Content>]).await
+    /// A seeder on a node of its own, which is set up like this.
+    pub(crate) async fn seed_with(&self, builder: Builder, source: &Source) -> RunningSeeder {
+        self.seed_on(&self.node(builder), source).await
     }
 
-    /// A seeder that is set up like this and serves this.
-    pub(crate) async fn seed_content(
-        &self,
-        config: seeder::Config,
-        shares: Vec<Arc<dyn Content>>,
-    ) -> RunningSeeder {
+    /// A seeder on a node that others may use too.
+    pub(crate) async fn seed_on(&self, node: &Node, source: &Source) -> RunningSeeder {
+        let mut handle = node.share(&*source.path).await.unwrap();
+        let address = handle.local_addr();
+        let (announced, announces) = watch::channel(0);
+        let (withdrawn, withdrawals) = watch::channel(Vec::new());
+        let stop = self.stop.child_token();
+        let stopped = stop.clone();
+        let task = self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    Some(event) = handle.events().next() => match event {
+                        ShareEvent::Registered { .. } => announced.send_modify(|count| *count += 1),
+                        ShareEvent::Withdrawn(error) => withdrawn.send_modify(|all| all.push(error.to_string())),
+                        // A tracker that restarts does not answer for a while.
+                        _ => {}
+                    },
+                    () = stopped.cancelled() => break handle.stop().await,
+                    else => panic!("the share ended"),
+                }
+            }
+        });
+        RunningSeeder { address, announces, withdrawals, stop, task }
+    }
+
+    /// A seeder of content that no path can have.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn seed_content(&self, content: Arc<dyn Content>) -> RunningSeeder {
+        let config = seeder::Config {
+            bind: Some(LOCALHOST),
+            port: 0,
+            trackers: vec![self.tracker()],
+            ..seeder::Config::default()
+        };
         let seeder = Seeder::bind(config, &self.tasks).unwrap();
         let address = seeder.local_addr();
         let (announced, announces) = watch::channel(0);
@@ -208,34 +230,12 @@ impl Swarm {
         let (announced, withdrawn) = (Arc::new(announced), Arc::new(withdrawn));
         let on_event = move |event| match event {
             Event::Announced { .. } => announced.send_modify(|count| *count += 1),
-            // A tracker that restarts does not answer for a while.
-            Event::NotAnnounced { .. } => {}
             Event::Withdrawn { error, .. } => withdrawn.send_modify(|all| all.push(error.to_string())),
             _ => {}
         };
-        for content in shares {
-            self.tasks.spawn(seeder.share(content).unwrap().run(on_event.clone(), self.stop.clone()));
-        }
-        RunningSeeder { address, announces, withdrawals }
-    }
-
-    /// A seeder that the trackers know, until it is stopped.
-    pub(crate) async fn seed_for_a_while(&self, config: seeder::Config, source: &Source) -> BriefSeeder {
         let stop = self.stop.child_token();
-        let seeder = Seeder::bind(config, &self.tasks).unwrap();
-        let content = Arc::clone(&source.shared) as Arc<dyn Content>;
-        let task = self.tasks.spawn(seeder.share(content).unwrap().run(|_| {}, stop.clone()));
-        BriefSeeder { stop, task }
-    }
-
-    /// How [`Swarm::seed`] sets a seeder up.
-    pub(crate) fn seeder_config(&self) -> seeder::Config {
-        seeder::Config {
-            bind: Some(LOCALHOST),
-            port: 0,
-            trackers: vec![self.tracker()],
-            ..seeder::Config::default()
-        }
+        let task = self.tasks.spawn(seeder.share(content).unwrap().run(on_event, stop.clone()));
+        RunningSeeder { address, announces, withdrawals, stop, task }
     }
 
     /// A proxy to a seeder that no tracker knows.
@@ -289,24 +289,18 @@ impl Swarm {
         }
     }
 
-    /// Sets up a transfer into a new directory that asks nobody but `peers`.
-    pub(crate) fn config(&mut self, source: &Source, peers: &[SocketAddr]) -> leecher::Config {
-        let peers = peers.iter().copied().map(endpoint).collect();
-        let target = Target::InfoHash(source.infohash());
-        leecher::Config { trackers: Vec::new(), peers, ..self.config_for(target) }
+    /// A transfer into a new directory that asks nobody but `peers`.
+    pub(crate) fn plan(&mut self, source: &Source, peers: &[SocketAddr]) -> Plan {
+        let peers = peers.iter().copied();
+        self.plan_for(source.infohash()).asking(&[]).with(|fetch| peers.fold(fetch, shoal::Fetch::peer))
     }
 
-    /// Sets up a transfer into a new directory that asks the tracker.
-    pub(crate) fn config_for(&mut self, target: Target) -> leecher::Config {
+    /// A transfer into a new directory that asks the tracker.
+    pub(crate) fn plan_for(&mut self, target: impl Into<Target>) -> Plan {
         self.outputs += 1;
-        let output = self.dir.path().join(format!("output-{}", self.outputs));
-        fs::create_dir(&output).unwrap();
-        leecher::Config {
-            trackers: vec![self.tracker()],
-            destination: Destination::Directory(output),
-            bind: Some(LOCALHOST),
-            ..leecher::Config::new(target)
-        }
+        let directory = self.dir.path().join(format!("output-{}", self.outputs));
+        fs::create_dir(&directory).unwrap();
+        Plan::new(shoal::Fetch::new(target), vec![self.tracker()], directory)
     }
 
     /// Waits until the tracker knows a peer of a share, and says where it is.
@@ -321,10 +315,10 @@ impl Swarm {
         }
     }
 
-    /// Starts a transfer, on a port of its own.
-    pub(crate) fn fetch(&self, mut config: leecher::Config) -> Fetch {
-        config.acceptor = Some(Acceptor::bind(Some(LOCALHOST), 0, &self.tasks).unwrap());
-        Fetch::start(config, &self.tasks, &self.stop)
+    /// Starts a transfer.
+    pub(crate) fn fetch(&self, plan: Plan) -> Fetch {
+        let builder = plan.trackers.iter().cloned().fold(Node::builder(), Builder::tracker);
+        Fetch::start(&self.node(builder), plan, &self.tasks, &self.stop)
     }
 
     fn new_dir(&mut self) -> PathBuf {
@@ -335,31 +329,13 @@ impl Swarm {
     }
 }
 
-impl RunningTracker {
-    async fn start(port: u16, tasks: &TaskTracker, stop: &CancellationToken) -> RunningTracker {
-        let config = tracker::Config {
-            bind: Some(LOCALHOST),
-            port,
-            heartbeat: HEARTBEAT,
-            ..tracker::Config::default()
-        };
-        RunningTracker::start_with(config, tasks, stop).await
-    }
-
-    async fn start_with(
-        config: tracker::Config,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> RunningTracker {
-        let tracker = Tracker::bind(config).await.unwrap();
-        let (address, stop) = (tracker.local_addr(), stop.child_token());
-        let shutdown = stop.clone();
-        let task = tasks.spawn(async move { tracker.run(shutdown).await.unwrap() });
-        RunningTracker { address, stop, task }
-    }
-}
-
 impl RunningSeeder {
+    /// Takes leave of its trackers, and ends.
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+
     /// Waits until trackers have taken `count` announces in all.
     pub(crate) async fn announced(&mut self, count: u32) {
         self.announces.wait_for(|&announces| announces >= count).await.unwrap();
@@ -377,7 +353,6 @@ impl RunningSeeder {
     }
 }
 
-/// An address in the form that users write.
-pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint { host: address.ip().to_string(), port: address.port() }
+fn tracker_config() -> tracker::Config {
+    tracker::Config { bind: Some(LOCALHOST), port: 0, heartbeat: HEARTBEAT, ..tracker::Config::default() }
 }

@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
-use leecher::{Failure, FetchError, Target};
-use proto::{InfoHash, ShareName};
+use shoal::{Failure, FetchError, InfoHash, ShareName, Target};
 use tokio::net::UdpSocket;
 
-use crate::{
-    source::MIB,
-    swarm::{endpoint, test},
-};
+use crate::{fetch::Plan, source::MIB, swarm::test};
 
 fn name(name: &str) -> ShareName {
     ShareName::new(name).unwrap()
 }
 
 /// A second is enough for those who are there, and all that is spent on those who are not.
-fn impatient(config: leecher::Config) -> leecher::Config {
-    leecher::Config { stall_timeout: Duration::from_secs(1), ..config }
+fn impatient(plan: Plan) -> Plan {
+    plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(1)))
 }
 
 #[test]
@@ -32,12 +28,12 @@ fn a_share_is_found_by_link_infohash_name_and_alone() {
             "data set.tar".parse().unwrap(),
             Target::Only,
         ] {
-            let mut config = swarm.config_for(target.clone());
+            let mut plan = swarm.plan_for(target.clone());
             if let Target::Link(_) = target {
                 // The link says which tracker to ask.
-                config.trackers.clear();
+                plan = plan.asking(&[]);
             }
-            source.assert_fetched(&swarm.fetch(config).fetched().await);
+            source.assert_fetched(&swarm.fetch(plan).fetched().await);
         }
     });
 }
@@ -47,13 +43,12 @@ fn no_tracker_is_needed_where_peers_are_named() {
     test(async |swarm| {
         let source = swarm.share("direct.bin", 2 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let config = swarm.config(&source, &[seeder.address]);
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
 
-        let link = source.link(Vec::new(), vec![endpoint(seeder.address)]).to_string();
-        let mut config = swarm.config_for(link.parse().unwrap());
-        config.trackers.clear();
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let link = source.link(Vec::new(), vec![seeder.address.into()]).to_string();
+        let plan = swarm.plan_for(link.parse::<Target>().unwrap()).asking(&[]);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }
 
@@ -68,8 +63,8 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
         infohashes.sort();
         for (target, asked) in [(Target::Name(name("report.pdf")), Some("report.pdf")), (Target::Only, None)]
         {
-            let config = swarm.config_for(target);
-            match swarm.fetch(config).outcome().await {
+            let plan = swarm.plan_for(target);
+            match swarm.fetch(plan).outcome().await {
                 Err(FetchError::Ambiguous { name, shares }) => {
                     assert_eq!(name.as_ref().map(ShareName::as_str), asked);
                     let listed: Vec<_> = shares.iter().map(|share| share.infohash).collect();
@@ -79,8 +74,8 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
             }
         }
         for source in &sources {
-            let config = swarm.config_for(Target::InfoHash(source.infohash()));
-            source.assert_fetched(&swarm.fetch(config).fetched().await);
+            let plan = swarm.plan_for(source.infohash());
+            source.assert_fetched(&swarm.fetch(plan).fetched().await);
         }
     });
 }
@@ -88,21 +83,21 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
 #[test]
 fn what_nobody_has_is_said_to_be_unknown() {
     test(async |swarm| {
-        let config = impatient(swarm.config_for(Target::Only));
-        assert!(matches!(swarm.fetch(config).outcome().await, Err(FetchError::NothingShared)));
+        let plan = impatient(swarm.plan_for(Target::Only));
+        assert!(matches!(swarm.fetch(plan).outcome().await, Err(FetchError::NothingShared)));
 
         let source = swarm.share("other.bin", MIB);
         swarm.seed(&source).await;
-        let config = impatient(swarm.config_for(Target::Name(name("missing.bin"))));
-        let outcome = swarm.fetch(config).outcome().await;
+        let plan = impatient(swarm.plan_for(Target::Name(name("missing.bin"))));
+        let outcome = swarm.fetch(plan).outcome().await;
         assert!(
             matches!(&outcome, Err(FetchError::UnknownName(name)) if name.as_str() == "missing.bin"),
             "{outcome:?}"
         );
 
         let infohash = InfoHash([7; 32]);
-        let config = impatient(swarm.config_for(Target::InfoHash(infohash)));
-        let outcome = swarm.fetch(config).outcome().await;
+        let plan = impatient(swarm.plan_for(Target::InfoHash(infohash)));
+        let outcome = swarm.fetch(plan).outcome().await;
         assert!(
             matches!(&outcome, Err(FetchError::Swarm(Failure::UnknownShare(hash))) if *hash == infohash),
             "{outcome:?}"
@@ -111,8 +106,8 @@ fn what_nobody_has_is_said_to_be_unknown() {
         // A seeder of something else was named as a peer.
         let stranger = swarm.share("stranger.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
-        let config = swarm.config(&stranger, &[seeder.address]);
-        let outcome = swarm.fetch(config).outcome().await;
+        let plan = swarm.plan(&stranger, &[seeder.address]);
+        let outcome = swarm.fetch(plan).outcome().await;
         let unknown = stranger.infohash();
         assert!(
             matches!(&outcome, Err(FetchError::Swarm(Failure::UnknownShare(hash))) if *hash == unknown),
@@ -132,9 +127,8 @@ fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
         let mut fetches = Vec::new();
         for tracker in [nowhere, silent.local_addr().unwrap()] {
             for target in [Target::Name(name("a.bin")), Target::Only, Target::InfoHash(InfoHash([7; 32]))] {
-                let mut config = impatient(swarm.config_for(target));
-                config.trackers = vec![endpoint(tracker)];
-                fetches.push(swarm.fetch(config));
+                let plan = impatient(swarm.plan_for(target)).asking(&[tracker.into()]);
+                fetches.push(swarm.fetch(plan));
             }
         }
         for fetch in &mut fetches {
@@ -150,8 +144,8 @@ fn one_of_two_trackers_is_enough() {
         let source = swarm.share("redundant.bin", MIB);
         swarm.seed(&source).await;
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let mut config = swarm.config_for(Target::InfoHash(source.infohash()));
-        config.trackers.insert(0, endpoint(silent.local_addr().unwrap()));
-        source.assert_fetched(&swarm.fetch(config).fetched().await);
+        let trackers = [silent.local_addr().unwrap().into(), swarm.tracker()];
+        let plan = swarm.plan_for(source.infohash()).asking(&trackers);
+        source.assert_fetched(&swarm.fetch(plan).fetched().await);
     });
 }

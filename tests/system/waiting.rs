@@ -1,15 +1,14 @@
 //! What a leecher does before there is anything to fetch: it waits, says for what, and begins when it can.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
-use leecher::{Failure, FetchError, FetchEvent, Report, Target};
-use proto::InfoHash;
+use shoal::{Endpoint, Failure, FetchError, FetchEvent, InfoHash, Node, Report, Target};
 use tokio::net::TcpListener;
 
 use crate::{
     source::MIB,
     stranger::{Stranger, visit},
-    swarm::{endpoint, test},
+    swarm::test,
 };
 
 /// A tracker that was just started does not know everybody yet.
@@ -18,10 +17,10 @@ fn a_share_that_a_new_tracker_does_not_know_is_waited_for() {
     test(async |swarm| {
         let source = swarm.share("early.bin", MIB);
         for target in [Target::InfoHash(source.infohash()), Target::Name(source.name()), Target::Only] {
-            let config = swarm.config_for(target);
-            let mut fetch = swarm.fetch(config);
+            let plan = swarm.plan_for(target);
+            let mut fetch = swarm.fetch(plan);
             fetch.waits_for("know").await;
-            let late = swarm.seed_for_a_while(swarm.seeder_config(), &source).await;
+            let late = swarm.seed(&source).await;
             source.assert_fetched(&fetch.fetched().await);
             late.stop().await;
         }
@@ -36,9 +35,8 @@ fn a_leecher_that_is_told_to_wait_starts_before_its_seeder() {
         let tracker = swarm.settled_tracker(source.infohash()).await;
         let mut waiting = Vec::new();
         for target in [Target::InfoHash(source.infohash()), Target::Name(source.name()), Target::Only] {
-            let mut config = swarm.config_for(target);
-            config.trackers = vec![tracker.clone()];
-            let outcome = swarm.fetch(config.clone()).outcome().await;
+            let plan = swarm.plan_for(target.clone()).asking(std::slice::from_ref(&tracker));
+            let outcome = swarm.fetch(plan).outcome().await;
             let unknown = matches!(
                 outcome,
                 Err(FetchError::Swarm(Failure::UnknownShare(_))
@@ -46,15 +44,16 @@ fn a_leecher_that_is_told_to_wait_starts_before_its_seeder() {
                     | FetchError::NothingShared)
             );
             assert!(unknown, "{outcome:?}");
-            config.destination = swarm.config_for(config.target.clone()).destination;
-            config.wait = Duration::from_secs(600);
-            config.stall_timeout = Duration::from_secs(1);
-            waiting.push(swarm.fetch(config));
+            let plan = swarm
+                .plan_for(target)
+                .asking(std::slice::from_ref(&tracker))
+                .with(|fetch| fetch.wait(Duration::from_secs(600)).stall_timeout(Duration::from_secs(1)));
+            waiting.push(swarm.fetch(plan));
         }
         for fetch in &mut waiting {
             fetch.waits_for("know").await;
         }
-        swarm.seed_with(seeder::Config { trackers: vec![tracker], ..swarm.seeder_config() }, &source).await;
+        swarm.seed_with(Node::builder().tracker(tracker), &source).await;
         for fetch in &mut waiting {
             source.assert_fetched(&fetch.fetched().await);
         }
@@ -68,10 +67,10 @@ fn a_seeder_that_is_down_is_waited_for() {
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = nobody.local_addr().unwrap();
         drop(nobody);
-        let config = swarm.config(&source, &[address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[address]);
+        let mut fetch = swarm.fetch(plan);
         fetch.waits_for(&format!("{address}: unreachable")).await;
-        swarm.seed_with(seeder::Config { port: address.port(), ..swarm.seeder_config() }, &source).await;
+        swarm.seed_with(Node::builder().port(address.port()), &source).await;
         source.assert_fetched(&fetch.fetched().await);
     });
 }
@@ -80,17 +79,16 @@ fn a_seeder_that_is_down_is_waited_for() {
 fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
     test(async |swarm| {
         let source = swarm.share("popular.bin", MIB);
-        let config = seeder::Config { max_peers: 1, trackers: Vec::new(), ..swarm.seeder_config() };
-        let seeder = swarm.seed_with(config, &source).await;
+        let seeder = swarm.seed_with(Node::builder().max_peers(1), &source).await;
         let guest = visit(seeder.address, source.infohash()).await.unwrap();
 
-        let mut impatient = swarm.config(&source, &[seeder.address]);
-        impatient.stall_timeout = Duration::from_secs(1);
+        let impatient = swarm.plan(&source, &[seeder.address]);
+        let impatient = impatient.with(|fetch| fetch.stall_timeout(Duration::from_secs(1)));
         let outcome = swarm.fetch(impatient).outcome().await;
         assert!(matches!(outcome, Err(FetchError::Swarm(Failure::AllFull { known: 1 }))), "{outcome:?}");
 
-        let config = swarm.config(&source, &[seeder.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[seeder.address]);
+        let mut fetch = swarm.fetch(plan);
         fetch.waits_for("is full").await;
         drop(guest);
         source.assert_fetched(&fetch.fetched().await);
@@ -102,10 +100,10 @@ fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
 fn a_peer_whose_name_leads_nowhere_is_asked_for_again() {
     test(async |swarm| {
         let source = swarm.share("nowhere.bin", MIB);
-        let mut config = swarm.config(&source, &[]);
-        config.peers = vec!["nowhere.invalid:1".parse().unwrap()];
-        config.stall_timeout = Duration::from_secs(1);
-        let outcome = swarm.fetch(config).outcome().await;
+        let nowhere: Endpoint = "nowhere.invalid:1".parse().unwrap();
+        let plan = swarm.plan(&source, &[]);
+        let plan = plan.with(|fetch| fetch.peer(nowhere).stall_timeout(Duration::from_secs(1)));
+        let outcome = swarm.fetch(plan).outcome().await;
         assert!(
             matches!(&outcome, Err(FetchError::Swarm(Failure::PeerName(error))) if error.peer.host == "nowhere.invalid"),
             "{outcome:?}"
@@ -119,14 +117,14 @@ fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
     test(async |swarm| {
         let source = swarm.share("mirror.bin", MIB);
         let mirror = Stranger::listen().await;
-        let config = swarm.config(&source, &[mirror.address]);
-        let (outcome, ()) = tokio::join!(async { swarm.fetch(config).outcome().await }, mirror.echo());
+        let plan = swarm.plan(&source, &[mirror.address]);
+        let (outcome, ()) = tokio::join!(async { swarm.fetch(plan).outcome().await }, mirror.echo());
         assert!(matches!(outcome, Err(FetchError::Swarm(Failure::NoPeer { .. }))), "{outcome:?}");
 
         // Beside a seeder it does no harm.
         let seeder = swarm.seed_unannounced(&source).await;
-        let config = swarm.config(&source, &[mirror.address, seeder.address]);
-        let mut fetch = swarm.fetch(config);
+        let plan = swarm.plan(&source, &[mirror.address, seeder.address]);
+        let mut fetch = swarm.fetch(plan);
         let (fetched, ()) = tokio::join!(fetch.fetched(), mirror.echo());
         source.assert_fetched(&fetched);
     });
@@ -136,10 +134,10 @@ fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
 #[test]
 fn what_is_waited_for_is_said_again_and_again() {
     test(async |swarm| {
-        let mut config = swarm.config_for(Target::InfoHash(InfoHash([7; 32])));
-        config.trackers = vec![endpoint(([127, 0, 0, 1], 1).into())];
-        config.stall_timeout = Duration::from_secs(600);
-        let mut fetch = swarm.fetch(config);
+        let closed = SocketAddr::from(([127, 0, 0, 1], 1));
+        let plan = swarm.plan_for(InfoHash([7; 32])).asking(&[closed.into()]);
+        let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(600)));
+        let mut fetch = swarm.fetch(plan);
         fetch.waits_for("127.0.0.1:1").await;
         let waits = |event: &FetchEvent| matches!(event, FetchEvent::Swarm(Report::Waiting(_)));
         let told = fetch.story().iter().filter(|event| waits(event)).count();
