@@ -37,19 +37,17 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     buffers::BufferPool,
     clock::RunClock,
+    context::{Context, SessionEvent},
     description::{Description, Known},
+    destination::Destination,
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
-    fetch::Destination,
     joined,
-    session::{Context, SessionEvent},
     target::{look_up, resolve_peer},
 };
 use disk::{Arrived, Disk, Done, Verified};
 use serving::Service;
 use sessions::Sessions;
-
-pub(crate) use serving::Serving;
 
 /// Events of sessions that wait for the driver. A session that finds the queue full waits, and its peer with it.
 const EVENT_QUEUE: usize = 256;

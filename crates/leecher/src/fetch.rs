@@ -9,13 +9,13 @@ use std::{
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
-use store::{Output, PathError};
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::{LOOK_INTERVAL, RunClock},
+    destination::Destination,
     driver::{Driver, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
@@ -80,31 +80,6 @@ impl Config {
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
         }
-    }
-}
-
-/// Where a share goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Destination {
-    /// Into this directory, as `leeched_<name>`. It is made if it does not exist.
-    Directory(PathBuf),
-    /// To this path.
-    Path(PathBuf),
-}
-
-impl Destination {
-    /// Makes the directory that the user named. Not earlier than there is something to put into it.
-    pub(crate) fn make_directory(&self) -> Result<(), PathError> {
-        let Destination::Directory(dir) = self else { return Ok(()) };
-        std::fs::create_dir_all(dir).map_err(|source| PathError { action: "make", path: dir.clone(), source })
-    }
-
-    pub(crate) fn output(&self, name: &ShareName, overwrite: bool) -> Output {
-        let output = match self {
-            Destination::Directory(dir) => Output::in_dir(dir, name),
-            Destination::Path(path) => Output::at(path.clone()),
-        };
-        if overwrite { output.replacing_file() } else { output }
     }
 }
 

@@ -10,7 +10,10 @@
 
 mod buffers;
 mod clock;
+mod context;
+mod describer;
 mod description;
+mod destination;
 mod driver;
 mod error;
 mod event;
@@ -18,9 +21,10 @@ mod fetch;
 mod session;
 mod target;
 
+pub use destination::Destination;
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
-pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, Destination, fetch};
+pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, fetch};
 pub use swarm::{
     DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerShare, PeerTrouble, Progress,
     Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,

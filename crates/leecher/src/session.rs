@@ -1,23 +1,16 @@
 //! A connection to one peer: connects, says hello, helps to learn what the share is, and from then on turns
 //! what the peer sends into events for the swarm. It decides nothing.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use peer::{
     connection::{self, ConnectionError, Inbox},
     handshake::{self, Connection, HandshakeError, Incoming},
     have_log::HaveLog,
-    outbox::Outbox,
-    rate_limit::RateLimit,
     sender::Serve,
 };
 use proto::{
-    Bitfield, ChunkIndex, InfoHash, PeerId,
+    Bitfield, ChunkIndex,
     peer::{FrameError, GoodbyeReason, Hello, PeerMessage, Role},
 };
 use store::{Content, Download};
@@ -27,15 +20,15 @@ use swarm::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Notify, mpsc, watch},
+    sync::Notify,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    buffers::{BufferPool, ChunkBuffer},
-    description::{Describer, Description, DescriptionError, EarlyHaves, Known},
-    driver::Serving,
+    context::{Context, SessionEvent},
+    describer::{Describer, DescriptionError, EarlyHaves},
+    description::{Description, Known},
 };
 
 /// How long making a connection may take.
@@ -54,25 +47,6 @@ const TRICKLE_TIME: Duration = Duration::from_secs(60);
 /// keep a place for ever.
 const MIN_RATE: u64 = 1_000;
 
-/// What all sessions of a swarm share.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) infohash: InfoHash,
-    pub(crate) peer_id: PeerId,
-    pub(crate) events: mpsc::Sender<(PeerKey, SessionEvent)>,
-    /// What peers have told of what the share is.
-    pub(crate) known: watch::Sender<Known>,
-    /// Where chunks go, once the output is ready.
-    pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
-    pub(crate) buffers: BufferPool,
-    /// TCP port that this leecher listens on, 0 if it does not.
-    pub(crate) listen_port: u16,
-    /// What this leecher serves to others; not set before the share is known, and never if it serves nothing.
-    pub(crate) serving: OnceLock<Serving>,
-    pub(crate) upload_limit: RateLimit,
-    pub(crate) download_limit: RateLimit,
-}
-
 /// How a session begins.
 #[derive(Debug)]
 pub(crate) enum Origin {
@@ -80,25 +54,6 @@ pub(crate) enum Origin {
     Dial(SocketAddr),
     /// By a peer that connected to this one.
     Accepted(Incoming),
-}
-
-/// What a session tells the driver.
-#[derive(Debug)]
-pub(crate) enum SessionEvent {
-    /// What only the swarm need know.
-    Peer(PeerEvent),
-    /// The peer has described the share.
-    Described(Description),
-    /// Chunks can be asked of the peer.
-    Active { hello: Hello, have: Have, outbox: Outbox },
-    /// A chunk arrived, unproved.
-    Chunk(ChunkIndex, ChunkBuffer),
-}
-
-impl From<PeerEvent> for SessionEvent {
-    fn from(event: PeerEvent) -> SessionEvent {
-        SessionEvent::Peer(event)
-    }
 }
 
 /// Runs a session until the peer is gone or `stop` is cancelled, and says why it ended. The peer is asked what the share

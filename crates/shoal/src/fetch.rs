@@ -9,7 +9,7 @@ use proto::Endpoint;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, joined, node::Common};
+use crate::{events::Events, joined, resources::Resources};
 
 /// What to fetch, and how. By default the share goes into the working directory as `leeched_<name>`, and what is here is served to
 /// other leechers until the share is whole.
@@ -95,7 +95,7 @@ impl Fetch {
         self
     }
 
-    fn config(self, node: &Common) -> Result<Config, ListenError> {
+    fn config(self, node: &Resources) -> Result<Config, ListenError> {
         let mut config = self.config;
         config.trackers.clone_from(&node.trackers);
         config.bind = node.bind;
@@ -129,7 +129,7 @@ pub struct FetchHandle {
 }
 
 impl FetchHandle {
-    pub(crate) fn start(node: &Common, fetch: Fetch) -> FetchHandle {
+    pub(crate) fn start(node: &Resources, fetch: Fetch) -> FetchHandle {
         let config = fetch.config(node);
         let stop: CancellationToken = node.stop.child_token();
         let (sender, events) = Events::new();

@@ -12,7 +12,7 @@ use tokio_util::sync::DropGuard;
 
 use crate::{
     joined,
-    node::Common,
+    resources::Resources,
     share::{self, Share, ShareError, ShareHandle},
 };
 
@@ -49,7 +49,7 @@ pub struct Hashed {
 }
 
 impl Hashing {
-    pub(crate) fn start(node: &Arc<Common>, share: Share) -> Hashing {
+    pub(crate) fn start(node: &Arc<Resources>, share: Share) -> Hashing {
         let (report, progress) = watch::channel(Hashed::default());
         let stop = node.stop.child_token();
         let starting = share::start(Arc::clone(node), share, report, stop.clone());

@@ -37,6 +37,7 @@ mod events;
 mod fetch;
 mod hashing;
 mod node;
+mod resources;
 mod share;
 pub mod tracker;
 

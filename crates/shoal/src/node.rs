@@ -3,18 +3,18 @@
 use std::{
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use leecher::{FetchError, list_shares};
-use listen::ListenError;
-use peer::{acceptor::Acceptor, rate_limit::RateLimit, server::Server, tracker_client::TrackerClient};
+use peer::{rate_limit::RateLimit, server::Server};
 use proto::{Endpoint, tracker::message::ShareEntry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     fetch::{Fetch, FetchHandle},
     hashing::Hashing,
+    resources::Resources,
     share::Share,
 };
 
@@ -22,25 +22,7 @@ use crate::{
 ///
 /// When the last clone is dropped, the handles go on; [`Node::stop`] ends them.
 #[derive(Debug, Clone)]
-pub struct Node(Arc<Common>);
-
-/// What the handles of a node need of it.
-#[derive(Debug)]
-pub(crate) struct Common {
-    pub(crate) trackers: Vec<Endpoint>,
-    pub(crate) bind: Option<IpAddr>,
-    pub(crate) hash_cache: Option<PathBuf>,
-    pub(crate) upload_limit: RateLimit,
-    pub(crate) download_limit: RateLimit,
-    /// What serves the shares.
-    pub(crate) server: Server,
-    port: u16,
-    /// Once something is served.
-    acceptor: Mutex<Option<Acceptor>>,
-    /// Ends everything that the node started.
-    pub(crate) stop: CancellationToken,
-    pub(crate) tasks: TaskTracker,
-}
+pub struct Node(Arc<Resources>);
 
 /// Sets up a [`Node`].
 #[derive(Debug, Clone)]
@@ -53,24 +35,6 @@ pub struct Builder {
     hash_cache: Option<PathBuf>,
     upload_limit: RateLimit,
     download_limit: RateLimit,
-}
-
-impl Common {
-    /// The node's port, which is taken when it is first needed.
-    pub(crate) fn acceptor(&self) -> Result<Acceptor, ListenError> {
-        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(acceptor) = &*acceptor {
-            return Ok(acceptor.clone());
-        }
-        let bound = Acceptor::bind(self.bind, self.port, &self.tasks)?;
-        Ok(acceptor.insert(bound).clone())
-    }
-
-    /// A client of each of the node's trackers, whose tasks end when it is dropped.
-    pub(crate) fn tracker_clients(&self) -> Vec<TrackerClient> {
-        let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.bind, &self.tasks);
-        self.trackers.iter().map(client).collect()
-    }
 }
 
 impl Node {
@@ -111,10 +75,7 @@ impl Node {
     /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. A share
     /// or a transfer that is begun later ends at once.
     pub async fn stop(&self) {
-        self.0.stop.cancel();
-        self.0.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.0.stop().await;
     }
 }
 
@@ -187,7 +148,7 @@ impl Builder {
     /// The node. Nothing runs yet.
     pub fn build(self) -> Node {
         let Builder { trackers, bind, port, max_peers, hash_cache, upload_limit, download_limit } = self;
-        Node(Arc::new(Common {
+        Node(Arc::new(Resources {
             trackers,
             bind,
             port,

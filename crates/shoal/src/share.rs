@@ -16,7 +16,7 @@ use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, hashing::Hashed, joined, node::Common};
+use crate::{events::Events, hashing::Hashed, joined, resources::Resources};
 
 /// What to share, and how. A path alone is shared under its own name.
 #[derive(Debug, Clone)]
@@ -160,7 +160,7 @@ impl ShareHandle {
 
 /// Hashes the path, which `report` follows, and starts to serve it until `stop`.
 pub(crate) async fn start(
-    node: Arc<Common>,
+    node: Arc<Resources>,
     share: Share,
     report: watch::Sender<Hashed>,
     stop: CancellationToken,

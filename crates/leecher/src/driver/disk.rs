@@ -8,7 +8,9 @@ use swarm::scheduler::PeerKey;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{buffers::ChunkBuffer, description::Description, error::FetchError, fetch::Destination, joined};
+use crate::{
+    buffers::ChunkBuffer, description::Description, destination::Destination, error::FetchError, joined,
+};
 
 /// Chunks of this length at most are proved and written several at a time: to pass one to a thread and back takes
 /// longer than the work itself.

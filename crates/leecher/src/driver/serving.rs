@@ -12,16 +12,10 @@ use swarm::uploads::DEFAULT_SLOTS;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::context::Serving;
+
 /// How long trackers may take to hear that this peer is gone.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a leecher serves what it has.
-#[derive(Debug, Clone)]
-pub(crate) struct Serving {
-    pub(crate) uploads: Arc<UploadHub>,
-    pub(crate) have_log: HaveLog,
-    pub(crate) faults: Arc<Faults>,
-}
 
 /// The tasks that serving takes.
 pub(super) struct Service {

@@ -9,8 +9,9 @@ use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    context::Context,
     joined,
-    session::{self, Context, Origin},
+    session::{self, Origin},
 };
 
 /// Connections that are refused at a time, for want of room: a burst of strangers costs no more. Others are dropped.

@@ -1,0 +1,343 @@
+//! Learning from a peer what a share is: its metainfo and chunk hashes, both proved against the infohash.
+//!
+//! Both come in parts, several of which are asked for at a time, so that a distant peer's description takes no round trip
+//! for each. What is fetched is given up as soon as somebody else's is proved ([`DescriptionError::Overtaken`]).
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use peer::{
+    connection::{ConnectionError, Inbox},
+    outbox::OutboxFull,
+};
+use proto::{
+    ChunkIndex, Digest, InfoHash, Metainfo,
+    metainfo::MetainfoError,
+    peer::{GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage},
+};
+use store::{ChunkHashes, HashesError};
+use swarm::{PeerEvent, scheduler::PeerKey};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Duration, Instant, timeout_at},
+};
+
+use crate::{context::SessionEvent, description::Known, joined};
+
+/// A peer that is asked and sends nothing of the description for this long is given up.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Parts that are asked for ahead: 2 MiB cover a tenth of a second at 20 MB/s.
+const MAX_PARTS: usize = 8;
+
+/// Hashes that are known already are asked for again if they lie between others and are no more than this: they take
+/// fewer bytes than a message of their own for those behind them.
+const MAX_GAP: u32 = 64;
+
+/// Bytes between two progress reports. Each part is reported too.
+const PROGRESS_STEP: usize = 16 * 1024;
+
+/// Chunks that a peer may tell of before its description is complete.
+const MAX_EARLY_HAVES: usize = 10_000;
+
+/// What a peer said of its chunks before it could be understood.
+#[derive(Debug, Default)]
+pub(crate) struct EarlyHaves {
+    pub(crate) bitfield: Option<Vec<u8>>,
+    pub(crate) haves: Vec<ChunkIndex>,
+}
+
+/// Why a peer's description is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DescriptionError {
+    /// The peer lied.
+    #[error("its description of the share is wrong: {0}")]
+    Lied(String),
+    /// The infohash is that of something malformed: nobody can have a better one.
+    #[error("the share is malformed: {0}")]
+    BadShare(MetainfoError),
+    /// More is known from somebody else by now.
+    #[error("another peer was faster")]
+    Overtaken,
+    /// The peer left.
+    #[error("{0}")]
+    Goodbye(GoodbyeReason),
+    /// The peer closed the connection.
+    #[error("disconnected")]
+    Disconnected,
+    /// The peer does not answer.
+    #[error("it sent nothing of the share's description for {} seconds", SILENCE.as_secs())]
+    Silent,
+    /// The connection cannot go on.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// The swarm is gone.
+    #[error("the transfer is over")]
+    Finished,
+}
+
+impl From<OutboxFull> for DescriptionError {
+    fn from(full: OutboxFull) -> DescriptionError {
+        ConnectionError::from(full).into()
+    }
+}
+
+fn unexpected(message: PeerMessage) -> DescriptionError {
+    ConnectionError::Unexpected(message).into()
+}
+
+/// A peer that is asked for a description.
+pub(crate) struct Describer<'a> {
+    pub(crate) inbox: &'a mut Inbox,
+    pub(crate) early: &'a mut EarlyHaves,
+    /// Changes when what is being fetched is no longer wanted.
+    pub(crate) known: watch::Receiver<Known>,
+    /// Parts that were asked for and have not begun to come. Those that are left when the peer is overtaken come later.
+    pub(crate) owed: u32,
+    pub(crate) key: PeerKey,
+    /// Hears how much has come.
+    pub(crate) events: &'a mpsc::Sender<(PeerKey, SessionEvent)>,
+}
+
+impl Describer<'_> {
+    /// Asks for the metainfo, and proves it.
+    pub(crate) async fn metainfo(&mut self, infohash: InfoHash) -> Result<Metainfo, DescriptionError> {
+        let bytes = self.metainfo_bytes().await?;
+        let metainfo = off_reactor(move || Metainfo::decode_proved(&bytes, infohash)).await;
+        metainfo.map_err(|error| match error {
+            MetainfoError::WrongInfoHash => DescriptionError::Lied(error.to_string()),
+            malformed => DescriptionError::BadShare(malformed),
+        })
+    }
+
+    /// Asks for the chunk hashes, and proves them.
+    pub(crate) async fn hashes(&mut self, metainfo: Arc<Metainfo>) -> Result<ChunkHashes, DescriptionError> {
+        let hashes = self.all_hashes(&metainfo).await?;
+        let proved = off_reactor(move || ChunkHashes::prove(&metainfo, hashes)).await;
+        proved.map_err(|error: HashesError| DescriptionError::Lied(error.to_string()))
+    }
+
+    /// Forgets what is left of parts that were asked for before the peer was overtaken.
+    pub(crate) async fn drain(&mut self) -> Result<(), DescriptionError> {
+        loop {
+            let deadline = Instant::now() + SILENCE;
+            timeout_at(deadline, self.inbox.skip_payload()).await.map_err(|_| DescriptionError::Silent)??;
+            if self.owed == 0 {
+                return Ok(());
+            }
+            // What is known does not matter here: the next part has to be found behind these.
+            self.known.mark_unchanged();
+            match self.next().await {
+                Ok(_) => {}
+                Err(DescriptionError::Overtaken) if matches!(*self.known.borrow(), Known::All) => {
+                    return Ok(());
+                }
+                Err(DescriptionError::Overtaken) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn metainfo_bytes(&mut self) -> Result<Vec<u8>, DescriptionError> {
+        let (mut bytes, mut total) = (Vec::new(), None);
+        let mut asked: VecDeque<u32> = VecDeque::new();
+        let mut next = 0;
+        loop {
+            // How many parts there are is known once the first has come.
+            while asked.len() < MAX_PARTS && if let Some(total) = total { next < total } else { next == 0 } {
+                self.ask(PeerMessage::MetainfoRequest { offset: next })?;
+                asked.push_back(next);
+                next += MAX_PART_LEN;
+            }
+            let Some(expected) = asked.pop_front() else { return Ok(bytes) };
+            match self.next().await? {
+                PeerMessage::Metainfo { total_len, offset, len }
+                    if offset == expected
+                        && total.is_none_or(|total| total == total_len)
+                        && len == (total_len - offset).min(MAX_PART_LEN) =>
+                {
+                    total = Some(total_len);
+                    // Not touched before it is written: a peer that promises much takes no memory by that.
+                    bytes.reserve_exact(total_len as usize - bytes.len());
+                    let start = bytes.len();
+                    bytes.resize(start + len as usize, 0);
+                    self.payload(&mut bytes, start, total_len.into(), start as u64).await?;
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+
+    /// The hashes of all chunks. A file of one chunk has its hash in the metainfo; only others are asked for.
+    async fn all_hashes(&mut self, metainfo: &Metainfo) -> Result<Vec<Digest>, DescriptionError> {
+        let chunk_count = metainfo.chunk_space().chunk_count();
+        let mut wanted: VecDeque<_> = unknown_hashes(metainfo).into();
+        let total = wanted.iter().map(|range| 32 * u64::from(range.end - range.start)).sum();
+        let mut hashes = Vec::with_capacity(chunk_count as usize);
+        let mut asked: VecDeque<Range<u32>> = VecDeque::new();
+        let (mut part, mut received, mut at) = (Vec::new(), 0, 0);
+        self.tell(0, total).await?;
+        loop {
+            while asked.len() < MAX_PARTS
+                && let Some(range) = wanted.pop_front()
+            {
+                let (first, count) = (ChunkIndex(range.start), range.end - range.start);
+                self.ask(PeerMessage::HashesRequest { first, count })?;
+                asked.push_back(range);
+            }
+            let until = asked.front().map_or(chunk_count, |range| range.start);
+            hashes.extend((at..until).filter_map(|chunk| {
+                let file = metainfo.chunk_space().span(ChunkIndex(chunk))?.file;
+                metainfo.files()[file].node.pieces_root
+            }));
+            let Some(expected) = asked.pop_front() else { return Ok(hashes) };
+            at = expected.end;
+            match self.next().await? {
+                PeerMessage::Hashes { first, count } if expected == (first.0..first.0 + count) => {
+                    part.clear();
+                    part.resize(count as usize * 32, 0);
+                    self.payload(&mut part, 0, total, received).await?;
+                    received += part.len() as u64;
+                    hashes.extend(part.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)));
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+
+    async fn tell(&self, received: u64, total: u64) -> Result<(), DescriptionError> {
+        let event = PeerEvent::Describing { received, total }.into();
+        self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
+    }
+
+    fn ask(&mut self, request: PeerMessage) -> Result<(), DescriptionError> {
+        self.inbox.outbox().message(request)?;
+        self.owed += 1;
+        Ok(())
+    }
+
+    /// The next part. What else the peer says meanwhile is about what it has.
+    async fn next(&mut self) -> Result<PeerMessage, DescriptionError> {
+        let deadline = Instant::now() + SILENCE;
+        loop {
+            let message = tokio::select! {
+                _ = self.known.changed() => return Err(DescriptionError::Overtaken),
+                message = timeout_at(deadline, self.inbox.next()) => {
+                    message.map_err(|_| DescriptionError::Silent)??
+                }
+            };
+            match message {
+                None => return Err(DescriptionError::Disconnected),
+                Some(PeerMessage::KeepAlive | PeerMessage::Idle) => {}
+                Some(PeerMessage::Goodbye(reason)) => return Err(DescriptionError::Goodbye(reason)),
+                // Not given up in the middle, or what the peer has would not be known.
+                Some(PeerMessage::Bitfield { len }) if self.early.bitfield.is_none() => {
+                    let reading = timeout_at(Instant::now() + SILENCE, self.inbox.read_payload(len));
+                    self.early.bitfield = Some(reading.await.map_err(|_| DescriptionError::Silent)??);
+                }
+                Some(PeerMessage::Have { chunk }) if self.early.haves.len() < MAX_EARLY_HAVES => {
+                    self.early.haves.push(chunk);
+                }
+                Some(message @ (PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. })) => {
+                    self.owed = self.owed.saturating_sub(1);
+                    return Ok(message);
+                }
+                Some(message) => return Err(unexpected(message)),
+            }
+        }
+    }
+
+    /// Reads the payload of a part into `bytes` from `start` on, and tells how it goes: `before` bytes of `total` were
+    /// here when it began.
+    async fn payload(
+        &mut self,
+        bytes: &mut [u8],
+        start: usize,
+        total: u64,
+        before: u64,
+    ) -> Result<(), DescriptionError> {
+        let (mut filled, mut told) = (start, start);
+        while filled < bytes.len() {
+            let deadline = Instant::now() + SILENCE;
+            filled += tokio::select! {
+                _ = self.known.changed() => return Err(DescriptionError::Overtaken),
+                count = timeout_at(deadline, self.inbox.read_some(&mut bytes[filled..])) => {
+                    count.map_err(|_| DescriptionError::Silent)??
+                }
+            };
+            if filled - told >= PROGRESS_STEP || filled == bytes.len() {
+                told = filled;
+                self.tell(before + (filled - start) as u64, total).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The chunks whose hashes have to be asked for, in as few ranges as messages allow.
+fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
+    let space = metainfo.chunk_space();
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for chunks in (0..metainfo.files().len()).map(|file| space.chunks_of(file)) {
+        if chunks.len() <= 1 {
+            continue;
+        }
+        let mut start = chunks.start;
+        if let Some(last) = ranges.last_mut()
+            && chunks.start - last.end <= MAX_GAP
+        {
+            last.end = chunks.end.min(last.start + MAX_HASHES);
+            start = start.max(last.end);
+        }
+        while start < chunks.end {
+            let end = chunks.end.min(start + MAX_HASHES);
+            ranges.push(start..end);
+            start = end;
+        }
+    }
+    ranges
+}
+
+/// Proving a large share's hashes takes a while.
+async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proto::{
+        CHUNK_LEN, ShareName,
+        metainfo::{FileNode, Node, Tree},
+    };
+
+    use super::*;
+
+    fn directory(chunk_counts: &[u64]) -> Metainfo {
+        let file =
+            |chunks| FileNode { len: chunks * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
+        let entries: BTreeMap<_, _> = chunk_counts
+            .iter()
+            .enumerate()
+            .map(|(number, &chunks)| {
+                (ShareName::new(&format!("{number:05}")).unwrap(), Node::File(file(chunks)))
+            })
+            .collect();
+        Metainfo::new(ShareName::new("d").unwrap(), Tree::Directory(entries)).unwrap()
+    }
+
+    #[test]
+    fn hashes_are_asked_for_in_few_ranges_and_those_that_are_known_are_left_out() {
+        let ranges = |chunk_counts: &[u64]| {
+            let ranges = unknown_hashes(&directory(chunk_counts));
+            ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges(&[1, 1, 1]), []);
+        assert_eq!(ranges(&[1, 3, 1, 2]), [(1, 7)]);
+        assert_eq!(ranges(&[2; 9_000]), [(0, 8_192), (8_192, 16_384), (16_384, 18_000)]);
+        assert_eq!(ranges(&[2, 20_000]), [(0, 8_192), (8_192, 16_384), (16_384, 20_002)]);
+        let mut far_apart = vec![1; 102];
+        (far_apart[0], far_apart[101]) = (2, 2);
+        assert_eq!(ranges(&far_apart), [(0, 2), (102, 104)]);
+    }
+}

@@ -1,0 +1,56 @@
+//! What everything that one node does has in common.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
+
+use listen::ListenError;
+use peer::{acceptor::Acceptor, rate_limit::RateLimit, server::Server, tracker_client::TrackerClient};
+use proto::Endpoint;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The options of a node, its port and its tasks.
+#[derive(Debug)]
+pub(crate) struct Resources {
+    pub(crate) trackers: Vec<Endpoint>,
+    pub(crate) bind: Option<IpAddr>,
+    pub(crate) hash_cache: Option<PathBuf>,
+    pub(crate) upload_limit: RateLimit,
+    pub(crate) download_limit: RateLimit,
+    /// What serves the shares.
+    pub(crate) server: Server,
+    pub(crate) port: u16,
+    /// Once something is served.
+    pub(crate) acceptor: Mutex<Option<Acceptor>>,
+    /// Ends everything that the node started.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Resources {
+    /// The node's port, which is taken when it is first needed.
+    pub(crate) fn acceptor(&self) -> Result<Acceptor, ListenError> {
+        let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(acceptor) = &*acceptor {
+            return Ok(acceptor.clone());
+        }
+        let bound = Acceptor::bind(self.bind, self.port, &self.tasks)?;
+        Ok(acceptor.insert(bound).clone())
+    }
+
+    /// Ends everything that the node started, and waits until none of its tasks is left.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// A client of each of the node's trackers, whose tasks end when it is dropped.
+    pub(crate) fn tracker_clients(&self) -> Vec<TrackerClient> {
+        let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.bind, &self.tasks);
+        self.trackers.iter().map(client).collect()
+    }
+}
