@@ -13,7 +13,7 @@ use tokio_util::sync::DropGuard;
 use crate::{
     joined,
     resources::Resources,
-    share::{self, Share, ShareError, ShareHandle},
+    share::{self, Hashed, Share, ShareError, ShareHandle},
 };
 
 /// A path that is being hashed. Awaiting it gives the [`ShareHandle`]; dropping it before ends the hashing.
@@ -37,15 +37,6 @@ pub struct Hashing {
     task: JoinHandle<Result<ShareHandle, ShareError>>,
     /// Until the share has a handle of its own.
     stop: Option<DropGuard>,
-}
-
-/// How much of a path is hashed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Hashed {
-    /// Bytes that are hashed, or whose hashes the node's cache knew.
-    pub done: u64,
-    /// Bytes of the files of the share.
-    pub total: u64,
 }
 
 impl Hashing {

@@ -43,7 +43,7 @@ pub mod tracker;
 
 pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
-pub use hashing::{Hashed, Hashing};
+pub use hashing::Hashing;
 pub use leecher::{
     Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError, PeerProgress,
     PeerShare, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation, Waiting,
@@ -57,7 +57,7 @@ pub use proto::{
     tracker::message::{Announced, ShareEntry},
 };
 pub use seeder::AlreadyRouted;
-pub use share::{Share, ShareError, ShareEvent, ShareHandle};
+pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
 pub use store::{DownloadError, OpenChunkError, PathError, ScanError};
 pub use tokio_stream::{Stream, StreamExt};
 

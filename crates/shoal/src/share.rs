@@ -16,7 +16,7 @@ use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, hashing::Hashed, joined, resources::Resources};
+use crate::{events::Events, joined, resources::Resources};
 
 /// What to share, and how. A path alone is shared under its own name.
 #[derive(Debug, Clone)]
@@ -67,6 +67,15 @@ impl From<String> for Share {
     fn from(path: String) -> Share {
         Share::new(path)
     }
+}
+
+/// How much of a path is hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Hashed {
+    /// Bytes that are hashed, or whose hashes the node's cache knew.
+    pub done: u64,
+    /// Bytes of the files of the share.
+    pub total: u64,
 }
 
 /// Why a path is not shared.
