@@ -11,7 +11,7 @@ use std::{
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, PeerId, Secret,
-    tracker::{Announce, ErrorCode, Event as AnnounceEvent, Progress, Query, Token, client::CallError},
+    tracker::{Announce, Completion, ErrorCode, Event as AnnounceEvent, Query, Token, client::CallError},
 };
 #[cfg(target_os = "linux")]
 use seeder::{Event, Seeder};
@@ -264,7 +264,7 @@ impl Swarm {
             name: source.name(),
             size: source.size(),
             event: AnnounceEvent::Started,
-            progress: Progress::COMPLETE,
+            progress: Completion::COMPLETE,
         };
         TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks).announce(announce).await.unwrap();
     }

@@ -21,7 +21,7 @@ use tokio::{
     time::{Duration, Instant, timeout_at},
 };
 
-use crate::{context::SessionEvent, description::Known, joined};
+use crate::{context::SessionEvent, description::Known, task_output};
 
 /// A peer that is asked and sends nothing of the description for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -299,7 +299,7 @@ fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
 
 /// Proving a large share's hashes takes a while.
 async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    joined(tokio::task::spawn_blocking(work).await)
+    task_output(tokio::task::spawn_blocking(work).await)
 }
 
 #[cfg(test)]

@@ -42,8 +42,8 @@ use crate::{
     destination::Destination,
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
-    joined,
     target::{look_up, resolve_peer},
+    task_output,
 };
 use disk::{Arrived, Disk, Done, Verified};
 use serving::Service;
@@ -198,7 +198,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     None => self.sessions.refuse(incoming),
                 },
                 Some(answered) = self.lookups.join_next() => {
-                    let (source, answer) = joined(answered);
+                    let (source, answer) = task_output(answered);
                     tracing::debug!(?source, ?answer);
                     self.handle(Event::Answered(source, answer));
                 }

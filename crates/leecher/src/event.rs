@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use proto::{InfoHash, ShareName, tracker::client::TrackerError};
 use store::{DownloadError, OpenChunkError};
-use swarm::{PeerShare, Report, account::Spent};
+use swarm::{Contribution, Report, account::Spent};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub struct Fetched {
     /// From when the share was asked for until all was durable.
     pub elapsed: Duration,
     /// What came from whom, most first.
-    pub peers: Vec<PeerShare>,
+    pub peers: Vec<Contribution>,
     /// What the time went to, most first; the parts sum to `elapsed`.
     pub spent: Vec<(Spent, Duration)>,
 }

@@ -26,13 +26,13 @@ pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, fetch};
 pub use swarm::{
-    DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerShare, PeerTrouble, Progress,
-    Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
+    Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerTrouble,
+    Progress, Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
 };
 pub use target::{ParseTargetError, Target, list_shares};
 
 /// The result of a task of ours; its panic is ours too.
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
     match result {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

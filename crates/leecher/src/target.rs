@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{error::FetchError, joined};
+use crate::{error::FetchError, task_output};
 
 /// Shares of one name that are listed, at most: enough to choose from, or to see that the name is no use.
 const MAX_NAMESAKES: usize = 30;
@@ -220,7 +220,7 @@ where
             Some(deadline) => timeout_at(deadline, asking.join_next()).await.unwrap_or(None),
         };
         let Some(answer) = answer else { break };
-        match joined(answer) {
+        match task_output(answer) {
             Ok(found) => {
                 answers += 1;
                 deadline.get_or_insert(Instant::now() + LATECOMERS);

@@ -6,7 +6,7 @@ use proto::{
     Metainfo, PeerId, Secret,
     tracker::{
         client::CallError,
-        message::{Announce, Announced, ErrorCode, Event, Progress, Token},
+        message::{Announce, Announced, Completion, ErrorCode, Event, Token},
     },
 };
 use rand::{CryptoRng, Rng, RngExt};
@@ -37,7 +37,7 @@ pub async fn announce(
     tracker: TrackerClient,
     port: NonZeroU16,
     metainfo: &Metainfo,
-    mut progress: watch::Receiver<Progress>,
+    mut progress: watch::Receiver<Completion>,
     shutdown: CancellationToken,
     on_result: impl Fn(Result<Announced, TrackerError>),
 ) {
@@ -127,7 +127,7 @@ impl Registration {
         }
     }
 
-    fn announce(&self, metainfo: &Metainfo, port: NonZeroU16, progress: Progress) -> Announce {
+    fn announce(&self, metainfo: &Metainfo, port: NonZeroU16, progress: Completion) -> Announce {
         Announce {
             token: Token([0; 16]),
             infohash: metainfo.infohash(),

@@ -8,7 +8,7 @@ use proto::{
     ChunkIndex, InfoHash, PeerId, Secret, ShareName,
     peer::{PeerCodec, PeerMessage, encode_message},
     tracker::{
-        Announce, Event, PeerAddress, PeerEntry, Peers, Progress, Reply, ReplyBody, Request, RequestBody,
+        Announce, Completion, Event, PeerAddress, PeerEntry, Peers, Reply, ReplyBody, Request, RequestBody,
         Token, TransactionId,
         codec::{decode_reply, decode_request, encode_reply, encode_request},
     },
@@ -47,8 +47,11 @@ fn chunk_request(criterion: &mut Criterion) {
 
 fn peers(criterion: &mut Criterion) {
     let port = NonZeroU16::new(7000).unwrap();
-    let peer =
-        |host| PeerEntry { address: PeerAddress::V4([192, 0, 2, host]), port, progress: Progress::COMPLETE };
+    let peer = |host| PeerEntry {
+        address: PeerAddress::V4([192, 0, 2, host]),
+        port,
+        progress: Completion::COMPLETE,
+    };
     let peers = (1..=30).map(peer).collect();
     let body = ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 20, leechers: 20, peers });
     let reply = Reply { transaction: TransactionId(0x8000_0007), body };
@@ -89,7 +92,7 @@ fn announce(criterion: &mut Criterion) {
             name: ShareName::new("model-weights.safetensors").unwrap(),
             size: 15 << 30,
             event: Event::Heartbeat,
-            progress: Progress::of(40, 100),
+            progress: Completion::of(40, 100),
         }),
     };
     let mut buffer = BytesMut::with_capacity(4096);

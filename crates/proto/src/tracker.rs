@@ -13,7 +13,7 @@ pub mod message;
 #[cfg(feature = "codecs")]
 pub use codec::{ReplyCodec, RequestCodec};
 pub use message::{
-    Announce, Announced, ErrorCode, Event, Limit, PeerAddress, PeerEntry, Peers, Progress, Query, Reply,
+    Announce, Announced, Completion, ErrorCode, Event, Limit, PeerAddress, PeerEntry, Peers, Query, Reply,
     ReplyBody, Request, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
 };
 

@@ -16,7 +16,7 @@ use peer::{
 };
 use proto::{
     Endpoint, InfoHash,
-    tracker::message::{Announced, Progress},
+    tracker::message::{Announced, Completion},
 };
 use store::{Content, OpenChunkError};
 use swarm::uploads::DEFAULT_MAX_ASKERS;
@@ -156,7 +156,7 @@ impl Sharing {
                         Err(error) => Event::NotAnnounced { infohash, error },
                     });
                 };
-                let progress = watch::channel(Progress::COMPLETE).1;
+                let progress = watch::channel(Completion::COMPLETE).1;
                 announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
             });
         }

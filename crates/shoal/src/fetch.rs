@@ -9,7 +9,7 @@ use proto::Endpoint;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, joined, resources::Resources};
+use crate::{events::Events, resources::Resources, task_output};
 
 /// What to fetch, and how. By default the share goes into the working directory as `leeched_<name>`, and what is here is served to
 /// other leechers until the share is whole.
@@ -150,7 +150,7 @@ impl FetchHandle {
     pub async fn finished(self) -> Result<Fetched, FetchError> {
         let FetchHandle { events, task, stop } = self;
         drop(events);
-        let result = joined(task.await);
+        let result = task_output(task.await);
         drop(stop);
         result
     }
@@ -160,6 +160,6 @@ impl FetchHandle {
     pub async fn stop(self) -> Result<Fetched, FetchError> {
         let FetchHandle { task, stop, .. } = self;
         drop(stop);
-        joined(task.await)
+        task_output(task.await)
     }
 }

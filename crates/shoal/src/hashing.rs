@@ -11,9 +11,9 @@ use tokio_stream::{Stream, wrappers::WatchStream};
 use tokio_util::sync::DropGuard;
 
 use crate::{
-    joined,
     resources::Resources,
     share::{self, Hashed, Share, ShareError, ShareHandle},
+    task_output,
 };
 
 /// A path that is being hashed. Awaiting it gives the [`ShareHandle`]; dropping it before ends the hashing.
@@ -61,7 +61,7 @@ impl Future for Hashing {
     type Output = Result<ShareHandle, ShareError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = joined(ready!(Pin::new(&mut self.task).poll(cx)));
+        let result = task_output(ready!(Pin::new(&mut self.task).poll(cx)));
         if let Some(stop) = self.stop.take() {
             stop.disarm();
         }

@@ -45,9 +45,9 @@ pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
 pub use hashing::Hashing;
 pub use leecher::{
-    Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError, PeerProgress,
-    PeerShare, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation, Waiting,
-    WaitingFor,
+    Contribution, Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError,
+    PeerProgress, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation,
+    Waiting, WaitingFor,
 };
 pub use listen::ListenError;
 pub use node::{Builder, Node};
@@ -62,7 +62,7 @@ pub use store::{DownloadError, OpenChunkError, PathError, ScanError};
 pub use tokio_stream::{Stream, StreamExt};
 
 /// The result of a task of ours; its panic is ours too.
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> T {
+fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
     match result {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {

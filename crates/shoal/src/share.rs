@@ -16,7 +16,7 @@ use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{events::Events, joined, resources::Resources};
+use crate::{events::Events, resources::Resources, task_output};
 
 /// What to share, and how. A path alone is shared under its own name.
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ impl ShareHandle {
     pub async fn stop(self) -> u64 {
         let ShareHandle { task, stop, .. } = self;
         drop(stop);
-        joined(task.await)
+        task_output(task.await)
     }
 }
 
@@ -179,7 +179,7 @@ pub(crate) async fn start(
     let local_addr = seeder.local_addr();
     let (cache, hashing) = (node.hash_cache.clone(), stop.clone());
     let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &report, &hashing));
-    let shared = joined(hashed.await)?;
+    let shared = task_output(hashed.await)?;
     let metainfo = shared.metainfo();
     let local_link = Link {
         infohash: metainfo.infohash(),

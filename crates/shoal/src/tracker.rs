@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 pub use tracker::{Config, Limits, TrackerError};
 
-use crate::joined;
+use crate::task_output;
 
 /// A tracker of this process. It stops when this is dropped.
 ///
@@ -36,6 +36,6 @@ impl TrackerHandle {
     /// Ends the tracker, which forgets everything, and waits until none of its threads is left.
     pub async fn stop(self) -> Result<(), TrackerError> {
         drop(self.stop);
-        joined(self.task.await)
+        task_output(self.task.await)
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
     file_pool::FilePool,
-    hash_run::Progress,
+    hash_run::OnProgress,
     hashes::ChunkHashes,
     identity::{FileChange, FileIdentity},
     merkle,
@@ -95,7 +95,7 @@ impl Download {
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
         output: Output,
-        progress: Progress<'_>,
+        progress: OnProgress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_free()?;
         let part = Part::open(output.part_path(), metainfo.kind())?;

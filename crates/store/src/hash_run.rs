@@ -26,9 +26,9 @@ use crate::{
 const RUN: usize = 8;
 
 /// Called with every number of bytes that were just hashed, from several threads; breaking stops the run.
-pub type Progress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
 
-/// The run was stopped by its [`Progress`].
+/// The run was stopped by its [`OnProgress`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stopped")]
 pub struct Stopped;
@@ -50,7 +50,7 @@ pub(crate) fn hash_chunks<E: Send>(
     chunks: &[ChunkIndex],
     open: impl Fn(usize) -> Result<Arc<File>, E> + Sync,
     is_lost: impl Fn(&HashRunError<E>) -> bool + Sync,
-    progress: Progress<'_>,
+    progress: OnProgress<'_>,
 ) -> Result<Vec<Option<Digest>>, HashRunError<E>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(vec![None; chunks.len()]);
@@ -89,7 +89,7 @@ pub(crate) fn hash_chunks<E: Send>(
 struct Worker<'a, O> {
     space: &'a ChunkSpace,
     open: &'a O,
-    progress: Progress<'a>,
+    progress: OnProgress<'a>,
     buf: Vec<u8>,
     /// The file read last: runs rarely change it.
     current: Option<(usize, Arc<File>)>,

@@ -40,7 +40,7 @@ pub use content::{ChunkSource, Content, OpenChunkError};
 pub use download::{Download, Stored};
 pub use error::{DownloadError, PathError, StoreChunkError};
 pub use exclusion::{Exclusion, ExclusionError};
-pub use hash_run::{Progress, Stopped};
+pub use hash_run::{OnProgress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
 pub use identity::FileChange;
 pub use output::Output;

@@ -17,7 +17,7 @@ use crate::{
     content::{ChunkSource, Content, OpenChunkError},
     error::{AtPath, PathError},
     file_pool::FilePool,
-    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
     identity::{ChangeTime, FileChange, FileIdentity},
     scan::{Scan, ScanError, ScanRules, ScannedFile},
@@ -69,7 +69,7 @@ pub fn share(
     name: Option<ShareName>,
     cache: Option<&HashCache>,
     begin: impl FnOnce(u64),
-    progress: Progress<'_>,
+    progress: OnProgress<'_>,
 ) -> Result<Shared, ShareError> {
     let scan = Scan::new(path, name, &ScanRules::default())?;
     begin(scan.total_len());
@@ -79,7 +79,7 @@ pub fn share(
 impl Scan {
     /// Hashes the files that `cache` does not know. `progress` hears of every byte of the share, those from the
     /// cache at once.
-    pub fn hash(self, cache: Option<&HashCache>, progress: Progress<'_>) -> Result<Shared, ShareError> {
+    pub fn hash(self, cache: Option<&HashCache>, progress: OnProgress<'_>) -> Result<Shared, ShareError> {
         let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
         let hashes = hash_files(&space, &self.files, cache, progress)?;
         let node = |file| {
@@ -103,7 +103,7 @@ fn hash_files(
     space: &ChunkSpace,
     files: &[ScannedFile],
     cache: Option<&HashCache>,
-    progress: Progress<'_>,
+    progress: OnProgress<'_>,
 ) -> Result<Vec<Digest>, ShareError> {
     let mut hashes = vec![Digest([0; 32]); space.chunk_count() as usize];
     let (mut unknown_files, mut unknown_chunks) = (Vec::new(), Vec::new());

@@ -9,7 +9,7 @@ use crate::{
     disk,
     error::{AtPath, DownloadError, PathError},
     file_pool::FilePool,
-    hash_run::{HashRunError, Progress, Stopped, hash_chunks},
+    hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::ChunkHashes,
     merkle,
     output::Output,
@@ -43,7 +43,7 @@ impl Start {
         hashes: &ChunkHashes,
         output: &Output,
         part: &Part,
-        progress: Progress<'_>,
+        progress: OnProgress<'_>,
     ) -> Result<Start, DownloadError> {
         let beginning = Beginning { metainfo, hashes, output, part, progress };
         let is_new = part.is_empty()?;
@@ -60,7 +60,7 @@ struct Beginning<'a> {
     hashes: &'a ChunkHashes,
     output: &'a Output,
     part: &'a Part,
-    progress: Progress<'a>,
+    progress: OnProgress<'a>,
 }
 
 impl Beginning<'_> {

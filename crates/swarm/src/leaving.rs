@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, time::Duration};
 
 use proto::peer::GoodbyeReason;
 
-use crate::{peer_book::Ending, violation::Violation};
+use crate::{peer_book::Redial, violation::Violation};
 
 /// A peer that was too slow, or does not have the share, is left alone for this time.
 pub(crate) const REST: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ pub(crate) struct Consequence {
     /// The goodbye that the peer receives if this side ends the connection.
     pub(crate) goodbye: GoodbyeReason,
     /// When its address may be dialled again.
-    pub(crate) ending: Ending,
+    pub(crate) redial: Redial,
     pub(crate) outcome: Outcome,
     /// Whether it is worth mentioning when nobody else is left.
     pub(crate) is_trouble: bool,
@@ -88,28 +88,28 @@ impl LeaveReason {
     pub(crate) fn consequence(&self, active: bool) -> Consequence {
         use GoodbyeReason::{Banned, Done, Duplicate, Protocol, SelfConnection, TooManyPeers, UnknownShare};
         use Outcome::{Changed, Full, Other, WithoutShare};
-        let rest = Ending::RetryAfter(REST);
-        let (goodbye, ending, outcome, is_trouble) = match self {
+        let rest = Redial::After(REST);
+        let (goodbye, redial, outcome, is_trouble) = match self {
             LeaveReason::Unreachable(_) | LeaveReason::Disconnected => {
-                (Protocol, Ending::Failed, Other, true)
+                (Protocol, Redial::BackOff, Other, true)
             }
             LeaveReason::Goodbye(reason @ TooManyPeers { retry_after_ms }) => {
                 let wait = Duration::from_millis((*retry_after_ms).into()).min(REST);
-                (*reason, Ending::RetryAfter(wait), Full, true)
+                (*reason, Redial::After(wait), Full, true)
             }
             LeaveReason::Goodbye(reason @ UnknownShare) => (*reason, rest, WithoutShare, true),
-            LeaveReason::Goodbye(reason @ Duplicate) => (*reason, Ending::Duplicate, Other, false),
-            LeaveReason::Goodbye(reason) => (*reason, Ending::Failed, Other, true),
+            LeaveReason::Goodbye(reason @ Duplicate) => (*reason, Redial::Duplicate, Other, false),
+            LeaveReason::Goodbye(reason) => (*reason, Redial::BackOff, Other, true),
             LeaveReason::Protocol(_) => (Protocol, rest, Other, true),
-            LeaveReason::Lied => (Banned, Ending::Never, Other, true),
+            LeaveReason::Lied => (Banned, Redial::Never, Other, true),
             LeaveReason::TooSlow if active => (Protocol, rest, Other, true),
             // It was slower than others to say what the share is, and may be of use when that is known.
-            LeaveReason::TooSlow => (Protocol, Ending::Failed, Other, true),
+            LeaveReason::TooSlow => (Protocol, Redial::BackOff, Other, true),
             LeaveReason::Gone => (Done, rest, Changed, true),
-            LeaveReason::Itself => (SelfConnection, Ending::Itself, Other, false),
-            LeaveReason::Finished => (Done, Ending::Failed, Other, false),
+            LeaveReason::Itself => (SelfConnection, Redial::Itself, Other, false),
+            LeaveReason::Finished => (Done, Redial::BackOff, Other, false),
         };
-        Consequence { goodbye, ending, outcome, is_trouble }
+        Consequence { goodbye, redial, outcome, is_trouble }
     }
 }
 
@@ -161,12 +161,12 @@ mod tests {
     #[test]
     fn a_peer_that_has_no_room_is_left_alone_for_as_long_as_it_says_within_reason() {
         let rest = |retry_after_ms| {
-            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }).consequence(true).ending
+            LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }).consequence(true).redial
         };
-        assert_eq!(rest(0), Ending::RetryAfter(Duration::ZERO), "the peer book waits for longer");
-        assert_eq!(rest(7_000), Ending::RetryAfter(Duration::from_secs(7)));
-        assert_eq!(rest(60_000), Ending::RetryAfter(REST));
-        assert_eq!(rest(u32::MAX), Ending::RetryAfter(REST));
+        assert_eq!(rest(0), Redial::After(Duration::ZERO), "the peer book waits for longer");
+        assert_eq!(rest(7_000), Redial::After(Duration::from_secs(7)));
+        assert_eq!(rest(60_000), Redial::After(REST));
+        assert_eq!(rest(u32::MAX), Redial::After(REST));
         assert_eq!(REST, Duration::from_secs(60));
     }
 }

@@ -52,14 +52,14 @@ const STEADY: Duration = Duration::from_secs(10);
 /// One of so many dials goes to the address that is due for longest, whatever became of it before.
 const LONGEST_DUE_TURN: u32 = 4;
 
-/// How a connection ended, as far as the next one is concerned.
+/// When an address may be dialled again whose connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It was not made, or broke.
-    Failed,
-    /// The peer wants to be left alone for this long. If that is hardly any time, as [`Ending::Failed`].
-    RetryAfter(Duration),
-    /// It was one too many: the two were connected already, or are by now.
+pub enum Redial {
+    /// After a wait that grows with each failure in a row.
+    BackOff,
+    /// After this time, or as [`Redial::BackOff`] if it is shorter than the first wait of that.
+    After(Duration),
+    /// The peer has another connection. When that is over, its own end decides.
     Duplicate,
     /// Never again: the peer lied.
     Never,
@@ -70,14 +70,14 @@ pub enum Ending {
 /// What to do with a peer that dialled this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It counts as connected from now on: tell of its end with [`PeerBook::ended`].
+    /// It counts as connected until [`PeerBook::disconnected`].
     Welcome,
     /// The two are connected already.
     Duplicate,
     /// It is banned.
     Banned,
     /// As [`Admission::Welcome`], but the peer of this address has to go, and is to be told that there are too
-    /// many peers. Its connection counts as ended.
+    /// many peers. It counts as disconnected.
     Replaces(SocketAddr),
     /// There are as many connections as there may be, all of them dialled by this side.
     Full,
@@ -249,7 +249,7 @@ impl PeerBook {
 
     /// A peer that listens on `address` dialled this process. When both dial each other at the same time, each
     /// side takes in the other's dial; which of the two connections stays is for the shell to say, and the end
-    /// of the other one is [`Ending::Duplicate`].
+    /// of the other one is [`Redial::Duplicate`].
     pub fn admit(&mut self, address: SocketAddr, now: Instant, rng: &mut impl Rng) -> Admission {
         let known = self.entries.get(&address).map(|entry| entry.state);
         match known {
@@ -277,9 +277,9 @@ impl PeerBook {
         admission
     }
 
-    /// A dial or connection ended.
-    pub fn ended(&mut self, address: SocketAddr, ending: Ending, now: Instant, rng: &mut impl Rng) {
-        if ending == Ending::Never {
+    /// A dial failed, or a connection is over.
+    pub fn disconnected(&mut self, address: SocketAddr, redial: Redial, now: Instant, rng: &mut impl Rng) {
+        if redial == Redial::Never {
             self.bar(address.ip());
         }
         let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -288,15 +288,15 @@ impl PeerBook {
         {
             entry.failures = 0;
         }
-        let state = match (ending, entry.state) {
+        let state = match (redial, entry.state) {
             (_, State::Banned | State::Itself) => return,
-            (Ending::Never, _) => State::Banned,
-            (Ending::Itself, _) => State::Itself,
-            (Ending::Duplicate, State::Connected(_) | State::Accepted(_)) => return,
+            (Redial::Never, _) => State::Banned,
+            (Redial::Itself, _) => State::Itself,
+            (Redial::Duplicate, State::Connected(_) | State::Accepted(_)) => return,
             // It made room for another, and was not counted since.
-            (Ending::RetryAfter(_) | Ending::Failed, State::Idle(_)) => return,
-            (Ending::RetryAfter(wait), _) if wait >= FIRST_RETRY => State::Idle(now + wait),
-            (Ending::RetryAfter(_) | Ending::Failed | Ending::Duplicate, _) => {
+            (Redial::After(_) | Redial::BackOff, State::Idle(_)) => return,
+            (Redial::After(wait), _) if wait >= FIRST_RETRY => State::Idle(now + wait),
+            (Redial::After(_) | Redial::BackOff | Redial::Duplicate, _) => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(entry.failures)).min(LAST_RETRY);
                 entry.failures += 1;
                 State::Idle(now + wait.mul_f64(rng.random_range(0.8..1.2)))
@@ -406,7 +406,7 @@ mod tests {
         assert_eq!(dials(&mut book, now, &mut rng), 3);
         book.connected(address(1), now);
         assert_eq!(dials(&mut book, now, &mut rng), 0);
-        book.ended(address(1), Ending::Never, now, &mut rng);
+        book.disconnected(address(1), Redial::Never, now, &mut rng);
         assert_eq!(dials(&mut book, now, &mut rng), 1);
     }
 
@@ -426,7 +426,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..8 {
             assert_eq!(book.next_dial(now, &mut rng), Some(address(1)));
-            book.ended(address(1), Ending::Failed, now, &mut rng);
+            book.disconnected(address(1), Redial::BackOff, now, &mut rng);
             assert_eq!(book.next_dial(now, &mut rng), None);
             let next = book.next_timeout(now).unwrap();
             waits.push(next - now);
@@ -445,7 +445,7 @@ mod tests {
             assert_eq!(book.next_dial(now, &mut rng), Some(address(1)));
             book.connected(address(1), now);
             now += lasts;
-            book.ended(address(1), Ending::RetryAfter(Duration::ZERO), now, &mut rng);
+            book.disconnected(address(1), Redial::After(Duration::ZERO), now, &mut rng);
             let wait = book.next_timeout(now).unwrap() - now;
             now += wait;
             wait
@@ -461,11 +461,11 @@ mod tests {
         let mut book = PeerBook::new(5);
         book.discover(address(1), now);
         book.next_dial(now, &mut rng);
-        book.ended(address(1), Ending::RetryAfter(Duration::from_secs(7)), now, &mut rng);
+        book.disconnected(address(1), Redial::After(Duration::from_secs(7)), now, &mut rng);
         assert_eq!(book.next_timeout(now), Some(now + Duration::from_secs(7)));
         let later = now + Duration::from_secs(7);
         assert_eq!(book.next_dial(later, &mut rng), Some(address(1)));
-        book.ended(address(1), Ending::Never, later, &mut rng);
+        book.disconnected(address(1), Redial::Never, later, &mut rng);
         assert!(book.is_all_banned());
         assert_eq!(book.next_timeout(later), None);
         assert!(!book.discover(address(1), later));
@@ -483,7 +483,7 @@ mod tests {
         }
         assert_eq!(book.admit(address(100), now, &mut rng), Admission::Welcome);
         assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate);
-        book.ended(address(100), Ending::Duplicate, now, &mut rng);
+        book.disconnected(address(100), Redial::Duplicate, now, &mut rng);
         assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate, "the first is still there");
         assert_eq!(book.admit(address(101), now, &mut rng), Admission::Welcome);
         assert_eq!(book.connections(), 4);
@@ -492,9 +492,9 @@ mod tests {
         };
         assert!([address(100), address(101)].contains(&gone), "what this side dialled is kept");
         assert_eq!(book.connections(), 4);
-        book.ended(gone, Ending::Failed, now, &mut rng);
+        book.disconnected(gone, Redial::BackOff, now, &mut rng);
         assert_eq!(book.connections(), 4);
-        book.ended(address(102), Ending::Never, now, &mut rng);
+        book.disconnected(address(102), Redial::Never, now, &mut rng);
         assert_eq!(book.admit(address(102), now, &mut rng), Admission::Banned);
         assert_eq!(book.connections(), 3);
     }
@@ -530,7 +530,7 @@ mod tests {
             dead[..50].iter().for_each(|&port| _ = book.discover(address(port), now));
             let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
             now += Duration::from_secs(5);
-            dialled.iter().for_each(|&address| book.ended(address, Ending::Failed, now, &mut rng));
+            dialled.iter().for_each(|&address| book.disconnected(address, Redial::BackOff, now, &mut rng));
             assert!(book.len() <= MAX_ADDRESSES);
         }
         assert_eq!(book.len(), MAX_ADDRESSES);
@@ -549,7 +549,7 @@ mod tests {
         for number in 0..2 * MAX_BANNED as u16 {
             book.discover(liar(number), now);
             assert_eq!(book.next_dial(now, &mut rng), Some(liar(number)));
-            book.ended(liar(number), Ending::Never, now, &mut rng);
+            book.disconnected(liar(number), Redial::Never, now, &mut rng);
             assert!(book.is_all_banned());
         }
         assert_eq!(book.len(), MAX_BANNED);
@@ -568,7 +568,7 @@ mod tests {
         let mut book = PeerBook::new(5);
         book.discover(address(1), now);
         book.next_dial(now, &mut rng);
-        book.ended(address(1), Ending::Itself, now, &mut rng);
+        book.disconnected(address(1), Redial::Itself, now, &mut rng);
         assert!(book.is_empty() && !book.is_all_banned() && !book.is_barred(address(1).ip()));
         assert!(!book.discover(address(1), now));
         assert_eq!(book.next_dial(now + REPLACED_REST, &mut rng), None);

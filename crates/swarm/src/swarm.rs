@@ -50,7 +50,7 @@ pub use action::Action;
 pub use event::{Event, PeerEvent};
 pub use failure::Failure;
 pub use peers::RETRY_AFTER_MS;
-pub use report::{PeerProgress, PeerShare, Progress, Report, Waiting, WaitingFor};
+pub use report::{Contribution, PeerProgress, Progress, Report, Waiting, WaitingFor};
 pub use sources::{Answer, PeerNameError, Source, SourceId};
 
 /// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
@@ -114,7 +114,7 @@ pub struct Summary {
     /// Bytes of chunks that were received in vain: duplicates and wrong ones.
     pub wasted: u64,
     /// What came from whom, most first.
-    pub peers: Vec<PeerShare>,
+    pub peers: Vec<Contribution>,
     /// What the time went to, most first.
     pub spent: Vec<(Spent, Duration)>,
 }
@@ -288,9 +288,11 @@ impl Swarm {
     /// What came of the transfer so far.
     pub fn summary(&mut self, now: Instant) -> Summary {
         match &mut self.transfer {
-            Some(transfer) => {
-                Summary { wasted: transfer.wasted, peers: transfer.shares(), spent: transfer.spent(now) }
-            }
+            Some(transfer) => Summary {
+                wasted: transfer.wasted,
+                peers: transfer.contributions(),
+                spent: transfer.spent(now),
+            },
             None => Summary { wasted: 0, peers: Vec::new(), spent: Vec::new() },
         }
     }
@@ -531,7 +533,7 @@ impl Swarm {
         let finished = transfer.scheduler.is_finished();
         if finished || now >= self.next_report {
             self.next_report = now + PROGRESS_INTERVAL;
-            self.actions.push_back(Action::Announce(transfer.share_progress()));
+            self.actions.push_back(Action::Announce(transfer.completion()));
             let progress = transfer.progress(&self.peers, now);
             self.actions.push_back(Action::Report(Report::Progress(progress)));
             self.leave_changed(now);

@@ -5,7 +5,7 @@
 
 use std::{fmt::Write, num::NonZeroU16};
 
-use proto::{InfoHash, PeerId, Secret, tracker::Progress};
+use proto::{InfoHash, PeerId, Secret, tracker::Completion};
 
 /// First TCP port of the pretended peers. From here on a port takes the same bytes on the wire, and datagrams of
 /// one kind are of one size.
@@ -38,7 +38,7 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) secret: Secret,
     pub(crate) port: NonZeroU16,
-    pub(crate) progress: Progress,
+    pub(crate) progress: Completion,
 }
 
 impl Population {
@@ -64,7 +64,7 @@ impl Population {
             secret: Secret(bytes([self.mix(3, number), self.mix(4, number)])),
             port: NonZeroU16::new(port).unwrap_or(NonZeroU16::MIN),
             // Three in four are seeders.
-            progress: if mixed.is_multiple_of(4) { Progress::of(1, 2) } else { Progress::COMPLETE },
+            progress: if mixed.is_multiple_of(4) { Completion::of(1, 2) } else { Completion::COMPLETE },
         }
     }
 

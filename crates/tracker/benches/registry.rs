@@ -11,7 +11,7 @@ use std::{
 use criterion::Criterion;
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
-    tracker::{Announce, Event, Progress, Token},
+    tracker::{Announce, Completion, Event, Token},
 };
 use tracker::{Registry, Rules};
 
@@ -56,6 +56,6 @@ fn announce(peer: u32, event: Event) -> Announce {
         name: ShareName::new(&format!("share {share}")).unwrap(),
         size: 1 << 30,
         event,
-        progress: Progress::of(50, 100),
+        progress: Completion::of(50, 100),
     }
 }

@@ -20,8 +20,8 @@ mod head;
 mod journal;
 mod peer;
 mod preload;
+mod roster;
 mod sample;
-mod swarm;
 mod tick;
 
 use std::{
@@ -47,8 +47,8 @@ use census::Census;
 use head::{ByInfoHash, Head};
 use journal::What;
 use peer::{Peer, Requester};
+use roster::Roster;
 use sample::sample;
-use swarm::Swarm;
 use tick::Tick;
 
 pub use journal::{FREQUENT, Journal};
@@ -137,7 +137,7 @@ pub struct Sweep {
 
 struct Share {
     size: u64,
-    swarm: Swarm,
+    roster: Roster,
 }
 
 impl Default for Rules {
@@ -192,10 +192,10 @@ impl Registry {
         let ids = (announce.peer_id, announce.secret);
         let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
         let known = share
-            .and_then(|share| self.shares[share].swarm.find(announce.peer_id).map(|place| (share, place)));
+            .and_then(|share| self.shares[share].roster.find(announce.peer_id).map(|place| (share, place)));
         let (seeders, leechers) = match (known, announce.event) {
             (Some((share, place)), _)
-                if !self.shares[share].swarm.members()[place].has_secret(announce.secret) =>
+                if !self.shares[share].roster.members()[place].has_secret(announce.secret) =>
             {
                 return Err(ErrorCode::NotYours);
             }
@@ -204,10 +204,10 @@ impl Registry {
                 self.counts(&announce.infohash)
             }
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
-                let old = self.shares[share].swarm.replace(place, peer);
+                let old = self.shares[share].roster.replace(place, peer);
                 self.census.change(&old, &peer);
                 // Most announces: they find the share only once.
-                self.shares[share].swarm.counts()
+                self.shares[share].roster.counts()
             }
             (None, Event::Stopped) => self.counts(&announce.infohash),
             (None, Event::Started | Event::Heartbeat | Event::Completed) => {
@@ -242,13 +242,13 @@ impl Registry {
     ) -> Result<Peers, ErrorCode> {
         let settles_in_s = self.settles_in_s(now);
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
-        let swarm = &self.shares[share].swarm;
-        let (seeders, leechers) = swarm.counts();
+        let roster = &self.shares[share].roster;
+        let (seeders, leechers) = roster.counts();
         let mut places = [0; MAX_PEERS];
         let places = sample(&mut places, seeders + leechers, want, rng);
         let mut entries = mem::take(spare);
         entries.clear();
-        swarm.tell(places, Requester::from(requester), &mut entries);
+        roster.tell(places, Requester::from(requester), &mut entries);
         Ok(Peers { interval_s: self.lookup_interval_s(), settles_in_s, seeders, leechers, peers: entries })
     }
 
@@ -286,8 +286,8 @@ impl Registry {
             };
             round.swept_from = share;
             looked += self.drop_expired(share, now);
-            if let Some((_, Share { swarm, .. })) = self.shares.get_index(share) {
-                round.oldest = round.oldest.min(swarm.oldest());
+            if let Some((_, Share { roster, .. })) = self.shares.get_index(share) {
+                round.oldest = round.oldest.min(roster.oldest());
             }
         }
         self.round = Some(round);
@@ -316,7 +316,7 @@ impl Registry {
         peer: Peer,
     ) -> Result<(), ErrorCode> {
         let limits = &self.rules.limits;
-        let in_share = share.map_or(0, |share| self.shares[share].swarm.len());
+        let in_share = share.map_or(0, |share| self.shares[share].roster.len());
         // What the peer itself can do something about comes first.
         let full = if self.census.registrations_from(peer.address()) >= limits.registrations_per_ip {
             Some(Limit::Address)
@@ -339,7 +339,7 @@ impl Registry {
         });
         self.census.enter(&peer);
         match share {
-            Some(share) => self.shares[share].swarm.insert(peer),
+            Some(share) => self.shares[share].roster.insert(peer),
             None => self.found(announce, peer),
         }
         Ok(())
@@ -347,7 +347,7 @@ impl Registry {
 
     /// Seeders and leechers of a share, of which there may be none.
     fn counts(&self, infohash: &InfoHash) -> (u32, u32) {
-        self.shares.get(infohash).map_or((0, 0), |share| share.swarm.counts())
+        self.shares.get(infohash).map_or((0, 0), |share| share.roster.counts())
     }
 
     /// Begins a share with its first peer.
@@ -355,13 +355,13 @@ impl Registry {
         let head = Head::new(announce.infohash, announce.name.as_ref());
         self.names.insert(head.clone());
         if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head)) {
-            vacant.insert(Share { size: announce.size, swarm: Swarm::new(peer) });
+            vacant.insert(Share { size: announce.size, roster: Roster::new(peer) });
         }
     }
 
     /// Ends a registration, and its share when it was the last.
     fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
-        let peer = self.shares[share].swarm.remove(place);
+        let peer = self.shares[share].roster.remove(place);
         self.census.leave(&peer);
         self.journal.note(infohash, &peer, || What::Left);
         self.drop_if_empty(share);
@@ -379,14 +379,14 @@ impl Registry {
     /// at, one at least.
     fn drop_expired(&mut self, share: usize, now: Instant) -> usize {
         let oldest_live = self.tick(now).before(self.rules.expire);
-        let Some((ByInfoHash(head), Share { swarm, .. })) = self.shares.get_index_mut(share) else {
+        let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index_mut(share) else {
             return 1;
         };
-        if swarm.oldest() >= oldest_live {
+        if roster.oldest() >= oldest_live {
             return 1;
         }
-        let looked = swarm.len();
-        swarm.expire(oldest_live, |peer| {
+        let looked = roster.len();
+        roster.expire(oldest_live, |peer| {
             self.census.leave(&peer);
             self.journal.note(head.infohash(), &peer, || What::Expired);
         });
@@ -395,7 +395,7 @@ impl Registry {
     }
 
     fn drop_if_empty(&mut self, share: usize) {
-        if self.shares[share].swarm.is_empty()
+        if self.shares[share].roster.is_empty()
             && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
         {
             self.names.remove(&head);
@@ -421,7 +421,7 @@ impl Registry {
                 && let Some(name) = head.name()
             {
                 let share = &self.shares[share];
-                let (seeders, leechers) = share.swarm.counts();
+                let (seeders, leechers) = share.roster.counts();
                 page.push(ShareEntry {
                     infohash: *head.infohash(),
                     name,

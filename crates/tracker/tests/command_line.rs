@@ -21,7 +21,7 @@ use std::{
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
-        Announce, Event, Progress, ReplyBody, Request, RequestBody, TransactionId,
+        Announce, Completion, Event, ReplyBody, Request, RequestBody, TransactionId,
         codec::{decode_reply, encode_request},
     },
 };
@@ -164,7 +164,7 @@ fn register(port: u16) {
         name: ShareName::new("data.bin").unwrap(),
         size: 5,
         event: Event::Started,
-        progress: Progress::COMPLETE,
+        progress: Completion::COMPLETE,
     };
     let announced = ask(&socket, RequestBody::Announce(announce));
     assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");

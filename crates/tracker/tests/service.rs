@@ -12,7 +12,7 @@ use listen::ListenError;
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
-        Announce, Announced, ErrorCode, Event, PeerAddress, Progress, Query, Token,
+        Announce, Announced, Completion, ErrorCode, Event, PeerAddress, Query, Token,
         client::{Answer, Call, CallError, Client},
         codec::{decode_reply, encode_request},
     },
@@ -112,7 +112,7 @@ fn announce(event: Event) -> Announce {
         name: ShareName::new("data.bin").unwrap(),
         size: 5,
         event,
-        progress: Progress::COMPLETE,
+        progress: Completion::COMPLETE,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    buffers::ChunkBuffer, description::Description, destination::Destination, error::FetchError, joined,
+    buffers::ChunkBuffer, description::Description, destination::Destination, error::FetchError, task_output,
 };
 
 /// Chunks of this length at most are proved and written several at a time: to pass one to a thread and back takes
@@ -164,7 +164,7 @@ impl Disk {
 
     /// Waits for work to be done; `None` while there is none. Cancel safe.
     pub(super) async fn next_done(&mut self) -> Option<Done> {
-        let done = joined(self.jobs.join_next().await?);
+        let done = task_output(self.jobs.join_next().await?);
         match &done {
             Done::Opened(Ok((download, _))) => self.download = Some(Arc::clone(download)),
             Done::Verified(verified) if verified.iter().any(|one| one.len <= SMALL_LEN) => self.store_small(),
@@ -178,6 +178,6 @@ impl Disk {
     pub(super) async fn settle(&mut self) -> Result<(), DownloadError> {
         while self.next_done().await.is_some() {}
         let Some(download) = self.download.clone() else { return Ok(()) };
-        joined(tokio::task::spawn_blocking(move || download.checkpoint()).await)
+        task_output(tokio::task::spawn_blocking(move || download.checkpoint()).await)
     }
 }

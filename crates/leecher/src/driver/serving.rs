@@ -6,7 +6,7 @@ use peer::{
     announcer::announce, faults::Faults, have_log::HaveLog, tracker_client::TrackerClient,
     upload_hub::UploadHub,
 };
-use proto::tracker::Progress as ShareProgress;
+use proto::tracker::Completion;
 use store::{Content, Download, OpenChunkError};
 use swarm::uploads::DEFAULT_SLOTS;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -22,7 +22,7 @@ pub(super) struct Service {
     hub: JoinSet<()>,
     announcers: TaskTracker,
     stop_announcing: CancellationToken,
-    progress: watch::Sender<ShareProgress>,
+    progress: watch::Sender<Completion>,
     /// Why part of what is here cannot be served to others, once something is served.
     fault: Option<watch::Receiver<Option<Arc<OpenChunkError>>>>,
 }
@@ -33,7 +33,7 @@ impl Service {
             hub: JoinSet::new(),
             announcers: TaskTracker::new(),
             stop_announcing: CancellationToken::new(),
-            progress: watch::channel(ShareProgress::of(0, 1)).0,
+            progress: watch::channel(Completion::of(0, 1)).0,
             fault: None,
         }
     }
@@ -52,7 +52,7 @@ impl Service {
         let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
         self.hub.spawn(async move { uploads.run().await });
         let have = download.have();
-        self.announce(ShareProgress::of(have.count(), have.len()));
+        self.announce(Completion::of(have.count(), have.len()));
         for tracker in trackers {
             let (tracker, download) = (tracker.clone(), Arc::clone(download));
             let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
@@ -68,7 +68,7 @@ impl Service {
     }
 
     /// Lets the trackers know how much is here.
-    pub(super) fn announce(&self, progress: ShareProgress) {
+    pub(super) fn announce(&self, progress: Completion) {
         self.progress.send_replace(progress);
     }
 

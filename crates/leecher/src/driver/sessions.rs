@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
-    joined,
     session::{self, Origin},
+    task_output,
 };
 
 /// Connections that are refused at a time, for want of room: a burst of strangers costs no more. Others are dropped.
@@ -110,7 +110,7 @@ impl Sessions {
 
     /// Waits for a session to end, and says why; `None` while there is none. Cancel safe.
     pub(super) async fn next_closed(&mut self) -> Option<(PeerKey, LeaveReason)> {
-        let (key, reason) = joined(self.tasks.join_next().await?);
+        let (key, reason) = task_output(self.tasks.join_next().await?);
         let address = self.open.remove(&key).map(|session| session.address);
         tracing::debug!(?address, "session over: {reason}");
         Some((key, reason))

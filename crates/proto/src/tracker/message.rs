@@ -82,7 +82,7 @@ pub struct Announce<N = ShareName> {
     /// Why the peer announces.
     pub event: Event,
     /// How much of the share the peer has.
-    pub progress: Progress,
+    pub progress: Completion,
 }
 
 /// Why a peer announces.
@@ -101,29 +101,29 @@ pub enum Event {
 /// Percent of a share that a peer has: 100 for all of it, 99 at most otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
-pub struct Progress(u8);
+pub struct Completion(u8);
 
 /// More than 100 percent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} percent is more than everything")]
-pub struct ProgressError(u8);
+pub struct CompletionError(u8);
 
-impl Progress {
+impl Completion {
     /// All of the share: a seeder's progress.
-    pub const COMPLETE: Progress = Progress(100);
+    pub const COMPLETE: Completion = Completion(100);
 
     /// `have` chunks out of `all`.
-    pub fn of(have: u32, all: u32) -> Progress {
+    pub fn of(have: u32, all: u32) -> Completion {
         if have >= all {
-            return Progress::COMPLETE;
+            return Completion::COMPLETE;
         }
         let percent = u64::from(have) * 100 / u64::from(all);
-        Progress(u8::try_from(percent).unwrap_or(99).min(99))
+        Completion(u8::try_from(percent).unwrap_or(99).min(99))
     }
 
     /// Whether the peer has all of the share.
     pub fn is_complete(self) -> bool {
-        self == Progress::COMPLETE
+        self == Completion::COMPLETE
     }
 
     /// The percentage, 0 to 100.
@@ -132,16 +132,16 @@ impl Progress {
     }
 }
 
-impl TryFrom<u8> for Progress {
-    type Error = ProgressError;
+impl TryFrom<u8> for Completion {
+    type Error = CompletionError;
 
-    fn try_from(percent: u8) -> Result<Progress, ProgressError> {
-        if percent <= 100 { Ok(Progress(percent)) } else { Err(ProgressError(percent)) }
+    fn try_from(percent: u8) -> Result<Completion, CompletionError> {
+        if percent <= 100 { Ok(Completion(percent)) } else { Err(CompletionError(percent)) }
     }
 }
 
-impl From<Progress> for u8 {
-    fn from(progress: Progress) -> u8 {
+impl From<Completion> for u8 {
+    fn from(progress: Completion) -> u8 {
         progress.0
     }
 }
@@ -294,7 +294,7 @@ pub struct PeerEntry {
     /// Its TCP port.
     pub port: NonZeroU16,
     /// How much of the share it has.
-    pub progress: Progress,
+    pub progress: Completion,
 }
 
 /// Where a peer is.
@@ -368,7 +368,7 @@ fn share_len<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error
     if len <= MAX_SHARE_LEN { Ok(len) } else { Err(D::Error::custom("a share larger than any can be")) }
 }
 
-impl fmt::Display for Progress {
+impl fmt::Display for Completion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}%", self.0)
     }
@@ -380,7 +380,7 @@ mod tests {
 
     fn told(address: &str, tracker: &str) -> Option<String> {
         let address = PeerAddress::from(address.parse::<IpAddr>().unwrap());
-        let entry = PeerEntry { address, port: NonZeroU16::MAX, progress: Progress::COMPLETE };
+        let entry = PeerEntry { address, port: NonZeroU16::MAX, progress: Completion::COMPLETE };
         entry.socket_addr(tracker.parse().unwrap()).map(|address| address.to_string())
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let entry = PeerEntry {
             address: PeerAddress::TrackerHost,
             port: NonZeroU16::MAX,
-            progress: Progress::COMPLETE,
+            progress: Completion::COMPLETE,
         };
         for (tracker, expected) in [
             ("[fe80::2%3]:6020", "[fe80::2%3]:65535"),

@@ -5,7 +5,7 @@ use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 use proto::{
     Endpoint, PeerId, Secret, ShareName,
     peer::{GoodbyeReason, Hello, Role},
-    tracker::{Announce, Event as AnnounceEvent, Progress, Token, message::MAX_PEERS},
+    tracker::{Announce, Completion, Event as AnnounceEvent, Token, message::MAX_PEERS},
 };
 use rand::RngExt;
 use swarm::{
@@ -90,7 +90,7 @@ impl World<'_> {
             name: ShareName::new("simulated").expect("a legal name"),
             size: self.space.total_len(),
             event,
-            progress: Progress::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
+            progress: Completion::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
         };
         self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proto::{ChunkIndex, peer::PeerMessage, tracker::Progress as ShareProgress};
+use proto::{ChunkIndex, peer::PeerMessage, tracker::Completion};
 
 use super::{Failure, Report, SourceId};
 use crate::{leaving::LeaveReason, scheduler::PeerKey};
@@ -25,7 +25,7 @@ pub enum Action {
     /// Let the others know that this chunk is here.
     Tell(ChunkIndex),
     /// Let the trackers know how much is here.
-    Announce(ShareProgress),
+    Announce(Completion),
     /// Make durable what came.
     Checkpoint,
     /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`](super::Event::Finished).

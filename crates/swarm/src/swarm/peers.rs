@@ -14,7 +14,7 @@ use rand::Rng;
 
 use crate::{
     leaving::{LeaveReason, Outcome, PeerTrouble, REST},
-    peer_book::{Admission, Ending, PeerBook},
+    peer_book::{Admission, PeerBook, Redial},
     scheduler::PeerKey,
 };
 
@@ -34,7 +34,7 @@ const ACCEPTED_FACTOR: usize = 2;
 pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
-    peers: BTreeMap<PeerKey, Peer>,
+    peers: BTreeMap<PeerKey, Connection>,
     /// What came of the addresses where no connection is, as far as they are in the book.
     outcomes: BTreeMap<SocketAddr, Outcome>,
     /// Connections that are over while chunks that came over them are not proved yet.
@@ -47,7 +47,7 @@ pub(super) struct Peers {
 }
 
 #[derive(Debug)]
-struct Peer {
+struct Connection {
     /// The other end of the connection.
     address: SocketAddr,
     /// Its address in the book, where it listens.
@@ -82,7 +82,7 @@ struct Gone {
     listed: Option<SocketAddr>,
     dialled: bool,
     unproved: usize,
-    ending: Ending,
+    redial: Redial,
 }
 
 /// A connection that is over.
@@ -135,8 +135,10 @@ impl Peers {
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
         let state = State::Beginning;
-        self.peers
-            .insert(key, Peer { address, listed, dialled, state, busy: 0, changed: false, unproved: 0 });
+        self.peers.insert(
+            key,
+            Connection { address, listed, dialled, state, busy: 0, changed: false, unproved: 0 },
+        );
         key
     }
 
@@ -165,10 +167,10 @@ impl Peers {
 
     /// The connection that the same peer has in the other direction, if there is one, and whether this side made it.
     /// Anybody can claim anybody's id, so the address that was dialled has to be the one that it listens at.
-    fn twin_of(&self, new: &Peer, hello: &Hello) -> Option<(PeerKey, bool)> {
+    fn twin_of(&self, new: &Connection, hello: &Hello) -> Option<(PeerKey, bool)> {
         let listens =
-            |accepted: &Peer, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
-        let is_twin = |other: &Peer| match &other.state {
+            |accepted: &Connection, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
+        let is_twin = |other: &Connection| match &other.state {
             State::Active(others) if others.peer_id == hello.peer_id => match (new.dialled, other.dialled) {
                 (true, false) => listens(other, others) == new.address,
                 (false, true) => listens(new, hello) == other.address,
@@ -206,7 +208,7 @@ impl Peers {
             Admission::Welcome => peer.listed = Some(listens),
             Admission::Replaces(gone) => {
                 peer.listed = Some(listens);
-                let is_gone = |peer: &Peer| peer.listed == Some(gone) && peer.is_active();
+                let is_gone = |peer: &Connection| peer.listed == Some(gone) && peer.is_active();
                 let gone = self.peers.iter().find(|(_, peer)| is_gone(peer)).map(|(&key, _)| key);
                 return Ok(gone.map(|gone| (gone, LeaveReason::Goodbye(NO_ROOM))));
             }
@@ -233,7 +235,7 @@ impl Peers {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Left> {
-        let Peer { address, listed, dialled, state, unproved, .. } = self.peers.remove(&key)?;
+        let Connection { address, listed, dialled, state, unproved, .. } = self.peers.remove(&key)?;
         let (reason, was_active) = match state {
             State::Leaving { reason, was_active } => (reason, was_active),
             State::Active(_) => (reason, true),
@@ -253,9 +255,9 @@ impl Peers {
                 self.outcomes.retain(|address, _| known.contains(address));
             }
         }
-        let gone = Gone { address, listed, dialled, unproved, ending: consequence.ending };
+        let gone = Gone { address, listed, dialled, unproved, redial: consequence.redial };
         if unproved == 0 {
-            self.ended(&gone, now, rng);
+            self.gone(&gone, now, rng);
         } else {
             self.gone.insert(key, gone);
         }
@@ -263,18 +265,18 @@ impl Peers {
     }
 
     /// Enters into the book that a connection is over and all its chunks are proved.
-    fn ended(&mut self, gone: &Gone, now: Instant, rng: &mut impl Rng) {
+    fn gone(&mut self, gone: &Gone, now: Instant, rng: &mut impl Rng) {
         let Some(listed) = gone.listed else { return };
-        let ending = match gone.ending {
+        let redial = match gone.redial {
             // Whoever connects can claim to listen where somebody else does.
-            Ending::Never if !gone.dialled => Ending::RetryAfter(REST),
+            Redial::Never if !gone.dialled => Redial::After(REST),
             // Only if it goes on is the address still taken.
-            Ending::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
-                Ending::Failed
+            Redial::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
+                Redial::BackOff
             }
-            ending => ending,
+            redial => redial,
         };
-        self.book.ended(listed, ending, now, rng);
+        self.book.disconnected(listed, redial, now, rng);
     }
 
     /// A chunk from a peer is being proved.
@@ -293,7 +295,7 @@ impl Peers {
             if gone.unproved == 0
                 && let Some(gone) = self.gone.remove(&key)
             {
-                self.ended(&gone, now, rng);
+                self.gone(&gone, now, rng);
             }
         }
     }
@@ -301,12 +303,12 @@ impl Peers {
     /// A peer that has left, or is leaving for another reason, was found to have lied. Gives its address if it has left
     /// and this is the first that is known of its lies.
     pub(super) fn ban_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
-        if let Some(Peer { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
+        if let Some(Connection { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
             *reason = LeaveReason::Lied;
             return None;
         }
-        let gone = self.gone.get_mut(&key).filter(|gone| gone.ending != Ending::Never)?;
-        gone.ending = Ending::Never;
+        let gone = self.gone.get_mut(&key).filter(|gone| gone.redial != Redial::Never)?;
+        gone.redial = Redial::Never;
         self.book.bar(gone.address.ip());
         self.last_trouble = Some(PeerTrouble { address: gone.address, reason: LeaveReason::Lied });
         Some(gone.address)
@@ -342,7 +344,7 @@ impl Peers {
     /// The active seeders.
     pub(super) fn seeders(&self) -> Vec<PeerKey> {
         let is_seeder =
-            |peer: &Peer| matches!(&peer.state, State::Active(hello) if hello.role == Role::Seeder);
+            |peer: &Connection| matches!(&peer.state, State::Active(hello) if hello.role == Role::Seeder);
         self.peers.iter().filter(|(_, peer)| is_seeder(peer)).map(|(&key, _)| key).collect()
     }
 
@@ -395,7 +397,7 @@ impl Peers {
     }
 }
 
-impl Peer {
+impl Connection {
     fn is_active(&self) -> bool {
         matches!(self.state, State::Active(_))
     }

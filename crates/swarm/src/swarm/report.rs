@@ -105,7 +105,7 @@ pub struct PeerProgress {
 
 /// What came from a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerShare {
+pub struct Contribution {
     /// Its address.
     pub address: SocketAddr,
     /// Bytes of proved chunks from it.

@@ -6,12 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Bitfield, ChunkIndex, ChunkSpace, tracker::Progress as ShareProgress};
+use proto::{Bitfield, ChunkIndex, ChunkSpace, tracker::Completion};
 
 use super::{
     MAX_UNPROVED,
     peers::Peers,
-    report::{PeerProgress, PeerShare, Progress},
+    report::{Contribution, PeerProgress, Progress},
 };
 use crate::{
     account::{Account, Spent},
@@ -40,7 +40,7 @@ pub(super) struct Transfer {
     pub(super) is_spread: bool,
     account: Account,
     /// Proved bytes from each address, over all its connections.
-    shares: BTreeMap<SocketAddr, u64>,
+    received: BTreeMap<SocketAddr, u64>,
     hashing: Duration,
     writing: Duration,
     /// When progress was reported, and how much there was, in all and from each address.
@@ -60,7 +60,7 @@ impl Transfer {
             unproved: 0,
             is_spread: false,
             account: Account::new(begun),
-            shares: BTreeMap::new(),
+            received: BTreeMap::new(),
             hashing: Duration::ZERO,
             writing: Duration::ZERO,
             reported: VecDeque::new(),
@@ -80,7 +80,7 @@ impl Transfer {
         self.scheduler.stored(chunk);
         self.done += len;
         if let Some(from) = from {
-            *self.shares.entry(from).or_default() += len;
+            *self.received.entry(from).or_default() += len;
         }
         self.hashing += hashing;
         self.writing += writing;
@@ -98,17 +98,17 @@ impl Transfer {
     }
 
     /// How much is here, as trackers are told.
-    pub(super) fn share_progress(&self) -> ShareProgress {
+    pub(super) fn completion(&self) -> Completion {
         let all = self.scheduler.space().chunk_count();
-        ShareProgress::of(all - self.scheduler.unstored(), all)
+        Completion::of(all - self.scheduler.unstored(), all)
     }
 
     /// What came from whom, most first.
-    pub(super) fn shares(&self) -> Vec<PeerShare> {
-        let shares = self.shares.iter().map(|(&address, &bytes)| PeerShare { address, bytes });
-        let mut shares: Vec<_> = shares.collect();
-        shares.sort_by_key(|share| std::cmp::Reverse(share.bytes));
-        shares
+    pub(super) fn contributions(&self) -> Vec<Contribution> {
+        let all = self.received.iter().map(|(&address, &bytes)| Contribution { address, bytes });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|contribution| std::cmp::Reverse(contribution.bytes));
+        all
     }
 
     /// What the time went to so far.
@@ -146,19 +146,19 @@ impl Transfer {
 
     /// How far the transfer is, to be reported.
     pub(super) fn progress(&mut self, peers: &Peers, now: Instant) -> Progress {
-        self.reported.push_back((now, self.done, self.shares.clone()));
+        self.reported.push_back((now, self.done, self.received.clone()));
         if self.reported.len() > RATE_WINDOW {
             self.reported.pop_front();
         }
         let nothing = (now, self.done, BTreeMap::new());
-        let (then, done_then, shares_then) = self.reported.front().unwrap_or(&nothing);
+        let (then, done_then, received_then) = self.reported.front().unwrap_or(&nothing);
         let rate = |bytes: u64| {
             let ms = now.saturating_duration_since(*then).as_millis().max(1);
             u64::try_from(u128::from(bytes) * 1_000 / ms).unwrap_or(u64::MAX)
         };
         let peers = peers.active().map(|(_, address)| {
-            let bytes = self.shares.get(&address).copied().unwrap_or(0);
-            let bytes_then = shares_then.get(&address).copied().unwrap_or(0);
+            let bytes = self.received.get(&address).copied().unwrap_or(0);
+            let bytes_then = received_then.get(&address).copied().unwrap_or(0);
             PeerProgress { address, bytes, rate: rate(bytes - bytes_then) }
         });
         Progress {

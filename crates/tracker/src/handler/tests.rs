@@ -5,7 +5,7 @@ use proto::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareName,
     chunk::MAX_SHARE_LEN,
     tracker::{
-        Announce, Event, Progress, Request, ShareCursor, Shares, Token, TransactionId,
+        Announce, Completion, Event, Request, ShareCursor, Shares, Token, TransactionId,
         codec::{decode_reply, encode_request},
     },
 };
@@ -97,7 +97,7 @@ fn announce(token: Token, peer: u8) -> Announce {
         name: name(),
         size: 1 << 40,
         event: Event::Started,
-        progress: Progress::COMPLETE,
+        progress: Completion::COMPLETE,
     }
 }
 

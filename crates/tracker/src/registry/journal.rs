@@ -7,7 +7,7 @@ use std::{mem, net::IpAddr, num::NonZeroU16};
 
 use proto::{
     InfoHash, PeerId,
-    tracker::{Limit, Progress},
+    tracker::{Completion, Limit},
 };
 
 use super::peer::Peer;
@@ -39,7 +39,7 @@ struct Change {
 
 #[derive(Debug)]
 pub(super) enum What {
-    Registered { name: String, progress: Progress },
+    Registered { name: String, progress: Completion },
     Refused(Limit),
     Left,
     Expired,
@@ -105,7 +105,7 @@ mod tests {
     fn a_journal_keeps_what_it_is_told_to_and_no_more_than_so_much() {
         let ids = (PeerId([1; 16]), Secret([2; 16]));
         let peer =
-            Peer::new(ids, [192, 0, 2, 1].into(), NonZeroU16::MAX, Progress::COMPLETE, Tick::default());
+            Peer::new(ids, [192, 0, 2, 1].into(), NonZeroU16::MAX, Completion::COMPLETE, Tick::default());
         let note = |journal: &mut Journal| {
             for _ in 0..MAX_CHANGES + 5 {
                 journal.note(&InfoHash([3; 32]), &peer, || What::Left);

@@ -10,7 +10,7 @@ use std::{
 
 use proto::{
     PeerId, Secret,
-    tracker::{PeerAddress, PeerEntry, Progress},
+    tracker::{Completion, PeerAddress, PeerEntry},
 };
 use subtle::ConstantTimeEq;
 
@@ -39,7 +39,7 @@ pub(super) struct Contact {
     /// An IPv4 address, or the last four bytes of an IPv6 address.
     ip: [u8; 4],
     port: NonZeroU16,
-    progress: Progress,
+    progress: Completion,
     mark: Mark,
 }
 
@@ -64,7 +64,7 @@ impl Peer {
         (id, secret): (PeerId, Secret),
         source: IpAddr,
         port: NonZeroU16,
-        progress: Progress,
+        progress: Completion,
         seen: Tick,
     ) -> Peer {
         let (octets, mark) = match source.to_canonical() {
@@ -175,7 +175,7 @@ mod tests {
         for ip in ["192.0.2.1", "127.0.0.1", "2001:db8:1:2:3:4:5:6", "::1", "::192.0.2.1"] {
             let ip: IpAddr = ip.parse().unwrap();
             let ids = (PeerId([1; 16]), Secret([2; 16]));
-            let peer = Peer::new(ids, ip, NonZeroU16::MAX, Progress::COMPLETE, Tick::default());
+            let peer = Peer::new(ids, ip, NonZeroU16::MAX, Completion::COMPLETE, Tick::default());
             assert_eq!(peer.address(), ip);
             let entry = peer.contact.entry(|| &peer.member, Requester::OnTrackerHost);
             assert_eq!(entry.unwrap().address, PeerAddress::from(ip));

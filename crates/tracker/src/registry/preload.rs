@@ -51,21 +51,21 @@ impl Registry {
         let found = found.iter().flatten();
         for &(share, _) in found.clone() {
             let share = &self.shares[share];
-            black_box((share.size, share.swarm.len()));
+            black_box((share.size, share.roster.len()));
         }
         for &(share, _) in found.clone() {
-            let Some((ByInfoHash(head), Share { swarm, .. })) = self.shares.get_index(share) else {
+            let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index(share) else {
                 continue;
             };
             // Half of the infohashes begin in one cache line and end in the next.
             let InfoHash([first, .., last]) = head.infohash();
             black_box((*first, *last));
-            swarm.touch_contacts();
+            roster.touch_contacts();
         }
         for &(share, subject) in found {
             if let Subject::Announce(_, peer) = subject {
-                let swarm = &self.shares[share].swarm;
-                black_box(swarm.find(*peer).map(|place| swarm.members()[place].seen));
+                let roster = &self.shares[share].roster;
+                black_box(roster.find(*peer).map(|place| roster.members()[place].seen));
             }
         }
     }

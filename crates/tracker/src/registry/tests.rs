@@ -2,7 +2,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use proto::{
     PeerId, Secret, ShareName,
-    tracker::{PeerAddress, Progress, Token},
+    tracker::{Completion, PeerAddress, Token},
 };
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -99,12 +99,12 @@ fn leecher(share: u32, peer: u32) -> Announce {
         name: name_of(&format!("share {share}")),
         size: u64::from(share) + 1,
         event: Event::Heartbeat,
-        progress: Progress::of(1, 2),
+        progress: Completion::of(1, 2),
     }
 }
 
 fn seeder(share: u32, peer: u32) -> Announce {
-    Announce { progress: Progress::COMPLETE, ..leecher(share, peer) }
+    Announce { progress: Completion::COMPLETE, ..leecher(share, peer) }
 }
 
 fn stop(announce: Announce) -> Announce {
@@ -205,7 +205,7 @@ fn an_expired_registration_belongs_to_nobody() {
 fn a_renewal_may_change_address_port_and_progress_and_moves_the_count_of_its_address() {
     let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = 1));
     bench.announce(&leecher(1, 1), host(1)).unwrap();
-    let moved = Announce { port: 7001.try_into().unwrap(), progress: Progress::of(3, 4), ..leecher(1, 1) };
+    let moved = Announce { port: 7001.try_into().unwrap(), progress: Completion::of(3, 4), ..leecher(1, 1) };
     bench.announce(&moved, host(2)).unwrap();
     let entry = bench.only_peer(1, host(3));
     assert_eq!(entry.socket_addr((LOOPBACK, 6020).into()), Some((host(2), 7001).into()));

@@ -10,7 +10,7 @@ use crate::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareNameRef,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
-        Announce, Event, Progress, Query, Request, RequestBody, ShareCursor, Token, TransactionId,
+        Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Token, TransactionId,
     },
     wire::{Fields, WireError},
 };
@@ -77,7 +77,7 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
             3 => Event::Stopped,
             _ => return Err(WireError::illegal("no such event")),
         },
-        progress: Progress::try_from(fields.u8()?)
+        progress: Completion::try_from(fields.u8()?)
             .map_err(|_| WireError::illegal("more than 100 percent"))?,
     })
 }

@@ -9,8 +9,9 @@ use crate::{
     golden::{assert_documented, bytes},
     name::MAX_NAME_LEN,
     tracker::message::{
-        Announce, Announced, ErrorCode, Event, Limit, MAX_PEERS, MAX_SHARES, PeerAddress, PeerEntry, Peers,
-        Progress, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
+        Announce, Announced, Completion, ErrorCode, Event, Limit, MAX_PEERS, MAX_SHARES, PeerAddress,
+        PeerEntry, Peers, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Token,
+        TransactionId,
     },
 };
 
@@ -25,7 +26,7 @@ fn port(port: u16) -> NonZeroU16 {
     NonZeroU16::new(port).unwrap()
 }
 
-fn percent(percent: u8) -> Progress {
+fn percent(percent: u8) -> Completion {
     percent.try_into().unwrap()
 }
 
@@ -250,7 +251,7 @@ fn largest_name() -> ShareName {
 }
 
 fn largest_peer() -> PeerEntry {
-    PeerEntry { address: PeerAddress::V6([0xff; 16]), port: port(u16::MAX), progress: Progress::COMPLETE }
+    PeerEntry { address: PeerAddress::V6([0xff; 16]), port: port(u16::MAX), progress: Completion::COMPLETE }
 }
 
 fn largest_share() -> ShareEntry {
@@ -391,7 +392,7 @@ fn tokens() -> impl Strategy<Value = Token> {
     any::<[u8; 16]>().prop_map(Token)
 }
 
-fn percents() -> impl Strategy<Value = Progress> {
+fn percents() -> impl Strategy<Value = Completion> {
     (0..=100_u8).prop_map(percent)
 }
 

@@ -233,16 +233,16 @@ fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
 
 /// Every live peer is found under its id, and no other.
 fn check_index(bench: &Bench, model: &Model, share: u32) {
-    let swarm = &bench.registry.shares[&infohash(share)].swarm;
+    let roster = &bench.registry.shares[&infohash(share)].roster;
     let live: Vec<[u8; 16]> = model.shares[&infohash(share)]
         .peers
         .iter()
         .filter(|(_, peer)| peer.is_live(bench.now))
         .map(|(&id, _)| id)
         .collect();
-    assert_eq!(swarm.len(), live.len());
+    assert_eq!(roster.len(), live.len());
     for id in live {
-        assert_eq!(swarm.find(PeerId(id)).map(|place| swarm.members()[place].id.0), Some(id));
+        assert_eq!(roster.find(PeerId(id)).map(|place| roster.members()[place].id.0), Some(id));
     }
 }
 

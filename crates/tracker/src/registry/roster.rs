@@ -14,17 +14,17 @@ use super::{
     tick::Tick,
 };
 
-/// A swarm larger than this has an index of its peers; below, looking at each is as fast and needs no memory.
+/// A roster larger than this has an index of its peers; below, looking at each is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
 
 /// The index goes away below this, far enough from [`INDEX_ABOVE`] not to come and go.
 const UNINDEX_BELOW: usize = 32;
 
-/// Peers of a swarm to look at ahead: most swarms have no more.
+/// Peers of a roster to look at ahead: most rosters have no more.
 const TOUCHED: usize = 32;
 
 /// The peers of one share. An empty one is on its way out: it is a `Many`.
-pub(super) enum Swarm {
+pub(super) enum Roster {
     One(Peer),
     Many(Crowd),
 }
@@ -43,9 +43,9 @@ pub(super) struct Crowd {
 
 type Index = HashMap<PeerId, u32, RandomState>;
 
-impl Swarm {
-    pub(super) fn new(peer: Peer) -> Swarm {
-        Swarm::One(peer)
+impl Roster {
+    pub(super) fn new(peer: Peer) -> Roster {
+        Roster::One(peer)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -58,18 +58,18 @@ impl Swarm {
 
     pub(super) fn members(&self) -> &[Member] {
         match self {
-            Swarm::One(peer) => slice::from_ref(&peer.member),
-            Swarm::Many(crowd) => &crowd.members,
+            Roster::One(peer) => slice::from_ref(&peer.member),
+            Roster::Many(crowd) => &crowd.members,
         }
     }
 
     /// Adds what to tell `requester` about the peers at some places, as far as their addresses are of use there.
     pub(super) fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
         match self {
-            Swarm::One(peer) => {
+            Roster::One(peer) => {
                 entries.extend(places.iter().filter_map(|_| peer.contact.entry(|| &peer.member, requester)));
             }
-            Swarm::Many(Crowd { contacts, members, .. }) => {
+            Roster::Many(Crowd { contacts, members, .. }) => {
                 let entry = |&place: &u32| {
                     let place = place as usize;
                     contacts[place].entry(|| &members[place], requester)
@@ -82,8 +82,8 @@ impl Swarm {
     /// Seeders and leechers.
     pub(super) fn counts(&self) -> (u32, u32) {
         let seeders = match self {
-            Swarm::One(peer) => u32::from(peer.contact.is_seeder()),
-            Swarm::Many(crowd) => crowd.seeders,
+            Roster::One(peer) => u32::from(peer.contact.is_seeder()),
+            Roster::Many(crowd) => crowd.seeders,
         };
         (seeders, place_number(self.len()) - seeders)
     }
@@ -91,27 +91,27 @@ impl Swarm {
     /// Nobody was last seen before this time.
     pub(super) fn oldest(&self) -> Tick {
         match self {
-            Swarm::One(peer) => peer.member.seen,
-            Swarm::Many(crowd) => crowd.oldest,
+            Roster::One(peer) => peer.member.seen,
+            Roster::Many(crowd) => crowd.oldest,
         }
     }
 
     /// The place of a peer.
     pub(super) fn find(&self, id: PeerId) -> Option<usize> {
         match self {
-            Swarm::One(peer) => (peer.member.id == id).then_some(0),
-            Swarm::Many(Crowd { index: Some(index), .. }) => index.get(&id).map(|&place| place as usize),
-            Swarm::Many(Crowd { contacts, members, .. }) => {
+            Roster::One(peer) => (peer.member.id == id).then_some(0),
+            Roster::Many(Crowd { index: Some(index), .. }) => index.get(&id).map(|&place| place as usize),
+            Roster::Many(Crowd { contacts, members, .. }) => {
                 let mut places = contacts.iter().zip(members);
                 places.position(|(contact, member)| contact.may_be(id) && member.id == id)
             }
         }
     }
 
-    /// Looks at what [`Swarm::find`] and [`Swarm::tell`] are going to look at, for
+    /// Looks at what [`Roster::find`] and [`Roster::tell`] are going to look at, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
-        if let Swarm::Many(Crowd { contacts, .. }) = self {
+        if let Roster::Many(Crowd { contacts, .. }) = self {
             for contact in contacts.iter().step_by(8).take(TOUCHED / 8) {
                 black_box(contact.is_seeder());
             }
@@ -121,21 +121,21 @@ impl Swarm {
     /// Adds a peer that is not there yet.
     pub(super) fn insert(&mut self, peer: Peer) {
         match self {
-            Swarm::One(first) => {
+            Roster::One(first) => {
                 let mut crowd = Crowd::default();
                 crowd.insert(*first);
                 crowd.insert(peer);
-                *self = Swarm::Many(crowd);
+                *self = Roster::Many(crowd);
             }
-            Swarm::Many(crowd) => crowd.insert(peer),
+            Roster::Many(crowd) => crowd.insert(peer),
         }
     }
 
     /// Puts `peer` in the place of its former self, which it returns.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         match self {
-            Swarm::One(only) => mem::replace(only, peer),
-            Swarm::Many(crowd) => {
+            Roster::One(only) => mem::replace(only, peer),
+            Roster::Many(crowd) => {
                 let member = mem::replace(&mut crowd.members[place], peer.member);
                 let contact = mem::replace(&mut crowd.contacts[place], peer.contact);
                 crowd.seeders -= u32::from(contact.is_seeder());
@@ -148,12 +148,12 @@ impl Swarm {
     /// Removes a peer; another may take its place.
     pub(super) fn remove(&mut self, place: usize) -> Peer {
         match self {
-            Swarm::One(peer) => {
+            Roster::One(peer) => {
                 let peer = *peer;
-                *self = Swarm::Many(Crowd::default());
+                *self = Roster::Many(Crowd::default());
                 peer
             }
-            Swarm::Many(crowd) => crowd.remove(place),
+            Roster::Many(crowd) => crowd.remove(place),
         }
     }
 
@@ -169,7 +169,7 @@ impl Swarm {
                 oldest = oldest.min(seen);
             }
         }
-        if let Swarm::Many(crowd) = self {
+        if let Roster::Many(crowd) = self {
             crowd.oldest = oldest;
         }
     }
@@ -201,7 +201,7 @@ impl Crowd {
                 index.insert(moved.id, place_number(place));
             }
         }
-        // A swarm that was large once does not hold its memory for ever.
+        // A roster that was large once does not hold its memory for ever.
         let left = self.members.len();
         if left < self.members.capacity() / 4 {
             self.members.shrink_to(left * 2);
@@ -217,7 +217,7 @@ impl Crowd {
     }
 }
 
-/// No swarm grows beyond `Limits::peers_per_share`, which is a `u32`.
+/// No roster grows beyond `Limits::peers_per_share`, which is a `u32`.
 fn place_number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
@@ -228,6 +228,6 @@ mod tests {
 
     #[test]
     fn a_share_of_one_peer_stays_small() {
-        assert_eq!(size_of::<Swarm>(), 64);
+        assert_eq!(size_of::<Roster>(), 64);
     }
 }
