@@ -1,0 +1,191 @@
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+
+fn address(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn dials(book: &mut PeerBook, now: Instant, rng: &mut StdRng) -> usize {
+    std::iter::from_fn(|| book.next_dial(now, rng)).count()
+}
+
+#[test]
+fn dials_each_address_once_and_no_more_than_it_may() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(6);
+    for port in [1, 2, 3, 2, 1] {
+        book.discover(address(port), now);
+    }
+    assert_eq!(dials(&mut book, now, &mut rng), 3);
+    (4..10).for_each(|port| _ = book.discover(address(port), now));
+    assert_eq!(dials(&mut book, now, &mut rng), 3);
+    book.connected(address(1), now);
+    assert_eq!(dials(&mut book, now, &mut rng), 0);
+    book.disconnected(address(1), Redial::Never, now, &mut rng);
+    assert_eq!(dials(&mut book, now, &mut rng), 1);
+}
+
+#[test]
+fn few_dials_are_under_way_at_a_time() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(500);
+    (1..100).for_each(|port| _ = book.discover(address(port), now));
+    assert_eq!(dials(&mut book, now, &mut rng), MAX_DIALS);
+}
+
+#[test]
+fn failures_are_tried_again_after_longer_and_longer_waits() {
+    let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(5);
+    book.discover(address(1), now);
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        assert_eq!(book.next_dial(now, &mut rng), Some(address(1)));
+        book.disconnected(address(1), Redial::BackOff, now, &mut rng);
+        assert_eq!(book.next_dial(now, &mut rng), None);
+        let next = book.next_timeout(now).unwrap();
+        waits.push(next - now);
+        now = next;
+    }
+    assert!(waits[..4].windows(2).all(|w| w[1] > w[0]), "{waits:?}");
+    assert!(waits.iter().all(|&wait| wait < LAST_RETRY.mul_f64(1.2)), "{waits:?}");
+}
+
+#[test]
+fn who_wants_no_rest_is_left_alone_longer_and_longer_and_a_steady_connection_is_no_failure() {
+    let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(5);
+    book.discover(address(1), now);
+    let mut meet = |lasts: Duration| {
+        assert_eq!(book.next_dial(now, &mut rng), Some(address(1)));
+        book.connected(address(1), now);
+        now += lasts;
+        book.disconnected(address(1), Redial::After(Duration::ZERO), now, &mut rng);
+        let wait = book.next_timeout(now).unwrap() - now;
+        now += wait;
+        wait
+    };
+    let waits: Vec<_> = (0..4).map(|_| meet(Duration::ZERO)).collect();
+    assert!(waits.windows(2).all(|w| w[1] > w[0]), "{waits:?}");
+    assert!(meet(STEADY) < FIRST_RETRY.mul_f64(1.2));
+}
+
+#[test]
+fn who_asks_to_be_left_alone_is_and_who_lied_is_for_ever() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(5);
+    book.discover(address(1), now);
+    book.next_dial(now, &mut rng);
+    book.disconnected(address(1), Redial::After(Duration::from_secs(7)), now, &mut rng);
+    assert_eq!(book.next_timeout(now), Some(now + Duration::from_secs(7)));
+    let later = now + Duration::from_secs(7);
+    assert_eq!(book.next_dial(later, &mut rng), Some(address(1)));
+    book.disconnected(address(1), Redial::Never, later, &mut rng);
+    assert!(book.is_all_banned());
+    assert_eq!(book.next_timeout(later), None);
+    assert!(!book.discover(address(1), later));
+    assert_eq!(book.next_dial(later + Duration::from_secs(999), &mut rng), None);
+}
+
+#[test]
+fn a_newcomer_finds_room_and_each_is_met_once() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(4);
+    for port in 1..3 {
+        book.discover(address(port), now);
+        assert_eq!(book.next_dial(now, &mut rng), Some(address(port)));
+        book.connected(address(port), now);
+    }
+    assert_eq!(book.admit(address(100), now, &mut rng), Admission::Welcome);
+    assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate);
+    book.disconnected(address(100), Redial::Duplicate, now, &mut rng);
+    assert_eq!(book.admit(address(100), now, &mut rng), Admission::Duplicate, "the first is still there");
+    assert_eq!(book.admit(address(101), now, &mut rng), Admission::Welcome);
+    assert_eq!(book.connections(), 4);
+    let Admission::Replaces(gone) = book.admit(address(102), now, &mut rng) else {
+        panic!("a newcomer finds room");
+    };
+    assert!([address(100), address(101)].contains(&gone), "what this side dialled is kept");
+    assert_eq!(book.connections(), 4);
+    book.disconnected(gone, Redial::BackOff, now, &mut rng);
+    assert_eq!(book.connections(), 4);
+    book.disconnected(address(102), Redial::Never, now, &mut rng);
+    assert_eq!(book.admit(address(102), now, &mut rng), Admission::Banned);
+    assert_eq!(book.connections(), 3);
+}
+
+#[test]
+fn who_dialled_everybody_has_no_room() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(1);
+    book.discover(address(1), now);
+    let dialled = book.next_dial(now, &mut rng).unwrap();
+    book.connected(dialled, now);
+    assert_eq!(book.admit(address(2), now, &mut rng), Admission::Full);
+}
+
+#[test]
+fn a_flood_of_addresses_is_bounded() {
+    let now = Instant::now();
+    let mut book = PeerBook::new(5);
+    (1..5_000).for_each(|port| _ = book.discover(address(port), now));
+    assert_eq!(book.len(), MAX_ADDRESSES);
+}
+
+#[test]
+fn a_new_address_is_dialled_soon_however_many_dead_ones_are_known() {
+    let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(50);
+    let (named, new) = (address(1), address(9_999));
+    book.discover_named(named, now);
+    // Dead ones fail after five seconds, and the tracker tells of them all again and again.
+    let mut dead: Vec<u16> = (2..3_002).collect();
+    for _ in 0..100 {
+        dead.rotate_left(50);
+        dead[..50].iter().for_each(|&port| _ = book.discover(address(port), now));
+        let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
+        now += Duration::from_secs(5);
+        dialled.iter().for_each(|&address| book.disconnected(address, Redial::BackOff, now, &mut rng));
+        assert!(book.len() <= MAX_ADDRESSES);
+    }
+    assert_eq!(book.len(), MAX_ADDRESSES);
+    assert!(book.addresses().any(|address| address == named), "the user's own is kept");
+    assert!(book.discover(new, now));
+    let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
+    assert!(dialled.contains(&new));
+    assert!(dialled.iter().filter(|&&address| address != new).count() > 10, "the others have turns too");
+}
+
+#[test]
+fn bans_are_bounded_and_nobody_is_let_in_from_where_a_liar_was() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(50);
+    let liar = |number: u16| SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 7000));
+    for number in 0..2 * MAX_BANNED as u16 {
+        book.discover(liar(number), now);
+        assert_eq!(book.next_dial(now, &mut rng), Some(liar(number)));
+        book.disconnected(liar(number), Redial::Never, now, &mut rng);
+        assert!(book.is_all_banned());
+    }
+    assert_eq!(book.len(), MAX_BANNED);
+    let (oldest, last) = (liar(0), liar(2 * MAX_BANNED as u16 - 1));
+    assert!(!book.is_barred(oldest.ip()), "its ban was lifted for another");
+    assert!(book.discover(oldest, now));
+    assert!(book.is_barred(last.ip()));
+    let other_port = SocketAddr::new(last.ip(), 7001);
+    assert_eq!(book.admit(other_port, now, &mut rng), Admission::Banned);
+    assert!(book.discover(other_port, now), "it can be dialled where it listens");
+}
+
+#[test]
+fn this_process_is_no_peer_and_no_liar() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(5);
+    book.discover(address(1), now);
+    book.next_dial(now, &mut rng);
+    book.disconnected(address(1), Redial::Itself, now, &mut rng);
+    assert!(book.is_empty() && !book.is_all_banned() && !book.is_barred(address(1).ip()));
+    assert!(!book.discover(address(1), now));
+    assert_eq!(book.next_dial(now + REPLACED_REST, &mut rng), None);
+}
