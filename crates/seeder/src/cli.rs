@@ -20,10 +20,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::registration_report::{News, RegistrationReport};
 
-/// What is shared if nothing is named, as in the program that Shoal began as.
+/// The file that is shared if the user names none.
 const DEFAULT_FILE: &str = "large_text_file.txt";
 
-/// Ways to name what is shared: one wins over the other if that comes from the environment.
+/// Two ways to name what is shared. An argument wins over the environment.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
 
 /// Groups of flags in `--help`.
@@ -131,7 +131,7 @@ pub(crate) struct Args {
     pub(crate) logs: LogArgs,
 }
 
-/// Peers beyond this would be beyond what a process can have open.
+/// A process can hardly have more than 100,000 connections open.
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
@@ -139,7 +139,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What to share.
+/// The paths to share.
 fn paths(args: &Args) -> Result<Vec<PathBuf>, Failure> {
     let paths = if args.paths.is_empty() { &args.files } else { &args.paths };
     if args.name.is_some() && paths.len() > 1 {
@@ -166,12 +166,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         max_peers: args.max_peers,
         upload_limit: args.upload_limit.clone().unwrap_or_default(),
     };
-    // The port first: an hour of hashing is a bad time to learn that it is in use.
+    // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let tasks = TaskTracker::new();
     let seeder = Seeder::bind(config, &tasks)?;
     let port = seeder.local_addr().port();
     let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
-    // Every path is looked at before the first is hashed, for the same reason.
+    // For the same reason all paths are scanned before the first is hashed.
     let mut scans = Vec::with_capacity(paths.len());
     for path in &paths {
         let rules = ScanRules { strict: args.strict, exclude: args.exclude.clone() };
@@ -213,7 +213,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     Ok(())
 }
 
-/// Finds the files of a share: many, maybe, and on a disk that takes its time.
+/// Finds the files of a share, on a blocking thread: there may be many, on a slow disk.
 async fn scan(path: &Path, name: Option<ShareName>, rules: ScanRules) -> Result<Scan, Failure> {
     let found = path.to_owned();
     let scanned = tokio::task::spawn_blocking(move || Scan::new(&found, name, &rules));
@@ -272,7 +272,7 @@ fn explain(error: ShareError) -> Failure {
     Failure::new(code, error).hint(hint)
 }
 
-/// Says what is shared and how to fetch it: from other machines and, if that is another command, from this one.
+/// Prints what is shared and the command that fetches it: for other machines and, if it differs, for this one.
 fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint], own_address: Option<IpAddr>) {
     let metainfo = shared.metainfo();
     let link = |trackers: Vec<Endpoint>| Link {
@@ -301,7 +301,7 @@ fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint], own_
     }
 }
 
-/// "1 file", "2 files".
+/// Formats a number of things: "1 file", "2 files".
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

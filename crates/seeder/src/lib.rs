@@ -1,7 +1,7 @@
-//! Shoal's seeder: keeps shares registered with trackers and serves their chunks to peers.
+//! Shoal's seeder: registers shares with trackers and serves their chunks to peers.
 //!
-//! [`Seeder`] joins a [chunk server](peer::server) to one [registration](peer::announcer) for each share with each tracker. All its
-//! shares are on one port.
+//! A [`Seeder`] has a [chunk server](peer::server) and, for each share and tracker, a [registration](peer::announcer). All its
+//! shares use one port.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -12,7 +12,7 @@
 //! use tokio_util::{sync::CancellationToken, task::TaskTracker};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! // Both read the disk: a program keeps them off its runtime's threads.
+//! // Both read the disk, so call them on a blocking thread.
 //! let scan = Scan::new(Path::new("disk.img"), None, &ScanRules::default())?;
 //! let shared = scan.hash(None, &|_bytes| ControlFlow::Continue(()))?;
 //!
@@ -30,7 +30,7 @@
 //! # }
 //! ```
 //!
-//! Invariant: a share of which a file changed is no longer announced; what is left of it is still served.
+//! Invariant: when a file of a share has changed, the share is no longer announced. Its other files are still served.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 

@@ -1,4 +1,4 @@
-//! What the program reports about registrations: each share once, and each outage of a tracker once.
+//! What the program prints about registrations: one line for each share, and one for each outage of a tracker.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,13 +10,13 @@ use proto::{
 use seeder::Event;
 use store::OpenChunkError;
 
-/// What is known about registrations, and was reported.
+/// The state of all registrations, and what was already reported about them.
 pub(crate) struct RegistrationReport {
     names: HashMap<InfoHash, ShareName>,
     registered: HashSet<(InfoHash, Endpoint)>,
     /// Trackers that do not answer.
     silent: HashSet<Endpoint>,
-    /// Limits that trackers have reached. A share that has too many peers says nothing of others.
+    /// Limits that trackers have reached. A limit on the peers of one share concerns that share only.
     full: HashSet<(Endpoint, Limit, Option<InfoHash>)>,
 }
 
@@ -28,12 +28,12 @@ pub(crate) enum News {
 }
 
 impl RegistrationReport {
-    /// These are shared.
+    /// A report about these shares.
     pub(crate) fn new(names: HashMap<InfoHash, ShareName>) -> RegistrationReport {
         RegistrationReport { names, registered: HashSet::new(), silent: HashSet::new(), full: HashSet::new() }
     }
 
-    /// What to report about an event, if it is new.
+    /// The line to print for an event, unless it says nothing new.
     pub(crate) fn news(&mut self, event: Event) -> Option<News> {
         match event {
             Event::Announced { tracker, infohash, .. } => {
@@ -67,7 +67,7 @@ impl RegistrationReport {
                         let share = (*limit == Limit::Share).then_some(infohash);
                         self.full.insert((tracker, *limit, share))
                     }
-                    // The next announce has another peer id or token.
+                    // The next announce uses another peer id or token.
                     ErrorCode::NotYours | ErrorCode::TokenRefused | ErrorCode::UnknownShare { .. } => false,
                 };
                 is_new
@@ -95,7 +95,7 @@ impl RegistrationReport {
     }
 }
 
-/// Why a file cannot be served, with what the system said.
+/// Why a file cannot be served, with the system's error.
 fn reason(error: &OpenChunkError) -> String {
     match error {
         OpenChunkError::Path(path) => format!("{path}: {}", path.source),

@@ -1,4 +1,4 @@
-//! A seeder: shares on one port, each served by the same server and registered with each tracker.
+//! The seeder: serves all its shares on one port, and registers each with each tracker.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -23,18 +23,18 @@ use swarm::uploads::DEFAULT_MAX_ASKERS;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// How a seeder is set up.
+/// The settings of a seeder.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address to listen on; every address if `None`.
+    /// Address to listen on; all addresses if `None`.
     pub bind: Option<IpAddr>,
-    /// TCP port; 0 for any that is free.
+    /// TCP port; 0 for any free port.
     pub port: u16,
     /// Trackers to register with.
     pub trackers: Vec<Endpoint>,
-    /// Most peers served at a time; others are told to come back.
+    /// Maximum number of peers served at the same time. Others are asked to retry later.
     pub max_peers: usize,
-    /// How fast to send chunks, to all peers together.
+    /// Maximum upload rate, to all peers together.
     pub upload_limit: RateLimit,
 }
 
@@ -50,28 +50,28 @@ impl Default for Config {
     }
 }
 
-/// Something that a running seeder tells.
+/// An event of a running seeder.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A tracker took an announce.
+    /// A tracker accepted an announce.
     Announced {
         /// The tracker.
         tracker: Endpoint,
         /// The share.
         infohash: InfoHash,
-        /// What the tracker said.
+        /// The tracker's answer.
         announced: Announced,
     },
-    /// A tracker did not; it will be tried again.
+    /// A tracker did not accept an announce. The seeder tries again.
     NotAnnounced {
         /// The share.
         infohash: InfoHash,
         /// Why.
         error: TrackerError,
     },
-    /// A file of a share changed, went away or cannot be read. What is left of the share is served to those who ask,
-    /// but no tracker is told of it any more.
+    /// A file of a share changed, is gone or cannot be read. The share is no longer announced. Its other files are still
+    /// served to peers that ask.
     Withdrawn {
         /// The share.
         infohash: InfoHash,
@@ -80,12 +80,12 @@ pub enum Event {
     },
 }
 
-/// The share has a route at this port already: it is being served or fetched.
+/// The share already has a route at this port: it is being served or fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is already being shared or fetched here")]
 pub struct AlreadyRouted(pub InfoHash);
 
-/// A seeder that has its port. Clones are the same seeder.
+/// A seeder that has its port. A clone is the same seeder.
 #[derive(Debug, Clone)]
 pub struct Seeder {
     acceptor: Acceptor,
@@ -94,10 +94,10 @@ pub struct Seeder {
 }
 
 impl Seeder {
-    /// Takes the port. The seeder's tasks run among `tasks`, until the seeder is dropped.
+    /// Takes the port. The seeder's tasks are tracked by `tasks` and end when the seeder is dropped.
     ///
     /// # Panics
-    /// Outside a Tokio runtime.
+    /// Panics outside a Tokio runtime.
     pub fn bind(config: Config, tasks: &TaskTracker) -> Result<Seeder, ListenError> {
         let acceptor = Acceptor::bind(config.bind, config.port, tasks)?;
         let tracker = |endpoint| TrackerClient::spawn(endpoint, config.bind, tasks);
@@ -105,7 +105,7 @@ impl Seeder {
         Ok(Seeder::new(acceptor, trackers, Server::new(config.max_peers, config.upload_limit)))
     }
 
-    /// A seeder on a port that it may have in common with transfers.
+    /// A seeder on a port that transfers may use too.
     pub fn new(acceptor: Acceptor, trackers: Vec<TrackerClient>, server: Server) -> Seeder {
         Seeder { acceptor, trackers, server }
     }
@@ -115,7 +115,7 @@ impl Seeder {
         self.acceptor.local_addr()
     }
 
-    /// Begins to share `content`. Peers that connect from now on wait for [`Sharing::run`].
+    /// Starts to share `content`. Peers that connect wait until [`Sharing::run`] is called.
     pub fn share(&self, content: Arc<dyn Content>) -> Result<Sharing, AlreadyRouted> {
         let infohash = content.metainfo().infohash();
         let route = self.acceptor.route(infohash).ok_or(AlreadyRouted(infohash))?;
@@ -133,8 +133,8 @@ pub struct Sharing {
 }
 
 impl Sharing {
-    /// Serves the share and keeps it registered until `shutdown`, then ends its registrations and connections. Returns the number of
-    /// bytes of chunks that it sent.
+    /// Serves the share and keeps it registered until `shutdown`, then ends its registrations and connections. Returns the
+    /// number of bytes of chunks that were sent.
     pub async fn run(
         self,
         on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
@@ -142,7 +142,7 @@ impl Sharing {
     ) -> u64 {
         let Sharing { route, content, trackers, server } = self;
         let infohash = content.metainfo().infohash();
-        // Ends the registrations, and nothing else.
+        // Ends the registrations only.
         let withdrawn = shutdown.child_token();
         let mut announcers = JoinSet::new();
         for tracker in trackers {

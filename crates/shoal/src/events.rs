@@ -12,13 +12,13 @@ use tokio_stream::{
     wrappers::{BroadcastStream, errors::BroadcastStreamRecvError},
 };
 
-/// Events that wait for their reader. A transfer reports some ten a second, so this is for a reader who is busy for seconds; the
-/// largest, a progress report with 80 peers, has some 5 KiB.
+/// Maximum events that wait for their reader. A transfer reports about ten a second, so a reader can be busy for seconds. The
+/// largest event, a progress report with 80 peers, takes about 5 KiB.
 const MAX_WAITING: usize = 64;
 
-/// What happens to a share or a transfer, in order. Ends when that has ended.
+/// The events of a share or a transfer, in order. The stream ends when the share or the transfer has ended.
 ///
-/// At most 64 events wait to be read. Beyond that the oldest are dropped: [`Events::missed`] counts them.
+/// At most 64 events wait to be read. Beyond that the oldest are dropped, and [`Events::missed`] counts them.
 pub struct Events<T> {
     stream: BroadcastStream<T>,
     missed: u64,
@@ -30,7 +30,7 @@ impl<T: Clone + Send + 'static> Events<T> {
         (sender, Events { stream: BroadcastStream::new(receiver), missed: 0 })
     }
 
-    /// How many events were dropped so far because nobody read them in time.
+    /// Events that were dropped so far because nobody read them in time.
     pub fn missed(&self) -> u64 {
         self.missed
     }

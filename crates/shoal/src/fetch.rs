@@ -11,12 +11,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{events::Events, resources::Resources, task_output};
 
-/// What to fetch, and how. By default the share goes into the working directory as `leeched_<name>`, and what is here is served to
-/// other leechers until the share is whole.
+/// What to fetch, and how. By default the share is saved in the working directory as `leeched_<name>`, and its chunks are served
+/// to other leechers until the share is complete.
 #[derive(Debug, Clone)]
 #[must_use = "this is what to give to `Node::fetch`"]
 pub struct Fetch {
-    /// Without what the node has for all: its trackers, its address and the limits that are not set here.
+    /// Its trackers, address and limits are those of the node, apart from the limits below.
     config: Config,
     serve: bool,
     upload_limit: Option<RateLimit>,
@@ -53,7 +53,7 @@ impl Fetch {
         self
     }
 
-    /// Most peers to be connected to at a time.
+    /// Maximum number of peers to connect to at the same time.
     pub fn max_peers(mut self, count: usize) -> Fetch {
         self.config.max_peers = count;
         self
@@ -65,7 +65,7 @@ impl Fetch {
         self
     }
 
-    /// Waits for this long until somebody has the share, even if no tracker knows it yet.
+    /// Waits up to this long until a peer has the share, even if no tracker knows the share yet.
     pub fn wait(mut self, time: Duration) -> Fetch {
         self.config.wait = time;
         self
@@ -77,19 +77,19 @@ impl Fetch {
         self
     }
 
-    /// How long to go on serving when the share is whole.
+    /// How long to go on serving when the share is complete.
     pub fn stay(mut self, stay: Stay) -> Fetch {
         self.config.stay = stay;
         self
     }
 
-    /// How fast to send chunks of this share, in place of the node's limit.
+    /// Maximum upload rate for this share, in place of the node's.
     pub fn upload_limit(mut self, limit: RateLimit) -> Fetch {
         self.upload_limit = Some(limit);
         self
     }
 
-    /// How fast to receive this share, in place of the node's limit.
+    /// Maximum download rate for this share, in place of the node's.
     pub fn download_limit(mut self, limit: RateLimit) -> Fetch {
         self.download_limit = Some(limit);
         self
@@ -120,7 +120,7 @@ impl FromStr for Fetch {
     }
 }
 
-/// A transfer. It ends when this is dropped; what it received until then is kept, and the same fetch resumes it.
+/// A transfer. It stops when this is dropped. What it received until then is kept, and the same fetch resumes it.
 #[derive(Debug)]
 pub struct FetchHandle {
     events: Events<FetchEvent>,
@@ -133,20 +133,20 @@ impl FetchHandle {
         let config = fetch.config(node);
         let stop: CancellationToken = node.stop.child_token();
         let (sender, events) = Events::new();
-        // Nobody reads them when the handle waits for the end only.
+        // There may be no reader.
         let on_event = move |event| _ = sender.send(event);
         let token = stop.clone();
         let task = node.tasks.spawn(async move { leecher::fetch(config?, on_event, token).await });
         FetchHandle { events, task, stop: stop.drop_guard() }
     }
 
-    /// What happens, until the transfer has ended. The result is that of [`FetchHandle::finished`].
+    /// The transfer's events. [`FetchHandle::finished`] gives its result.
     pub fn events(&mut self) -> &mut Events<FetchEvent> {
         &mut self.events
     }
 
-    /// Waits until the share is whole, durable and has its name, and this node has left the swarm: see [`Fetch::stay`].
-    /// [`FetchEvent::Finished`] comes as soon as the share is whole.
+    /// Waits until the share is complete and on disk under its final name, and this node has left the swarm (see [`Fetch::stay`]).
+    /// [`FetchEvent::Finished`] comes before, as soon as the share is on disk.
     pub async fn finished(self) -> Result<Fetched, FetchError> {
         let FetchHandle { events, task, stop } = self;
         drop(events);
@@ -155,7 +155,7 @@ impl FetchHandle {
         result
     }
 
-    /// Ends the transfer and waits until none of its tasks is left. If the share was not whole, the result is
+    /// Stops the transfer and waits until none of its tasks is left. If the share was not complete, the result is
     /// [`FetchError::Interrupted`].
     pub async fn stop(self) -> Result<Fetched, FetchError> {
         let FetchHandle { task, stop, .. } = self;

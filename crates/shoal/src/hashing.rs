@@ -1,4 +1,4 @@
-//! A path that is hashed before it is shared.
+//! Hashing a path before it is shared.
 
 use std::{
     pin::Pin,
@@ -16,7 +16,7 @@ use crate::{
     task_output,
 };
 
-/// A path that is being hashed. Awaiting it gives the [`ShareHandle`]; dropping it before ends the hashing.
+/// A path that is being hashed. Await this to get the [`ShareHandle`]; drop it to stop hashing.
 ///
 /// ```no_run
 /// # async fn example(node: shoal::Node) -> Result<(), shoal::ShareError> {
@@ -35,7 +35,7 @@ use crate::{
 pub struct Hashing {
     progress: WatchStream<Hashed>,
     task: JoinHandle<Result<ShareHandle, ShareError>>,
-    /// Until the share has a handle of its own.
+    /// `None` once there is a [`ShareHandle`], which then stops the share.
     stop: Option<DropGuard>,
 }
 
@@ -51,7 +51,7 @@ impl Hashing {
         }
     }
 
-    /// How much is hashed, whenever that has changed since it was last read. Ends when hashing has ended.
+    /// How much is hashed. Gives the latest value each time it has changed, and ends when hashing ends.
     pub fn progress(&mut self) -> impl Stream<Item = Hashed> + Unpin + '_ {
         &mut self.progress
     }

@@ -1,9 +1,9 @@
-//! Shoal as a library: share files and directories, and fetch shares, from a program of one's own.
+//! Shoal as a library: share files and directories, and fetch shares, from your own program.
 //!
-//! A [`Node`] knows the trackers and the limits that all its transfers have in common. [`Node::share`] hashes a path ([`Hashing`])
-//! and serves it until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] begins a transfer, which its [`FetchHandle`] stops when it is
-//! dropped. Both handles have a stream of events, and a node can have any number of each at a time. [`tracker::TrackerHandle`]
-//! runs a tracker in this process.
+//! A [`Node`] holds the trackers and limits that all its shares and transfers use. [`Node::share`] hashes a path ([`Hashing`])
+//! and serves it until its [`ShareHandle`] is stopped or dropped. [`Node::fetch`] starts a transfer, which stops when its
+//! [`FetchHandle`] is dropped. Both handles have a stream of events. A node can share and fetch any number of things at the same
+//! time. [`tracker::TrackerHandle`] runs a tracker in this process.
 //!
 //! ```no_run
 //! use shoal::{Endpoint, Node, StreamExt, Target};
@@ -24,12 +24,12 @@
 //! # }
 //! ```
 //!
-//! This crate is thin on purpose: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and it gives them tasks, handles and streams. It parses no
-//! command line, prints nothing and sets up no log; Shoal's libraries report details to [`tracing`](https://docs.rs/tracing).
-//! Everything needs a Tokio runtime.
+//! This crate is thin: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and this crate adds tasks, handles and
+//! streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
+//! [`tracing`](https://docs.rs/tracing). Everything needs a Tokio runtime.
 //!
-//! Invariants: nothing that can wait for a disk runs on the runtime's own threads; no task outlives its handle for longer than its
-//! goodbyes take; a reader of events who is slow loses events, and never delays a transfer.
+//! Invariants: Nothing that can wait for a disk runs on the runtime's worker threads. After its handle is dropped, a task runs only
+//! until its goodbyes are sent. A slow reader of events loses events and never delays a transfer.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -61,7 +61,7 @@ pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
 pub use store::{DownloadError, OpenChunkError, PathError, ScanError};
 pub use tokio_stream::{Stream, StreamExt};
 
-/// The result of a task of ours; its panic is ours too.
+/// The output of a task. If the task panicked, the caller panics too.
 fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
     match result {
         Ok(result) => result,

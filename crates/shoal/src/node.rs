@@ -1,4 +1,4 @@
-//! What shares and transfers of one program have in common.
+//! The node: what the shares and transfers of a program have in common.
 
 use std::{
     net::IpAddr,
@@ -18,9 +18,9 @@ use crate::{
     share::Share,
 };
 
-/// Shares files and fetches shares, all over one TCP port. Clones are the same node.
+/// Shares files and fetches shares, all over one TCP port. A clone is the same node.
 ///
-/// When the last clone is dropped, the handles go on; [`Node::stop`] ends them.
+/// Shares and transfers continue when the last clone is dropped. [`Node::stop`] ends them.
 #[derive(Debug, Clone)]
 pub struct Node(Arc<Resources>);
 
@@ -38,15 +38,15 @@ pub struct Builder {
 }
 
 impl Node {
-    /// A node to set up.
+    /// Starts to set up a node.
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Hashes a path and serves it: `node.share(path).await` gives a [`ShareHandle`](crate::ShareHandle), which serves until it is
-    /// stopped or dropped. Hashing runs on threads of its own, and [`Hashing::progress`] reports how far it is.
+    /// Hashes a path and serves it. `node.share(path).await` gives a [`ShareHandle`](crate::ShareHandle), and the path is served until
+    /// that is stopped or dropped. Hashing runs on its own threads, and [`Hashing::progress`] reports its progress.
     ///
-    /// When there is a handle, peers can connect. [`ShareEvent::Registered`](crate::ShareEvent::Registered) reports that a tracker
+    /// Peers can connect as soon as there is a handle. [`ShareEvent::Registered`](crate::ShareEvent::Registered) reports that a tracker
     /// knows the share.
     ///
     /// # Panics
@@ -56,9 +56,9 @@ impl Node {
         Hashing::start(&self.0, share.into())
     }
 
-    /// Begins to fetch a share: a [`Link`](crate::Link), an [`InfoHash`](crate::InfoHash), a [`ShareName`](crate::ShareName), a
-    /// [`Target`](crate::Target), or a [`Fetch`] of any of these with options. The transfer runs by itself, whether or not its events
-    /// are read.
+    /// Starts to fetch a share. Takes a [`Link`](crate::Link), an [`InfoHash`](crate::InfoHash), a [`ShareName`](crate::ShareName) or a
+    /// [`Target`](crate::Target), or a [`Fetch`], which adds options to one of these. The transfer runs whether or not its events are
+    /// read.
     ///
     /// # Panics
     ///
@@ -72,8 +72,8 @@ impl Node {
         list_shares(&self.0.tracker_clients()).await
     }
 
-    /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. A share
-    /// or a transfer that is begun later ends at once.
+    /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. Later
+    /// shares and transfers of this node end at once.
     pub async fn stop(&self) {
         self.0.stop().await;
     }
@@ -94,58 +94,59 @@ impl Default for Builder {
 }
 
 impl Default for Node {
-    /// A node without trackers: it fetches by links that name trackers or peers, and its own links name its address.
+    /// A node without trackers. It fetches by links that name trackers or peers, and its own links name its address.
     fn default() -> Node {
         Node::builder().build()
     }
 }
 
 impl Builder {
-    /// Adds a tracker to register shares with and to look them up at. An [`Endpoint`] is read from `HOST:PORT`, or with
-    /// [`Endpoint::parse_tracker`] from `HOST` alone.
+    /// Adds a tracker, where the node registers its shares and looks up those that it fetches. An [`Endpoint`] parses from
+    /// `HOST:PORT`; [`Endpoint::parse_tracker`] also takes `HOST`.
     pub fn tracker(mut self, tracker: impl Into<Endpoint>) -> Builder {
         self.trackers.push(tracker.into());
         self
     }
 
-    /// Listens on this address only, and contacts trackers from it. By default every address of IPv4 and IPv6 is listened on.
+    /// Listens on this address only, and contacts trackers from it. By default the node listens on all IPv4 and IPv6 addresses.
     pub fn bind(mut self, address: IpAddr) -> Builder {
         self.bind = Some(address);
         self
     }
 
-    /// Listens on this TCP port. By default it is any free port. The node takes it when it first shares or fetches something.
+    /// Listens on this TCP port; by default on any free port. The node takes the port when it first shares or fetches something.
     pub fn port(mut self, port: u16) -> Builder {
         self.port = port;
         self
     }
 
-    /// Maximum number of peers that the node serves at the same time, of all its shares together. Transfers have a maximum of their
-    /// own.
+    /// Maximum number of peers that the node serves at the same time, for all its shares together. Each transfer has its own
+    /// maximum: [`Fetch::max_peers`].
     pub fn max_peers(mut self, count: usize) -> Builder {
         self.max_peers = count;
         self
     }
 
-    /// Remembers hashes in this directory, so a large file that was shared before is not read again. By default nothing is remembered.
+    /// Stores hashes in this directory, so that a file that was shared before and has not changed is not read again. By default no
+    /// hashes are stored.
     pub fn hash_cache(mut self, directory: impl Into<PathBuf>) -> Builder {
         self.hash_cache = Some(directory.into());
         self
     }
 
-    /// How fast to send chunks, for everything that the node does together.
+    /// Maximum upload rate, for all shares and transfers together.
     pub fn upload_limit(mut self, limit: RateLimit) -> Builder {
         self.upload_limit = limit;
         self
     }
 
-    /// How fast to receive chunks, for all transfers together.
+    /// Maximum download rate, for all transfers together.
     pub fn download_limit(mut self, limit: RateLimit) -> Builder {
         self.download_limit = limit;
         self
     }
 
-    /// The node. Nothing runs yet.
+    /// Makes the node. It starts nothing yet.
     pub fn build(self) -> Node {
         let Builder { trackers, bind, port, max_peers, hash_cache, upload_limit, download_limit } = self;
         Node(Arc::new(Resources {

@@ -1,4 +1,4 @@
-//! What everything that one node does has in common.
+//! What the shares and transfers of a node use together: options, port and tasks.
 
 use std::{
     net::IpAddr,
@@ -19,10 +19,10 @@ pub(crate) struct Resources {
     pub(crate) hash_cache: Option<PathBuf>,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
-    /// What serves the shares.
+    /// Serves the shares.
     pub(crate) server: Server,
     pub(crate) port: u16,
-    /// Once something is served.
+    /// `None` until the node first shares or fetches something.
     pub(crate) acceptor: Mutex<Option<Acceptor>>,
     /// Ends everything that the node started.
     pub(crate) stop: CancellationToken,
@@ -30,7 +30,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// The node's port, which is taken when it is first needed.
+    /// The node's port. The first call takes it.
     pub(crate) fn acceptor(&self) -> Result<Acceptor, ListenError> {
         let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(acceptor) = &*acceptor {
@@ -48,7 +48,7 @@ impl Resources {
         self.tasks.wait().await;
     }
 
-    /// A client of each of the node's trackers, whose tasks end when it is dropped.
+    /// A client for each of the node's trackers. A client's task ends when the client is dropped.
     pub(crate) fn tracker_clients(&self) -> Vec<TrackerClient> {
         let client = |tracker: &Endpoint| TrackerClient::spawn(tracker.clone(), self.bind, &self.tasks);
         self.trackers.iter().map(client).collect()

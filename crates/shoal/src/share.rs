@@ -32,7 +32,7 @@ impl Share {
         Share { path: path.into(), name: None }
     }
 
-    /// Calls the share by this name.
+    /// Gives the share this name.
     pub fn name(mut self, name: ShareName) -> Share {
         self.name = Some(name);
         self
@@ -72,40 +72,40 @@ impl From<String> for Share {
 /// How much of a path is hashed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Hashed {
-    /// Bytes that are hashed, or whose hashes the node's cache knew.
+    /// Bytes that are hashed, or whose hashes were in the node's cache.
     pub done: u64,
     /// Bytes of the files of the share.
     pub total: u64,
 }
 
-/// Why a path is not shared.
+/// Why a path could not be shared.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
     /// The path cannot be shared.
     #[error(transparent)]
     Content(#[from] store::ShareError),
-    /// The port cannot be had.
+    /// The node cannot listen on its port.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The node shares or fetches the same content already.
+    /// The node already shares or fetches the same content.
     #[error(transparent)]
     AlreadyRouted(#[from] AlreadyRouted),
-    /// The node's directory for hashes cannot be used.
+    /// The directory of the node's hash cache cannot be used.
     #[error("cannot remember hashes in {}: {source}", path.display())]
     HashCache {
         /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Something that happened to a share.
+/// An event of a share.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ShareEvent {
-    /// A tracker knows the share. Comes again with each announce, about every half a minute.
+    /// A tracker registered the share. Repeated with each announce, about every 30 seconds.
     Registered {
         /// The tracker.
         tracker: Endpoint,
@@ -114,12 +114,12 @@ pub enum ShareEvent {
     },
     /// A tracker did not register the share; the node tries again.
     NotRegistered(TrackerError),
-    /// A file of the share changed, went away or cannot be read. The share is no longer registered; what is left of it is served to
-    /// peers that ask.
+    /// A file of the share changed, is gone or cannot be read. The share is no longer registered. Its other files are still served
+    /// to peers that ask.
     Withdrawn(Arc<OpenChunkError>),
 }
 
-/// A path that is being shared. It is no longer served when this is dropped.
+/// A path that is being shared. Sharing ends when this is dropped.
 #[derive(Debug)]
 pub struct ShareHandle {
     link: Link,
@@ -131,14 +131,13 @@ pub struct ShareHandle {
 }
 
 impl ShareHandle {
-    /// A link that leads to the share from any machine that reaches this one. It names the node's trackers, and those on this
-    /// machine's loopback under the address of its default route. If the node has no tracker, it names that address and the
-    /// node's port.
+    /// A link for other machines. It names the node's trackers. A tracker that the node reaches over loopback appears under this
+    /// machine's address on its default route. If the node has no tracker, the link names that address and the node's port.
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// A link that leads to the share on this machine: it names the trackers as the node does.
+    /// A link for programs on this machine. It names the trackers as the node does.
     pub fn local_link(&self) -> &Link {
         &self.local_link
     }
@@ -148,18 +147,18 @@ impl ShareHandle {
         self.link.infohash
     }
 
-    /// Where the share is served: the node's port.
+    /// The node's address and port, where the share is served.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What happens, until the share has ended.
+    /// The share's events.
     pub fn events(&mut self) -> &mut Events<ShareEvent> {
         &mut self.events
     }
 
-    /// Ends the registrations and the connections, and waits until none of their tasks is left. Returns how many bytes of chunks were
-    /// sent.
+    /// Ends the share's registrations and connections, and waits until none of their tasks is left. Returns the number of bytes of
+    /// chunks that were sent.
     pub async fn stop(self) -> u64 {
         let ShareHandle { task, stop, .. } = self;
         drop(stop);
@@ -167,14 +166,14 @@ impl ShareHandle {
     }
 }
 
-/// Hashes the path, which `report` follows, and starts to serve it until `stop`.
+/// Hashes the path and starts to serve it until `stop`. `report` receives the progress of hashing.
 pub(crate) async fn start(
     node: Arc<Resources>,
     share: Share,
     report: watch::Sender<Hashed>,
     stop: CancellationToken,
 ) -> Result<ShareHandle, ShareError> {
-    // The port first: an hour of hashing is a bad time to learn that it is in use.
+    // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let seeder = Seeder::new(node.acceptor()?, node.tracker_clients(), node.server.clone());
     let local_addr = seeder.local_addr();
     let (cache, hashing) = (node.hash_cache.clone(), stop.clone());
@@ -194,7 +193,7 @@ pub(crate) async fn start(
     let sharing = seeder.share(Arc::new(shared))?;
     let (sender, events) = Events::new();
     let on_event = move |event| {
-        // Nobody has to read them.
+        // There may be no reader.
         _ = match event {
             seeder::Event::Announced { tracker, announced, .. } => {
                 sender.send(ShareEvent::Registered { tracker, announced })
@@ -208,7 +207,7 @@ pub(crate) async fn start(
     Ok(ShareHandle { link, local_link, local_addr, events, task, stop: stop.drop_guard() })
 }
 
-/// Everything that reads the disk.
+/// Finds and hashes the files of the share. Blocks.
 fn hash(
     share: Share,
     cache: Option<PathBuf>,
@@ -227,7 +226,7 @@ fn hash(
     Ok(scan.hash(cache.as_ref(), &progress)?)
 }
 
-/// Where peers reach what listens here, on this machine if it has no other address.
+/// Where peers reach this node: the address it is bound to, or this machine's address on its default route, or loopback.
 fn reached_at(bind: Option<IpAddr>, local_addr: SocketAddr) -> Endpoint {
     let bound = bind.filter(|ip| !ip.is_unspecified());
     let ip = bound.or_else(|| outside::own_address(None)).unwrap_or(Ipv4Addr::LOCALHOST.into());

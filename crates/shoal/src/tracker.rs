@@ -8,9 +8,9 @@ pub use tracker::{Config, Limits, TrackerError};
 
 use crate::task_output;
 
-/// A tracker of this process. It stops when this is dropped.
+/// A tracker that runs in this process. It stops when this is dropped.
 ///
-/// It needs no [`Node`](crate::Node), and a node takes its address: `Node::builder().tracker(handle.local_addr())`.
+/// It needs no [`Node`](crate::Node). To use it in one: `Node::builder().tracker(handle.local_addr())`.
 #[derive(Debug)]
 pub struct TrackerHandle {
     local_addr: SocketAddr,
@@ -19,7 +19,7 @@ pub struct TrackerHandle {
 }
 
 impl TrackerHandle {
-    /// Takes the port and starts to answer. Each of its sockets has a thread, so this needs a Tokio runtime.
+    /// Takes the port and starts to answer requests. Needs a Tokio runtime.
     pub async fn start(config: Config) -> Result<TrackerHandle, TrackerError> {
         let tracker = tracker::Tracker::bind(config).await?;
         let local_addr = tracker.local_addr();
@@ -33,7 +33,7 @@ impl TrackerHandle {
         self.local_addr
     }
 
-    /// Ends the tracker, which forgets everything, and waits until none of its threads is left.
+    /// Stops the tracker and waits until none of its threads is left. Its registrations are lost.
     pub async fn stop(self) -> Result<(), TrackerError> {
         drop(self.stop);
         task_output(self.task.await)
