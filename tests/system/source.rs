@@ -10,7 +10,7 @@ use std::{
 
 use proto::{Endpoint, InfoHash, Link, ShareName};
 use shoal::Fetched;
-use store::{Content, Shared};
+use store::{Content, Scan, ScanRules, Shared};
 
 pub(crate) const KIB: u64 = 1024;
 pub(crate) const MIB: u64 = 1024 * KIB;
@@ -28,7 +28,10 @@ pub(crate) struct Source {
 impl Source {
     /// Shares what is at `path`.
     pub(crate) fn of(path: PathBuf) -> Source {
-        let shared = store::share(&path, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let shared = Scan::new(&path, None, &ScanRules::default())
+            .unwrap()
+            .hash(None, &|_| ControlFlow::Continue(()))
+            .unwrap();
         Source { path, shared: Arc::new(shared) }
     }
 

@@ -338,6 +338,7 @@ mod tests {
     use std::{fs, ops::ControlFlow, os::unix::fs::FileExt};
 
     use proto::CHUNK_LEN;
+    use store::{Scan, ScanRules};
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
     use super::*;
@@ -349,7 +350,10 @@ mod tests {
         for &(name, len) in files {
             fs::write(dir.path().join(name), vec![7; len as usize]).unwrap();
         }
-        let shared = store::share(dir.path(), None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let shared = Scan::new(dir.path(), None, &ScanRules::default())
+            .unwrap()
+            .hash(None, &|_| ControlFlow::Continue(()))
+            .unwrap();
         let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
         let asker = hub.join(outbox.clone());
         let serve = Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()) };

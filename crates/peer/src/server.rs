@@ -164,6 +164,7 @@ mod tests {
     use std::{fs, io::ErrorKind, net::SocketAddr, ops::ControlFlow};
 
     use proto::InfoHash;
+    use store::{Scan, ScanRules};
     use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
     use tokio_util::task::TaskTracker;
 
@@ -194,7 +195,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "12345").unwrap();
         let path = dir.path().join("file");
-        let shared = store::share(&path, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let shared = Scan::new(&path, None, &ScanRules::default())
+            .unwrap()
+            .hash(None, &|_| ControlFlow::Continue(()))
+            .unwrap();
         let infohash = shared.metainfo().infohash();
         let (report, faults) = mpsc::unbounded_channel();
         let on_fault = move |error: OpenChunkError| _ = report.send(error.to_string());

@@ -1,6 +1,6 @@
 //! Shoal's bytes on disk.
 //!
-//! Two directions: [`share`] turns a path into a [`Shared`] with its metainfo and chunk hashes, to be served;
+//! Two directions: a [`Scan`] turns a path into a [`Shared`] with its metainfo and chunk hashes, to be served;
 //! [`Download`] takes chunks in, proves each before it writes it, and gives the share its final name when all
 //! of it is proved and durable. [`merkle`] is the hashing of BEP 52 under both.
 //!
@@ -45,6 +45,6 @@ pub use hashes::{ChunkHashes, HashesError};
 pub use identity::FileChange;
 pub use output::Output;
 pub use scan::{LeftOut, Scan, ScanError, ScanRules, SpecialKind};
-pub use shared::{ShareError, Shared, share};
+pub use shared::{ShareError, Shared};
 pub use start::Resumed;
 pub use tmpfs::is_tmpfs;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    ChunkIndex, ChunkSpan, Digest, Metainfo, ShareName,
+    ChunkIndex, ChunkSpan, Digest, Metainfo,
     chunk::{ChunkSpace, TooLargeError},
     metainfo::{FileNode, MetainfoError},
 };
@@ -20,7 +20,7 @@ use crate::{
     hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
     identity::{ChangeTime, FileChange, FileIdentity},
-    scan::{Scan, ScanError, ScanRules, ScannedFile},
+    scan::{Scan, ScanError, ScannedFile},
 };
 #[cfg(target_os = "linux")]
 use rustix::fs::{CWD, ResolveFlags};
@@ -60,20 +60,6 @@ pub enum ShareError {
     /// The progress callback said so.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-}
-
-/// Shares `path` under its own name or under `name`: finds its files and hashes those that `cache` does not
-/// know. `begin` hears the total of bytes first; see [`Scan::hash`] for `progress`.
-pub fn share(
-    path: &Path,
-    name: Option<ShareName>,
-    cache: Option<&HashCache>,
-    begin: impl FnOnce(u64),
-    progress: OnProgress<'_>,
-) -> Result<Shared, ShareError> {
-    let scan = Scan::new(path, name, &ScanRules::default())?;
-    begin(scan.total_len());
-    scan.hash(cache, progress)
 }
 
 impl Scan {

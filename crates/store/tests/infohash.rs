@@ -4,7 +4,7 @@
 use std::{fs, ops::ControlFlow, path::Path};
 
 use proto::ChunkIndex;
-use store::{Content, Shared};
+use store::{Content, Scan, ScanRules, Shared};
 
 const TABLE: &str = include_str!("data/infohashes.tsv");
 
@@ -14,7 +14,7 @@ fn content(len: usize, seed: usize) -> Vec<u8> {
 }
 
 fn share(path: &Path) -> Shared {
-    store::share(path, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap()
+    Scan::new(path, None, &ScanRules::default()).unwrap().hash(None, &|_| ControlFlow::Continue(())).unwrap()
 }
 
 #[test]

@@ -23,7 +23,11 @@ use store::{
 };
 
 fn share(path: &Path) -> Result<Shared, ShareError> {
-    store::share(path, None, None, |_| (), &|_| ControlFlow::Continue(()))
+    share_as(None, path, None)
+}
+
+fn share_as(name: Option<ShareName>, path: &Path, cache: Option<&HashCache>) -> Result<Shared, ShareError> {
+    Scan::new(path, name, &ScanRules::default())?.hash(cache, &|_| ControlFlow::Continue(()))
 }
 
 /// Writes a file that is old enough for the hash cache.
@@ -54,7 +58,7 @@ fn the_cache_spares_the_second_hashing_and_only_of_unchanged_files() {
     let cache = HashCache::open(entries.clone()).unwrap();
     let path = dir.path().join("big.bin");
     write_settled(&path, &vec![1; 3 * CHUNK_LEN as usize]);
-    let share = || store::share(&path, None, Some(&cache), |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    let share = || share_as(None, &path, Some(&cache)).unwrap();
     let first = share().metainfo().infohash();
     // It is remembered when its change is some time ago.
     while fs::read_dir(&entries).unwrap().count() == 0 {
@@ -202,7 +206,7 @@ fn another_name_makes_another_share() {
     let path = dir.path().join("f");
     fs::write(&path, b"12345").unwrap();
     let name = ShareName::new("other").unwrap();
-    let renamed = store::share(&path, Some(name), None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    let renamed = share_as(Some(name), &path, None).unwrap();
     assert_eq!(renamed.metainfo().name().as_str(), "other");
     assert_ne!(renamed.metainfo().infohash(), share(&path).unwrap().metainfo().infohash());
 }
@@ -213,14 +217,15 @@ fn progress_hears_of_every_byte_and_can_stop() {
     let len = 40 * u64::from(CHUNK_LEN) + 77;
     File::create(dir.path().join("f")).unwrap().set_len(len).unwrap();
     fs::write(dir.path().join("g"), b"12").unwrap();
-    let (total, heard) = (AtomicU64::new(0), AtomicU64::new(0));
+    let heard = AtomicU64::new(0);
     let progress = |bytes| {
         heard.fetch_add(bytes, Ordering::Relaxed);
         ControlFlow::Continue(())
     };
-    store::share(dir.path(), None, None, |bytes| total.store(bytes, Ordering::Relaxed), &progress).unwrap();
-    assert_eq!(total.into_inner(), len + 2);
+    let scan = || Scan::new(dir.path(), None, &ScanRules::default()).unwrap();
+    assert_eq!(scan().total_len(), len + 2);
+    scan().hash(None, &progress).unwrap();
     assert_eq!(heard.into_inner(), len + 2);
-    let stopped = store::share(dir.path(), None, None, |_| (), &|_| ControlFlow::Break(()));
+    let stopped = scan().hash(None, &|_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(ShareError::Stopped(Stopped))));
 }

@@ -15,7 +15,7 @@ use std::{
 use proto::{Endpoint, Link, ShareName};
 use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 use seeder::{Event, Seeder};
-use store::{Content, Shared};
+use store::{Content, Scan, ScanRules, Shared};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -63,7 +63,12 @@ impl Network {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        Arc::new(store::share(&root, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap())
+        Arc::new(
+            Scan::new(&root, None, &ScanRules::default())
+                .unwrap()
+                .hash(None, &|_| ControlFlow::Continue(()))
+                .unwrap(),
+        )
     }
 
     /// Starts a seeder, and returns its port when the tracker knows it.

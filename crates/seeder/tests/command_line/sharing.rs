@@ -13,7 +13,7 @@ use proto::{
     peer::{PeerMessage, Role},
 };
 use sha2::Digest as _;
-use store::Content;
+use store::{Content, Scan, ScanRules};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -55,7 +55,10 @@ pub(crate) fn described(seeder: &Running, path: &str) -> Described {
 /// The infohash as the library computes it.
 fn infohash(path: &Path, name: Option<&str>) -> InfoHash {
     let name = name.map(|name| ShareName::new(name).unwrap());
-    let shared = store::share(path, name, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+    let shared = Scan::new(path, name, &ScanRules::default())
+        .unwrap()
+        .hash(None, &|_| ControlFlow::Continue(()))
+        .unwrap();
     shared.metainfo().infohash()
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
-use store::{Content, Download, DownloadError, Output, Resumed, Shared};
+use store::{Content, Download, DownloadError, Output, Resumed, Scan, ScanRules, Shared};
 
 pub(crate) const CHUNK: usize = CHUNK_LEN as usize;
 
@@ -30,7 +30,10 @@ impl Bench {
         let source = dir.path().join("source");
         make(&source);
         fs::create_dir(dir.path().join("out")).unwrap();
-        let shared = store::share(&source, None, None, |_| (), &|_| ControlFlow::Continue(())).unwrap();
+        let shared = Scan::new(&source, None, &ScanRules::default())
+            .unwrap()
+            .hash(None, &|_| ControlFlow::Continue(()))
+            .unwrap();
         Bench { dir, shared }
     }
 
