@@ -30,6 +30,9 @@ const MAGIC: &[u8; 8] = b"SHOALRS2";
 /// Bytes before the bitfield.
 const HEADER_LEN: usize = MAGIC.len() + 32 + 4 + 8;
 
+/// Slots in the file: the one that counts, and the one that is written next.
+const SLOTS: u64 = 2;
+
 /// Slots begin where pages do, so that writing one cannot tear the other.
 const ALIGNMENT: usize = 4096;
 
@@ -61,7 +64,7 @@ pub(crate) struct ResumeFile {
 
 /// Bytes of the resume file of a share with so many chunks.
 pub(crate) fn file_len(chunk_count: u32) -> u64 {
-    2 * slot_len(chunk_count) as u64
+    SLOTS * slot_len(chunk_count) as u64
 }
 
 fn slot_len(chunk_count: u32) -> usize {

@@ -62,6 +62,9 @@ pub const MAX_DROPPED: usize = 1_000;
 /// milliseconds for each 100,000 that are left, so it must not happen often.
 const SPARE_SHARES: usize = 8;
 
+/// A list or table that gives memory back keeps room for this many times what is left in it, so it does not grow again at once.
+const KEPT_ROOM: usize = 2;
+
 /// A table with room for this many shares is small enough to keep.
 const MIN_SHARES: usize = 1_024;
 
@@ -457,7 +460,7 @@ impl Registry {
     fn give_memory_back(&mut self) {
         let (room, shares) = (self.shares.capacity(), self.shares.len());
         if room > MIN_SHARES && room / SPARE_SHARES >= shares {
-            self.shares.shrink_to(2 * shares);
+            self.shares.shrink_to(KEPT_ROOM * shares);
         }
     }
 

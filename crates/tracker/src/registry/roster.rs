@@ -10,6 +10,7 @@ use foldhash::quality::RandomState;
 use proto::{PeerId, tracker::PeerEntry};
 
 use super::{
+    KEPT_ROOM,
     peer::{Contact, Member, Peer, Requester},
     tick::Tick,
 };
@@ -22,6 +23,12 @@ const UNINDEX_BELOW: usize = 32;
 
 /// Peers of a roster to look at ahead: most rosters have no more.
 const TOUCHED: usize = 32;
+
+/// Contacts in a cache line: it is enough to look at one of them.
+const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
+
+/// The lists of a roster give memory back when they have room for this many times as many peers as there are.
+const SPARE_ROOM: usize = 4;
 
 /// The peers of one share. An empty one is on its way out: it is a `Many`.
 pub(super) enum Roster {
@@ -112,7 +119,7 @@ impl Roster {
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
         if let Roster::Many(Crowd { contacts, .. }) = self {
-            for contact in contacts.iter().step_by(8).take(TOUCHED / 8) {
+            for contact in contacts.iter().take(TOUCHED).step_by(CONTACTS_PER_LINE) {
                 black_box(contact.is_seeder());
             }
         }
@@ -203,11 +210,11 @@ impl Crowd {
         }
         // A roster that was large once does not hold its memory for ever.
         let left = self.members.len();
-        if left < self.members.capacity() / 4 {
-            self.members.shrink_to(left * 2);
-            self.contacts.shrink_to(left * 2);
+        if left < self.members.capacity() / SPARE_ROOM {
+            self.members.shrink_to(KEPT_ROOM * left);
+            self.contacts.shrink_to(KEPT_ROOM * left);
             if let Some(index) = &mut self.index {
-                index.shrink_to(left * 2);
+                index.shrink_to(KEPT_ROOM * left);
             }
         }
         if left < UNINDEX_BELOW {
