@@ -1,8 +1,8 @@
-//! Buffers for chunks: made once, used again, and bounded.
+//! Buffers for chunks, which are allocated once and used again.
 //!
-//! A session has one chunk on its way at a time, and always finds a buffer for it: a peer whose chunk takes long must not
-//! keep the buffer that another peer's needs. What is bounded is the number of whole chunks that wait to be proved and
-//! written ([`MAX_UNPROVED`]): a session with one more waits, and so does its peer.
+//! A session receives one chunk at a time, and always gets a buffer for it. So a slow peer never holds a buffer that another
+//! peer needs. The bound is on complete chunks that wait to be proved and written ([`MAX_UNPROVED`]). A session with one more
+//! waits, and its peer with it.
 
 use std::{
     mem,
@@ -21,7 +21,7 @@ pub(crate) struct BufferPool {
     free: Arc<Mutex<Vec<Box<[u8]>>>>,
 }
 
-/// A buffer with the bytes of one chunk; goes back to the pool when it is dropped.
+/// A buffer with the bytes of one chunk. It returns to the pool when it is dropped.
 #[derive(Debug)]
 pub(crate) struct ChunkBuffer {
     bytes: Box<[u8]>,
@@ -35,10 +35,10 @@ impl BufferPool {
         BufferPool { turns: Arc::new(Semaphore::new(MAX_UNPROVED)), free: Arc::default() }
     }
 
-    /// A buffer of `len` bytes of any content.
+    /// A buffer of `len` bytes with undefined content.
     ///
     /// # Panics
-    /// If `len` is more than a chunk.
+    /// Panics if `len` is more than a chunk.
     pub(crate) fn take(&self, len: u32) -> ChunkBuffer {
         assert!(len <= CHUNK_LEN, "a chunk of {len} bytes");
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -46,7 +46,7 @@ impl BufferPool {
         ChunkBuffer { bytes, len: len as usize, free: Arc::clone(&self.free), turn: None }
     }
 
-    /// Waits until a whole chunk may be handed on to be proved. Cancel safe.
+    /// Waits until a complete chunk may be passed on to be proved. Cancel safe.
     pub(crate) async fn await_turn(&self, buffer: &mut ChunkBuffer) {
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         buffer.turn = Some(turn.expect("the semaphore is never closed"));

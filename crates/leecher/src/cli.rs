@@ -19,7 +19,7 @@ use crate::{
     screen::Screen,
 };
 
-/// The tracker that is asked if none is named.
+/// The tracker to ask if the user names none.
 const DEFAULT_TRACKER: &str = "127.0.0.1";
 
 /// What to do if nothing was found.
@@ -228,7 +228,7 @@ pub(crate) struct Args {
     pub(crate) logs: LogArgs,
 }
 
-/// Peers beyond this would be beyond what one transfer can use.
+/// A transfer cannot use more than 1,000 peers.
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000) => Ok(count),
@@ -257,7 +257,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     })
 }
 
-/// Fetches every share that the user named. One that fails does not end the others.
+/// Fetches all shares that the user named. If one fails, the others continue.
 async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let mut targets: Vec<Target> = Vec::new();
     for target in args.targets.iter().cloned().chain(args.file.clone().map(Target::Name)) {
@@ -327,7 +327,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
     }
 }
 
-/// Where to save, if that is a place that can be saved to.
+/// Where to save, or the reason why nothing can be saved there.
 fn destination(args: &Args) -> Result<Destination, Failure> {
     let destination = match (args.output.clone(), args.dir.clone()) {
         (Some(path), _) if path.as_os_str() == "-" => {
@@ -395,8 +395,8 @@ fn staying(stay: Stay) -> Option<String> {
     }
 }
 
-/// The trackers to ask: those that the user named; else those of a link; else the default, unless peers were
-/// named and a tracker is not needed.
+/// The trackers to ask: those that the user named, or those of the link, or the default. None is asked if peers are
+/// named and no tracker is needed.
 fn trackers(args: &Args, target: &Target) -> Vec<Endpoint> {
     let needless = match target {
         Target::Link(link) => !(link.trackers.is_empty() && link.peers.is_empty() && args.peers.is_empty()),
@@ -409,7 +409,7 @@ fn trackers(args: &Args, target: &Target) -> Vec<Endpoint> {
     vec![Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT }]
 }
 
-/// The trackers and peers of the link that is printed: those that the user's link came with, and those named beside it.
+/// The trackers and peers of the link that is printed: those of the user's link, then those that the user named.
 fn link_endpoints(
     target: &Target,
     trackers: &[Endpoint],
@@ -462,7 +462,7 @@ fn describe(share: &ShareEntry) -> String {
     format!("{infohash}  {size:>10}  {seeders}, {leechers}  {name}")
 }
 
-/// "1 seeder", "2 seeders".
+/// Formats a number of things: "1 seeder", "2 seeders".
 fn count(number: u32, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

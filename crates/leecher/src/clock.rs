@@ -1,38 +1,37 @@
-//! A clock that stands still while this process does not run.
+//! A clock that stops while this process does not run.
 //!
-//! A process that was stopped (Ctrl-Z, `SIGSTOP`, a suspended machine) finds on its return that every deadline is
-//! past, though nobody failed it. All of a transfer's deadlines are compared with this clock instead of the
-//! system's, so time in which the process could not have received anything counts against nobody.
+//! A process can be stopped (Ctrl-Z, `SIGSTOP`, a suspended machine). When it continues, every deadline of the system's clock
+//! has passed, although no peer was late. Therefore all deadlines of a transfer use this clock.
 
 use std::time::{Duration, Instant};
 
-/// Whoever uses the clock looks at it at least this often while the process runs.
+/// A user of this clock must read it at least this often while the process runs.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A longer gap between two looks means that the process did not run: even a busy machine is not as late.
+/// A longer gap between two readings means that the process did not run. Even a busy machine is not as late.
 const LONGEST_GAP: Duration = Duration::from_secs(3);
 
 /// The time for which this process ran.
 #[derive(Debug, Clone)]
 pub(crate) struct RunClock {
-    /// The last look, by the system's clock.
+    /// When it was last read, by the system's clock.
     looked: Instant,
     /// Time in which the process did not run.
     stopped: Duration,
 }
 
 impl RunClock {
-    /// A clock that shows what the system's does.
+    /// A clock that shows the system's time.
     pub(crate) fn new(now: Instant) -> RunClock {
         RunClock { looked: now, stopped: Duration::ZERO }
     }
 
-    /// What the clock shows now.
+    /// The time now.
     pub(crate) fn now(&mut self) -> Instant {
         self.at(Instant::now())
     }
 
-    /// What the clock shows when the system's shows `now`.
+    /// The time when the system's clock shows `now`.
     fn at(&mut self, now: Instant) -> Instant {
         let gap = now.saturating_duration_since(self.looked);
         if gap > LONGEST_GAP {
@@ -40,11 +39,11 @@ impl RunClock {
             self.stopped += gap - LOOK_INTERVAL;
         }
         self.looked = self.looked.max(now);
-        // The gaps lie between the first look and this one, so their sum is less.
+        // The gaps lie between the first reading and this one, so the subtraction cannot underflow.
         self.looked - self.stopped
     }
 
-    /// When the system's clock will show what this one shows as `at`, if the process goes on running.
+    /// The system's time when this clock will show `at`, if the process is not stopped before.
     pub(crate) fn on_system(&self, at: Instant) -> Instant {
         at + self.stopped
     }

@@ -1,4 +1,4 @@
-//! What all sessions of a transfer have in common, and what they report to the driver.
+//! What the sessions of a transfer share, and the events that they send to the driver.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,26 +16,26 @@ use crate::{
     description::{Description, Known},
 };
 
-/// What all sessions of a swarm share.
+/// What the sessions of a transfer share.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) infohash: InfoHash,
     pub(crate) peer_id: PeerId,
     pub(crate) events: mpsc::Sender<(PeerKey, SessionEvent)>,
-    /// What peers have told of what the share is.
+    /// How much of the description is known.
     pub(crate) known: watch::Sender<Known>,
-    /// Where chunks go, once the output is ready.
+    /// The download, once the output is open.
     pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
     pub(crate) buffers: BufferPool,
-    /// TCP port that this leecher listens on, 0 if it does not.
+    /// TCP port that this leecher listens on; 0 if it does not listen.
     pub(crate) listen_port: u16,
-    /// What this leecher serves to others; not set before the share is known, and never if it serves nothing.
+    /// What this leecher serves to others. Set when the share is known, and never if the leecher serves nothing.
     pub(crate) serving: OnceLock<Serving>,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
 }
 
-/// How a leecher serves what it has.
+/// What a leecher needs to serve its chunks.
 #[derive(Debug, Clone)]
 pub(crate) struct Serving {
     pub(crate) uploads: Arc<UploadHub>,
@@ -43,16 +43,16 @@ pub(crate) struct Serving {
     pub(crate) faults: Arc<Faults>,
 }
 
-/// What a session tells the driver.
+/// An event that a session sends to the driver.
 #[derive(Debug)]
 pub(crate) enum SessionEvent {
-    /// What only the swarm need know.
+    /// An event for the swarm.
     Peer(PeerEvent),
     /// The peer has described the share.
     Described(Description),
-    /// Chunks can be asked of the peer.
+    /// The peer can be asked for chunks.
     Active { hello: Hello, have: Have, outbox: Outbox },
-    /// A chunk arrived, unproved.
+    /// A chunk arrived. It is not proved yet.
     Chunk(ChunkIndex, ChunkBuffer),
 }
 

@@ -1,7 +1,7 @@
-//! Learning from a peer what a share is: its metainfo and chunk hashes, both proved against the infohash.
+//! Fetching the description from a peer: metainfo and chunk hashes, both proved against the infohash.
 //!
-//! Both come in parts, several of which are asked for at a time, so that a distant peer's description takes no round trip
-//! for each. What is fetched is given up as soon as somebody else's is proved ([`DescriptionError::Overtaken`]).
+//! Both come in parts. Several parts are requested at a time, so that they do not take a round trip each. The fetch is given up
+//! as soon as another peer's description is proved ([`DescriptionError::Overtaken`]).
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -23,39 +23,39 @@ use tokio::{
 
 use crate::{context::SessionEvent, description::Known, task_output};
 
-/// A peer that is asked and sends nothing of the description for this long is given up.
+/// A peer that sends nothing of the description for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Parts that are asked for ahead: 2 MiB cover a tenth of a second at 20 MB/s.
+/// Maximum number of parts on their way: 2 MiB cover a tenth of a second at 20 MB/s.
 const MAX_PARTS: usize = 8;
 
-/// Hashes that are known already are asked for again if they lie between others and are no more than this: they take
-/// fewer bytes than a message of their own for those behind them.
+/// Maximum number of known hashes that are requested again because they lie between unknown ones. A second request would
+/// take more bytes.
 const MAX_GAP: u32 = 64;
 
-/// Bytes between two progress reports. Each part is reported too.
+/// Bytes between two progress reports. The end of each part is reported too.
 const PROGRESS_STEP: usize = 16 * 1024;
 
-/// Chunks that a peer may tell of before its description is complete.
+/// Maximum number of chunks that a peer may announce before its description is complete.
 const MAX_EARLY_HAVES: usize = 10_000;
 
-/// What a peer said of its chunks before it could be understood.
+/// The chunks that a peer announced before the share was known.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyHaves {
     pub(crate) bitfield: Option<Vec<u8>>,
     pub(crate) haves: Vec<ChunkIndex>,
 }
 
-/// Why a peer's description is of no use.
+/// Why a peer gave no description.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DescriptionError {
-    /// The peer lied.
+    /// The peer sent a wrong description.
     #[error("its description of the share is wrong: {0}")]
     Lied(String),
-    /// The infohash is that of something malformed: nobody can have a better one.
+    /// The metainfo has the right infohash and is malformed. So no peer can have a better one.
     #[error("the share is malformed: {0}")]
     BadShare(MetainfoError),
-    /// More is known from somebody else by now.
+    /// Another peer was faster.
     #[error("another peer was faster")]
     Overtaken,
     /// The peer left.
@@ -85,16 +85,16 @@ fn unexpected(message: PeerMessage) -> DescriptionError {
     ConnectionError::Unexpected(message).into()
 }
 
-/// A peer that is asked for a description.
+/// A peer that is asked for the description.
 pub(crate) struct Describer<'a> {
     pub(crate) inbox: &'a mut Inbox,
     pub(crate) early: &'a mut EarlyHaves,
-    /// Changes when what is being fetched is no longer wanted.
+    /// Changes when another peer has sent more of the description.
     pub(crate) known: watch::Receiver<Known>,
-    /// Parts that were asked for and have not begun to come. Those that are left when the peer is overtaken come later.
+    /// Parts that were requested and have not started to arrive. If another peer is faster, they arrive later.
     pub(crate) owed: u32,
     pub(crate) key: PeerKey,
-    /// Hears how much has come.
+    /// Receives the progress.
     pub(crate) events: &'a mpsc::Sender<(PeerKey, SessionEvent)>,
 }
 
@@ -116,7 +116,7 @@ impl Describer<'_> {
         proved.map_err(|error: HashesError| DescriptionError::Lied(error.to_string()))
     }
 
-    /// Forgets what is left of parts that were asked for before the peer was overtaken.
+    /// Skips the parts that were requested before another peer was faster.
     pub(crate) async fn drain(&mut self) -> Result<(), DescriptionError> {
         loop {
             let deadline = Instant::now() + SILENCE;
@@ -124,7 +124,7 @@ impl Describer<'_> {
             if self.owed == 0 {
                 return Ok(());
             }
-            // What is known does not matter here: the next part has to be found behind these.
+            // All parts must be skipped, whatever other peers send meanwhile.
             self.known.mark_unchanged();
             match self.next().await {
                 Ok(_) => {}
@@ -142,7 +142,7 @@ impl Describer<'_> {
         let mut asked: VecDeque<u32> = VecDeque::new();
         let mut next = 0;
         loop {
-            // How many parts there are is known once the first has come.
+            // The number of parts is known when the first has arrived.
             while asked.len() < MAX_PARTS && if let Some(total) = total { next < total } else { next == 0 } {
                 self.ask(PeerMessage::MetainfoRequest { offset: next })?;
                 asked.push_back(next);
@@ -156,7 +156,7 @@ impl Describer<'_> {
                         && len == (total_len - offset).min(MAX_PART_LEN) =>
                 {
                     total = Some(total_len);
-                    // Not touched before it is written: a peer that promises much takes no memory by that.
+                    // The system allocates pages when they are written. So a peer that only promises much uses no memory.
                     bytes.reserve_exact(total_len as usize - bytes.len());
                     let start = bytes.len();
                     bytes.resize(start + len as usize, 0);
@@ -167,7 +167,7 @@ impl Describer<'_> {
         }
     }
 
-    /// The hashes of all chunks. A file of one chunk has its hash in the metainfo; only others are asked for.
+    /// The hashes of all chunks. The hash of a file with one chunk is in the metainfo; only the others are requested.
     async fn all_hashes(&mut self, metainfo: &Metainfo) -> Result<Vec<Digest>, DescriptionError> {
         let chunk_count = metainfo.chunk_space().chunk_count();
         let mut wanted: VecDeque<_> = unknown_hashes(metainfo).into();
@@ -215,7 +215,7 @@ impl Describer<'_> {
         Ok(())
     }
 
-    /// The next part. What else the peer says meanwhile is about what it has.
+    /// Receives the next part. Other messages of the peer say which chunks it has, and are stored.
     async fn next(&mut self) -> Result<PeerMessage, DescriptionError> {
         let deadline = Instant::now() + SILENCE;
         loop {
@@ -229,7 +229,7 @@ impl Describer<'_> {
                 None => return Err(DescriptionError::Disconnected),
                 Some(PeerMessage::KeepAlive | PeerMessage::Idle) => {}
                 Some(PeerMessage::Goodbye(reason)) => return Err(DescriptionError::Goodbye(reason)),
-                // Not given up in the middle, or what the peer has would not be known.
+                // Read to the end even if another peer is faster, because the bitfield comes only once.
                 Some(PeerMessage::Bitfield { len }) if self.early.bitfield.is_none() => {
                     let reading = timeout_at(Instant::now() + SILENCE, self.inbox.read_payload(len));
                     self.early.bitfield = Some(reading.await.map_err(|_| DescriptionError::Silent)??);
@@ -246,8 +246,8 @@ impl Describer<'_> {
         }
     }
 
-    /// Reads the payload of a part into `bytes` from `start` on, and tells how it goes: `before` bytes of `total` were
-    /// here when it began.
+    /// Reads the payload of a part into `bytes` from `start` on, and reports the progress. `before` of `total` bytes were
+    /// received before this part.
     async fn payload(
         &mut self,
         bytes: &mut [u8],
@@ -273,7 +273,7 @@ impl Describer<'_> {
     }
 }
 
-/// The chunks whose hashes have to be asked for, in as few ranges as messages allow.
+/// The chunks whose hashes must be requested, in as few ranges as possible.
 fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
     let space = metainfo.chunk_space();
     let mut ranges: Vec<Range<u32>> = Vec::new();
@@ -297,7 +297,7 @@ fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
     ranges
 }
 
-/// Proving a large share's hashes takes a while.
+/// Runs `work` on a blocking thread: proving the hashes of a large share takes long.
 async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     task_output(tokio::task::spawn_blocking(work).await)
 }

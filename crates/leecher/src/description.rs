@@ -1,18 +1,18 @@
-//! What a share is: its metainfo and chunk hashes, both proved against the infohash.
+//! The description of a share: its metainfo and chunk hashes, both proved against the infohash.
 
 use std::sync::Arc;
 
 use proto::Metainfo;
 use store::ChunkHashes;
 
-/// What a share is, proved.
+/// A proved description.
 #[derive(Debug)]
 pub(crate) struct Description {
     pub(crate) metainfo: Arc<Metainfo>,
     pub(crate) hashes: ChunkHashes,
 }
 
-/// How much of the description is known, from whomever.
+/// How much of the description is known, from any peer.
 #[derive(Debug, Clone)]
 pub(crate) enum Known {
     /// Nothing but the infohash.

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use proto::ShareName;
 use store::{Output, PathError};
 
-/// Where a share goes.
+/// Where a share is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
-    /// Into this directory, as `leeched_<name>`. It is made if it does not exist.
+    /// In this directory, as `leeched_<name>`. The directory is created if it does not exist.
     Directory(PathBuf),
-    /// To this path.
+    /// At this path.
     Path(PathBuf),
 }
 
 impl Destination {
-    /// Makes the directory that the user named. Not earlier than there is something to put into it.
+    /// Creates the directory that the user named. Called only when there is something to save in it.
     pub(crate) fn make_directory(&self) -> Result<(), PathError> {
         let Destination::Directory(dir) = self else { return Ok(()) };
         std::fs::create_dir_all(dir).map_err(|source| PathError { action: "make", path: dir.clone(), source })

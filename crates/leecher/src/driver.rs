@@ -1,8 +1,8 @@
-//! Drives a [`Swarm`] with sockets, disks and the clock.
+//! The driver: connects a [`Swarm`] to sockets, disks and the clock.
 //!
-//! One task owns the core. It waits until something happens, hands it in, and does what the core says. Sessions move bytes and
-//! blocking threads prove and write them, so the task is never long away. All its channels are bounded, and it never waits for a
-//! session: it reaches sessions through their outboxes, which never block.
+//! One task owns the core. It waits for an event, passes it to the core, and carries out the core's actions. Sessions move the
+//! bytes, and blocking threads prove and write them, so the task is always soon free. All its channels are bounded. It never
+//! waits for a session: it sends to sessions through their outboxes, which never block.
 
 mod disk;
 mod serving;
@@ -49,16 +49,16 @@ use disk::{Arrived, Disk, Done, Verified};
 use serving::Service;
 use sessions::Sessions;
 
-/// Events of sessions that wait for the driver. A session that finds the queue full waits, and its peer with it.
+/// Maximum number of events of sessions that wait for the driver. If the queue is full, the session waits, and its peer with it.
 const EVENT_QUEUE: usize = 256;
 
-/// How a transfer is set up.
+/// The settings of a transfer.
 pub(crate) struct Setup {
     pub(crate) infohash: InfoHash,
     pub(crate) trackers: Vec<TrackerClient>,
     /// Peers to connect to without asking a tracker.
     pub(crate) peers: Vec<Endpoint>,
-    /// Where others connect to this peer, if it serves.
+    /// Where other peers connect to this one; `None` if it serves nothing.
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) destination: Destination,
     pub(crate) overwrite: bool,
@@ -72,12 +72,12 @@ pub(crate) struct Setup {
     pub(crate) begun: Instant,
 }
 
-/// A transfer at work.
+/// A running transfer.
 pub(crate) struct Driver<F> {
     setup: Setup,
     on_event: F,
     rng: StdRng,
-    /// What deadlines are compared with.
+    /// The clock of all deadlines.
     clock: RunClock,
     core: Swarm,
     context: Arc<Context>,
@@ -86,12 +86,12 @@ pub(crate) struct Driver<F> {
     /// The peers that connect, once there is something to serve to them.
     route: Option<Route>,
     lookups: JoinSet<(SourceId, swarm::Answer)>,
-    /// Once a peer has described the share, until the output is opened.
+    /// Set when a peer has described the share, until the output is opened.
     description: Option<Description>,
     disk: Disk,
     opened: watch::Sender<Option<Arc<Download>>>,
     service: Service,
-    /// Once the share has its name.
+    /// Set when the share has its final name.
     fetched: Option<Fetched>,
 }
 
@@ -144,11 +144,12 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         }
     }
 
-    /// Fetches the share, gives it its name, and stays for as long as it was asked to. Afterwards no task of it is left.
+    /// Fetches the share, gives it its final name, and serves others as long as configured. When it returns, none of its tasks is
+    /// left.
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
         let result = self.drive(stop).await;
         if let Err(error) = &result {
-            // What came is worth keeping, whatever else went wrong.
+            // Save what was received, whatever the error is.
             tracing::debug!("transfer ends: {error}");
             if let Err(unsaved) = self.disk.settle().await {
                 tracing::debug!("what arrived last is not saved: {unsaved}");
@@ -179,7 +180,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
             let wake = self.core.next_timeout(now);
             tokio::select! {
-                // What a session received comes before word that it ended, or its last chunk would be lost.
+                // Events of a session come before the session's end. Otherwise its last chunk would be lost.
                 biased;
                 () = stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
@@ -212,7 +213,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.core.handle(event, now, &mut self.rng);
     }
 
-    /// Tells the core what can only be seen by looking.
+    /// Passes values to the core that cause no event when they change.
     fn observe(&mut self, now: Instant) {
         let limited = self.setup.download_limit.is_waited_for();
         self.core.handle(Event::Limited(limited), now, &mut self.rng);
@@ -257,7 +258,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 self.disk.finish();
             }
             Action::Report(report) => (self.on_event)(report.into()),
-            // Dealt with where the loop is left.
+            // Handled in `drive`, which returns then.
             Action::End(_) => {}
         }
     }
@@ -300,7 +301,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.core.handle(Event::Peer(key, event), now, &mut self.rng);
     }
 
-    /// A thread has finished some work.
+    /// Handles the result of work on the disk.
     fn done(&mut self, done: Done) -> Result<(), FetchError> {
         match done {
             Done::Opened(opened) => {
@@ -326,7 +327,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     });
                 }
             }
-            // The transfer goes on if only its claim could not be written.
+            // If only the claim could not be written, the transfer continues.
             Done::Saved(Err(error @ DownloadError::NotClaimed(_)), is_news) => {
                 if is_news {
                     (self.on_event)(FetchEvent::Unsaved(Arc::new(error)));
@@ -344,14 +345,14 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     /// The output is ready.
     fn opened(&mut self, download: &Arc<Download>, resumed: Resumed) {
         if let Some(error) = self.core.tracker_error() {
-            // Others knew more, or it would be the error.
+            // Other sources knew peers, so this is only a warning.
             (self.on_event)(FetchEvent::TrackerTrouble(error.clone()));
         }
         (self.on_event)(FetchEvent::Started(started(download, resumed)));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
         if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
             let serving = self.service.start(download, port, &self.setup.trackers);
-            // Set once only: there is one download.
+            // Set only once, because there is one download.
             let _ = self.context.serving.set(serving);
         }
         self.opened.send_replace(Some(Arc::clone(download)));
@@ -359,7 +360,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.handle(Event::Opened { space, have: download.have() });
     }
 
-    /// The share has its name.
+    /// The share has its final name.
     fn finished(&mut self) {
         let now = self.clock.now();
         let summary = self.core.summary(now);
@@ -400,7 +401,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     }
 }
 
-/// The next peer that connects; never, if nothing is served. Cancel safe.
+/// Waits for the next peer that connects; for ever if nothing is served. Cancel safe.
 async fn next_incoming(route: &mut Option<Route>) -> Incoming {
     match route {
         Some(route) => route.next().await,

@@ -11,16 +11,16 @@ use swarm::Failure;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// The share cannot be found, or nobody gives it.
+    /// The share could not be found, or no peer sends it.
     #[error(transparent)]
     Swarm(Failure),
-    /// The trackers that answered know nothing of that name.
+    /// The trackers that answered know no share of this name.
     #[error("no tracker knows a share called '{0}'")]
     UnknownName(ShareName),
-    /// The trackers know no share at all, and none was named.
+    /// The user named no share, and the trackers know none.
     #[error("the tracker knows no shares")]
     NothingShared,
-    /// Several shares fit.
+    /// Several shares match.
     #[error("{} shares {}", shares.len(), match name {
         Some(name) => format!("are called '{name}'"),
         None => "are available".to_owned(),
@@ -28,13 +28,13 @@ pub enum FetchError {
     Ambiguous {
         /// The name that was asked for.
         name: Option<ShareName>,
-        /// The shares that fit.
+        /// The shares that match.
         shares: Vec<ShareEntry>,
     },
-    /// The port to serve others on cannot be had.
+    /// The leecher cannot listen on its port.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The output cannot be made.
+    /// The output cannot be written.
     #[error(transparent)]
     Download(#[from] DownloadError),
     /// A chunk cannot be written.
@@ -43,7 +43,7 @@ pub enum FetchError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted {
-        /// What was made so far, if anything.
+        /// The `.part` with what was received so far, if there is one.
         part: Option<PathBuf>,
     },
 }

@@ -1,4 +1,4 @@
-//! What a transfer reports while it runs, and at its end.
+//! The events of a transfer, and its result.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -6,31 +6,31 @@ use proto::{InfoHash, ShareName, tracker::client::TrackerError};
 use store::{DownloadError, OpenChunkError};
 use swarm::{Contribution, Report, account::Spent};
 
-/// Something that happened.
+/// An event of a transfer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// What the leecher waits for, the peers that it is connected to, and how far it is.
+    /// A report of the swarm: what the leecher waits for, which peers joined or left, and the progress of the transfer.
     Swarm(Report),
-    /// A tracker did not answer, or refused; others may.
+    /// A tracker did not answer, or refused. The transfer continues.
     TrackerTrouble(TrackerError),
-    /// What came is not saved, so some of it would be fetched again if the transfer stopped now. It goes on if it can.
+    /// What was received could not be saved. The transfer continues if it can. If it stops now, some chunks must be fetched again.
     Unsaved(Arc<DownloadError>),
-    /// Part of what is here cannot be served to others, because its file changed or cannot be read. If the share was
-    /// finished, the leecher leaves: it no longer announces the share.
+    /// A received file changed or cannot be read, so it cannot be served to others. If the transfer was finished, the leecher
+    /// leaves the swarm.
     CannotServe(Arc<OpenChunkError>),
-    /// What an earlier run left is being proved.
+    /// The leecher is proving what an earlier run left.
     Proving {
         /// Bytes proved so far.
         done: u64,
-        /// Bytes to prove at most.
+        /// Maximum bytes to prove.
         total: u64,
     },
     /// The share is known and the output is ready.
     Started(Started),
-    /// Everything is here and proved; it is being made durable.
+    /// All chunks are received and proved, and are being made durable.
     Flushing,
-    /// The share is whole, durable and has its name. The leecher may stay to serve others.
+    /// The share is complete and on disk under its final name. The leecher may stay to serve others.
     Finished(Fetched),
 }
 
@@ -47,9 +47,9 @@ pub struct Started {
     pub chunks: u32,
     /// Bytes that an earlier run left and that were proved again.
     pub resumed: u64,
-    /// Chunks that an earlier run claimed, but that were not there.
+    /// Chunks that an earlier run claimed, but that were missing or wrong.
     pub lost_chunks: u32,
-    /// Where it will be.
+    /// Where it will be saved.
     pub output: PathBuf,
 }
 
@@ -60,19 +60,19 @@ pub struct Fetched {
     pub infohash: InfoHash,
     /// Its name.
     pub name: ShareName,
-    /// Where it is.
+    /// Where it is saved.
     pub path: PathBuf,
     /// Bytes in it.
     pub size: u64,
-    /// Bytes of chunks that were received in vain: duplicates and wrong ones.
+    /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
     pub wasted: u64,
     /// Bytes of chunks that were sent to others.
     pub uploaded: u64,
-    /// From when the share was asked for until all was durable.
+    /// From the call of [`fetch`](crate::fetch()) until the share was durable.
     pub elapsed: Duration,
-    /// What came from whom, most first.
+    /// What came from each peer, largest first.
     pub peers: Vec<Contribution>,
-    /// What the time went to, most first; the parts sum to `elapsed`.
+    /// What the time was spent on, largest first. The parts sum to `elapsed`.
     pub spent: Vec<(Spent, Duration)>,
 }
 

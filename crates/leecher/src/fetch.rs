@@ -1,4 +1,4 @@
-//! Fetching a share, from what the user asked for to the finished file.
+//! Fetching a share, from the target that the user named to the finished file.
 
 use std::{
     net::IpAddr,
@@ -22,48 +22,48 @@ use crate::{
     target::{Missing, Target, Unresolved, resolve},
 };
 
-/// A transfer gives up when nothing arrives for this long, unless it is told otherwise.
+/// Default of [`Config::stall_timeout`].
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the leecher waits for is told at this interval.
+/// Interval at which the leecher reports what it waits for.
 pub(crate) const WAITING_INTERVAL: Duration = LOOK_INTERVAL;
 
-/// Trackers are asked again after this time when they do not know what the user asked for.
+/// Wait before trackers are asked again for a share that they do not know.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to fetch, whence and whither.
+/// What to fetch, from where, and where to save it.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What to fetch.
     pub target: Target,
-    /// Trackers to ask, beside those that a link names.
+    /// Trackers to ask, in addition to those of a link.
     pub trackers: Vec<Endpoint>,
-    /// Peers to ask, beside those that a link names and trackers know.
+    /// Peers to ask, in addition to those of a link and of trackers.
     pub peers: Vec<Endpoint>,
-    /// Where to put it.
+    /// Where to save it.
     pub destination: Destination,
     /// Replace a file that has the output's name.
     pub overwrite: bool,
-    /// Most peers to be connected to at a time.
+    /// Maximum number of peers to connect to at the same time.
     pub max_peers: usize,
-    /// Give up when nothing arrives for this long. So long it is tried to begin, too.
+    /// Give up when nothing arrives for this long. The same limit holds for finding the share and a peer that has it.
     pub stall_timeout: Duration,
-    /// Wait for this long, if it is longer, until somebody has the share, even if no tracker knows it.
+    /// Wait this long, if it is longer, until a peer has the share, even if no tracker knows it.
     pub wait: Duration,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,
-    /// Where to serve what is here to others; not at all if `None`. Several transfers may have one port in common.
+    /// Port to serve received chunks on; nothing is served if `None`. Several transfers may use one port.
     pub acceptor: Option<Acceptor>,
-    /// How long to go on serving when everything is here.
+    /// How long to go on serving when the share is complete.
     pub stay: Stay,
-    /// How fast to send chunks, to all peers together.
+    /// Maximum upload rate, to all peers together.
     pub upload_limit: RateLimit,
-    /// How fast to receive chunks, from all peers together.
+    /// Maximum download rate, from all peers together.
     pub download_limit: RateLimit,
 }
 
 impl Config {
-    /// Fetches `target` into the working directory and serves nothing, with everything else as users get it by default.
+    /// Fetches `target` into the working directory and serves nothing. Everything else has its default.
     pub fn new(target: Target) -> Config {
         Config {
             target,
@@ -83,7 +83,7 @@ impl Config {
     }
 }
 
-/// Fetches a share. `on_event` hears how it goes; cancelling `stop` ends it with what came so far kept.
+/// Fetches a share. `on_event` receives its events. Cancelling `stop` ends the transfer; what was received is kept.
 pub async fn fetch(
     config: Config,
     mut on_event: impl FnMut(FetchEvent),
@@ -96,7 +96,7 @@ pub async fn fetch(
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, &tasks)).collect();
     let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
     if let Some(name) = &name {
-        // Known now is better than known when the peers have answered.
+        // Checked now, so that the user learns it before peers are asked.
         config.destination.output(name, config.overwrite).check_free()?;
     }
     let setup = Setup {
@@ -120,7 +120,7 @@ pub async fn fetch(
     result
 }
 
-/// Learns which share the target is, for as long as the user is patient.
+/// Finds the share that the target names. Gives up after the configured time.
 async fn find(
     config: &Config,
     trackers: &[TrackerClient],
@@ -161,7 +161,7 @@ async fn find(
     }
 }
 
-/// The trackers and peers that the configuration and its link name.
+/// The trackers and peers of the configuration and of its link.
 fn endpoints(config: &Config) -> (Vec<Endpoint>, Vec<Endpoint>) {
     let (mut trackers, mut peers) = (config.trackers.clone(), config.peers.clone());
     if let Target::Link(link) = &config.target {

@@ -1,10 +1,10 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! [`fetch()`] is the whole of it for whoever embeds one. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes
-//! (`session`: one peer; `driver`: the one task that owns the core).
+//! Programs call [`fetch()`]. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes: a `session` for each
+//! peer, and the `driver`, the one task that owns the core.
 //!
-//! Invariants: no chunk is written that was not proved; a wrong chunk bans its sender; memory is bounded by a
-//! fixed number of chunk buffers, whatever the size of the share or the swarm, beside some 50 bytes a chunk.
+//! Invariants: Only proved chunks are written. A wrong chunk bans its sender. Memory does not grow with the size of the swarm: there
+//! is a fixed number of chunk buffers, and about 50 bytes for each chunk of the share.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -31,7 +31,7 @@ pub use swarm::{
 };
 pub use target::{ParseTargetError, Target, list_shares};
 
-/// The result of a task of ours; its panic is ours too.
+/// The output of a task. If the task panicked, the caller panics too.
 fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
     match result {
         Ok(result) => result,

@@ -15,11 +15,11 @@ use store::OpenChunkError;
 
 use crate::screen::{Block, Screen};
 
-/// Wait between two lines of progress, and before the first: a short transfer needs none.
+/// Wait between two lines of progress, and before the first line. A short transfer prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
 const FIRST_LINE: Duration = Duration::from_millis(900);
 
-/// Peers that have a line of their own on the terminal.
+/// Maximum number of peers that have a line on the terminal.
 const MAX_PEER_LINES: usize = 12;
 
 /// How to report.
@@ -38,7 +38,7 @@ pub(crate) enum Style {
 /// Which transfer of a command is reported.
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
-    /// The only one.
+    /// The command has only this one.
     Only,
     /// One of several.
     OneOfMany {
@@ -53,11 +53,11 @@ pub(crate) enum Subject {
 pub(crate) struct Reporter {
     style: Style,
     subject: Subject,
-    /// What the link that is printed names.
+    /// Trackers and peers of the link that is printed.
     trackers: Vec<Endpoint>,
     peers: Vec<Endpoint>,
     explain: bool,
-    /// What the leecher does when it has everything, if that is not to leave.
+    /// What the leecher does after the transfer, if it does not leave.
     staying: Option<String>,
     display: Display,
 }
@@ -66,7 +66,7 @@ enum Display {
     Bars(Bars),
     Lines {
         next: Instant,
-        /// What was last waited for.
+        /// The last text about what is waited for.
         said: String,
     },
     None,
@@ -130,7 +130,7 @@ enum Json<'a> {
     },
 }
 
-/// An event, and of several transfers the one that it is about.
+/// An event, and the transfer that it is about if the command has several.
 #[derive(Debug, Serialize)]
 struct JsonLine<'a> {
     #[serde(flatten)]
@@ -154,7 +154,7 @@ struct JsonSpent {
 }
 
 impl Subject {
-    /// What precedes a line about it.
+    /// What its lines start with.
     fn label(&self) -> String {
         match self {
             Subject::Only => String::new(),
@@ -168,8 +168,8 @@ impl Subject {
 }
 
 impl Reporter {
-    /// A reporter whose link names `trackers` and `peers`. `staying` is what the leecher does when it has
-    /// everything, if that is not to leave.
+    /// A reporter whose link names `trackers` and `peers`. `staying` is what the leecher does after the transfer, if it
+    /// does not leave.
     pub(crate) fn new(
         style: Style,
         subject: Subject,
@@ -275,7 +275,7 @@ impl Reporter {
         }
     }
 
-    /// Where the time went: the largest part in a line, or all of it.
+    /// Prints what the time was spent on: the largest part in a line, or all parts.
     fn spent(&self, fetched: &Fetched) {
         let seconds = fetched.elapsed.as_secs_f64();
         let percent = |time: Duration| time.as_secs_f64() / seconds.max(1e-9) * 100.0;
@@ -296,7 +296,7 @@ impl Reporter {
         ));
     }
 
-    /// The transfer is over. The failure of an only one is reported where the program ends.
+    /// Reports the end of the transfer. If it is the only one, its failure is reported when the program ends.
     pub(crate) fn end(mut self, result: &Result<Fetched, Failure>) {
         self.display = Display::None;
         match (result, &self.subject) {
@@ -304,7 +304,7 @@ impl Reporter {
             (Err(_), Subject::Only) => {}
             (Err(failure), subject) if self.style == Style::Json => print_failure(subject, failure),
             (Err(failure), subject) => {
-                // The failure escapes what it names, and its hint may have several lines.
+                // The failure is already escaped, and its hint may have several lines.
                 let text = format!("error: {}{failure}", subject.label());
                 text.lines().for_each(eprint_line);
             }
@@ -392,7 +392,7 @@ fn work(progress: &Progress) -> Work {
     Work { done: progress.done, total: progress.total, rate: progress.rate }
 }
 
-/// "1 peer", "2 peers".
+/// Formats the number of peers: "1 peer", "2 peers".
 fn peers(progress: &Progress) -> String {
     match progress.peers.len() {
         1 => "1 peer".to_owned(),
@@ -416,7 +416,7 @@ fn print_json(subject: &Subject, event: &Json<'_>) {
     }
 }
 
-/// The line for an event, if it has one.
+/// The JSON of an event; `None` if it has none.
 fn json(event: &FetchEvent) -> Option<Json<'_>> {
     Some(match event {
         FetchEvent::Swarm(report) => return swarm_json(report),
@@ -478,8 +478,8 @@ fn finished_json(fetched: &Fetched) -> Json<'_> {
     }
 }
 
-/// A bar for the transfer and, if it is the only one, under it a line for each peer. Before and after the transfer, what is being
-/// done.
+/// A bar for the transfer. If it is the only one, a line for each peer follows. Before and after the transfer there is a line
+/// that says what is being done.
 struct Bars {
     block: Block,
     label: String,

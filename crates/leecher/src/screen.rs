@@ -7,13 +7,13 @@ use std::{
 
 use startup::console;
 
-/// What every transfer shows at the moment, in the order of the command line.
+/// The lines of each transfer, in the order of the command line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Screen {
     blocks: Arc<Mutex<BTreeMap<usize, Vec<String>>>>,
 }
 
-/// The lines of one transfer. They go when this is dropped.
+/// The lines of one transfer. They disappear when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Block {
     screen: Screen,
@@ -27,7 +27,7 @@ impl Screen {
     }
 
     fn update(&self, update: impl FnOnce(&mut BTreeMap<usize, Vec<String>>)) {
-        // Held while it is shown, so that an older picture never replaces a newer one.
+        // Locked until it is shown, so that an older state never replaces a newer one.
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         update(&mut blocks);
         if blocks.is_empty() {

@@ -1,5 +1,5 @@
-//! A connection to one peer: connects, says hello, helps to learn what the share is, and from then on turns
-//! what the peer sends into events for the swarm. It decides nothing.
+//! A session: one connection to a peer. It connects, exchanges hellos, fetches the description if it is asked to, and then
+//! turns each message of the peer into an event for the swarm. It decides nothing.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,33 +31,33 @@ use crate::{
     description::{Description, Known},
 };
 
-/// How long making a connection may take.
+/// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a peer is assumed to take to answer, if it was the one that connected.
+/// The assumed delay of a peer that connected to this one, because it was not measured.
 const UNKNOWN_DELAY: Duration = Duration::from_millis(100);
 
-/// The swarm hears of part of a chunk at this interval at most.
+/// Minimum interval between two reports about the same chunk.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A chunk may take this time at any rate; from then on a peer that sends it at less than [`MIN_RATE`] is dropped.
+/// A peer that takes longer for a chunk is dropped if it sends at less than [`MIN_RATE`].
 const TRICKLE_TIME: Duration = Duration::from_secs(60);
 
-/// Bytes a second: a tenth of what a seeder with `--upload-limit 10K` sends. Without a least rate, bytes that trickle would
-/// keep a place for ever.
+/// In bytes a second: a tenth of what a seeder with `--upload-limit 10K` sends. Without a minimum, a peer could keep its
+/// connection for ever with a byte now and then.
 const MIN_RATE: u64 = 1_000;
 
-/// How a session begins.
+/// How a session starts.
 #[derive(Debug)]
 pub(crate) enum Origin {
     /// By connecting to this address.
     Dial(SocketAddr),
-    /// By a peer that connected to this one.
+    /// With a peer that connected to this one.
     Accepted(Incoming),
 }
 
-/// Runs a session until the peer is gone or `stop` is cancelled, and says why it ended. The peer is asked what the share
-/// is when `turn` is notified.
+/// Runs a session until the peer is gone or `stop` is cancelled, and returns why it ended. When `turn` is notified, the
+/// session asks the peer for the description.
 pub(crate) async fn run(
     context: Arc<Context>,
     key: PeerKey,
@@ -85,7 +85,7 @@ pub(crate) async fn run(
     left.unwrap_or(LeaveReason::Disconnected)
 }
 
-/// Makes the connection; with it come the role of this side, and the time that the peer takes to answer.
+/// Makes the connection. Also returns the role of this side, and the time that the peer took to answer.
 async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role, Duration), LeaveReason> {
     let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
     let hello = Hello {
@@ -137,17 +137,17 @@ async fn receive(
         Some(serving) => {
             let asker = serving.uploads.join(inbox.outbox().clone());
             inbox.serve(Serve { content, asker, faults: Arc::clone(&serving.faults) });
-            // The place in the log first, then what is here: told twice is harmless, not at all is not.
+            // Take the place in the log first, then the bitfield. So a new chunk may be reported twice, but never missed.
             let feed = serving.have_log.feed();
             (download.have(), feed)
         }
-        // Whoever serves nothing has nothing.
+        // A leecher that serves nothing reports no chunks.
         None => {
             inbox.expect(content);
             (Bitfield::empty(download.have().len()), HaveLog::default().feed())
         }
     };
-    // Whoever said that it has everything has said so, and whoever has everything need not know.
+    // A seeder sends no bitfield and needs none.
     if (hello.role, role) == (Role::Leecher, Role::Leecher) && inbox.outbox().bitfield(have, feed).is_err() {
         return LeaveReason::TooSlow;
     }
@@ -160,8 +160,8 @@ async fn receive(
     receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
 }
 
-/// Learns what the share is from this peer when it is its turn, unless another one tells first. Says how many parts of a
-/// description this peer has still to send, if so.
+/// Fetches the description from this peer when it is its turn, unless another peer is faster. Returns how many parts of a
+/// description this peer still has to send.
 async fn describe(
     context: &Context,
     key: PeerKey,
@@ -217,7 +217,7 @@ async fn describe(
                 if !tell(SessionEvent::Described(description)).await {
                     return Err(DescriptionError::Finished);
                 }
-                // The swarm lets everybody know when it has it.
+                // The driver sets it when it has the description.
                 let _ = known.wait_for(|known| matches!(known, Known::All)).await;
             }
             Err(DescriptionError::Overtaken) => {}
@@ -248,14 +248,14 @@ struct Receiver<'a> {
     key: PeerKey,
     download: Arc<Download>,
     inbox: Inbox,
-    /// Whether the peer has told what it has.
+    /// Whether the peer has sent its bitfield.
     told: bool,
-    /// Parts of a description that it was asked for and that nobody needs any more.
+    /// Parts of the description that the peer still sends although they are no longer needed.
     late_parts: u32,
 }
 
 impl Receiver<'_> {
-    /// Receives until the peer is gone. Both ways out say why.
+    /// Receives until the peer is gone. Both `Ok` and `Err` hold the reason.
     async fn run(mut self, hello: Hello, have: Have) -> Result<LeaveReason, LeaveReason> {
         self.tell(SessionEvent::Active { hello, have, outbox: self.inbox.outbox().clone() }).await?;
         self.inbox.skip_payload().await.map_err(connection_failed)?;
@@ -299,9 +299,9 @@ impl Receiver<'_> {
         let most = limit.slice_len().unwrap_or(len) as usize;
         let mut filled = 0;
         let mut last_told = Instant::now();
-        // For the peer: waiting for this side's own limit does not count.
+        // Time spent waiting for the peer. Waiting for this side's own limit does not count.
         let mut waited = Duration::ZERO;
-        // A header alone is nothing that arrived, and a small chunk mostly comes in one piece.
+        // A header alone is not an arrival, and most small chunks arrive in one piece.
         let mut told = false;
         while filled < buffer.len() {
             let end = buffer.len().min(filled + most);
@@ -310,7 +310,7 @@ impl Receiver<'_> {
             let count = reading.await.map_err(connection_failed)?;
             filled += count;
             waited += asked.elapsed();
-            // At most a chunk, which fits a u32.
+            // `count` is at most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
             if filled < buffer.len() && !std::mem::replace(&mut told, true) {
                 self.tell(PeerEvent::Arriving(chunk)).await?;
@@ -320,7 +320,7 @@ impl Receiver<'_> {
                 let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
                 self.tell(PeerEvent::Progress { bytes }).await?;
             }
-            // Not of a chunk that is whole: this process may have been stopped, while the rest waited for it.
+            // Only if bytes are missing. If this process was stopped, a complete chunk may have waited for it.
             if filled < buffer.len() && is_trickle(filled, waited) {
                 return Err(LeaveReason::TooSlow);
             }
@@ -334,7 +334,7 @@ impl Receiver<'_> {
     }
 }
 
-/// Whether so many bytes of a chunk are too few for the time that it has taken.
+/// Whether a chunk arrives too slowly: `bytes` of it in the time `elapsed`.
 fn is_trickle(bytes: usize, elapsed: Duration) -> bool {
     elapsed >= TRICKLE_TIME && (bytes as u64) < MIN_RATE * elapsed.as_secs()
 }
@@ -380,7 +380,7 @@ fn not_described(error: DescriptionError) -> LeaveReason {
         DescriptionError::Disconnected => LeaveReason::Disconnected,
         DescriptionError::Silent => LeaveReason::TooSlow,
         DescriptionError::Connection(error) => connection_failed(error),
-        // Not the peer's fault.
+        // The peer did nothing wrong.
         DescriptionError::BadShare(_) | DescriptionError::Overtaken | DescriptionError::Finished => {
             LeaveReason::Finished
         }

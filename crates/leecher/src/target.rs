@@ -1,4 +1,4 @@
-//! What the user asked for, and how names and infohashes become peers.
+//! The target that the user named, and the lookups that find its infohash and its peers.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
 
@@ -20,29 +20,29 @@ use tokio::{
 
 use crate::{error::FetchError, task_output};
 
-/// Shares of one name that are listed, at most: enough to choose from, or to see that the name is no use.
+/// Maximum number of shares that are listed for one name: enough to choose from.
 const MAX_NAMESAKES: usize = 30;
 
-/// Shares that are listed, at most.
+/// Maximum number of shares that are listed.
 const MAX_LISTED: usize = 10_000;
 
-/// Most time for all pages of a list. Of 10,000 shares, a tracker nearby sends all in a second; one that sends a page now
-/// and then for ever is not worth more.
+/// Maximum time for all pages of a list. A nearby tracker sends 10,000 shares in a second. The limit stops a tracker that
+/// sends pages slowly and without end.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait for other trackers when one has answered.
+/// How long to wait for the other trackers once one has answered.
 const LATECOMERS: Duration = Duration::from_secs(1);
 
 /// What to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// What the link names.
+    /// The share of this link.
     Link(Link),
-    /// The share of this id.
+    /// The share with this id.
     InfoHash(InfoHash),
-    /// The one share of this name.
+    /// The only share of this name.
     Name(ShareName),
-    /// The only share that the tracker knows.
+    /// The only share that the trackers know.
     Only,
 }
 
@@ -75,23 +75,23 @@ impl From<ShareName> for Target {
     }
 }
 
-/// Why a text names no share.
+/// Why a text is not a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseTargetError {
-    /// A link that is none.
+    /// A malformed link.
     #[error("malformed link: {0}; copy the whole link that the seeder printed, between single quotes")]
     Link(#[from] ParseLinkError),
-    /// A web address, or something like it.
+    /// A web address or another URL.
     #[error(
         "'{0}' is not a Shoal link: those start with 'magnet:?xt=urn:btmh:'; copy the one that the seeder printed \
          (a tracker is named with --tracker; for web addresses there is curl)"
     )]
     OtherScheme(String),
-    /// Most likely an infohash that was cut short.
+    /// Hex digits, but not as many as an infohash has: most likely it was cut short.
     #[error("an infohash has 64 digits, this has {0} (if it is a name, use -f)")]
     InfoHashLen(usize),
-    /// Not a name either.
+    /// Not a legal name.
     #[error("not a link, an infohash or the name of a share (a path is not a name): {0}")]
     Name(#[from] proto::name::NameError),
 }
@@ -117,21 +117,21 @@ impl FromStr for Target {
     }
 }
 
-/// Why a target is no share.
+/// Why the share of a target is not known.
 #[derive(Debug)]
 pub(crate) enum Unresolved {
-    /// That may change: a tracker cannot be reached, or does not know everybody yet.
+    /// This may change: a tracker cannot be reached, or does not know all peers yet.
     NotYet(Missing),
-    /// The trackers know everybody, and do not know this.
+    /// The trackers know all peers, and none has this.
     Settled(Missing),
-    /// Asking again is of no use.
+    /// Asking again cannot help.
     Final(FetchError),
 }
 
-/// What is missing to find the share.
+/// What is missing to identify the share.
 #[derive(Debug, Clone)]
 pub(crate) enum Missing {
-    /// An answer from one of these trackers; the error is the last of one.
+    /// An answer from one of these trackers. `last` is the last error of one.
     Answer { trackers: Vec<Endpoint>, last: Option<TrackerError> },
     /// A share of this name.
     Name(ShareName),
@@ -161,7 +161,7 @@ impl From<Missing> for Waiting {
     }
 }
 
-/// Finds the one share that the target names, and its name if that is known.
+/// Finds the share of the target, and its name if that is known.
 pub(crate) async fn resolve(
     target: &Target,
     trackers: &[TrackerClient],
@@ -184,7 +184,7 @@ pub(crate) async fn resolve(
             Err(if settled { Unresolved::Settled(missing) } else { Unresolved::NotYet(missing) })
         }
         (_, Some(name)) => Err(Unresolved::Final(FetchError::Ambiguous { name: Some(name.clone()), shares })),
-        // Two were enough to know that there are several; the user wants to see them all.
+        // Two were enough to know that there are several. Now list them all.
         (_, None) => {
             let found = find(trackers, |tracker| list(tracker, MAX_NAMESAKES)).await;
             let shares = found.map_or(shares, |found| found.shares);
@@ -198,14 +198,14 @@ pub async fn list_shares(trackers: &[TrackerClient]) -> Result<Vec<ShareEntry>, 
     Ok(find(trackers, |tracker| list(tracker, MAX_LISTED)).await?.shares)
 }
 
-/// What trackers know.
+/// The shares that trackers know.
 struct Found {
     shares: Vec<ShareEntry>,
-    /// Every tracker answered, and has been up for long enough to know everybody.
+    /// Every tracker answered, and has run long enough to know all peers.
     settled: bool,
 }
 
-/// Asks every tracker at once. When one has answered, the others have little time left.
+/// Asks all trackers at once. When one has answered, the others have [`LATECOMERS`] left.
 async fn find<F>(trackers: &[TrackerClient], ask: impl Fn(TrackerClient) -> F) -> Result<Found, Missing>
 where
     F: Future<Output = Result<Found, TrackerError>> + Send + 'static,
@@ -243,7 +243,7 @@ async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, Tracker
         after: after.map(|share| share.infohash),
     };
     let mut found = pages(&tracker, MAX_NAMESAKES, query).await?;
-    // A tracker that answers with other names lies; they count, so that they end.
+    // A lying tracker may answer with other names. They count towards the maximum, so the pages end.
     found.shares.retain(|share| share.name == name);
     Ok(found)
 }
@@ -269,18 +269,18 @@ async fn pages(
     Ok(Found { shares, settled: end == ListEnd::Enough { settled: true } })
 }
 
-/// Why a list has no more pages.
+/// Why no more pages of a list are asked for.
 #[derive(Debug, PartialEq, Eq)]
 enum ListEnd {
-    /// There are no more, or there are enough.
+    /// There are no more pages, or enough shares were received.
     Enough {
-        /// The tracker has been up for long enough to know everybody.
+        /// The tracker has run long enough to know all peers.
         settled: bool,
     },
     TooSlow,
 }
 
-/// The shares of all pages, up to about `most`. `ask` gets the last share of the page before.
+/// The shares of all pages, up to about `most`. `ask` receives the last share of the previous page.
 async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
     most: usize,
     ask: impl Fn(Option<ShareCursor>) -> F,
@@ -293,7 +293,7 @@ async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
             return Ok((found, ListEnd::TooSlow));
         };
         let Shares { shares, more, settles_in_s } = page?;
-        // A tracker that goes in circles would be asked for ever.
+        // Otherwise a tracker that repeats its pages would be asked without end.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
         found.extend(shares);
         if !more || !advanced || found.len() >= most {

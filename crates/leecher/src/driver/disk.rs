@@ -1,4 +1,4 @@
-//! What a transfer does on the disk, each piece on a thread that may wait.
+//! The disk work of a transfer, on blocking threads.
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
@@ -12,36 +12,36 @@ use crate::{
     buffers::ChunkBuffer, description::Description, destination::Destination, error::FetchError, task_output,
 };
 
-/// Chunks of this length at most are proved and written several at a time: to pass one to a thread and back takes
-/// longer than the work itself.
+/// Chunks up to this length are proved and written several at a time, because handing one to a thread costs more than the
+/// work itself.
 const SMALL_LEN: usize = 64 * 1024;
 
-/// The output of a transfer, and the work on it.
+/// The output of a transfer, and the work on it that is under way.
 pub(super) struct Disk {
     jobs: JoinSet<Done>,
-    /// Once the description is known.
+    /// Set when the description is known.
     output: Option<Output>,
-    /// Once it is open.
+    /// Set when the output is open.
     download: Option<Arc<Download>>,
-    /// Small chunks that the next thread takes together, while one is at work on those before.
+    /// Small chunks that wait while a thread works on earlier ones. The next thread takes them all.
     small: Vec<Arrived>,
     small_at_work: bool,
     is_saving: bool,
     /// The last checkpoint failed.
     is_unsaved: bool,
-    /// Bytes of an earlier run that were proved, of how many.
+    /// Bytes of an earlier run that were proved so far, and the total.
     proved: watch::Receiver<(u64, u64)>,
     proving: watch::Sender<(u64, u64)>,
 }
 
-/// A chunk as it came.
+/// A chunk that arrived.
 pub(super) struct Arrived {
     pub(super) peer: PeerKey,
     pub(super) chunk: ChunkIndex,
     pub(super) buffer: ChunkBuffer,
 }
 
-/// A chunk that was hashed and, if it was right, written.
+/// A chunk that was hashed and, if it was correct, written.
 pub(super) struct Verified {
     pub(super) peer: PeerKey,
     pub(super) chunk: ChunkIndex,
@@ -49,11 +49,11 @@ pub(super) struct Verified {
     pub(super) result: Result<Stored, StoreChunkError>,
 }
 
-/// Work that is done.
+/// The result of some work.
 pub(super) enum Done {
     Opened(Result<(Arc<Download>, Resumed), FetchError>),
     Verified(Vec<Verified>),
-    /// And whether the one before that had not failed.
+    /// A checkpoint, and whether the one before it succeeded.
     Saved(Result<(), DownloadError>, bool),
     Finished(Result<(), DownloadError>),
 }
@@ -74,23 +74,23 @@ impl Disk {
         }
     }
 
-    /// What is fetched, once the output is open.
+    /// The download, if the output is open.
     pub(super) fn download(&self) -> Option<&Arc<Download>> {
         self.download.as_ref()
     }
 
-    /// Where what came so far is.
+    /// The path of the `.part`, if the description is known.
     pub(super) fn part(&self) -> Option<PathBuf> {
         self.output.as_ref().map(Output::part_path)
     }
 
-    /// How much of what an earlier run left was proved, of how much, if that is more than at the last call.
+    /// Bytes of an earlier run that were proved so far, and the total, if that changed since the last call.
     pub(super) fn newly_proved(&mut self) -> Option<(u64, u64)> {
         let changed = self.proved.has_changed().unwrap_or(false);
         changed.then(|| *self.proved.borrow_and_update())
     }
 
-    /// Prepares the output, and proves what an earlier run left in it until `stop` is cancelled.
+    /// Opens the output, and proves what an earlier run left in it. Ends early when `stop` is cancelled.
     pub(super) fn open(
         &mut self,
         description: Description,
@@ -144,7 +144,7 @@ impl Disk {
         self.jobs.spawn_blocking(move || Done::Verified(arrived.into_iter().map(store).collect()));
     }
 
-    /// Makes what came durable, unless that is under way already.
+    /// Makes the received chunks durable, unless a checkpoint is already under way.
     pub(super) fn checkpoint(&mut self) {
         if !self.is_saving
             && let Some(download) = self.download.clone()
@@ -155,14 +155,14 @@ impl Disk {
         }
     }
 
-    /// Makes the whole share durable and gives it its name.
+    /// Makes the complete share durable and gives it its final name.
     pub(super) fn finish(&mut self) {
         if let Some(download) = self.download.clone() {
             self.jobs.spawn_blocking(move || Done::Finished(download.finish()));
         }
     }
 
-    /// Waits for work to be done; `None` while there is none. Cancel safe.
+    /// Waits for the next result; `None` if no work is under way. Cancel safe.
     pub(super) async fn next_done(&mut self) -> Option<Done> {
         let done = task_output(self.jobs.join_next().await?);
         match &done {
@@ -174,7 +174,7 @@ impl Disk {
         Some(done)
     }
 
-    /// Waits until nothing is under way, and claims what came. Fails if that could not be saved.
+    /// Waits until no work is under way, then makes the received chunks durable.
     pub(super) async fn settle(&mut self) -> Result<(), DownloadError> {
         while self.next_done().await.is_some() {}
         let Some(download) = self.download.clone() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Serving to others what came, and telling trackers of it.
+//! Serving received chunks to others, and announcing them to trackers.
 
 use std::{num::NonZeroU16, sync::Arc, time::Duration};
 
@@ -14,16 +14,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::context::Serving;
 
-/// How long trackers may take to hear that this peer is gone.
+/// Maximum time to end the registrations with the trackers.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The tasks that serving takes.
+/// The tasks that serve.
 pub(super) struct Service {
     hub: JoinSet<()>,
     announcers: TaskTracker,
     stop_announcing: CancellationToken,
     progress: watch::Sender<Completion>,
-    /// Why part of what is here cannot be served to others, once something is served.
+    /// Why a received file cannot be served to others. Set when serving starts.
     fault: Option<watch::Receiver<Option<Arc<OpenChunkError>>>>,
 }
 
@@ -38,7 +38,7 @@ impl Service {
         }
     }
 
-    /// Lets others fetch from this peer, and tells the trackers so.
+    /// Starts to serve, and announces this peer to the trackers.
     pub(super) fn start(
         &mut self,
         download: &Arc<Download>,
@@ -67,18 +67,18 @@ impl Service {
         serving
     }
 
-    /// Lets the trackers know how much is here.
+    /// Announces to the trackers how much this peer has.
     pub(super) fn announce(&self, progress: Completion) {
         self.progress.send_replace(progress);
     }
 
-    /// Why part of what is here cannot be served, if that is news.
+    /// Why a received file cannot be served, if that was not reported before.
     pub(super) fn new_fault(&mut self) -> Option<Arc<OpenChunkError>> {
         let fault = self.fault.as_mut().filter(|fault| fault.has_changed().unwrap_or(false))?;
         fault.borrow_and_update().clone()
     }
 
-    /// Tells the trackers that this peer is gone, and ends.
+    /// Waits until the registrations are ended, and ends serving.
     pub(super) async fn stop(&mut self) {
         self.announcers.close();
         if timeout(DEREGISTER_TIMEOUT, self.announcers.wait()).await.is_err() {
@@ -87,7 +87,7 @@ impl Service {
         self.hub.shutdown().await;
     }
 
-    /// Begins to tell the trackers that this peer is gone.
+    /// Starts to end the registrations with the trackers.
     pub(super) fn stop_announcing(&self) {
         self.stop_announcing.cancel();
     }

@@ -14,13 +14,13 @@ use crate::{
     task_output,
 };
 
-/// Connections that are refused at a time, for want of room: a burst of strangers costs no more. Others are dropped.
+/// Maximum number of refusals under way, which bounds the cost of a burst of connections. Further ones are dropped.
 const MAX_REFUSALS: usize = 64;
 
-/// How long sessions may take to say goodbye.
+/// Maximum time for all sessions to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The sessions, each by the name that the swarm gave to its peer.
+/// The sessions, by the key that the swarm gave to each peer.
 pub(super) struct Sessions {
     context: Arc<Context>,
     tasks: JoinSet<(PeerKey, LeaveReason)>,
@@ -32,9 +32,9 @@ struct Session {
     /// The other end of the connection.
     address: SocketAddr,
     stop: CancellationToken,
-    /// Lets the session ask what the share is.
+    /// Notified when the session should ask for the description.
     turn: Arc<Notify>,
-    /// Once chunks can be asked of the peer.
+    /// Set when the peer can be asked for chunks.
     outbox: Option<(Role, Outbox)>,
 }
 
@@ -43,13 +43,13 @@ impl Sessions {
         Sessions { context, tasks: JoinSet::new(), open: BTreeMap::new(), refusals: JoinSet::new() }
     }
 
-    /// Begins a session by connecting.
+    /// Starts a session by connecting.
     pub(super) fn dial(&mut self, key: PeerKey, address: SocketAddr) {
         tracing::debug!(%address, "connects to a peer");
         self.start(key, address, Origin::Dial(address));
     }
 
-    /// Begins a session with a peer that connected.
+    /// Starts a session with a peer that connected.
     pub(super) fn accept(&mut self, key: PeerKey, incoming: Incoming) {
         self.start(key, incoming.address, Origin::Accepted(incoming));
     }
@@ -61,36 +61,36 @@ impl Sessions {
         self.tasks.spawn(async move { (key, session::run(context, key, origin, turn, stop).await) });
     }
 
-    /// Tells a peer that connected that there is no room.
+    /// Refuses a peer that connected, because there is no room.
     pub(super) fn refuse(&mut self, incoming: Incoming) {
         while self.refusals.try_join_next().is_some() {}
         if self.refusals.len() < MAX_REFUSALS {
-            // It will find out either way.
+            // If this fails, the peer notices that the connection closes.
             self.refusals.spawn(async move { _ = incoming.refuse(NO_ROOM).await });
         }
     }
 
-    /// Lets a session ask what the share is.
+    /// Makes a session ask for the description.
     pub(super) fn ask_description(&self, key: PeerKey) {
         if let Some(session) = self.open.get(&key) {
             session.turn.notify_one();
         }
     }
 
-    /// Chunks can be asked of a peer, by this outbox.
+    /// Stores the outbox of a peer that can be asked for chunks.
     pub(super) fn set_outbox(&mut self, key: PeerKey, role: Role, outbox: Outbox) {
         if let Some(session) = self.open.get_mut(&key) {
             session.outbox = Some((role, outbox));
         }
     }
 
-    /// Sends a message; false if the peer does not read what it is sent.
+    /// Sends a message. False if the peer's outbox is full, because the peer does not read.
     pub(super) fn send(&self, key: PeerKey, message: PeerMessage) -> bool {
         let outbox = self.open.get(&key).and_then(|session| session.outbox.as_ref());
         outbox.is_none_or(|(_, outbox)| outbox.message(message).is_ok())
     }
 
-    /// Lets every leecher know that there is something new in the log.
+    /// Wakes the senders of all leechers, because the log has a new chunk.
     pub(super) fn wake_leechers(&self) {
         for (role, outbox) in self.open.values().filter_map(|session| session.outbox.as_ref()) {
             if *role == Role::Leecher {
@@ -108,7 +108,7 @@ impl Sessions {
         session.stop.cancel();
     }
 
-    /// Waits for a session to end, and says why; `None` while there is none. Cancel safe.
+    /// Waits for the next session to end, and returns why; `None` if there is no session. Cancel safe.
     pub(super) async fn next_closed(&mut self) -> Option<(PeerKey, LeaveReason)> {
         let (key, reason) = task_output(self.tasks.join_next().await?);
         let address = self.open.remove(&key).map(|session| session.address);
@@ -116,7 +116,7 @@ impl Sessions {
         Some((key, reason))
     }
 
-    /// Ends every session, and waits until they are over.
+    /// Ends all sessions, and waits until they have ended.
     pub(super) async fn stop(&mut self) {
         self.open.values().for_each(|session| session.stop.cancel());
         let goodbyes = async { while self.tasks.join_next().await.is_some() {} };
