@@ -1,16 +1,16 @@
-//! Which peers are asked what the share is.
+//! Which peers to ask for the description of the share.
 //!
-//! Pure. A description (metainfo and chunk hashes) is useless until all of it is here, so it comes from one peer. But the
-//! first peer that is asked may be slow, or send nothing. Of the peers that are asked, the fastest is the *leader*.
+//! Pure. A description (metainfo and chunk hashes) is useful only when it is complete, so it comes from one peer. But the
+//! first peer that is asked may be slow or send nothing. The fastest of the asked peers is the *leader*.
 //!
-//! Policy while nobody sends: the first peer is asked at once. A peer that did not begin to answer within its grace (a
-//! multiple of the time that its `Hello` took) is *overdue*, and for each overdue peer another one is asked. So the number
-//! of silent peers that were asked doubles with each grace, and however many there are, they delay an honest one little.
+//! Policy while no peer sends: The first peer is asked at once. A peer that does not start to answer within its grace (a
+//! multiple of the delay of its `Hello`) is *overdue*. For each overdue peer another one is asked, so the number of silent
+//! peers that were asked doubles with each grace. So silent peers delay an honest one little, however many they are.
 //!
-//! Policy once a leader sends: the next peers are asked at intervals, until the leader is nearly through. When
-//! [`Describers::set_places`] peers are sending, one that is slower than the leader is cut for the next, after [`TRIAL`].
-//! What the others send is wasted: when that is more than a fixed part of what the leader has sent, they are cut, and nobody
-//! else is asked. So a description that fills this side's own link is not asked of everybody at once.
+//! Policy once a leader sends: More peers are asked at intervals, until the leader is almost done. When the maximum number of
+//! peers send ([`Describers::set_places`]), one that is slower than the leader is cut after [`TRIAL`], and the next is asked.
+//! The bytes of the others are wasted. When they exceed a fixed part of the leader's bytes, the others are cut and no more
+//! peers are asked. So this side's link is not filled with copies of a large description.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,51 +19,51 @@ use std::{
 
 use crate::scheduler::PeerKey;
 
-/// While one sends, the others are asked one after another with this delay: they may be faster, and mostly are not needed.
+/// While one peer sends, the others are asked at this interval. They may be faster, but most of the time they are not needed.
 const STAGGER: Duration = Duration::from_millis(200);
 
-/// A peer that does not begin to answer within GRACE × its `Hello`'s round trip + [`MIN_GRACE`] is overdue.
+/// A peer that does not start to answer within `GRACE` × the round trip of its `Hello` + [`MIN_GRACE`] is overdue.
 const GRACE: u32 = 2;
 
-/// A busy machine may let a peer wait for this long.
+/// The delay that a busy machine can cause.
 const MIN_GRACE: Duration = Duration::from_millis(20);
 
-/// The longest grace: a peer that takes longer to say hello is not worth waiting for.
+/// Maximum grace. A peer whose `Hello` takes longer is not worth the wait.
 const MAX_GRACE: Duration = Duration::from_secs(1);
 
-/// A peer has this long to show how fast it is: several round trips around the world.
+/// Time in which a peer can show its rate: several round trips around the world.
 const TRIAL: Duration = Duration::from_secs(1);
 
-/// Nobody else is asked while the leader is to be through within this time.
+/// No other peer is asked if the leader will be done within this time.
 const NEARLY_THROUGH: Duration = Duration::from_secs(2);
 
 /// Maximum bytes received from peers other than the leader: `SPARE`, plus one for every `SPARE_SHARE` bytes of the leader.
 const SPARE: u64 = 512 * 1024;
 const SPARE_SHARE: u64 = 8;
 
-/// A leader that sends fewer bytes a second fills no link: whatever others send is worth it.
+/// In bytes a second. A slower leader fills no link, so the bytes of others are not limited.
 const TRICKLE: f64 = 16.0 * 1024.0;
 
-/// Rates are measured over this time at least, and twice this at most: a leader that stops is soon found out.
+/// Rates are measured over one to two times this window. So a leader that stops is noticed soon.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-/// What to do.
+/// An action for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// Let this peer be asked.
+    /// Ask this peer.
     Begin(PeerKey),
-    /// End the session with this peer: it is slower than others, and somebody else waits.
+    /// End the session with this peer, because it is slower than others and another peer waits.
     Cut(PeerKey),
 }
 
-/// The peers that can be asked, and those that are.
+/// The peers that can be asked, and those that are being asked.
 #[derive(Debug)]
 pub(crate) struct Describers {
     waiting: VecDeque<(PeerKey, Duration)>,
     asked: BTreeMap<PeerKey, Asked>,
     places: usize,
     last_begun: Option<Instant>,
-    /// Bytes that peers sent which were cut.
+    /// Bytes from peers that were cut.
     wasted: u64,
 }
 
@@ -73,22 +73,22 @@ struct Asked {
     grace: Duration,
     received: u64,
     total: Option<u64>,
-    /// Two moments, [`RATE_WINDOW`] apart or more, and how much had been received by then.
+    /// Two moments, at least [`RATE_WINDOW`] apart, and the bytes received until each.
     marks: [(Instant, u64); 2],
 }
 
 impl Describers {
-    /// No peers yet. At most `places` may send at a time. Those that send nothing take no place.
+    /// No peers yet. At most `places` peers may send at the same time. A peer that sends nothing takes no place.
     pub(crate) fn new(places: usize) -> Describers {
         Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
     }
 
-    /// Changes how many may send at a time.
+    /// Changes how many peers may send at the same time.
     pub(crate) fn set_places(&mut self, places: usize) {
         self.places = places;
     }
 
-    /// A peer can be asked, or no longer is and can be asked again. It took `answers_in` to answer this side's `Hello`.
+    /// A peer can be asked, for the first time or again. It took `answers_in` to answer this side's `Hello`.
     pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration) {
         self.asked.remove(&key);
         if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
@@ -96,11 +96,11 @@ impl Describers {
         }
     }
 
-    /// A peer that is being asked has sent `received` of `total` bytes. Says whether that is more than before.
+    /// A peer that is being asked has sent `received` of `total` bytes. Returns whether that is more than before.
     pub(crate) fn progress(&mut self, key: PeerKey, received: u64, total: u64, now: Instant) -> bool {
         let Some(asked) = self.asked.get_mut(&key) else { return false };
         if asked.total.is_some_and(|old| old != total) {
-            // The next part of the description begins: hashes after metainfo.
+            // The hashes start, after the metainfo.
             *asked = Asked::new(now, asked.grace);
         }
         let more = asked.total.is_none() || received > asked.received;
@@ -115,13 +115,13 @@ impl Describers {
     pub(crate) fn left(&mut self, key: PeerKey) {
         self.waiting.retain(|&(waiting, _)| waiting != key);
         if self.asked.remove(&key).is_some() {
-            // If that was the leader, the others are compared with somebody else now.
+            // If it was the leader, the others now have another leader to compare with.
             self.wasted = 0;
         }
     }
 
-    /// What to do now; `strangers` says whether there are peers that this side could connect to if it had fewer connections.
-    /// Call until it returns `None`.
+    /// The next action. `strangers` is whether this side could connect to more peers if it had fewer connections. Call until
+    /// it returns `None`.
     pub(crate) fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
         let leader = self.leader(now);
         if leader.is_some_and(|leader| self.is_nearly_through(leader, now)) {
@@ -149,7 +149,7 @@ impl Describers {
         if sending < self.places { self.begin(now) } else { self.cut(leader, TRIAL, now) }
     }
 
-    /// When to call [`Describers::poll`] again though nothing happened.
+    /// When to call [`Describers::poll`] again if nothing happens before.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let overdue = self.asked.values().map(|asked| asked.begun + asked.grace).filter(|&at| at > now);
         let stagger = (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER);
@@ -163,7 +163,7 @@ impl Describers {
         Some(Turn::Begin(key))
     }
 
-    /// Gives up the slowest peer that was tried for `trial`.
+    /// Cuts the slowest of the peers that were asked at least `trial` ago.
     fn cut(&mut self, leader: Option<PeerKey>, trial: Duration, now: Instant) -> Option<Turn> {
         let tried = self.asked.iter().filter(|&(&key, asked)| {
             Some(key) != leader && now.saturating_duration_since(asked.begun) >= trial
@@ -198,17 +198,17 @@ impl Asked {
         Asked { begun: now, grace, received: 0, total: None, marks: [(now, 0); 2] }
     }
 
-    /// Whether nobody need wait for it any more: it had its time and sends nothing, or next to nothing.
+    /// Whether its grace is over and it sends nothing, or almost nothing.
     fn is_overdue(&self, now: Instant) -> bool {
         now >= self.begun + self.grace && self.rate(now) < TRICKLE
     }
 
-    /// Bytes a second, of late.
+    /// Recent rate, in bytes a second.
     fn rate(&self, now: Instant) -> f64 {
-        // The later mark counts by itself once it is old enough: then nothing has come since.
+        // If the later mark is old enough, nothing arrived since, and it counts alone.
         let late = now.saturating_duration_since(self.marks[1].0) >= RATE_WINDOW;
         let (since, before) = self.marks[usize::from(late)];
-        // Less than a millisecond says nothing.
+        // A rate over less than a millisecond means nothing.
         let seconds = now.saturating_duration_since(since).as_secs_f64().max(0.001);
         self.received.saturating_sub(before) as f64 / seconds
     }
@@ -226,7 +226,7 @@ mod tests {
         describers: Describers,
         start: Instant,
         rates: Vec<u64>,
-        /// When each was asked, while it is.
+        /// When each was asked, if it is being asked.
         asked: BTreeMap<PeerKey, Duration>,
         at: Duration,
     }
@@ -289,7 +289,7 @@ mod tests {
             rates.push(20 * MIB);
             let mut model = Model::new(rates);
             assert_eq!(model.run(32 * MIB).0, PeerKey(60));
-            // Of which the transfer is 1.6 s.
+            // The transfer itself takes 1.6 s of them.
             assert!(model.at < Duration::from_millis(2_500), "{:?}", model.at);
         }
     }

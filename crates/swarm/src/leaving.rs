@@ -1,4 +1,4 @@
-//! Why a peer left, and everything that follows from it: one table.
+//! Why a peer left, and everything that follows from it, in one table.
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 
@@ -6,7 +6,7 @@ use proto::peer::GoodbyeReason;
 
 use crate::{peer_book::Redial, violation::Violation};
 
-/// A peer that was too slow, or does not have the share, is left alone for this time.
+/// Wait before a peer is dialled again that was too slow or does not have the share.
 pub(crate) const REST: Duration = Duration::from_secs(60);
 
 /// Why a peer is gone.
@@ -15,15 +15,15 @@ pub(crate) const REST: Duration = Duration::from_secs(60);
 pub enum LeaveReason {
     /// It could not be reached.
     Unreachable(Unreachable),
-    /// It said goodbye, or this side did.
+    /// One of the two sides said goodbye.
     Goodbye(GoodbyeReason),
     /// It closed the connection, or the connection broke.
     Disconnected,
-    /// It did not keep to the protocol.
+    /// It violated the protocol.
     Protocol(Violation),
     /// It sent something that was proved wrong.
     Lied,
-    /// It did not deliver in time, again and again.
+    /// It missed its deadlines again and again.
     TooSlow,
     /// Its files changed since it shared them.
     Gone,
@@ -37,11 +37,11 @@ pub enum LeaveReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unreachable {
-    /// The operating system reported the error of this number (`errno`).
+    /// The system reported the error with this number (`errno`).
     Os(i32),
-    /// The connection failed in this way.
+    /// The connection failed with an error that has no number.
     Io(io::ErrorKind),
-    /// It took the connection, and did not answer in time.
+    /// It accepted the connection and did not answer in time.
     Silent,
 }
 
@@ -54,16 +54,16 @@ pub struct PeerTrouble {
     pub reason: LeaveReason,
 }
 
-/// What the loss of a peer says of the chance to get the share from its address.
+/// Whether the share may still be had from the address of a peer that left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The peer does not have the share.
     WithoutShare,
     /// The peer's files changed.
     Changed,
-    /// The peer has as many connections as it may.
+    /// The peer has its maximum number of connections.
     Full,
-    /// Something else.
+    /// Any other reason.
     Other,
 }
 
@@ -74,17 +74,17 @@ pub(crate) struct Consequence {
     /// When its address may be dialled again.
     pub(crate) redial: Redial,
     pub(crate) outcome: Outcome,
-    /// Whether it is worth mentioning when nobody else is left.
+    /// Whether to report it to the user when no other peer is left.
     pub(crate) is_trouble: bool,
 }
 
 impl LeaveReason {
-    /// What a peer is told that this side leaves for this reason.
+    /// The goodbye that a peer receives if this side leaves it for this reason.
     pub fn goodbye(&self) -> GoodbyeReason {
         self.consequence(true).goodbye
     }
 
-    /// What follows; `active` says whether the peer was one that chunks could be asked of.
+    /// What follows from it. `active` is whether the peer could be asked for chunks.
     pub(crate) fn consequence(&self, active: bool) -> Consequence {
         use GoodbyeReason::{Banned, Done, Duplicate, Protocol, SelfConnection, TooManyPeers, UnknownShare};
         use Outcome::{Changed, Full, Other, WithoutShare};
@@ -103,7 +103,7 @@ impl LeaveReason {
             LeaveReason::Protocol(_) => (Protocol, rest, Other, true),
             LeaveReason::Lied => (Banned, Redial::Never, Other, true),
             LeaveReason::TooSlow if active => (Protocol, rest, Other, true),
-            // It was slower than others to say what the share is, and may be of use when that is known.
+            // It only sent the description more slowly than others. It may be useful once the share is known.
             LeaveReason::TooSlow => (Protocol, Redial::BackOff, Other, true),
             LeaveReason::Gone => (Done, rest, Changed, true),
             LeaveReason::Itself => (SelfConnection, Redial::Itself, Other, false),

@@ -1,58 +1,57 @@
-//! How often to ask a tracker for peers. Pure: randomness is an argument, and whoever uses it does the waiting.
+//! How often to ask a tracker for peers. Pure: randomness is an argument, and the caller waits.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// Wait between the first two lookups of peers; twice as long each time. Those who start together are not known
-/// to the tracker before they have learned what the share is, a moment later.
+/// Wait between the first two lookups, which then doubles each time. Leechers that start together register with the tracker
+/// only when they have the description, so the second lookup finds more of them.
 const FIRST_INTERVAL: Duration = Duration::from_millis(60);
 
-/// Wait between two lookups in the long run, as long as the tracker has not said how long it should be.
+/// Wait between two lookups in the long run, unless the tracker sends another value.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shortest and longest wait that a tracker can ask for, whatever it says: no tracker makes a leecher ask all the
-/// time, or never again.
+/// Bounds of the wait that a tracker can send. So no tracker can make a leecher ask without pause, or never again.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Who has no peer at all asks this many times as often: a tracker that wants fewer lookups gets fewer of these too.
+/// A leecher without peers asks this many times as often. So a tracker that wants fewer lookups also gets fewer of these.
 const HUNGRY_FACTOR: u32 = 5;
 
 /// When to ask one tracker again.
 #[derive(Debug)]
 pub(crate) struct LookupPace {
-    /// Wait while lookups come fast, at the beginning.
+    /// Wait at the start, while lookups are frequent.
     beginning: Duration,
     /// Wait in the long run.
     interval: Duration,
 }
 
-/// Waits until the next lookup.
+/// The wait until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// Of a leecher that has peers.
+    /// For a leecher that has peers.
     pub(crate) fed: Duration,
-    /// Of one that has none.
+    /// For a leecher that has none.
     pub(crate) hungry: Duration,
 }
 
 impl Default for LookupPace {
-    /// Of a tracker that was not asked yet.
+    /// The pace for a tracker that was not asked yet.
     fn default() -> LookupPace {
         LookupPace { beginning: FIRST_INTERVAL, interval: DEFAULT_INTERVAL }
     }
 }
 
 impl LookupPace {
-    /// The tracker said when another lookup is welcome.
+    /// The tracker sent the interval that it wants between lookups.
     pub(crate) fn told(&mut self, interval_s: u16) {
         self.interval = Duration::from_secs(interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
     }
 
-    /// How long to wait until the next lookup; each call is one lookup.
+    /// The wait until the next lookup. Each call counts as one lookup.
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Wait {
-        // Leechers that started together, or came back together, do not stay in step.
+        // So that leechers that started together do not ask together every time.
         let jitter = rng.random_range(0.8..1.2);
         let fed = self.beginning.min(self.interval);
         let hungry = self.beginning.min(self.interval / HUNGRY_FACTOR);

@@ -1,19 +1,19 @@
-//! Which peers there are, and whom to connect to when.
+//! The known peers, and which to connect to when.
 //!
-//! Pure, like the scheduler. Every address is in one state; bounds hold whatever trackers say. A peer is met
-//! once, whoever dialled: one that dialled this process is entered under the address that it listens on.
+//! Pure. Each address is in one state. The bounds hold whatever trackers send. Two peers have one connection, whichever side
+//! dialled: a peer that dialled this process is entered under the address where it listens.
 //!
-//! Policy: whom to dial is drawn at random from all that are due and failed least often (from the newest of them, if the
-//! book is full), with now and then a turn for the one that is due for longest. Dialling stops at [`DIALLED_SHARE`] of
-//! the connections that there may be. The rest is for those who dial this process. When that is full too, a
-//! newcomer takes the place of a random peer that was itself accepted: otherwise those who came first would end up
-//! connected to each other and to nobody else, and each such group would have to get its own copy from the
-//! origin. Connections that this side dialled are not given up, so that strangers cannot take them all.
+//! Policy: The next address to dial is drawn at random from those that are due and have failed least often. If the book is full,
+//! it is drawn from the newest of these. Now and then the address that is due longest has its turn. Dialling stops at
+//! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. When these places are
+//! full too, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected only
+//! to each other, and each such group would have to get its own copy from the origin. Connections that this side dialled are
+//! never replaced, so strangers cannot take them all.
 //!
-//! A full book forgets the address that failed most often for a new one, but none that the user named.
+//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it.
 //!
-//! A peer that lied is banned: its address is not dialled again, and nobody is let in from its IP address. Others at that IP
-//! address (behind the same NAT, or on the same host) can still be dialled where they listen.
+//! A peer that lied is banned. Its address is not dialled again, and connections from its IP address are refused. Other peers at
+//! that IP address (behind the same NAT, or on the same host) can still be dialled.
 
 #[cfg(test)]
 mod tests;
@@ -26,74 +26,74 @@ use std::{
 
 use rand::{Rng, RngExt};
 
-/// Peers that a leecher connects to at a time unless it is told otherwise.
+/// Default maximum number of peers that a leecher connects to at the same time.
 pub const DEFAULT_MAX_PEERS: usize = 80;
 
-/// Addresses remembered. For more, those that failed most often are forgotten.
+/// Maximum number of known addresses.
 const MAX_ADDRESSES: usize = 1_000;
 
-/// Addresses that are banned at a time, and as many IP addresses. The ban that is oldest is lifted for another: a liar
-/// that comes back is found out again, and the others have room.
+/// Maximum number of banned addresses, and of banned IP addresses. A new ban lifts the oldest. A liar that then returns is
+/// found out again.
 const MAX_BANNED: usize = 500;
 
-/// Connections being made at a time.
+/// Maximum number of dials under way.
 const MAX_DIALS: usize = 64;
 
-/// Share of the connections up to which this side dials.
+/// Part of the connections that this side may dial.
 const DIALLED_SHARE: f64 = 0.9;
 
-/// A peer that made room for another is not dialled before this time.
+/// Wait before a peer that was replaced is dialled again.
 const REPLACED_REST: Duration = Duration::from_secs(60);
 
-/// Wait before trying again an address that failed; twice as long with each failure in a row, up to the second.
+/// Wait before an address that failed is dialled again. It doubles with each failure in a row, up to [`LAST_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(15);
 
-/// A connection that lasted for this long was no failure, however it ended.
+/// A connection that lasted this long is not a failure, however it ended.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// One of so many dials goes to the address that is due for longest, whatever became of it before.
+/// One in this many dials goes to the address that is due longest, however often it failed.
 const LONGEST_DUE_TURN: u32 = 4;
 
-/// When an address may be dialled again whose connection is over.
+/// When an address may be dialled again after its connection is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redial {
     /// After a wait that grows with each failure in a row.
     BackOff,
-    /// After this time, or as [`Redial::BackOff`] if it is shorter than the first wait of that.
+    /// After this time. If it is shorter than [`FIRST_RETRY`], as [`Redial::BackOff`].
     After(Duration),
-    /// The peer has another connection. When that is over, its own end decides.
+    /// When the peer's other connection is over, and as that one ends.
     Duplicate,
-    /// Never again: the peer lied.
+    /// Never, because the peer lied.
     Never,
-    /// It is this process itself.
+    /// Never, because it is this process itself.
     Itself,
 }
 
 /// What to do with a peer that dialled this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// It counts as connected until [`PeerBook::disconnected`].
+    /// It is let in, and counts as connected until [`PeerBook::disconnected`].
     Welcome,
     /// The two are connected already.
     Duplicate,
     /// It is banned.
     Banned,
-    /// As [`Admission::Welcome`], but the peer of this address has to go, and is to be told that there are too
-    /// many peers. It counts as disconnected.
+    /// As [`Admission::Welcome`]. In return the peer at this address must be disconnected because there are too many peers. It
+    /// no longer counts as connected.
     Replaces(SocketAddr),
-    /// There are as many connections as there may be, all of them dialled by this side.
+    /// There is no room, and this side dialled all connections.
     Full,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Not connected; may be dialled from this time on.
+    /// Not connected. It may be dialled from this time on.
     Idle(Instant),
     Dialling,
-    /// Connected since then, and it was this side that dialled.
+    /// Connected since this time. This side dialled.
     Connected(Instant),
-    /// Connected since then, and it was the other side that dialled.
+    /// Connected since this time. The other side dialled.
     Accepted(Instant),
     Banned,
     /// This process.
@@ -105,7 +105,7 @@ struct Entry {
     state: State,
     /// Failures in a row.
     failures: u32,
-    /// The user named it: it is not forgotten.
+    /// The user named it, so it is never forgotten.
     named: bool,
 }
 
@@ -113,14 +113,14 @@ struct Entry {
 #[derive(Debug)]
 pub struct PeerBook {
     entries: BTreeMap<SocketAddr, Entry>,
-    /// Those that are idle, by when they may be dialled.
+    /// The idle addresses, ordered by when they may be dialled.
     idle: BTreeSet<(Instant, SocketAddr)>,
     dialling: usize,
     connected: usize,
     accepted: BTreeSet<SocketAddr>,
-    /// Addresses that are banned, in the order in which they were.
+    /// The banned addresses, oldest ban first.
     banned: VecDeque<SocketAddr>,
-    /// IP addresses from which nobody is let in, likewise.
+    /// The IP addresses from which connections are refused, oldest first.
     barred: VecDeque<IpAddr>,
     itself: usize,
     max_peers: usize,
@@ -142,7 +142,7 @@ impl PeerBook {
         }
     }
 
-    /// Takes note of an address; true if it is new, and there was room for it.
+    /// Adds an address. True if it is new and there was room for it.
     pub fn discover(&mut self, address: SocketAddr, now: Instant) -> bool {
         if self.entries.contains_key(&address) {
             return false;
@@ -163,7 +163,7 @@ impl PeerBook {
         new
     }
 
-    /// Makes room for another address; false if none has failed.
+    /// Makes room for another address. False if no address has failed.
     fn forget_one(&mut self) -> bool {
         let idle = self.idle.iter().filter_map(|&(_, address)| Some((address, self.entries.get(&address)?)));
         let failed = idle.filter(|(_, entry)| entry.failures > 0 && !entry.named);
@@ -178,32 +178,32 @@ impl PeerBook {
         }
     }
 
-    /// Number of known addresses, this process's own not counted.
+    /// Number of known addresses, without those of this process.
     pub fn len(&self) -> usize {
         self.entries.len() - self.itself
     }
 
-    /// Whether no address is known but this process's own.
+    /// Whether no address is known, apart from those of this process.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The known addresses, this process's own left out.
+    /// The known addresses, without those of this process.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.entries.iter().filter(|(_, entry)| entry.state != State::Itself).map(|(&address, _)| address)
     }
 
-    /// Whether there are addresses and not one may be dialled again.
+    /// Whether there are addresses and all are banned.
     pub fn is_all_banned(&self) -> bool {
         !self.is_empty() && self.banned.len() == self.len()
     }
 
-    /// Whether somebody who dials this process from there is refused.
+    /// Whether connections from this IP address are refused.
     pub fn is_barred(&self, ip: IpAddr) -> bool {
         self.barred.contains(&ip.to_canonical())
     }
 
-    /// Refuses everybody who dials this process from there, from now on.
+    /// Refuses connections from this IP address from now on.
     pub fn bar(&mut self, ip: IpAddr) {
         if self.is_barred(ip) {
             return;
@@ -214,7 +214,7 @@ impl PeerBook {
         self.barred.push_back(ip.to_canonical());
     }
 
-    /// An address to connect to now, at random, if there is one and room for it.
+    /// The next address to dial, if one is due and there is room.
     pub fn next_dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<SocketAddr> {
         if !self.has_room_to_dial() {
             return None;
@@ -226,7 +226,7 @@ impl PeerBook {
         let fewest = due.iter().map(|&(failures, ..)| failures).min()?;
         let mut best: Vec<_> = due.iter().filter(|&&(failures, ..)| failures == fewest).collect();
         if self.entries.len() >= MAX_ADDRESSES {
-            // More than can be tried are told of: who is new would have little hope among them.
+            // Trackers name more addresses than can be tried. Otherwise a new one would hardly get its turn.
             let newest = best.iter().map(|&&(_, from, _)| from).max();
             best.retain(|&&(_, from, _)| Some(from) == newest);
         }
@@ -240,7 +240,7 @@ impl PeerBook {
         Some(address)
     }
 
-    /// A dial led to a connection.
+    /// A dial succeeded.
     pub fn connected(&mut self, address: SocketAddr, now: Instant) {
         self.set(address, State::Connected(now));
     }
@@ -250,9 +250,8 @@ impl PeerBook {
         self.connected + self.accepted.len()
     }
 
-    /// A peer that listens on `address` dialled this process. When both dial each other at the same time, each
-    /// side takes in the other's dial; which of the two connections stays is for the shell to say, and the end
-    /// of the other one is [`Redial::Duplicate`].
+    /// A peer that listens on `address` dialled this process. If both sides dial each other at the same time, each admits the
+    /// other. The caller chooses which of the two connections stays; the other ends with [`Redial::Duplicate`].
     pub fn admit(&mut self, address: SocketAddr, now: Instant, rng: &mut impl Rng) -> Admission {
         let known = self.entries.get(&address).map(|entry| entry.state);
         match known {
@@ -274,7 +273,7 @@ impl PeerBook {
         }
         match known {
             Some(_) => self.set(address, State::Accepted(now)),
-            // Beyond what trackers may fill, but bounded by the connections.
+            // This may exceed MAX_ADDRESSES, but is bounded by the number of connections.
             None => self.enter(address, State::Accepted(now)),
         }
         admission
@@ -296,7 +295,7 @@ impl PeerBook {
             (Redial::Never, _) => State::Banned,
             (Redial::Itself, _) => State::Itself,
             (Redial::Duplicate, State::Connected(_) | State::Accepted(_)) => return,
-            // It made room for another, and was not counted since.
+            // It was replaced, and no longer counts as connected.
             (Redial::After(_) | Redial::BackOff, State::Idle(_)) => return,
             (Redial::After(wait), _) if wait >= FIRST_RETRY => State::Idle(now + wait),
             (Redial::After(_) | Redial::BackOff | Redial::Duplicate, _) => {
@@ -313,7 +312,7 @@ impl PeerBook {
         }
     }
 
-    /// When [`PeerBook::next_dial`] may have another address though nothing happened.
+    /// When to call [`PeerBook::next_dial`] again if nothing happens before.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         if !self.has_room_to_dial() {
             return None;
@@ -321,13 +320,13 @@ impl PeerBook {
         self.idle.iter().map(|&(from, _)| from).find(|&from| from > now)
     }
 
-    /// Whether there is an address that could be dialled now if there were room.
+    /// Whether an address is due, whether or not there is room.
     pub fn has_due(&self, now: Instant) -> bool {
         self.idle.first().is_some_and(|&(from, _)| from <= now)
     }
 
     fn has_room_to_dial(&self) -> bool {
-        // While nobody has answered, the share for those who dial this process is no use to anyone.
+        // Without a connection, no peer knows this process, so no places need to be kept for peers that dial it.
         let most = if self.connections() == 0 { self.max_peers } else { self.dialled_at_most() };
         self.dialling < MAX_DIALS && self.dialling + self.connections() < most
     }

@@ -1,4 +1,4 @@
-//! What a swarm is told.
+//! The events that a swarm receives.
 
 use std::time::Duration;
 
@@ -14,100 +14,100 @@ use crate::{
     scheduler::{Have, PeerKey},
 };
 
-/// Something that happened.
+/// An event of a transfer.
 #[derive(Debug)]
 pub enum Event {
-    /// A source that was asked has answered.
+    /// A source answered.
     Answered(SourceId, Answer),
-    /// Something happened on a connection.
+    /// An event of a connection.
     Peer(PeerKey, PeerEvent),
-    /// The output is open, and these chunks are in it.
+    /// The output is open.
     Opened {
         /// The chunks of the share.
         space: ChunkSpace,
-        /// Those that are here.
+        /// Those that are in the output.
         have: Bitfield,
     },
-    /// A chunk that was to be stored is.
+    /// A chunk was proved and written.
     Stored {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: PeerKey,
-        /// Which it is.
+        /// The chunk.
         chunk: ChunkIndex,
-        /// Time that a thread took to prove it.
+        /// Time that it took to prove it.
         hashing: Duration,
-        /// Time that a thread took to write it.
+        /// Time that it took to write it.
         writing: Duration,
     },
-    /// A chunk that was to be stored is not what it should be.
+    /// A chunk was proved wrong.
     Wrong {
-        /// Who sent it.
+        /// The peer that sent it.
         peer: PeerKey,
-        /// Which it is.
+        /// The chunk.
         chunk: ChunkIndex,
     },
-    /// The share is durable and has its name.
+    /// The share is durable and has its final name.
     Finished,
-    /// What is here cannot all be served any more.
+    /// A received file changed or cannot be read, so it cannot be served.
     Spoilt,
-    /// Bytes of chunks were sent to others: so many in all.
+    /// This many bytes of chunks were sent to others so far.
     Uploaded(u64),
-    /// Whether the user's own limit is what the transfer waits for.
+    /// Whether the transfer waits because of the user's download limit.
     Limited(bool),
-    /// The user has had enough.
+    /// The user stops the transfer.
     Stop,
 }
 
-/// Something that happened on a connection.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum PeerEvent {
-    /// The peer can be asked what the share is. It took so long to answer this side's `Hello`.
+    /// The peer can be asked for the description.
     Ready {
-        /// How long.
+        /// The time that it took to answer this side's `Hello`.
         answers_in: Duration,
     },
-    /// It sent so much of the metainfo, or of the chunk hashes.
+    /// The peer sent part of the metainfo or of the chunk hashes.
     Describing {
-        /// Bytes that are here.
+        /// Bytes received so far.
         received: u64,
-        /// Bytes that it promised.
+        /// Bytes to receive.
         total: u64,
     },
-    /// The metainfo is known and proved: the share has so many chunks.
+    /// The metainfo is known and proved.
     Metainfo {
-        /// How many.
+        /// Chunks in the share.
         chunk_count: u32,
     },
-    /// All of the description is known and proved.
+    /// The complete description is known and proved.
     Described,
-    /// What the infohash stands for is malformed.
+    /// The metainfo has the right infohash and is malformed.
     BadShare(MetainfoError),
-    /// Chunks can be asked of the peer.
+    /// The peer can be asked for chunks.
     Active {
-        /// What it said of itself.
+        /// Its `Hello`.
         hello: Hello,
-        /// What it has.
+        /// The chunks that it has.
         have: Have,
     },
-    /// What the peer has, if it says so only now.
+    /// The chunks that the peer has, if its bitfield comes later than [`PeerEvent::Active`].
     Bitfield(Bitfield),
     /// The peer has one more chunk.
     Have(ChunkIndex),
-    /// The peer is there, and has nothing to say.
+    /// The peer sent a keep-alive.
     Alive,
-    /// It has nothing to send to anybody.
+    /// The peer has nothing to send to any peer.
     Idle,
     /// The first bytes of a chunk arrived.
     Arriving(ChunkIndex),
-    /// More of it arrived: so many bytes by now.
+    /// More of the same chunk arrived.
     Progress {
-        /// How many.
+        /// Chunks in the share.
         bytes: u32,
     },
-    /// It does not read what it is sent.
+    /// The peer does not read its messages.
     Deaf,
     /// The peer will not send a chunk.
     Rejected(ChunkIndex, RejectReason),
-    /// The connection is over. Nothing happens on it after this.
+    /// The connection is over. This is its last event.
     Closed(LeaveReason),
 }

@@ -14,23 +14,23 @@ pub enum Failure {
     /// No tracker answered, and no peer was named.
     #[error("no tracker can be reached: {}", no_tracker(trackers, last.as_ref()))]
     NoTracker {
-        /// Those that were asked.
+        /// The trackers that were asked.
         trackers: Vec<Endpoint>,
-        /// What was last wrong with one, if that is known.
+        /// The last error of one, if there was an error.
         last: Option<TrackerError>,
     },
     /// The trackers that answered do not know the share.
     #[error("no tracker knows the share {0}")]
     UnknownShare(InfoHash),
-    /// There are peers, but none gave the share's description.
+    /// There are peers, but none sent the description.
     #[error("{}", no_peer(*known, last.as_deref()))]
     NoPeer {
-        /// Peers that were tried, this leecher itself not counted.
+        /// Peers that were tried, without this leecher itself.
         known: usize,
-        /// What was last wrong with one.
+        /// The last trouble with one.
         last: Option<Box<PeerTrouble>>,
     },
-    /// A peer that was named does not exist.
+    /// The name of a peer that the user named cannot be resolved.
     #[error(transparent)]
     PeerName(PeerNameError),
     /// All peers that had the share changed it.
@@ -42,10 +42,10 @@ pub enum Failure {
         _ => format!("all {known} known peers are full"),
     })]
     AllFull {
-        /// How many are known.
+        /// Number of known peers.
         known: usize,
     },
-    /// The infohash is that of something malformed.
+    /// The metainfo has the right infohash and is malformed.
     #[error("the share itself is malformed: {0}")]
     BadShare(MetainfoError),
     /// Every peer sent wrong data.
@@ -54,15 +54,15 @@ pub enum Failure {
     /// No data arrived for too long.
     #[error("nothing arrived for {after:?} ({done} of {total} bytes are here); {}", stall(*peers, last.as_deref()))]
     Stalled {
-        /// For how long.
+        /// How long nothing arrived.
         after: Duration,
-        /// Bytes that are here.
+        /// Bytes received and proved.
         done: u64,
         /// Bytes in the share.
         total: u64,
         /// Peers that are connected.
         peers: usize,
-        /// What was last wrong with a peer.
+        /// The last trouble with a peer.
         last: Option<Box<PeerTrouble>>,
     },
     /// The user stopped it.

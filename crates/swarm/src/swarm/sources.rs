@@ -1,4 +1,4 @@
-//! Where addresses come from: trackers, and names of peers. When each is asked, and what it said last.
+//! The sources of addresses: trackers, and names of peers. Decides when each is asked, and keeps its last answer.
 
 use std::{
     io,
@@ -18,23 +18,23 @@ use crate::{
 /// Wait before the name of a peer is resolved again.
 const NAME_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A tracker, or a peer that the user named: its place in the list that [`super::Config`] gave.
+/// A source: its index in [`Config::sources`](super::Config::sources).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceId(pub usize);
 
-/// Where addresses of peers come from.
+/// A kind of source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// A tracker. It is asked again and again.
+    /// A tracker. It is asked at intervals.
     Tracker,
-    /// A peer that the user named. Its name is resolved until it leads somewhere.
+    /// A peer that the user named. Its name is resolved until that succeeds.
     Peer,
 }
 
-/// What a source says.
+/// The answer of a source.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// These are peers.
+    /// Peers.
     Peers {
         /// Where they listen.
         addresses: Vec<SocketAddr>,
@@ -43,12 +43,12 @@ pub enum Answer {
     },
     /// The tracker does not know the share.
     Unknown {
-        /// It has been up for long enough to know everybody.
+        /// The tracker has run long enough to know all peers.
         settled: bool,
     },
-    /// The tracker cannot say.
+    /// The tracker could not be asked.
     TrackerFailed(TrackerError),
-    /// The name of the peer leads nowhere.
+    /// The name of the peer could not be resolved.
     NameFailed(PeerNameError),
 }
 
@@ -58,7 +58,7 @@ pub enum Answer {
 pub struct PeerNameError {
     /// The peer.
     pub peer: Endpoint,
-    /// Why not.
+    /// The system's error.
     pub source: Arc<io::Error>,
 }
 
@@ -87,7 +87,7 @@ enum Next {
     Never,
 }
 
-/// What a source said the last time.
+/// The last answer of a source.
 #[derive(Debug)]
 enum Said {
     Nothing,
@@ -103,8 +103,7 @@ impl Sources {
         Sources(kinds.iter().map(state).collect())
     }
 
-    /// A source to be asked now, if there is one. `hungry_since` says since when the swarm
-    /// has no peer, if so.
+    /// A source to ask now, if one is due. `hungry_since` is since when the swarm has no peer, if it has none.
     pub(super) fn poll(&mut self, hungry_since: Option<Instant>, now: Instant) -> Option<SourceId> {
         let due = self.0.iter().position(|source| {
             source.next.at(hungry_since).is_some_and(|at| at.is_none_or(|at| at <= now))
@@ -113,7 +112,7 @@ impl Sources {
         Some(SourceId(due))
     }
 
-    /// When [`Sources::poll`] may have a source though nothing happened.
+    /// When to call [`Sources::poll`] again if nothing happens before.
     pub(super) fn next_timeout(&self, hungry_since: Option<Instant>) -> Option<Instant> {
         self.0.iter().filter_map(|source| source.next.at(hungry_since).flatten()).min()
     }
@@ -154,12 +153,12 @@ impl Sources {
         };
     }
 
-    /// Whether there is a tracker: it may name peers later.
+    /// Whether there is a tracker, which may name peers later.
     pub(super) fn has_tracker(&self) -> bool {
         self.0.iter().any(|source| source.kind == Source::Tracker)
     }
 
-    /// Why a tracker cannot answer, if one cannot.
+    /// The error of a tracker, if one has failed.
     pub(super) fn tracker_error(&self) -> Option<&TrackerError> {
         self.0.iter().find_map(|source| match &source.said {
             Said::TrackerFailed(error) => Some(error),
@@ -167,7 +166,7 @@ impl Sources {
         })
     }
 
-    /// Why the name of a peer leads nowhere, if one does not.
+    /// The error of a peer's name, if one could not be resolved.
     pub(super) fn name_error(&self) -> Option<&PeerNameError> {
         self.0.iter().find_map(|source| match &source.said {
             Said::NameFailed(error) => Some(error),
@@ -175,12 +174,12 @@ impl Sources {
         })
     }
 
-    /// Whether every source named peers, as far as it could.
+    /// Whether every source named peers.
     pub(super) fn all_named_peers(&self) -> bool {
         self.0.iter().all(|source| matches!(source.said, Said::Peers))
     }
 
-    /// Whether every tracker knows everybody and does not know the share, and every name led somewhere.
+    /// Whether every tracker knows all peers and does not know the share, and every name was resolved.
     pub(super) fn none_will_know(&self) -> bool {
         self.0.iter().all(|source| match source.kind {
             Source::Tracker => matches!(source.said, Said::Unknown { settled: true }),
@@ -188,12 +187,12 @@ impl Sources {
         })
     }
 
-    /// Whether a tracker or name answered at all.
+    /// Whether any source answered without an error.
     pub(super) fn any_answered(&self) -> bool {
         self.0.iter().any(|source| matches!(source.said, Said::Peers | Said::Unknown { .. }))
     }
 
-    /// Whether a tracker does not know the share.
+    /// Whether any tracker answered that it does not know the share.
     pub(super) fn any_does_not_know(&self) -> bool {
         self.0.iter().any(|source| matches!(source.said, Said::Unknown { .. }))
     }
@@ -205,13 +204,13 @@ impl Sources {
 }
 
 impl Next {
-    /// When the source is to be asked: `Some(None)` for at once, `None` for not as things are.
+    /// When to ask the source: `Some(None)` means at once, `None` means not now.
     fn at(self, hungry_since: Option<Instant>) -> Option<Option<Instant>> {
         match self {
             Next::Due => Some(None),
             Next::Asked | Next::Never => None,
             Next::Wait { since, wait } => {
-                // Those who lose the same peer at the same moment do not all ask in it.
+                // The wait counts from the loss too, so that leechers that lose a peer together do not all ask at that moment.
                 let hungry = hungry_since.map(|hungry| hungry.max(since) + wait.hungry);
                 Some(Some(hungry.map_or(since + wait.fed, |hungry| hungry.min(since + wait.fed))))
             }
@@ -219,7 +218,7 @@ impl Next {
     }
 }
 
-/// The names of several trackers or peers.
+/// Formats several trackers or peers.
 pub(super) fn list(endpoints: &[Endpoint]) -> String {
     endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(", ")
 }

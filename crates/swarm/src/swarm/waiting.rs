@@ -1,4 +1,4 @@
-//! What is waited for while nothing arrives, and when that is hopeless.
+//! What a transfer waits for while nothing arrives, and when to give up.
 
 use std::time::Instant;
 
@@ -7,8 +7,8 @@ use proto::Endpoint;
 use super::{Failure, Source, Swarm, Waiting, WaitingFor};
 
 impl Swarm {
-    /// The reason to give up before anything began, if there is one: everybody was asked who has the share, and
-    /// nobody ever will.
+    /// The reason to give up before the transfer starts, if there is one: all sources and peers were asked, and waiting cannot
+    /// help.
     pub(super) fn hopeless(&self) -> Option<Failure> {
         let peers = &self.peers;
         // Trackers may name others yet.
@@ -25,7 +25,7 @@ impl Swarm {
             .then_some(Failure::UnknownShare(self.config.infohash))
     }
 
-    /// Why no peer described the share.
+    /// Why no peer sent the description.
     pub(super) fn nobody_described(&self) -> Failure {
         let (peers, sources) = (&self.peers, &self.sources);
         let known = peers.book.len();
@@ -46,7 +46,7 @@ impl Swarm {
         }
     }
 
-    /// Why nothing more will arrive, if so.
+    /// The reason to give up a transfer that has started, if there is one.
     pub(super) fn stalled(&self, now: Instant) -> Option<Failure> {
         let transfer = self.transfer.as_ref()?;
         let is_proving = transfer.unproved > 0;
@@ -69,7 +69,7 @@ impl Swarm {
         Some(Failure::Stalled { after, done: transfer.done, total: transfer.total, peers, last })
     }
 
-    /// What is waited for before the transfer can begin.
+    /// What is waited for before the transfer can start.
     pub(super) fn waiting(&self) -> Waiting {
         let (peers, sources) = (&self.peers, &self.sources);
         let on = match peers.book.addresses().next() {
