@@ -1,9 +1,8 @@
-//! The hash cache: chunk hashes of files hashed before, so that sharing a large file again starts at once.
+//! The hash cache: chunk hashes of files that were hashed before, so sharing a large file again starts at once.
 //!
-//! One small file for each shared file, named by device and inode, so that a file's newer version replaces
-//! its older one. An entry counts only for the same size, modification time (mtime) and change time (ctime, which
-//! nobody can put back), and only whole: it ends in its own SHA-256. A wrong entry could only make a share that no
-//! leecher accepts.
+//! Each shared file has a small file here, named by device and inode, so a newer version of it replaces the older one. An
+//! entry counts only for the same size, modification time (mtime) and change time (ctime, which cannot be set back), and
+//! only if it is intact: it ends in its own SHA-256. A wrong entry could only make a share that no leecher accepts.
 //!
 //! ```text
 //! "SHOALHC2" | device u64 | inode u64 | len u64 | mtime s i64 | mtime ns i64 | ctime s i64 | ctime ns i64
@@ -28,11 +27,11 @@ const HEADER_LEN: usize = MAGIC.len() + 7 * 8;
 /// Files of at most this many bytes are hashed again: that costs no more than reading an entry.
 const MIN_FILE_LEN: u64 = CHUNK_LEN as u64;
 
-/// Most entries kept; above it the oldest go.
+/// Maximum number of entries; above it the oldest are removed.
 const MAX_ENTRIES: usize = 100_000;
 
-/// A file changed more recently than this might change again without a new modification time, since file
-/// systems count time in steps.
+/// A file that changed more recently than this might change again without a new modification time, because file systems
+/// count time in steps.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// A directory of chunk hashes.
@@ -64,9 +63,9 @@ impl HashCache {
         Some(hashes.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)).collect())
     }
 
-    /// Remembers the hashes of a file; failing to only costs time later.
+    /// Remembers the hashes of a file. A failure only costs time later.
     pub(crate) fn save(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
-        // A file that is linked or renamed is not settled either, though its content is: it is hashed once more.
+        // A link or a rename also changes the ctime, so such a file is hashed once more.
         if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s)) {
             self.write(identity, changed, hashes);
         }

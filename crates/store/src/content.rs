@@ -1,4 +1,4 @@
-//! What a chunk server serves from.
+//! The content that a chunk server serves from.
 
 use std::{fmt, fs::File, sync::Arc};
 
@@ -20,8 +20,7 @@ pub trait Content: fmt::Debug + Send + Sync {
     /// Where to read a chunk. Blocks, if its file has to be opened first.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError>;
 
-    /// Whether the files are what they were, as far as their paths tell. Blocks. Content that looks after its files itself
-    /// need not say.
+    /// Fails if a file changed, as far as its path shows. Blocks. Content that watches its files itself need not implement it.
     fn check(&self) -> Result<(), OpenChunkError> {
         Ok(())
     }
@@ -45,12 +44,12 @@ pub enum OpenChunkError {
     /// The share has no such chunk, or the download does not have it yet.
     #[error("chunk {} is not here", .0.0)]
     NotHave(ChunkIndex),
-    /// The file is not what it was when it was hashed.
+    /// The file changed since it was hashed.
     #[error("{} changed since it was shared: {change}", path.display())]
     Changed {
         /// The file.
         path: std::path::PathBuf,
-        /// In what.
+        /// How it changed.
         change: FileChange,
     },
     /// The file cannot be opened or examined.

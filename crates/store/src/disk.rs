@@ -1,10 +1,10 @@
 //! Every call to the file system that a download makes.
 //!
-//! They are in one place so that tests can make any of them fail: in this crate's own tests each call asks
-//! `faults` first. Elsewhere that question is an empty function, which costs nothing.
+//! They are in one place so that tests can make any of them fail. In this crate's own tests each call first asks `faults`.
+//! Elsewhere that is an empty function, which costs nothing.
 //!
-//! Nothing here follows a symbolic link in the last name of a path, and [`open_below`] follows none at all. Nothing
-//! waits for the other end of a FIFO.
+//! Nothing here follows a symbolic link in the last name of a path, and [`open_below`] follows none at all. Nothing waits
+//! for the other end of a FIFO.
 
 use std::{
     fs::{self, File, Metadata, TryLockError},
@@ -26,13 +26,13 @@ use faults::attempt;
 #[cfg(test)]
 pub(crate) mod faults;
 
-/// Stands for `faults`, where nothing is made to fail.
+/// In place of `faults`: nothing is made to fail.
 #[cfg(not(test))]
 fn attempt(_call: Call) -> io::Result<()> {
     Ok(())
 }
 
-/// What is asked of the file system.
+/// A kind of call to the file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Open,
@@ -55,7 +55,7 @@ pub(crate) enum Call {
 /// Given to every `open`: see the head of this file.
 const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
-/// Permissions of new files and directories, of which the user's mask takes away.
+/// Permissions of new files and directories, before the user's mask.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o666);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o777);
 
@@ -79,14 +79,14 @@ pub(crate) fn open_below(dir: &File, path: &[ShareName], flags: OFlags) -> io::R
     }
 }
 
-/// By one call (`openat2`, Linux 5.6).
+/// With one call (`openat2`, Linux 5.6).
 #[cfg(target_os = "linux")]
 fn open_resolved(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<File> {
     use rustix::fs::{ResolveFlags, openat2};
 
     attempt(call_of(flags))?;
     let path = path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/");
-    // That call refuses permissions for what is not created.
+    // The call refuses a mode when nothing is created.
     let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     Ok(openat2(dir, path, flags | ALWAYS, mode, resolve)?.into())
@@ -108,7 +108,7 @@ fn open_stepwise(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<Fi
     open_in(parent.as_ref().unwrap_or(dir), name.as_str(), flags)
 }
 
-/// Makes a directory, if there is nothing of that name yet.
+/// Creates a directory, unless something has that name already.
 pub(crate) fn make_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
     attempt(Call::MakeDir)?;
     match rustix::fs::mkdirat(parent, name, DIR_MODE) {
@@ -117,26 +117,26 @@ pub(crate) fn make_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> io::R
     }
 }
 
-/// What `path` names; of a symbolic link, the link.
+/// Metadata of `path`; of a symbolic link, those of the link.
 pub(crate) fn examine(path: &Path) -> io::Result<Metadata> {
     attempt(Call::Examine)?;
     fs::symlink_metadata(path)
 }
 
-/// Whose a file is.
+/// Which process has the lock of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LockState {
-    /// Nobody else has it, as long as the file is open.
+    /// This one, as long as the file is open.
     Ours,
-    /// Another process has it.
+    /// Another one.
     Others,
 }
 
-/// Tries to become the only process that has the lock of this file. Where there are no locks, everybody is.
+/// Tries to take the lock of this file. Where the file system has no locks, this succeeds.
 pub(crate) fn lock(file: &File, path: &Path) -> io::Result<LockState> {
     static WARNING: Once = Once::new();
-    /// What file systems say that have no `flock`. NFS refuses it for directories in its own way (`EBADF`), because
-    /// it makes a lock for writers of it.
+    /// Errors of file systems without `flock`. NFS returns `EBADF` for directories, because it turns the lock into one for
+    /// writers.
     const NO_LOCKS: &[Errno] = &[Errno::NOLCK, Errno::NOTSUP, Errno::NOSYS, Errno::INVAL, Errno::BADF];
 
     match attempt(Call::Lock).map_err(TryLockError::Error).and_then(|()| file.try_lock()) {
@@ -155,7 +155,7 @@ pub(crate) fn lock(file: &File, path: &Path) -> io::Result<LockState> {
     }
 }
 
-/// Makes a file this long, with room for all of it reserved where the file system can.
+/// Gives a file this length, and reserves room for all of it where the file system can.
 pub(crate) fn reserve(file: &File, len: u64, is_filled: bool) -> io::Result<()> {
     attempt(Call::Reserve)?;
     file.set_len(len)?;
@@ -168,7 +168,7 @@ pub(crate) fn reserve(file: &File, len: u64, is_filled: bool) -> io::Result<()> 
     }
 }
 
-/// Bytes free for this user on the file system of `dir`; `None` if it has no blocks, and so holds no files.
+/// Bytes free for this user on the file system of `dir`; `None` if it has no blocks, and so cannot hold files.
 pub(crate) fn free_space(dir: &Path) -> io::Result<Option<u64>> {
     attempt(Call::Examine)?;
     let stat = rustix::fs::statvfs(dir)?;
@@ -182,7 +182,7 @@ pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
 
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     if let Err(error) = attempt(Call::Write) {
-        // A disk that is full takes what it can before it says so.
+        // A full disk writes what it can before it reports an error.
         file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
         return Err(error);
     }
@@ -213,8 +213,8 @@ pub(crate) fn sync_directory(dir: &File, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes everything on the file system of `file` durable; false where there is no such operation. Fails if anything
-/// that was to be written there since `file` was opened could not be (since Linux 5.8).
+/// Makes everything on the file system of `file` durable; false where there is no such operation. Fails if any write there
+/// failed since `file` was opened (from Linux 5.8 on).
 #[cfg(target_os = "linux")]
 pub(crate) fn sync_file_system(file: &File) -> io::Result<bool> {
     match attempt(Call::SyncFileSystem).and_then(|()| Ok(rustix::fs::syncfs(file)?)) {
@@ -262,7 +262,7 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Lists a directory, which is then read through what is returned.
+/// Lists a directory; the result reads its entries.
 pub(crate) fn list(dir: File) -> io::Result<rustix::fs::Dir> {
     attempt(Call::List)?;
     Ok(rustix::fs::Dir::new(dir)?)
@@ -286,7 +286,7 @@ mod tests {
         names.iter().map(|name| ShareName::new(name).unwrap()).collect()
     }
 
-    /// Both ways of opening: the one for old kernels must refuse the same.
+    /// Both ways of opening: the one for old kernels must refuse the same links.
     #[test]
     fn no_symbolic_link_is_followed_below_a_directory() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,12 @@
-//! A download: chunks come in, are proved, and are written; what is there survives a crash.
+//! A download: chunks arrive, are proved, and are written. Durable chunks survive a crash.
 //!
-//! While it is under way the share lies in `<output>.part`, and `<output>.resume` says which chunks of it are
-//! durable. The order that makes a crash harmless: chunk data is made durable first, then the resume file
-//! claims it. At the next start every claimed chunk is proved again before it counts, and claims that prove
-//! wrong are taken back before anything else is written.
+//! Until it is complete the share is in `<output>.part`, and `<output>.resume` records which chunks are durable. The order
+//! makes a crash harmless: chunk data is made durable first, then the resume file claims it. The next start proves every
+//! claimed chunk again before it counts. It takes back wrong claims before it writes anything else.
 //!
-//! Invariant: after a sync that failed, nothing is claimed that was written since the last good one. The system
-//! reports a write that failed once, and then takes the data in memory for written: the next sync succeeds, and
-//! whoever reads the file gets data that is on no disk.
+//! Invariant: after a sync that failed, nothing is claimed that was written since the last good one. The system reports a
+//! failed write once and then considers the data in memory written: the next sync succeeds, and a read returns data that is
+//! on no disk.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +37,7 @@ use crate::{
     survey,
 };
 
-/// Most files of a share that are written to at a time: what disks and file servers gain by more is little.
+/// Maximum files of a share that are written to at the same time. Disks and file servers gain little by more.
 const WRITERS: usize = 8;
 
 /// A share that is being downloaded.
@@ -49,17 +48,17 @@ pub struct Download {
     output: Output,
     part: Part,
     pool: FilePool,
-    /// Held while a file is written, files shared out among them. The kernel lets one thread at a time write to
-    /// a file; the others would spin, and keep a core from receiving and hashing meanwhile.
+    /// Each file has one of these, held while it is written. The kernel lets one thread at a time write to a file. Others
+    /// would spin and keep a core from receiving and hashing.
     writing: [Mutex<()>; WRITERS],
     have: Mutex<Bitfield>,
     /// Locked while data is made durable and claimed.
     ledger: Mutex<Ledger>,
-    /// What the files were when the share got its name; of the small ones, when they were first served after that.
+    /// The files' identities when the share got its name; those of small files when they were first served after that.
     finished: OnceLock<Vec<OnceLock<FileIdentity>>>,
 }
 
-/// What is durable, and what of that the resume file claims.
+/// What is durable, and whether the resume file claims it.
 #[derive(Debug)]
 struct Ledger {
     stage: Stage,
@@ -71,7 +70,7 @@ struct Ledger {
 
 #[derive(Debug)]
 enum Stage {
-    /// Chunks come in.
+    /// Chunks arrive.
     Open(ResumeFile),
     /// A sync failed: nothing more can become durable.
     Failed(Arc<PathError>),
@@ -79,7 +78,7 @@ enum Stage {
     Finished,
 }
 
-/// What storing a chunk took.
+/// How long it took to store a chunk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Time for proving it.
@@ -89,8 +88,8 @@ pub struct Stored {
 }
 
 impl Download {
-    /// Starts or resumes a download. Checks the output, the room on disk and what an earlier run left, which
-    /// is proved again; `progress` hears of the bytes as they are.
+    /// Starts or resumes a download. Checks the output and the free space, and proves what an earlier run left. `progress`
+    /// receives the bytes as they are proved.
     pub fn open(
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
@@ -115,8 +114,8 @@ impl Download {
         Ok((download, resumed))
     }
 
-    /// Proves a chunk and writes it. `bytes` has to be as long as the chunk. A chunk that is here already is
-    /// not written again.
+    /// Proves a chunk and writes it. `bytes` must have the length of the chunk. A chunk that is here already is not written
+    /// again.
     pub fn store(&self, chunk: ChunkIndex, bytes: &[u8]) -> Result<Stored, StoreChunkError> {
         let begun = Instant::now();
         let wrong = StoreChunkError::Wrong(chunk);
@@ -132,12 +131,12 @@ impl Download {
         if lock(&self.have).contains(chunk) {
             return Ok(Stored { hashing, writing: Duration::ZERO });
         }
-        // One that is not small must not begin again without the chunks that were in it.
+        // A file that is not small must not be created again without the chunks that it held.
         let is_small = is_small(&self.metainfo.files()[span.file]);
         let access = if is_small { Access::Create } else { Access::Write };
         let file = self.file(span.file, access)?;
         let turn = lock(&self.writing[span.file % WRITERS]);
-        // The same chunk may have come by another thread. A file that is finished must not be written to.
+        // Another thread may have stored the same chunk. A finished file must not be written to.
         if !lock(&self.have).contains(chunk) {
             disk::write_all_at(&file, bytes, span.offset).map_err(|source| {
                 let path = self.file_path(span.file);
@@ -159,15 +158,15 @@ impl Download {
         lock(&self.have).is_full()
     }
 
-    /// Makes what is here durable and says so in the resume file. After [`DownloadError::NotClaimed`] the download can
-    /// go on; what is not claimed yet is claimed by the next checkpoint.
+    /// Makes what is here durable and claims it in the resume file. After [`DownloadError::NotClaimed`] the download can go
+    /// on, and the next checkpoint claims the rest.
     pub fn checkpoint(&self) -> Result<(), DownloadError> {
         let mut ledger = lock(&self.ledger);
         if matches!(ledger.stage, Stage::Finished) {
             return Ok(());
         }
         self.part.check_there()?;
-        // Taken before the data is synced: what comes in meanwhile is for the next time.
+        // Copied before the data is synced: chunks that arrive meanwhile belong to the next checkpoint.
         let have = self.have();
         if have != ledger.durable {
             self.sync(&mut ledger, have)?;
@@ -187,7 +186,7 @@ impl Download {
         self.sync(&mut ledger, have)?;
         let files = survey::identify_files(&self.part, &self.metainfo)?;
         self.output.publish(self.metainfo.kind())?;
-        // Whatever fails from here on, the share has its name, and there is nothing to resume.
+        // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
         let stage = mem::replace(&mut ledger.stage, Stage::Finished);
         disk::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
@@ -240,8 +239,8 @@ impl Download {
         Ok(ChunkSource { file, offset: span.offset, len: span.len })
     }
 
-    /// Proves a small file again, before it is served for the first time since the share got its name. Looking at each
-    /// when the share gets it would keep everybody waiting.
+    /// Proves a small file again, before it is served for the first time since the share got its name. Doing that for all
+    /// files at once would delay the end of the transfer.
     fn prove_small(
         &self,
         file: &File,
@@ -286,7 +285,7 @@ impl Download {
 }
 
 impl Ledger {
-    /// Lets the resume file claim what is durable.
+    /// Claims what is durable in the resume file.
     fn claim(&mut self) -> Result<(), DownloadError> {
         match &mut self.stage {
             Stage::Open(resume) if !self.is_claimed => {
@@ -315,14 +314,14 @@ impl Content for Download {
             Err(error) => return Some(Err(error)),
         };
         if self.finished.get().is_some_and(|files| files[span.file].get().is_none()) {
-            // To be proved first, which blocks.
+            // It has to be proved first, which blocks.
             return None;
         }
         let file = self.pool.opened(span.file)?;
         Some(self.source(file, span))
     }
 
-    /// Looks at the file each time, once the share has its name: a change is noticed with the next chunk.
+    /// Checks the file each time, once the share has its name: a change is noticed with the next chunk.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
         let span = self.span_held(chunk)?;
         // A finished share may have been made read-only.

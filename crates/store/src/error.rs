@@ -14,9 +14,9 @@ use crate::hash_run::Stopped;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
 pub struct PathError {
-    /// What was tried, as a verb.
+    /// The operation, as a verb.
     pub action: &'static str,
-    /// On what.
+    /// The file or directory.
     pub path: PathBuf,
     /// Why it failed.
     #[source]
@@ -33,12 +33,12 @@ pub enum DownloadError {
     /// The output's name is taken by something that is never replaced.
     #[error("{} already exists, and is not a regular file", .0.display())]
     NotReplaceable(PathBuf),
-    /// The `.part` is not this share's, or holds something that is not.
+    /// The `.part` does not belong to this share, or holds something that does not.
     #[error("{} is in the way: {reason}", path.display())]
     PartInTheWay {
         /// The `.part`, something in it, or the `.resume`.
         path: PathBuf,
-        /// What it is.
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// Something that was being written to is no longer there.
@@ -50,7 +50,7 @@ pub enum DownloadError {
     /// The file system has too little room.
     #[error("{} needs {needed} more bytes, but the file system has {free} free", path.display())]
     NoSpace {
-        /// Where the share was to go.
+        /// The path of the output.
         path: PathBuf,
         /// Bytes still to be written.
         needed: u64,
@@ -60,7 +60,7 @@ pub enum DownloadError {
     /// What was written since the last checkpoint may not be on disk. The download cannot go on.
     #[error("what was written since the last save may be lost: {}: {}", .0, .0.source)]
     NotDurable(#[source] Arc<PathError>),
-    /// What was written is on disk, but the resume file does not say so. The download can go on.
+    /// The chunks are on disk, but the resume file does not claim them. The download can go on.
     #[error(
         "cannot save how far the download is ({}: {}); if it stops now, some of it must be fetched again", .0, .0.source
     )]
@@ -68,7 +68,7 @@ pub enum DownloadError {
     /// A file operation failed.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// The progress callback said so.
+    /// The progress callback stopped it.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
@@ -76,7 +76,7 @@ pub enum DownloadError {
 /// Why a chunk was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreChunkError {
-    /// Its bytes are not the chunk's.
+    /// It does not have the chunk's hash.
     #[error("chunk {} does not have its hash", .0.0)]
     Wrong(ChunkIndex),
     /// It could not be written.
@@ -84,7 +84,7 @@ pub enum StoreChunkError {
     Path(#[from] PathError),
 }
 
-/// Adds what was tried on which path to an I/O result.
+/// Adds the operation and the path to an I/O error.
 pub(crate) trait AtPath<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T, PathError>;
 }

@@ -1,14 +1,14 @@
-//! What of a directory is not to be shared.
+//! Patterns for entries of a directory that are not shared.
 
 use std::{path::Path, str::FromStr};
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// A pattern for entries of a directory that are not to be shared. What is in an excluded directory is excluded too.
+/// A pattern for entries of a directory that are not shared. The contents of an excluded directory are excluded too.
 ///
-/// A pattern without a slash is compared with the name of each entry, however deep. One with a slash is compared with the
-/// whole path below the shared directory; a slash in front stands for that directory. With a slash at the end it is for
-/// directories only. `*` and `?` do not match a slash, `**` does; `[a-z]` and `{one,other}` work as in shells.
+/// A pattern without a slash is compared with the name of each entry, at any depth. One with a slash is compared with the
+/// whole path below the shared directory; a leading slash stands for that directory. A pattern with a slash at the end
+/// matches directories only. `*` and `?` do not match a slash, `**` does; `[a-z]` and `{one,other}` work as in shells.
 #[derive(Debug, Clone)]
 pub struct Exclusion {
     matcher: GlobMatcher,
@@ -19,7 +19,7 @@ pub struct Exclusion {
 /// Why a text is not a pattern.
 #[derive(Debug, thiserror::Error)]
 pub enum ExclusionError {
-    /// There is nothing in it.
+    /// It is empty.
     #[error("an empty pattern")]
     Empty,
     /// It is malformed.
@@ -44,7 +44,7 @@ impl FromStr for Exclusion {
 }
 
 impl Exclusion {
-    /// Whether it is for the entry at `path`, which is relative to the shared directory.
+    /// Whether it matches the entry at `path`, which is relative to the shared directory.
     pub(crate) fn excludes(&self, path: &Path, is_directory: bool) -> bool {
         let compared = if self.whole_path { Some(path.as_os_str()) } else { path.file_name() };
         (is_directory || !self.directories_only) && compared.is_some_and(|path| self.matcher.is_match(path))

@@ -1,4 +1,4 @@
-//! Open files, no more than a process can afford.
+//! Open files, up to a number that a process can afford.
 
 use std::{
     fs::File,
@@ -38,7 +38,7 @@ impl FilePool {
         if let Some(file) = self.opened(index) {
             return Ok(file);
         }
-        // Opened without the lock: a slow disk must not hold up the others. Twice is harmless.
+        // Opened without the lock: a slow disk must not delay other files. Opening one twice is harmless.
         let file = Arc::new(open()?);
         let evicted = self.lock().push(index, Arc::clone(&file));
         // Closed without the lock, too.

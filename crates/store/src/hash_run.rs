@@ -22,10 +22,10 @@ use crate::{
     merkle::{Leaves, batch_len},
 };
 
-/// Chunks that a thread takes at a time: 4 MiB in a row, so that disks see long reads.
+/// Chunks that a thread takes at a time: 4 MiB in sequence, so that disks get long reads.
 const RUN: usize = 8;
 
-/// Called with every number of bytes that were just hashed, from several threads; breaking stops the run.
+/// Called from several threads with the number of bytes that were just hashed. `Break` stops the run.
 pub type OnProgress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
 
 /// The run was stopped by its [`OnProgress`].
@@ -43,8 +43,8 @@ pub(crate) enum HashRunError<E> {
     Read(usize, io::Error),
 }
 
-/// Reads and hashes `chunks`, and returns their hashes in the same order; `None` for a chunk whose file ends
-/// before it does, or for which `is_lost` says that the run need not fail.
+/// Reads and hashes `chunks`, and returns their hashes in the same order. The hash is `None` if the file ends before the
+/// chunk does, or if `is_lost` returns true for the error.
 pub(crate) fn hash_chunks<E: Send>(
     space: &ChunkSpace,
     chunks: &[ChunkIndex],
@@ -62,7 +62,7 @@ pub(crate) fn hash_chunks<E: Send>(
             let run = &run[..run.len().min(RUN)];
             let mut hashes = [None; RUN];
             for (&chunk, hash) in run.iter().zip(&mut hashes) {
-                // Whoever fails takes the work away from the others.
+                // A thread that fails leaves no work for the others.
                 let hashed = match worker.hash(chunk) {
                     Err(error) if is_lost(&error) => worker.proceed(chunk).map(|()| None),
                     hashed => hashed,
@@ -91,7 +91,7 @@ struct Worker<'a, O> {
     open: &'a O,
     progress: OnProgress<'a>,
     buf: Vec<u8>,
-    /// The file read last: runs rarely change it.
+    /// The file that was read last: runs rarely change it.
     current: Option<(usize, Arc<File>)>,
 }
 
@@ -110,7 +110,7 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
         self.proceed(chunk).map(|()| hash)
     }
 
-    /// This chunk is dealt with.
+    /// Reports that this chunk is done.
     fn proceed(&self, chunk: ChunkIndex) -> Result<(), HashRunError<E>> {
         let len = self.space.span(chunk).map_or(0, |span| span.len.into());
         if (self.progress)(len).is_break() { Err(HashRunError::Stopped) } else { Ok(()) }

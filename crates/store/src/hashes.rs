@@ -4,16 +4,16 @@ use proto::{ChunkIndex, Digest, Metainfo};
 
 use crate::merkle;
 
-/// Hash of every chunk of a share, known to be the ones that the infohash stands for.
+/// Hash of every chunk of a share, proved against its infohash.
 ///
-/// 32 bytes a chunk: what a peer needs to prove chunks and to tell others the hashes.
+/// 32 bytes a chunk. A peer proves chunks with them and sends them to others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkHashes(Vec<Digest>);
 
-/// Chunk hashes that are not those of the share.
+/// Why chunk hashes are not those of the share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HashesError {
-    /// Not one hash for each chunk.
+    /// There is not one hash for each chunk.
     #[error("{got} chunk hashes for {expected} chunks")]
     WrongCount {
         /// Chunks in the share.
@@ -21,7 +21,7 @@ pub enum HashesError {
         /// Hashes offered.
         got: usize,
     },
-    /// The hashes of a file do not lead to its root.
+    /// The hashes of a file do not give its root.
     #[error("the chunk hashes do not match the metainfo")]
     WrongRoot,
 }

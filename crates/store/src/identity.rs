@@ -6,8 +6,8 @@ use rustix::fs::Stat;
 
 use crate::disk;
 
-/// What the file system says of a file's content: while none of this changes, neither did the content, unless
-/// somebody set the clock back on purpose (which the leecher would notice).
+/// What identifies a version of a file's content: while none of this changes, the content has not changed, unless somebody
+/// set the clock back on purpose (a leecher would notice that).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileIdentity {
     pub(crate) device: u64,
@@ -38,8 +38,8 @@ impl FileId {
     }
 }
 
-/// When a file last changed in any way: its content, its names or its permissions. Unlike the time of the content's last
-/// change, it cannot be put back.
+/// When a file last changed in any way: its content, its names or its permissions. Unlike the modification time, it cannot
+/// be set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChangeTime {
     /// Seconds and nanoseconds since 1970.
@@ -53,16 +53,16 @@ impl ChangeTime {
     }
 }
 
-/// In what a file differs from what it was.
+/// How a file changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileChange {
     /// Another file is there now.
     Replaced,
     /// It has another length in bytes.
     Len {
-        /// When it was hashed.
+        /// Bytes when it was hashed.
         before: u64,
-        /// Now.
+        /// Bytes now.
         now: u64,
     },
     /// It was written to.
@@ -80,7 +80,7 @@ impl fmt::Display for FileChange {
 }
 
 impl FileIdentity {
-    /// In what `now` differs, if it does.
+    /// How `now` differs, if it does.
     pub(crate) fn change(&self, now: &FileIdentity) -> Option<FileChange> {
         if self == now {
             None
@@ -110,7 +110,7 @@ impl FileIdentity {
     )]
     pub(crate) fn of_stat(stat: &Stat) -> FileIdentity {
         FileIdentity {
-            // Signed on macOS. The standard library converts it in the same way for `FileIdentity::of`.
+            // Signed on macOS. The standard library converts it in the same way, for `FileIdentity::of`.
             device: stat.st_dev as u64,
             inode: u64::from(stat.st_ino),
             len: u64::try_from(stat.st_size).unwrap_or(0),

@@ -1,13 +1,13 @@
 //! Shoal's bytes on disk.
 //!
-//! Two directions: a [`Scan`] turns a path into a [`Shared`] with its metainfo and chunk hashes, to be served;
-//! [`Download`] takes chunks in, proves each before it writes it, and gives the share its final name when all
-//! of it is proved and durable. [`merkle`] is the hashing of BEP 52 under both.
+//! There are two directions. A [`Scan`] turns a path into a [`Shared`] with its metainfo and chunk hashes, to be served. A
+//! [`Download`] receives chunks, proves each before it writes it, and gives the share its final name when all of it is
+//! proved and durable. Both use [`merkle`], the hashing of BEP 52.
 //!
 //! Everything here blocks: callers keep it off their reactor. Nothing here knows of peers or the network.
 //!
-//! Invariants: no byte is written into a download that was not proved against the infohash; a download's
-//! final name never shows anything but the whole proved share; a file that is shared is never written to.
+//! Invariants: no byte is written into a download that was not proved against the infohash; a download's final name never
+//! holds anything but the whole proved share; a file that is shared is never written to.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 

@@ -1,9 +1,9 @@
 //! The hash tree of BEP 52: SHA-256 over 16 KiB blocks, paired up to a root.
 //!
-//! A file of at most one chunk pads its leaves with zero hashes to the next power of two, and its one chunk
-//! hash is the root. A longer file pads every chunk to 32 leaves, and its row of chunk hashes to the next
-//! power of two with the root of 32 zero leaves. The tree does not tell leaves from inner nodes, so a
-//! chunk's exact length has to be checked before its hash means anything.
+//! A file of at most one chunk pads its leaves with zero hashes to the next power of two, and its one chunk hash is the
+//! root. A longer file pads every chunk to 32 leaves, and its row of chunk hashes to the next power of two with the root of
+//! 32 zero leaves. The tree does not distinguish leaves from inner nodes, so a chunk's exact length must be checked before
+//! its hash.
 
 use proto::{
     Digest,
@@ -24,14 +24,14 @@ pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
     leaves.root(file_len)
 }
 
-/// Bytes that are best hashed at a time on this processor: as many blocks as are hashed side by side.
+/// The best number of bytes to hash at a time on this processor: as many blocks as are hashed side by side.
 ///
-/// More would only leave a core's own cache between being read and being hashed; fewer leave lanes empty.
+/// More bytes would leave a core's own cache before they are hashed. With fewer, lanes stay empty.
 pub(crate) fn batch_len() -> usize {
     tape_sha256::lane_width().clamp(1, BLOCKS) * BLOCK_LEN as usize
 }
 
-/// The leaves of one chunk, for whoever does not have all of it in memory at once.
+/// The leaves of one chunk, for callers that do not have all of it in memory at once.
 #[derive(Debug, Default)]
 pub struct Leaves {
     row: [[u8; DIGEST_LEN]; BLOCKS],
@@ -39,7 +39,7 @@ pub struct Leaves {
 }
 
 impl Leaves {
-    /// Hashes the next blocks: any number of whole ones, and the chunk's last.
+    /// Hashes the next blocks: any number of whole ones; the chunk's last may be shorter.
     ///
     /// # Panics
     /// If that makes more than a chunk.
@@ -54,7 +54,7 @@ impl Leaves {
         self.count += count;
     }
 
-    /// Hash of the chunk, which is one of a file of `file_len` bytes.
+    /// Hash of the chunk, for a file of `file_len` bytes.
     ///
     /// # Panics
     /// If there are no leaves.
@@ -91,12 +91,12 @@ pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
     Digest(row[0])
 }
 
-/// Root over this many zero leaves, a power of two.
+/// Root over this number of zero leaves, a power of two.
 fn zero_root(leaves: usize) -> [u8; DIGEST_LEN] {
     (0..leaves.ilog2()).fold([0; DIGEST_LEN], |node, _| parent(&node, &node))
 }
 
-/// One at a time with `sha2`: what `tape_sha256` needs to set its lanes up costs more than it saves on 64 bytes.
+/// One at a time with `sha2`: setting up the lanes of `tape_sha256` costs more than it saves on 64 bytes.
 fn parent(left: &[u8; DIGEST_LEN], right: &[u8; DIGEST_LEN]) -> [u8; DIGEST_LEN] {
     Sha256::new().chain_update(left).chain_update(right).finalize().into()
 }
@@ -111,7 +111,7 @@ mod tests {
         Sha256::digest(bytes).into()
     }
 
-    /// The tree as BEP 52 words it, over the whole padded row of leaves of the file, with `sha2`.
+    /// The tree as BEP 52 defines it, over the whole padded row of the file's leaves, with `sha2`.
     fn naive_root(file: &[u8]) -> Digest {
         let mut leaves: Vec<[u8; 32]> = file.chunks(BLOCK_LEN as usize).map(sha256).collect();
         leaves.resize(leaves.len().next_power_of_two(), [0; 32]);

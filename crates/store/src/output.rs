@@ -16,13 +16,13 @@ use crate::{
     error::{AtPath, DownloadError, PathError},
 };
 
-/// What a downloaded share is called in front of its own name, unless the user names the output.
+/// Prefix of a downloaded share's name, unless the user names the output.
 const PREFIX: &str = "leeched_";
 
 /// Longest name of a file in bytes on common file systems (`NAME_MAX`).
 const MAX_FILE_NAME_LEN: usize = 255;
 
-/// The longest that is put behind the output's name: of the resume file while it is made.
+/// The longest suffix of a name beside the output: that of the resume file while it is created.
 const LONGEST_SUFFIX: &str = ".resume.tmp";
 
 /// A longer extension is not kept when a name is shortened.
@@ -35,12 +35,12 @@ pub struct Output {
     replace: Replace,
 }
 
-/// What to do about a file that has the output's name already.
+/// What to do about a file that already has the output's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Replace {
     Never,
-    /// Regular files only. Anything else may stand for more than its name: a directory for what is in it, a device for
-    /// a disk, a link for a file elsewhere.
+    /// Regular files only. Anything else may stand for more than its name: a directory for its contents, a device for a
+    /// disk, a link for a file elsewhere.
     File,
 }
 
@@ -73,12 +73,12 @@ impl Output {
         self.beside(".part")
     }
 
-    /// What says which chunks are there.
+    /// The file that records which chunks are durable.
     pub fn resume_path(&self) -> PathBuf {
         self.beside(".resume")
     }
 
-    /// Refuses if the final name is taken by something that may not be replaced.
+    /// Fails if the final name is taken by something that may not be replaced.
     pub fn check_free(&self) -> Result<(), DownloadError> {
         let meta = match disk::examine(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -98,9 +98,9 @@ impl Output {
             |source| DownloadError::from(PathError { action: "rename to", path: self.path.clone(), source });
         match disk::rename_without_replacing(&part, &self.path) {
             Ok(true) => return Ok(()),
-            // Looked at first, with a gap between looking and renaming, since the file system has no such operation …
+            // The file system has no such operation: checked first, with a gap between the check and the rename …
             Ok(false) => self.check_free()?,
-            // … or since what is there is to be replaced.
+            // … or the file there is to be replaced.
             Err(error) if is_taken(&error) => self.check_free()?,
             Err(error) => return Err(rename_to(error)),
         }
@@ -114,10 +114,10 @@ impl Output {
         disk::rename(&part, &self.path).map_err(rename_to)
     }
 
-    /// A working name: the output's, and a suffix. The same part of it is left of a long one for every suffix.
+    /// The output's name and a suffix. A long name is cut to the same beginning for every suffix.
     fn beside(&self, suffix: &str) -> PathBuf {
         let Some(name) = self.path.file_name() else {
-            // Only `..` or `/` have none, and they are taken.
+            // Only `..` or `/` have none, and they exist.
             return self.path.join(&suffix[1..]);
         };
         let mut name = shortened(name.as_bytes(), MAX_FILE_NAME_LEN - LONGEST_SUFFIX.len());
@@ -130,15 +130,14 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory)
 }
 
-/// A name of at most `most` bytes: `name`, or its beginning, a part of its hash and its extension. Characters stay
-/// whole.
+/// A name of at most `most` bytes: `name`, or its beginning, a part of its hash, and its extension. No character is cut in half.
 fn shortened(name: &[u8], most: usize) -> Vec<u8> {
     if name.len() <= most {
         return name.to_owned();
     }
     let mut tag = String::from("~");
     for byte in &sha2::Sha256::digest(name)[..4] {
-        // Writing to a text cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(tag, "{byte:02x}");
     }
     let extension = match name.iter().rposition(|&byte| byte == b'.') {

@@ -1,7 +1,7 @@
 //! The `.part` of a download: the file or directory in which the share is built.
 //!
-//! It is opened once and locked, and all its files are opened from there. So what is written to stays the same
-//! when the part is renamed, and no symbolic link in it is followed.
+//! It is opened once and locked, and all its files are opened from it. So a rename of the part does not change what is
+//! written to, and no symbolic link in it is followed.
 
 use std::{
     collections::BTreeSet,
@@ -30,12 +30,12 @@ use crate::{
     tmpfs::is_tmpfs,
 };
 
-/// A file in a directory that is no longer than this is created when its chunk is written. To reserve room for it
-/// would take as long as to write it.
+/// A file in a directory that is no longer than this is created when its chunk is written. Reserving room for it would take
+/// as long as writing it.
 const SMALL_FILE_LEN: u64 = 64 * 1024;
 
-/// Files and empty directories from which on making data durable asks the whole file system once rather than each of
-/// them in turn.
+/// With this many files and empty directories, data is made durable by one call for the whole file system instead of one for
+/// each.
 pub(crate) const SYNC_ALL_FROM: usize = 8;
 
 /// The file or directory in which a share is built.
@@ -43,8 +43,8 @@ pub(crate) const SYNC_ALL_FROM: usize = 8;
 pub(crate) struct Part {
     path: PathBuf,
     kind: Kind,
-    /// The file or directory itself. While it is open, it is locked: two leechers on one output would undo each
-    /// other's work.
+    /// The file or directory itself. It is locked while it is open: two leechers with one output would destroy each other's
+    /// work.
     root: File,
     root_id: FileId,
     /// Whether files or directories were created in it since its directories were synced.
@@ -66,7 +66,7 @@ pub(crate) enum Access {
 }
 
 impl Part {
-    /// Opens the part of a share, or makes an empty one, and keeps others away from it.
+    /// Opens the part of a share, or creates an empty one, and locks it.
     pub(crate) fn open(path: PathBuf, kind: Kind) -> Result<Part, DownloadError> {
         let opened = match kind {
             Kind::File => disk::open(&path, OFlags::RDWR | OFlags::CREATE).at("create", &path),
@@ -94,14 +94,14 @@ impl Part {
         }
         let root_id = FileId::of(&meta);
         let is_ours = disk::lock(&root, &path).at("lock", &path)? == LockState::Ours;
-        // Whoever had the lock until now may have given it the share's name since it was opened.
+        // The process that had the lock until now may have renamed it to the share's name since it was opened.
         if !is_ours || !root_id.is_at(&path).at("examine", &path)? {
             return Err(DownloadError::Locked(path));
         }
         Ok(Part { path, kind, root, root_id, has_new_entries: AtomicBool::new(true) })
     }
 
-    /// Whether nothing was put into it yet.
+    /// Whether it is still empty.
     pub(crate) fn is_empty(&self) -> Result<bool, PathError> {
         match self.kind {
             Kind::File => Ok(self.root.metadata().at("examine", &self.path)?.len() == 0),
@@ -120,7 +120,7 @@ impl Part {
         }
     }
 
-    /// Fails if the part is no longer where it was made: then what is written to it is lost.
+    /// Fails if the part is no longer where it was created: then what is written to it is lost.
     pub(crate) fn check_there(&self) -> Result<(), DownloadError> {
         match self.root_id.is_at(&self.path).at("examine", &self.path)? {
             true => Ok(()),
@@ -128,7 +128,7 @@ impl Part {
         }
     }
 
-    /// Creates what is missing of the directories and of the files that are not small, and reserves room for them.
+    /// Creates missing directories, and missing files that are not small, and reserves room for those files.
     pub(crate) fn reserve(&self, metainfo: &Metainfo) -> Result<(), DownloadError> {
         let mut dirs = DirStack::default();
         for dir in metainfo.empty_directories() {
@@ -144,7 +144,7 @@ impl Part {
             let file = self.open_file(entry, Access::Create)?;
             let path = self.path_of(entry);
             if file.metadata().at("examine", &path)?.len() != entry.node.len {
-                // Memory would be filled twice. There the free space that was seen has to do.
+                // On `tmpfs`, reserving fills memory once and writing fills it again, so only the free space was checked.
                 disk::reserve(&file, entry.node.len, !is_tmpfs(&file))
                     .map_err(|source| self.no_space(metainfo, source, &path))?;
             }
@@ -196,7 +196,7 @@ impl Part {
         &self.path
     }
 
-    /// Makes durable what was written to these files, and which files and directories there are.
+    /// Makes durable what was written to these files, and the names of files and directories.
     pub(crate) fn sync(
         &self,
         metainfo: &Metainfo,
@@ -204,7 +204,7 @@ impl Part {
         open: impl Fn(usize) -> Result<Arc<File>, PathError>,
     ) -> Result<(), PathError> {
         let count = metainfo.files().len() + metainfo.empty_directories().len();
-        // By the handle that was open before anything was written: so it reports every write that failed.
+        // The handle was open before anything was written, so it reports every write that failed.
         if count >= SYNC_ALL_FROM && disk::sync_file_system(&self.root).at("sync", &self.path)? {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl Part {
         &self.root
     }
 
-    /// Makes durable which files and directories there are, if some are new.
+    /// Makes the names of files and directories durable, if some are new.
     fn sync_directories(&self, metainfo: &Metainfo) -> Result<(), PathError> {
         if self.kind == Kind::File || !self.has_new_entries.swap(false, Ordering::Acquire) {
             return Ok(());
@@ -256,14 +256,14 @@ pub(crate) fn join(root: &Path, path: &[ShareName]) -> PathBuf {
     path.iter().fold(root.to_owned(), |path, name| path.join(name.as_str()))
 }
 
-/// The directory that was made last, and those above it, open: what is made next is mostly near.
+/// The directory that was created last, and those above it, open: the next one is usually near.
 #[derive(Default)]
 struct DirStack<'a> {
     open: Vec<(&'a ShareName, File)>,
 }
 
 impl<'a> DirStack<'a> {
-    /// Makes a directory of the part, and those above it.
+    /// Creates a directory of the part, and those above it.
     fn make(&mut self, part: &Part, dir: &'a [ShareName]) -> Result<(), PathError> {
         let common = self.open.iter().zip(dir).take_while(|((open, _), name)| open == name).count();
         self.open.truncate(common);

@@ -1,13 +1,12 @@
-//! The resume file: which chunks of a download are durable.
+//! The resume file records which chunks of a download are durable.
 //!
-//! It has two slots, and the newer one that is whole counts. What is written replaces the older one, so a crash at
-//! any time leaves the other. The file has its whole length from the beginning: it can be written when the
-//! disk is full.
+//! It has two slots, and the newer intact one counts. A write replaces the older one, so a crash at any time leaves the
+//! other. The file has its whole length from the beginning, so it can be written when the disk is full.
 //!
 //! ```text
 //! slot: "SHOALRS2" | infohash (32) | chunks u32 | sequence u64 | bitfield | SHA-256 of all before | zeros to 4 KiB
 //! ```
-//! Integers are big endian. It is a claim, not a proof: whoever resumes hashes every claimed chunk again.
+//! Integers are big endian. The file is a claim, not a proof: a download that resumes hashes every claimed chunk again.
 
 use std::{
     fs::File,
@@ -33,7 +32,7 @@ const HEADER_LEN: usize = MAGIC.len() + 32 + 4 + 8;
 /// Slots in the file: the one that counts, and the one that is written next.
 const SLOTS: u64 = 2;
 
-/// Slots begin where pages do, so that writing one cannot tear the other.
+/// Slots begin at page boundaries, so writing one cannot tear the other.
 const ALIGNMENT: usize = 4096;
 
 /// What an earlier run left.
@@ -43,7 +42,7 @@ pub(crate) enum Resume {
     Missing,
     /// It is damaged, cannot be read, or is not a resume file.
     Unreadable,
-    /// It is not even a file.
+    /// It is not a file.
     NotAFile,
     /// It belongs to another share.
     OtherShare,
@@ -51,18 +50,18 @@ pub(crate) enum Resume {
     Claims(ResumeFile, Bitfield),
 }
 
-/// A resume file, open to be written again and again.
+/// An open resume file.
 #[derive(Debug)]
 pub(crate) struct ResumeFile {
     path: PathBuf,
     file: File,
     id: FileId,
     infohash: InfoHash,
-    /// Of the newer slot.
+    /// The newer slot's number.
     sequence: u64,
 }
 
-/// Bytes of the resume file of a share with so many chunks.
+/// Length in bytes of the resume file of a share with this number of chunks.
 pub(crate) fn file_len(chunk_count: u32) -> u64 {
     SLOTS * slot_len(chunk_count) as u64
 }
@@ -103,7 +102,7 @@ fn parse(path: &Path, file: File, id: FileId, bytes: &[u8], infohash: InfoHash, 
     let newer = [first, second].into_iter().filter_map(parse_slot).max_by_key(|slot| slot.sequence);
     match newer {
         Some(Slot { infohash: found, .. }) if found != infohash => Resume::OtherShare,
-        // A file of another length could not be written to in place.
+        // A file of another length could not be written in place.
         Some(Slot { sequence, claims, .. })
             if claims.len() == chunk_count && bytes.len() as u64 == file_len(chunk_count) =>
         {
@@ -137,7 +136,7 @@ fn parse_slot(bytes: &[u8]) -> Option<Slot> {
 }
 
 impl ResumeFile {
-    /// Makes a resume file in place of what may be there. A crash at any time leaves the old one or the new one.
+    /// Creates a resume file, in place of one that may be there. A crash at any time leaves the old one or the new one.
     pub(crate) fn create(
         path: &Path,
         infohash: InfoHash,
@@ -182,12 +181,12 @@ impl ResumeFile {
         disk::write_all_at(&self.file, &bytes, offset)
             .and_then(|()| disk::sync_data(&self.file))
             .at("write", &self.path)?;
-        // Only now: what failed is written to the same slot again, and the other keeps what counts.
+        // Only now: after a failure the same slot is written again, and the other one still counts.
         self.sequence = sequence;
         Ok(())
     }
 
-    /// Somebody removed it, or put something else in its place, which may be theirs.
+    /// For a file that somebody removed or replaced. What replaced it may be theirs and is not overwritten.
     fn replace(&mut self, claims: &Bitfield) -> Result<(), PathError> {
         match disk::examine(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -199,7 +198,7 @@ impl ResumeFile {
         }
     }
 
-    /// Removes it, if it is still there. If it cannot be removed, it only lies about.
+    /// Removes it, if it is still there. A failure does no harm.
     pub(crate) fn remove(self) {
         let removed = match self.id.is_at(&self.path) {
             Ok(true) => disk::remove(&self.path),

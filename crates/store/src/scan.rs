@@ -1,4 +1,4 @@
-//! Finding the files of a path that is to be shared.
+//! Finding the files of a path to share.
 
 use std::{
     ffi::OsStr,
@@ -41,9 +41,9 @@ pub enum ScanError {
     /// A socket, a device or the like.
     #[error("cannot share {}: {kind}, neither a file nor a directory", path.display())]
     Special {
-        /// Where it is.
+        /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// Its kind.
         kind: SpecialKind,
     },
     /// Directories too deep, or a symbolic link that leads back to a directory above it.
@@ -51,7 +51,7 @@ pub enum ScanError {
     TooDeep(PathBuf),
 }
 
-/// What cannot be shared.
+/// A kind of entry that cannot be shared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialKind {
     /// A FIFO.
@@ -75,28 +75,28 @@ impl fmt::Display for SpecialKind {
     }
 }
 
-/// What of a directory is shared.
+/// Which entries of a directory are shared.
 #[derive(Debug, Clone, Default)]
 pub struct ScanRules {
-    /// Fail if there is something that cannot be shared, rather than leave it out.
+    /// Fail if there is something that cannot be shared, instead of leaving it out.
     pub strict: bool,
-    /// What is not to be shared.
+    /// Entries to leave out.
     pub exclude: Vec<Exclusion>,
 }
 
-/// Entries of a directory that cannot be shared and were left out: the first few, and how many there are.
+/// Entries of a directory that cannot be shared and were left out: the first few, and their number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The first [`MAX_NAMED`] at most.
+    /// At most the first [`MAX_NAMED`].
     pub first: Vec<(PathBuf, SpecialKind)>,
-    /// All of them.
+    /// How many there are in all.
     pub count: u64,
 }
 
-/// Entries that are left out are named up to this many: enough to see what they are.
+/// Maximum entries that are named: enough to recognise what was left out.
 const MAX_NAMED: usize = 3;
 
-/// A file that is to be shared.
+/// A file to share.
 #[derive(Debug, Clone)]
 pub(crate) struct ScannedFile {
     pub(crate) path: PathBuf,
@@ -104,7 +104,7 @@ pub(crate) struct ScannedFile {
     pub(crate) changed: ChangeTime,
 }
 
-/// What is to be shared: a tree of positions in a list of files in file tree order.
+/// What to share: a tree whose leaves are positions in a list of files. The list is in file tree order.
 #[derive(Debug)]
 pub struct Scan {
     pub(crate) name: ShareName,
@@ -120,8 +120,8 @@ enum ScannedNode {
 }
 
 impl Scan {
-    /// Finds the files below `path`. Symbolic links are followed: what is shared is what `cat` would show. What `path`
-    /// itself is called or is, is not subject to `rules`: that was asked for.
+    /// Finds the files below `path`. Symbolic links are followed, so the share holds what `cat` would show. `rules` do not
+    /// apply to `path` itself, because the user named it.
     pub fn new(path: &Path, name: Option<ShareName>, rules: &ScanRules) -> Result<Scan, ScanError> {
         let name = match name {
             Some(name) => name,
@@ -135,7 +135,7 @@ impl Scan {
         Ok(Scan { name, files: walk.files, left_out: walk.left_out, root })
     }
 
-    /// What cannot be shared and was left out.
+    /// Entries that cannot be shared and were left out.
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
@@ -164,7 +164,7 @@ fn to_node(node: ScannedNode, nodes: &[FileNode]) -> Node {
     }
 }
 
-/// What `path` is called; `.` and `..` are called what they lead to.
+/// The name of `path`. `.` and `..` have the name of the directory that they lead to.
 fn own_name(path: &Path) -> Result<ShareName, ScanError> {
     let full;
     let name = match path.file_name() {
@@ -181,7 +181,7 @@ fn plain(name: &OsStr, path: &Path) -> Result<ShareName, ScanError> {
     ShareName::from_bytes(name.as_bytes()).map_err(|source| ScanError::Name { path: path.to_owned(), source })
 }
 
-/// A walk through what is to be shared.
+/// A walk through the files to share.
 struct Walk<'a> {
     root: &'a Path,
     rules: &'a ScanRules,
@@ -199,7 +199,7 @@ enum Found {
 impl Walk<'_> {
     fn node(&mut self, path: &Path, meta: &Metadata, depth: usize) -> Result<ScannedNode, ScanError> {
         if meta.is_file() {
-            // Known unreadable now, rather than after an hour of hashing.
+            // Noticed now, and not after an hour of hashing.
             fs::File::open(path).at("read", path)?;
             self.files.push(ScannedFile {
                 path: path.to_owned(),
@@ -213,7 +213,7 @@ impl Walk<'_> {
         }
         let entries: io::Result<Vec<_>> =
             fs::read_dir(path).at("read", path)?.map(|entry| entry.map(|entry| entry.file_name())).collect();
-        // In the order of the file tree, which is that of the files.
+        // The order of the file tree is that of the files.
         let mut names = entries.at("read", path)?;
         names.sort();
         let mut nodes = Vec::with_capacity(names.len());
@@ -226,14 +226,14 @@ impl Walk<'_> {
         Ok(ScannedNode::Directory(nodes))
     }
 
-    /// An entry of a directory; nothing if it is left out.
+    /// An entry of a directory; `None` if it is left out.
     fn entry(
         &mut self,
         name: &OsStr,
         path: &Path,
         depth: usize,
     ) -> Result<Option<(ShareName, ScannedNode)>, ScanError> {
-        // Before it is looked at: what is excluded need not be readable.
+        // Before the entry is read: an excluded one need not be readable.
         if self.is_excluded(path, false) {
             return Ok(None);
         }
@@ -283,7 +283,7 @@ impl Walk<'_> {
     }
 }
 
-/// Whether that is why a symbolic link cannot be followed: nothing is there, or only the link itself.
+/// Whether a symbolic link leads nowhere: to nothing, or to itself.
 fn leads_nowhere(error: &io::Error) -> bool {
     let is_loop = error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::LOOP);
     is_loop || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)

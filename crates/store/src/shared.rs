@@ -54,17 +54,16 @@ pub enum ShareError {
     /// More than a share can hold.
     #[error(transparent)]
     TooLarge(#[from] TooLargeError),
-    /// The hash cache disagrees with itself.
+    /// The hash cache holds wrong hashes.
     #[error(transparent)]
     Hashes(#[from] HashesError),
-    /// The progress callback said so.
+    /// The progress callback stopped it.
     #[error(transparent)]
     Stopped(#[from] Stopped),
 }
 
 impl Scan {
-    /// Hashes the files that `cache` does not know. `progress` hears of every byte of the share, those from the
-    /// cache at once.
+    /// Hashes the files that `cache` does not know. `progress` receives every byte of the share, those of cached files at once.
     pub fn hash(self, cache: Option<&HashCache>, progress: OnProgress<'_>) -> Result<Shared, ShareError> {
         let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
         let hashes = hash_files(&space, &self.files, cache, progress)?;
@@ -119,11 +118,11 @@ fn hash_files(
             }
         })?;
     for (chunk, hash) in unknown_chunks.iter().zip(fresh) {
-        // A chunk that is cut short has no hash; its file is found changed just below.
+        // A chunk that is cut short has no hash; the check below finds that its file changed.
         hashes[chunk.0 as usize] = hash.unwrap_or(Digest([0; 32]));
     }
     for index in unknown_files {
-        // Hashes count only for a file that is still what it was before.
+        // Hashes count only if the file has not changed meanwhile.
         let file = &files[index];
         let open = open_unchanged(file)?;
         if let Some(cache) = cache
@@ -135,7 +134,7 @@ fn hash_files(
     Ok(hashes)
 }
 
-/// Why a scanned file is of no use any more.
+/// Why a scanned file can no longer be used.
 enum OpenError {
     Changed(PathBuf, FileChange),
     Path(PathError),
@@ -160,7 +159,7 @@ impl From<OpenError> for OpenChunkError {
 }
 
 fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
-    // A FIFO that took the file's place would let whoever opens it wait for a writer.
+    // If a FIFO took the file's place, opening it would wait for a writer.
     let open =
         rustix::fs::open(&file.path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
     let open = open.map(File::from).at("read", &file.path).map_err(OpenError::Path)?;
@@ -168,7 +167,7 @@ fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
     Ok(open)
 }
 
-/// Opens a file if that needs no disk, for its path is in memory (`openat2` with `RESOLVE_CACHED`, Linux 5.12).
+/// Opens a file if that needs no disk because its path is in memory (`openat2` with `RESOLVE_CACHED`, Linux 5.12).
 #[cfg(target_os = "linux")]
 fn open_cached(path: &Path) -> Option<File> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -206,7 +205,7 @@ impl Content for Shared {
         Some(self.source(file, span))
     }
 
-    /// Looks at the file each time: a change after the share was made is noticed with the next chunk.
+    /// Checks the file each time: a change after the share was made is noticed with the next chunk.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
         let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
         let file = self.pool.file(span.file, || open_unchanged(&self.files[span.file]))?;

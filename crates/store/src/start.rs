@@ -1,4 +1,4 @@
-//! How a download begins: anew, or with what an earlier run left, which is proved first.
+//! How a download begins: with nothing, or with what an earlier run left, which is proved first.
 
 use std::{fs::File, io, path::Path, sync::Arc};
 
@@ -21,13 +21,12 @@ use crate::{
 /// What there is when a download begins.
 pub(crate) struct Start {
     pub(crate) resume: ResumeFile,
-    /// Chunks that are here and were proved. They are on disk, and not only in the system's memory, and the resume file
-    /// claims them.
+    /// Chunks that are here and proved. They are durable, and the resume file claims them.
     pub(crate) have: Bitfield,
     pub(crate) resumed: Resumed,
 }
 
-/// What became of chunks that an earlier run left.
+/// How many chunks of an earlier run could be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Resumed {
     /// Chunks that were proved again.
@@ -37,7 +36,7 @@ pub struct Resumed {
 }
 
 impl Start {
-    /// Finds out what an earlier run left in the part, or makes it ready for the first.
+    /// Finds out what an earlier run left in the part, or prepares it for the first run.
     pub(crate) fn find(
         metainfo: &Metainfo,
         hashes: &ChunkHashes,
@@ -72,7 +71,7 @@ impl Beginning<'_> {
         match resume::load(&path, self.metainfo.infohash(), chunk_count)? {
             Resume::NotAFile => in_the_way(&path, "it is not a regular file"),
             Resume::Unreadable if is_new => in_the_way(&path, "it is not a resume file"),
-            // Without a part they are of no use.
+            // Without a part, claims are of no use.
             Resume::Missing | Resume::OtherShare | Resume::Claims(..) if is_new => self.anew(&path),
             Resume::OtherShare => in_the_way(self.part.path(), "it is a download of another share"),
             Resume::Claims(resume, claims) => self.claimed(resume, &claims),
@@ -90,7 +89,7 @@ impl Beginning<'_> {
         }
     }
 
-    /// Room for all of it is reserved, that for the resume file first: with a full disk it still can be written.
+    /// Reserves room for everything, first for the resume file: so it can be written when the disk is full.
     fn anew(&self, path: &Path) -> Result<Start, DownloadError> {
         let space = self.metainfo.chunk_space();
         let none = Bitfield::empty(space.chunk_count());
@@ -103,7 +102,7 @@ impl Beginning<'_> {
         Ok(Start { resume, have: none, resumed: Resumed::default() })
     }
 
-    /// Refuses if the file system has fewer than `needed` bytes free.
+    /// Fails if the file system has fewer than `needed` bytes free.
     fn check_space(&self, needed: u64) -> Result<(), DownloadError> {
         let path = self.output.path();
         let dir = disk::parent_of(path);
@@ -111,7 +110,7 @@ impl Beginning<'_> {
             Some(free) if free < needed => {
                 Err(DownloadError::NoSpace { path: path.to_owned(), needed, free })
             }
-            // A file system without blocks holds no files; creating one there says so better.
+            // A file system without blocks holds no files; the error of creating one there is clearer.
             _ => Ok(()),
         }
     }
@@ -146,7 +145,7 @@ impl Beginning<'_> {
         }
         let resumed = Resumed { kept: have.count(), lost: claims.count() - have.count() };
         if resumed.lost > 0 {
-            // Corrected now: a chunk that is claimed counts as durable, and one that is fetched again is not. In both
+            // Corrected now, because a claimed chunk counts as durable, and a chunk that is fetched again is not. In both
             // slots, so that no damage brings the old claims back.
             resume.save(&have)?;
             resume.save(&have)?;
@@ -154,8 +153,8 @@ impl Beginning<'_> {
         Ok(Start { resume, have, resumed })
     }
 
-    /// Takes what is right of a part of which nothing says what is in it. `None` if nothing is: then it may be anybody's,
-    /// and is left alone.
+    /// Keeps the right chunks of a part without a resume file. `None` if no chunk is right: then the part may belong to
+    /// somebody else, and is not changed.
     fn unclaimed(&self, path: &Path) -> Result<Option<Start>, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
         let space = self.metainfo.chunk_space();
@@ -174,7 +173,7 @@ impl Beginning<'_> {
             return Ok(None);
         }
         self.part.reserve(self.metainfo)?;
-        // Claimed at once, or it would have to be proved and written once more if this run ended soon.
+        // Claimed at once. Otherwise the next run would have to prove and write it again.
         let files = 0..self.metainfo.files().len();
         let changed =
             files.filter(|&file| space.chunks_of(file).any(|chunk| have.contains(ChunkIndex(chunk))));
@@ -186,8 +185,8 @@ impl Beginning<'_> {
         Ok(Some(Start { resume, have, resumed }))
     }
 
-    /// Proves a chunk of the part and writes it again. What an earlier run could not write to the disk may still be in the
-    /// system's memory, and nothing but another write brings it from there to the disk.
+    /// Proves a chunk of the part and writes it again. Data that an earlier run could not write to the disk may still be in
+    /// the system's memory, and only another write brings it from there to the disk.
     fn take(&self, chunk: ChunkIndex, span: ChunkSpan, buffer: &mut Vec<u8>) -> Result<bool, PathError> {
         let entry = &self.metainfo.files()[span.file];
         buffer.resize(span.len as usize, 0);
@@ -211,8 +210,8 @@ impl Beginning<'_> {
     }
 }
 
-/// Whether a chunk that cannot be read is to be fetched again: its file is not there, ends before it, or the disk cannot
-/// read that place any more, which writing to it mostly mends.
+/// Whether to fetch a chunk again that cannot be read: its file is missing, ends before it, or the disk cannot read that
+/// place. Writing to such a place usually repairs it.
 fn is_lost(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
         || disk::is_one_of(error, &[Errno::IO])

@@ -1,7 +1,7 @@
-//! Compares the directory in which a share is built with what the share says that is in it.
+//! Compares the directory in which a share is built with the share's metainfo.
 //!
-//! Everything in that directory ends up in the result, so nothing may be there that is not the share's. The
-//! directory is walked through open directories, and no symbolic link is followed.
+//! Everything in that directory ends up in the output, so nothing else may be there. The walk goes through open directories,
+//! and follows no symbolic link.
 
 use std::{fs::File, io, path::Path, sync::OnceLock};
 
@@ -21,13 +21,13 @@ use crate::{
     part::{Part, is_small, join},
 };
 
-/// Refuses a part with anything in it that is not the share's, or is not what it should be. What is missing may come.
+/// Fails if the part holds anything that does not belong to the share, or an entry of the wrong kind. Entries may be missing.
 pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<(), DownloadError> {
     Survey { part, metainfo, found: None }.run().map(|_| ())
 }
 
-/// Refuses a part with anything in it that is not the share's, and one in which something is missing or does not have
-/// its length. Returns the identities of the files, in order; none of those that are small, of which there may be many.
+/// Fails if the part holds anything that does not belong to the share, or if something is missing or has another length.
+/// Returns the identities of the files, in order; small files have none, because there may be many.
 pub(crate) fn identify_files(
     part: &Part,
     metainfo: &Metainfo,
@@ -43,13 +43,13 @@ struct Survey<'a> {
     found: Option<Vec<OnceLock<FileIdentity>>>,
 }
 
-/// What a directory should have of a name.
+/// What a directory should have under a name.
 enum Child<'a> {
     File(&'a FileEntry),
     Directory(Below<'a>),
 }
 
-/// The files and empty directories below a directory: of the share's lists, those that begin with its path.
+/// The files and empty directories below a directory: the parts of the share's lists that begin with its path.
 #[derive(Clone, Copy)]
 struct Below<'a> {
     depth: usize,
@@ -76,7 +76,7 @@ impl Survey<'_> {
             files: self.metainfo.files(),
             empty_directories: self.metainfo.empty_directories(),
         };
-        // Listed by a handle of its own, since a directory that was listed is at its end.
+        // Listed through a handle of its own, because a listing moves the handle to the end.
         let root = disk::open_in(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?;
         self.directory(root, path, below)?;
         Ok(self.found.unwrap_or_default())
@@ -99,7 +99,7 @@ impl Survey<'_> {
                 Child::Directory(_) => FileType::Directory,
             });
             let is = match entry.file_type() {
-                // Some file systems do not say.
+                // Some file systems do not report the type.
                 FileType::Unknown => {
                     let stat = listed.fd().and_then(|dir| statat(dir, name, AtFlags::SYMLINK_NOFOLLOW));
                     file_type(&stat.at("examine", path)?)
@@ -162,10 +162,10 @@ fn file_type(stat: &Stat) -> FileType {
 }
 
 impl<'a> Below<'a> {
-    /// The entries of the directory, in the order of their names, which is that of both lists.
+    /// The entries of the directory, by name; both lists have the same order.
     fn children(self) -> Vec<(&'a ShareName, Child<'a>)> {
         let Below { depth, mut files, mut empty_directories } = self;
-        // An empty directory is in the list by its own path.
+        // An empty directory is in the list under its own path.
         if let [path, ..] = empty_directories
             && path.len() == depth
         {

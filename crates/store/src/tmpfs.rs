@@ -1,9 +1,8 @@
-//! Whether a file lies in memory: some of what is good for a disk is not for `tmpfs`.
+//! Whether a file is in memory: some measures that help on a disk cost time on `tmpfs`.
 
 use std::fs::File;
 
-/// Whether a file is on `tmpfs`. There nothing waits for a disk, and a file's pages are zeroed when they are
-/// reserved, as they are when they are written.
+/// Whether a file is on `tmpfs`. There nothing waits for a disk, and reserving pages zeroes them, as writing them does.
 #[cfg(target_os = "linux")]
 pub fn is_tmpfs(file: &File) -> bool {
     /// `f_type` (`TMPFS_MAGIC` in `linux/magic.h`).

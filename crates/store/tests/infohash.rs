@@ -1,5 +1,4 @@
-//! The infohash of a shared path is the one that libtorrent computes: `data/infohashes.tsv`, made by the
-//! recipe beside it.
+//! The infohash of a shared path is the one that libtorrent computes: `data/infohashes.tsv`, written by the script beside it.
 
 use std::{fs, ops::ControlFlow, path::Path};
 
@@ -8,7 +7,7 @@ use store::{Content, Scan, ScanRules, Shared};
 
 const TABLE: &str = include_str!("data/infohashes.tsv");
 
-/// The recipe's file content.
+/// The file content of that script.
 fn content(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + seed) as u8).collect()
 }
@@ -36,7 +35,7 @@ fn files_have_libtorrents_infohash() {
     }
 }
 
-/// The example of docs/protocol.md. Its figures come from a script of its own, not from this code.
+/// The example of docs/protocol.md. Its figures come from a separate script, not from this code.
 #[test]
 fn a_file_of_several_chunks_has_the_hashes_of_the_protocols_page() {
     let page = include_str!("../../../docs/protocol.md");

@@ -41,7 +41,7 @@ fn settle(path: &Path, age_s: u64) {
     File::options().write(true).open(path).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
 }
 
-/// Changes what the only entry of a hash cache says of the last chunk: a share that comes from it shows that.
+/// Changes the last hash in the only entry of a hash cache: a share from the cache then has another infohash.
 fn forge(cache: &Path) {
     let entry = fs::read_dir(cache).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&entry).unwrap();
@@ -60,7 +60,7 @@ fn the_cache_spares_the_second_hashing_and_only_of_unchanged_files() {
     write_settled(&path, &vec![1; 3 * CHUNK_LEN as usize]);
     let share = || share_as(None, &path, Some(&cache)).unwrap();
     let first = share().metainfo().infohash();
-    // It is remembered when its change is some time ago.
+    // It is remembered once its last change is some time ago.
     while fs::read_dir(&entries).unwrap().count() == 0 {
         assert_eq!(share().metainfo().infohash(), first);
     }
@@ -136,7 +136,7 @@ fn what_cannot_be_shared_is_named() {
     assert!(bad.contains("bad\\nname") || bad.contains("bad\nname"), "{bad}");
 }
 
-/// What a scan of `root` finds under `rules`: paths of files, in order.
+/// The files that a scan of `root` finds under `rules`, in order, and what it left out.
 fn scan(root: &Path, rules: &ScanRules) -> Result<(Vec<String>, LeftOut), ScanError> {
     let scan = Scan::new(root, None, rules)?;
     let left_out = scan.left_out().clone();
@@ -188,7 +188,7 @@ fn what_is_excluded_need_not_be_fit_to_be_shared() {
     assert_eq!(files, ["file"]);
 }
 
-/// Or every request for it would keep a thread for ever.
+/// Otherwise every request for it would block a thread for ever.
 #[test]
 fn a_fifo_in_the_place_of_a_shared_file_is_a_change() {
     let dir = tempfile::tempdir().unwrap();

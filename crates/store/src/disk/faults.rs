@@ -1,4 +1,4 @@
-//! Makes calls to the file system fail, in tests. Each thread has its own faults, so tests do not meet.
+//! Makes calls to the file system fail, in tests. Each thread has its own faults, so tests do not affect each other.
 
 use std::{cell::RefCell, io};
 
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 
 use super::Call;
 
-/// Calls that are to fail.
+/// Calls to make fail.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     /// Which kind; every kind if `None`.
@@ -23,7 +23,7 @@ thread_local! {
     static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Takes note of a call, and lets it fail if it is to.
+/// Records a call, and fails if a fault is set for it.
 pub(super) fn attempt(call: Call) -> io::Result<()> {
     CALLS.with_borrow_mut(|calls| calls.push(call));
     FAULTS.with_borrow_mut(|faults| {
@@ -39,23 +39,23 @@ pub(super) fn attempt(call: Call) -> io::Result<()> {
     })
 }
 
-/// Lets the next `times` calls of a kind fail.
+/// Makes the next `times` calls of a kind fail.
 pub(crate) fn fail(call: Call, errno: Errno, times: usize) {
     FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: Some(call), skip: 0, times, errno }));
 }
 
-/// Lets one call of a kind fail: the one after `skip` others.
+/// Makes one call of a kind fail: the one after `skip` others.
 pub(crate) fn fail_after(call: Call, skip: usize, errno: Errno) {
     FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: Some(call), skip, times: 1, errno }));
 }
 
-/// Lets one call of any kind fail: the one after `skip` others.
+/// Makes one call of any kind fail: the one after `skip` others.
 pub(crate) fn fail_one(skip: usize, errno: Errno) {
     FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: None, skip, times: 1, errno }));
 }
 
-/// Ends all faults, and returns the calls since they were ended last. The last is the one that failed, if the test
-/// stopped there.
+/// Ends all faults, and returns the calls since the last time. The last of them is the one that failed, if the test stopped
+/// there.
 pub(crate) fn end() -> Vec<Call> {
     FAULTS.take();
     CALLS.take()

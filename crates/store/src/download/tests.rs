@@ -1,4 +1,4 @@
-//! What a download does when the file system fails it.
+//! Downloads when calls to the file system fail.
 
 use std::{fs, iter};
 
@@ -49,7 +49,7 @@ fn after_a_failed_sync_nothing_is_claimed_that_was_written_since_the_last_good_o
             bench.store(&download, 2..4);
             faults::fail(sync, errno, 1);
             assert_fails(&bench, errno, download.checkpoint());
-            // The system would say now that all is well.
+            // The system would report success now.
             faults::end();
             assert_fails(&bench, errno, download.checkpoint());
             bench.store_missing(&download);
@@ -81,7 +81,7 @@ fn a_sync_that_fails_at_the_end_is_not_made_good_by_the_last_checkpoint() {
     }
 }
 
-/// The next run reads from memory what may be on no disk.
+/// The next run may read data from memory that is on no disk.
 #[test]
 fn what_nobody_claims_is_written_again_before_it_is_claimed() {
     for (bench, sync) in shapes() {
@@ -94,7 +94,7 @@ fn what_nobody_claims_is_written_again_before_it_is_claimed() {
         faults::end();
         let download = bench.resume(3, 0);
         let calls = faults::end();
-        // And the new resume file, which comes last.
+        // The last one is the new resume file.
         assert_eq!(count(&calls, Call::Write), 3 + 1);
         let claimed = calls.iter().rposition(|&call| call == Call::Write).unwrap();
         assert!(count(&calls[..claimed], sync) >= 1, "{calls:?}");
@@ -121,7 +121,7 @@ fn a_claim_that_cannot_be_written_is_written_by_the_next_checkpoint() {
             for _ in 0..2 {
                 assert!(matches!(download.checkpoint(), Err(DownloadError::NotClaimed(_))));
             }
-            // The old claim or the new: both are true.
+            // The old claim or the new one: both are true.
             assert!([2, 4].contains(&resume_claims(&bench)));
             download.checkpoint().unwrap();
             assert_eq!(resume_claims(&bench), 4);
@@ -208,7 +208,7 @@ fn a_share_that_cannot_get_its_name_keeps_all() {
         assert!(matches!(download.finish(), Err(DownloadError::Path(error)) if error.action == "rename to"));
         let syncs = count(&faults::end(), sync);
         download.checkpoint().unwrap();
-        // Its data was durable by then: only the claim is written.
+        // Its data was already durable: only the claim is written.
         assert!(count(&faults::end(), sync) <= 1 && syncs >= 1);
         drop(download);
         let download = bench.resume(all, 0);
@@ -224,7 +224,7 @@ fn a_resume_file_that_cannot_be_removed_does_not_undo_the_end() {
     faults::fail(Call::Remove, Errno::IO, 1);
     download.finish().unwrap();
     assert_eq!(names_in(&bench.out()), ["leeched_source", "leeched_source.resume"]);
-    // It stands in nobody's way.
+    // It is not in the way of the next run.
     fs::remove_file(bench.output().path()).unwrap();
     assert_eq!(bench.open().unwrap().1, Resumed::default());
 }
@@ -248,7 +248,7 @@ fn a_file_system_without_locks_or_synced_directories_will_do() {
             fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
             faults::end();
         }
-        // But a disk that fails is no file system without.
+        // But a failing disk is different from a file system without locks.
         faults::fail(Call::Lock, Errno::IO, 1);
         assert!(matches!(bench.open(), Err(DownloadError::Path(error)) if error.action == "lock"));
     }
@@ -265,11 +265,11 @@ fn the_entries_of_few_files_are_made_durable() {
     assert_eq!(count(&faults::end(), Call::SyncDirectory), 3);
     bench.store_missing(&download);
     download.finish().unwrap();
-    // A small file is new, and the share's name.
+    // A small file is new, and so is the share's name.
     assert_eq!(count(&faults::end(), Call::SyncDirectory), 3 + 1);
 }
 
-/// Fails each call in turn, of all that a download makes, and then goes on as if the program had been started again.
+/// Makes each call of a download fail in turn, and then goes on as if the program had been started again.
 #[test]
 fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
     for (bench, _) in shapes() {
@@ -283,7 +283,7 @@ fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
                 let calls = faults::end();
                 let trace = format!("call {number} of {:?}, {errno}: {:?}", calls.get(number), ran.error);
                 if bench.output().path().exists() {
-                    // Whole, though perhaps not durably named.
+                    // Whole, but its name may not be durable.
                     assert_eq!(listing(bench.output().path()), listing(&bench.source()), "{trace}");
                 } else {
                     let (download, resumed) =
@@ -325,7 +325,7 @@ impl Left {
         (Left::TwoUnclaimed, Errno::IO),
     ];
 
-    /// Leaves that, and returns how many chunks are claimed.
+    /// Prepares this state, and returns how many chunks are claimed.
     fn prepare(self, bench: &Bench) -> u32 {
         if self == Left::Nothing {
             return 0;
@@ -341,15 +341,15 @@ impl Left {
     }
 }
 
-/// How a run went that may have met a fault.
+/// The outcome of a run that may have met a fault.
 struct Ran {
-    /// Chunks that a checkpoint said are durable and claimed.
+    /// Chunks that a checkpoint made durable and claimed.
     durable: u32,
     is_sync_failed: bool,
     error: Option<DownloadError>,
 }
 
-/// As a leecher does it: what fails ends it, but for a claim, and then a last checkpoint is tried.
+/// Like a leecher: any failure but that of a claim ends the run, and then a last checkpoint is tried.
 fn run(bench: &Bench, claimed: u32) -> Ran {
     let mut ran = Ran { durable: claimed, is_sync_failed: false, error: None };
     let download = match bench.open() {

@@ -77,14 +77,14 @@ impl Bench {
         download
     }
 
-    /// Stores what is missing, and checks that what has its name then is what was shared.
+    /// Stores the missing chunks, and checks that the output equals the source.
     #[track_caller]
     pub(crate) fn complete(&self, download: Download) {
         self.store_missing(&download);
         assert_eq!(listing(&self.finish(download)), listing(&self.source()));
     }
 
-    /// The directory that it is downloaded to.
+    /// The directory of downloads.
     pub(crate) fn out(&self) -> PathBuf {
         self.dir.path().join("out")
     }

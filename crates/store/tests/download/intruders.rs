@@ -1,4 +1,4 @@
-//! What others put where a download writes, and what they change when it is finished.
+//! Files that others put where a download writes, and changes after it is finished.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::bench::{Bench, CHUNK, listing, names_in};
 /// Puts something at a path.
 type Plant = fn(&Path);
 
-/// Something that belongs to somebody else, outside of the download.
+/// A file outside of the download that must not change.
 fn victim(bench: &Bench) -> PathBuf {
     let path = bench.out().join("victim");
     fs::write(&path, b"precious").unwrap();
@@ -105,7 +105,7 @@ fn what_does_not_belong_to_the_share_never_ends_up_in_it() {
         plant(&planted);
         let in_the_way = |error| matches!(error, DownloadError::PartInTheWay { path, .. } if path == planted);
         assert!(in_the_way(download.finish().unwrap_err()), "{name}");
-        // What came is kept, and the next run says so before it begins.
+        // The received chunks are kept, and the next run fails before it begins.
         download.checkpoint().unwrap();
         drop(download);
         assert!(in_the_way(bench.open().unwrap_err()), "{name}");
@@ -146,7 +146,7 @@ fn only_a_regular_file_is_ever_replaced() {
             assert!(refused(bench.open().map(|_| ())), "{what}");
             assert!(refused(bench.open_to(bench.output().replacing_file()).map(|_| ())), "{what}");
             assert_eq!(names_in(&bench.out()), ["leeched_source", "victim"], "{what}");
-            // Also if it comes while the download runs.
+            // Also if it appears while the download runs.
             fs::remove_file(&path).unwrap();
             let (download, _) = bench.open_to(bench.output().replacing_file()).unwrap();
             bench.store_missing(&download);
@@ -195,7 +195,7 @@ fn finished(bench: &Bench) -> (Download, PathBuf) {
 }
 
 fn bytes_of(download: &Download, chunk: u32) -> Result<Vec<u8>, OpenChunkError> {
-    // As a sender asks.
+    // Like a sender.
     let source = match download.try_open_chunk(ChunkIndex(chunk)) {
         Some(source) => source?,
         None => download.open_chunk(ChunkIndex(chunk))?,
@@ -210,7 +210,7 @@ fn a_finished_file_that_changes_is_no_longer_served() {
     let bench = Bench::of_file(2 * CHUNK);
     let (download, path) = finished(&bench);
     assert_eq!(bytes_of(&download, 1).unwrap(), bench.chunk(ChunkIndex(1)));
-    // Neither another name nor other permissions change what is in it.
+    // Another name or other permissions do not change its content.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     fs::rename(&path, path.with_extension("moved")).unwrap();
     assert_eq!(bytes_of(&download, 0).unwrap(), bench.chunk(ChunkIndex(0)));
@@ -224,7 +224,7 @@ fn a_finished_file_that_changes_is_no_longer_served() {
     }
 }
 
-/// Also those files that have to be opened again: only so many stay open.
+/// This includes files that have to be opened again, because a limited number stays open.
 #[test]
 fn a_finished_directory_is_served_but_for_the_files_that_changed() {
     let bench = Bench::new(|path| {
@@ -242,7 +242,7 @@ fn a_finished_directory_is_served_but_for_the_files_that_changed() {
         assert!(
             matches!(bytes_of(&download, written), Err(OpenChunkError::Changed { path, .. }) if path == at(written))
         );
-        // As old as it was, and of its length.
+        // The same time and length as before.
         fs::write(path.join("new"), b"FILE 00").unwrap();
         let file = fs::File::options().write(true).open(path.join("new")).unwrap();
         file.set_times(fs::FileTimes::new().set_modified(old)).unwrap();
@@ -254,7 +254,7 @@ fn a_finished_directory_is_served_but_for_the_files_that_changed() {
     for still_open in [98, 99] {
         assert_eq!(bytes_of(&download, still_open).unwrap(), bench.chunk(ChunkIndex(still_open)));
     }
-    // One that was served may change as well.
+    // A file that was served before may change, too.
     for _ in 0..2 {
         assert_eq!(bytes_of(&download, 50).unwrap(), bench.chunk(ChunkIndex(50)));
     }

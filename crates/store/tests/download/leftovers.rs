@@ -1,4 +1,4 @@
-//! What an earlier run left, and what others did to it.
+//! Parts and resume files of earlier runs, intact and damaged.
 
 use std::{
     fs,
@@ -38,7 +38,7 @@ fn a_part_counts_though_its_resume_file_is_lost_or_damaged() {
             leave_two(&bench);
             damage(&bench.output().resume_path());
             assert_eq!(bench.open().unwrap().1, Resumed { kept: 2, lost: 0 }, "{what}");
-            // And claimed at once, whatever becomes of this run.
+            // And claimed at once, even if this run ends now.
             assert_ne!(fs::read(bench.output().resume_path()).unwrap(), b"");
             let (download, resumed) = bench.open().unwrap();
             assert_eq!(resumed, Resumed { kept: 2, lost: 0 }, "{what}");
@@ -65,7 +65,7 @@ fn of_a_part_without_a_resume_file_only_what_is_right_counts() {
     bench.complete(download);
 }
 
-/// A run that is killed at once leaves no more than a name.
+/// A run that is killed at once leaves only a name.
 #[test]
 fn an_empty_part_is_begun_anew() {
     let bench = Bench::of_file(CHUNK);
@@ -115,12 +115,12 @@ fn a_resume_file_that_is_removed_meanwhile_is_made_again_or_not_needed() {
     fs::remove_file(bench.output().resume_path()).unwrap();
     bench.store_missing(&download);
     download.finish().unwrap();
-    // As after any failure.
+    // The same as after any failure.
     download.checkpoint().unwrap();
     assert_eq!(names_in(&bench.out()), ["leeched_source"]);
 }
 
-/// What somebody put there is theirs.
+/// A file that somebody put there is not overwritten.
 #[test]
 fn a_resume_file_that_is_replaced_meanwhile_is_left_alone() {
     let bench = Bench::of_file(2 * CHUNK);
@@ -175,7 +175,7 @@ fn a_file_that_is_removed_or_cut_in_a_part_is_fetched_again() {
     }
 }
 
-/// The beginning of it would prove right.
+/// Its beginning would be right.
 #[test]
 fn a_small_file_that_is_too_long_is_cut() {
     let bench = Bench::new(|path| {

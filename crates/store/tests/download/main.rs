@@ -112,8 +112,8 @@ fn a_part_that_was_cut_short_is_resumed_with_what_is_left() {
     bench.complete(download);
 }
 
-/// What is claimed counts as synced, also when the share gets its name. So a claim that proved wrong has to go before
-/// the chunk comes again.
+/// A claimed chunk counts as synced, also when the share gets its name. So a wrong claim must be removed before the chunk
+/// arrives again.
 #[test]
 fn a_chunk_that_was_lost_is_claimed_again_only_when_it_is_durable_again() {
     let bench = Bench::of_file(2 * CHUNK);
@@ -142,7 +142,7 @@ fn a_directory_of_small_files_is_resumed_with_those_that_are_there() {
     });
     let space = bench.shared.metainfo().chunk_space().clone();
     let (download, _) = bench.open().unwrap();
-    // What is small takes no room before it comes; what is large has it reserved.
+    // Small files take no room before they arrive; for large ones it is reserved.
     assert_eq!(names_in(&bench.output().part_path()), ["empty", "large"]);
     let stored: Vec<_> = space.chunks().skip(1).step_by(2).collect();
     for &chunk in &stored {
@@ -259,8 +259,8 @@ fn chunks_can_be_read_as_soon_as_they_are_stored() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// Whatever is stored, made durable, damaged or cut off by a crash: a resumed download never has a chunk
-    /// that it did not prove, keeps all that was durable and undamaged, and ends whole.
+    /// For every sequence of chunks that are stored, made durable, damaged or cut off by a crash: a resumed download never
+    /// has a chunk that it did not prove, keeps every durable and undamaged one, and ends whole.
     #[test]
     fn crashes_lose_nothing_durable(
         steps in prop::collection::vec((0..4_u8, 0..6_u32), 1..12),
