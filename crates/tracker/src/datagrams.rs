@@ -1,8 +1,8 @@
-//! Datagrams by the batch: one call to the system receives up to [`BATCH_LEN`] of them, and one more sends the replies.
+//! Datagrams in batches: one system call receives up to [`BATCH_LEN`] of them, and another sends the replies.
 //!
-//! Most of what a datagram costs is its call to the system, so this is worth more than anything that can be done
-//! to a request afterwards. Where the system has no such calls, it is one call each; nobody else need know.
-//! Nothing here waits, and nothing is allocated after the beginning. Also for programs that measure a tracker.
+//! Most of the cost of a datagram is its system call, so batches save more time than anything else could. Where the system
+//! has no such calls, each datagram takes one call, behind the same interface. Nothing here waits, and nothing is allocated
+//! after the start. Programs that measure a tracker use this too.
 
 #[cfg(target_os = "linux")]
 mod batched;
@@ -23,18 +23,18 @@ use batched as system;
 #[cfg(not(target_os = "linux"))]
 use single as system;
 
-/// Most datagrams in a batch: enough that the calls are a small part of what 64 datagrams cost, and 150 KiB of buffers.
+/// Maximum datagrams in a batch. With 64 the calls are a small part of the cost, and the buffers take 150 KiB.
 pub const BATCH_LEN: usize = 64;
 
-/// Batches to receive in a row; then timers and whatever else waits should have their turn, after some 5 ms.
+/// Batches to receive in a row, which takes some 5 ms. Then timers must get their turn.
 pub const MAX_BATCHES: usize = 16;
 
-/// One byte more than a datagram may have, so that a larger one does not pass as a cut one.
+/// One byte more than a datagram may have. So a datagram that is too long is not taken for a legal one when it is cut.
 const BUFFER_LEN: usize = MAX_DATAGRAM_LEN + 1;
 
 type Buffers = [[u8; BUFFER_LEN]; BATCH_LEN];
 
-/// Where a datagram in the buffers came from, and its length.
+/// The source and the length of a datagram in the buffers.
 type Arrival = (SocketAddr, usize);
 
 /// Receives batches.
@@ -44,7 +44,7 @@ pub struct Incoming {
     arrivals: Vec<Arrival>,
 }
 
-/// Replies on their way.
+/// Replies to send.
 pub struct Outgoing {
     bytes: BytesMut,
     replies: Vec<(SocketAddr, Range<usize>)>,
@@ -61,14 +61,14 @@ impl Incoming {
         }
     }
 
-    /// Receives what there is, at most a batch, in place of the last one. [`io::ErrorKind::WouldBlock`] when there
-    /// is nothing.
+    /// Receives the waiting datagrams, at most a batch, in place of the last batch. [`io::ErrorKind::WouldBlock`] if there
+    /// are none.
     pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<()> {
         self.arrivals.clear();
         self.receiver.receive(socket, &mut self.buffers, &mut self.arrivals)
     }
 
-    /// The batch: where each datagram came from, and its bytes.
+    /// The batch: the source of each datagram, and its bytes.
     pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
         let buffers = self.buffers.iter();
         self.arrivals.iter().zip(buffers).map(|(&(source, len), buffer)| (source, &buffer[..len]))
@@ -85,16 +85,16 @@ impl Outgoing {
         }
     }
 
-    /// Takes a reply to `target`: the part of [`Outgoing::bytes`] that `write` says it has appended there.
+    /// Adds a reply to `target`: the part of [`Outgoing::bytes`] that `write` appends and returns.
     pub fn push(&mut self, target: SocketAddr, write: impl FnOnce(&mut BytesMut) -> Option<Range<usize>>) {
         if let Some(reply) = write(&mut self.bytes) {
             self.replies.push((target, reply));
         }
     }
 
-    /// Sends all replies and forgets them. Returns how many the system did not take: one without room is lost like
-    /// any datagram, and whoever asked asks again. A full send buffer may stay full for seconds (replies to a
-    /// neighbour that does not exist), so waiting for it would make everybody wait.
+    /// Sends all replies and forgets them. Returns how many the system did not accept. A reply without room is lost like any
+    /// datagram, and its client asks again. A full send buffer may stay full for seconds (replies to a neighbour that does
+    /// not exist), and waiting for it would delay all clients.
     pub fn send(&mut self, socket: &UdpSocket) -> u64 {
         let mut unsent = 0;
         let mut left = &self.replies[..];

@@ -7,13 +7,13 @@ use listen::ListenError;
 /// Why a tracker cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum TrackerError {
-    /// The port cannot be had.
+    /// The port cannot be used.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// A socket broke while in use.
     #[error("cannot receive any more")]
     Receive(#[source] io::Error),
-    /// The system gave no thread or nothing to wait with.
+    /// The system gave no thread, or no way to wait for the socket.
     #[error("cannot serve a socket")]
     Serve(#[source] io::Error),
 }

@@ -1,8 +1,8 @@
 //! From one datagram to at most one reply.
 //!
-//! Pure: the socket and the clock are the [`service`](crate::service)'s. Two rules hold here whatever a
-//! datagram says: nothing is registered and nothing is told without a token that proves the source address,
-//! and without one no reply is larger than its request, so nobody can aim the tracker at a third party.
+//! Pure: the [`service`](crate::service) has the socket and the clock. Two rules hold for every datagram. Without a token
+//! that proves the source address, nothing is registered and no peer or share is sent. And without one no reply is larger
+//! than its request, so nobody can aim the tracker at a third party.
 
 use std::{
     net::IpAddr,
@@ -29,16 +29,14 @@ use crate::{
 /// Time between two turns of sweeping in a round.
 const TURN_EVERY: Duration = Duration::from_millis(20);
 
-/// Shortest time between two rounds of sweeping. A peer that expires is swept 4 s later at the latest: after this rest, and
-/// a round.
+/// Minimum time between two rounds of sweeping. An expired peer is swept at most 4 s later: after this rest and a round.
 const REST: Duration = Duration::from_secs(2);
 
-/// Peers that one call of [`Handler::sweep`] looks at (and all those of the last share that it looks at). Everybody
-/// else waits for that long: with a million peers expiring, answers stayed below 10 ms (docs/benchmarks.md).
+/// Peers that one call of [`Handler::sweep`] checks (and all those of the last share that it checks). Requests wait
+/// meanwhile: with a million peers expiring, answers took less than 10 ms (docs/benchmarks.md).
 const SWEEP_STEP: usize = 256;
 
-/// Most turns that go through the whole registry. With [`TURN_EVERY`] a round takes two seconds; of a small registry, one
-/// turn is a round.
+/// Maximum turns of a round. With [`TURN_EVERY`] a round takes two seconds. In a small registry one turn is a whole round.
 const TURNS_PER_ROUND: usize = 100;
 
 /// The tracker without its socket.
@@ -51,16 +49,16 @@ pub struct Handler {
     spare_entries: Vec<PeerEntry>,
 }
 
-/// Where sweeping is.
+/// The state of sweeping.
 #[derive(Debug, Clone, Copy)]
 enum Sweeping {
-    /// Nothing is to be done before this time.
+    /// There is nothing to do before this time.
     Resting(Instant),
-    /// In a round, of which every turn looks at `budget` peers. That many is the same for the whole round: as peers go, the
-    /// rest of it would take longer and longer.
+    /// In a round, in which every turn checks `budget` peers. The number is the same for the whole round. Otherwise the rest
+    /// of it would take longer and longer as peers go.
     Turn {
         budget: usize,
-        /// Peers that are still to be looked at in this turn.
+        /// Peers to check in the rest of this turn.
         left: usize,
     },
 }
@@ -69,13 +67,13 @@ enum Sweeping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Swept {
-    /// Nothing until then, whoever comes or goes meanwhile.
+    /// Nothing until then, even if peers come or go meanwhile.
     Until(Instant),
-    /// More: call again soon, but let others go first.
+    /// More: call again soon, but answer requests first.
     InPart,
 }
 
-/// What a handler has seen so far, in datagrams.
+/// Datagrams that a handler has received so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests for a token.
@@ -90,7 +88,7 @@ pub struct Counters {
     pub malformed: u64,
     /// Replies not sent because they were larger than an unproved request, or than a datagram.
     pub withheld: u64,
-    /// Lookups left unanswered while too much that expired was in the way.
+    /// Lookups that were not answered because too many expired shares were in the way.
     pub put_off: u64,
 }
 
@@ -113,14 +111,14 @@ impl Handler {
         }
     }
 
-    /// Brings near what answering these datagrams, a batch at most, is going to look at. Only saves time: changes
-    /// nothing, and believes nothing.
+    /// Loads into the processor's caches what the answers to these datagrams, at most a batch, are going to read. It only
+    /// saves time: it changes nothing and trusts nothing.
     pub fn preload<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
         self.registry.preload(datagrams.filter_map(peek_subject));
     }
 
-    /// Handles one datagram from `source`. The reply to send back, if any, is appended to `replies`, and its place
-    /// there returned. Allocates nothing but for what is registered, or when shares are asked for.
+    /// Handles one datagram from `source`. The reply, if there is one, is appended to `replies`, and its position there is
+    /// returned. Allocates only for new registrations and for lookups of shares.
     pub fn handle(
         &mut self,
         datagram: &[u8],
@@ -160,8 +158,8 @@ impl Handler {
         Some(start..replies.len())
     }
 
-    /// Drops some of what expired, if anything can have expired. To be called when it says, and then again until it says
-    /// that it is done.
+    /// Drops some expired peers, if any can have expired. Call it again at the time that it returns, and while it returns
+    /// [`Swept::InPart`].
     pub fn sweep(&mut self, now: Instant) -> Swept {
         let (budget, left) = match self.sweeping {
             Sweeping::Resting(until) if now < until => return Swept::Until(until),
@@ -189,22 +187,22 @@ impl Handler {
         }
     }
 
-    /// Collects from now on what happens to registrations, for the log.
+    /// From now on, collects changes of registrations for the log.
     pub fn keep_journal(&mut self) {
         self.registry.keep_journal();
     }
 
-    /// What happened to registrations since the last call. To be written when nobody waits for this handler.
+    /// Changes of registrations since the last call. Write them when nothing waits for this handler.
     pub fn take_journal(&mut self) -> Journal {
         self.registry.take_journal()
     }
 
-    /// What there is.
+    /// The current counts of the registry.
     pub fn stats(&self) -> Stats {
         self.registry.stats()
     }
 
-    /// What has been.
+    /// The counts of datagrams so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -251,7 +249,7 @@ impl Handler {
             RequestBody::Lookup { query, .. } => {
                 self.counters.lookups += 1;
                 let result = self.look_up(&query, source, now, rng);
-                // Silence: the client asks again by itself, and by then it has been swept.
+                // No answer: the client asks again by itself, and by then the expired shares have been swept.
                 self.counters.put_off += u64::from(result.is_none());
                 result
             }

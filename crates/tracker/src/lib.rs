@@ -1,12 +1,12 @@
-//! Shoal's tracker: knows which peers have which share, and tells whoever asks.
+//! Shoal's tracker knows which peers have which share, and answers their lookups.
 //!
-//! Three layers, each usable without the next. The [`registry`] is the pure memory of who has what: no clock,
-//! no socket, no randomness of its own. The [`handler`] turns one datagram into at most one reply, with
-//! [`token`]s that keep strangers from registering or asking under someone else's address. The [`service`] is
-//! the sockets, each with a thread (`worker`) that moves [`datagrams`] by the batch, and the clock.
+//! Three layers, each usable without the next. The [`registry`] is the pure memory of which peer has which share: no clock,
+//! no socket, no randomness of its own. The [`handler`] turns one datagram into at most one reply, with [`token`]s that keep
+//! strangers from using somebody else's address. The [`service`] has the clock and the sockets, each with a thread
+//! (`worker`) that moves [`datagrams`] in batches.
 //!
-//! The tracker is an untrusted directory. It never sees a byte of a share and proves nothing about one: a
-//! name or a size that it repeats is some peer's word, and a leecher trusts only the infohash.
+//! The tracker is an untrusted directory. It never sees a byte of a share and proves nothing about one. The names and sizes
+//! that it sends are the claims of peers, and a leecher trusts only the infohash.
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
 

@@ -1,19 +1,19 @@
-//! The memory of who has what.
+//! The memory of which peer has which share.
 //!
-//! Pure and deterministic: time and randomness are arguments, nothing here waits, and no answer depends on
-//! the order of a hash map. Whoever calls it has checked that the source address is true.
+//! Pure and deterministic: time and randomness are arguments, nothing here waits, and no answer depends on the order of a
+//! hash map. The caller has checked that the source address is genuine.
 //!
 //! Invariants:
-//! - A peer is gone `expire` after its last announce, at the latest [`TICK`] later: from then on it is in no
-//!   answer and in no count of a share, swept or not. Every look at a share first drops its expired peers.
-//! - A share exists as long as it has peers. Its name and size are the word of the peer that came first.
-//! - [`Registry::sweep`] is only for memory: it drops what nobody looks at. A peer that expired but is not
-//!   swept yet still takes up room under [`Limits`] and in [`Stats`].
+//! - A peer is gone `expire` after its last announce, at most [`TICK`] later. From then on it is in no answer and in no
+//!   count of a share, even before it is swept. Every access to a share first drops its expired peers.
+//! - A share exists as long as it has peers. Its first peer gave its name and size.
+//! - [`Registry::sweep`] only frees memory: it drops expired peers of shares that nobody accesses. A peer that expired and
+//!   is not swept yet still counts for [`Limits`] and in [`Stats`].
 //! - Nothing is logged here: see [`Journal`].
 //!
-//! No call takes long, however much there is. A look at a share scans its peers only when one of them may have
-//! expired, so at most once a [`TICK`], and a share has at most `peers_per_share`. A look at the list of shares
-//! drops at most [`MAX_DROPPED`] of them on its way.
+//! No call takes long, even in a full registry. An access to a share scans its peers only when one of them may have expired,
+//! so at most once a [`TICK`], and a share has at most `peers_per_share`. A page of the list of shares drops at most
+//! [`MAX_DROPPED`] of them on its way.
 
 mod census;
 mod head;
@@ -54,8 +54,8 @@ use tick::Tick;
 pub use journal::{FREQUENT, Journal};
 pub use tick::TICK;
 
-/// Most expired shares that one look at the list drops: a few milliseconds. Only when everybody expires at once, say
-/// after the network was down, are there more in one place, and then a sweep will have dropped them soon.
+/// Maximum expired shares that one page of the list drops: a few milliseconds. There are more in one place only if all peers
+/// expire at once, for example when the network was down. Then a sweep soon drops them.
 pub const MAX_DROPPED: usize = 1_000;
 
 /// The table of shares gives memory back when it has room for this many times as many as there are. That takes a few
@@ -68,36 +68,36 @@ const KEPT_ROOM: usize = 2;
 /// A table with room for this many shares is small enough to keep.
 const MIN_SHARES: usize = 1_024;
 
-/// Lookups of peers that are welcome from a peer between two of its announces. With 30 s, a leecher knows of a newcomer
-/// after 10 s at the latest.
+/// Lookups that a peer should make between two of its announces. With 30 s between announces, a leecher learns of a new peer
+/// after at most 10 s.
 const LOOKUPS_PER_HEARTBEAT: u16 = 3;
 
-/// What a registry holds its peers to.
+/// The rules of a registry.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Time between two announces of a peer, as told to it (rounded up to seconds).
+    /// Time between two announces of a peer, as the tracker requests it (rounded up to seconds).
     pub heartbeat: Duration,
     /// A peer is gone this long after its last announce.
     pub expire: Duration,
-    /// How much to hold.
+    /// Maximum numbers of registrations.
     pub limits: Limits,
 }
 
-/// How much a registry holds. What goes beyond is refused; what is registered stays and can be renewed.
+/// Maximum numbers of registrations. New ones beyond them are refused; existing ones stay and can be renewed.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Registrations in all. At some 200 bytes each, the default fills less than 1 GiB.
     pub peers: u32,
-    /// Shares in all. As many as the design is measured with; one with few peers costs more than a peer.
+    /// Shares in all. The design was measured with this number. A share with few peers takes more memory than a peer.
     pub shares: u32,
-    /// Registrations in one share. Bounds the one scan of a share that a lookup may have to wait for.
+    /// Registrations in one share. It bounds the one scan of a share that a lookup may have to wait for.
     pub peers_per_share: u32,
-    /// Registrations from one IPv4 address, or one IPv6 network (/64). Enough for every share of a large mirror, or for a company behind
-    /// one address, and it takes hundreds of addresses to fill the registry.
+    /// Registrations from one IPv4 address, or one IPv6 network (/64). This is enough for every share of a large mirror, or
+    /// for a company behind one address. Filling the registry takes hundreds of addresses.
     pub registrations_per_ip: u32,
 }
 
-/// How much a registry holds right now. Peers that expired count until they are swept.
+/// The current counts of a registry. Expired peers count until they are swept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Shares with peers.
@@ -108,7 +108,7 @@ pub struct Stats {
     pub leechers: usize,
 }
 
-/// Who has what.
+/// Which peer has which share.
 pub struct Registry {
     rules: Rules,
     start: Instant,
@@ -117,7 +117,7 @@ pub struct Registry {
     names: BTreeSet<Head>,
     census: Census,
     journal: Journal,
-    /// The round of sweeping that is under way.
+    /// The current round of sweeping.
     round: Option<Round>,
 }
 
@@ -125,16 +125,16 @@ pub struct Registry {
 struct Round {
     /// Shares from this place on have been swept in this round, or are new.
     swept_from: usize,
-    /// Nobody who was looked at, or came in this round, was last seen before this time.
+    /// No peer that was checked in this round, or came during it, was last seen before this time.
     oldest: Tick,
 }
 
 /// What a call of [`Registry::sweep`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sweep {
-    /// Peers that it looked at.
+    /// Peers that it checked.
     pub looked: usize,
-    /// If it came to the end of a round: before this time nobody is going to expire.
+    /// At the end of a round: the time before which nobody will expire.
     pub nobody_before: Option<Instant>,
 }
 
@@ -180,11 +180,10 @@ impl Registry {
         }
     }
 
-    /// Registers, renews or ends the registration of a peer whose datagrams come from `source`. The token
-    /// is not looked at.
+    /// Registers, renews or ends the registration of a peer whose datagrams come from `source`. The token is not checked.
     ///
-    /// Saying the same again changes nothing, so a client may repeat an announce whose answer was lost:
-    /// also the end of a registration that there is not.
+    /// Repeating an announce changes nothing, so a client may repeat one whose answer was lost. This includes the end of a
+    /// registration that does not exist.
     pub fn announce<N: AsRef<str>>(
         &mut self,
         announce: &Announce<N>,
@@ -209,7 +208,7 @@ impl Registry {
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
                 let old = self.shares[share].roster.replace(place, peer);
                 self.census.change(&old, &peer);
-                // Most announces: they find the share only once.
+                // The usual case, which looks the share up only once.
                 self.shares[share].roster.counts()
             }
             (None, Event::Stopped) => self.counts(&announce.infohash),
@@ -221,7 +220,7 @@ impl Registry {
         Ok(Announced { interval_s: self.interval_s(), seeders, leechers })
     }
 
-    /// A random sample of at most `want` peers of a share, for whoever asks from `requester`.
+    /// A random sample of at most `want` peers of a share, for a client at `requester`.
     pub fn peers(
         &mut self,
         infohash: &InfoHash,
@@ -233,7 +232,7 @@ impl Registry {
         self.peers_into(&mut Vec::new(), infohash, want, requester, now, rng)
     }
 
-    /// [`Registry::peers`] in the memory of `spare`, which is left without any when there is an answer.
+    /// [`Registry::peers`] in the memory of `spare`, which the answer takes.
     pub(crate) fn peers_into(
         &mut self,
         spare: &mut Vec<PeerEntry>,
@@ -256,7 +255,7 @@ impl Registry {
     }
 
     /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
-    /// whether there are more. `None` when too much that expired is in the way: ask again.
+    /// whether there are more. `None` if too many expired shares are in the way: ask again.
     pub fn named(&mut self, name: impl AsRef<str>, after: Option<InfoHash>, now: Instant) -> Option<Shares> {
         let name = name.as_ref();
         let place = |infohash| Head::new(infohash, name);
@@ -268,21 +267,21 @@ impl Registry {
     }
 
     /// All shares, at most [`MAX_SHARES`] of them from after `after` on, by name and then infohash, and
-    /// whether there are more. `None` when too much that expired is in the way: ask again.
+    /// whether there are more. `None` if too many expired shares are in the way: ask again.
     pub fn list<N: AsRef<str>>(&mut self, after: Option<ShareCursor<N>>, now: Instant) -> Option<Shares> {
         let head = |cursor: ShareCursor<N>| Head::new(cursor.infohash, cursor.name.as_ref());
         let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(head(cursor)));
         self.page(from, |_| true, now)
     }
 
-    /// Drops expired peers and the shares that they leave empty. Looks at about `budget` peers at most, goes on where it
-    /// stopped the last time, and stops when a round has been through all shares.
+    /// Drops expired peers and the shares that become empty. Checks about `budget` peers at most, continues where the last
+    /// call stopped, and stops at the end of a round through all shares.
     pub fn sweep(&mut self, now: Instant, budget: usize) -> Sweep {
         let (all, tick) = (self.shares.len(), self.tick(now));
         let mut round = self.round.take().unwrap_or(Round { swept_from: all, oldest: tick });
         let mut looked = 0;
         while looked < budget {
-            // Going down, a share that fills the gap of a dropped one comes from where this round has been.
+            // The round goes down, so a share that fills the gap of a dropped one has been swept already.
             let Some(share) = round.swept_from.min(self.shares.len()).checked_sub(1) else {
                 self.give_memory_back();
                 return Sweep { looked, nobody_before: Some(self.expiry_of(round.oldest)) };
@@ -297,17 +296,17 @@ impl Registry {
         Sweep { looked, nobody_before: None }
     }
 
-    /// Collects from now on what happens to registrations.
+    /// From now on, collects changes of registrations.
     pub fn keep_journal(&mut self) {
         self.journal = Journal::kept();
     }
 
-    /// What happened to registrations since the last call.
+    /// Changes of registrations since the last call.
     pub fn take_journal(&mut self) -> Journal {
         self.journal.take()
     }
 
-    /// How much there is.
+    /// The current counts.
     pub fn stats(&self) -> Stats {
         Stats { shares: self.shares.len(), seeders: self.census.seeders(), leechers: self.census.leechers() }
     }
@@ -320,7 +319,7 @@ impl Registry {
     ) -> Result<(), ErrorCode> {
         let limits = &self.rules.limits;
         let in_share = share.map_or(0, |share| self.shares[share].roster.len());
-        // What the peer itself can do something about comes first.
+        // Limits that the peer itself can change come first.
         let full = if self.census.registrations_from(peer.address()) >= limits.registrations_per_ip {
             Some(Limit::Address)
         } else if reached(in_share, limits.peers_per_share) {
@@ -348,7 +347,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Seeders and leechers of a share, of which there may be none.
+    /// Seeders and leechers of a share; zero if there is no such share.
     fn counts(&self, infohash: &InfoHash) -> (u32, u32) {
         self.shares.get(infohash).map_or((0, 0), |share| share.roster.counts())
     }
@@ -370,7 +369,7 @@ impl Registry {
         self.drop_if_empty(share);
     }
 
-    /// Where the share is, if one of its peers is live.
+    /// The position of the share, if one of its peers is live.
     fn live_share(&mut self, infohash: &InfoHash, now: Instant) -> Option<usize> {
         let share = self.shares.get_index_of(infohash)?;
         let shares = self.shares.len();
@@ -378,8 +377,7 @@ impl Registry {
         (self.shares.len() == shares).then_some(share)
     }
 
-    /// Drops expired peers of one share, and the share when none is left. Returns how many peers it looked
-    /// at, one at least.
+    /// Drops expired peers of one share, and the share if none is left. Returns how many peers it checked, at least one.
     fn drop_expired(&mut self, share: usize, now: Instant) -> usize {
         let oldest_live = self.tick(now).before(self.rules.expire);
         let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index_mut(share) else {
@@ -456,7 +454,7 @@ impl Registry {
         whole_seconds(left)
     }
 
-    /// After many shares went at once.
+    /// Frees memory after many shares went at once.
     fn give_memory_back(&mut self) {
         let (room, shares) = (self.shares.capacity(), self.shares.len());
         if room > MIN_SHARES && room / SPARE_SHARES >= shares {
@@ -464,9 +462,9 @@ impl Registry {
         }
     }
 
-    /// When whoever was last seen in `tick` has expired.
+    /// When a peer that was last seen in `tick` has expired.
     fn expiry_of(&self, tick: Tick) -> Instant {
-        // The peer was seen at any time of the tick, and is live for the rest of the one in which it expires.
+        // The peer was seen at some time of the tick, and is live for the rest of the tick in which it expires.
         self.start + tick.since_beginning() + self.rules.expire + 2 * TICK
     }
 
@@ -474,7 +472,7 @@ impl Registry {
         whole_seconds(self.rules.heartbeat)
     }
 
-    /// Peers come and go more often than any one of them announces itself.
+    /// Peers come and go more often than each of them announces.
     fn lookup_interval_s(&self) -> u16 {
         self.interval_s().div_ceil(LOOKUPS_PER_HEARTBEAT)
     }
@@ -484,7 +482,7 @@ impl Registry {
     }
 }
 
-/// Seconds, rounded up. Without a division: every answer has such a number.
+/// Seconds, rounded up. It needs no division, because every answer has such a number.
 fn whole_seconds(time: Duration) -> u16 {
     let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     u16::try_from(seconds).unwrap_or(u16::MAX)

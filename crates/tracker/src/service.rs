@@ -1,10 +1,10 @@
 //! The tracker's UDP sockets, threads and clock.
 //!
-//! A socket is served by a thread with a runtime of its own: handing datagrams from a shared runtime's threads to
-//! each other costs more than handling them. All share one [`Handler`] under a lock that a thread takes once for
-//! each batch. So what one socket registers is found through another at once, limits and secrets hold wherever the
-//! system steers a datagram, and there is nothing to keep in step. The lock is held for an eighth of the time that
-//! a batch takes, most of which is the system's: the threads of some eight cores should not get into each other's way.
+//! Each socket has a thread with a runtime of its own, because passing datagrams between the threads of a shared runtime
+//! costs more than handling them. All share one [`Handler`] under a lock that a thread takes once for each batch. So every
+//! socket at once sees what another has registered, limits and secrets hold for all of them, and nothing has to be kept in
+//! step. The lock is held for an eighth of the time of a batch; most of the rest is the kernel's. So threads on some eight
+//! cores should rarely wait for each other.
 
 use std::{
     io, iter,
@@ -28,11 +28,11 @@ use crate::{
     worker::{Duty, Shared, Worker},
 };
 
-/// Bytes of receive buffer to ask for: announces of some 10,000 peers that all come back at once. The kernel
-/// grants what `net.core.rmem_max` allows.
+/// Size in bytes of the receive buffer to request: announces of some 10,000 peers that come back at the same moment. The
+/// kernel grants at most `net.core.rmem_max`.
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
-/// Most sockets: with more, their threads mostly wait for each other.
+/// Maximum number of sockets: with more, their threads would mostly wait for each other.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 
 /// How to run a tracker.
@@ -40,16 +40,16 @@ pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 pub struct Config {
     /// Address to listen on; `None` for every address of this host, IPv6 (where there is any) and IPv4.
     pub bind: Option<IpAddr>,
-    /// UDP port; 0 for any that is free.
+    /// UDP port; 0 for any free port.
     pub port: u16,
-    /// Sockets on that port, [`MAX_SOCKETS`] at most; each has a thread. One for each core is best where the
-    /// system shares datagrams out to them, as Linux does. Elsewhere more than one is of no use.
+    /// Sockets on that port, at most [`MAX_SOCKETS`]; each has a thread. One for each core is best where the system
+    /// distributes datagrams among them, as Linux does. Elsewhere more than one does not help.
     pub sockets: NonZeroUsize,
-    /// Time between two announces of a peer, as told to it (rounded up to seconds).
+    /// Time between two announces of a peer, as the tracker requests it (rounded up to seconds).
     pub heartbeat: Duration,
     /// A peer is gone this long after its last announce.
     pub expire: Duration,
-    /// How much to hold.
+    /// Maximum numbers of registrations.
     pub limits: Limits,
 }
 
@@ -68,14 +68,14 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The address that this asks for. `[::]` stands for every address, those of IPv4 too.
+    /// The address to listen on. `[::]` stands for every address, those of IPv4 too.
     pub fn address(&self) -> SocketAddr {
         asked_address(self.bind, self.port)
     }
 }
 
 impl Tracker {
-    /// Takes the port. From here on datagrams queue up for [`Tracker::run`].
+    /// Takes the port. From now on datagrams wait for [`Tracker::run`].
     pub async fn bind(config: Config) -> Result<Tracker, TrackerError> {
         let other = |source| ListenError::Other { address: config.address(), source };
         let count = config.sockets.min(MAX_SOCKETS);
@@ -91,15 +91,15 @@ impl Tracker {
         Ok(Tracker { sockets, local_addr, handler })
     }
 
-    /// Where the tracker listens. `[::]` takes IPv4 too.
+    /// The address that the tracker listens on. `[::]` includes IPv4.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Answers until `shutdown` is cancelled or a socket breaks. No thread of it is left then.
+    /// Answers until `shutdown` is cancelled or a socket breaks. No thread is left when it returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), TrackerError> {
         let shared = Arc::new(Shared::new(self.handler));
-        // Also when nobody waits for this any more, the threads end.
+        // If the caller drops this future, the threads end too.
         let stop = shutdown.child_token();
         let _stopped = stop.clone().drop_guard();
         let mut workers = JoinSet::new();

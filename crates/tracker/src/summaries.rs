@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Shortest time between two summaries.
+/// Minimum time between two summaries.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// When the next summary is due. Only who answers requests asks for it, so a tracker that has nothing to do is quiet.
+/// When the next summary is due. It is checked when requests are answered, so an idle tracker logs nothing.
 #[derive(Debug)]
 pub(crate) struct Summaries {
     start: Instant,
@@ -21,7 +21,7 @@ impl Summaries {
         Summaries { start: Instant::now(), next_ms: AtomicU64::new(millis(EVERY)) }
     }
 
-    /// Whether a summary is due; if so, true for one of those who ask, and the next is due later.
+    /// Whether a summary is due. If several threads ask at the same time, this is true for one of them.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let (now_ms, next_ms) =
             (millis(now.saturating_duration_since(self.start)), self.next_ms.load(Ordering::Relaxed));

@@ -1,9 +1,9 @@
-//! Connection tokens: proof that whoever sends from an address also receives there.
+//! Connection tokens: proof that the sender of a datagram also receives at its source address.
 //!
-//! Stateless, so a flood of connects fills no memory: a token is its time of issue, by a clock that begins at a random time,
-//! and a keyed MAC over that time and the source IP. It is bound to the address alone, not to the port, because a peer announces and
-//! looks up from several sockets. Keys never leave the process and are drawn anew at every start, so tokens
-//! from before a restart are refused and clients connect again.
+//! They are stateless, so a flood of connects fills no memory. A token is its time of issue, by a clock that begins at a
+//! random time, and a keyed MAC over that time and the source IP. It is bound to the address and not to the port, because a
+//! peer announces and looks up from several sockets. Keys never leave the process and are drawn anew at every start. So
+//! tokens from before a restart are refused, and clients connect again.
 //!
 //! Pure: time and randomness are arguments.
 
@@ -18,15 +18,15 @@ use rand::{CryptoRng, RngExt};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
-/// A token is accepted for this long. Four heartbeats: at a third of that, connects would be as many as
-/// announces; an address changes hands more slowly than this. BEP 15 has the same two minutes.
+/// A token is accepted for this long. It is four heartbeats. With a third of that there would be as many connects as
+/// announces. Addresses change hands more slowly than this. BEP 15 has the same two minutes.
 pub const LIFETIME: Duration = Duration::from_secs(LIFETIME_S as u64);
 
 /// [`LIFETIME`] in seconds, as `Connected` carries it.
 pub const LIFETIME_S: u16 = 120;
 
-/// A key signs for this long and is accepted for at least as long afterwards. So no token outlives its key
-/// within [`LIFETIME`].
+/// A key signs for this long, and is accepted for at least as long afterwards. So no token ends before [`LIFETIME`] because
+/// of its key.
 const ROTATION: Duration = LIFETIME;
 
 /// Bytes of a token that hold its time of issue; the others hold the MAC.
@@ -37,7 +37,7 @@ type Key = [u8; 16];
 /// Issues tokens and checks them.
 pub struct Tokens {
     start: Instant,
-    /// What the clock shows at the start. Drawn at random, so that tokens do not tell how long the tracker has been up.
+    /// The clock's value at the start. It is random, so tokens do not reveal how long the tracker has been up.
     start_s: u32,
     rotated_at: Instant,
     current: Key,
@@ -68,25 +68,24 @@ impl Tokens {
         self.rotate(now, rng);
         let [a, b, c, d, ..] = token.0;
         let issued = u32::from_le_bytes([a, b, c, d]);
-        // As numbers they are compared in one step, as arrays byte by byte.
+        // Numbers are compared in one step, arrays byte by byte.
         let shown = u128::from_le_bytes(token.0);
         let signed_by =
             |key: &Key| bool::from(u128::from_le_bytes(self::token(key, issued, ip).0).ct_eq(&shown));
-        // That a genuine token is known sooner under the current key tells nobody anything.
+        // A genuine token is recognised sooner under the current key. That reveals nothing.
         let genuine = signed_by(&self.current) || signed_by(&self.previous);
         genuine && self.seconds(now).wrapping_sub(issued) <= LIFETIME_S.into()
     }
 
-    /// What the clock shows, in whole seconds: a token's time means nothing outside this process. It goes round in 136
-    /// years.
+    /// The clock's value in whole seconds. It has no meaning outside this process, and wraps around after 136 years.
     fn seconds(&self, now: Instant) -> u32 {
         let seconds = now.saturating_duration_since(self.start).as_secs();
         #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
         self.start_s.wrapping_add(seconds as u32)
     }
 
-    /// However long nobody asked, one step is enough: tokens of the key that becomes the previous one are
-    /// refused for their age.
+    /// One step is enough even after a long time without requests: tokens of the key that becomes the previous one are
+    /// refused because of their age.
     fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) {
         if now.saturating_duration_since(self.rotated_at) >= ROTATION {
             self.previous = self.current;
@@ -108,7 +107,7 @@ fn token(key: &Key, issued_s: u32, ip: IpAddr) -> Token {
         IpAddr::V6(ip) => ip,
     };
     let mut hasher = SipHasher24::new_with_key(key);
-    // At once and in whole words, as the hash takes them; it would have to put pieces together.
+    // All at once and in whole words, because the hash would have to assemble smaller pieces.
     let mut signed = [0; 24];
     signed[..16].copy_from_slice(&ip.octets());
     signed[16..16 + TIME_LEN].copy_from_slice(&issued_s.to_le_bytes());

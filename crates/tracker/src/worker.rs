@@ -21,7 +21,7 @@ use crate::{
     summaries::Summaries,
 };
 
-/// The socket is broken, and the tracker gives up, after this many failures with nothing received in between.
+/// After this many failures with nothing received in between, the socket counts as broken and the tracker gives up.
 const MAX_RECEIVE_FAILURES: u32 = 100;
 
 /// Wait after a failure to receive, so that a broken socket does not keep a core busy.
@@ -31,15 +31,15 @@ const RECEIVE_FAILURE_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Shared {
     handler: Mutex<Handler>,
     summaries: Summaries,
-    /// Replies that the system did not take.
+    /// Replies that the system did not accept.
     unsent: AtomicU64,
 }
 
-/// What a worker is for.
+/// The task of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Duty {
     Answer,
-    /// One of the workers of a tracker also drops what expired.
+    /// One worker of a tracker also drops expired peers.
     AnswerAndSweep,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
 }
 
-/// What a worker works with, in its thread.
+/// The state of a worker in its thread.
 struct Work<'a> {
     worker: &'a Worker,
     incoming: Incoming,
@@ -68,7 +68,7 @@ impl Shared {
         self.handler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes to the log how much there is and has been, and that this is why.
+    /// Writes all counts to the log, with the reason `why`.
     pub(crate) fn log_summary(&self, why: &str) {
         let (counters, stats) = {
             let handler = self.handler();
@@ -92,7 +92,7 @@ impl Shared {
 }
 
 impl Worker {
-    /// `socket` does not block.
+    /// `socket` must be non-blocking.
     pub(crate) fn new(socket: UdpSocket, duty: Duty, shared: Arc<Shared>) -> Worker {
         Worker { socket, duty, shared }
     }
@@ -116,7 +116,7 @@ impl Worker {
 
 impl Work<'_> {
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), TrackerError> {
-        // The runtime only watches this one; what is received and sent goes through the other.
+        // The runtime only watches this handle; datagrams go through the other.
         let watched = self.worker.socket.try_clone().and_then(tokio::net::UdpSocket::from_std);
         let watched = watched.map_err(TrackerError::Serve)?;
         let sweep = sleep(Duration::ZERO);
@@ -133,7 +133,7 @@ impl Work<'_> {
                 () = &mut sweep, if self.worker.duty == Duty::AnswerAndSweep && swept != Swept::InPart => {
                     swept = self.sweep();
                 }
-                // Others go first, but a timer would take a millisecond for each step.
+                // Requests go first. A timer would take a millisecond for each step.
                 () = yield_now(), if swept == Swept::InPart => swept = self.sweep(),
                 ready = watched.readable() => {
                     let received = ready.and_then(|()| self.answer_batches(&watched));
@@ -145,7 +145,7 @@ impl Work<'_> {
         }
     }
 
-    /// Drops some of what expired.
+    /// Drops some expired peers.
     fn sweep(&self) -> Swept {
         let now = Instant::now();
         let (swept, journal) = {
@@ -156,7 +156,7 @@ impl Work<'_> {
         swept
     }
 
-    /// Answers what has arrived, up to [`MAX_BATCHES`].
+    /// Answers the datagrams that have arrived, up to [`MAX_BATCHES`].
     fn answer_batches(&mut self, watched: &tokio::net::UdpSocket) -> io::Result<()> {
         for _ in 0..MAX_BATCHES {
             let receive = || self.incoming.receive(&self.worker.socket);
@@ -177,7 +177,7 @@ impl Work<'_> {
         let shared = &self.worker.shared;
         let mut handler = shared.handler();
         handler.preload(self.incoming.datagrams().map(|(_, datagram)| datagram));
-        // For the whole batch: it takes less than a millisecond.
+        // One time for the whole batch, which takes less than a millisecond.
         let now = Instant::now();
         for (source, datagram) in self.incoming.datagrams() {
             let handle = |replies: &mut _| handler.handle(datagram, source.ip(), now, &mut self.rng, replies);
@@ -195,7 +195,7 @@ impl Work<'_> {
         }
     }
 
-    /// A failure to receive is mostly the echo of an earlier reply that reached nobody, and no reason to stop.
+    /// A failure to receive usually reports that an earlier reply reached nobody, which is no reason to stop.
     async fn endure(&mut self, error: io::Error) -> Result<(), TrackerError> {
         tracing::debug!("cannot receive: {error}");
         if matches!(

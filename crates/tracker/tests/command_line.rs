@@ -198,7 +198,7 @@ fn counts_garbage_and_logs_it_at_the_end() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
     socket.send(b"garbage").unwrap();
-    // A connect that is answered: what came before it has been handled.
+    // When a connect is answered, everything before it has been handled.
     ask(&socket, RequestBody::CONNECT);
     tracker.signal(Signal::TERM);
     let (code, err) = tracker.end();
@@ -222,7 +222,7 @@ fn a_port_in_use_is_a_network_error_that_says_what_to_do() {
 
 #[test]
 fn an_address_of_another_machine_is_a_network_error_that_says_what_to_do() {
-    // TEST-NET-3 (RFC 5737): nobody's.
+    // TEST-NET-3 (RFC 5737) belongs to nobody.
     let (code, _, err) = run(&["--bind", "203.0.113.1", "-p", "0"]);
     assert_eq!(code, Some(6), "{err}");
     assert!(err.contains("does not have the address 203.0.113.1") && err.contains("--bind"), "{err}");

@@ -72,7 +72,7 @@ impl Peer {
             while let Some(request) = self.client.poll_transmit(Instant::now(), &mut self.rng) {
                 buffer.clear();
                 encode_request(&request, &mut buffer).unwrap();
-                // A tracker that is just restarting: the client tries again by itself.
+                // The tracker is restarting: the client tries again by itself.
                 let _ = self.socket.send(&buffer).await;
             }
             if let Some((_, outcome)) = self.client.poll_outcome() {
@@ -176,7 +176,7 @@ async fn garbage_does_not_stop_it() {
     for garbage in [&b""[..], b"SHOAL", b"SHOAL\x02", &[0; 1_201], &[0xff; 60_000]] {
         peer.socket.send(garbage).await.unwrap();
     }
-    // A sender that is gone before its reply comes.
+    // The sender is gone before its reply arrives.
     let gone = Peer::of(tracker.address).await;
     let mut connect = BytesMut::new();
     let request = proto::tracker::Request {
@@ -246,7 +246,7 @@ async fn datagrams_that_arrive_together_get_their_own_replies() {
         for _ in 0..5 {
             clients.push(Peer::of(tracker.local_addr()).await);
         }
-        // All are there before the first is answered: several batches, garbage among them.
+        // All arrive before the first is answered: several batches, with garbage among them.
         for transaction in 0..40 {
             for (client, peer) in (0..).zip(&clients) {
                 let id = proto::tracker::TransactionId(100 * client + transaction);
@@ -271,7 +271,7 @@ async fn datagrams_that_arrive_together_get_their_own_replies() {
     }
 }
 
-/// Which of its sockets the system hands a client's datagrams to depends on the client's port.
+/// The client's port decides which of its sockets receives the client's datagrams.
 #[tokio::test]
 async fn sockets_of_a_tracker_know_the_same_and_hold_to_the_same_limits() {
     const CLIENTS: u8 = 32;

@@ -1,7 +1,7 @@
 //! Linux's `recvmmsg` and `sendmmsg`.
 //!
-//! From two crates: `nix` receives without an allocation for each call, which `rustix` cannot do; but what `nix`
-//! says of a `sendmmsg` can only be read from addresses that it never wrote.
+//! They are from two crates. `nix` receives without an allocation for each call, which `rustix` cannot do. But the result of
+//! its `sendmmsg` can only be read through addresses that it never wrote.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -25,7 +25,7 @@ impl Receiver {
         Receiver { headers: MultiHeaders::preallocate(BATCH_LEN, None) }
     }
 
-    /// Adds an arrival for each datagram that it puts into `buffers`, from the first on.
+    /// Receives datagrams into `buffers`, from the first on, and adds an arrival for each.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -40,7 +40,7 @@ impl Receiver {
     }
 }
 
-/// Sends some of `replies`, each a part of `bytes`, and returns how many; an error is that of the first.
+/// Sends some of `replies`, each a part of `bytes`, and returns how many; an error is the first reply's.
 pub(super) fn send(
     socket: &UdpSocket,
     bytes: &[u8],
@@ -62,7 +62,7 @@ pub(super) fn send(
     Ok(sendmmsg(socket, &mut messages, SendFlags::DONTWAIT)?)
 }
 
-/// An address of another kind than a socket of this program can have comes from nowhere.
+/// Fails for an address family that no socket of this program has.
 fn source(address: Option<&SockaddrStorage>) -> SocketAddr {
     let nowhere = SocketAddr::from(([0; 4], 0));
     address.map_or(nowhere, |address| {

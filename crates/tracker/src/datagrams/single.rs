@@ -1,4 +1,4 @@
-//! Datagrams one by one, for systems other than Linux.
+//! Single datagrams, for systems other than Linux.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ impl Receiver {
         Receiver
     }
 
-    /// Adds an arrival for each datagram that it puts into `buffers`, from the first on.
+    /// Receives datagrams into `buffers`, from the first on, and adds an arrival for each.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -26,7 +26,7 @@ impl Receiver {
             match socket.recv_from(buffer) {
                 Ok((len, source)) => arrivals.push((source, len)),
                 Err(error) if arrivals.is_empty() => return Err(error),
-                // Whatever it is, it comes again when there is nothing in front of it.
+                // Any error appears again when it is the first.
                 Err(_) => break,
             }
         }
@@ -34,7 +34,7 @@ impl Receiver {
     }
 }
 
-/// Sends some of `replies`, each a part of `bytes`, and returns how many; an error is that of the first.
+/// Sends some of `replies`, each a part of `bytes`, and returns how many; an error is the first reply's.
 pub(super) fn send(
     socket: &UdpSocket,
     bytes: &[u8],

@@ -35,7 +35,7 @@ type Send = fn(&UdpSocket, &[u8], &[(SocketAddr, Range<usize>)]) -> io::Result<u
 fn receive(socket: &UdpSocket, way: &mut Receive, buffers: &mut Buffers) -> Vec<(SocketAddr, Vec<u8>)> {
     let mut arrivals = Vec::new();
     socket.set_nonblocking(false).unwrap();
-    // Only waits: what is peeked at stays.
+    // A peek waits and leaves the datagram.
     socket.peek_from(&mut [0; 1]).unwrap();
     socket.set_nonblocking(true).unwrap();
     way(socket, buffers, &mut arrivals).unwrap();
@@ -111,6 +111,6 @@ fn a_reply_that_cannot_be_sent_does_not_stop_the_others() {
         assert_eq!(client.recv(&mut reply).unwrap(), 4);
         assert_eq!(reply[..4], [number; 4]);
     }
-    // And they are not sent again.
+    // They are not sent again.
     assert_eq!(outgoing.send(&server), 0);
 }

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     fn handle(&mut self, datagram: &[u8], source: IpAddr) -> Option<&[u8]> {
-        // What is there already stays.
+        // Bytes that are there already stay.
         self.buffer.truncate(3);
         self.handler.preload(iter::once(datagram));
         let place = self.handler.handle(datagram, source, self.now, &mut self.rng, &mut self.buffer);
@@ -44,7 +44,7 @@ impl Bench {
         place.map(|place| &self.buffer[place])
     }
 
-    /// Sweeps as often as the handler wants it, until `end`; returns how many calls every turn took.
+    /// Sweeps as often as the handler requests, until `end`. Returns how many calls every turn took.
     fn sweep_until(&mut self, end: Instant) -> Vec<usize> {
         let mut turns = vec![0];
         loop {
@@ -251,7 +251,7 @@ fn an_idle_tracker_does_not_sweep() {
     let hour = bench.now + Duration::from_secs(3_600);
     let turns = bench.sweep_until(hour).len();
     assert!(turns <= 45, "{turns} turns in an hour without a peer");
-    // With peers that announce themselves it is not much more.
+    // With peers that announce, it is not much more.
     let token = bench.connect(HERE);
     let mut turns = 0;
     for _ in 0..120 {
@@ -292,7 +292,7 @@ fn a_turn_of_sweeping_is_cut_into_short_steps() {
     assert_eq!(bench.handler.stats(), Stats::default());
 }
 
-/// A datagram that was legal before some of it was changed, cut off or added.
+/// A legal datagram of which some bytes were changed, cut off or added.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let legal = (0..10_usize).prop_map(|kind| {
         let mut bodies = requests(BAD_TOKEN);
@@ -323,7 +323,7 @@ proptest! {
         prop_assert_eq!(bench.handler.counters(), Counters { malformed: 1, ..Counters::default() });
     }
 
-    /// With the preamble, bytes may happen to be a request: then at most a connect is answered.
+    /// With the preamble, random bytes may be a request. Then at most a connect is answered.
     #[test]
     fn near_misses_do_no_harm(
         bytes in prop_oneof![

@@ -1,4 +1,4 @@
-//! What the limits of a registry are measured against.
+//! Counts to compare with the limits of a registry.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -17,13 +17,13 @@ pub(super) struct Census {
 
 /// Registrations from each IPv4 address, and from each IPv6 network, that has any.
 ///
-/// Trees, because a million peers may have a million addresses: a tree took 21 bytes for each of a million
-/// IPv4 addresses, and by calculation takes 27 for IPv6. A hash map of both took 44 when it had just grown, and then it has also kept
-/// everybody waiting. Only who comes, goes or moves is looked up here.
+/// These are trees, because a million peers may have a million addresses. A tree took 21 bytes for each of a million IPv4
+/// addresses, and by calculation takes 27 for IPv6. A hash map of both took 44 when it had just grown, and it pauses
+/// requests to resize. Only peers that come, go or move are looked up here.
 #[derive(Default)]
 struct Sources {
     v4: BTreeMap<[u8; 4], u32>,
-    /// By network: whoever has an IPv6 address mostly has all 2^64 of its network.
+    /// By network, because a host with an IPv6 address usually has all 2^64 of its network.
     v6: BTreeMap<Network, u32>,
 }
 
@@ -37,13 +37,13 @@ impl Census {
         self.sources.add(peer.address());
     }
 
-    /// Counts a registration that ended. Every one of these has been counted before.
+    /// Counts a registration that ended, which was counted before.
     pub(super) fn leave(&mut self, peer: &Peer) {
         *self.group(peer) -= 1;
         self.sources.take(peer.address());
     }
 
-    /// Counts a registration that says something new of itself.
+    /// Counts a change of a registration's address or completion.
     pub(super) fn change(&mut self, old: &Peer, new: &Peer) {
         if old.address() != new.address() || old.contact.is_seeder() != new.contact.is_seeder() {
             self.leave(old);

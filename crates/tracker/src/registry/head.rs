@@ -1,4 +1,4 @@
-//! What a share is called and known by.
+//! A share's name and infohash.
 
 use std::{
     borrow::Borrow,
@@ -9,15 +9,15 @@ use std::{
 use proto::{InfoHash, ShareName};
 use triomphe::ThinArc;
 
-/// The infohash and the name of a share, in one piece of memory that both indices of the registry point to.
-/// In order of name and then infohash.
+/// The infohash and the name of a share, in one piece of memory that both indices of the registry point to. In order of name
+/// and then infohash.
 ///
-/// With a million shares of one peer each, this is a third of what the registry takes: as an `Arc` of two fields
-/// it would be 32 bytes more for each of them.
+/// With a million shares of one peer each, these are a third of the registry's memory. An `Arc` of two fields would take 32
+/// bytes more for each.
 #[derive(Clone)]
 pub(super) struct Head(ThinArc<InfoHash, u8>);
 
-/// A [`Head`] that is the same as another of the same infohash, and is found by that.
+/// A [`Head`] that is compared and found by its infohash alone.
 pub(super) struct ByInfoHash(pub(super) Head);
 
 impl Head {
@@ -29,7 +29,7 @@ impl Head {
         &self.0.header.header
     }
 
-    /// The name; `None` if it was none when this was made.
+    /// The name; `None` if this was made from something that is no name.
     pub(super) fn name(&self) -> Option<ShareName> {
         ShareName::from_bytes(self.name_bytes()).ok()
     }

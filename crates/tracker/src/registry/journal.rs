@@ -1,7 +1,7 @@
-//! What happened to registrations, for the log.
+//! Changes of registrations, for the log.
 //!
-//! The registry writes no log itself: everybody waits for whoever has it. It collects what happened, and the caller writes
-//! that when others can go on ([`Journal::write`]).
+//! The registry does not write to the log, because requests wait for it meanwhile. It collects changes, and the caller
+//! writes them when other threads can go on ([`Journal::write`]).
 
 use std::{mem, net::IpAddr, num::NonZeroU16};
 
@@ -12,14 +12,14 @@ use proto::{
 
 use super::peer::Peer;
 
-/// Target of the log events of single registrations. Strangers can cause them by the thousand, so a log should leave them out
-/// unless every detail is wanted.
+/// Target of the log events of single registrations. Strangers can cause them by the thousand, so a log should leave them
+/// out unless the user wants every detail.
 pub const FREQUENT: &str = "tracker::frequent";
 
-/// Most changes to remember at a time: more than a batch of datagrams can cause, except when many peers expire at once.
+/// Maximum changes to keep: more than a batch of datagrams can cause, except when many peers expire at once.
 const MAX_CHANGES: usize = 512;
 
-/// Changes since the last time that they were taken. Keeps nothing unless it is told to.
+/// Changes since they were last taken. Keeps nothing by default.
 #[derive(Debug, Default)]
 pub struct Journal {
     is_kept: bool,
@@ -46,12 +46,12 @@ pub(super) enum What {
 }
 
 impl Journal {
-    /// One that is kept.
+    /// A journal that keeps changes.
     pub(super) fn kept() -> Journal {
         Journal { is_kept: true, ..Journal::default() }
     }
 
-    /// Remembers what happened to `peer`, if somebody wants to know.
+    /// Keeps a change of `peer`, if changes are kept.
     pub(super) fn note(&mut self, infohash: &InfoHash, peer: &Peer, what: impl FnOnce() -> What) {
         if !self.is_kept {
             return;
@@ -65,7 +65,7 @@ impl Journal {
         self.changes.push(Change { what, infohash, peer, address, port });
     }
 
-    /// What there is, which is then forgotten here.
+    /// Takes the changes out.
     pub(super) fn take(&mut self) -> Journal {
         let is_kept = self.is_kept;
         mem::replace(self, Journal { is_kept, ..Journal::default() })

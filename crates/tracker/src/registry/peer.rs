@@ -1,7 +1,7 @@
-//! One registration: what lookups tell of it, and what only its own announces need.
+//! One registration: the part that lookups read, and the part that only its own announces need.
 //!
-//! The two are kept apart because they are read apart. A lookup tells of many peers and each is a wait for memory;
-//! of what it tells, eight peers share a cache line.
+//! The two parts are read at different times, so they are stored apart. A lookup reads many peers, and each is a memory
+//! access. Eight contacts fit a cache line.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -23,17 +23,17 @@ pub(super) struct Peer {
     pub(super) contact: Contact,
 }
 
-/// Who a peer is.
+/// What identifies a peer.
 #[derive(Clone, Copy)]
 pub(super) struct Member {
     pub(super) id: PeerId,
     secret: Secret,
     pub(super) seen: Tick,
-    /// The first twelve bytes of an IPv6 address; the others are with the contact, where all of an IPv4 address is.
+    /// The first twelve bytes of an IPv6 address. The contact has the others, or all of an IPv4 address.
     prefix: [u8; 12],
 }
 
-/// What others are told of a peer.
+/// The part of a peer that others receive.
 #[derive(Clone, Copy)]
 pub(super) struct Contact {
     /// An IPv4 address, or the last four bytes of an IPv6 address.
@@ -43,18 +43,17 @@ pub(super) struct Contact {
     mark: Mark,
 }
 
-/// In one byte: whether the address is one of IPv6, and seven bits of the peer's id, so that who looks for an id need
-/// not look at every member.
+/// In one byte: whether the address is IPv6, and seven bits of the peer's id. With these, a search for an id reads few members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark(u8);
 
-/// Who is told. A peer on the tracker's own host is known here by a loopback address, which means another host to
-/// everyone else.
+/// The receiver of an answer. A peer on the tracker's own host is known here by a loopback address, which means another host
+/// to everybody else.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Requester {
     OnTrackerHost,
-    /// Somebody who reaches the tracker by a link-local address of IPv6. Only these can use such addresses: they know by
-    /// which of their interfaces.
+    /// A client that reaches the tracker through a link-local address of IPv6. Only such clients can use such addresses,
+    /// because they know the interface.
     OnLink,
     Elsewhere,
 }
@@ -87,9 +86,9 @@ impl Peer {
 }
 
 impl Member {
-    /// Whether `secret` is this peer's; takes the same time whatever is wrong with it.
+    /// Whether `secret` is this peer's. Takes the same time for every wrong secret.
     pub(super) fn has_secret(&self, secret: Secret) -> bool {
-        // As numbers they are compared in one step, as arrays byte by byte.
+        // Numbers are compared in one step, arrays byte by byte.
         u128::from_le_bytes(self.secret.0).ct_eq(&u128::from_le_bytes(secret.0)).into()
     }
 }
@@ -99,13 +98,13 @@ impl Contact {
         self.progress.is_complete()
     }
 
-    /// Whether this may be the peer of this id; of others, one in 128 may.
+    /// Whether this may be the peer with this id. It is true for one in 128 other peers.
     pub(super) fn may_be(&self, id: PeerId) -> bool {
         self.mark.0 & Mark::ID_BITS == Mark::of(id).0
     }
 
-    /// What to tell `requester`; nothing if the peer's address is of no use there. The rest of the peer is asked for only
-    /// when its address is of IPv6.
+    /// The entry for `requester`; `None` if it cannot use the peer's address. The peer's member is read only for an IPv6
+    /// address.
     pub(super) fn entry<'a>(
         &self,
         member: impl FnOnce() -> &'a Member,

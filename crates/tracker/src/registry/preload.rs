@@ -1,11 +1,11 @@
-//! A look ahead at what a batch of requests is about.
+//! Loading ahead what a batch of requests will read.
 //!
-//! Most of what an answer costs the registry is waiting for memory, one wait after the other: the table of shares
-//! says where the share lies, the share where its peers lie. Requests one by one wait one by one. Here the same step is
-//! taken for all of them before the next step, in loops so short that the processor waits for many at a time;
-//! when they are answered, what they need is in its caches.
+//! Most of the cost of an answer is waiting for memory, one access after the other: the table of shares leads to the share,
+//! and the share to its peers. Single requests would wait one by one. Here the same step is taken for all of them before the
+//! next step. The loops are so short that the processor waits for many accesses at the same time. When the requests are
+//! answered, their data is in the caches.
 //!
-//! Nothing depends on it: it changes nothing, and what it overlooks is fetched when it is needed. So it may guess.
+//! Nothing depends on it: it changes nothing, and data that it misses is fetched when it is needed. So it may guess.
 
 use std::{
     hash::{Hash, Hasher},
@@ -17,11 +17,11 @@ use proto::{InfoHash, tracker::codec::Subject};
 
 use super::{Registry, Share, head::ByInfoHash};
 
-/// Requests to look ahead at: those that arrive in one batch.
+/// Requests to load for: those of one batch.
 const AHEAD: usize = 64;
 
-/// Finds the first share whose hash looks like that of this infohash. Now and then it is another share's, but to know
-/// that one would have to wait for the infohash of the share.
+/// Finds the first share whose hash looks like that of this infohash. Sometimes that is another share. Finding out would
+/// mean waiting for the share's infohash.
 struct Guess<'a>(&'a InfoHash);
 
 impl Hash for Guess<'_> {
@@ -37,7 +37,7 @@ impl Equivalent<ByInfoHash> for Guess<'_> {
 }
 
 impl Registry {
-    /// Brings near what answers about `subjects` are going to look at.
+    /// Loads what answers about `subjects` are going to read.
     pub(crate) fn preload(&self, subjects: impl Iterator<Item = Subject>) {
         let mut asked = [None; AHEAD];
         for (asked, subject) in asked.iter_mut().zip(subjects) {

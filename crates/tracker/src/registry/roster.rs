@@ -1,7 +1,7 @@
 //! The peers of one share.
 //!
-//! Built for size, and for waiting for memory as seldom as can be: most shares have a single peer, which is kept in
-//! place, and what lookups tell lies apart from what only announces need. Places in the list of peers hold until
+//! It is built to be small and to need few memory accesses. Most shares have a single peer, which is kept in place. The part
+//! that lookups read is stored apart from the part that only announces need. Positions in the list of peers are valid until
 //! the next removal.
 
 use std::{collections::HashMap, hint::black_box, mem, slice};
@@ -15,13 +15,13 @@ use super::{
     tick::Tick,
 };
 
-/// A roster larger than this has an index of its peers; below, looking at each is as fast and needs no memory.
+/// A roster larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
 
-/// The index goes away below this, far enough from [`INDEX_ABOVE`] not to come and go.
+/// Below this the index is dropped. It is far enough from [`INDEX_ABOVE`] that the index does not come and go.
 const UNINDEX_BELOW: usize = 32;
 
-/// Peers of a roster to look at ahead: most rosters have no more.
+/// Peers of a roster to load ahead: most rosters have no more.
 const TOUCHED: usize = 32;
 
 /// Contacts in a cache line: it is enough to look at one of them.
@@ -30,14 +30,14 @@ const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
 /// The lists of a roster give memory back when they have room for this many times as many peers as there are.
 const SPARE_ROOM: usize = 4;
 
-/// The peers of one share. An empty one is on its way out: it is a `Many`.
+/// The peers of one share. An empty one is a `Many` and is about to be dropped.
 pub(super) enum Roster {
     One(Peer),
     Many(Crowd),
 }
 
-/// Invariants: `members` and `contacts` have each peer at the same place. `index`, if there is one, maps the id of
-/// every peer to that.
+/// Invariants: `members` and `contacts` have each peer at the same position. `index`, if there is one, maps the id of every
+/// peer to its position.
 #[derive(Default)]
 pub(super) struct Crowd {
     members: Vec<Member>,
@@ -70,7 +70,7 @@ impl Roster {
         }
     }
 
-    /// Adds what to tell `requester` about the peers at some places, as far as their addresses are of use there.
+    /// Adds the entries of the peers at some positions, if `requester` can use their addresses.
     pub(super) fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
         match self {
             Roster::One(peer) => {
@@ -103,7 +103,7 @@ impl Roster {
         }
     }
 
-    /// The place of a peer.
+    /// The position of a peer.
     pub(super) fn find(&self, id: PeerId) -> Option<usize> {
         match self {
             Roster::One(peer) => (peer.member.id == id).then_some(0),
@@ -115,7 +115,7 @@ impl Roster {
         }
     }
 
-    /// Looks at what [`Roster::find`] and [`Roster::tell`] are going to look at, for
+    /// Reads what [`Roster::find`] and [`Roster::tell`] are going to read, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
         if let Roster::Many(Crowd { contacts, .. }) = self {
@@ -138,7 +138,7 @@ impl Roster {
         }
     }
 
-    /// Puts `peer` in the place of its former self, which it returns.
+    /// Replaces a peer by its newer version, and returns the older.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         match self {
             Roster::One(only) => mem::replace(only, peer),
@@ -152,7 +152,7 @@ impl Roster {
         }
     }
 
-    /// Removes a peer; another may take its place.
+    /// Removes a peer; another may take its position.
     pub(super) fn remove(&mut self, place: usize) -> Peer {
         match self {
             Roster::One(peer) => {
@@ -167,7 +167,7 @@ impl Roster {
     /// Removes the peers last seen before `oldest_live` and hands each to `expired`.
     pub(super) fn expire(&mut self, oldest_live: Tick, mut expired: impl FnMut(Peer)) {
         let mut oldest = Tick::LAST;
-        // Going down, what fills the gap of a removed peer is live; and when all go, there is no gap to fill.
+        // The loop goes down, so the peer that fills a gap has been checked and is live.
         for place in (0..self.len()).rev() {
             let seen = self.members()[place].seen;
             if seen < oldest_live {
@@ -208,7 +208,7 @@ impl Crowd {
                 index.insert(moved.id, place_number(place));
             }
         }
-        // A roster that was large once does not hold its memory for ever.
+        // A roster that was large once gives its memory back.
         let left = self.members.len();
         if left < self.members.capacity() / SPARE_ROOM {
             self.members.shrink_to(KEPT_ROOM * left);

@@ -1,19 +1,19 @@
-//! Which peers a lookup tells of.
+//! The choice of peers for a lookup.
 //!
-//! As random as can be where there is a choice: every set of peers is as likely as every other, so no place is told of
-//! more often, and peers that came together are not told of together. Who asks for as many as there are, or more,
-//! gets all, in the order in which they lie in memory, from a random one on.
+//! Every set of peers is as likely as every other. So no position is sent more often, and peers that came together are not
+//! sent together. A client that asks for as many as there are, or more, gets all, in the order of memory, from a random one
+//! on.
 
 use proto::tracker::message::MAX_PEERS;
 use rand::{Rng, RngExt};
 
 const MOST: u32 = MAX_PEERS as u32;
 
-/// Room for the places of the peers of one reply.
+/// Room for the positions of the peers of one reply.
 pub(super) type Places = [u32; MAX_PEERS];
 
-/// Draws at most `want` of the places below `all`. Floyd's method: one number drawn for each wanted, and no memory
-/// but `chosen`.
+/// Draws at most `want` of the positions below `all`. Floyd's method draws one number for each, and needs no memory but
+/// `chosen`.
 pub(super) fn sample<'a>(chosen: &'a mut Places, all: u32, want: u8, rng: &mut impl Rng) -> &'a [u32] {
     let amount = MOST.min(want.into()).min(all);
     let chosen = &mut chosen[..amount as usize];

@@ -87,7 +87,7 @@ fn host(number: u32) -> IpAddr {
 /// A leecher's heartbeat: it registers and renews alike.
 fn leecher(share: u32, peer: u32) -> Announce {
     let mut id = [0; 16];
-    // Of many peers the first byte is the same.
+    // Many peers have the same first byte.
     id[0] = peer.to_le_bytes()[0] % 8;
     id[1..5].copy_from_slice(&peer.to_le_bytes());
     Announce {
@@ -172,7 +172,7 @@ fn the_last_peer_to_stop_takes_the_share_with_it() {
     assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
     assert_unknown(bench.peers(1, host(1)));
     assert_eq!(bench.pages(None), []);
-    // The answer may have been lost: saying goodbye again is fine.
+    // The answer may have been lost, so a second goodbye is fine.
     assert_eq!(bench.counts(&stop(leecher(1, 2)), host(2)), (0, 0));
     assert_eq!(bench.registry.stats(), Stats::default());
 }
@@ -358,14 +358,14 @@ fn a_full_registry_refuses_newcomers_and_keeps_and_renews_who_is_there() {
         let (newcomer, source) = refused();
         bench.pass(60);
         assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full(full)));
-        // Also what ends nothing is no newcomer.
+        // An end of nothing does not register either.
         assert!(bench.announce(&stop(newcomer.clone()), source).is_ok());
         bench.announce(&seeder(1, 1), host(1)).unwrap();
         bench.announce(&seeder(2, 2), host(2)).unwrap();
         bench.pass(60);
         assert_eq!(bench.announce(&newcomer, source), Err(ErrorCode::Full(full)));
         assert_eq!(bench.registry.stats(), Stats { shares: 2, seeders: 2, leechers: 0 });
-        // Room again when somebody leaves; expired peers make room when they are swept.
+        // There is room again when a peer leaves. Expired peers make room when they are swept.
         bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
         bench.pass(91);
         bench.registry.sweep(bench.now, 10);
@@ -380,7 +380,7 @@ fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
         bench.announce(&leecher(share, 0), host(share)).unwrap();
     }
     bench.pass(91);
-    // One share that lives among those that are gone, and one more with two peers, one of them gone.
+    // One live share among expired ones, and another with two peers, one of them expired.
     bench.announce(&leecher(500, 1), host(1)).unwrap();
     let mut calls = 0;
     while bench.registry.stats().shares > 1 {
@@ -398,7 +398,7 @@ fn a_round_of_sweeping_tells_when_the_next_is_due() {
     let mut bench = Bench::new(Limits::default());
     let all = |bench: &mut Bench| bench.registry.sweep(bench.now, usize::MAX).nobody_before.unwrap();
     let slack = 3 * TICK;
-    // Whoever comes now cannot expire before.
+    // A peer that comes now cannot expire earlier.
     let due = all(&mut bench);
     assert!(due >= bench.now + EXPIRE && due <= bench.now + EXPIRE + slack);
     bench.announce(&seeder(1, 1), host(1)).unwrap();
@@ -407,7 +407,7 @@ fn a_round_of_sweeping_tells_when_the_next_is_due() {
     bench.announce(&seeder(2, 1), host(1)).unwrap();
     let due = all(&mut bench);
     assert!(due >= first + EXPIRE && due <= first + EXPIRE + slack);
-    // A round that takes several calls does not miss who comes meanwhile.
+    // A round of several calls does not miss a peer that comes meanwhile.
     bench.now = due;
     assert_eq!(bench.registry.sweep(bench.now, 1).nobody_before, None);
     bench.announce(&seeder(3, 1), host(1)).unwrap();
@@ -462,7 +462,7 @@ fn a_sweep_misses_nothing_though_shares_come_and_go_meanwhile() {
     bench.pass(91);
     for round in 0..100 {
         bench.registry.sweep(bench.now, 1);
-        // A newcomer, and one that goes and lets the last share fill its place.
+        // A new share, and one that goes, so the last share fills its position.
         bench.announce(&leecher(1_000 + round, 0), host(1)).unwrap();
         bench.announce(&stop(leecher(1_000 + round / 2, 0)), host(1)).unwrap();
     }
@@ -482,7 +482,7 @@ fn a_look_at_the_list_is_put_off_rather_than_long() {
     let after = Announce { name: name_of("b"), ..leecher(expiring + 1, 0) };
     bench.announce(&before, host(1)).unwrap();
     bench.announce(&after, host(1)).unwrap();
-    // What is in front of the heap is told, and that there may be more.
+    // The live shares before the expired ones are sent, and that there may be more.
     let Shares { shares: page, more, .. } =
         bench.registry.list(None::<ShareCursor>, bench.now).expect("a page");
     assert_eq!((page.len(), more), (1, true));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Resolution of the times that peers were last seen.
+/// Resolution of the times when peers were last seen.
 pub const TICK: Duration = Duration::from_millis(TICK_MS as u64);
 
 const TICK_MS: u32 = 100;
@@ -26,7 +26,7 @@ impl Tick {
         TICK * self.0
     }
 
-    /// The latest tick that ended no less than `age` before the end of this one.
+    /// The latest tick that ended at least `age` before the end of this one.
     pub(super) fn before(self, age: Duration) -> Tick {
         let Tick(ticks) = Tick::at(age.saturating_add(TICK - Duration::from_nanos(1)));
         Tick(self.0.saturating_sub(ticks))

@@ -1,4 +1,4 @@
-//! The registry against a model that is too simple to be wrong: a map that every question walks through.
+//! The registry against a model that is too simple to be wrong: a map that every query scans.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use proto::{PeerId, tracker::codec::Subject};
 
 use super::*;
 
-/// Few of everything, so that steps meet each other.
+/// Few of everything, so steps affect each other.
 const SHARES: u32 = 6;
 const HOSTS: u32 = 4;
 
@@ -34,8 +34,8 @@ struct Share {
     peers: BTreeMap<[u8; 16], Known>,
 }
 
-/// What has been registered and not ended: also what expired, because it counts for the limits until it is
-/// swept, and when that is is the registry's business.
+/// Registrations that have not ended. This includes expired ones, because they count for the limits until they are swept,
+/// and the registry decides when.
 #[derive(Default)]
 struct Model {
     shares: BTreeMap<InfoHash, Share>,
@@ -59,7 +59,7 @@ impl Share {
 }
 
 impl Model {
-    /// Whether some limit is reached for a newcomer, counting the registrations that `counts`.
+    /// Whether some limit is reached for a new registration, counting those that `counts` accepts.
     fn is_full(&self, limits: &Limits, share: InfoHash, host: u32, counts: impl Fn(&Known) -> bool) -> bool {
         let counted = |share: &Share| share.peers.values().filter(|peer| counts(peer)).count();
         let all = self.shares.values().map(counted).sum::<usize>();
@@ -167,7 +167,7 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
     let result = bench.announce(announce, host(from));
     let is_live = |share: &Share| share.live(now).next().is_some();
     if model.shares.get(&announce.infohash).is_some_and(|share| !is_live(share)) {
-        // Looked at, so dropped; its name is free.
+        // The access dropped it, so its name is free.
         model.shares.remove(&announce.infohash);
     }
     let known = model
@@ -290,7 +290,7 @@ proptest! {
 }
 
 proptest! {
-    // Long walks: fewer of them.
+    // Walks are long, so there are fewer.
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Swarms on both sides of the size from which they have an index.
