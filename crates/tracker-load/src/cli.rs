@@ -21,21 +21,21 @@ use crate::{
     report::{Form, Report},
 };
 
-/// Requests a second to a tracker on another machine, unless told otherwise.
+/// Default number of requests a second to a tracker on another machine.
 const REMOTE_RATE: u32 = 1_000;
 
-/// Most requests a second to a tracker on another machine: a load, not an attack.
+/// Maximum number of requests a second to a tracker on another machine: a load, not an attack.
 const MAX_REMOTE_RATE: u32 = 50_000;
 
-/// Addresses that a load on this machine comes from, unless told otherwise: a tracker takes 10,000 peers from each.
+/// Default number of addresses of a load on this machine: a tracker accepts 10,000 peers from each.
 const LOCAL_ADDRESSES: u32 = 200;
 
-/// Most peers of a load on a tracker on another machine: what it takes from one address.
+/// Maximum number of peers of a load on a tracker on another machine: it accepts no more from one address.
 const MAX_REMOTE_PEERS: u32 = 10_000;
 
 /// Measure a tracker: answers a second, loss, times and memory
 ///
-/// Speaks to trackers on this machine unless --remote is given, and ends by itself.
+/// Uses trackers on this machine only, unless --remote is given, and ends by itself.
 #[derive(Debug, Parser)]
 #[command(name = "tracker-load", version)]
 pub(crate) struct Args {
@@ -50,11 +50,11 @@ pub(crate) struct Args {
 enum Command {
     /// Measure answers a second, loss and times under a mix of requests
     Run(RunArgs),
-    /// Fill a tracker with peers; with --pid, tell the memory that each takes
+    /// Fill a tracker with peers; with --pid, report the memory that each takes
     Register(RegisterArgs),
     /// Fill a tracker, and measure the times of answers while it forgets everyone
     Expiry(ExpiryArgs),
-    /// Print the infohashes of a run with --protocol bep15, for trackers that want to be told
+    /// Print the infohashes of a run with --protocol bep15, for trackers that need a list
     Infohashes {
         /// The run's --seed
         #[arg(long, value_name = "NUMBER")]
@@ -64,42 +64,42 @@ enum Command {
         #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
         shares: u32,
     },
-    /// Send back every datagram on 127.0.0.1: what answering costs at least, to compare with
+    /// Send back every datagram on 127.0.0.1: the least cost of an answer, for comparison
     Echo {
-        /// UDP port to listen on; 0 for any that is free
+        /// UDP port to listen on; 0 for any free port
         #[arg(short, long, value_name = "PORT", default_value_t = 0)]
         port: u16,
     },
 }
 
-/// Whom to ask, and how hard.
+/// Which tracker to load, and how much.
 #[derive(Debug, clap::Args)]
 struct LoadArgs {
     /// The tracker
     #[arg(short, long, value_name = "HOST[:PORT]", default_value = "127.0.0.1:6020", value_parser = Endpoint::parse_tracker, env = "SHOAL_TRACKER")]
     tracker: Endpoint,
 
-    /// Speak to a tracker on another machine; it should be yours
+    /// Use a tracker on another machine; it should be yours
     #[arg(long)]
     remote: bool,
 
-    /// What the tracker speaks
+    /// Protocol of the tracker
     #[arg(long, value_enum, default_value_t = Dialect::Shoal)]
     protocol: Dialect,
 
-    /// Most requests a second [default: as many as are answered; with --remote 1000]
+    /// Maximum requests a second [default: as many as are answered; with --remote 1000]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
 
-    /// Requests that may be under way
+    /// Maximum requests in flight
     #[arg(long, value_name = "NUMBER", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=16_384))]
     window: u16,
 
-    /// Sockets to ask from
+    /// Sockets to send from
     #[arg(long, value_name = "NUMBER", default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     sockets: u8,
 
-    /// IP addresses of 127.0.0.0/8 to ask from, for a tracker on this machine and IPv4 [default: 200]
+    /// IP addresses of 127.0.0.0/8 to send from, for a tracker on this machine and IPv4 [default: 200]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     addresses: Option<u32>,
 
@@ -133,7 +133,7 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     shares: u32,
 
-    /// Peers that announce themselves [default: 100000; with --remote 1000]
+    /// Peers that announce [default: 100000; with --remote 1000]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     peers: Option<u32>,
 
@@ -141,7 +141,7 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 30, value_parser = clap::value_parser!(u8).range(..=MAX_PEERS as i64))]
     want: u8,
 
-    /// Pretend to be the same peers and shares each time [default: others each time]
+    /// Seed of the peers and shares, for the same ones each time [default: others each time]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -180,7 +180,7 @@ struct ExpiryArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(2..=3_600))]
     expire: u16,
 
-    /// Questions a second while peers live and expire
+    /// Lookups a second while peers live and expire
     #[arg(long, value_name = "NUMBER", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     questions: u32,
 }
@@ -190,7 +190,7 @@ pub(crate) fn parse() -> Args {
     startup::parse(&[])
 }
 
-/// Runs what was asked for, until it ends or `shutdown`.
+/// Runs the subcommand until it ends or `shutdown`.
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let other = |error: anyhow::Error| Failure::new(ExitCode::Other, error);
     let target = match &args.command {

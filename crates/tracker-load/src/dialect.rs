@@ -1,7 +1,6 @@
-//! What is said on the wire: Shoal's protocol, or BitTorrent's (BEP 15), to measure other trackers likewise.
+//! The wire: Shoal's protocol, or BitTorrent's (BEP 15), to measure other trackers in the same way.
 //!
-//! A request is written by Shoal's own codec and a reply read by it, as any client would. BEP 15 is kept to what a
-//! measurement needs.
+//! Shoal's own codec writes requests and reads replies, as in any client. BEP 15 is limited to what a measurement needs.
 
 use anyhow::{Context, ensure};
 use bytes::{BufMut, BytesMut};
@@ -30,7 +29,7 @@ const SHARE_LEN: u64 = 1 << 30;
 pub(crate) enum Dialect {
     /// Shoal's tracker protocol
     Shoal,
-    /// Shoal's requests to something that sends back what it gets (tracker-load echo)
+    /// Shoal's requests to a program that sends them back (tracker-load echo)
     Echo,
     /// BitTorrent's UDP tracker protocol, BEP 15
     Bep15,
@@ -45,30 +44,30 @@ pub(crate) enum Kind {
     Announce,
     /// Asks for the peers of a share. BEP 15 has no such request: a second announce.
     Lookup,
-    /// Asks for the shares of a name; in BEP 15, for the counts of some.
+    /// Asks for the shares of a name; in BEP 15, for the counts of some shares.
     Search,
     /// Ends a registration.
     Stop,
 }
 
-/// One request to be made.
+/// One request to send.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job {
     pub(crate) kind: Kind,
-    /// Number of the address that it comes from.
+    /// Number of its source address.
     pub(crate) address: u32,
     /// Number of the peer, or of any peer of the share that is asked for.
     pub(crate) peer: u32,
 }
 
-/// What a reply says.
+/// The meaning of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
     Connected(Token),
     Yes,
     /// The share is unknown.
     Unknown,
-    /// No room, or somebody else's.
+    /// No room, or the id belongs to somebody else.
     Refused,
     /// Connect again.
     TokenRefused,
@@ -88,7 +87,7 @@ impl Writer {
         Writer { dialect, population, want, name: String::new() }
     }
 
-    /// Appends a request. All of a kind are of one size as long as transactions are 65,536 or more.
+    /// Appends a request. All of a kind have one size as long as transactions are 65,536 or more.
     pub(crate) fn write(
         &mut self,
         job: Job,
@@ -178,7 +177,7 @@ impl Writer {
 }
 
 impl Dialect {
-    /// Reads a reply: its transaction and what it says.
+    /// Reads a reply: its transaction and its meaning.
     pub(crate) fn read(self, datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
         match self {
             Dialect::Shoal => read_shoal(datagram),
@@ -200,7 +199,7 @@ fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
     Ok((reply.transaction.0, said))
 }
 
-/// A request of ours: the preamble, then the transaction as four bytes behind the byte that says so.
+/// A Shoal request: the preamble, then a byte that announces a four-byte transaction, and the transaction.
 fn read_echo(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
     let rest = datagram.strip_prefix(&PREAMBLE).context("not what was sent")?;
     let Some(&[_, a, b, c, d, kind]) = rest.first_chunk() else { anyhow::bail!("not what was sent") };

@@ -1,5 +1,4 @@
-//! Makes requests as there is room and as they are due: a list of them until each has an answer, or a mix for some
-//! time.
+//! Sends requests when they are due and there is room: a list of them until each has an answer, or a mix for some time.
 
 use std::{
     iter, thread,
@@ -15,13 +14,14 @@ use crate::{
     load::{End, Load},
 };
 
-/// A list gives up after this long without an answer.
+/// A list fails after this long without an answer.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Nap when there is nothing to do and the rate is limited: well below any time on a network, and no core is kept busy.
+/// Sleep when there is nothing to do and the rate is limited. It is much shorter than any time on a network, and keeps no
+/// core busy.
 const NAP: Duration = Duration::from_micros(50);
 
-/// Requests that wait to be made together when nothing limits the rate: each call to the system then carries many.
+/// Requests that are collected before they are sent when nothing limits the rate, so each system call carries many.
 const GATHER: usize = 16;
 
 /// When the next request is due.
@@ -40,7 +40,7 @@ pub(crate) struct Mix {
     pub(crate) search: u32,
 }
 
-/// What became of a list of requests.
+/// The outcome of a list of requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Completed {
     pub(crate) answered: u64,
@@ -48,12 +48,12 @@ pub(crate) struct Completed {
 }
 
 impl Pace {
-    /// As many requests a second as that, or as many as there is room for.
+    /// This number of requests a second, or as many as there is room for.
     pub(crate) fn new(per_second: Option<u32>) -> Pace {
         Pace { per_second, began: Instant::now(), made: 0 }
     }
 
-    /// Moments at which the requests that are to be made by now were due.
+    /// The times at which the requests to send by now were due.
     fn due(&self, now: Instant) -> impl Iterator<Item = Instant> + use<> {
         let Pace { per_second, began, made } = *self;
         let rate = f64::from(per_second.unwrap_or(1));
@@ -107,7 +107,7 @@ pub(crate) fn everyone(load: &Load, kind: Kind) -> impl Iterator<Item = Job> + u
     })
 }
 
-/// Makes each request until it is answered. They are best sorted by kind and address.
+/// Sends each request until it is answered. It is fastest if they are sorted by kind and address.
 pub(crate) fn complete(
     load: &mut Load,
     jobs: impl Iterator<Item = Job>,
@@ -145,7 +145,7 @@ pub(crate) fn complete(
         };
         let alike = |job: &Job| (job.kind, job.address) == (first.kind, first.address);
         let batch = iter::once(first).chain(iter::from_fn(|| jobs.next_if(alike)));
-        // Whatever is taken out of the list must be made, so ask for no more than can be.
+        // Requests that are taken out of the list must be sent, so take no more than there is room for.
         let ready: Vec<Instant> =
             pace.due(Instant::now()).take(load.room().min(crate::sender::MAX_SEGMENTS)).collect();
         if ready.is_empty() {
@@ -158,7 +158,7 @@ pub(crate) fn complete(
     Ok(completed)
 }
 
-/// Makes requests at random, until `end`.
+/// Sends random requests until `end`.
 pub(crate) fn mix(
     load: &mut Load,
     mix: Mix,
@@ -168,7 +168,7 @@ pub(crate) fn mix(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let population = load.writer().population.clone();
-    // Where each address has come to in its peers.
+    // The next peer of each address.
     let mut next = vec![0_u32; population.addresses as usize];
     while !stop.is_cancelled() {
         let mut busy = load.receive()?;
@@ -177,7 +177,7 @@ pub(crate) fn mix(
         if now >= end {
             break;
         }
-        // A few at a time, also when many are due: so they are of several kinds and addresses.
+        // A few at a time, even when many are due, so they have several kinds and addresses.
         let gather = if pace.per_second.is_some() { 1 } else { GATHER };
         while load.room() >= gather && pace.due(now).next().is_some() {
             let address = rng.random_range(0..population.addresses);
@@ -185,7 +185,7 @@ pub(crate) fn mix(
             let index = &mut next[address as usize];
             let jobs = pace.due(now).map(|due| {
                 let peer = match kind {
-                    // In turn: everyone sends its heartbeat.
+                    // In turn, so every peer sends its heartbeat.
                     Kind::Announce => {
                         *index = (*index + 1) % population.peers_at(address);
                         population.peer_at(address, *index)

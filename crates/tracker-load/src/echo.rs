@@ -1,7 +1,7 @@
-//! Sends back every datagram: what the machine, the runtime and the batches cost before anything is done.
+//! Sends back every datagram. This shows the cost of the machine, the runtime and the batches before anything is done.
 //!
-//! The same calls, batches, buffers and runtime as the tracker's, without a tracker in between. Only for 127.0.0.1:
-//! an echo is a weapon in the hands of whoever forges a source address.
+//! It has the same calls, batches, buffers and runtime as the tracker, without a tracker in between. It listens on 127.0.0.1
+//! only, because senders with forged source addresses could use an echo as a weapon.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use tokio::{io::Interest, net::UdpSocket};
 use tokio_util::sync::CancellationToken;
 use tracker::datagrams::{Incoming, MAX_BATCHES, Outgoing};
 
-/// Bytes of receive buffer to ask for: the tracker's.
+/// Size in bytes of the receive buffer to request: the same as the tracker's.
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
 /// Echoes on `port` of 127.0.0.1 until `stop`. Blocks.

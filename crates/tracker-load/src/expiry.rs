@@ -1,4 +1,4 @@
-//! `tracker-load expiry`: whether answers come late while a tracker forgets everyone.
+//! `tracker-load expiry`: whether answers are late while a tracker forgets every peer.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use crate::{
     report::Report,
 };
 
-/// A tracker has forgotten a peer, memory and all, this long after it expired.
+/// This long after a peer expired, a tracker has forgotten it and freed its memory.
 const FORGOTTEN: Duration = Duration::from_secs(5);
 
-/// Only questions: an announce would renew.
+/// Lookups only, because an announce would renew a registration.
 const QUESTIONS: Mix = Mix { connect: 20, announce: 0, lookup: 60, search: 20 };
 
-/// Registers every peer, then asks `rate` questions a second until they have expired `expire` later and are forgotten.
+/// Registers every peer. Then sends `rate` lookups a second until the peers have expired, `expire` later, and are forgotten.
 pub(crate) fn run(
     mut load: Load,
     fill_rate: Option<u32>,

@@ -1,7 +1,7 @@
-//! Requests on their way to a tracker and what becomes of them.
+//! Requests in flight to a tracker, and their outcomes.
 //!
-//! Runs on one thread, without waiting for anything: whoever drives it says what to ask next as long as there is
-//! room, and lets it receive. A request that is not answered within [`TIMEOUT`] is lost; it is not repeated here.
+//! It runs on one thread and never waits. Its caller gives it requests as long as there is room, and lets it receive. A
+//! request that is not answered within [`TIMEOUT`] is lost, and is not repeated here.
 
 use std::{
     io,
@@ -27,21 +27,21 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 /// How often to look for lost requests.
 const LOSS_CHECK: Duration = Duration::from_millis(100);
 
-/// Bytes of receive buffer to ask for, for each socket: replies to all that may be under way.
+/// Size in bytes of each socket's receive buffer to request: room for the replies to all requests in flight.
 const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
-/// Transactions are this large at least, so all take the same bytes on the wire.
+/// Minimum transaction, so all take the same number of bytes on the wire.
 const TRANSACTION_BASE: u32 = 0x8000_0000;
 
-/// Longest time that can be told, in microseconds.
+/// Longest time that can be recorded, in microseconds.
 const MAX_LATENCY_US: u64 = 60_000_000;
 
-/// One request under way, or room for one.
+/// One request in flight, or room for one.
 #[derive(Clone, Copy)]
 struct Slot {
     job: Option<Job>,
     asked_at: Instant,
-    /// Tells a late reply to an earlier request from that to the present one.
+    /// Distinguishes a late reply to an earlier request from the reply to the current one.
     generation: u16,
 }
 
@@ -51,11 +51,11 @@ pub(crate) enum End {
     Answered,
     Unknown,
     Refused,
-    /// Not answered, or with a demand for a new token.
+    /// Not answered, or answered with `TokenRefused`.
     Again,
 }
 
-/// What has been counted since the last [`Load::reset`].
+/// The counts since the last [`Load::reset`].
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
     /// Answered requests by kind: connect, announce, lookup, search, stop.
@@ -64,9 +64,9 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     pub(crate) token_refused: u64,
     pub(crate) lost: u64,
-    /// Datagrams that are no reply to what was asked.
+    /// Datagrams that are no reply to a request in flight.
     pub(crate) strange: u64,
-    /// Microseconds from the moment that a request was due to its answer.
+    /// Microseconds from the time when a request was due until its answer.
     pub(crate) latency: Histogram<u64>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Load {
     sockets: Vec<UdpSocket>,
     next_socket: usize,
     writer: Writer,
-    /// Of each address, once it has one.
+    /// The token of each address, once it has one.
     tokens: Vec<Option<Token>>,
     slots: Vec<Slot>,
     free: Vec<u16>,
@@ -84,12 +84,12 @@ pub(crate) struct Load {
     outgoing: BytesMut,
     checked_at: Instant,
     pub(crate) tally: Tally,
-    /// Requests that ended since whoever drives this looked.
+    /// Requests that ended since the caller last took them.
     pub(crate) ended: Vec<(Job, End)>,
 }
 
 impl Load {
-    /// `window` requests may be under way at a time.
+    /// At most `window` requests are in flight at a time.
     pub(crate) fn new(target: SocketAddr, sockets: u8, window: u16, writer: Writer) -> anyhow::Result<Load> {
         let sockets = (0..sockets).map(|_| bound(target)).collect::<io::Result<Vec<_>>>();
         let now = Instant::now();
@@ -109,17 +109,17 @@ impl Load {
         })
     }
 
-    /// Requests that may be made now.
+    /// Requests that may be sent now.
     pub(crate) fn room(&self) -> usize {
         self.free.len()
     }
 
-    /// Whether no request is under way.
+    /// Whether no request is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.free.len() == self.slots.len()
     }
 
-    /// Whether requests from this address can be more than connects.
+    /// Whether this address has a token, so it can send more than connects.
     pub(crate) fn has_token(&self, address: u32) -> bool {
         self.tokens[address as usize].is_some()
     }
@@ -128,13 +128,13 @@ impl Load {
         &self.writer
     }
 
-    /// Begins to count anew. What is under way will be counted.
+    /// Sets all counts to zero. Requests in flight will be counted.
     pub(crate) fn reset(&mut self) -> anyhow::Result<Tally> {
         Ok(std::mem::replace(&mut self.tally, Tally::new()?))
     }
 
-    /// Makes the requests of `jobs`, which are of one kind and from one address, each as if at the moment that it
-    /// was due. Of more than there is room for, or than one call takes, the first; returns how many.
+    /// Sends the requests of `jobs`, which have one kind and one address. Each counts from the time when it was due. If
+    /// there are more than there is room for, or than one call takes, sends the first ones. Returns how many.
     pub(crate) fn ask(&mut self, jobs: impl Iterator<Item = (Job, Instant)>) -> anyhow::Result<usize> {
         self.outgoing.clear();
         let mut asked = 0;
@@ -161,7 +161,7 @@ impl Load {
         let socket = &self.sockets[self.next_socket];
         self.next_socket = (self.next_socket + 1) % self.sockets.len();
         match sender::send(socket, self.target, source, &self.outgoing, len) {
-            // Without room they are lost, which shows in time; so they are where nobody listens (yet).
+            // Without room in the socket they are lost and time out, as they do where nobody listens (yet).
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused) =>
             {
@@ -171,7 +171,7 @@ impl Load {
         }
     }
 
-    /// Takes in all replies that are there. Returns whether there were any.
+    /// Receives all replies that have arrived. Returns whether there were any.
     pub(crate) fn receive(&mut self) -> anyhow::Result<bool> {
         let mut any = false;
         for socket in 0..self.sockets.len() {
@@ -287,7 +287,7 @@ impl Tally {
     }
 }
 
-/// A socket that does not block, of the target's family.
+/// A non-blocking socket of the target's address family.
 fn bound(target: SocketAddr) -> io::Result<UdpSocket> {
     let any: IpAddr =
         if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };

@@ -13,7 +13,7 @@ use crate::{
     report::Report,
 };
 
-/// What to measure.
+/// The settings of a measurement.
 pub(crate) struct Plan {
     pub(crate) mix: Mix,
     pub(crate) warm_up: Duration,

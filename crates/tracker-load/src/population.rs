@@ -1,26 +1,26 @@
-//! Who the load pretends to be: shares, and peers that have them.
+//! The simulated peers of a load and their shares.
 //!
-//! Nothing is kept: whatever belongs to a number is computed from it. The seed is drawn for each run, so two
-//! runs against one tracker are strangers to each other.
+//! Nothing is stored: all properties of a peer or a share are computed from its number. The seed is drawn for each run, so
+//! two runs against one tracker have no peers in common.
 
 use std::{fmt::Write, num::NonZeroU16};
 
 use proto::{InfoHash, PeerId, Secret, tracker::Completion};
 
-/// First TCP port of the pretended peers. From here on a port takes the same bytes on the wire, and datagrams of
-/// one kind are of one size.
+/// First TCP port of the simulated peers. From here on a port takes the same number of bytes on the wire, so datagrams of
+/// one kind have one size.
 const FIRST_PORT: u16 = 1_024;
 
 /// How peers are spread over shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spread {
-    /// Few shares have many peers, most have few: the n-th most popular has peers in proportion to 1/sqrt(n).
+    /// Few shares have many peers and most have few: the n-th most popular has peers in proportion to 1/sqrt(n).
     Popular,
-    /// Every share has as many as every other.
+    /// Every share has the same number.
     Even,
 }
 
-/// Pretended shares and peers.
+/// Simulated shares and peers.
 #[derive(Debug, Clone)]
 pub(crate) struct Population {
     pub(crate) shares: u32,
@@ -31,7 +31,7 @@ pub(crate) struct Population {
     pub(crate) seed: u64,
 }
 
-/// One pretended peer.
+/// One simulated peer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
     pub(crate) share: u32,
@@ -72,10 +72,10 @@ impl Population {
         InfoHash(bytes([5, 6, 7, 8].map(|part| self.mix(part, share))))
     }
 
-    /// Puts what a share is called into `name`. All names are of one length.
+    /// Writes the name of a share into `name`. All names have one length.
     pub(crate) fn name(share: u32, name: &mut String) {
         name.clear();
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(name, "share-{share:07}.bin");
     }
 
@@ -98,7 +98,7 @@ impl Population {
     }
 }
 
-/// The upper half, whose bits are mixed best.
+/// The upper half, because its bits are mixed best.
 fn u32_of(mixed: u64) -> u32 {
     u32::try_from(mixed >> 32).unwrap_or(u32::MAX)
 }

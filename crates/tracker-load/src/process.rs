@@ -1,15 +1,15 @@
-//! What a process on this machine uses: processor time and memory. Linux only.
+//! Processor time and memory of a process on this machine. Linux only.
 
 use std::{fs, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 
-/// A process by its number.
+/// A process, identified by its number.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Process(pub(crate) u32);
 
 impl Process {
-    /// Processor time of all its threads so far, as the scheduler has it.
+    /// Processor time of all its threads so far, from the scheduler.
     pub(crate) fn cpu(self) -> anyhow::Result<Duration> {
         let tasks = fs::read_dir(self.path("task")).with_context(|| self.gone())?;
         let mut total_ns = 0;
@@ -21,7 +21,7 @@ impl Process {
         Ok(Duration::from_nanos(total_ns))
     }
 
-    /// Bytes of memory that it has in use.
+    /// Bytes of memory that it uses.
     pub(crate) fn resident(self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(self.path("status")).with_context(|| self.gone())?;
         let line =

@@ -1,4 +1,4 @@
-//! `tracker-load register`: fills a tracker with peers, and says what memory each of them takes.
+//! `tracker-load register`: fills a tracker with peers, and reports the memory that each takes.
 
 use std::time::Instant;
 

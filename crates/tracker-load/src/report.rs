@@ -1,11 +1,11 @@
-//! What was measured, for people and for scripts.
+//! Results, for people and for scripts.
 
 use serde_json::{Map, Value, json};
 use startup::print_line;
 
 use crate::load::Tally;
 
-/// How results are told.
+/// The format of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// A line for each figure.
@@ -25,12 +25,12 @@ impl Report {
         self.figures.insert(name.to_owned(), value.into());
     }
 
-    /// Adds a figure rounded to what can be told from such a measurement.
+    /// Adds a figure, rounded to the precision of such a measurement.
     pub(crate) fn add_rounded(&mut self, name: &str, value: f64) {
         self.add(name, json!((value * 1_000.0).round() / 1_000.0));
     }
 
-    /// Adds what was counted over `seconds`; `prefix` goes before each name.
+    /// Adds the counts of `seconds`, with `prefix` before each name.
     pub(crate) fn add_tally(&mut self, prefix: &str, tally: &Tally, seconds: f64) {
         let replies = tally.replies();
         let mut add = |name: &str, value: Value| self.add(&format!("{prefix}{name}"), value);

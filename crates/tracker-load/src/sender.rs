@@ -1,24 +1,23 @@
 //! Sends many datagrams of one size from one address to another.
 //!
-//! On Linux one call takes them all (UDP generic segmentation offload), so that whoever makes the load works less
-//! than whoever answers it; and on the loopback they may come from any address of 127.0.0.0/8, so that one socket
-//! is a million hosts.
+//! On Linux one call takes them all (UDP generic segmentation offload), so the load costs less than the answers. On the
+//! loopback they may come from any address of 127.0.0.0/8, so one socket can be a million hosts.
 
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
 };
 
-/// Most datagrams in one call; the kernel takes 64, and no more than 64 KiB.
+/// Maximum datagrams in one call: the kernel takes 64, and at most 64 KiB.
 pub(crate) const MAX_SEGMENTS: usize = 32;
 
-/// The address with this number, of those that a load from the loopback comes from: 127.0.0.1 and on.
+/// The address with this number, of a load from the loopback, from 127.0.0.1 on.
 pub(crate) fn loopback_source(number: u32) -> Ipv4Addr {
-    // 127.255.255.255 is the broadcast address; nobody asks for that many.
+    // 127.255.255.255 is the broadcast address; no load has that many addresses.
     Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + number % 0x00ff_fffe)
 }
 
-/// Sends the datagrams of `len` bytes each that `datagrams` consists of; from `source` if there is one.
+/// Sends the datagrams in `datagrams`, of `len` bytes each, from `source` if there is one.
 #[cfg(target_os = "linux")]
 pub(crate) fn send(
     socket: &UdpSocket,
@@ -44,7 +43,7 @@ pub(crate) fn send(
     Ok(())
 }
 
-/// Sends the datagrams of `len` bytes each that `datagrams` consists of. Any `source` is the system's.
+/// Sends the datagrams in `datagrams`, of `len` bytes each. The system chooses the source, not `source`.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn send(
     socket: &UdpSocket,

@@ -85,7 +85,7 @@ fn measures_its_echo() {
 
 #[test]
 fn leaves_other_machines_alone_unless_told() {
-    // TEST-NET-3 (RFC 5737): nobody's.
+    // TEST-NET-3 (RFC 5737) belongs to nobody.
     for (args, said) in [
         (&["--tracker", "203.0.113.1"][..], "--remote"),
         (&["--tracker", "203.0.113.1", "--remote", "--rate", "1000000"], "at most 50000"),
