@@ -116,8 +116,8 @@ pub struct Uploads {
     slots: usize,
     askers: BTreeMap<AskerKey, Asker>,
     active: BTreeMap<AskerKey, Upload>,
-    /// Askers with requests that are not being served: those that may be next.
-    eligible: BTreeSet<AskerKey>,
+    /// How many askers may be next.
+    eligible: usize,
     /// Askers whose last upload they held up.
     slow: BTreeSet<AskerKey>,
     /// How often each chunk was sent.
@@ -139,6 +139,13 @@ struct Asker {
     serving: Option<ChunkIndex>,
 }
 
+impl Asker {
+    /// Whether it may be next: a request of it waits, and nothing is being sent to it.
+    fn is_eligible(&self) -> bool {
+        self.serving.is_none() && !self.waiting.is_empty()
+    }
+}
+
 /// A chunk that is being sent.
 #[derive(Debug, Clone, Copy)]
 struct Upload {
@@ -158,7 +165,7 @@ impl Uploads {
             slots,
             askers: BTreeMap::new(),
             active: BTreeMap::new(),
-            eligible: BTreeSet::new(),
+            eligible: 0,
             slow: BTreeSet::new(),
             sent: vec![0; chunk_count as usize],
             chunk_time: None,
@@ -174,10 +181,9 @@ impl Uploads {
         if asker.waiting.len() >= MAX_PIPELINE {
             return Requested::TooMany;
         }
+        let was_eligible = asker.is_eligible();
         asker.waiting.push(chunk);
-        if asker.serving.is_none() {
-            self.eligible.insert(key);
-        }
+        self.eligible += usize::from(asker.is_eligible() && !was_eligible);
         Requested::Waits
     }
 
@@ -185,10 +191,9 @@ impl Uploads {
     pub fn cancel(&mut self, key: AskerKey, chunk: ChunkIndex) -> bool {
         let Some(asker) = self.askers.get_mut(&key) else { return false };
         let Some(at) = asker.waiting.iter().position(|&waiting| waiting == chunk) else { return false };
+        let was_eligible = asker.is_eligible();
         asker.waiting.remove(at);
-        if asker.waiting.is_empty() {
-            self.eligible.remove(&key);
-        }
+        self.eligible -= usize::from(was_eligible && !asker.is_eligible());
         true
     }
 
@@ -196,7 +201,7 @@ impl Uploads {
     /// in turn, and not more often than every [`IDLE_INTERVAL`]. If all heard it, all would ask at once.
     pub fn take_idle(&mut self, now: Instant) -> Vec<AskerKey> {
         let counted = || self.counted().map(|(key, _)| key);
-        let waits = !self.eligible.is_empty() || counted().any(|key| self.is_waiting(key));
+        let waits = self.eligible > 0 || counted().any(|key| self.is_waiting(key));
         if waits || counted().count() >= PARALLEL {
             self.is_known_idle = false;
             return Vec::new();
@@ -222,16 +227,16 @@ impl Uploads {
 
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
-        self.askers.remove(&key);
+        let asker = self.askers.remove(&key);
+        self.eligible -= usize::from(asker.is_some_and(|asker| asker.is_eligible()));
         self.active.remove(&key);
-        self.eligible.remove(&key);
         self.slow.remove(&key);
     }
 
     /// Whether it depends on the progress of those under way if another upload starts: then [`Uploads::progress`] has to
     /// be called before [`Uploads::start`].
     pub fn is_contended(&self) -> bool {
-        !self.eligible.is_empty() && self.active.len() >= PARALLEL
+        self.eligible > 0 && self.active.len() >= PARALLEL
     }
 
     /// Takes note of how many bytes of each chunk under way its receiver's socket has taken in.
@@ -243,23 +248,22 @@ impl Uploads {
 
     /// The next chunk to send and to whom, if one should be sent now. Call until it returns `None`.
     pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
-        if self.eligible.is_empty() {
+        if self.eligible == 0 {
             return None;
         }
-        self.find_held_up(now);
+        let link = self.find_held_up(now);
         // Uploads to those who hold them up do not count, so they start at any time.
-        let chosen = if self.may_start(now) {
-            self.choose(self.eligible.iter())
-        } else {
-            self.choose(self.eligible.intersection(&self.slow))
-        };
-        let (key, chunk, at) = chosen?;
+        let is_time = self.may_start_from(&link, now).is_some_and(|at| at <= now);
+        if !is_time && self.slow.is_empty() {
+            return None;
+        }
+        let (key, chunk, at) = self.choose(|key| is_time || self.slow.contains(&key))?;
         if let Some(asker) = self.askers.get_mut(&key) {
             asker.waiting.remove(at);
             asker.served += 1;
             asker.serving = Some(chunk);
+            self.eligible -= 1;
         }
-        self.eligible.remove(&key);
         if let Some(sent) = self.sent.get_mut(chunk.0 as usize) {
             *sent += 1;
         }
@@ -273,16 +277,14 @@ impl Uploads {
         let Some(upload) = self.active.remove(&key) else { return };
         if let Some(asker) = self.askers.get_mut(&key) {
             asker.serving = None;
-            if !asker.waiting.is_empty() {
-                self.eligible.insert(key);
-            }
+            self.eligible += usize::from(asker.is_eligible());
         }
         if bytes < MIN_MEASURED_LEN {
             return;
         }
         let took = now.saturating_duration_since(upload.started);
         let taken = Upload { taken: bytes, ..upload };
-        if now >= taken.slow_from(self.possible_time(self.used(now), now)) {
+        if now >= taken.slow_from(self.link(now).possible_time(None)) {
             self.slow.insert(key);
             return;
         }
@@ -301,58 +303,53 @@ impl Uploads {
 
     /// When [`Uploads::start`] may have something though no upload finished.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        if self.eligible.is_empty() {
+        if self.eligible == 0 {
             return None;
         }
-        let used = self.used(now);
-        let found_out = self.counted().map(|(_, upload)| self.slow_from(upload, used, now)).min();
-        let further = self.may_start_from(now);
+        let link = self.link(now);
+        let found_out = self.counted().map(|(_, upload)| link.slow_from(upload)).min();
+        let further = self.may_start_from(&link, now);
         let next = found_out.into_iter().chain(further).min()?;
         // What is due by now was dealt with, unless receivers took in more meanwhile.
         Some(if next > now { next } else { now + MIN_CHUNK_TIME })
     }
 
-    /// The request to serve next, of those of some askers, and its place among those of its asker.
-    fn choose<'a>(
-        &self,
-        askers: impl Iterator<Item = &'a AskerKey>,
-    ) -> Option<(AskerKey, ChunkIndex, usize)> {
-        let requests =
-            askers.filter_map(|&key| Some((key, self.askers.get(&key)?))).flat_map(|(key, asker)| {
-                asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
-                    let sent = self.sent.get(chunk.0 as usize).copied().unwrap_or(0);
-                    ((sent.min(SPREAD), asker.served, sent, at), key, chunk)
-                })
-            });
+    /// The request to serve next, of those of some askers, and its place among those of its asker. All askers are looked at in turn:
+    /// they lie in memory in this order.
+    fn choose(&self, may_be_next: impl Fn(AskerKey) -> bool) -> Option<(AskerKey, ChunkIndex, usize)> {
+        let askers = self.askers.iter().map(|(&key, asker)| (key, asker));
+        let askers = askers.filter(|&(key, asker)| asker.is_eligible() && may_be_next(key));
+        let requests = askers.flat_map(|(key, asker)| {
+            asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
+                let sent = self.sent.get(chunk.0 as usize).copied().unwrap_or(0);
+                ((sent.min(SPREAD), asker.served, sent, at), key, chunk)
+            })
+        });
         requests.min().map(|((_, _, _, at), key, chunk)| (key, chunk, at))
     }
 
-    /// Stops to count the uploads that their receivers hold up.
-    fn find_held_up(&mut self, now: Instant) {
-        let used = self.used(now);
-        let is_slow = |upload: &Upload| now >= self.slow_from(upload, used, now);
-        let found: Vec<_> =
-            self.counted().filter(|(_, upload)| is_slow(upload)).map(|(key, _)| key).collect();
-        for key in found {
-            if let Some(upload) = self.active.get_mut(&key) {
+    /// Stops to count the uploads that their receivers hold up. Gives the state of the link then.
+    fn find_held_up(&mut self, now: Instant) -> LinkState {
+        let link = self.link(now);
+        let mut is_other = false;
+        for upload in self.active.values_mut().filter(|upload| !upload.held_up) {
+            if now >= link.slow_from(upload) {
                 (upload.held_up, upload.found) = (true, Some(now));
+                is_other = true;
             }
         }
-    }
-
-    fn may_start(&self, now: Instant) -> bool {
-        self.may_start_from(now).is_some_and(|at| at <= now)
+        if is_other { self.link(now) } else { link }
     }
 
     /// From when another upload may start, if those under way go on as they do.
-    fn may_start_from(&self, now: Instant) -> Option<Instant> {
-        let count = self.counted().count();
+    fn may_start_from(&self, link: &LinkState, now: Instant) -> Option<Instant> {
+        let count = link.counted;
         let is_recent = |upload: &&Upload| upload.found.is_some_and(|found| now < found + BURST_TIME);
         let found = self.active.values().filter(is_recent).count();
         if count < PARALLEL.min(self.slots) + found {
             return Some(now);
         }
-        let patience = self.fair_time(count, now).mul_f64(PATIENCE);
+        let patience = link.fair_time().mul_f64(PATIENCE);
         let patience = if count <= PARALLEL { patience.min(PROBE_AFTER) } else { patience };
         let latest = self.counted().map(|(_, upload)| upload.started).max()?;
         (count < self.slots).then_some(latest + patience)
@@ -372,30 +369,59 @@ impl Uploads {
         shown.mul_f64(doublings.min(32.0).exp2()).min(FIRST_CHUNK_TIME.max(shown))
     }
 
-    /// How long a chunk takes if so many uploads share what the others leave of the link.
-    fn fair_time(&self, uploads: usize, now: Instant) -> Duration {
-        let others = self.active.values().filter(|upload| upload.held_up);
-        let used: f64 = others.map(|upload| upload.share(now, self.chunk_time(now))).sum();
-        self.chunk_time(now).mul_f64(uploads.max(1) as f64 / (1.0 - used).max(LEAST_LEFT))
+    /// What is known of this side's link.
+    fn link(&self, now: Instant) -> LinkState {
+        let mut link = LinkState {
+            now,
+            slots: self.slots,
+            chunk_time: self.chunk_time(now),
+            counted: 0,
+            used: 0.0,
+            used_by_others: 0.0,
+        };
+        for upload in self.active.values() {
+            let share = upload.share(now, link.chunk_time);
+            link.used += share;
+            link.counted += usize::from(!upload.held_up);
+            link.used_by_others += if upload.held_up { share } else { 0.0 };
+        }
+        link
+    }
+}
+
+/// What is known of this side's link at a moment.
+struct LinkState {
+    now: Instant,
+    slots: usize,
+    /// In which it sends a chunk.
+    chunk_time: Duration,
+    /// Uploads that count.
+    counted: usize,
+    /// The part of it that all uploads use.
+    used: f64,
+    /// The part that those use which do not count.
+    used_by_others: f64,
+}
+
+impl LinkState {
+    /// How long a chunk takes if the uploads that count share what the others leave.
+    fn fair_time(&self) -> Duration {
+        let left = (1.0 - self.used_by_others).max(LEAST_LEFT);
+        self.chunk_time.mul_f64(self.counted.max(1) as f64 / left)
     }
 
-    /// The part of the link that all uploads use.
-    fn used(&self, now: Instant) -> f64 {
-        self.active.values().map(|upload| upload.share(now, self.chunk_time(now))).sum()
-    }
-
-    /// How long a chunk takes at most for a receiver that takes what it can get, if others use so much of the link: it gets
-    /// its share in any case, and what the others leave.
-    fn possible_time(&self, used_by_others: f64, now: Instant) -> Duration {
+    /// How long a chunk takes at most for a receiver that takes what it can get, beside all uploads but its own: it gets its share in
+    /// any case, and what the others leave.
+    fn possible_time(&self, own: Option<&Upload>) -> Duration {
+        let own = own.map_or(0.0, |upload| upload.share(self.now, self.chunk_time));
         // More than there are slots are counted only until it is known which of them are held up.
-        let share = 1.0 / self.counted().count().clamp(1, self.slots) as f64;
-        self.chunk_time(now).div_f64((1.0 - used_by_others).max(share))
+        let share = 1.0 / self.counted.clamp(1, self.slots) as f64;
+        self.chunk_time.div_f64((1.0 - (self.used - own)).max(share))
     }
 
     /// When an upload is found to be held up by its receiver, unless more bytes are taken in before.
-    fn slow_from(&self, upload: &Upload, used: f64, now: Instant) -> Instant {
-        let used_by_others = used - upload.share(now, self.chunk_time(now));
-        upload.slow_from(self.possible_time(used_by_others, now))
+    fn slow_from(&self, upload: &Upload) -> Instant {
+        upload.slow_from(self.possible_time(Some(upload)))
     }
 }
 
