@@ -68,10 +68,13 @@ impl Account {
     ///
     /// # Panics
     /// If there are none.
-    pub fn switch(&mut self, to: Vec<Spent>, now: Instant) {
+    pub fn switch(&mut self, to: &[Spent], now: Instant) {
         assert!(!to.is_empty(), "time goes somewhere");
-        self.book(now);
-        self.current = to;
+        if self.current != to {
+            self.book(now);
+            self.current.clear();
+            self.current.extend_from_slice(to);
+        }
     }
 
     /// What the time went to until it was last booked, most first. The parts sum to the time since the
@@ -115,9 +118,9 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let slow = |port| Spent::SlowPeer(([127, 0, 0, 1], port).into());
         let mut account = Account::new(start);
-        account.switch(vec![Spent::Receiving], at(100));
-        account.switch(vec![Spent::Writing], at(600));
-        account.switch(vec![slow(1), slow(2)], at(640));
+        account.switch(&[Spent::Receiving], at(100));
+        account.switch(&[Spent::Writing], at(600));
+        account.switch(&[slow(1), slow(2)], at(640));
         account.split(
             Spent::Writing,
             &[(Spent::Writing, Duration::from_secs(3)), (Spent::Hashing, Duration::from_secs(1))],

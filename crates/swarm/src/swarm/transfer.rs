@@ -122,29 +122,28 @@ impl Transfer {
     /// Books the time from now on to what holds the transfer up. `limited` says whether it is the user's own limit.
     pub(super) fn book(&mut self, fetching: bool, limited: bool, peers: &Peers, now: Instant) {
         let spent = if !fetching {
-            vec![Spent::Flushing]
+            Spent::Flushing
         } else if limited {
-            vec![Spent::OwnLimit]
+            Spent::OwnLimit
         } else if self.unproved >= MANY_UNPROVED {
-            vec![Spent::Writing]
+            Spent::Writing
         } else if self.scheduler.has_missing() && self.scheduler.is_waiting() {
-            vec![Spent::Receiving]
+            Spent::Receiving
         } else if peers.active().next().is_none() {
-            vec![Spent::NoPeers]
+            Spent::NoPeers
         } else {
             let debtors = self.scheduler.debtors().filter_map(|key| peers.address(key));
             let debtors: Vec<_> = debtors.map(Spent::SlowPeer).collect();
-            match (debtors.is_empty(), self.scheduler.has_missing()) {
-                (false, _) => debtors,
-                (true, true) => vec![Spent::RareChunk],
-                // Everything came and is being proved.
-                (true, false) => vec![Spent::Writing],
+            if !debtors.is_empty() {
+                return self.account.switch(&debtors, now);
             }
+            // If nothing is missing, everything came and is being proved.
+            if self.scheduler.has_missing() { Spent::RareChunk } else { Spent::Writing }
         };
-        self.account.switch(spent, now);
+        self.account.switch(&[spent], now);
     }
 
-    /// How far the transfer is, to be reported.
+    /// How far the transfer is, to be reported. Rates are those since the calls before.
     pub(super) fn progress(&mut self, peers: &Peers, now: Instant) -> Progress {
         self.reported.push_back((now, self.done, self.received.clone()));
         if self.reported.len() > RATE_WINDOW {
