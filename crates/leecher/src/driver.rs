@@ -24,7 +24,7 @@ use proto::{Endpoint, InfoHash, PeerId};
 use rand::rngs::StdRng;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
 use swarm::{
-    Action, Config as SwarmConfig, Event, Failure, PeerEvent, Source, SourceId, Stay, Swarm,
+    Action, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
     scheduler::{PeerKey, Received},
 };
 use tokio::{
@@ -178,7 +178,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     action => self.act(action, now, stop),
                 }
             }
-            let wake = self.core.next_timeout(now);
+            let wake = self.core.next_timeout();
             tokio::select! {
                 // Events of a session come before the session's end. Otherwise its last chunk would be lost.
                 biased;
@@ -258,6 +258,11 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 self.disk.finish();
             }
             Action::Report(report) => (self.on_event)(report.into()),
+            Action::ReportProgress => {
+                if let Some(progress) = self.core.progress(now) {
+                    (self.on_event)(Report::Progress(progress).into());
+                }
+            }
             // Handled in `drive`, which returns then.
             Action::End(_) => {}
         }

@@ -12,7 +12,7 @@ use proto::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Event as SwarmEvent, LeaveReason, PeerEvent,
+    Action, Event as SwarmEvent, LeaveReason, PeerEvent, Swarm,
     scheduler::{PeerKey, Received},
     uploads::{AskerKey, BUSY_RETRY_MS, DEFAULT_SLOTS, Requested, Uploads, WAITING_KEEP_ALIVE},
 };
@@ -265,8 +265,7 @@ impl<'a> World<'a> {
         }
         self.act(id);
         self.serve(id);
-        let now = self.at(self.now);
-        if let Some(at) = self.nodes[id.index()].core.as_ref().and_then(|core| core.next_timeout(now)) {
+        if let Some(at) = self.nodes[id.index()].core.as_ref().and_then(Swarm::next_timeout) {
             // A timer that is due already must not stop the time.
             let at = self.since_start(at).max(self.now + self.latency);
             self.wake(id, at);
@@ -395,7 +394,7 @@ impl<'a> World<'a> {
                 Action::Finish => self.finish(id),
                 // It gave up, or has served for long enough.
                 Action::End(_) => self.leave(id, true),
-                Action::Announce(_) | Action::Checkpoint | Action::Report(_) => {}
+                Action::Announce(_) | Action::Checkpoint | Action::Report(_) | Action::ReportProgress => {}
                 Action::Send(..) | Action::AskDescription(_) | Action::Open => {
                     unreachable!("{action:?} of a share that is known")
                 }

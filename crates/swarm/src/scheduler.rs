@@ -114,6 +114,14 @@ enum ChunkState {
     Stored,
 }
 
+/// The peers that were asked for a chunk.
+#[derive(Debug)]
+struct Asked {
+    askers: Vec<PeerKey>,
+    /// None of these was asked before.
+    since: Instant,
+}
+
 /// Decides what to ask of whom. See the module's text.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -121,12 +129,16 @@ pub struct Scheduler {
     states: Vec<ChunkState>,
     missing: Rarity,
     /// Who was asked for each chunk that is `Asked`.
-    asked: BTreeMap<ChunkIndex, Vec<PeerKey>>,
+    asked: BTreeMap<ChunkIndex, Asked>,
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
     /// Peers that were not asked because too much was arriving.
     held_back: Vec<PeerKey>,
+    /// Peers that said that they have nothing to send, and were asked for nothing since.
+    idle: BTreeSet<PeerKey>,
+    /// Peers of whose chunk the first bytes have come, but not the last.
+    arriving: BTreeSet<PeerKey>,
     /// Peers that are not seeders.
     fellows: usize,
     commands: VecDeque<Command>,
@@ -135,6 +147,8 @@ pub struct Scheduler {
     next_check: Option<Instant>,
     /// When peers were last reviewed.
     reviewed: Option<Instant>,
+    /// Chunks that were found then to wait for long at peers that have sent nothing.
+    hostages: Vec<ChunkIndex>,
 }
 
 impl Scheduler {
@@ -166,11 +180,14 @@ impl Scheduler {
             peers: BTreeMap::new(),
             ready: BTreeSet::new(),
             held_back: Vec::new(),
+            idle: BTreeSet::new(),
+            arriving: BTreeSet::new(),
             fellows: 0,
             commands: VecDeque::new(),
             unstored: count - have.count(),
             next_check: None,
             reviewed: None,
+            hostages: Vec::new(),
         }
     }
 
@@ -199,6 +216,8 @@ impl Scheduler {
         self.commands.retain(|command| command.peer() != key);
         self.ready.extend(self.held_back.drain(..));
         self.ready.remove(&key);
+        self.arriving.remove(&key);
+        self.idle.remove(&key);
         if let Have::Some(field) = &peer.have {
             field.iter().for_each(|chunk| self.missing.less_available(chunk));
             self.fellows -= 1;
@@ -209,26 +228,44 @@ impl Scheduler {
         self.take_back(key, &owed);
     }
 
-    /// A peer told of one more chunk. False if the share has no such chunk.
-    pub fn add_have(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> bool {
-        let Some(&state) = self.states.get(chunk.0 as usize) else { return false };
-        let Some(peer) = self.peers.get_mut(&key) else { return true };
-        let Have::Some(field) = &mut peer.have else { return true };
-        // How available a chunk is that is here matters no more. To forget the message altogether keeps the
-        // peer's field and the count in step.
-        if state == ChunkState::Stored || !field.insert(chunk) {
-            return true;
+    /// A peer that is there told of more chunks. If the share does not have one of them, the error names it.
+    pub fn add_haves(
+        &mut self,
+        key: PeerKey,
+        chunks: impl IntoIterator<Item = ChunkIndex>,
+        now: Instant,
+    ) -> Result<(), ChunkIndex> {
+        let mut peer = self.peers.get_mut(&key);
+        if let Some(peer) = &mut peer {
+            peer.heard(now);
         }
-        self.missing.more_available(chunk);
-        match state {
-            ChunkState::Missing => {
-                peer.nothing_to_ask = false;
-                self.ready.insert(key);
+        let mut newly_spread = Vec::new();
+        let mut result = Ok(());
+        for chunk in chunks {
+            let Some(&state) = self.states.get(chunk.0 as usize) else {
+                result = Err(chunk);
+                break;
+            };
+            let Some(peer) = &mut peer else { continue };
+            let Have::Some(field) = &mut peer.have else { continue };
+            // How available a chunk is that is here matters no more. To forget the message altogether keeps the
+            // peer's field and the count in step.
+            if state == ChunkState::Stored || !field.insert(chunk) {
+                continue;
             }
-            ChunkState::Asked if self.missing.available(chunk) == 1 => self.withdraw(chunk, now),
-            ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored => {}
+            self.missing.more_available(chunk);
+            match state {
+                // A peer that has other chunks to be asked for waits for something else.
+                ChunkState::Missing if peer.nothing_to_ask => {
+                    peer.nothing_to_ask = false;
+                    self.ready.insert(key);
+                }
+                ChunkState::Asked if self.missing.available(chunk) == 1 => newly_spread.push(chunk),
+                ChunkState::Missing | ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored => {}
+            }
         }
-        true
+        newly_spread.into_iter().for_each(|chunk| self.withdraw(chunk, now));
+        result
     }
 
     /// More bytes of a chunk arrived, though not all: so many by now.
@@ -250,6 +287,7 @@ impl Scheduler {
         let (Some(peer), Some(&state)) = (self.peers.get_mut(&key), self.states.get(chunk.0 as usize)) else {
             return;
         };
+        self.arriving.insert(key);
         let may_come = match (peer.arriving(chunk, now), state) {
             (Some(Standing::Wanted), ChunkState::Asked) => true,
             (Some(Standing::Moving { .. }), ChunkState::Asked) => {
@@ -263,15 +301,15 @@ impl Scheduler {
                 }
                 self.missing.remove(chunk);
                 self.states[chunk.0 as usize] = ChunkState::Asked;
-                let askers = self.asked.entry(chunk).or_default();
-                if !askers.contains(&key) {
-                    askers.push(key);
-                }
+                let asked_at = peer.asked_at(chunk).unwrap_or(now);
+                note_asked(&mut self.asked, chunk, key, asked_at);
                 true
             }
             _ => false,
         };
-        let Some(askers) = self.asked.get(&chunk).filter(|askers| may_come && askers.len() > 1) else {
+        let Some(Asked { askers, .. }) =
+            self.asked.get(&chunk).filter(|asked| may_come && asked.askers.len() > 1)
+        else {
             return;
         };
         let is_idle = |other: &PeerKey| self.peers.get(other).is_some_and(|peer| !peer.is_sending(chunk));
@@ -288,6 +326,7 @@ impl Scheduler {
         let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
         let standing = peer.delivered(chunk, span.len, now);
+        self.arriving.remove(&key);
         self.ready.insert(key);
         self.ready.extend(self.held_back.drain(..));
         match (standing, self.states[chunk.0 as usize]) {
@@ -296,7 +335,7 @@ impl Scheduler {
             // Taken back from this peer, and nobody else was asked yet.
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
-                for other in self.asked.remove(&chunk).into_iter().flatten() {
+                for other in self.asked.remove(&chunk).into_iter().flat_map(|asked| asked.askers) {
                     self.cancel(other, chunk, Standing::Unwanted, now);
                 }
             }
@@ -375,9 +414,7 @@ impl Scheduler {
             && self.reviewed.is_none_or(|at| at + interval <= now)
         {
             self.reviewed = Some(now);
-            let endgame = self.is_endgame();
-            let reviewed = self.peers.iter().filter(|(_, peer)| endgame || peer.has_time());
-            self.ready.extend(reviewed.map(|(&key, _)| key));
+            self.review(now);
         }
         if self.ready.is_empty() {
             return;
@@ -395,9 +432,17 @@ impl Scheduler {
         self.commands.pop_front()
     }
 
+    /// Whether [`Scheduler::fill`] may find something to do at once.
+    pub fn has_news(&self) -> bool {
+        !self.ready.is_empty() || !self.commands.is_empty()
+    }
+
     /// When to call [`Scheduler::fill`] again though nothing happened.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let tick = self.review_interval().map(|interval| now + interval);
+        let tick = self.review_interval().map(|interval| {
+            let due = self.reviewed.map(|at| at + interval);
+            due.filter(|&due| due > now).unwrap_or(now + interval)
+        });
         self.next_check.into_iter().chain(tick).min()
     }
 
@@ -414,8 +459,21 @@ impl Scheduler {
         if self.is_endgame() {
             return Some(ENDGAME_REVIEW_INTERVAL);
         }
-        let has_time = !self.asked.is_empty() && self.peers.values().any(Peer::has_time);
-        has_time.then_some(REVIEW_INTERVAL)
+        (!self.asked.is_empty()).then_some(REVIEW_INTERVAL)
+    }
+
+    /// Looks for requests that wait where they are, and for peers that might take them over.
+    fn review(&mut self, now: Instant) {
+        self.find_hostages(now);
+        if self.is_endgame() {
+            self.ready.extend(self.peers.keys());
+            return;
+        }
+        self.ready.extend(&self.idle);
+        if !self.hostages.is_empty() {
+            let with_time = self.peers.iter().filter(|(_, peer)| peer.has_time());
+            self.ready.extend(with_time.map(|(&key, _)| key));
+        }
     }
 
     fn check_deadlines(&mut self, now: Instant) {
@@ -450,7 +508,8 @@ impl Scheduler {
     fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
         self.missing.remove(chunk);
         self.states[chunk.0 as usize] = ChunkState::Asked;
-        self.asked.entry(chunk).or_default().push(key);
+        note_asked(&mut self.asked, chunk, key, now);
+        self.idle.remove(&key);
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.ask(chunk, self.space.span(chunk).map_or(0, |span| span.len), now);
             let timeout = peer.next_timeout(now);
@@ -491,8 +550,9 @@ impl Scheduler {
 
     /// Whether as many chunks are arriving as should.
     fn is_flooded(&self, now: Instant) -> bool {
-        let arriving = || self.peers.values().filter(|peer| peer.is_receiving(now));
-        self.peers.len() >= MAX_ARRIVING && arriving().count() >= MAX_ARRIVING
+        let arriving = || self.arriving.iter().filter_map(|key| self.peers.get(key));
+        self.arriving.len() >= MAX_ARRIVING
+            && arriving().filter(|peer| peer.is_receiving(now)).count() >= MAX_ARRIVING
     }
 
     /// Tells a peer that a chunk need not come.
@@ -507,9 +567,9 @@ impl Scheduler {
     /// Chunks that a peer was asked for and will not be waited for: missing again, unless asked elsewhere too.
     fn take_back(&mut self, key: PeerKey, chunks: &[ChunkIndex]) {
         for &chunk in chunks {
-            let Some(askers) = self.asked.get_mut(&chunk) else { continue };
-            askers.retain(|&asker| asker != key);
-            if askers.is_empty() {
+            let Some(asked) = self.asked.get_mut(&chunk) else { continue };
+            asked.askers.retain(|&asker| asker != key);
+            if asked.askers.is_empty() {
                 self.asked.remove(&chunk);
                 self.set_missing(chunk);
             }
@@ -523,6 +583,16 @@ impl Scheduler {
             peer.nothing_to_ask = false;
             self.ready.insert(key);
         }
+    }
+}
+
+/// Takes note that a peer was asked for a chunk.
+fn note_asked(asked: &mut BTreeMap<ChunkIndex, Asked>, chunk: ChunkIndex, key: PeerKey, at: Instant) {
+    let Asked { askers, since } =
+        asked.entry(chunk).or_insert_with(|| Asked { askers: Vec::new(), since: at });
+    *since = at.min(*since);
+    if !askers.contains(&key) {
+        askers.push(key);
     }
 }
 

@@ -137,8 +137,10 @@ pub struct Swarm {
     is_limited: bool,
     is_stopping: bool,
     actions: VecDeque<Action>,
-    /// When everything was last looked at, if nothing happened since.
-    decided: Option<Instant>,
+    /// Nothing has happened since everything was last looked at.
+    is_decided: bool,
+    /// When it is to be looked at again though nothing happens.
+    timeout: Option<Instant>,
 }
 
 /// What a swarm does at the moment.
@@ -177,24 +179,23 @@ impl Swarm {
             is_limited: false,
             is_stopping: false,
             actions: VecDeque::new(),
-            decided: None,
+            is_decided: false,
+            timeout: None,
             config,
         }
     }
 
     /// A peer connected from `address`: its name, or `None` if there is no room for it.
     pub fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
-        self.decided = None;
         self.peers.accept(address)
     }
 
     /// A chunk of `len` bytes came, unproved: whether it is to be proved and stored.
     pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, len: u32, now: Instant) -> Received {
-        self.decided = None;
+        self.is_decided = false;
         let Some(transfer) = self.transfer.as_mut().filter(|_| self.peers.is_welcome(key)) else {
             return Received::Unrequested;
         };
-        transfer.scheduler.alive(key, now);
         transfer.last_arrival = now;
         self.peers.delivered(key);
         let received = transfer.scheduler.received(key, chunk, now);
@@ -211,14 +212,26 @@ impl Swarm {
         received
     }
 
+    /// A peer has told of these chunks, which it has by now.
+    pub fn told_of(&mut self, key: PeerKey, chunks: impl IntoIterator<Item = ChunkIndex>, now: Instant) {
+        // The scheduler knows only peers that are welcome.
+        let Some(transfer) = &mut self.transfer else { return };
+        if let Err(chunk) = transfer.scheduler.add_haves(key, chunks, now) {
+            self.leave(key, LeaveReason::Protocol(Violation::NoSuchChunk(chunk)), now);
+        } else if transfer.scheduler.has_news() {
+            self.is_decided = false;
+        }
+    }
+
     /// Takes note of something that happened.
     pub fn handle(&mut self, event: Event, now: Instant, rng: &mut impl Rng) {
-        self.decided = None;
+        self.is_decided &= !self.may_matter(&event);
         match event {
             Event::Answered(source, answer) => {
                 self.sources.answered(source, answer, &mut self.peers.book, now, rng);
             }
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
+            Event::Peer(key, PeerEvent::Have(chunk)) => self.told_of(key, [chunk], now),
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // What was on its way when this side ended the connection.
             Event::Peer(..) => {}
@@ -238,6 +251,7 @@ impl Swarm {
             }
             Event::Wrong { peer, chunk } => self.wrong(peer, chunk, now, rng),
             Event::Finished => {
+                self.dismiss_seeders(now);
                 self.phase = if self.is_stopping { self.end(Ok(())) } else { Phase::Staying(now) };
             }
             // Nobody should be told any more that the share is here.
@@ -259,15 +273,22 @@ impl Swarm {
 
     /// The next thing to do, if any. Call until it returns `None`.
     pub fn poll(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Action> {
-        if self.actions.is_empty() && self.decided != Some(now) {
-            self.decided = Some(now);
+        let is_due = self.timeout.is_some_and(|at| at <= now);
+        if self.actions.is_empty() && (!self.is_decided || is_due) {
+            self.is_decided = true;
             self.decide(now, rng);
+            self.timeout = self.timeout_after(now);
         }
         self.actions.pop_front()
     }
 
-    /// When to call [`Swarm::poll`] again though nothing happened.
-    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+    /// When to call [`Swarm::poll`] again though nothing happened, once it has returned `None`.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timeout
+    }
+
+    /// When something is to be decided next, after everything was looked at now.
+    fn timeout_after(&self, now: Instant) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Describing { describers, last_progress } => {
                 [describers.next_timeout(now), Some(*last_progress + self.patience())]
@@ -283,6 +304,12 @@ impl Swarm {
             .is_seeking()
             .then(|| [self.peers.book.next_timeout(now), self.sources.next_timeout(self.hungry_since)]);
         phase.into_iter().chain(seeking.into_iter().flatten()).flatten().chain([self.next_report]).min()
+    }
+
+    /// How far the transfer is, if it has begun. Rates are those since the last calls, of which an [`Action::ReportProgress`]
+    /// wants one.
+    pub fn progress(&mut self, now: Instant) -> Option<Progress> {
+        Some(self.transfer.as_mut()?.progress(&self.peers, now))
     }
 
     /// What came of the transfer so far.
@@ -307,6 +334,24 @@ impl Swarm {
         self.peers.address(peer)
     }
 
+    /// Whether something may have to be decided because of an event. Of the frequent ones that seldom matter, the scheduler knows
+    /// when it has taken note of them.
+    fn may_matter(&self, event: &Event) -> bool {
+        match event {
+            Event::Limited(is_limited) => *is_limited != self.is_limited,
+            Event::Uploaded(_) => matches!(self.phase, Phase::Staying(_)),
+            Event::Peer(_, event) => !matches!(
+                event,
+                PeerEvent::Have(_)
+                    | PeerEvent::Alive
+                    | PeerEvent::Idle
+                    | PeerEvent::Arriving(_)
+                    | PeerEvent::Progress { .. }
+            ),
+            _ => true,
+        }
+    }
+
     fn peer_event(&mut self, key: PeerKey, event: PeerEvent, now: Instant, rng: &mut impl Rng) {
         if let Phase::Describing { describers, last_progress } = &mut self.phase {
             match event {
@@ -328,44 +373,28 @@ impl Swarm {
         }
         let Some(transfer) = &mut self.transfer else { return };
         let scheduler = &mut transfer.scheduler;
-        scheduler.alive(key, now);
         match event {
             PeerEvent::Active { hello, have } => self.activate(key, hello, have, now, rng),
-            PeerEvent::Bitfield(field) => {
-                for chunk in field.iter() {
-                    scheduler.add_have(key, chunk, now);
-                }
-            }
-            PeerEvent::Have(chunk) => {
-                if !scheduler.add_have(key, chunk, now) {
-                    self.leave(key, LeaveReason::Protocol(Violation::NoSuchChunk(chunk)), now);
-                }
-            }
-            PeerEvent::Alive => {}
+            PeerEvent::Bitfield(field) => self.told_of(key, field.iter(), now),
+            PeerEvent::Have(chunk) => self.told_of(key, [chunk], now),
+            PeerEvent::Alive => scheduler.alive(key, now),
             PeerEvent::Deaf => self.leave(key, LeaveReason::TooSlow, now),
-            PeerEvent::Idle => scheduler.idle(key),
+            PeerEvent::Idle => {
+                scheduler.idle(key, now);
+                self.is_decided &= !scheduler.has_news();
+            }
             PeerEvent::Arriving(chunk) => {
                 transfer.last_arrival = now;
                 scheduler.arriving(key, chunk, now);
+                self.is_decided &= !scheduler.has_news();
             }
             PeerEvent::Progress { bytes } => {
                 transfer.last_arrival = now;
                 scheduler.progressed(key, bytes, now);
             }
-            PeerEvent::Rejected(chunk, RejectReason::NotHave) => scheduler.not_have(key, chunk),
-            PeerEvent::Rejected(chunk, RejectReason::Busy { retry_after_ms }) => {
-                let told = Duration::from_millis(retry_after_ms.into());
-                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, told));
-            }
-            PeerEvent::Rejected(chunk, RejectReason::Cancelled) => {
-                if !scheduler.cancelled(key, chunk, now) {
-                    self.leave(key, LeaveReason::Protocol(Violation::NotRequested(chunk)), now);
-                }
-            }
-            PeerEvent::Rejected(chunk, RejectReason::Gone) => {
-                // Its other files may be what they were.
-                scheduler.not_have(key, chunk);
-                self.peers.told_change(key);
+            PeerEvent::Rejected(chunk, reason) => {
+                scheduler.alive(key, now);
+                self.rejected(key, chunk, reason, now);
             }
             // What was still on its way when the share was described.
             PeerEvent::Ready { .. }
@@ -374,6 +403,28 @@ impl Swarm {
             | PeerEvent::Described
             | PeerEvent::BadShare(_)
             | PeerEvent::Closed(_) => {}
+        }
+    }
+
+    /// A peer will not send a chunk.
+    fn rejected(&mut self, key: PeerKey, chunk: ChunkIndex, reason: RejectReason, now: Instant) {
+        let Some(Transfer { scheduler, .. }) = &mut self.transfer else { return };
+        match reason {
+            RejectReason::NotHave => scheduler.not_have(key, chunk),
+            RejectReason::Busy { retry_after_ms } => {
+                let told = Duration::from_millis(retry_after_ms.into());
+                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, told));
+            }
+            RejectReason::Cancelled => {
+                if !scheduler.cancelled(key, chunk, now) {
+                    self.leave(key, LeaveReason::Protocol(Violation::NotRequested(chunk)), now);
+                }
+            }
+            RejectReason::Gone => {
+                // Its other files may be what they were.
+                scheduler.not_have(key, chunk);
+                self.peers.told_change(key);
+            }
         }
     }
 
@@ -468,7 +519,8 @@ impl Swarm {
                 }
             }
             Phase::Opening => self.next_report = now + WAITING_INTERVAL,
-            Phase::Flushing | Phase::Over => {}
+            Phase::Flushing => self.dismiss_seeders(now),
+            Phase::Over => {}
         }
         if self.is_seeking() {
             while let Some((key, address)) = self.peers.dial(now, rng) {
@@ -534,8 +586,7 @@ impl Swarm {
         if finished || now >= self.next_report {
             self.next_report = now + PROGRESS_INTERVAL;
             self.actions.push_back(Action::Announce(transfer.completion()));
-            let progress = transfer.progress(&self.peers, now);
-            self.actions.push_back(Action::Report(Report::Progress(progress)));
+            self.actions.push_back(Action::ReportProgress);
             self.leave_changed(now);
         }
         if finished {
@@ -544,8 +595,9 @@ impl Swarm {
                 transfer.is_spread = transfer.scheduler.knows_seeder();
             }
             self.phase = Phase::Flushing;
-            self.dismiss_seeders(now);
             self.actions.push_back(Action::Finish);
+            // Seeders are still among those whose progress is reported.
+            self.is_decided = false;
         } else if let Some(failure) = self.stalled(now) {
             self.phase = self.end(Err(failure));
         } else if now >= self.next_checkpoint {

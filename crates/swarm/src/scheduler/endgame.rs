@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proto::ChunkIndex;
 
 use super::{
-    PeerKey, Scheduler,
+    Asked, PeerKey, Scheduler,
     peer::{Outlook, Peer, Standing},
 };
 
@@ -49,7 +49,7 @@ impl Scheduler {
         let holder = self.peers.get(&from)?;
         let moves = holder.waiting_for(chunk, now).is_some()
             && holder.answers_within(own, now)
-            && self.asked.get(&chunk).is_some_and(|askers| askers.len() == 1);
+            && self.asked.get(&chunk).is_some_and(|asked| asked.askers.len() == 1);
         if !moves {
             return Some(chunk);
         }
@@ -61,6 +61,20 @@ impl Scheduler {
         Some(chunk)
     }
 
+    /// Looks which chunks have waited for long at peers none of which has sent a chunk, unless it is the endgame: then all
+    /// are looked at anyhow.
+    pub(super) fn find_hostages(&mut self, now: Instant) {
+        self.hostages.clear();
+        if self.missing.is_empty() {
+            return;
+        }
+        let is_old = |since| now.saturating_duration_since(since) >= HOSTAGE_AGE;
+        let proves = |key: &PeerKey| self.peers.get(key).is_some_and(Peer::is_proven);
+        let hostages =
+            self.asked.iter().filter(|(_, asked)| is_old(asked.since) && !asked.askers.iter().any(proves));
+        self.hostages.extend(hostages.map(|(&chunk, _)| chunk));
+    }
+
     /// Of the chunks that a peer would deliver much sooner than all who were asked for them, the one that is expected last,
     /// and from whom it is expected.
     fn latest(&self, key: PeerKey, now: Instant) -> Option<(ChunkIndex, PeerKey)> {
@@ -68,8 +82,14 @@ impl Scheduler {
         let own = peer.expected_next();
         let is_end = self.missing.is_empty();
         let is_new = !peer.is_proven() && peer.owes() == 0;
-        let late = self.asked.iter().filter_map(|(&chunk, askers)| {
-            if askers.contains(&key) || !peer.has(chunk) {
+        let all = is_end.then_some(&self.asked).into_iter().flatten();
+        let hostages = if is_end || !peer.is_proven() { &[][..] } else { &self.hostages };
+        let hostages = hostages.iter().filter_map(|chunk| self.asked.get_key_value(chunk));
+        // What was asked for later than this is not late, wherever.
+        let min_age = if is_new { Duration::ZERO } else { UNPROVEN_AGE.max(own) };
+        let late = all.chain(hostages).filter_map(|(&chunk, Asked { askers, since })| {
+            let is_young = now.saturating_duration_since(*since) < min_age;
+            if is_young || askers.contains(&key) || !peer.has(chunk) {
                 return None;
             }
             let (outlook, from) = self.first_expected(askers, chunk, now)?;

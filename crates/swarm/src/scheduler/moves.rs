@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proto::ChunkIndex;
 
 use super::{
-    Have, PeerKey, Scheduler,
+    Asked, Have, PeerKey, Scheduler,
     peer::{Peer, Standing},
 };
 
@@ -24,9 +24,10 @@ const MOVE_AGE: f64 = 0.25;
 
 impl Scheduler {
     /// A peer says that it has as good as nothing to send to anybody.
-    pub fn idle(&mut self, key: PeerKey) {
+    pub fn idle(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.told_idle();
+            peer.heard(now);
+            self.idle.insert(key);
             self.ready.insert(key);
         }
     }
@@ -38,13 +39,16 @@ impl Scheduler {
         let Some(standing) = peer.cancelled(chunk) else { return false };
         self.ready.insert(key);
         if let Standing::Moving { to, .. } = standing {
-            self.take_back(key, &[chunk]);
             let fellows = self.fellows;
             let can_take = |peer: &Peer| {
                 peer.has(chunk) && peer.has_room() && !peer.is_paused(now) && peer.wants_more(fellows)
             };
-            if self.missing.contains(chunk) && self.peers.get(&to).is_some_and(can_take) {
+            let is_asked_elsewhere = self.asked.get(&chunk).is_none_or(|asked| asked.askers != [key]);
+            if !is_asked_elsewhere && self.peers.get(&to).is_some_and(can_take) {
+                self.asked.remove(&chunk);
                 self.request(to, chunk, now);
+            } else {
+                self.take_back(key, &[chunk]);
             }
         }
         true
@@ -54,7 +58,7 @@ impl Scheduler {
     /// about to send it. Does not wait for the seeder's word: the fellow need not lose that time, and a chunk that
     /// comes from the seeder after all ends the request at the fellow.
     pub(super) fn withdraw(&mut self, chunk: ChunkIndex, now: Instant) {
-        let Some(&[key]) = self.asked.get(&chunk).map(Vec::as_slice) else { return };
+        let Some(&[key]) = self.asked.get(&chunk).map(|asked| asked.askers.as_slice()) else { return };
         let Some(peer) = self.peers.get(&key).filter(|peer| peer.have == Have::All) else { return };
         let waits = peer.wait_for(chunk).is_some_and(|wait| wait >= WITHDRAW_AHEAD);
         if waits && !peer.is_sending(chunk) {
@@ -65,19 +69,27 @@ impl Scheduler {
 
     /// Moves the request that has waited longest to a fellow that has nothing to do. Seeders are spared.
     pub(super) fn move_to_idle(&mut self, key: PeerKey, now: Instant) {
-        let Some(peer) = self.peers.get(&key).filter(|peer| peer.is_idle() && peer.have != Have::All) else {
-            return;
-        };
-        if self.peers.values().any(|other| other.is_moving_to(key)) {
+        if !self.idle.contains(&key) {
             return;
         }
+        let idle = |peer: &&Peer| peer.owes() == 0 && peer.have != Have::All;
+        let Some(peer) = self.peers.get(&key).filter(idle) else { return };
         let least = peer.expected_next().mul_f64(MOVE_AGE).max(MIN_MOVE_AGE);
-        let waiting = self.asked.iter().filter_map(|(&chunk, askers)| {
-            let &[from] = askers.as_slice() else { return None };
-            let age = self.peers.get(&from)?.waiting_for(chunk, now)?;
-            (from != key && peer.has(chunk) && age >= least).then_some((age, chunk, from))
+        let Some(latest) = now.checked_sub(least) else { return };
+        let waiting = self.asked.iter().filter_map(|(&chunk, Asked { askers, since })| match askers[..] {
+            [from] if *since <= latest && from != key && peer.has(chunk) => Some((*since, chunk, from)),
+            _ => None,
         });
-        if let Some((_, chunk, from)) = waiting.max() {
+        let mut waiting: Vec<_> = waiting.collect();
+        waiting.sort_unstable();
+        // The first may be on their way.
+        let longest = waiting.into_iter().find(|&(_, chunk, from)| {
+            let age = self.peers.get(&from).and_then(|holder| holder.waiting_for(chunk, now));
+            age.is_some_and(|age| age >= least)
+        });
+        if let Some((_, chunk, from)) = longest
+            && !self.peers.values().any(|other| other.is_moving_to(key))
+        {
             self.cancel(from, chunk, Standing::Moving { to: key, since: now }, now);
         }
     }

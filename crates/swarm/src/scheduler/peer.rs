@@ -115,8 +115,6 @@ pub(super) struct Peer {
     pub(super) have: Have,
     /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
     requests: Vec<Request>,
-    /// It said that it has nothing to send, and was asked for nothing since.
-    idle: bool,
     /// Bytes a second, once enough has come.
     pub(super) rate: Option<f64>,
     /// Bytes that have come since then and are in no measured rate yet.
@@ -143,7 +141,6 @@ impl Peer {
         Peer {
             have,
             requests: Vec::new(),
-            idle: false,
             rate: None,
             unmeasured: None,
             arriving: None,
@@ -173,15 +170,6 @@ impl Peer {
         self.requests.len() < MAX_PIPELINE
     }
 
-    pub(super) fn told_idle(&mut self) {
-        self.idle = true;
-    }
-
-    /// Whether it is not asked for anything though it has nothing to do.
-    pub(super) fn is_idle(&self) -> bool {
-        self.idle && self.owes() == 0
-    }
-
     /// Bytes of the chunks that are waited for.
     pub(super) fn owes(&self) -> u64 {
         let wanted = self.requests.iter().filter(|request| request.standing == Standing::Wanted);
@@ -195,7 +183,6 @@ impl Peer {
         if self.debts().next().is_none() {
             self.restart_clock(now);
         }
-        self.idle = false;
         self.requests.push(Request { chunk, len, asked_at: now, standing: Standing::Wanted });
         debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
@@ -233,6 +220,11 @@ impl Peer {
         let Some(again) = requests.find(|request| request.standing == Standing::Wanted) else { return false };
         again.standing = Standing::Unwanted;
         true
+    }
+
+    /// When it was asked for a chunk, if it owes an answer to that.
+    pub(super) fn asked_at(&self, chunk: ChunkIndex) -> Option<Instant> {
+        self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.asked_at)
     }
 
     /// Whether the first bytes of a chunk have come.
@@ -398,9 +390,9 @@ impl Peer {
         self.proven
     }
 
-    /// Whether it might take over what other peers were asked for.
+    /// Whether it might take over what peers that have sent nothing were asked for.
     pub(super) fn has_time(&self) -> bool {
-        self.is_idle() || self.proven && self.nothing_to_ask
+        self.proven && self.nothing_to_ask
     }
 
     /// How much longer the chunk that arrives will take, by its bytes so far; `None` if none arrives.

@@ -33,7 +33,8 @@ impl Scheduler {
 
     /// The peers that owe chunks.
     pub fn debtors(&self) -> impl Iterator<Item = super::PeerKey> + '_ {
-        let mut debtors: Vec<_> = self.asked.values().flatten().copied().collect();
+        let mut debtors: Vec<_> =
+            self.asked.values().flat_map(|asked| asked.askers.iter().copied()).collect();
         debtors.sort_unstable();
         debtors.dedup();
         debtors.into_iter()

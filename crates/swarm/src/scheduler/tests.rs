@@ -135,7 +135,7 @@ impl Bench {
 
     /// How many peers are asked for a chunk that have sent any, and how many that have not.
     fn askers(&self, chunk: ChunkIndex) -> (usize, usize) {
-        let wanted = self.scheduler.asked.get(&chunk).map_or(&[][..], Vec::as_slice);
+        let wanted = self.scheduler.asked.get(&chunk).map_or(&[][..], |asked| &asked.askers);
         // Of those that were told so by now.
         let told = |key: &&PeerKey| self.waiting.get(key).is_some_and(|waiting| waiting.contains(&chunk));
         let proven = wanted.iter().filter(told).filter(|key| self.scheduler.is_proven(key)).count();
@@ -272,7 +272,7 @@ fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
     assert!(asked(&bench, seeder) <= 2, "but for what it was asked when it was alone");
     assert_eq!((bench.asked(fellow), asked(&bench, fellow)), (2, 2));
     let waiting = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_have(fellow, waiting, bench.now);
+    bench.scheduler.add_haves(fellow, [waiting], bench.now).unwrap();
     bench.fill();
     assert!(!bench.waiting[&seeder].contains(&waiting));
     assert_eq!(
@@ -289,7 +289,7 @@ fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
     let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
     let coming = bench.waiting[&seeder][0];
     bench.scheduler.arriving(seeder, coming, bench.now);
-    bench.scheduler.add_have(fellow, coming, bench.now);
+    bench.scheduler.add_haves(fellow, [coming], bench.now).unwrap();
     bench.fill();
     assert!(bench.waiting[&seeder].contains(&coming));
     assert_eq!(bench.asked(fellow), 0);
@@ -302,7 +302,7 @@ fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
     let seeder = bench.join(1, Have::All);
     let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
     let chunk = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_have(fellow, chunk, bench.now);
+    bench.scheduler.add_haves(fellow, [chunk], bench.now).unwrap();
     bench.fill();
     assert_eq!(bench.waiting[&fellow], [chunk]);
     bench.scheduler.arriving(seeder, chunk, bench.now);
@@ -484,7 +484,7 @@ fn an_idle_peer_gets_what_waits_elsewhere_once_that_is_cancelled() {
     let other = bench.join(2, Have::Some(Bitfield::full(1)));
     bench.advance(MIN_MOVE_AGE);
     assert_eq!((bench.asked(busy), bench.asked(other)), (1, 0), "it may be as busy");
-    bench.scheduler.idle(other);
+    bench.scheduler.idle(other, bench.now);
     bench.on_cancel = OnCancel::Silence;
     bench.advance(REVIEW_INTERVAL);
     assert_eq!((bench.asked(busy), bench.asked(other)), (0, 0), "the chunk may be on its way");
@@ -501,7 +501,7 @@ fn a_chunk_that_comes_while_its_request_moves_is_asked_of_nobody_else() {
     bench.on_cancel = OnCancel::TooLate;
     let busy = bench.join(1, Have::Some(Bitfield::full(1)));
     let idle = bench.join(2, Have::Some(Bitfield::full(1)));
-    bench.scheduler.idle(idle);
+    bench.scheduler.idle(idle, bench.now);
     bench.advance(2 * REVIEW_INTERVAL);
     assert_eq!(bench.crossed, [(busy, ChunkIndex(0))]);
     bench.arrive(busy, ChunkIndex(0));
@@ -515,7 +515,7 @@ fn a_peer_that_does_not_answer_to_a_cancel_does_not_keep_its_chunk() {
     bench.on_cancel = OnCancel::Silence;
     bench.join(1, Have::Some(Bitfield::full(1)));
     let idle = bench.join(2, Have::Some(Bitfield::full(1)));
-    bench.scheduler.idle(idle);
+    bench.scheduler.idle(idle, bench.now);
     for _ in 0..60 {
         bench.advance(REVIEW_INTERVAL);
     }
@@ -581,10 +581,10 @@ fn a_chunk_that_a_peer_turns_out_not_to_have_is_not_asked_of_it_again() {
     bench.deliver(peer);
     let other = bench.join(2, Have::Some(Bitfield::empty(2)));
     assert_eq!(bench.asked(other), 0);
-    assert!(bench.scheduler.add_have(other, ChunkIndex(0), bench.now));
+    assert_eq!(bench.scheduler.add_haves(other, [ChunkIndex(0)], bench.now), Ok(()));
     bench.fill();
     assert_eq!(bench.waiting[&other], [ChunkIndex(0)]);
-    assert!(!bench.scheduler.add_have(other, ChunkIndex(2), bench.now));
+    assert_eq!(bench.scheduler.add_haves(other, [ChunkIndex(2)], bench.now), Err(ChunkIndex(2)));
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Action {
     Finish,
     /// Let the user know.
     Report(Report),
+    /// Let the user know how far the transfer is, as [`Swarm::progress`](super::Swarm::progress) says.
+    ReportProgress,
     /// It is over. Nothing else is to be done.
     End(Result<(), Failure>),
 }

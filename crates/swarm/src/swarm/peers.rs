@@ -35,6 +35,10 @@ pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
     peers: BTreeMap<PeerKey, Connection>,
+    /// How often peers said that they are busy since they last sent a chunk, if they did.
+    busy: BTreeMap<PeerKey, u32>,
+    /// Those that said of some chunk that its file changed.
+    changed: BTreeSet<PeerKey>,
     /// What came of the addresses where no connection is, as far as they are in the book.
     outcomes: BTreeMap<SocketAddr, Outcome>,
     /// Connections that are over while chunks that came over them are not proved yet.
@@ -54,10 +58,6 @@ struct Connection {
     listed: Option<SocketAddr>,
     dialled: bool,
     state: State,
-    /// Times that it said it is busy since it last sent a chunk.
-    busy: u32,
-    /// Whether it said of some chunk that its file changed.
-    changed: bool,
     /// Chunks from it that are being proved.
     unproved: usize,
 }
@@ -106,6 +106,8 @@ impl Peers {
             book: PeerBook::new(max_peers),
             own_id,
             peers: BTreeMap::new(),
+            busy: BTreeMap::new(),
+            changed: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             gone: BTreeMap::new(),
             last_trouble: None,
@@ -135,10 +137,7 @@ impl Peers {
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
         let state = State::Beginning;
-        self.peers.insert(
-            key,
-            Connection { address, listed, dialled, state, busy: 0, changed: false, unproved: 0 },
-        );
+        self.peers.insert(key, Connection { address, listed, dialled, state, unproved: 0 });
         key
     }
 
@@ -235,7 +234,9 @@ impl Peers {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Left> {
-        let Connection { address, listed, dialled, state, unproved, .. } = self.peers.remove(&key)?;
+        let Connection { address, listed, dialled, state, unproved } = self.peers.remove(&key)?;
+        self.busy.remove(&key);
+        self.changed.remove(&key);
         let (reason, was_active) = match state {
             State::Leaving { reason, was_active } => (reason, was_active),
             State::Active(_) => (reason, true),
@@ -316,29 +317,30 @@ impl Peers {
 
     /// A peer says that it is busy, for so long: for how long it is not to be asked.
     pub(super) fn busy_rest(&mut self, key: PeerKey, told: Duration) -> Duration {
-        let Some(peer) = self.peers.get_mut(&key) else { return BUSY_REST };
-        peer.busy = peer.busy.saturating_add(1);
-        busy_rest(peer.busy, told)
+        if !self.peers.contains_key(&key) {
+            return BUSY_REST;
+        }
+        let times = self.busy.entry(key).or_default();
+        *times = times.saturating_add(1);
+        busy_rest(*times, told)
     }
 
     /// A peer sent a chunk: it is not busy.
     pub(super) fn delivered(&mut self, key: PeerKey) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.busy = 0;
-        }
+        self.busy.remove(&key);
     }
 
     /// A peer said of a chunk that its file changed.
     pub(super) fn told_change(&mut self, key: PeerKey) {
-        if let Some(peer) = self.peers.get_mut(&key) {
-            peer.changed = true;
+        if self.peers.contains_key(&key) {
+            self.changed.insert(key);
         }
     }
 
     /// The active peers some of whose files changed.
     pub(super) fn changed(&self) -> Vec<PeerKey> {
-        let changed = self.peers.iter().filter(|(_, peer)| peer.changed && peer.is_active());
-        changed.map(|(&key, _)| key).collect()
+        let is_active = |key: &PeerKey| self.peers.get(key).is_some_and(Connection::is_active);
+        self.changed.iter().copied().filter(is_active).collect()
     }
 
     /// The active seeders.

@@ -27,7 +27,8 @@ pub enum Report {
         /// Why.
         reason: LeaveReason,
     },
-    /// How far the transfer is. Comes several times a second.
+    /// How far the transfer is. Comes several times a second, made by whoever drives the swarm when an
+    /// [`Action::ReportProgress`](super::Action::ReportProgress) says so.
     Progress(Progress),
 }
 

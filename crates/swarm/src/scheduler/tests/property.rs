@@ -94,8 +94,8 @@ proptest! {
                     bench.waiting.get_mut(&key).unwrap().remove(0);
                     bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500));
                 }
-                (Step::Have, _) => _ = bench.scheduler.add_have(key, chunk, bench.now),
-                (Step::Idle, _) => bench.scheduler.idle(key),
+                (Step::Have, _) => _ = bench.scheduler.add_haves(key, [chunk], bench.now),
+                (Step::Idle, _) => bench.scheduler.idle(key, bench.now),
                 (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
                 (Step::Arriving, Some(chunk)) => {
                     // Sometimes one that was cancelled meanwhile.
@@ -105,8 +105,8 @@ proptest! {
                     bench.scheduler.arriving(key, chunk, bench.now);
                     if crossed.is_some() {
                         bench.fill();
-                        let askers = bench.scheduler.asked.get(&chunk);
-                        let is_wanted = askers.is_some_and(|askers| askers.contains(&key));
+                        let asked = bench.scheduler.asked.get(&chunk);
+                        let is_wanted = asked.is_some_and(|asked| asked.askers.contains(&key));
                         // Wanted again, or it comes in vain.
                         match bench.waiting.get_mut(&key).filter(|waiting| is_wanted && !waiting.contains(&chunk)) {
                             Some(waiting) => waiting.push(chunk),
