@@ -16,6 +16,7 @@
 //! [`MAX_DROPPED`] of them on its way.
 
 mod census;
+mod crowd;
 mod head;
 mod journal;
 mod peer;
@@ -44,11 +45,11 @@ use proto::{
 use rand::Rng;
 
 use census::Census;
+use crowd::places;
 use head::{ByInfoHash, Head};
 use journal::What;
 use peer::{Peer, Requester};
 use roster::Roster;
-use sample::sample;
 use tick::Tick;
 
 pub use journal::{FREQUENT, Journal};
@@ -206,8 +207,7 @@ impl Registry {
                 self.counts(&announce.infohash)
             }
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
-                let old = self.shares[share].roster.replace(place, peer);
-                self.census.change(&old, &peer);
+                self.renew(&announce.infohash, share, place, peer);
                 // The usual case, which looks the share up only once.
                 self.shares[share].roster.counts()
             }
@@ -244,13 +244,12 @@ impl Registry {
     ) -> Result<Peers, ErrorCode> {
         let settles_in_s = self.settles_in_s(now);
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
-        let roster = &self.shares[share].roster;
+        let roster = &mut self.shares[share].roster;
         let (seeders, leechers) = roster.counts();
-        let mut places = [0; MAX_PEERS];
-        let places = sample(&mut places, seeders + leechers, want, rng);
         let mut entries = mem::take(spare);
         entries.clear();
-        roster.tell(places, Requester::from(requester), &mut entries);
+        let mut all = [0; MAX_PEERS];
+        roster.name(places(&mut all, want), Requester::from(requester), &mut entries, rng);
         Ok(Peers { interval_s: self.lookup_interval_s(), settles_in_s, seeders, leechers, peers: entries })
     }
 
@@ -317,10 +316,51 @@ impl Registry {
         announce: &Announce<N>,
         peer: Peer,
     ) -> Result<(), ErrorCode> {
+        if let Some(share) = share
+            && let Some(twin) = self.shares[share].roster.find_at(&peer)
+        {
+            // At one address and port there is one peer: this one, started again.
+            let old = self.shares[share].roster.replace(twin, peer);
+            self.census.change(&old, &peer);
+            self.journal.note(&announce.infohash, &old, || What::Displaced);
+            self.note_registered(announce, &peer);
+            return Ok(());
+        }
+        let mut full = self.limit_for(share, &peer);
+        if let (Some(Limit::Share | Limit::Tracker), Some(share)) = (full, share)
+            && !self.shares[share].roster.has_site(peer.site())
+            && let Some(crowded) = self.shares[share].roster.remove_crowded()
+        {
+            self.census.leave(&crowded);
+            self.journal.note(&announce.infohash, &crowded, || What::Displaced);
+            full = None;
+        }
+        if let Some(limit) = full {
+            self.journal.note(&announce.infohash, &peer, || What::Refused(limit));
+            return Err(ErrorCode::Full(limit));
+        }
+        self.note_registered(announce, &peer);
+        self.census.enter(&peer);
+        match share {
+            Some(share) => self.shares[share].roster.insert(peer),
+            None => self.found(announce, peer),
+        }
+        Ok(())
+    }
+
+    fn note_registered<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: &Peer) {
+        self.journal.note(&announce.infohash, peer, || What::Registered {
+            name: announce.name.as_ref().to_owned(),
+            progress: announce.progress,
+        });
+    }
+
+    /// The limit that is in the way of a new registration.
+    fn limit_for(&self, share: Option<usize>, peer: &Peer) -> Option<Limit> {
         let limits = &self.rules.limits;
         let in_share = share.map_or(0, |share| self.shares[share].roster.len());
         // Limits that the peer itself can change come first.
-        let full = if self.census.registrations_from(peer.address()) >= limits.registrations_per_ip {
+        if self.census.registrations_from(peer.site()) >= limits.registrations_per_ip {
             Some(Limit::Address)
         } else if reached(in_share, limits.peers_per_share) {
             Some(Limit::Share)
@@ -330,21 +370,23 @@ impl Registry {
             Some(Limit::Tracker)
         } else {
             None
-        };
-        if let Some(limit) = full {
-            self.journal.note(&announce.infohash, &peer, || What::Refused(limit));
-            return Err(ErrorCode::Full(limit));
         }
-        self.journal.note(&announce.infohash, &peer, || What::Registered {
-            name: announce.name.as_ref().to_owned(),
-            progress: announce.progress,
-        });
-        self.census.enter(&peer);
-        match share {
-            Some(share) => self.shares[share].roster.insert(peer),
-            None => self.found(announce, peer),
+    }
+
+    /// Renews the registration at `place` of a share.
+    fn renew(&mut self, infohash: &InfoHash, share: usize, mut place: usize, peer: Peer) {
+        let roster = &mut self.shares[share].roster;
+        if !roster.is_at(place, &peer)
+            && let Some(twin) = roster.find_at(&peer)
+        {
+            // It has moved to where another was.
+            let twin = roster.remove(twin);
+            self.census.leave(&twin);
+            self.journal.note(infohash, &twin, || What::Displaced);
+            place = roster.find(peer.member.id).expect("it is not the one that was removed");
         }
-        Ok(())
+        let old = roster.replace(place, peer);
+        self.census.change(&old, &peer);
     }
 
     /// Seeders and leechers of a share; zero if there is no such share.

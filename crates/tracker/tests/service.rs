@@ -289,7 +289,8 @@ async fn sockets_of_a_tracker_know_the_same_and_hold_to_the_same_limits() {
     let mut registered = 0;
     for number in 0..CLIENTS {
         let mut client = Peer::of(tracker.address).await;
-        let mine = Announce { peer_id: PeerId([number; 16]), ..announce(Event::Started) };
+        let port = (8_000 + u16::from(number)).try_into().unwrap();
+        let mine = Announce { peer_id: PeerId([number; 16]), port, ..announce(Event::Started) };
         match client.call(Call::Announce(mine)).await {
             Ok(Answer::Announced(announced)) => {
                 registered += 1;
@@ -304,7 +305,7 @@ async fn sockets_of_a_tracker_know_the_same_and_hold_to_the_same_limits() {
     for client in &mut clients {
         assert_eq!(client.addresses().await.len(), LIMIT as usize);
         let thief = Announce { secret: Secret([9; 16]), ..announce(Event::Stopped) };
-        let theft = Announce { peer_id: PeerId([0; 16]), ..thief };
+        let theft = Announce { peer_id: PeerId([0; 16]), port: 8_000.try_into().unwrap(), ..thief };
         assert_eq!(client.call(Call::Announce(theft)).await, Err(CallError::Refused(ErrorCode::NotYours)));
     }
     tracker.stop().await;

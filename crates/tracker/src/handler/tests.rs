@@ -93,7 +93,7 @@ fn announce(token: Token, peer: u8) -> Announce {
         infohash: InfoHash([1; 32]),
         peer_id: PeerId([peer; 16]),
         secret: Secret([7; 16]),
-        port: 7000.try_into().unwrap(),
+        port: (7_000 + u16::from(peer)).try_into().unwrap(),
         name: name(),
         size: 1 << 40,
         event: Event::Started,
@@ -126,7 +126,7 @@ fn connects_registers_and_looks_up() {
     let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
     match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
         ReplyBody::Peers(peers) => {
-            assert_eq!(peers.peers[0].socket_addr((HERE, 6020).into()), Some((HERE, 7000).into()));
+            assert_eq!(peers.peers[0].socket_addr((HERE, 6020).into()), Some((HERE, 7001).into()));
         }
         other => panic!("{other:?}"),
     }

@@ -1,11 +1,8 @@
 //! Counts to compare with the limits of a registry.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    net::{IpAddr, Ipv6Addr},
-};
+use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::peer::Peer;
+use super::peer::{Peer, Site};
 
 /// Counts of all registrations.
 #[derive(Default)]
@@ -15,7 +12,7 @@ pub(super) struct Census {
     sources: Sources,
 }
 
-/// Registrations from each IPv4 address, and from each IPv6 network, that has any.
+/// Registrations from each site that has any.
 ///
 /// These are trees, because a million peers may have a million addresses. A tree took 21 bytes for each of a million IPv4
 /// addresses, and by calculation takes 27 for IPv6. A hash map of both took 44 when it had just grown, and it pauses
@@ -23,29 +20,25 @@ pub(super) struct Census {
 #[derive(Default)]
 struct Sources {
     v4: BTreeMap<[u8; 4], u32>,
-    /// By network, because a host with an IPv6 address usually has all 2^64 of its network.
-    v6: BTreeMap<Network, u32>,
+    v6: BTreeMap<[u8; 8], u32>,
 }
-
-/// The first 64 bits of an IPv6 address.
-type Network = [u8; 8];
 
 impl Census {
     /// Counts a new registration.
     pub(super) fn enter(&mut self, peer: &Peer) {
         *self.group(peer) += 1;
-        self.sources.add(peer.address());
+        self.sources.add(peer.site());
     }
 
     /// Counts a registration that ended, which was counted before.
     pub(super) fn leave(&mut self, peer: &Peer) {
         *self.group(peer) -= 1;
-        self.sources.take(peer.address());
+        self.sources.take(peer.site());
     }
 
     /// Counts a change of a registration's address or completion.
     pub(super) fn change(&mut self, old: &Peer, new: &Peer) {
-        if old.address() != new.address() || old.contact.is_seeder() != new.contact.is_seeder() {
+        if old.site() != new.site() || old.contact.is_seeder() != new.contact.is_seeder() {
             self.leave(old);
             self.enter(new);
         }
@@ -63,9 +56,8 @@ impl Census {
         self.seeders + self.leechers
     }
 
-    /// Registrations from an IPv4 address, or from the network (/64) of an IPv6 address.
-    pub(super) fn registrations_from(&self, address: IpAddr) -> u32 {
-        self.sources.count(address)
+    pub(super) fn registrations_from(&self, site: Site) -> u32 {
+        self.sources.count(site)
     }
 
     fn group(&mut self, peer: &Peer) -> &mut usize {
@@ -74,33 +66,28 @@ impl Census {
 }
 
 impl Sources {
-    fn add(&mut self, address: IpAddr) {
-        let count = match address {
-            IpAddr::V4(ip) => self.v4.entry(ip.octets()).or_default(),
-            IpAddr::V6(ip) => self.v6.entry(network(ip)).or_default(),
+    fn add(&mut self, site: Site) {
+        let count = match site {
+            Site::V4(address) => self.v4.entry(address).or_default(),
+            Site::V6(network) => self.v6.entry(network).or_default(),
         };
         *count += 1;
     }
 
-    fn take(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(ip) => take_one(&mut self.v4, ip.octets()),
-            IpAddr::V6(ip) => take_one(&mut self.v6, network(ip)),
+    fn take(&mut self, site: Site) {
+        match site {
+            Site::V4(address) => take_one(&mut self.v4, address),
+            Site::V6(network) => take_one(&mut self.v6, network),
         }
     }
 
-    fn count(&self, address: IpAddr) -> u32 {
-        let count = match address {
-            IpAddr::V4(ip) => self.v4.get(&ip.octets()),
-            IpAddr::V6(ip) => self.v6.get(&network(ip)),
+    fn count(&self, site: Site) -> u32 {
+        let count = match site {
+            Site::V4(address) => self.v4.get(&address),
+            Site::V6(network) => self.v6.get(&network),
         };
         count.copied().unwrap_or(0)
     }
-}
-
-fn network(ip: Ipv6Addr) -> Network {
-    let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-    [a, b, c, d, e, f, g, h]
 }
 
 fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, address: K) {

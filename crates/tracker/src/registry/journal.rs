@@ -42,6 +42,7 @@ pub(super) enum What {
     Registered { name: String, progress: Completion },
     Refused(Limit),
     Left,
+    Displaced,
     Expired,
 }
 
@@ -83,6 +84,9 @@ impl Journal {
                 }
                 What::Left => {
                     tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "left");
+                }
+                What::Displaced => {
+                    tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "displaced");
                 }
                 What::Expired => {
                     tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "expired");

@@ -43,6 +43,14 @@ pub(super) struct Contact {
     mark: Mark,
 }
 
+/// What one party controls at least: an IPv4 address, or an IPv6 network (/64), of which a host commonly has all addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Site {
+    V4([u8; 4]),
+    /// The first 64 bits.
+    V6([u8; 8]),
+}
+
 /// In one byte: whether the address is IPv6, and seven bits of the peer's id. With these, a search for an id reads few members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark(u8);
@@ -77,11 +85,32 @@ impl Peer {
 
     /// The address, in its canonical form.
     pub(super) fn address(&self) -> IpAddr {
-        if self.contact.mark.is_v6() { self.contact.v6(&self.member).into() } else { self.contact.ip.into() }
+        self.contact.address(&self.member)
     }
 
     pub(super) fn port(&self) -> NonZeroU16 {
         self.contact.port
+    }
+
+    pub(super) fn site(&self) -> Site {
+        self.contact.site(&self.member)
+    }
+
+    /// Whether both can be reached at one place, so that at most one of them is there.
+    pub(super) fn is_where(&self, contact: &Contact, member: &Member) -> bool {
+        self.contact.port == contact.port && self.address() == contact.address(member)
+    }
+}
+
+impl From<IpAddr> for Site {
+    fn from(ip: IpAddr) -> Site {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Site::V4(ip.octets()),
+            IpAddr::V6(ip) => {
+                let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+                Site::V6([a, b, c, d, e, f, g, h])
+            }
+        }
     }
 }
 
@@ -124,6 +153,19 @@ impl Contact {
             Requester::Elsewhere | Requester::OnLink | Requester::OnTrackerHost => address,
         };
         Some(PeerEntry { address, port: self.port, progress: self.progress })
+    }
+
+    fn address(&self, member: &Member) -> IpAddr {
+        if self.mark.is_v6() { self.v6(member).into() } else { self.ip.into() }
+    }
+
+    pub(super) fn site(&self, member: &Member) -> Site {
+        if self.mark.is_v6() {
+            let [a, b, c, d, e, f, g, h, ..] = member.prefix;
+            Site::V6([a, b, c, d, e, f, g, h])
+        } else {
+            Site::V4(self.ip)
+        }
     }
 
     fn v6(&self, member: &Member) -> Ipv6Addr {

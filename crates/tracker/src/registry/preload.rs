@@ -50,8 +50,10 @@ impl Registry {
         }
         let found = found.iter().flatten();
         for &(share, _) in found.clone() {
-            let share = &self.shares[share];
-            black_box((share.size, share.roster.len()));
+            black_box(self.shares[share].size);
+        }
+        for &(share, _) in found.clone() {
+            black_box(self.shares[share].roster.len());
         }
         for &(share, _) in found.clone() {
             let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index(share) else {

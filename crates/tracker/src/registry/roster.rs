@@ -1,54 +1,23 @@
 //! The peers of one share.
 //!
-//! It is built to be small and to need few memory accesses. Most shares have a single peer, which is kept in place. The part
-//! that lookups read is stored apart from the part that only announces need. Positions in the list of peers are valid until
-//! the next removal.
+//! Most shares have a single peer, which is kept in place. Positions in the list of peers are valid until the next change.
 
-use std::{collections::HashMap, hint::black_box, mem, slice};
+use std::{mem, slice};
 
-use foldhash::quality::RandomState;
 use proto::{PeerId, tracker::PeerEntry};
+use rand::Rng;
 
 use super::{
-    KEPT_ROOM,
-    peer::{Contact, Member, Peer, Requester},
+    crowd::Crowd,
+    peer::{Member, Peer, Requester, Site},
     tick::Tick,
 };
-
-/// A roster larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
-const INDEX_ABOVE: usize = 64;
-
-/// Below this the index is dropped. It is far enough from [`INDEX_ABOVE`] that the index does not come and go.
-const UNINDEX_BELOW: usize = 32;
-
-/// Peers of a roster to load ahead: most rosters have no more.
-const TOUCHED: usize = 32;
-
-/// Contacts in a cache line: it is enough to look at one of them.
-const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
-
-/// The lists of a roster give memory back when they have room for this many times as many peers as there are.
-const SPARE_ROOM: usize = 4;
 
 /// The peers of one share. An empty one is a `Many` and is about to be dropped.
 pub(super) enum Roster {
     One(Peer),
-    Many(Crowd),
+    Many(Box<Crowd>),
 }
-
-/// Invariants: `members` and `contacts` have each peer at the same position. `index`, if there is one, maps the id of every
-/// peer to its position.
-#[derive(Default)]
-pub(super) struct Crowd {
-    members: Vec<Member>,
-    contacts: Vec<Contact>,
-    index: Option<Box<Index>>,
-    seeders: u32,
-    /// Nobody was last seen before this time.
-    oldest: Tick,
-}
-
-type Index = HashMap<PeerId, u32, RandomState>;
 
 impl Roster {
     pub(super) fn new(peer: Peer) -> Roster {
@@ -66,23 +35,22 @@ impl Roster {
     pub(super) fn members(&self) -> &[Member] {
         match self {
             Roster::One(peer) => slice::from_ref(&peer.member),
-            Roster::Many(crowd) => &crowd.members,
+            Roster::Many(crowd) => crowd.members(),
         }
     }
 
-    /// Adds the entries of the peers at some positions, if `requester` can use their addresses.
-    pub(super) fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
+    /// Names as many peers to `requester` as `places` has room for, see [`Crowd::name`].
+    pub(super) fn name(
+        &mut self,
+        places: &mut [u32],
+        requester: Requester,
+        entries: &mut Vec<PeerEntry>,
+        rng: &mut impl Rng,
+    ) {
         match self {
-            Roster::One(peer) => {
-                entries.extend(places.iter().filter_map(|_| peer.contact.entry(|| &peer.member, requester)));
-            }
-            Roster::Many(Crowd { contacts, members, .. }) => {
-                let entry = |&place: &u32| {
-                    let place = place as usize;
-                    contacts[place].entry(|| &members[place], requester)
-                };
-                entries.extend(places.iter().filter_map(entry));
-            }
+            Roster::One(_) if places.is_empty() => {}
+            Roster::One(peer) => entries.extend(peer.contact.entry(|| &peer.member, requester)),
+            Roster::Many(crowd) => crowd.name(places, requester, entries, rng),
         }
     }
 
@@ -90,16 +58,17 @@ impl Roster {
     pub(super) fn counts(&self) -> (u32, u32) {
         let seeders = match self {
             Roster::One(peer) => u32::from(peer.contact.is_seeder()),
-            Roster::Many(crowd) => crowd.seeders,
+            Roster::Many(crowd) => crowd.seeders(),
         };
-        (seeders, place_number(self.len()) - seeders)
+        // No roster grows beyond `Limits::peers_per_share`, which is a `u32`.
+        (seeders, u32::try_from(self.len()).unwrap_or(u32::MAX) - seeders)
     }
 
     /// Nobody was last seen before this time.
     pub(super) fn oldest(&self) -> Tick {
         match self {
             Roster::One(peer) => peer.member.seen,
-            Roster::Many(crowd) => crowd.oldest,
+            Roster::Many(crowd) => crowd.oldest(),
         }
     }
 
@@ -107,21 +76,39 @@ impl Roster {
     pub(super) fn find(&self, id: PeerId) -> Option<usize> {
         match self {
             Roster::One(peer) => (peer.member.id == id).then_some(0),
-            Roster::Many(Crowd { index: Some(index), .. }) => index.get(&id).map(|&place| place as usize),
-            Roster::Many(Crowd { contacts, members, .. }) => {
-                let mut places = contacts.iter().zip(members);
-                places.position(|(contact, member)| contact.may_be(id) && member.id == id)
-            }
+            Roster::Many(crowd) => crowd.find(id),
         }
     }
 
-    /// Reads what [`Roster::find`] and [`Roster::tell`] are going to read, for
+    /// Whether the peer at this place is reached where `peer` is.
+    pub(super) fn is_at(&self, place: usize, peer: &Peer) -> bool {
+        match self {
+            Roster::One(only) => peer.is_where(&only.contact, &only.member),
+            Roster::Many(crowd) => crowd.is_at(place, peer),
+        }
+    }
+
+    /// The place of a peer of any id that is reached where `peer` is. See [`Crowd::find_at`].
+    pub(super) fn find_at(&self, peer: &Peer) -> Option<usize> {
+        match self {
+            Roster::One(only) => peer.is_where(&only.contact, &only.member).then_some(0),
+            Roster::Many(crowd) => crowd.find_at(peer),
+        }
+    }
+
+    /// Whether a peer of this site is here.
+    pub(super) fn has_site(&self, site: Site) -> bool {
+        match self {
+            Roster::One(only) => only.site() == site,
+            Roster::Many(crowd) => crowd.has_site(site),
+        }
+    }
+
+    /// Looks at what [`Roster::find`] and [`Roster::name`] are going to look at, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
-        if let Roster::Many(Crowd { contacts, .. }) = self {
-            for contact in contacts.iter().take(TOUCHED).step_by(CONTACTS_PER_LINE) {
-                black_box(contact.is_seeder());
-            }
+        if let Roster::Many(crowd) = self {
+            crowd.touch_contacts();
         }
     }
 
@@ -132,35 +119,45 @@ impl Roster {
                 let mut crowd = Crowd::default();
                 crowd.insert(*first);
                 crowd.insert(peer);
-                *self = Roster::Many(crowd);
+                *self = Roster::Many(Box::new(crowd));
             }
             Roster::Many(crowd) => crowd.insert(peer),
         }
     }
 
-    /// Replaces a peer by its newer version, and returns the older.
+    /// Puts `peer` in the place of another, which it returns: mostly its former self.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         match self {
             Roster::One(only) => mem::replace(only, peer),
-            Roster::Many(crowd) => {
-                let member = mem::replace(&mut crowd.members[place], peer.member);
-                let contact = mem::replace(&mut crowd.contacts[place], peer.contact);
-                crowd.seeders -= u32::from(contact.is_seeder());
-                crowd.seeders += u32::from(peer.contact.is_seeder());
-                Peer { member, contact }
-            }
+            Roster::Many(crowd) => crowd.replace(place, peer),
         }
     }
 
-    /// Removes a peer; another may take its position.
+    /// Removes a peer. Others may take its place, but none from a lower place.
     pub(super) fn remove(&mut self, place: usize) -> Peer {
         match self {
             Roster::One(peer) => {
                 let peer = *peer;
-                *self = Roster::Many(Crowd::default());
+                *self = Roster::Many(Box::default());
                 peer
             }
             Roster::Many(crowd) => crowd.remove(place),
+        }
+    }
+
+    /// Removes a peer of a site that has others here, if there is one.
+    pub(super) fn remove_crowded(&mut self) -> Option<Peer> {
+        match self {
+            Roster::One(_) => None,
+            Roster::Many(crowd) => crowd.remove_crowded(),
+        }
+    }
+
+    /// Panics if an invariant does not hold.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        if let Roster::Many(crowd) = self {
+            crowd.check();
         }
     }
 
@@ -177,56 +174,9 @@ impl Roster {
             }
         }
         if let Roster::Many(crowd) = self {
-            crowd.oldest = oldest;
+            crowd.set_oldest(oldest);
         }
     }
-}
-
-impl Crowd {
-    fn insert(&mut self, Peer { member, contact }: Peer) {
-        self.seeders += u32::from(contact.is_seeder());
-        self.oldest = self.oldest.min(member.seen);
-        if let Some(index) = &mut self.index {
-            index.insert(member.id, place_number(self.members.len()));
-        }
-        self.members.push(member);
-        self.contacts.push(contact);
-        if self.index.is_none() && self.members.len() > INDEX_ABOVE {
-            let members = self.members.iter().enumerate();
-            self.index =
-                Some(Box::new(members.map(|(place, member)| (member.id, place_number(place))).collect()));
-        }
-    }
-
-    fn remove(&mut self, place: usize) -> Peer {
-        let member = self.members.swap_remove(place);
-        let contact = self.contacts.swap_remove(place);
-        self.seeders -= u32::from(contact.is_seeder());
-        if let Some(index) = &mut self.index {
-            index.remove(&member.id);
-            if let Some(moved) = self.members.get(place) {
-                index.insert(moved.id, place_number(place));
-            }
-        }
-        // A roster that was large once gives its memory back.
-        let left = self.members.len();
-        if left < self.members.capacity() / SPARE_ROOM {
-            self.members.shrink_to(KEPT_ROOM * left);
-            self.contacts.shrink_to(KEPT_ROOM * left);
-            if let Some(index) = &mut self.index {
-                index.shrink_to(KEPT_ROOM * left);
-            }
-        }
-        if left < UNINDEX_BELOW {
-            self.index = None;
-        }
-        Peer { member, contact }
-    }
-}
-
-/// No roster grows beyond `Limits::peers_per_share`, which is a `u32`.
-fn place_number(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -235,6 +185,6 @@ mod tests {
 
     #[test]
     fn a_share_of_one_peer_stays_small() {
-        assert_eq!(size_of::<Roster>(), 64);
+        assert_eq!(size_of::<Roster>(), 56);
     }
 }

@@ -1,21 +1,19 @@
-//! The choice of peers for a lookup.
+//! A random sample of places.
 //!
-//! Every set of peers is as likely as every other. So no position is sent more often, and peers that came together are not
-//! sent together. A client that asks for as many as there are, or more, gets all, in the order of memory, from a random one
-//! on.
+//! Every set of places is as likely as every other, so no place is drawn more often, and peers that came together are not
+//! drawn together. A sample of all places has them in order, from a random one on.
 
 use proto::tracker::message::MAX_PEERS;
 use rand::{Rng, RngExt};
 
-const MOST: u32 = MAX_PEERS as u32;
-
-/// Room for the positions of the peers of one reply.
+/// Room for the places of the peers of one reply.
 pub(super) type Places = [u32; MAX_PEERS];
 
-/// Draws at most `want` of the positions below `all`. Floyd's method draws one number for each, and needs no memory but
-/// `chosen`.
-pub(super) fn sample<'a>(chosen: &'a mut Places, all: u32, want: u8, rng: &mut impl Rng) -> &'a [u32] {
-    let amount = MOST.min(want.into()).min(all);
+/// Draws as many of the places below `all` as `chosen` has room for, and returns those. Floyd's method: one number drawn for
+/// each, and no memory but `chosen`.
+pub(super) fn sample<'a>(chosen: &'a mut [u32], all: u32, rng: &mut impl Rng) -> &'a mut [u32] {
+    // A reply has room for far fewer than a u32 can count.
+    let amount = u32::try_from(chosen.len()).unwrap_or(u32::MAX).min(all);
     let chosen = &mut chosen[..amount as usize];
     if amount == all && amount > 0 {
         let first = rng.random_range(0..all);
@@ -44,10 +42,10 @@ mod tests {
     fn a_sample_is_as_large_as_can_be_and_without_repeats() {
         let mut rng = StdRng::seed_from_u64(1);
         for all in [0, 1, 2, 29, 30, 31, 50, 51, 1_000, u32::MAX] {
-            for want in [0, 1, 30, 50, u8::MAX] {
-                let mut places = [0; MAX_PEERS];
-                let sample = sample(&mut places, all, want, &mut rng);
-                assert_eq!(sample.len() as u64, u64::from(all).min(want.into()).min(MAX_PEERS as u64));
+            for want in [0, 1, 30, MAX_PEERS] {
+                let mut places = vec![0; want];
+                let sample = sample(&mut places, all, &mut rng);
+                assert_eq!(sample.len(), want.min(all as usize));
                 assert!(sample.iter().all(|&place| place < all));
                 assert_eq!(sample.iter().collect::<BTreeSet<_>>().len(), sample.len());
             }
@@ -63,7 +61,7 @@ mod tests {
         let mut pairs = [[0_u32; ALL as usize]; ALL as usize];
         let mut places = [0; MAX_PEERS];
         for _ in 0..DRAWS {
-            let sample = sample(&mut places, ALL, WANT, &mut rng);
+            let sample = &*sample(&mut places[..WANT as usize], ALL, &mut rng);
             for &a in sample {
                 for &b in sample {
                     pairs[a as usize][b as usize] += 1;
@@ -87,7 +85,7 @@ mod tests {
         let mut firsts = [0_u32; 10];
         let mut places = [0; MAX_PEERS];
         for _ in 0..10_000 {
-            firsts[sample(&mut places, 10, 30, &mut rng)[0] as usize] += 1;
+            firsts[sample(&mut places, 10, &mut rng)[0] as usize] += 1;
         }
         assert!(firsts.iter().all(|first| first.abs_diff(1_000) < 150), "{firsts:?}");
     }

@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use proto::{
     PeerId, Secret, ShareName,
@@ -313,6 +316,100 @@ fn lookups_are_samples_without_repeats_that_reach_everyone() {
     }
 }
 
+/// A registration of many from one address.
+fn at_port(announce: Announce, port: u16) -> Announce {
+    Announce { port: port.try_into().unwrap(), ..announce }
+}
+
+/// How often each peer is named in `lookups` lookups of share 1 for `want` peers.
+fn named(bench: &mut Bench, want: u8, lookups: u32) -> BTreeMap<SocketAddr, u32> {
+    let mut named = BTreeMap::new();
+    for _ in 0..lookups {
+        let peers = bench.registry.peers(&infohash(1), want, host(999), bench.now, &mut bench.rng).unwrap();
+        for peer in peers.peers {
+            *named.entry(peer.socket_addr((host(999), 6020).into()).unwrap()).or_default() += 1;
+        }
+    }
+    named
+}
+
+#[test]
+fn an_address_has_one_share_of_the_answers_however_many_peers_it_registers() {
+    let mut bench = Bench::new(Limits::default());
+    for peer in 0..1_000 {
+        bench.announce(&at_port(seeder(1, 100 + peer), 8_000 + peer as u16), host(66)).unwrap();
+    }
+    let honest = [1, 2, 3];
+    for peer in honest {
+        bench.announce(&seeder(1, peer), host(peer)).unwrap();
+    }
+    let all = named(&mut bench, 50, 100);
+    for peer in honest {
+        assert_eq!(all[&SocketAddr::new(host(peer), 7000)], 100, "in every answer that has room for it");
+    }
+    let few = named(&mut bench, 2, 10_000);
+    for peer in honest {
+        // Half of the answers; five standard deviations are some 250.
+        assert!(few[&SocketAddr::new(host(peer), 7000)].abs_diff(5_000) < 250, "{peer}");
+    }
+    let crowded: Vec<_> = few.iter().filter(|(address, _)| address.ip() == host(66)).collect();
+    assert_eq!(crowded.len(), 1_000, "the peers of an address take turns");
+    assert!(crowded.iter().all(|&(_, &count)| (3..=7).contains(&count)), "{crowded:?}");
+}
+
+#[test]
+fn an_ipv6_network_has_one_share_of_the_answers() {
+    let mut bench = Bench::new(Limits::default());
+    for peer in 0..200 {
+        let attacker: Ipv6Addr = format!("2001:db8:0:1::{peer:x}").parse().unwrap();
+        bench.announce(&seeder(1, 100 + peer), attacker.into()).unwrap();
+    }
+    let honest: Ipv6Addr = "2001:db8:0:2::1".parse().unwrap();
+    bench.announce(&seeder(1, 1), honest.into()).unwrap();
+    let named = named(&mut bench, 1, 10_000);
+    assert!(named[&SocketAddr::new(honest.into(), 7000)].abs_diff(5_000) < 250);
+}
+
+#[test]
+fn there_is_one_peer_at_an_address_and_port() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&leecher(1, 1), host(1)).unwrap();
+    bench.announce(&leecher(1, 2), host(2)).unwrap();
+    // One that was started again, with an id of its own.
+    for (peer, seeders) in [(3, 1), (4, 1), (1, 1)] {
+        assert_eq!(bench.counts(&seeder(1, peer), host(1)), (seeders, 1));
+    }
+    // One that moves to where another was.
+    assert_eq!(bench.counts(&leecher(1, 2), host(1)), (0, 1));
+    assert_eq!(bench.only_peer(1, host(9)).address, PeerAddress::from(host(1)));
+    assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 0, leechers: 1 });
+    assert_eq!(bench.registry.census.registrations_from(host(1).into()), 1);
+    assert_eq!(bench.registry.census.registrations_from(host(2).into()), 0);
+}
+
+#[test]
+fn a_newcomer_from_a_new_address_takes_the_place_of_one_from_a_crowded_address() {
+    for limits in [small(|limits| limits.peers_per_share = 4), small(|limits| limits.peers = 4)] {
+        let mut bench = Bench::new(limits);
+        bench.announce(&seeder(1, 1), host(1)).unwrap();
+        for peer in 2..5 {
+            bench.announce(&at_port(seeder(1, peer), 8_000 + peer as u16), host(66)).unwrap();
+        }
+        for newcomer in [5, 6] {
+            assert_eq!(bench.counts(&leecher(1, newcomer), host(newcomer)).1, newcomer - 4);
+        }
+        // Everybody has an address of his own now. And who has company already is no newcomer of this kind.
+        assert!(matches!(bench.announce(&leecher(1, 7), host(7)), Err(ErrorCode::Full(_))));
+        let more = at_port(seeder(1, 8), 9_000);
+        assert!(matches!(bench.announce(&more, host(66)), Err(ErrorCode::Full(_))));
+        let named = named(&mut bench, 50, 1);
+        for (peer, count) in [(1, 1), (66, 1), (5, 1), (6, 1)] {
+            assert_eq!(named.keys().filter(|address| address.ip() == host(peer)).count(), count);
+        }
+        assert_eq!(bench.registry.census.registrations_from(host(66).into()), 1);
+    }
+}
+
 #[test]
 fn the_list_is_by_name_then_infohash_and_pages_leave_nothing_out() {
     let mut bench = Bench::new(Limits::default());
@@ -390,7 +487,7 @@ fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
     }
     assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 0, leechers: 1 });
     assert_eq!(bench.registry.names.len(), 1);
-    assert_eq!(bench.registry.census.registrations_from(host(2)), 0);
+    assert_eq!(bench.registry.census.registrations_from(host(2).into()), 0);
 }
 
 #[test]
@@ -466,7 +563,7 @@ fn a_sweep_misses_nothing_though_shares_come_and_go_meanwhile() {
         bench.announce(&leecher(1_000 + round, 0), host(1)).unwrap();
         bench.announce(&stop(leecher(1_000 + round / 2, 0)), host(1)).unwrap();
     }
-    assert_eq!(bench.registry.census.registrations_from(host(0)), 0);
+    assert_eq!(bench.registry.census.registrations_from(host(0).into()), 0);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The registry against a model that is too simple to be wrong: a map that every query scans.
 
-use std::collections::BTreeMap;
-
 use proptest::{prelude::*, sample::select};
 use proto::{PeerId, tracker::codec::Subject};
 
@@ -73,6 +71,20 @@ impl Model {
             || in_share == 0 && shares >= limits.shares as usize
     }
 
+    /// Whether another peer of the share is where this one is.
+    fn is_twin(&self, announce: &Announce, from: u32, now: Instant) -> bool {
+        let is_there = |peer: &Known| peer.host == from && peer.entry.port == announce.port;
+        self.shares.get(&announce.infohash).is_some_and(|share| share.live(now).any(is_there))
+    }
+
+    /// Whether some address has several peers in the share, and this one none. Of the limits, that of its address is none that
+    /// others can make room for.
+    fn is_crowded_for(&self, announce: &Announce, from: u32, now: Instant) -> bool {
+        let Some(share) = self.shares.get(&announce.infohash) else { return false };
+        let at = |host: u32| share.live(now).filter(|peer| peer.host == host).count();
+        at(from) == 0 && (0..HOSTS).any(|host| at(host) > 1)
+    }
+
     fn forget(&mut self, goes: impl Fn(&Known) -> bool) {
         for share in self.shares.values_mut() {
             share.peers.retain(|_, peer| !goes(peer));
@@ -81,10 +93,16 @@ impl Model {
     }
 }
 
-fn steps(peers: u32, shares: u32, longest_pass: u32, most: usize) -> impl Strategy<Value = Vec<Step>> {
+fn steps(
+    peers: u32,
+    shares: u32,
+    ports: u16,
+    longest_pass: u32,
+    most: usize,
+) -> impl Strategy<Value = Vec<Step>> {
     let announce = (
         (0..shares, 0..peers, 0..HOSTS),
-        (prop_oneof![9 => Just(7_u8), 1 => Just(8)], 7000_u16..7003),
+        (prop_oneof![9 => Just(7_u8), 1 => Just(8)], 7000..7000 + ports),
         prop_oneof![0_u8..=100, Just(100)],
         // Mostly registrations, so that swarms grow.
         select(vec![
@@ -186,11 +204,28 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
         }
         model.forget(|_| false);
     } else if is_new && matches!(result, Err(ErrorCode::Full(_))) {
+        assert!(!model.is_twin(announce, from, now), "refused though it takes the place of another");
         assert!(model.is_full(limits, announce.infohash, from, |_| true), "refused though there is room");
+        let limit_of_others = matches!(result, Err(ErrorCode::Full(Limit::Share | Limit::Tracker)));
+        assert!(
+            !limit_of_others || !model.is_crowded_for(announce, from, now),
+            "refused though another would make room"
+        );
         return;
     } else {
-        let no_room = is_new && model.is_full(limits, announce.infohash, from, |peer| peer.is_live(now));
-        assert!(!no_room, "registered though there is no room");
+        let no_room = is_new
+            && !model.is_twin(announce, from, now)
+            && model.is_full(limits, announce.infohash, from, |peer| peer.is_live(now));
+        if no_room {
+            assert!(model.is_crowded_for(announce, from, now), "registered though there is no room");
+        }
+        if let Some(share) = model.shares.get_mut(&announce.infohash) {
+            // At an address and port there is one peer.
+            share.peers.retain(|id, peer| {
+                *id == announce.peer_id.0 || peer.host != from || peer.entry.port != announce.port
+            });
+            forget_displaced(bench, share, &announce.infohash, now);
+        }
         let share = model.shares.entry(announce.infohash).or_insert_with(|| Share {
             name: announce.name.clone(),
             size: announce.size,
@@ -208,6 +243,18 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
     assert_eq!(result, Ok(Announced { interval_s: 30, seeders, leechers }));
 }
 
+/// Which peer makes room for a newcomer is the registry's choice, but it has to be one of an address that has others.
+fn forget_displaced(bench: &Bench, share: &mut Share, infohash: &InfoHash, now: Instant) {
+    let roster = &bench.registry.shares[infohash].roster;
+    let gone = |(id, peer): &(&[u8; 16], &Known)| peer.is_live(now) && roster.find(PeerId(**id)).is_none();
+    let gone: Vec<_> = share.peers.iter().filter(gone).map(|(&id, peer)| (id, peer.host)).collect();
+    assert!(gone.len() <= 1, "{} peers made room for one", gone.len());
+    for (id, host) in gone {
+        share.peers.remove(&id);
+        assert!(share.live(now).any(|peer| peer.host == host), "who is alone at an address stays");
+    }
+}
+
 fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
     let now = bench.now;
     let result = bench.registry.peers(&infohash(share), want, host(99), now, &mut bench.rng);
@@ -222,6 +269,11 @@ fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
     let peers = result.unwrap();
     assert_eq!((peers.seeders, peers.leechers), model.shares[&infohash(share)].counts(now));
     assert_eq!(peers.peers.len(), live.len().min(want.into()).min(MAX_PEERS));
+    let hosts = |peers: &[PeerEntry]| {
+        let addresses = peers.iter().map(|peer| peer.socket_addr((LOOPBACK, 6020).into()).unwrap().ip());
+        addresses.collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(hosts(&peers.peers), hosts(&live).min(want.into()), "as many addresses as possible");
     // Different peers may be at one address here, so membership is compared with multiplicity.
     let mut left = live.clone();
     for peer in &peers.peers {
@@ -241,6 +293,7 @@ fn check_index(bench: &Bench, model: &Model, share: u32) {
         .map(|(&id, _)| id)
         .collect();
     assert_eq!(roster.len(), live.len());
+    roster.check();
     for id in live {
         assert_eq!(roster.find(PeerId(id)).map(|place| roster.members()[place].id.0), Some(id));
     }
@@ -277,14 +330,14 @@ fn check_stats(bench: &Bench, model: &Model) {
     for number in 0..HOSTS {
         let peers = model.shares.values().flat_map(|share| share.peers.values());
         let from_host = peers.filter(|peer| peer.host == number).count();
-        let counted = bench.registry.census.registrations_from(host(number));
+        let counted = bench.registry.census.registrations_from(host(number).into());
         assert_eq!(counted as usize, from_host);
     }
 }
 
 proptest! {
     #[test]
-    fn few_peers_and_small_limits_behave_as_the_model(limits in limits(), steps in steps(5, SHARES, 500, 400)) {
+    fn few_peers_and_small_limits_behave_as_the_model(limits in limits(), steps in steps(5, SHARES, 3, 500, 400)) {
         run(limits, steps);
     }
 }
@@ -295,7 +348,7 @@ proptest! {
 
     /// Swarms on both sides of the size from which they have an index.
     #[test]
-    fn large_swarms_behave_as_the_model(steps in steps(120, 2, 300, 1_200)) {
+    fn large_swarms_behave_as_the_model(steps in steps(120, 2, 400, 300, 1_200)) {
         run(Limits::default(), steps);
     }
 }

@@ -1,0 +1,367 @@
+//! The peers of a share that has several, grouped by where they are.
+//!
+//! One party that controls one address can register any number of peers there. So the peers of one [`Site`] share one place in the
+//! front row. Lookups are answered from the front row, and each time that a peer of it is named, the next peer of its site takes
+//! over. A party that controls k of n sites thus gets k/n of the answers, with any number of registrations. The peers behind
+//! the front row only fill answers that have room left.
+//!
+//! It is built to need few memory accesses: the part that lookups read is stored apart from the part that only announces need.
+//! Positions in the list of peers are valid until the next change.
+
+use std::{collections::HashMap, hint::black_box};
+
+use foldhash::quality::RandomState;
+use proto::{PeerId, tracker::PeerEntry};
+use rand::Rng;
+
+use super::{
+    KEPT_ROOM,
+    peer::{Contact, Member, Peer, Requester, Site},
+    sample::{Places, sample},
+    tick::Tick,
+};
+
+/// A crowd larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
+const INDEX_ABOVE: usize = 64;
+
+/// Below this the index is dropped. It is far enough from [`INDEX_ABOVE`] that the index does not come and go.
+const UNINDEX_BELOW: usize = 32;
+
+/// Peers to load ahead: most shares have no more.
+const TOUCHED: usize = 32;
+
+/// Contacts in a cache line: it is enough to look at one of them.
+const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
+
+/// The lists of a crowd give memory back when they have room for this many times as many peers as there are.
+const SPARE_ROOM: usize = 4;
+
+/// Peers of one site to compare with a newcomer, which may be one of them after a restart.
+const COMPARED: usize = 64;
+
+/// Several peers.
+///
+/// Invariants: `members`, `contacts` and `rings` have each peer at the same place. The places below `fronts` are the front row:
+/// one peer of each site. `rings` joins the peers of each site in a circle. The index, if there is one, has the place of every
+/// peer by its id, and of every peer in the front row by its site.
+#[derive(Default)]
+pub(super) struct Crowd {
+    members: Vec<Member>,
+    contacts: Vec<Contact>,
+    rings: Vec<Links>,
+    fronts: usize,
+    index: Option<Box<Index>>,
+    seeders: u32,
+    oldest: Tick,
+}
+
+/// The neighbours of a peer among those of its site; itself, if it is alone.
+#[derive(Clone, Copy)]
+struct Links {
+    next: u32,
+    previous: u32,
+}
+
+#[derive(Default)]
+struct Index {
+    places: HashMap<PeerId, u32, RandomState>,
+    fronts: HashMap<Site, u32, RandomState>,
+}
+
+impl Crowd {
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    pub(super) fn seeders(&self) -> u32 {
+        self.seeders
+    }
+
+    /// Nobody was last seen before this time.
+    pub(super) fn oldest(&self) -> Tick {
+        self.oldest
+    }
+
+    pub(super) fn set_oldest(&mut self, oldest: Tick) {
+        self.oldest = oldest;
+    }
+
+    /// Names `places.len()` peers to `requester`, or as many as there are, as far as their addresses are of use there: of as many
+    /// sites as possible, each as likely as any other.
+    pub(super) fn name(
+        &mut self,
+        places: &mut [u32],
+        requester: Requester,
+        entries: &mut Vec<PeerEntry>,
+        rng: &mut impl Rng,
+    ) {
+        let front = sample(places, number(self.fronts), rng).len();
+        let behind = number(self.members.len() - self.fronts);
+        let (front, rest) = places.split_at_mut(front);
+        self.tell(front, requester, entries);
+        if behind == 0 {
+            return;
+        }
+        let rest = sample(rest, behind, rng);
+        rest.iter_mut().for_each(|place| *place += number(self.fronts));
+        self.tell(rest, requester, entries);
+        front.iter().for_each(|&place| self.rotate(place as usize));
+    }
+
+    fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
+        let entry = |&place: &u32| {
+            let place = place as usize;
+            self.contacts[place].entry(|| &self.members[place], requester)
+        };
+        entries.extend(places.iter().filter_map(entry));
+    }
+
+    /// The place of a peer.
+    pub(super) fn find(&self, id: PeerId) -> Option<usize> {
+        if let Some(index) = &self.index {
+            return index.places.get(&id).map(|&place| place as usize);
+        }
+        let mut peers = self.contacts.iter().zip(&self.members);
+        peers.position(|(contact, member)| contact.may_be(id) && member.id == id)
+    }
+
+    /// Whether the peer at this place is reached where `peer` is.
+    pub(super) fn is_at(&self, place: usize, peer: &Peer) -> bool {
+        peer.is_where(&self.contacts[place], &self.members[place])
+    }
+
+    /// The place of a peer of any id that is reached where `peer` is, among the first [`COMPARED`] of its site.
+    pub(super) fn find_at(&self, peer: &Peer) -> Option<usize> {
+        let front = self.front_of(peer.site())?;
+        let ring = std::iter::successors(Some(front), |&place| {
+            Some(self.rings[place].next as usize).filter(|&next| next != front)
+        });
+        ring.take(COMPARED).find(|&place| self.is_at(place, peer))
+    }
+
+    /// Loads what [`Crowd::find`] and [`Crowd::name`] are going to read.
+    pub(super) fn touch_contacts(&self) {
+        for contact in self.contacts.iter().take(TOUCHED).step_by(CONTACTS_PER_LINE) {
+            black_box(contact.is_seeder());
+        }
+    }
+
+    /// Adds a peer that is not there yet.
+    pub(super) fn insert(&mut self, peer: Peer) {
+        let (site, place) = (peer.site(), self.members.len());
+        let front = self.front_of(site);
+        self.seeders += u32::from(peer.contact.is_seeder());
+        self.oldest = self.oldest.min(peer.member.seen);
+        self.members.push(peer.member);
+        self.contacts.push(peer.contact);
+        self.rings.push(Links { next: number(place), previous: number(place) });
+        self.note_place(place);
+        match front {
+            Some(front) => self.link_before(front, place),
+            None => {
+                self.swap(place, self.fronts);
+                self.fronts += 1;
+                self.note_front(self.fronts - 1);
+            }
+        }
+        if self.index.is_none() && self.members.len() > INDEX_ABOVE {
+            self.index = Some(Box::default());
+            (0..self.members.len()).for_each(|place| self.note_place(place));
+            (0..self.fronts).for_each(|place| self.note_front(place));
+        }
+    }
+
+    /// Puts `peer` in the place of another, which it returns: mostly its former self.
+    pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
+        let old = Peer { member: self.members[place], contact: self.contacts[place] };
+        if old.site() != peer.site() {
+            self.remove(place);
+            self.insert(peer);
+            return old;
+        }
+        self.members[place] = peer.member;
+        self.contacts[place] = peer.contact;
+        if let Some(index) = &mut self.index
+            && old.member.id != peer.member.id
+        {
+            index.places.remove(&old.member.id);
+            index.places.insert(peer.member.id, number(place));
+        }
+        self.seeders -= u32::from(old.contact.is_seeder());
+        self.seeders += u32::from(peer.contact.is_seeder());
+        old
+    }
+
+    /// Removes the newest of the peers behind the front row, if there is one: to make room for a peer of a new site.
+    pub(super) fn remove_crowded(&mut self) -> Option<Peer> {
+        (self.members.len() > self.fronts).then(|| self.remove(self.members.len() - 1))
+    }
+
+    /// Whether a peer of this site is here.
+    pub(super) fn has_site(&self, site: Site) -> bool {
+        self.front_of(site).is_some()
+    }
+
+    /// Removes a peer. Others may take its place, but none from a lower place.
+    pub(super) fn remove(&mut self, mut place: usize) -> Peer {
+        if place < self.fronts {
+            let next = self.rings[place].next as usize;
+            if next != place {
+                self.exchange(place, next);
+                place = next;
+            } else {
+                if let Some(index) = &mut self.index {
+                    index.fronts.remove(&self.contacts[place].site(&self.members[place]));
+                }
+                self.fronts -= 1;
+                self.swap(place, self.fronts);
+                if place < self.fronts {
+                    self.note_front(place);
+                }
+                place = self.fronts;
+            }
+        }
+        self.unlink(place);
+        self.swap(place, self.members.len() - 1);
+        self.pop().expect("there is a last one")
+    }
+
+    fn pop(&mut self) -> Option<Peer> {
+        let (member, contact) = (self.members.pop()?, self.contacts.pop()?);
+        self.rings.pop();
+        self.seeders -= u32::from(contact.is_seeder());
+        if let Some(index) = &mut self.index {
+            index.places.remove(&member.id);
+        }
+        // A crowd that was large once does not hold its memory for ever.
+        let left = self.members.len();
+        if left < self.members.capacity() / SPARE_ROOM {
+            self.members.shrink_to(KEPT_ROOM * left);
+            self.contacts.shrink_to(KEPT_ROOM * left);
+            self.rings.shrink_to(KEPT_ROOM * left);
+            if let Some(index) = &mut self.index {
+                index.places.shrink_to(KEPT_ROOM * left);
+                index.fronts.shrink_to(KEPT_ROOM * left);
+            }
+        }
+        if left < UNINDEX_BELOW {
+            self.index = None;
+        }
+        Some(Peer { member, contact })
+    }
+
+    /// The place in the front row of the peers of a site.
+    fn front_of(&self, site: Site) -> Option<usize> {
+        if let Some(index) = &self.index {
+            return index.fronts.get(&site).map(|&place| place as usize);
+        }
+        (0..self.fronts).find(|&place| self.contacts[place].site(&self.members[place]) == site)
+    }
+
+    /// Lets the next peer of a site into the front row.
+    fn rotate(&mut self, front: usize) {
+        let next = self.rings[front].next as usize;
+        if next != front {
+            self.exchange(front, next);
+            self.unlink(next);
+            self.link_before(front, next);
+        }
+    }
+
+    /// Exchanges two peers of one site. The circle stays the same.
+    fn exchange(&mut self, one: usize, other: usize) {
+        self.members.swap(one, other);
+        self.contacts.swap(one, other);
+        self.note_place(one);
+        self.note_place(other);
+    }
+
+    /// Exchanges any two peers, each with its place in its circle.
+    fn swap(&mut self, one: usize, other: usize) {
+        if one == other {
+            return;
+        }
+        self.exchange(one, other);
+        let renamed = |place: u32| match place as usize {
+            place if place == one => number(other),
+            place if place == other => number(one),
+            _ => place,
+        };
+        let renamed = |Links { next, previous }| Links { next: renamed(next), previous: renamed(previous) };
+        (self.rings[one], self.rings[other]) = (renamed(self.rings[other]), renamed(self.rings[one]));
+        for place in [one, other] {
+            let Links { next, previous } = self.rings[place];
+            self.rings[next as usize].previous = number(place);
+            self.rings[previous as usize].next = number(place);
+        }
+    }
+
+    fn unlink(&mut self, place: usize) {
+        let Links { next, previous } = self.rings[place];
+        self.rings[previous as usize].next = next;
+        self.rings[next as usize].previous = previous;
+        self.rings[place] = Links { next: number(place), previous: number(place) };
+    }
+
+    /// Makes a peer that is alone the last before `front` in the circle of that.
+    fn link_before(&mut self, front: usize, place: usize) {
+        let previous = self.rings[front].previous;
+        self.rings[place] = Links { next: number(front), previous };
+        self.rings[previous as usize].next = number(place);
+        self.rings[front].previous = number(place);
+    }
+
+    fn note_place(&mut self, place: usize) {
+        if let Some(index) = &mut self.index {
+            index.places.insert(self.members[place].id, number(place));
+        }
+    }
+
+    fn note_front(&mut self, place: usize) {
+        if let Some(index) = &mut self.index {
+            index.fronts.insert(self.contacts[place].site(&self.members[place]), number(place));
+        }
+    }
+
+    /// Panics if an invariant does not hold.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let site = |place: usize| self.contacts[place].site(&self.members[place]);
+        let mut sites = std::collections::BTreeSet::new();
+        assert!((0..self.fronts).all(|front| sites.insert(site(front))), "two of a site in the front row");
+        let mut met = 0;
+        for front in 0..self.fronts {
+            let mut place = front;
+            loop {
+                met += 1;
+                assert_eq!(site(place), site(front));
+                assert!(place == front || place >= self.fronts);
+                let next = self.rings[place].next as usize;
+                assert_eq!(self.rings[next].previous as usize, place);
+                place = next;
+                if place == front {
+                    break;
+                }
+                assert!(met <= self.members.len(), "a circle without end");
+            }
+        }
+        assert_eq!(met, self.members.len(), "everybody is in the circle of a front");
+        if let Some(index) = &self.index {
+            assert_eq!((index.places.len(), index.fronts.len()), (self.members.len(), self.fronts));
+            assert!(index.fronts.iter().all(|(&of, &place)| site(place as usize) == of));
+        }
+        let seeders = self.contacts.iter().filter(|contact| contact.is_seeder()).count();
+        assert_eq!(self.seeders as usize, seeders);
+    }
+}
+
+/// No crowd grows beyond `Limits::peers_per_share`, which is a `u32`.
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
+}
+
+/// Room for the places of the peers of a reply that is to name `want`.
+pub(super) fn places(all: &mut Places, want: u8) -> &mut [u32] {
+    let want = all.len().min(want.into());
+    &mut all[..want]
+}
