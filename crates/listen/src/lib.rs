@@ -1,7 +1,7 @@
 //! Taking a port, on IPv4 and IPv6 at once where there is IPv6.
 //!
-//! The tracker takes a UDP port, a seeder and a leecher take TCP ports. None of them blocks here, and no runtime is needed: they get
-//! sockets of the standard library.
+//! The tracker takes a UDP port, a seeder and a leecher take TCP ports. They get non-blocking sockets of the standard
+//! library, so no runtime is needed.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -13,42 +13,42 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that may wait to be accepted: a swarm that starts at one moment.
+/// Connections that may wait to be accepted: a swarm that starts at the same moment.
 const TCP_BACKLOG: i32 = 1_024;
 
 /// Why a port cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Somebody else has it.
+    /// Another program uses it.
     #[error("{protocol} port {} is in use", address.port())]
     PortInUse {
         /// `TCP` or `UDP`.
         protocol: &'static str,
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
     },
     /// This machine does not have the address.
     #[error("this machine does not have the address {}", .0.ip())]
     NoSuchAddress(SocketAddr),
-    /// Ports below 1024 want privileges.
+    /// Ports below 1024 need privileges.
     #[error("not allowed to listen on {0}")]
     NotAllowed(SocketAddr),
-    /// Something else.
+    /// Any other failure.
     #[error("cannot listen on {address}: {source}")]
     Other {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// Why not.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Listens for connections on `port` of `bind`, or of every address. Does not block.
+/// Listens for connections on `port` of `bind`, or of every address. The socket is non-blocking.
 pub fn listen_tcp(bind: Option<IpAddr>, port: u16) -> Result<TcpListener, ListenError> {
     let listen = |ip: IpAddr| {
         let socket = new_socket(ip, Type::STREAM, Protocol::TCP)?;
-        // Lets a restarted program have its port back while old connections fade; two listeners never share it.
+        // A restarted program can take its port again while old connections end. Two listeners never share it.
         socket.set_reuse_address(true)?;
         socket.bind(&SocketAddr::new(ip, port).into())?;
         socket.listen(TCP_BACKLOG)?;
@@ -59,9 +59,9 @@ pub fn listen_tcp(bind: Option<IpAddr>, port: u16) -> Result<TcpListener, Listen
     Ok(socket.into())
 }
 
-/// Receives datagrams on `port` of `bind`, or of every address, through `count` sockets that the system shares
-/// them out to by where they come from, each with room for `buffer_len` bytes if the system allows. Does not
-/// block. Never shares the port with another program: each would miss datagrams.
+/// Receives datagrams on `port` of `bind`, or of every address, through `count` non-blocking sockets. The system distributes
+/// datagrams among them by source. Each has room for `buffer_len` bytes, if the system allows it. The port is never shared
+/// with another program, because each would miss datagrams.
 pub fn listen_udp(
     bind: Option<IpAddr>,
     port: u16,
@@ -72,7 +72,7 @@ pub fn listen_udp(
         let first = bound_udp(ip, port, buffer_len, Sharing::No)?;
         let port = first.local_addr()?.as_socket().map_or(port, |address| address.port());
         if count.get() > 1 {
-            // Only now that the port is this program's: two that asked for it before would both get it.
+            // Only after the bind: two programs that set this before it would both get the port.
             first.set_reuse_port(true)?;
         }
         let others = (1..count.get()).map(|_| bound_udp(ip, port, buffer_len, Sharing::Yes));
@@ -83,7 +83,7 @@ pub fn listen_udp(
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
-/// The address that `bind` and `port` ask for. `[::]` stands for every address, those of IPv4 too.
+/// The address that `bind` and `port` stand for. `[::]` stands for every address, those of IPv4 too.
 pub fn asked_address(bind: Option<IpAddr>, port: u16) -> SocketAddr {
     SocketAddr::new(bind.unwrap_or(Ipv6Addr::UNSPECIFIED.into()), port)
 }
@@ -123,7 +123,7 @@ fn on_every_address<T>(bind: Option<IpAddr>, listen: impl Fn(IpAddr) -> io::Resu
         Some(ip) => listen(ip),
         None => match listen(Ipv6Addr::UNSPECIFIED.into()) {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                // A kernel without IPv6 does not even make the socket.
+                // A kernel without IPv6 does not even create the socket.
                 tracing::debug!("not on IPv6: {error}");
                 listen(Ipv4Addr::UNSPECIFIED.into())
             }

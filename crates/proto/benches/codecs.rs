@@ -1,4 +1,4 @@
-//! Encoding and decoding the messages of which there are most: a request for a chunk, an announce.
+//! Encoding and decoding the most frequent messages: a request for a chunk, and an announce.
 
 use std::{hint::black_box, num::NonZeroU16};
 

@@ -2,10 +2,10 @@
 
 use crate::chunk::ChunkIndex;
 
-/// Which chunks of a share someone has.
+/// The chunks of a share that a peer has.
 ///
-/// As bytes (BEP 3): one bit a chunk, the first chunk in the high bit of the first byte, the spare bits of
-/// the last byte zero.
+/// As bytes (BEP 3) it has one bit a chunk. The first chunk is the high bit of the first byte, and the spare bits of the
+/// last byte are zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bitfield {
     bytes: Vec<u8>,
@@ -53,7 +53,7 @@ impl Bitfield {
         Ok(Bitfield { bytes: bytes.to_vec(), len, ones })
     }
 
-    /// Bytes that a set over `len` chunks takes.
+    /// Length in bytes of a set over `len` chunks.
     pub fn byte_len(len: u32) -> usize {
         len.div_ceil(8) as usize
     }
@@ -63,7 +63,7 @@ impl Bitfield {
         &self.bytes
     }
 
-    /// Number of chunks that the share has.
+    /// Number of chunks in the share.
     pub fn len(&self) -> u32 {
         self.len
     }
@@ -100,7 +100,7 @@ impl Bitfield {
         new
     }
 
-    /// Takes `chunk` out; true if it was in the set.
+    /// Removes `chunk`; true if it was in the set.
     pub fn remove(&mut self, chunk: ChunkIndex) -> bool {
         let had = self.contains(chunk);
         if had {

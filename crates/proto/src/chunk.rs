@@ -1,31 +1,30 @@
 //! Chunks, blocks and the chunk space of a share.
 //!
-//! A chunk is the unit of request, verification and resume. The chunks of all files of a share are numbered
-//! in one row, in `file tree` order; a chunk never spans two files, so the last chunk of each file may be
-//! short and an empty file has none.
+//! A chunk is the unit of request, verification and resume. The chunks of all files of a share are numbered in one sequence,
+//! in `file tree` order. A chunk never spans two files, so the last chunk of each file may be short, and an empty file has
+//! none.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes in a chunk, all but the last of each file (BEP 52 `piece length`).
+/// Bytes in every chunk but the last of each file (BEP 52 `piece length`).
 pub const CHUNK_LEN: u32 = 512 * 1024;
 
 /// Bytes in a leaf of the hash tree (BEP 52).
 pub const BLOCK_LEN: u32 = 16 * 1024;
 
-/// Most chunks in a share, 2 TiB of them: a bitfield then fits the size of a chunk, and a share's hashes
-/// 128 MiB.
+/// Maximum chunks in a share (2 TiB). A bitfield then has at most the size of a chunk, and the hashes of a share 128 MiB.
 pub const MAX_CHUNKS: u32 = 4 * 1024 * 1024;
 
-/// Most bytes in a share: [`MAX_CHUNKS`] whole chunks.
+/// Maximum bytes in a share: [`MAX_CHUNKS`] whole chunks.
 pub const MAX_SHARE_LEN: u64 = MAX_CHUNKS as u64 * CHUNK_LEN as u64;
 
 /// Position of a chunk in the chunk space of its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChunkIndex(pub u32);
 
-/// Where a chunk lies: which file, where in it, how long.
+/// The place of a chunk: its file, its offset and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkSpan {
     /// Position of the file in [`crate::Metainfo::files`].
@@ -41,7 +40,7 @@ pub struct ChunkSpan {
 pub struct ChunkSpace {
     /// Length in bytes of each file.
     file_lens: Box<[u64]>,
-    /// First chunk of each file, and one past the last chunk at the end.
+    /// First chunk of each file; at the end, one past the last chunk.
     first_chunks: Box<[u32]>,
     total_len: u64,
 }
@@ -52,7 +51,7 @@ pub struct ChunkSpace {
 pub struct TooLargeError;
 
 impl ChunkSpace {
-    /// Lays out files of these lengths in bytes.
+    /// Divides files of these lengths in bytes.
     pub fn new(file_lens: impl IntoIterator<Item = u64>) -> Result<ChunkSpace, TooLargeError> {
         let file_lens: Box<[u64]> = file_lens.into_iter().collect();
         let mut first_chunks = Vec::with_capacity(file_lens.len() + 1);
@@ -92,13 +91,12 @@ impl ChunkSpace {
         (0..self.chunk_count()).map(ChunkIndex)
     }
 
-    /// Where `chunk` lies, or `None` if the share has no such chunk.
+    /// The place of `chunk`, or `None` if the share has no such chunk.
     pub fn span(&self, chunk: ChunkIndex) -> Option<ChunkSpan> {
         if chunk.0 >= self.chunk_count() {
             return None;
         }
-        // Empty files share their first chunk with the next file: the last file that starts at or before
-        // the chunk is the one that holds it.
+        // An empty file has the same first chunk as the next file, so the last file that starts at or before the chunk holds it.
         let file = self.first_chunks.partition_point(|&first| first <= chunk.0) - 1;
         let offset = u64::from(chunk.0 - self.first_chunks[file]) * u64::from(CHUNK_LEN);
         let left = self.file_lens[file] - offset;

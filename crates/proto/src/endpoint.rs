@@ -21,7 +21,7 @@ pub enum ParseEndpointError {
     /// There is no port, and no default.
     #[error("'{0}' has no port: write it as HOST:PORT, for example {0}:{port}", port = crate::peer::DEFAULT_PORT)]
     NoPort(String),
-    /// What follows the colon is not a port.
+    /// The text after the colon is not a port.
     #[error("the port in '{0}' is not a number from 1 to 65535")]
     Port(String),
     /// The host is neither a name nor an address.
@@ -63,7 +63,7 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a tracker as users write it: `HOST` or `HOST:PORT`, perhaps with the `shoal://` of a link.
+    /// Reads a tracker as users write it: `HOST` or `HOST:PORT`, with or without the `shoal://` of a link.
     pub fn parse_tracker(text: &str) -> Result<Endpoint, ParseEndpointError> {
         let text = text.strip_prefix("shoal://").unwrap_or(text);
         Endpoint::parse(text.trim_end_matches('/'), Some(crate::tracker::DEFAULT_PORT))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// The page that describes the wire formats.
 pub(crate) const PAGE: &str = include_str!("../../../docs/protocol.md");
 
-/// Reads hexadecimal digits; blanks mean nothing, and `ab*16` is the byte `ab` 16 times.
+/// Reads hexadecimal digits. Spaces are ignored, and `ab*16` is the byte `ab` 16 times.
 pub(crate) fn bytes(hex: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in hex.split_whitespace() {

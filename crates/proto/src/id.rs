@@ -13,11 +13,11 @@ pub struct Digest(pub [u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InfoHash(pub [u8; 32]);
 
-/// The id that a peer draws at random when it starts. It names the peer; it proves nothing.
+/// The id that a peer draws at random when it starts. It names the peer and proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub [u8; 16]);
 
-/// What a peer chose at registration and must show to renew or end it. Never shown to other peers.
+/// A secret that a peer chooses at registration, and must send to renew or end it. Other peers never receive it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret(pub [u8; 16]);
 

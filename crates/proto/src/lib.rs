@@ -1,10 +1,10 @@
 //! Shoal's vocabulary and wire formats.
 //!
-//! Everything that two Shoal programs must agree on lives here: ids and names, the metainfo that an
+//! Everything that two Shoal programs must agree on is here: ids and names, the metainfo that an
 //! infohash is a hash of ([`metainfo`]), links ([`link`]), the UDP tracker messages ([`tracker`]), the TCP
 //! peer messages ([`peer`]) and the pure logic of a tracker client ([`tracker::client`]).
 //!
-//! The codecs need a crate of tokio's and so the feature `codecs`, which is on by default; everything else is without it.
+//! The codecs need tokio's crates, and so the feature `codecs`, which is on by default. Everything else works without it.
 //!
 //! This crate opens no socket, reads no clock and touches no file. Its invariant: **a decoded value is
 //! already legal**. Every constructor, and so every decoder, refuses what the protocol does not allow.

@@ -1,8 +1,8 @@
 //! Links: `magnet:?xt=urn:btmh:1220<64 hex>&dn=<name>&tr=shoal://host:6020&x.pe=host:port`.
 //!
-//! The magnet scheme of BEP 9 with the v2 multihash of BEP 52 (`1220` is SHA-256, 32 bytes). `dn` is a hint,
-//! `tr` names Shoal trackers, `x.pe` names peers; `tr` and `x.pe` may repeat. Unknown keys are ignored, as
-//! magnet links demand, and so are trackers of other schemes.
+//! The magnet scheme of BEP 9 with the v2 multihash of BEP 52 (`1220` is SHA-256, 32 bytes). `dn` is a hint, `tr` names
+//! Shoal trackers, `x.pe` names peers; `tr` and `x.pe` may repeat. Unknown keys are ignored, as in all magnet links, and so
+//! are trackers of other schemes.
 //!
 //! ```
 //! use proto::Link;
@@ -27,15 +27,15 @@ const TOPIC: &str = "urn:btmh:";
 const SHA256_MULTIHASH: &str = "1220";
 const TRACKER_SCHEME: &str = "shoal://";
 
-/// Trackers or peers that one link may name; more are a mistake or an attack.
+/// Maximum trackers, and maximum peers, in one link. More are a mistake or an attack.
 pub const MAX_ENDPOINTS: usize = 32;
 
-/// What a link says about a share.
+/// A parsed link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Which share.
+    /// The share's id.
     pub infohash: InfoHash,
-    /// What it is called, by the word of whoever wrote the link.
+    /// The share's name, as the author of the link claims.
     pub name: Option<ShareName>,
     /// Trackers that know its peers.
     pub trackers: Vec<Endpoint>,
@@ -116,8 +116,8 @@ impl fmt::Display for Link {
     }
 }
 
-/// What needs no escape in a link: RFC 3986's unreserved characters. Nothing that is left means anything to
-/// a shell inside single quotes.
+/// Characters that need no escape in a link: RFC 3986's unreserved ones. None of them has a meaning to a shell inside single
+/// quotes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 fn escape(text: &str) -> Cow<'_, str> {

@@ -1,12 +1,12 @@
 //! Metainfo: the description of a share that its infohash is a hash of.
 //!
-//! The bytes are the bencoded `info` dictionary of a BitTorrent v2 torrent (BEP 52) with exactly the keys
-//! `file tree`, `meta version`, `name` and `piece length`. Decoding is strict: one share has one encoding,
-//! anything else is refused, so two programs can never disagree about what an infohash stands for.
+//! The bytes are the bencoded `info` dictionary of a BitTorrent v2 torrent (BEP 52) with exactly the keys `file tree`, `meta
+//! version`, `name` and `piece length`. Decoding is strict: a share has one encoding, and any other is refused. So two
+//! programs can never disagree about the content of an infohash.
 //!
-//! Two things BEP 52 leaves open are settled here. An empty directory is an empty dictionary in the file
-//! tree. A directory that holds nothing but one file of the directory's own name has the encoding of that
-//! file alone, and so is that file ([`Tree::new_directory`] does the collapse).
+//! Two things BEP 52 leaves open are settled here. An empty directory is an empty dictionary in the file tree. A directory
+//! that holds only one file with the directory's own name has the same encoding as that file alone. So it is that file
+//! ([`Tree::new_directory`] collapses it).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -23,17 +23,16 @@ use crate::{
     name::{NameError, ShareName},
 };
 
-/// Largest metainfo in bytes: some 300,000 files. A leecher holds it in memory whole.
+/// Largest metainfo in bytes: some 300,000 files. A leecher holds all of it in memory.
 pub const MAX_METAINFO_LEN: u32 = 32 * 1024 * 1024;
 
 /// Deepest nesting of directories in a share.
 pub const MAX_DEPTH: usize = 64;
 
-/// Bencode nesting that [`MAX_DEPTH`] needs: the info and file tree dictionaries, the directories, and the
-/// file's own two.
+/// The bencode nesting of [`MAX_DEPTH`]: the info and file tree dictionaries, the directories, and the file's own two.
 const MAX_BENCODE_DEPTH: usize = MAX_DEPTH + 4;
 
-/// What the metainfo says of one file.
+/// The metainfo of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileNode {
     /// Bytes in the file.
@@ -50,16 +49,16 @@ pub type Directory = BTreeMap<ShareName, Node>;
 pub enum Node {
     /// A file.
     File(FileNode),
-    /// A directory, perhaps empty.
+    /// A directory, which may be empty.
     Directory(Directory),
 }
 
-/// What a share is.
+/// The content of a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tree {
-    /// One file, called what the share is called.
+    /// One file with the share's name.
     File(FileNode),
-    /// A directory, called what the share is called.
+    /// A directory with the share's name.
     Directory(Directory),
 }
 
@@ -130,7 +129,7 @@ pub enum MetainfoError {
     /// Too many files: the metainfo would exceed [`MAX_METAINFO_LEN`].
     #[error("metainfo larger than {MAX_METAINFO_LEN} bytes: too many files in one share")]
     MetainfoTooLarge,
-    /// The bytes hash to something else than the infohash asked for.
+    /// The bytes do not have the requested infohash.
     #[error("metainfo does not match its infohash")]
     WrongInfoHash,
 }
@@ -168,11 +167,11 @@ impl Metainfo {
         }
         let (name, tree) = decode_info(bytes)?;
         let metainfo = Metainfo::new(name, tree)?;
-        // One test for every way in which an encoding can be other than canonical.
+        // One check for every way in which an encoding can fail to be canonical.
         if metainfo.bytes != bytes { Err(MetainfoError::NotCanonical) } else { Ok(metainfo) }
     }
 
-    /// Decodes an info dictionary after proving that it is the one `infohash` stands for.
+    /// Decodes an info dictionary after proving that it has this `infohash`.
     pub fn decode_proved(bytes: &[u8], infohash: InfoHash) -> Result<Metainfo, MetainfoError> {
         if sha2::Sha256::digest(bytes).as_slice() != infohash.0 {
             return Err(MetainfoError::WrongInfoHash);
@@ -180,7 +179,7 @@ impl Metainfo {
         Metainfo::decode(bytes)
     }
 
-    /// What the share is called.
+    /// The share's name.
     pub fn name(&self) -> &ShareName {
         &self.name
     }
@@ -195,7 +194,7 @@ impl Metainfo {
         &self.files
     }
 
-    /// Paths below the share's directory of the directories that hold nothing.
+    /// Paths of the empty directories, below the share's directory.
     pub fn empty_directories(&self) -> &[Box<[ShareName]>] {
         &self.empty_directories
     }
@@ -258,7 +257,7 @@ fn encode(name: &ShareName, tree: &Tree) -> Result<Vec<u8>, MetainfoError> {
         info.emit_pair(b"name", name.as_str())?;
         info.emit_pair(b"piece length", CHUNK_LEN)
     });
-    // Keys come sorted and the structure is ours, so nesting is all that can be refused.
+    // The keys are sorted and the structure is our own, so only nesting can be refused.
     result.and_then(|()| encoder.get_output()).map_err(|_| MetainfoError::TooDeep)
 }
 

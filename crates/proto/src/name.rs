@@ -9,21 +9,21 @@ pub const MAX_NAME_LEN: usize = 255;
 
 /// One plain file name: a share's name, or one component of a path inside a share.
 ///
-/// Names arrive from strangers and become paths on disk and text on a terminal. So a name is never empty,
-/// `.` or `..`, is at most [`MAX_NAME_LEN`] bytes of UTF-8, and holds no path separator and no control
-/// character. Joined to a directory it names something directly in that directory.
+/// Names come from strangers, and become paths on disk and text on a terminal. So a name is never empty, `.` or `..`. It has
+/// at most [`MAX_NAME_LEN`] bytes of UTF-8, and holds no path separator and no control character. Joined to a directory, it
+/// names an entry of that directory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ShareName(Box<str>);
 
-/// A [`ShareName`] that is borrowed, for whoever decodes many names and keeps few: it costs no allocation.
+/// A borrowed [`ShareName`], for decoding many names of which few are kept: it needs no allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ShareNameRef<'a>(&'a str);
 
 /// Why a text cannot be the name of a share or of a file in one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing at all.
+    /// It is empty.
     #[error("a name cannot be empty")]
     Empty,
     /// More than [`MAX_NAME_LEN`] bytes.

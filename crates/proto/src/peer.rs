@@ -1,9 +1,8 @@
 //! The TCP peer protocol.
 //!
-//! Each side sends the preamble and a [`Hello`]; then both send [`PeerMessage`]s, each in a frame of a u32
-//! length (big endian) and that many bytes. Some messages announce a payload: that many raw bytes follow
-//! the frame and never pass through the message encoding. [`PeerReader`] and [`encode_message`] are the two
-//! directions; the codec under them is [`PeerCodec`].
+//! Each side sends the preamble and a [`Hello`]; then both send [`PeerMessage`]s, each in a frame: a u32 length (big endian)
+//! and that number of bytes. Some messages announce a payload: raw bytes that follow the frame and never pass through the
+//! message encoding. [`PeerReader`] and [`encode_message`] are the two directions; the codec under them is [`PeerCodec`].
 
 #[cfg(feature = "codecs")]
 pub mod codec;
@@ -13,7 +12,7 @@ pub mod message;
 pub use codec::{FrameError, PeerCodec, PeerReader, encode_message};
 pub use message::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role};
 
-/// The seeder's TCP port unless it is told otherwise.
+/// The seeder's default TCP port.
 pub const DEFAULT_PORT: u16 = 7000;
 
 /// Largest frame in bytes, payload not counted.
@@ -22,8 +21,8 @@ pub const MAX_FRAME_LEN: usize = 256;
 /// Largest payload in bytes of a `Metainfo` or `Hashes` message.
 pub const MAX_PART_LEN: u32 = 256 * 1024;
 
-/// Most chunk hashes in one `Hashes` message.
+/// Maximum chunk hashes in one `Hashes` message.
 pub const MAX_HASHES: u32 = MAX_PART_LEN / 32;
 
-/// Most requests that a peer may have waiting with another; what comes above it is rejected as busy.
+/// Maximum requests of a peer that may wait at another. Further ones are rejected as busy.
 pub const MAX_PIPELINE: usize = 64;

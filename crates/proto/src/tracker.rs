@@ -1,9 +1,7 @@
 //! The UDP tracker protocol.
 //!
 //! One request, one reply, each a datagram of at most [`MAX_DATAGRAM_LEN`] bytes: the preamble, then one
-//! [`message`]. The [`codec`] is for `tokio_util::udp::UdpFramed`; [`client`] is the pure logic of whoever
-//! asks. A reply to a request without a valid token is never larger than the request, so a tracker is of no
-//! use for reflection.
+//! [`message`]. The [`codec`] is for `tokio_util::udp::UdpFramed`; [`client`] is the pure logic of a client. A reply to a request without a valid token is never larger than the request, so a tracker cannot be used for reflection.
 
 pub mod client;
 #[cfg(feature = "codecs")]
@@ -17,9 +15,9 @@ pub use message::{
     ReplyBody, Request, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
 };
 
-/// The tracker's UDP port unless it is told otherwise.
+/// The tracker's default UDP port.
 pub const DEFAULT_PORT: u16 = 6020;
 
-/// Largest datagram in bytes: what crosses the internet without being split (RFC 8200 guarantees 1,280
+/// Largest datagram in bytes: it crosses the internet without being split (RFC 8200 guarantees 1,280
 /// bytes of IPv6 packet).
 pub const MAX_DATAGRAM_LEN: usize = 1_200;

@@ -21,8 +21,8 @@ use serde::{
     de::{DeserializeOwned, SeqAccess, Visitor},
 };
 
-/// No message of either protocol is larger than this many bytes, so the decoder never has to allocate
-/// more for one, whatever lengths the bytes claim.
+/// Maximum length in bytes of a message in both protocols. The decoder allocates no more for one, no matter which lengths
+/// the bytes claim.
 pub(crate) const MAX_MESSAGE_LEN: usize = 1_200;
 
 type Config = bincode::config::Configuration<
@@ -39,7 +39,7 @@ pub enum WireError {
     /// The bytes do not decode to a legal message.
     #[error("malformed message: {0}")]
     Malformed(#[source] bincode::error::DecodeError),
-    /// A legal message was followed by this many more bytes.
+    /// This number of bytes follows a legal message.
     #[error("{0} bytes left over after a message")]
     TrailingBytes(usize),
     /// The message does not fit the size that its protocol allows.
@@ -50,7 +50,7 @@ pub enum WireError {
     },
 }
 
-/// Appends the encoding of `message` to `dst`; on error `dst` is as it was.
+/// Appends the encoding of `message` to `dst`. On error `dst` does not change.
 pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut) -> Result<(), WireError> {
     let mut message_bytes = Message(ArrayVec::new());
     bincode::serde::encode_into_writer(message, &mut message_bytes, CONFIG)
@@ -74,7 +74,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> 
     }
 }
 
-/// Reads the fields of a message one after the other, for who cannot wait for serde.
+/// Reads the fields of a message one after the other, faster than serde.
 pub(crate) struct Fields<'a> {
     decoder: DecoderImpl<SliceReader<'a>, Config, ()>,
 }
@@ -99,7 +99,7 @@ impl<'a> Fields<'a> {
         self.field()
     }
 
-    /// Also which of the variants of an enum follows.
+    /// Also the number of an enum's variant.
     pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
         self.field()
     }
@@ -108,7 +108,7 @@ impl<'a> Fields<'a> {
         self.field()
     }
 
-    /// Whether an option holds something, which follows.
+    /// Whether an option holds a value, which follows.
     pub(crate) fn is_some(&mut self) -> Result<bool, WireError> {
         match self.u8()? {
             0 => Ok(false),
@@ -136,14 +136,14 @@ impl<'a> Fields<'a> {
 }
 
 impl WireError {
-    /// Bytes that are a message of this encoding, but of none that the protocol has.
+    /// The error for bytes that are legal in this encoding but not in the protocol.
     pub(crate) fn illegal(what: &'static str) -> WireError {
         WireError::Malformed(bincode::error::DecodeError::Other(what))
     }
 }
 
-/// Reads a list of at most `MAX` entries, for `#[serde(deserialize_with)]`. Memory grows with the entries that are there: serde's own
-/// way is to set aside up to 1 MiB for the number of entries that the bytes claim.
+/// Reads a list of at most `MAX` entries, for `#[serde(deserialize_with)]`. Memory grows with the actual entries. Serde
+/// itself reserves up to 1 MiB for the number of entries that the bytes claim.
 pub(crate) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -218,7 +218,7 @@ mod tests {
             assert_eq!(decode::<u16>(&golden).ok(), u16::try_from(value).ok());
             assert!(PAGE.contains(&format!("| {value} | `{hex}` |")), "{value} in docs/protocol.md");
         }
-        // But a u8 is the byte itself.
+        // A u8 is the byte itself.
         assert_eq!(encoded(&251_u8), [251]);
     }
 
@@ -227,7 +227,7 @@ mod tests {
         for hex in ["fb0700", "fc07000000", "fd0700000000000000"] {
             assert_eq!(decode::<u64>(&bytes(hex)).unwrap(), 7);
         }
-        // Not in more bytes than its type has, and not with one of the two unused first bytes.
+        // Not in more bytes than its type has, and not after one of the two unused first bytes.
         assert!(decode::<u32>(&bytes("fd0700000000000000")).is_err());
         assert!(decode::<u64>(&bytes("fe07 00*15")).is_err());
         assert!(decode::<u64>(&bytes("ff")).is_err());

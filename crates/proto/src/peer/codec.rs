@@ -1,4 +1,4 @@
-//! Frames of peer messages, and a reader that hands payloads on without copying them.
+//! Frames of peer messages, and a reader that returns payloads without copying them.
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -11,21 +11,21 @@ use crate::{PREAMBLE, PREAMBLE_LEN, wire, wire::WireError};
 /// Bytes in the length prefix of a frame.
 const PREFIX_LEN: usize = 4;
 
-/// Bytes that a reader takes in ahead of the frame it looks at. What part of them turns out to be payload
-/// has to be copied, so they are few.
+/// Bytes that a reader reads ahead of the current frame. The number is small, because payload bytes among them have to be
+/// copied.
 const READ_AHEAD_LEN: usize = 4 * 1024;
 
-/// … after a chunk of at most [`SMALL_PAYLOAD_LEN`]: then they are many frames with their payloads, and to copy these
-/// takes less than a call to the system for each.
+/// The same after a chunk of at most [`SMALL_PAYLOAD_LEN`]. Then they hold many frames with their payloads, and copying
+/// these costs less than a system call for each.
 const READ_FAR_AHEAD_LEN: usize = 64 * 1024;
 
-/// To copy a payload of this length takes about as long as a call to the system; of a longer one, longer.
+/// Copying a payload of this length takes about as long as a system call; copying a longer one takes longer.
 const SMALL_PAYLOAD_LEN: usize = 16 * 1024;
 
 /// Bytes of an unwanted payload that are read at a time.
 const SKIPPED_LEN: usize = 4 * 1024;
 
-/// The codec of frames. Payloads are not its business: whoever decodes takes them off the stream.
+/// The codec of frames. It does not handle payloads: its caller reads them from the stream.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct PeerCodec;
 
@@ -88,7 +88,7 @@ impl Encoder<&PeerMessage> for PeerCodec {
     }
 }
 
-/// Appends the frame of `message` to `dst`. The payload, if any, is the caller's to send after it.
+/// Appends the frame of `message` to `dst`. The caller sends the payload after it, if there is one.
 pub fn encode_message(message: &PeerMessage, dst: &mut BytesMut) -> Result<(), FrameError> {
     PeerCodec.encode(message, dst)
 }
@@ -119,7 +119,7 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
     /// Cancel safe.
     ///
     /// # Panics
-    /// If the payload of the message before has not been read.
+    /// If the payload of the previous message has not been read.
     pub async fn next(&mut self) -> Result<Option<PeerMessage>, FrameError> {
         assert_eq!(self.payload_left, 0, "payload not read");
         self.make_room();
@@ -132,11 +132,11 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         Ok(Some(message))
     }
 
-    /// Sees to it that what is read ahead next is as much as it should be.
+    /// Sets how much is read ahead next.
     fn make_room(&mut self) {
         let (len, buffer) = (self.read_ahead_len, self.framed.read_buffer_mut());
         if buffer.is_empty() {
-            // Takes back the memory of what has been read, which may be more than is wanted now.
+            // Frees the memory of what has been read, which may be larger than the next read needs.
             buffer.reserve(len);
             if buffer.capacity() > len {
                 *buffer = BytesMut::with_capacity(len);
@@ -144,9 +144,8 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         }
     }
 
-    /// Reads some of the payload of the last message into the front of `buf` and says how many bytes;
-    /// 0 only if the payload is over. Bytes go from the socket into `buf`, but for the few that were read
-    /// ahead. Cancel safe.
+    /// Reads some of the payload of the last message into the front of `buf`, and returns the number of bytes, 0 only at the
+    /// end of the payload. Bytes go from the socket into `buf`, except for the few that were read ahead. Cancel safe.
     pub async fn read_payload_some(&mut self, buf: &mut [u8]) -> Result<usize, FrameError> {
         let want = buf.len().min(self.payload_left);
         if want == 0 {
@@ -167,7 +166,7 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         Ok(count)
     }
 
-    /// Reads what is left of the payload of the last message, and forgets it. Cancel safe.
+    /// Reads the rest of the last message's payload and drops it. Cancel safe.
     pub async fn skip_payload(&mut self) -> Result<(), FrameError> {
         let mut nowhere = [0; SKIPPED_LEN];
         while self.payload_left > 0 {

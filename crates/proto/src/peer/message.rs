@@ -12,9 +12,9 @@ use crate::{
 /// The first message of each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// Which share the connection is about.
+    /// The share of the connection.
     pub infohash: InfoHash,
-    /// Who speaks.
+    /// The speaker's id.
     pub peer_id: PeerId,
     /// Whether the speaker has all of the share.
     pub role: Role,
@@ -31,12 +31,12 @@ pub enum Role {
     Leecher,
 }
 
-/// A message between peers. Those with a payload say how long it is; see [`PeerMessage::payload_len`].
+/// A message between peers. Those with a payload state its length: see [`PeerMessage::payload_len`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerMessage {
     /// First message of each side, once.
     Hello(Hello),
-    /// Nothing to say, but still here.
+    /// The speaker is still there.
     KeepAlive,
     /// Send the metainfo from this byte on.
     MetainfoRequest {
@@ -66,43 +66,43 @@ pub enum PeerMessage {
         /// Number of chunks.
         count: u32,
     },
-    /// What the speaker has; the payload is a [`crate::Bitfield`]. Seeders need not say it.
+    /// The chunks that the speaker has; the payload is a [`crate::Bitfield`]. Seeders need not send it.
     Bitfield {
         /// Bytes in the bitfield.
         len: u32,
     },
     /// The speaker has one more chunk.
     Have {
-        /// Which.
+        /// The chunk that it has.
         chunk: ChunkIndex,
     },
     /// Send this chunk.
     Request {
-        /// Which.
+        /// The chunk to send.
         chunk: ChunkIndex,
     },
-    /// Forget the request of this chunk, if it is still waiting: it is then rejected as [`RejectReason::Cancelled`].
+    /// Forget the request for this chunk. If it still waits, it is rejected as [`RejectReason::Cancelled`].
     Cancel {
-        /// Which.
+        /// The chunk that was requested.
         chunk: ChunkIndex,
     },
     /// A chunk; the payload is its bytes.
     Chunk {
-        /// Which.
+        /// The chunk that is sent.
         chunk: ChunkIndex,
         /// Its length in bytes, at most [`CHUNK_LEN`].
         len: u32,
     },
     /// A request that will not be answered with a chunk.
     Reject {
-        /// Which chunk was asked for.
+        /// The chunk that was requested.
         chunk: ChunkIndex,
-        /// Why not.
+        /// The reason.
         reason: RejectReason,
     },
     /// Last message before the speaker closes the connection.
     Goodbye(GoodbyeReason),
-    /// No request of anybody waits at the speaker, and it could send more.
+    /// No peer's request waits at the speaker, and it could send more.
     Idle,
 }
 
@@ -116,7 +116,7 @@ pub enum RejectReason {
         /// Milliseconds after which to ask again.
         retry_after_ms: u32,
     },
-    /// The chunk is no longer what it was when the share was made: its file changed or went away.
+    /// The chunk changed since the share was made: its file was modified or went away.
     Gone,
     /// The request was cancelled in time.
     Cancelled,
@@ -132,22 +132,22 @@ pub enum GoodbyeReason {
         /// Milliseconds after which to try again.
         retry_after_ms: u32,
     },
-    /// The speaker is talking to itself.
+    /// The speaker is connected to itself.
     SelfConnection,
-    /// The two are connected already.
+    /// The two peers are connected already.
     Duplicate,
     /// The peer is stopping.
     ShuttingDown,
-    /// What came is not this protocol.
+    /// The peer broke the protocol.
     Protocol,
-    /// What came was proved wrong.
+    /// The peer sent data that was proved wrong.
     Banned,
     /// The speaker has no further use for the connection.
     Done,
 }
 
 impl fmt::Display for GoodbyeReason {
-    /// As whoever hears it puts it: the peer left, because …
+    /// As the receiver words it: the peer left, because …
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             GoodbyeReason::UnknownShare => "it does not have this share",
@@ -163,7 +163,7 @@ impl fmt::Display for GoodbyeReason {
 }
 
 impl PeerMessage {
-    /// Bytes of raw payload that follow the frame.
+    /// Bytes of raw payload after the frame.
     pub fn payload_len(&self) -> usize {
         match *self {
             PeerMessage::Metainfo { len, .. }
@@ -183,7 +183,7 @@ impl PeerMessage {
         }
     }
 
-    /// Whether every chunk number, offset and length in the message is one of this share.
+    /// Whether every chunk number, offset and length in the message fits this share.
     pub fn fits(&self, metainfo: &Metainfo) -> bool {
         let space = metainfo.chunk_space();
         let metainfo_len = metainfo.as_bytes().len();
@@ -205,7 +205,7 @@ impl PeerMessage {
         }
     }
 
-    /// Whether every length in the message is one that the protocol allows.
+    /// Whether the protocol allows every length in the message.
     pub fn lengths_are_legal(&self) -> bool {
         match *self {
             PeerMessage::Metainfo { total_len, offset, len } => {
@@ -224,5 +224,5 @@ impl PeerMessage {
     }
 }
 
-/// Largest bitfield in bytes: one of the largest share.
+/// Largest bitfield in bytes: that of the largest share.
 const MAX_BITFIELD_LEN: u32 = MAX_CHUNKS / 8;

@@ -1,9 +1,8 @@
-//! The logic of a tracker client: tokens, retries with back-off and jitter, reconnecting after the tracker
-//! restarted.
+//! The logic of a tracker client: tokens, retries with back-off and jitter, reconnecting after the tracker restarted.
 //!
-//! Pure: no socket and no clock. Whoever drives it sends what [`Client::poll_transmit`] returns, hands in
-//! the replies, wakes it at [`Client::next_timeout`] and collects [`Client::poll_outcome`]. Every call ends
-//! in an outcome, [`CALL_TIMEOUT`] after it started at the latest.
+//! Pure: no socket and no clock. The caller sends what [`Client::poll_transmit`] returns, hands in the replies, calls it
+//! again at [`Client::next_timeout`], and collects [`Client::poll_outcome`]. Every call ends in an outcome, at most
+//! [`CALL_TIMEOUT`] after it began.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,30 +22,30 @@ use crate::Endpoint;
 /// A call fails when the tracker has not answered for this long.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(7);
 
-/// Wait before the first retry; each further wait is twice as long. Fits four tries into [`CALL_TIMEOUT`].
+/// Wait before the first retry; each further wait is twice as long. So four tries fit into [`CALL_TIMEOUT`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 
-/// A refused token means that the tracker restarted, and that everyone else's was refused too: reconnect
-/// after a random part of this.
+/// A refused token means that the tracker restarted and refused every client's token. So the client reconnects after a
+/// random part of this.
 const RECONNECT_JITTER: Duration = Duration::from_secs(1);
 
-/// A token is renewed this long before it ends, so that one in flight is still good.
+/// A token is renewed this long before it ends, so that one in flight is still accepted.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
 /// Names a call until its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
 
-/// What to ask the tracker.
+/// A call to the tracker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// Register, renew or end a registration. The client fills in the token.
     Announce(Announce),
-    /// Ask who or what there is.
+    /// Look up peers or shares.
     Lookup(Query),
 }
 
-/// What the tracker said.
+/// The tracker's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// To an announce.
@@ -63,10 +62,10 @@ pub enum CallError {
     /// The tracker stayed silent.
     #[error("no answer within {} seconds", CALL_TIMEOUT.as_secs())]
     Unanswered,
-    /// The tracker said no.
+    /// The tracker refused.
     #[error(transparent)]
     Refused(#[from] ErrorCode),
-    /// The tracker answered another question than was asked.
+    /// The answer belongs to another kind of request.
     #[error("the tracker's reply does not match the request")]
     Unexpected,
 }
@@ -80,15 +79,15 @@ pub enum TrackerError {
     Call {
         /// The tracker.
         endpoint: Endpoint,
-        /// What it said.
+        /// Its failure.
         source: CallError,
     },
-    /// Its name leads nowhere, or there is no socket to reach it with.
+    /// Its name has no address, or no socket can reach it.
     #[error("tracker {endpoint}: {source}")]
     Unreachable {
         /// The tracker.
         endpoint: Endpoint,
-        /// Why.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// The program is stopping.
@@ -129,7 +128,7 @@ enum TokenState {
     },
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug, Clone, Copy)]
 struct Flight {
     transaction: TransactionId,
@@ -184,14 +183,14 @@ impl Client {
         }
     }
 
-    /// Takes in a reply. Replies that answer nothing that was asked are ignored.
+    /// Receives a reply. Replies to no current request are ignored.
     pub fn on_reply(&mut self, reply: Reply, now: Instant, rng: &mut impl Rng) {
         if let TokenState::Connecting(flight) = &self.token
             && flight.transaction == reply.transaction
         {
             if let ReplyBody::Connected { token, lifetime_s } = reply.body {
                 let lifetime = Duration::from_secs(lifetime_s.into());
-                // However short the life, the token serves the calls that wait for it.
+                // Even if its life is short, the token serves the calls that wait for it.
                 let renew_at = now + lifetime.saturating_sub(TOKEN_MARGIN).max(Duration::from_secs(1));
                 self.token = TokenState::Held { token, renew_at };
             }
@@ -214,7 +213,7 @@ impl Client {
         self.outcomes.pop_front()
     }
 
-    /// When to call [`Client::poll_transmit`] again though nothing arrived.
+    /// When to call [`Client::poll_transmit`] again if nothing arrives.
     pub fn next_timeout(&self) -> Option<Instant> {
         let give_up = self.calls.values().map(|pending| pending.give_up_at).min()?;
         let retry = match &self.token {
@@ -255,8 +254,8 @@ impl Flight {
         flight
     }
 
-    /// Counts a try and sets the time of the next one. The transaction stays, so that a late reply to an
-    /// earlier try still counts.
+    /// Counts a try and sets the time of the next one. The transaction stays the same, so a late reply to an earlier try
+    /// still counts.
     fn retry(&mut self, now: Instant, rng: &mut impl Rng) {
         let wait = FIRST_RETRY * 2_u32.saturating_pow(self.tries);
         self.tries += 1;

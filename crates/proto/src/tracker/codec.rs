@@ -105,7 +105,7 @@ fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, DatagramError> {
     Ok(wire::decode(message)?)
 }
 
-/// One datagram is one message: whatever comes of it, nothing of it may be left for the next.
+/// One datagram is one message. After success or failure, none of its bytes may be left for the next.
 fn decode_datagram<T: DeserializeOwned>(src: &mut BytesMut) -> Result<Option<T>, DatagramError> {
     if src.is_empty() {
         return Ok(None);

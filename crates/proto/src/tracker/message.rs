@@ -13,13 +13,13 @@ use crate::{InfoHash, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, wire};
 /// Bytes of padding in `Connect`, so that its reply is not larger than the request.
 const CONNECT_PADDING: usize = 24;
 
-/// Most peers in one reply: 50 of the largest entries with their prefix stay under a datagram.
+/// Maximum peers in one reply: 50 of the largest entries with their prefix fit a datagram.
 pub const MAX_PEERS: usize = 50;
 
-/// Most shares in one reply: three of the largest entries stay under a datagram.
+/// Maximum shares in one reply: three of the largest entries fit a datagram.
 pub const MAX_SHARES: usize = 3;
 
-/// Pairs a reply with its request. Drawn at random, so that a stranger cannot answer unseen.
+/// Pairs a reply with its request. It is random, so a stranger who does not see the request cannot answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransactionId(pub u32);
 
@@ -27,17 +27,17 @@ pub struct TransactionId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token(pub [u8; 16]);
 
-/// A request to the tracker. Names in it are `N`: the tracker itself reads a request with borrowed ones
-/// ([`ShareNameRef`](crate::ShareNameRef)), everyone else owns them.
+/// A request to the tracker. Names in it are `N`: the tracker reads a request with borrowed ones
+/// ([`ShareNameRef`](crate::ShareNameRef)); everybody else owns them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request<N = ShareName> {
-    /// Comes back in the reply.
+    /// The reply has the same.
     pub transaction: TransactionId,
-    /// What is asked.
+    /// The kind of request.
     pub body: RequestBody<N>,
 }
 
-/// What is asked of the tracker.
+/// A kind of request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestBody<N = ShareName> {
     /// Ask for a token. Answered by `Connected`.
@@ -47,7 +47,7 @@ pub enum RequestBody<N = ShareName> {
     },
     /// Register, renew or end a registration. Answered by `Announced`.
     Announce(Announce<N>),
-    /// Ask who or what there is. Answered by `Peers` or `Shares`.
+    /// Look up peers or shares. Answered by `Peers` or `Shares`.
     Lookup {
         /// From `Connected`.
         token: Token,
@@ -61,44 +61,44 @@ impl RequestBody {
     pub const CONNECT: RequestBody = RequestBody::Connect { padding: [0; CONNECT_PADDING] };
 }
 
-/// A peer's word about itself and one share. The peer's IP address is the datagram's.
+/// A peer's claims about itself and one share. The peer's IP address is that of the datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announce<N = ShareName> {
     /// From `Connected`.
     pub token: Token,
-    /// Which share.
+    /// The share.
     pub infohash: InfoHash,
-    /// Who announces.
+    /// The peer that announces.
     pub peer_id: PeerId,
-    /// Set by the first announce, demanded of every later one.
+    /// Set by the first announce, and required in every later one.
     pub secret: Secret,
     /// TCP port that the peer listens on.
     pub port: NonZeroU16,
-    /// What the share is called.
+    /// The share's name.
     pub name: N,
     /// Bytes in the share, at most [`MAX_SHARE_LEN`].
     #[serde(deserialize_with = "share_len")]
     pub size: u64,
-    /// Why the peer announces.
+    /// The reason for the announce.
     pub event: Event,
     /// How much of the share the peer has.
     pub progress: Completion,
 }
 
-/// Why a peer announces.
+/// The reason for an announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// First announce of this run.
     Started,
-    /// Still here. Registers the peer if the tracker does not know it.
+    /// The peer is still there. Registers it if the tracker does not know it.
     Heartbeat,
-    /// Just became a seeder.
+    /// The peer became a seeder.
     Completed,
-    /// Leaving: forget me.
+    /// The peer leaves, and is forgotten.
     Stopped,
 }
 
-/// Percent of a share that a peer has: 100 for all of it, 99 at most otherwise.
+/// Percentage of a share that a peer has: 100 for all of it, at most 99 otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Completion(u8);
@@ -146,24 +146,24 @@ impl From<Completion> for u8 {
     }
 }
 
-/// A question to the tracker.
+/// A lookup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query<N = ShareName> {
-    /// Which peers have this share? Answered by `Peers`, a random sample.
+    /// The peers of a share. Answered by `Peers`, a random sample.
     Peers {
-        /// Which share.
+        /// The share.
         infohash: InfoHash,
-        /// Most peers to send, at most [`MAX_PEERS`].
+        /// Maximum number of peers to send, up to [`MAX_PEERS`].
         want: u8,
     },
-    /// Which shares are called this? Answered by `Shares`.
+    /// The shares of this name. Answered by `Shares`.
     Named {
         /// The name, exactly.
         name: N,
         /// Only shares after this one, for the next page.
         after: Option<InfoHash>,
     },
-    /// Which shares are there? Answered by `Shares`, by name and then infohash.
+    /// All shares. Answered by `Shares`, ordered by name and then infohash.
     List {
         /// Only shares after this one, for the next page.
         after: Option<ShareCursor<N>>,
@@ -182,7 +182,7 @@ pub struct ShareCursor<N = ShareName> {
 /// A reply from the tracker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// The request's.
+    /// The same as in the request.
     pub transaction: TransactionId,
     /// The answer.
     pub body: ReplyBody,
@@ -193,18 +193,18 @@ pub struct Reply {
 pub enum ReplyBody {
     /// A token for announces and lookups from this address.
     Connected {
-        /// Send it back.
+        /// The token to send in requests.
         token: Token,
-        /// Seconds for which the token is sure to be accepted.
+        /// Seconds for which the tracker accepts the token.
         lifetime_s: u16,
     },
-    /// The registration holds.
+    /// The registration is accepted.
     Announced(Announced),
     /// Peers of a share.
     Peers(Peers),
     /// Shares that the tracker knows.
     Shares(Shares),
-    /// No answer.
+    /// A refusal.
     Error(ErrorCode),
 }
 
@@ -222,7 +222,7 @@ pub struct Announced {
 /// The tracker's answer to a lookup of peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers {
-    /// Seconds until another lookup is welcome.
+    /// Seconds until the client should ask again.
     pub interval_s: u16,
     /// Seconds until the tracker has been up for an expiry; 0 if it has.
     pub settles_in_s: u16,
@@ -251,14 +251,14 @@ pub struct Shares {
 /// Why the tracker gives no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ErrorCode {
-    /// The token is not of this tracker, not of this address or too old: connect again.
+    /// The token is not from this tracker, not for this address, or too old: connect again.
     #[error("the tracker refused the token")]
     TokenRefused,
     /// The tracker knows no share of this infohash.
     #[error("the tracker does not know this share")]
     UnknownShare {
-        /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, the share's peers may
-        /// just not have come back since the tracker started.
+        /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, the share's peers may not have come
+        /// back since the tracker started.
         settles_in_s: u16,
     },
     /// The peer id is registered with another secret.
@@ -269,7 +269,7 @@ pub enum ErrorCode {
     Full(Limit),
 }
 
-/// What a tracker has too much of to take another registration.
+/// The limit that prevents another registration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 pub enum Limit {
     /// Registrations in all.
@@ -293,19 +293,19 @@ pub struct PeerEntry {
     pub address: PeerAddress,
     /// Its TCP port.
     pub port: NonZeroU16,
-    /// How much of the share it has.
+    /// The percentage of the share that it has.
     pub progress: Completion,
 }
 
-/// Where a peer is.
+/// The host of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PeerAddress {
     /// An IPv4 address.
     V4([u8; 4]),
     /// An IPv6 address.
     V6([u8; 16]),
-    /// The host that the tracker runs on: use the address that reached the tracker. The peer registered
-    /// over loopback and is no use to others under that name.
+    /// The host of the tracker: use the address that reached the tracker. The peer registered over loopback, and others
+    /// cannot reach it at that address.
     TrackerHost,
 }
 
@@ -319,9 +319,8 @@ impl From<IpAddr> for PeerAddress {
 }
 
 impl PeerEntry {
-    /// Where to connect to, for a client that reached the tracker at `tracker`. An IPv6 link-local address is in
-    /// the same scope as the tracker's; `None` if the tracker was not reached at one, because then the address
-    /// leads nowhere.
+    /// The address to connect to, for a client that reached the tracker at `tracker`. An IPv6 link-local address has the
+    /// same scope as the tracker's. `None` if the tracker was not reached at one, because then the address cannot be used.
     pub fn socket_addr(&self, tracker: SocketAddr) -> Option<SocketAddr> {
         let port = self.port.get();
         let ip = match self.address {
@@ -344,9 +343,9 @@ impl PeerEntry {
 pub struct ShareEntry {
     /// Its id.
     pub infohash: InfoHash,
-    /// What whoever registered it first called it.
+    /// Its name, from the peer that registered it first.
     pub name: ShareName,
-    /// Its size in bytes, likewise; at most [`MAX_SHARE_LEN`].
+    /// Its size in bytes, from the same peer; at most [`MAX_SHARE_LEN`].
     #[serde(deserialize_with = "share_len")]
     pub size: u64,
     /// Peers that have all of it.
@@ -356,7 +355,7 @@ pub struct ShareEntry {
 }
 
 impl ShareEntry {
-    /// Where this share stands in the list.
+    /// The position of this share in the list.
     pub fn cursor(&self) -> ShareCursor {
         ShareCursor { name: self.name.clone(), infohash: self.infohash }
     }

@@ -113,7 +113,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for content in ["0e", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
-        // Whatever a further variant might hold, so that a missing field is not what is refused.
+        // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
     }
@@ -240,12 +240,12 @@ impl AsyncRead for Slices {
     }
 }
 
-/// Polls the future that `$make` makes until it is ready, dropping it and making it anew after each wait: so
-/// these tests prove cancel safety by the way.
+/// Polls the future that `$make` makes until it is ready. It drops the future after each wait and makes a new one, so these
+/// tests also prove cancel safety.
 macro_rules! until_ready {
     ($make:expr) => {
         loop {
-            // A match, because what `$make` borrows has to live for as long as the future.
+            // A match, because the borrows of `$make` have to live as long as the future.
             match $make {
                 future => {
                     if let Poll::Ready(output) = pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -464,7 +464,7 @@ fn the_largest_payloads_arrive_whole_wherever_the_read_ahead_ends() {
     }
 }
 
-/// Counts how often it is asked for more.
+/// Counts how often it is read.
 struct Counted<'a> {
     bytes: &'a [u8],
     reads: usize,
@@ -490,7 +490,7 @@ fn small_payloads_are_read_many_at_a_time_and_large_ones_straight_into_place() {
     let mut reader = PeerReader::new(Counted { bytes: &stream, reads: 0 });
     let mut reads = Vec::new();
     for (number, (message, payload)) in messages.iter().enumerate() {
-        // All room is asked for at once.
+        // One read asks for all the room.
         reader.make_room();
         let most = if (101..=200).contains(&number) { READ_AHEAD_LEN } else { READ_FAR_AHEAD_LEN };
         let room = reader.framed.read_buffer().capacity();
@@ -501,7 +501,7 @@ fn small_payloads_are_read_many_at_a_time_and_large_ones_straight_into_place() {
         until_ready!(reader.read_payload(&mut buf)).unwrap();
         assert!(buf == *payload, "message {number}");
     }
-    // One that reads ahead and one for the rest of the payload in which that ended; before, the same for the first.
+    // For each of the two: one read ahead, and one for the rest of the payload in which that ended.
     assert!(reads[100] <= 2 + 2 * (400 / 64 + 1), "{} reads for 400 KiB in small pieces", reads[100]);
     assert!(reads[200] - reads[101] <= 2 * 99, "{} reads for 99 large ones", reads[200] - reads[101]);
 }

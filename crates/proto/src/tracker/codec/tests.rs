@@ -175,7 +175,7 @@ fn unknown_variants_are_refused() {
         "53484f414c 02 07 02 44*16 02 02",
         "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
-        // Whatever a further variant might hold, so that a missing field is not what is refused.
+        // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
