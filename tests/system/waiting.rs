@@ -140,8 +140,8 @@ fn what_is_waited_for_is_said_again_and_again() {
         let mut fetch = swarm.fetch(plan);
         fetch.waits_for("127.0.0.1:1").await;
         let waits = |event: &FetchEvent| matches!(event, FetchEvent::Swarm(Report::Waiting(_)));
-        let told = fetch.story().iter().filter(|event| waits(event)).count();
-        fetch.events_until(|events| events.iter().filter(|event| waits(event)).count() > told + 1).await;
+        let before = fetch.story().iter().filter(|event| waits(event)).count();
+        fetch.events_until(|events| events.iter().filter(|event| waits(event)).count() > before + 1).await;
         fetch.stop();
         assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { part: None })));
     });

@@ -1,4 +1,4 @@
-//! What a line of progress says, by how wide it may be.
+//! A line of progress that fits a given width.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use crate::{
     human::{HumanBytes, human_time},
 };
 
-/// Cells of a bar, at least: with fewer it says less than the percentage beside it.
+/// Minimum cells of a bar: a shorter one shows less than the percentage beside it.
 const MIN_BAR: usize = 20;
 
-/// Cells of a bar, at most: longer ones are no easier to read.
+/// Maximum cells of a bar: a longer one is no easier to read.
 const MAX_BAR: usize = 60;
 
-/// How far some work on a known number of bytes is.
+/// The progress of some work on a known number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Work {
     /// Bytes that are done.
@@ -37,7 +37,7 @@ impl Work {
     }
 }
 
-/// A bar and what fits beside it into `width` columns, of: percentage, rate, time left, bytes, and `note`.
+/// A bar, and beside it as much as fits `width` columns: percentage, rate, time left, bytes, and `note`.
 pub fn bar_line(width: usize, label: &str, work: Work, note: &str) -> String {
     let percent = format!("{:>3}%", work.percent());
     let rate = format!("{percent} {:>12}", format!("{}/s", HumanBytes(work.rate)));

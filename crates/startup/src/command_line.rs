@@ -1,7 +1,7 @@
 //! Reading a command line whose flags may also come from the environment.
 //!
-//! `-h` is a summary for one screen: the usual flags, a line each. `--help` has every flag with its environment variable. A
-//! program marks the flags that are not usual with `hide_short_help`.
+//! `-h` is a summary for one screen: the usual flags, one line each. `--help` has every flag with its environment variable.
+//! A program marks its other flags with `hide_short_help`.
 
 use std::{env, net::IpAddr};
 
@@ -13,7 +13,7 @@ use clap::{
 
 use crate::{console::eprint_line, escape::escape_lines};
 
-/// Most columns of a help text.
+/// Maximum columns of a help text.
 const HELP_WIDTH: usize = 80;
 
 /// Flags of [`crate::LogArgs`] that exclude each other.
@@ -21,8 +21,8 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 
 /// Reads the command line, or ends the program with a usage error.
 ///
-/// `exclusive` names flags that exclude each other. Two of them on the command line are an error. One on the
-/// command line wins over one from the environment; of two from the environment the first wins.
+/// `exclusive` names flags that exclude each other. Two of them on the command line are an error. One on the command line
+/// wins over one from the environment. If both are from the environment, the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
     let mut command = T::command().max_term_width(HELP_WIDTH).mut_args(with_variable);
     let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
@@ -57,7 +57,7 @@ fn with_variable(arg: Arg) -> Arg {
         true => format!(" [default: {}]", defaults.join(",")),
         false => String::new(),
     };
-    // The details begin with the summary.
+    // The long text begins with the summary.
     let (help, long_help) = (help.to_string(), arg.get_long_help().unwrap_or(help).to_string());
     let more = long_help.strip_prefix(&help).unwrap_or(&long_help);
     let summary = format!("{help}{default}");
@@ -65,7 +65,7 @@ fn with_variable(arg: Arg) -> Arg {
     arg.hide_env(true).hide_default_value(takes_value).help(summary).long_help(details)
 }
 
-/// Reads a port, 0 for any.
+/// Reads a port; 0 stands for any.
 pub fn parse_port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| format!("it must be a number from 0 to {}", u16::MAX))
 }
@@ -75,8 +75,8 @@ pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "it must be an IP address of this machine, without a port".to_owned())
 }
 
-/// Ends the program with what clap has to say. That may quote what the user pasted, and a value that the user does not
-/// remember having set.
+/// Ends the program with clap's message. The message may quote text that the user pasted, so it is escaped. The value may
+/// come from an environment variable that the user forgot, so the variable is named.
 fn exit(command: &Command, error: &Error) -> ! {
     let text = error.render().to_string();
     let (escaped, variable) = (escape_lines(&text), variable_of(command, error));
@@ -90,19 +90,19 @@ fn exit(command: &Command, error: &Error) -> ! {
     std::process::exit(error.exit_code())
 }
 
-/// The environment variable that the value with which something is wrong comes from, if it comes from one.
+/// The environment variable that the wrong value comes from, if it comes from one.
 fn variable_of(command: &Command, error: &Error) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),
         _ => None,
     };
     let (flag, value) = (context(ContextKind::InvalidArg)?, context(ContextKind::InvalidValue)?);
-    // Clap can only print the arguments of a command that it has built.
+    // Clap prints only the arguments of a command that it has built.
     let mut command = command.clone();
     command.build();
     let arg = command.get_arguments().find(|arg| arg.to_string() == *flag)?;
     let variable = arg.get_env()?;
-    // One of several, perhaps.
+    // It may be one of several values.
     let is_from_it = env::var(variable).is_ok_and(|set| set.contains(value.as_str()));
     is_from_it.then(|| variable.to_string_lossy().into_owned())
 }
@@ -110,7 +110,7 @@ fn variable_of(command: &Command, error: &Error) -> Option<String> {
 /// Two flags that exclude each other are both on the command line.
 struct TogetherError;
 
-/// Which of two flags that exclude each other does not count, if both are set.
+/// The one of two flags that does not count, if both are set.
 fn loser<'a>(
     matches: &ArgMatches,
     first: &'a str,
@@ -124,13 +124,13 @@ fn loser<'a>(
     }
 }
 
-/// Where a flag was set; `None` if it was not. A switch that the environment turns off is not set.
+/// The source of a flag's value; `None` if it was not set. A switch that the environment turns off is not set.
 fn source(matches: &ArgMatches, flag: &str) -> Option<ValueSource> {
     let set = !matches!(matches.try_get_one::<bool>(flag), Ok(Some(false)));
     matches.value_source(flag).filter(|&source| set && source != ValueSource::DefaultValue)
 }
 
-/// A flag as users type it: `--seed-for`, or the text itself that stands without a flag.
+/// A flag as users type it: `--seed-for`. For a positional argument, its value.
 fn as_typed(command: &Command, matches: &ArgMatches, id: &str) -> String {
     match command.get_arguments().find(|arg| arg.get_id() == id).and_then(|arg| arg.get_long()) {
         Some(long) => format!("--{long}"),

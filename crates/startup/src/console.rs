@@ -1,11 +1,11 @@
-//! The user's console: lines that stay, and below them on a terminal a few lines that change in place.
+//! The user's console: lines that stay and, below them on a terminal, a few lines that change in place.
 //!
-//! Whatever a program prints goes through this file, log messages too, so that what stays never lands in the middle
-//! of what changes. Names in it are escaped.
+//! All output of a program goes through this file, log messages too. So lines that stay never appear in the middle of those
+//! that change, and all names are escaped.
 //!
-//! While the changing lines are shown, the cursor rests at the start of the first of them. So the `^C` that a
-//! terminal echoes lands there and is painted over. (indicatif leaves the cursor behind its last line; the echo then
-//! moves it to another line, and the bar is erased at the wrong place.)
+//! While the changing lines are shown, the cursor is at the start of the first of them. So the `^C` that a terminal echoes
+//! appears there and is overwritten. (indicatif leaves the cursor behind its last line. The echo then moves it to another
+//! line, and the bar is erased at the wrong place.)
 
 use std::{
     env, fmt,
@@ -17,29 +17,29 @@ use console::{Term, measure_text_width, truncate_str};
 
 use crate::escape::{escape, escape_json};
 
-/// Size of a terminal that does not say how large it is.
+/// Size of a terminal that does not report one.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
 /// The lines that change in place, as they are shown now.
 static SHOWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Writes a line to stdout. Names in it may be a stranger's: what cannot be seen is escaped. A closed stdout
-/// (`… | head`) is no reason to fail.
+/// Writes a line to stdout. Names in it may come from strangers, so invisible characters are escaped. A closed stdout (`… |
+/// head`) is no failure.
 pub fn print_line(line: impl fmt::Display) {
     write_stdout(&format!("{}\n", escape(&line.to_string())));
 }
 
-/// Writes a line of JSON to stdout, likewise; what is escaped is escaped as JSON.
+/// Writes a line of JSON to stdout, with JSON's own escapes.
 pub fn print_json_line(json: &str) {
     write_stdout(&format!("{}\n", escape_json(json)));
 }
 
-/// Writes a line to stderr, likewise.
+/// Writes a line to stderr, escaped in the same way.
 pub fn eprint_line(line: impl fmt::Display) {
     write_stderr(format!("{}\n", escape(&line.to_string())).as_bytes());
 }
 
-/// Whether stderr is a terminal on which lines can change in place. One that is called `dumb` is not.
+/// Whether stderr is a terminal on which lines can change in place. A `dumb` one is not.
 pub fn is_interactive() -> bool {
     io::stderr().is_terminal() && !console::is_dumb()
 }
@@ -50,12 +50,12 @@ pub(crate) fn has_colors() -> bool {
     is_interactive() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Columns that a line may fill. The last ones stay free: a terminal that is full to the edge is about to wrap.
+/// Columns that a line may fill. The last ones stay free, because a full line may wrap.
 pub fn width() -> usize {
     usize::from(size().1).saturating_sub(2)
 }
 
-/// Shows `lines` below everything else, in place of those that were shown before.
+/// Shows `lines` below everything else, in place of the previous ones.
 pub fn show(lines: Vec<String>) {
     let lines = lines.iter().map(|line| escape(line).into_owned()).collect::<Vec<_>>();
     let mut shown = shown();
@@ -63,7 +63,7 @@ pub fn show(lines: Vec<String>) {
     write_all(&paint(&shown, size()));
 }
 
-/// Takes the lines away again.
+/// Removes these lines.
 pub fn hide() {
     let mut shown = shown();
     if !shown.is_empty() {
@@ -86,17 +86,17 @@ impl Write for LogWriter {
     }
 }
 
-/// Erases from the start of the line to the end of the screen: this line, and from one line below, everything. In one
-/// step tmux takes it for a cleared screen if this line is the first, and keeps a copy of what was on it.
+/// Erases from the start of the line to the end of the screen, in two steps: this line, then everything from the next line
+/// on. If it were one step on the first line, tmux would consider the screen cleared and keep a copy of it.
 const ERASE: &str = "\r\x1b7\x1b[K\x1b[B\x1b[J\x1b8";
 
 fn write_stdout(text: &str) {
     let write = || {
         let mut stdout = io::stdout().lock();
-        // Nothing is left to be done about a console that is gone.
+        // Nothing can be done about a console that is gone.
         let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
     };
-    // A pipe whose reader is slow holds nobody else up.
+    // A pipe with a slow reader delays nobody else.
     if io::stdout().is_terminal() { above(write) } else { write() }
 }
 
@@ -115,10 +115,10 @@ fn above(print: impl FnOnce()) {
     write_all(&paint(&shown, size()));
 }
 
-/// What to send to a terminal of `rows` and `columns` to show `lines` from the cursor's line on, whatever is there.
+/// The bytes that show `lines` from the cursor's line on, on a terminal of `rows` and `columns` with any content.
 fn paint(lines: &[String], (rows, columns): (u16, u16)) -> String {
     let columns = usize::from(columns).saturating_sub(1);
-    // More lines than rows would scroll, and could not be reached to be painted over.
+    // More lines than rows would scroll out of reach, and could not be overwritten.
     let lines = &lines[..lines.len().min(usize::from(rows).saturating_sub(1))];
     let mut text = String::from(ERASE);
     for (row, line) in lines.iter().enumerate() {
@@ -147,7 +147,7 @@ fn size() -> (u16, u16) {
     Term::stderr().size_checked().filter(|&(rows, columns)| rows > 0 && columns > 0).unwrap_or(DEFAULT_SIZE)
 }
 
-/// Columns that a text takes on a terminal.
+/// Columns of a text on a terminal.
 pub(crate) fn columns(text: &str) -> usize {
     measure_text_width(text)
 }
@@ -156,7 +156,7 @@ pub(crate) fn columns(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// What a terminal shows after it was sent something.
+    /// The screen of a terminal after some output.
     fn screen(terminal: &vt100::Parser) -> Vec<String> {
         let (_, columns) = terminal.screen().size();
         let lines = terminal.screen().rows(0, columns).map(|line| line.trim_end().to_owned());
@@ -169,7 +169,7 @@ mod tests {
         texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
-    /// A terminal driver makes a carriage return and a line feed of a line feed.
+    /// A terminal driver turns a line feed into a carriage return and a line feed.
     fn send(terminal: &mut vt100::Parser, text: &str) {
         terminal.process(text.replace('\n', "\r\n").as_bytes());
     }

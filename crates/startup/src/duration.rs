@@ -7,18 +7,18 @@ use crate::human::human_time;
 /// The text is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDurationError {
-    /// No time at all.
+    /// It is not a time.
     #[error("write a time as in 90, 90s, 10m or 2h; a number alone is seconds")]
     Malformed,
-    /// Outside of what makes sense.
+    /// It is out of range.
     #[error("it must be from {} to {}", human_time(*.0), human_time(*.1))]
     OutOfRange(Duration, Duration),
 }
 
-/// The longest time that a flag takes, a year: sums with it never overflow.
+/// The longest time that a flag accepts, a year. Sums with it never overflow.
 const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Reads a time: `90` and `90s` are seconds, and there are `10m`, `2h`, `1h 30m` and what else humantime reads.
+/// Reads a time: `90` and `90s` are seconds; `10m`, `2h`, `1h 30m` and every other form of humantime are accepted too.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseDurationError> {
     parse_in_range(text, Duration::ZERO, MAX)
 }

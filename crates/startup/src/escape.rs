@@ -1,8 +1,8 @@
 //! Text from strangers made safe to print.
 //!
-//! Names, links, peers' messages and paths can hold control characters, which move the cursor or clear the screen, and
-//! characters that are invisible or change the direction of the text around them, which make a name look like
-//! another. On output they appear as `\u{…}`. On disk and on the wire names stay as they are.
+//! Names, links, peers' messages and paths can hold control characters, which move the cursor or clear the screen. They can
+//! also hold characters that are invisible or change the direction of text, which make a name look like another. On output
+//! all these appear as `\u{…}`. On disk and on the wire names do not change.
 
 use std::{borrow::Cow, fmt};
 
@@ -14,18 +14,18 @@ use tracing_subscriber::{
     },
 };
 
-/// Text in which every character can be seen. Line breaks are escaped too.
+/// Text in which every character is visible. Line breaks are escaped too.
 pub fn escape(text: &str) -> Cow<'_, str> {
     replace(text, is_hidden, |c| c.escape_default().to_string())
 }
 
-/// Likewise, but lines stay lines.
+/// The same, but line breaks stay.
 pub(crate) fn escape_lines(text: &str) -> Cow<'_, str> {
     replace(text, |c| is_hidden(c) && c != '\n', |c| c.escape_default().to_string())
 }
 
-/// JSON in which every character can be seen. It means the same as before: outside of strings JSON has no such
-/// character but white space, which is left alone.
+/// JSON in which every character is visible. Its meaning does not change: outside of strings the only such characters of
+/// JSON are white space, which stays.
 pub(crate) fn escape_json(json: &str) -> Cow<'_, str> {
     let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
     replace(json, |c| is_hidden(c) && !c.is_ascii_whitespace(), escape)
@@ -54,9 +54,9 @@ fn replace(text: &str, which: impl Fn(char) -> bool, with: impl Fn(char) -> Stri
     replaced.into()
 }
 
-/// Whether a terminal shows nothing for the character, or obeys it: control characters, line and paragraph
-/// separators, interlinear annotations, and Unicode 16's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`),
-/// to which all bidirectional controls and zero-width characters belong.
+/// Whether a terminal shows nothing for the character, or obeys it. These are control characters, line and paragraph
+/// separators, interlinear annotations, and Unicode 16's `Default_Ignorable_Code_Point` (`DerivedCoreProperties.txt`), which
+/// includes all bidirectional controls and zero-width characters.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(

@@ -6,15 +6,15 @@ use listen::ListenError;
 
 use crate::escape::{escape, escape_lines};
 
-/// How a program ended. The numbers are part of the interface.
+/// The exit code of a program. The numbers are part of the interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Something without a code of its own.
+    /// Any other failure.
     Other = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// Nothing of that name or infohash, or nobody who has it.
+    /// No share has that name or infohash, or no peer has the share.
     NotFound = 3,
     /// The network or a tracker cannot be reached, or a port is in use.
     Network = 6,
@@ -26,7 +26,7 @@ pub enum ExitCode {
     OutputExists = 13,
     /// A file cannot be read or written.
     Io = 17,
-    /// What arrived, or what is on disk, was proved wrong.
+    /// Received data, or data on disk, was proved wrong.
     Integrity = 32,
     /// Stopped by a signal before it was done (128 + SIGINT).
     Interrupted = 130,
@@ -38,7 +38,7 @@ impl From<ExitCode> for process::ExitCode {
     }
 }
 
-/// Why a program ends without success: an exit code, what happened, and what the user can do about it.
+/// Why a program fails: an exit code, what happened, and what the user can do about it.
 #[derive(Debug)]
 pub struct Failure {
     code: ExitCode,
@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
         f.write_str(&escape(&said))?;
         let mut source = self.error.source();
         while let Some(error) = source {
-            // Many errors repeat their source in their own text.
+            // Many errors repeat their source in their own message.
             let text = error.to_string();
             if !said.contains(&text) {
                 write!(f, ": {}", escape(&text))?;

@@ -1,10 +1,10 @@
-//! How the user would start another of Shoal's programs: the way that this one was started.
+//! The command that starts another of Shoal's programs in the way in which this one was started.
 
 use std::{env, path::Path};
 
 /// The command for `program` (`leecher`), from a program whose own name is `own` (`seeder`).
 pub fn command_for(program: &str, own: &str) -> String {
-    // Cargo says so to what it runs.
+    // Cargo sets this for programs that it runs.
     if env::var_os("CARGO").is_some() {
         let profile = if cfg!(debug_assertions) { "" } else { "--release " };
         return format!("cargo run {profile}-p {program} --");
@@ -13,16 +13,16 @@ pub fn command_for(program: &str, own: &str) -> String {
     beside(Path::new(&started_as), program, own)
 }
 
-/// The path of `program` beside `started_as`, written as that is.
+/// The path of `program` beside `started_as`, in the same form.
 fn beside(started_as: &Path, program: &str, own: &str) -> String {
     let name = started_as.file_name().and_then(|name| name.to_str()).unwrap_or(own);
-    // Packages may call it shoal-seeder.
+    // A package may name it shoal-seeder.
     let Some(prefix) = name.strip_suffix(own) else { return program.to_owned() };
     let path = started_as.with_file_name(format!("{prefix}{program}"));
     quoted(&path.to_string_lossy())
 }
 
-/// Text as one word of a shell.
+/// Quotes a text as one word of a shell.
 fn quoted(text: &str) -> String {
     if text.chars().all(|c| c.is_alphanumeric() || "-_./+@%,:=".contains(c)) {
         return text.to_owned();

@@ -1,8 +1,7 @@
-//! What the three programs share as programs, and nothing else: reading the command line, the console and the debug
-//! log, signals, the runtime, and how a failure becomes a message and an exit code.
+//! What the programs share as programs, and nothing else: the command line, the console, the debug log, signals, the
+//! runtime, and how a failure becomes a message and an exit code. No library uses it.
 //!
-//! [`run`] is a program's whole `main`: it returns when the program's future has returned, after which no
-//! task of it is left.
+//! [`run`] is a program's whole `main`. When it returns, the program's future has returned and none of its tasks is left.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -38,12 +37,12 @@ pub use invocation::command_for;
 pub use logging::LogArgs;
 pub use progress::ByteMeter;
 
-/// Most threads for blocking work (hashing, disk). More only queue at the disk.
+/// Maximum threads for blocking work (hashing, disk). More would only wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;
 
-/// Runs a program: sets up logging and signals, runs `body` on a runtime of all cores, and turns its failure
-/// into a message on stderr and an exit code. The token that `body` gets is cancelled by Ctrl-C, SIGTERM and SIGHUP;
-/// a second Ctrl-C or SIGTERM ends the program at once.
+/// Runs a program: sets up logging and signals, runs `body` on a runtime with a thread for each core, and turns its failure
+/// into a message on stderr and an exit code. Ctrl-C, SIGTERM and SIGHUP cancel the token of `body`. A second Ctrl-C or
+/// SIGTERM ends the program at once.
 pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> process::ExitCode
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
@@ -77,12 +76,12 @@ where
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         signals::cancel_on_signal(shutdown.clone()).map_err(|error| Failure::new(ExitCode::Other, error))?;
-        // On a worker: the thread that waits here would have to be woken for everything that others tell it.
+        // On a worker thread. This thread would have to be woken for every message from the others.
         tokio::spawn(body(shutdown)).await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })
 }
 
-/// Asks for as many open files as the system lets this process have: each peer is one.
+/// Raises the limit of open files as far as the system allows, because each peer needs one.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -1,7 +1,7 @@
-//! Logs: warnings (more with `-v`) on stderr, everything down to debug level in a file.
+//! Logs: warnings (more with `-v`) on stderr, and everything down to debug level in a file.
 //!
-//! Nobody waits for the file: a thread of its own writes it, and what it cannot keep up with is dropped and counted. The file
-//! is rotated ([`RotatingLog`]), so neither memory nor disk fills up, however much is logged.
+//! A separate thread writes the file, so no other thread waits for it. Lines that it has no time to write are dropped and
+//! counted. The file is rotated ([`RotatingLog`]). So no amount of logging fills the memory or the disk.
 
 use std::{io, path::PathBuf, sync::Arc};
 
@@ -17,11 +17,11 @@ use crate::{
     rotating_log::{Dropped, RotatingLog},
 };
 
-/// Lines that wait for the thread that writes them: some 2 MiB. The thread takes a million lines a second from a disk that
-/// keeps up, so this is for moments in which it does not.
+/// Maximum lines that wait for the thread: some 2 MiB. With a disk that keeps up the thread writes a million lines a second,
+/// so lines wait only while the disk is slow.
 const MAX_QUEUED_LINES: usize = 8_192;
 
-/// Keeps the debug log; what is still to be written is written when this is dropped.
+/// Keeps the debug log open. Dropping it writes the waiting lines.
 pub(crate) type LogGuard = WorkerGuard;
 
 /// Flags that every program has for its logs.
@@ -81,7 +81,7 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failu
             .with_ansi(false)
             .with_filter(levels)
     });
-    // A program that is started twice in one process (a test) keeps its first logger.
+    // If a program is started twice in one process (a test), the first logger stays.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();
     if let Some((path, error)) = trouble {
         tracing::warn!("no debug log: {}: {error}", path.display());
@@ -91,7 +91,7 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failu
 
 type Trouble = Option<(PathBuf, io::Error)>;
 
-/// Opens the debug log. One that the user named has to work; the default one is a courtesy.
+/// Opens the debug log. A failure is an error only if the user named the file.
 fn open_log(role: &str, args: &LogArgs) -> Result<(Option<(NonBlocking, LogGuard)>, Trouble), Failure> {
     if args.no_log_file {
         return Ok((None, None));
@@ -106,7 +106,7 @@ fn open_log(role: &str, args: &LogArgs) -> Result<(Option<(NonBlocking, LogGuard
                 .lossy(true)
                 .thread_name("log")
                 .finish(log);
-            // Set once only: this is the one queue of this log.
+            // Set only once, because this log has one queue.
             let _ = dropped.set(queue.error_counter());
             Ok((Some((queue, guard)), None))
         }

@@ -1,5 +1,5 @@
-//! Progress of work on bytes that the user waits for, such as hashing: a bar on a terminal, else a line every
-//! few seconds. Always on stderr.
+//! Progress of work on bytes, such as hashing, while the user waits: a bar on a terminal, otherwise a line every few
+//! seconds. Always on stderr.
 
 use std::{
     sync::{
@@ -15,7 +15,7 @@ use crate::{
     human::HumanBytes,
 };
 
-/// Wait before the first line: work that is over by then needs no words.
+/// Wait before the first line: shorter work needs none.
 const FIRST_LINE: Duration = Duration::from_millis(900);
 
 /// Wait between two lines.
@@ -24,7 +24,7 @@ const NEXT_LINE: Duration = Duration::from_secs(3);
 /// Wait between two changes of a bar.
 const NEXT_FRAME: Duration = Duration::from_millis(100);
 
-/// Shows how far some work on a known number of bytes is.
+/// Shows the progress of some work on a known number of bytes.
 #[derive(Debug)]
 pub struct ByteMeter {
     what: String,
@@ -60,7 +60,7 @@ impl ByteMeter {
         self.total.store(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes that are done. From any thread.
+    /// Counts bytes that are done. Any thread may call it.
     pub fn add(&self, bytes: u64) {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let (next, wait) = match &self.display {

@@ -1,8 +1,8 @@
-//! A log file that is set aside when it has grown large, and begun anew.
+//! A log file that is set aside when it is large, and then begun again.
 //!
-//! Written by the one thread of a [`tracing_appender::non_blocking::NonBlocking`], so it may wait for the disk. Lines stay whole, also if
-//! several programs write to the same file: each appends many lines by one call, and whoever rotates the file, the
-//! others follow.
+//! The one thread of a [`tracing_appender::non_blocking::NonBlocking`] writes it, so it may wait for the disk. Lines stay
+//! whole even if several programs write to the same file. Each appends many lines with one call. When one program rotates
+//! the file, the others follow.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -17,31 +17,31 @@ use tracing_appender::non_blocking::ErrorCounter;
 /// A log file larger than this in bytes is set aside.
 const MAX_LEN: u64 = 16 * 1024 * 1024;
 
-/// Files that were set aside and are kept, as `.1` (the newest) to `.3`: 64 MiB in all.
+/// Files that are kept after they were set aside, as `.1` (the newest) to `.3`: 64 MiB in all.
 const KEPT: u32 = 3;
 
-/// Bytes to collect before a call to the system.
+/// Bytes to collect before a system call.
 const BUFFER_LEN: usize = 64 * 1024;
 
-/// Where to learn how many lines never came, because they were written faster than the disk took them.
+/// Counts the lines that were dropped because the disk was too slow.
 pub(crate) type Dropped = Arc<OnceLock<ErrorCounter>>;
 
-/// A log file that does not grow without end.
+/// A log file of bounded size.
 #[derive(Debug)]
 pub(crate) struct RotatingLog {
     path: PathBuf,
     file: File,
-    /// What is written next: whole lines.
+    /// Lines to write next.
     buffer: Vec<u8>,
-    /// Anything but a regular file, say `/dev/null`, is only written to.
+    /// Anything but a regular file, for example `/dev/null`, is never rotated.
     is_regular: bool,
     dropped: Dropped,
-    /// Lines whose loss is in the log.
-    told: usize,
+    /// Dropped lines that the log already reports.
+    reported: usize,
 }
 
 impl RotatingLog {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path, dropped: Dropped) -> io::Result<RotatingLog> {
         let file = append_to(path)?;
         Ok(RotatingLog {
@@ -50,11 +50,11 @@ impl RotatingLog {
             file,
             buffer: Vec::with_capacity(BUFFER_LEN),
             dropped,
-            told: 0,
+            reported: 0,
         })
     }
 
-    /// Makes sure that the file has the name of the log and room for `more` bytes.
+    /// Makes sure that the open file has the log's name, and room for `more` bytes.
     fn make_room(&mut self, more: usize) -> io::Result<()> {
         if !self.is_regular {
             return Ok(());
@@ -86,25 +86,26 @@ impl RotatingLog {
             .and_then(|()| fs::rename(&self.path, numbered(&self.path, 1)));
         match set_aside {
             Ok(()) => self.file = append_to(&self.path)?,
-            // A log that cannot be set aside is worth less than the disk that it would fill.
+            // If the log cannot be set aside it is emptied, because it must not fill the disk.
             Err(_) => self.file.set_len(0)?,
         }
         Ok(())
     }
 
-    fn tell_dropped(&mut self) {
+    fn report_dropped(&mut self) {
         let dropped = self.dropped.get().map_or(0, ErrorCounter::dropped_lines);
-        if dropped > self.told {
-            let lines = dropped - self.told;
-            self.told = dropped;
-            let line = format!("{lines} lines are missing here: they came faster than the disk took them\n");
+        if dropped > self.reported {
+            let lines = dropped - self.reported;
+            self.reported = dropped;
+            let line =
+                format!("{lines} lines are missing here: they were written faster than the disk took them\n");
             self.buffer.extend_from_slice(line.as_bytes());
         }
     }
 }
 
 impl Write for RotatingLog {
-    /// Takes one line, or several.
+    /// Receives one line, or several.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if self.buffer.len() + lines.len() > BUFFER_LEN {
             self.flush()?;
@@ -114,12 +115,12 @@ impl Write for RotatingLog {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.tell_dropped();
+        self.report_dropped();
         if self.buffer.is_empty() {
             return Ok(());
         }
         let written = self.make_room(self.buffer.len()).and_then(|()| self.file.write_all(&self.buffer));
-        // Also if it could not be written: a full disk must not fill the memory.
+        // Also after a failure, because a full disk must not fill the memory.
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_LEN);
         written
@@ -230,7 +231,7 @@ mod tests {
         assert!(!Path::new("/dev/null.1").exists());
     }
 
-    /// A disk that takes nothing before it is told to.
+    /// A disk that accepts nothing until the test allows it.
     struct SlowDisk {
         log: RotatingLog,
         reached: mpsc::Sender<()>,
@@ -261,16 +262,16 @@ mod tests {
         dropped.set(queue.error_counter()).unwrap();
         queue.write_all(b"first\n").unwrap();
         reaches.recv().unwrap();
-        // The disk is busy with the first, two fit the queue, and nobody waits.
+        // The disk is busy with the first line, two fit the queue, and no writer waits.
         (0..10).for_each(|_| queue.write_all(b"more\n").unwrap());
         drop(going);
         drop((guard, queue));
-        // Until the thread has ended.
+        // Waits until the thread has ended.
         while reaches.recv().is_ok() {}
         let lines = fs::read_to_string(&path).unwrap();
         assert_eq!(
             lines,
-            "first\nmore\nmore\n8 lines are missing here: they came faster than the disk took them\n"
+            "first\nmore\nmore\n8 lines are missing here: they were written faster than the disk took them\n"
         );
     }
 }

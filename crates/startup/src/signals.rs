@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{console, exit::ExitCode};
 
-/// Cancels `token` at the first Ctrl-C, SIGTERM or SIGHUP, and ends the process at the second Ctrl-C or SIGTERM.
-/// SIGHUP counts only once: a terminal that closes may send it twice. A program that was started with SIGHUP ignored
-/// (`nohup`) goes on ignoring it. SIGUSR1 and SIGUSR2 do nothing.
+/// Cancels `token` at the first Ctrl-C, SIGTERM or SIGHUP, and ends the process at the second Ctrl-C or SIGTERM. SIGHUP
+/// counts only once, because a closing terminal may send it twice. A program that was started with SIGHUP ignored (`nohup`)
+/// continues to ignore it. SIGUSR1 and SIGUSR2 do nothing.
 ///
 /// The task that waits lives as long as the runtime does.
 pub(crate) fn cancel_on_signal(token: CancellationToken) -> io::Result<()> {
@@ -20,7 +20,7 @@ pub(crate) fn cancel_on_signal(token: CancellationToken) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
     for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
-        // Tokio's handlers stay when nobody listens any more, and without one the signal would kill.
+        // Tokio's handlers stay when nothing waits for them any more. Without a handler the signal would kill the program.
         drop(signal(ignored)?);
     }
     tokio::spawn(async move {
@@ -54,13 +54,13 @@ fn hangup_is_ignored() -> bool {
     status.ok().as_deref().and_then(ignored_by_status).unwrap_or_else(ignored_by_child)
 }
 
-/// What Linux says of it: a mask in which bit 0 is SIGHUP, signal 1.
+/// The answer of Linux: a mask in which bit 0 is SIGHUP, signal 1.
 fn ignored_by_status(status: &str) -> Option<bool> {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(mask.trim(), 16).ok().map(|mask| mask & 1 == 1)
 }
 
-/// Elsewhere only unsafe code can ask. But children inherit it: one that survives a SIGHUP ignores it.
+/// On other systems only unsafe code can ask. But children inherit it: a child that survives a SIGHUP ignores it.
 fn ignored_by_child() -> bool {
     let mut child = Command::new("sh");
     child.args(["-c", "kill -HUP $$"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

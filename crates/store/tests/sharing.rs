@@ -212,20 +212,20 @@ fn another_name_makes_another_share() {
 }
 
 #[test]
-fn progress_hears_of_every_byte_and_can_stop() {
+fn progress_receives_every_byte_and_can_stop() {
     let dir = tempfile::tempdir().unwrap();
     let len = 40 * u64::from(CHUNK_LEN) + 77;
     File::create(dir.path().join("f")).unwrap().set_len(len).unwrap();
     fs::write(dir.path().join("g"), b"12").unwrap();
-    let heard = AtomicU64::new(0);
+    let hashed = AtomicU64::new(0);
     let progress = |bytes| {
-        heard.fetch_add(bytes, Ordering::Relaxed);
+        hashed.fetch_add(bytes, Ordering::Relaxed);
         ControlFlow::Continue(())
     };
     let scan = || Scan::new(dir.path(), None, &ScanRules::default()).unwrap();
     assert_eq!(scan().total_len(), len + 2);
     scan().hash(None, &progress).unwrap();
-    assert_eq!(heard.into_inner(), len + 2);
+    assert_eq!(hashed.into_inner(), len + 2);
     let stopped = scan().hash(None, &|_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(ShareError::Stopped(Stopped))));
 }

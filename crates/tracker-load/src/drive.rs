@@ -117,12 +117,12 @@ pub(crate) fn complete(
     let mut jobs = jobs.peekable();
     let mut again: Vec<Job> = Vec::new();
     let mut completed = Completed::default();
-    let mut heard = Instant::now();
+    let mut answered = Instant::now();
     while !stop.is_cancelled() {
         if load.receive()? {
-            heard = Instant::now();
+            answered = Instant::now();
         }
-        ensure!(heard.elapsed() < SILENCE, "no answer for {} seconds", SILENCE.as_secs());
+        ensure!(answered.elapsed() < SILENCE, "no answer for {} seconds", SILENCE.as_secs());
         for (job, end) in load.ended.drain(..) {
             match end {
                 End::Answered | End::Unknown => completed.answered += 1,

@@ -84,7 +84,7 @@ fn measures_its_echo() {
 }
 
 #[test]
-fn leaves_other_machines_alone_unless_told() {
+fn leaves_other_machines_alone_without_remote() {
     // TEST-NET-3 (RFC 5737) belongs to nobody.
     for (args, said) in [
         (&["--tracker", "203.0.113.1"][..], "--remote"),

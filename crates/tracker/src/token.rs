@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_do_not_tell_how_long_the_tracker_has_been_up() {
+    fn tokens_do_not_reveal_how_long_the_tracker_has_been_up() {
         let times: std::collections::BTreeSet<_> = (0..100)
             .map(|seed| {
                 let (mut tokens, start, mut rng) = tokens(seed);

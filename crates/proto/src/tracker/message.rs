@@ -377,7 +377,7 @@ impl fmt::Display for Completion {
 mod tests {
     use super::*;
 
-    fn told(address: &str, tracker: &str) -> Option<String> {
+    fn address_for(address: &str, tracker: &str) -> Option<String> {
         let address = PeerAddress::from(address.parse::<IpAddr>().unwrap());
         let entry = PeerEntry { address, port: NonZeroU16::MAX, progress: Completion::COMPLETE };
         entry.socket_addr(tracker.parse().unwrap()).map(|address| address.to_string())
@@ -385,10 +385,10 @@ mod tests {
 
     #[test]
     fn a_link_local_address_is_good_only_in_the_scope_of_the_trackers() {
-        assert_eq!(told("fe80::1", "[fe80::2%3]:6020").unwrap(), "[fe80::1%3]:65535");
+        assert_eq!(address_for("fe80::1", "[fe80::2%3]:6020").unwrap(), "[fe80::1%3]:65535");
         for tracker in ["[fe80::2]:6020", "[2001:db8::1]:6020", "192.0.2.1:6020"] {
-            assert_eq!(told("fe80::1", tracker), None);
-            assert_eq!(told("2001:db8::5", tracker).unwrap(), "[2001:db8::5]:65535");
+            assert_eq!(address_for("fe80::1", tracker), None);
+            assert_eq!(address_for("2001:db8::5", tracker).unwrap(), "[2001:db8::5]:65535");
         }
     }
 
