@@ -11,7 +11,7 @@ use swarm::scheduler::{Command, Have, PeerKey, Received, Scheduler};
 
 const CHUNKS: u32 = 10_000;
 const PEERS: u64 = 100;
-/// Chunks that arrive in one measured stretch: the transfer is far from its end.
+/// Chunks that arrive in one measurement. The transfer is far from its end.
 const ARRIVALS: u32 = 1_000;
 
 fn main() {

@@ -1,7 +1,7 @@
-//! Where the time of a transfer went.
+//! What the time of a transfer was spent on.
 //!
-//! Pure. At any moment one thing holds the transfer up; the time until the next moment is booked to it. So the
-//! parts always sum to the whole.
+//! Pure. At each moment one thing limits the transfer, and the time until the next moment is booked to it. So the parts
+//! always sum to the total.
 
 use std::{
     collections::BTreeMap,
@@ -14,23 +14,23 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Spent {
-    /// Finding the share and learning what it is, and proving what an earlier run left.
+    /// Finding the share, fetching its description, and proving what an earlier run left.
     Starting,
     /// No peer was connected.
     NoPeers,
-    /// Chunks were coming in: the network and the peers' links are the limit.
+    /// Chunks were arriving: the network and the peers' links were the limit.
     Receiving,
-    /// No connected peer had room for, or had, any of the missing chunks.
+    /// No connected peer had a missing chunk and room for a request.
     RareChunk,
-    /// Everything was asked for, and this peer still owed chunks.
+    /// All chunks were requested, and this peer still owed some.
     SlowPeer(SocketAddr),
     /// Chunks waited to be hashed.
     Hashing,
     /// Chunks waited to be written.
     Writing,
-    /// The user's own download limit.
+    /// The user's download limit was reached.
     OwnLimit,
-    /// Making the finished share durable.
+    /// The finished share was being made durable.
     Flushing,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Spent {
     }
 }
 
-/// The books of one transfer.
+/// The account of one transfer.
 #[derive(Debug)]
 pub struct Account {
     since: Instant,
@@ -59,15 +59,15 @@ pub struct Account {
 }
 
 impl Account {
-    /// Books that begin at this moment, with [`Spent::Starting`].
+    /// An account that starts now, with [`Spent::Starting`].
     pub fn new(begun: Instant) -> Account {
         Account { since: begun, current: vec![Spent::Starting], totals: BTreeMap::new() }
     }
 
-    /// From now on the time goes to these, in equal parts.
+    /// Books the time from now on to these, in equal parts.
     ///
     /// # Panics
-    /// If there are none.
+    /// Panics if there are none.
     pub fn switch(&mut self, to: &[Spent], now: Instant) {
         assert!(!to.is_empty(), "time goes somewhere");
         if self.current != to {
@@ -77,15 +77,15 @@ impl Account {
         }
     }
 
-    /// What the time went to until it was last booked, most first. The parts sum to the time since the
-    /// beginning, but for nanoseconds of rounding.
+    /// What the time was spent on until the last booking, largest first. The parts sum to the time since the start, apart from
+    /// nanoseconds of rounding.
     pub fn parts(&self) -> Vec<(Spent, Duration)> {
         let mut parts: Vec<_> = self.totals.iter().map(|(&spent, &time)| (spent, time)).collect();
         parts.sort_by_key(|&(spent, time)| (std::cmp::Reverse(time), spent));
         parts
     }
 
-    /// Moves the time that went to `from` to others in these proportions.
+    /// Divides the time booked to `from` in these proportions.
     pub fn split(&mut self, from: Spent, into: &[(Spent, Duration)]) {
         let whole: Duration = into.iter().map(|&(_, weight)| weight).sum();
         let Some(time) = self.totals.get(&from).copied().filter(|_| !whole.is_zero()) else { return };
@@ -100,7 +100,7 @@ impl Account {
     pub fn book(&mut self, now: Instant) {
         let time = now.saturating_duration_since(self.since);
         self.since = now;
-        // At least one, and far fewer than a u32 counts.
+        // There is at least one, and far fewer than u32::MAX.
         let parts = u32::try_from(self.current.len()).unwrap_or(u32::MAX);
         for &spent in &self.current {
             *self.totals.entry(spent).or_default() += time / parts;

@@ -1,9 +1,8 @@
-//! Which chunk to ask of which peer, and when to stop waiting for it.
+//! Which chunk to request from which peer, and when to stop waiting for it.
 //!
-//! Pure: time and randomness are arguments, what to do comes out of [`Scheduler::poll_command`]. The shell
-//! around it moves the bytes; tests and simulations drive the very same code.
+//! Pure: time and randomness are arguments, and [`Scheduler::poll_command`] returns what to do.
 //!
-//! Each chunk is in one state ([`rarity`] holds those that nobody was asked for):
+//! Each chunk is in one state ([`rarity`] holds the missing ones):
 //!
 //! ```text
 //!            fill                 received              stored
@@ -12,21 +11,21 @@
 //!    └─────────────────┴ rejected ───────────────┘ wrong
 //! ```
 //!
-//! Policy. A peer that joined with everything is a *seeder*, any other a *fellow*. A chunk that a fellow has is
-//! asked of the fellow, the rarest first with random ties, and few at a time, for a fellow has many to serve. A
-//! chunk that no fellow has is asked of a seeder, and many of these at a time, so that the seeder can choose to
-//! send what nobody has ([`crate::uploads`]); as soon as a fellow tells that it has one, a request for it that
-//! still waits at a seeder is withdrawn. A seeder is asked for what fellows have only when there is nothing
-//! else to ask it for. Without fellows, as many requests wait at a seeder as its measured rate can serve in
-//! [`PIPELINE_TIME`]. A request that waits elsewhere moves to a peer that says that it is idle ([`moves`]).
+//! Policy: A peer that joined with all chunks is a *seeder*, any other a *leecher*. A chunk that a leecher has is requested from
+//! it, the rarest first with random ties. Few requests wait at a leecher, because it serves many others. A chunk that no leecher
+//! has is requested from a seeder. Many such requests wait there, so that the seeder can choose chunks that no peer has
+//! ([`crate::uploads`]). When a leecher announces such a chunk, the request that still waits at a seeder is withdrawn. A seeder is
+//! asked for chunks that leechers have only if there is nothing else to ask it for. Without leechers, as many requests wait at a
+//! seeder as its measured rate can serve in [`PIPELINE_TIME`]. A request that waits at one peer moves to another that reports that
+//! it is idle ([`moves`]).
 //!
-//! A peer that is silent for several times what a chunk should take has its chunks taken back and, if it goes
-//! on, is dropped; one that says it is still here ([`Scheduler::alive`]) only serves others first. When nothing
-//! is left to ask for, chunks that are expected late are asked of a second peer ([`endgame`]), and the first to
-//! send a chunk ends the other's request. A wrong chunk bans its sender.
+//! If a peer is silent for several times as long as a chunk should take, its requests are taken back. If that happens again and
+//! again, it is dropped. A peer that sends keep-alives ([`Scheduler::alive`]) only serves others first. When nothing is left to
+//! request, chunks that are expected late are requested from a second peer too ([`endgame`]). The first to send the chunk ends the
+//! other's request. A wrong chunk bans its sender.
 //!
-//! A peer answers every request once, with the chunk or with the word that it will not come, also when the request
-//! was cancelled. So what a peer still owes is known, and a chunk that nobody asked for is a fault.
+//! A peer answers each request once, with the chunk or a rejection, also when the request was cancelled. So what a peer owes is
+//! always known, and a chunk that was not requested is a violation of the protocol.
 
 mod endgame;
 mod moves;
@@ -45,44 +44,44 @@ use rand::{Rng, seq::SliceRandom};
 use peer::{Lateness, Peer, Standing, UNIQUE_DEPTH};
 use rarity::Rarity;
 
-/// Time for which requests wait at a peer: long enough to cover the way there and back, short enough that
-/// work is not stuck at one peer while others are idle.
+/// Time that the requests waiting at a seeder should take it: long enough for a round trip, short enough that chunks do not
+/// wait at one peer while others are idle.
 const PIPELINE_TIME: Duration = Duration::from_millis(250);
 
-/// A peer that failed to deliver in time this often is dropped.
+/// A peer that missed its deadlines this often in a row is dropped.
 const MAX_STRIKES: u32 = 3;
 
-/// Peers that have nothing to do are looked at again after this time.
+/// Interval at which waiting requests are reviewed.
 const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// ... and in the endgame all peers after this time.
+/// The same interval in the endgame.
 const ENDGAME_REVIEW_INTERVAL: Duration = Duration::from_millis(25);
 
-/// No more is asked of fellows while so many chunks are arriving: this side's link is the limit then, and each
-/// more would only hold up a sender that could serve somebody else.
+/// While this many chunks are arriving, no more are requested from leechers. This side's link is then the limit, and another
+/// sender could serve other peers.
 const MAX_ARRIVING: usize = 8;
 
-/// Names a connection for as long as it lasts.
+/// The key of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerKey(pub u64);
 
-/// What a peer has.
+/// The chunks that a peer has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Have {
-    /// Everything: a seeder.
+    /// All chunks: it is a seeder.
     All,
-    /// These chunks, and those that it tells of later.
+    /// These chunks, and those that it announces later.
     Some(Bitfield),
 }
 
-/// Something that the shell has to do.
+/// A command for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Ask the peer for the chunk.
+    /// Request the chunk from the peer.
     Request(PeerKey, ChunkIndex),
-    /// Tell the peer that the chunk is no longer wanted.
+    /// Cancel the request for the chunk.
     Cancel(PeerKey, ChunkIndex),
-    /// End the connection: the peer failed to deliver too often.
+    /// End the connection, because the peer missed its deadlines too often.
     Drop(PeerKey),
 }
 
@@ -97,15 +96,15 @@ impl Command {
 /// What to do with a chunk that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// Prove it and write it, then call [`Scheduler::stored`] or [`Scheduler::wrong`].
+    /// Prove and write it, then call [`Scheduler::stored`] or [`Scheduler::wrong`].
     Verify,
-    /// It is here already: drop its bytes. They were wasted.
+    /// It is already here. Drop its bytes.
     Duplicate,
-    /// It was never asked of this peer: the peer does not keep to the protocol.
+    /// It was not requested from this peer, which violates the protocol.
     Unrequested,
 }
 
-/// What became of a chunk.
+/// The state of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
     Missing,
@@ -118,36 +117,36 @@ enum ChunkState {
 #[derive(Debug)]
 struct Asked {
     askers: Vec<PeerKey>,
-    /// None of these was asked before.
+    /// When the first of them was asked.
     since: Instant,
 }
 
-/// Decides what to ask of whom. See the module's text.
+/// Decides which chunk to request from which peer.
 #[derive(Debug)]
 pub struct Scheduler {
     space: ChunkSpace,
     states: Vec<ChunkState>,
     missing: Rarity,
-    /// Who was asked for each chunk that is `Asked`.
+    /// The peers that were asked for each chunk that is `Asked`.
     asked: BTreeMap<ChunkIndex, Asked>,
     peers: BTreeMap<PeerKey, Peer>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
-    /// Peers that were not asked because too much was arriving.
+    /// Peers that were not asked because too many chunks were arriving.
     held_back: Vec<PeerKey>,
-    /// Peers that said that they have nothing to send, and were asked for nothing since.
+    /// Peers that reported that they are idle, and were asked for nothing since.
     idle: BTreeSet<PeerKey>,
-    /// Peers of whose chunk the first bytes have come, but not the last.
+    /// Peers from which a chunk is arriving.
     arriving: BTreeSet<PeerKey>,
-    /// Peers that are not seeders.
-    fellows: usize,
+    /// Number of peers that are not seeders.
+    leechers: usize,
     commands: VecDeque<Command>,
     unstored: u32,
-    /// No deadline or pause ends before this time.
+    /// No deadline and no pause ends before this time.
     next_check: Option<Instant>,
     /// When peers were last reviewed.
     reviewed: Option<Instant>,
-    /// Chunks that were found then to wait for long at peers that have sent nothing.
+    /// Chunks that the last review found waiting for long at peers that have sent nothing.
     hostages: Vec<ChunkIndex>,
 }
 
@@ -157,7 +156,7 @@ impl Scheduler {
         &self.space
     }
 
-    /// How many chunks are not stored.
+    /// Number of chunks that are not stored.
     pub(crate) fn unstored(&self) -> u32 {
         self.unstored
     }
@@ -182,7 +181,7 @@ impl Scheduler {
             held_back: Vec::new(),
             idle: BTreeSet::new(),
             arriving: BTreeSet::new(),
-            fellows: 0,
+            leechers: 0,
             commands: VecDeque::new(),
             unstored: count - have.count(),
             next_check: None,
@@ -200,8 +199,8 @@ impl Scheduler {
     pub fn add_peer(&mut self, key: PeerKey, have: Have, now: Instant) {
         if let Have::Some(field) = &have {
             field.iter().for_each(|chunk| self.missing.more_available(chunk));
-            self.fellows += 1;
-            if self.fellows == 1 {
+            self.leechers += 1;
+            if self.leechers == 1 {
                 self.ready_seeders();
             }
         }
@@ -210,7 +209,7 @@ impl Scheduler {
         self.ready.insert(key);
     }
 
-    /// A peer left: what it owes goes back to the others.
+    /// A peer left. The chunks that it owes are missing again.
     pub fn remove_peer(&mut self, key: PeerKey, now: Instant) {
         let Some(mut peer) = self.peers.remove(&key) else { return };
         self.commands.retain(|command| command.peer() != key);
@@ -220,15 +219,15 @@ impl Scheduler {
         self.idle.remove(&key);
         if let Have::Some(field) = &peer.have {
             field.iter().for_each(|chunk| self.missing.less_available(chunk));
-            self.fellows -= 1;
-            // They may have become the only ones to ask for some chunks.
+            self.leechers -= 1;
+            // Seeders may now be the only peers that have some chunks.
             self.ready_seeders();
         }
         let owed = peer.cancel_all(now);
         self.take_back(key, &owed);
     }
 
-    /// A peer that is there told of more chunks. If the share does not have one of them, the error names it.
+    /// A peer announced more chunks. If the share does not have one of them, the error names it.
     pub fn add_haves(
         &mut self,
         key: PeerKey,
@@ -248,14 +247,14 @@ impl Scheduler {
             };
             let Some(peer) = &mut peer else { continue };
             let Have::Some(field) = &mut peer.have else { continue };
-            // How available a chunk is that is here matters no more. To forget the message altogether keeps the
-            // peer's field and the count in step.
+            // The availability of a stored chunk no longer matters. It is left out of the field too, so that the field and the
+            // count stay consistent.
             if state == ChunkState::Stored || !field.insert(chunk) {
                 continue;
             }
             self.missing.more_available(chunk);
             match state {
-                // A peer that has other chunks to be asked for waits for something else.
+                // A peer that has other missing chunks waits for something else.
                 ChunkState::Missing if peer.nothing_to_ask => {
                     peer.nothing_to_ask = false;
                     self.ready.insert(key);
@@ -268,21 +267,21 @@ impl Scheduler {
         result
     }
 
-    /// More bytes of a chunk arrived, though not all: so many by now.
+    /// More bytes of a chunk arrived, but not all: `bytes` in total.
     pub fn progressed(&mut self, key: PeerKey, bytes: u32, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.progressed(bytes, now);
         }
     }
 
-    /// A message of any kind came: the peer is there. To be told beside what the message says.
+    /// A message of any kind arrived, so the peer is alive. Call this in addition to the method for the message.
     pub fn alive(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.heard(now);
         }
     }
 
-    /// The first bytes of a chunk arrived: whoever else was asked for it need not begin.
+    /// The first bytes of a chunk arrived. Other peers that were asked for it need not send it.
     pub fn arriving(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
         let (Some(peer), Some(&state)) = (self.peers.get_mut(&key), self.states.get(chunk.0 as usize)) else {
             return;
@@ -295,7 +294,7 @@ impl Scheduler {
                 true
             }
             (Some(Standing::Unwanted), ChunkState::Missing | ChunkState::Asked) => {
-                // It crossed with the word that it need not come. Now it is sooner here than from anyone else.
+                // It crossed with the cancellation. Now no other peer could send it sooner.
                 if peer.want_again(chunk) {
                     self.commands.push_back(Command::Cancel(key, chunk));
                 }
@@ -321,7 +320,7 @@ impl Scheduler {
         }
     }
 
-    /// A whole chunk arrived.
+    /// A complete chunk arrived.
     pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> Received {
         let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
@@ -332,7 +331,7 @@ impl Scheduler {
         match (standing, self.states[chunk.0 as usize]) {
             (None, _) => return Received::Unrequested,
             (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
-            // Taken back from this peer, and nobody else was asked yet.
+            // It was taken back from this peer, and no other was asked yet.
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
                 for other in self.asked.remove(&chunk).into_iter().flat_map(|asked| asked.askers) {
@@ -344,7 +343,7 @@ impl Scheduler {
         Received::Verify
     }
 
-    /// A chunk that had to be verified was proved and written.
+    /// A chunk was proved and written, after [`Received::Verify`].
     pub fn stored(&mut self, chunk: ChunkIndex) {
         let state = &mut self.states[chunk.0 as usize];
         debug_assert_eq!(*state, ChunkState::Arrived, "{chunk:?}");
@@ -352,14 +351,14 @@ impl Scheduler {
         self.unstored -= 1;
     }
 
-    /// A chunk that had to be verified was wrong: its sender has to go ([`Scheduler::remove_peer`]), and the
-    /// chunk is missing again.
+    /// A chunk was proved wrong, after [`Received::Verify`], and is missing again. The caller must remove its sender
+    /// ([`Scheduler::remove_peer`]).
     pub fn wrong(&mut self, chunk: ChunkIndex) {
         debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
         self.set_missing(chunk);
     }
 
-    /// A peer will not send a chunk that it was asked for, because it does not have it.
+    /// A peer rejected a request, because it does not have the chunk.
     pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         let owed = peer.refused(chunk);
@@ -369,11 +368,11 @@ impl Scheduler {
                     self.missing.less_available(chunk);
                 }
             }
-            // A seeder without a chunk is none, but the rest of its chunks may still be good.
+            // A seeder that lacks a chunk is no seeder, but its other chunks may still be good.
             Have::All => {
                 let mut field = Bitfield::full(self.space.chunk_count());
                 field.remove(chunk);
-                self.fellows += 1;
+                self.leechers += 1;
                 field.iter().for_each(|chunk| self.missing.more_available(chunk));
                 peer.have = Have::Some(field);
             }
@@ -384,7 +383,7 @@ impl Scheduler {
         self.ready.insert(key);
     }
 
-    /// Whether a peer has a chunk that is not here and has not arrived.
+    /// Whether a peer has a chunk that has not arrived.
     pub fn wants_of(&self, key: PeerKey) -> bool {
         let is_wanted = |chunk: ChunkIndex| {
             matches!(self.states[chunk.0 as usize], ChunkState::Missing | ChunkState::Asked)
@@ -395,7 +394,7 @@ impl Scheduler {
         })
     }
 
-    /// A peer has too much to do: it is not asked again before `until`.
+    /// A peer rejected a request because it is busy. It is not asked again before `until`.
     pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.pause(until);
@@ -405,7 +404,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes back what is overdue, and asks every peer for as much as it should have waiting.
+    /// Takes back overdue requests, and makes as many requests to each peer as should wait there.
     pub fn fill(&mut self, now: Instant, rng: &mut impl Rng) {
         if self.next_check.is_some_and(|check| check <= now) {
             self.check_deadlines(now);
@@ -421,23 +420,23 @@ impl Scheduler {
         }
         let mut round: Vec<PeerKey> = std::mem::take(&mut self.ready).into_iter().collect();
         round.shuffle(rng);
-        // One request a peer and round, so that a share of few chunks is spread over all.
+        // One request for each peer in a round, so that few chunks are spread over all peers.
         while !round.is_empty() {
             round.retain(|&key| self.ask(key, now, rng));
         }
     }
 
-    /// The next thing to do, if any. Call until it returns `None`.
+    /// The next command, if any. Call until it returns `None`.
     pub fn poll_command(&mut self) -> Option<Command> {
         self.commands.pop_front()
     }
 
-    /// Whether [`Scheduler::fill`] may find something to do at once.
+    /// Whether to call [`Scheduler::fill`] or [`Scheduler::poll_command`] now.
     pub fn has_news(&self) -> bool {
         !self.ready.is_empty() || !self.commands.is_empty()
     }
 
-    /// When to call [`Scheduler::fill`] again though nothing happened.
+    /// When to call [`Scheduler::fill`] again if nothing happens before.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let tick = self.review_interval().map(|interval| {
             let due = self.reviewed.map(|at| at + interval);
@@ -446,7 +445,7 @@ impl Scheduler {
         self.next_check.into_iter().chain(tick).min()
     }
 
-    /// What is asked of seeders depends on the fellows that there are.
+    /// Looks at the seeders again, because what they are asked for depends on the leechers.
     fn ready_seeders(&mut self) {
         for (&key, seeder) in self.peers.iter_mut().filter(|(_, peer)| peer.have == Have::All) {
             seeder.nothing_to_ask = false;
@@ -454,7 +453,7 @@ impl Scheduler {
         }
     }
 
-    /// After which time requests that wait are to be looked at again, if they are.
+    /// The interval of reviews, if there is something to review.
     fn review_interval(&self) -> Option<Duration> {
         if self.is_endgame() {
             return Some(ENDGAME_REVIEW_INTERVAL);
@@ -462,7 +461,7 @@ impl Scheduler {
         (!self.asked.is_empty()).then_some(REVIEW_INTERVAL)
     }
 
-    /// Looks for requests that wait where they are, and for peers that might take them over.
+    /// Finds requests that wait too long, and peers that might take them over.
     fn review(&mut self, now: Instant) {
         self.find_hostages(now);
         if self.is_endgame() {
@@ -497,14 +496,14 @@ impl Scheduler {
         self.next_check = self.peers.values().filter_map(|peer| peer.next_timeout(now)).min();
     }
 
-    /// Asks a peer for one chunk; false if it has enough to do or nothing that is wanted.
+    /// Requests one chunk from a peer. False if it has enough requests or no chunk that is needed.
     fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
         let Some(chunk) = self.choose(key, now, rng) else { return false };
         self.request(key, chunk, now);
         true
     }
 
-    /// Asks a peer for a chunk.
+    /// Requests a chunk from a peer.
     fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
         self.missing.remove(chunk);
         self.states[chunk.0 as usize] = ChunkState::Asked;
@@ -518,20 +517,20 @@ impl Scheduler {
         self.commands.push_back(Command::Request(key, chunk));
     }
 
-    /// What to ask a peer for, if anything.
+    /// The chunk to request from a peer, if any.
     fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
         let peer = self.peers.get_mut(&key)?;
         if peer.is_paused(now) || !peer.has_room() {
             return None;
         }
-        let alone = self.fellows == 0;
+        let alone = self.leechers == 0;
         if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
-            // What no fellow has.
+            // A chunk that no leecher has.
             if let Some(chunk) = self.missing.pick_unavailable(rng) {
                 return Some(chunk);
             }
         }
-        if !peer.wants_more(self.fellows) {
+        if !peer.wants_more(self.leechers) {
             return None;
         }
         if peer.have != Have::All && self.is_flooded(now) {
@@ -548,14 +547,14 @@ impl Scheduler {
         chunk
     }
 
-    /// Whether as many chunks are arriving as should.
+    /// Whether [`MAX_ARRIVING`] chunks are arriving.
     fn is_flooded(&self, now: Instant) -> bool {
         let arriving = || self.arriving.iter().filter_map(|key| self.peers.get(key));
         self.arriving.len() >= MAX_ARRIVING
             && arriving().filter(|peer| peer.is_receiving(now)).count() >= MAX_ARRIVING
     }
 
-    /// Tells a peer that a chunk need not come.
+    /// Cancels the request for a chunk.
     fn cancel(&mut self, key: PeerKey, chunk: ChunkIndex, standing: Standing, now: Instant) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         if peer.cancel(chunk, standing, now) {
@@ -564,7 +563,7 @@ impl Scheduler {
         }
     }
 
-    /// Chunks that a peer was asked for and will not be waited for: missing again, unless asked elsewhere too.
+    /// Takes back requests from a peer. The chunks are missing again, unless another peer was asked for them too.
     fn take_back(&mut self, key: PeerKey, chunks: &[ChunkIndex]) {
         for &chunk in chunks {
             let Some(asked) = self.asked.get_mut(&chunk) else { continue };
@@ -586,7 +585,7 @@ impl Scheduler {
     }
 }
 
-/// Takes note that a peer was asked for a chunk.
+/// Records that a peer was asked for a chunk.
 fn note_asked(asked: &mut BTreeMap<ChunkIndex, Asked>, chunk: ChunkIndex, key: PeerKey, at: Instant) {
     let Asked { askers, since } =
         asked.entry(chunk).or_insert_with(|| Asked { askers: Vec::new(), since: at });

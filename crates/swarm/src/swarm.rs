@@ -1,17 +1,16 @@
-//! The one core of a transfer: everything that is decided about it is decided here.
+//! The core of a transfer, which makes all its decisions.
 //!
-//! Pure, as a QUIC connection of quinn-proto is. Whoever drives it tells what happened ([`Swarm::handle`],
-//! [`Swarm::accept`], [`Swarm::received`]) and does what it says ([`Swarm::poll`]), at the latest when
-//! [`Swarm::next_timeout`] says so. Time and randomness are arguments. The leecher drives it with sockets and disks, the
-//! simulation with a model of them.
+//! Pure, like a connection of quinn-proto. The caller passes in events ([`Swarm::handle`], [`Swarm::accept`],
+//! [`Swarm::received`]) and carries out actions ([`Swarm::poll`]), at the latest at [`Swarm::next_timeout`]. Time and
+//! randomness are arguments. The leecher drives it with sockets and disks, the simulation with a model of them.
 //!
-//! It joins the parts: sources of addresses (`sources`), connections (`peers`, over [`crate::peer_book`]), the choice of whom
-//! to ask what the share is ([`crate::describers`]), and the choice of what to ask of whom ([`crate::scheduler`]). Whom to serve is
-//! decided elsewhere ([`crate::uploads`]), because seeders, which fetch nothing, decide that too.
+//! It joins these parts: the sources of addresses (`sources`), the connections (`peers`, with [`crate::peer_book`]), which peer
+//! to ask for the description ([`crate::describers`]), and which chunk to request from which peer ([`crate::scheduler`]). Which
+//! request to serve is decided in [`crate::uploads`], because a seeder, which fetches nothing, decides that too.
 //!
-//! Invariants: no action names a connection that is over, or that this side ended. A connection that is being ended counts
-//! for nothing. Every chunk that is to be stored was asked of the peer that sent it. The same events, times and random numbers
-//! give the same actions.
+//! Invariants: No action names a connection that is over or that this side ended. Events of a connection that this side ended
+//! change nothing. A chunk is stored only if it was requested from the peer that sent it. The same events, times and random
+//! numbers give the same actions.
 
 mod action;
 mod event;
@@ -53,29 +52,29 @@ pub use peers::RETRY_AFTER_MS;
 pub use report::{Contribution, PeerProgress, Progress, Report, Waiting, WaitingFor};
 pub use sources::{Answer, PeerNameError, Source, SourceId};
 
-/// Whole chunks in memory at a time, 512 KiB each, that are being proved or written or wait for that.
+/// Maximum number of complete chunks in memory, 512 KiB each, that are being proved or written or wait for that.
 pub const MAX_UNPROVED: usize = 16;
 
-/// Progress is reported at this interval.
+/// Interval between reports of progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What is waited for is reported at this interval.
+/// Interval between reports of what is waited for.
 pub const WAITING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What arrived is made durable at this interval: as much is lost when the process is killed.
+/// Interval at which received chunks are made durable. A killed process loses as much.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Most time that a finished leecher stays because others need what only it has.
+/// Maximum time that a finished leecher stays because others need chunks that only it has.
 const MAX_LINGER: Duration = Duration::from_secs(60);
 
-/// Peers that send the metainfo at a time: each may send 32 MiB before it is proved.
+/// Maximum number of peers that send the metainfo at the same time. Each may send 32 MiB before it is proved.
 const METAINFO_PLACES: usize = 4;
 
-/// Memory for chunk hashes that are not proved yet. Where those of a share are larger than half of this, two peers send them
-/// at a time all the same, or one that trickles would hold up everybody.
+/// Memory for chunk hashes that are not proved yet. Two peers may always send them at the same time, even if this takes more.
+/// Otherwise one slow peer could block the transfer.
 const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
 
-/// How a transfer is to be made.
+/// The settings of a transfer.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What to fetch.
@@ -84,42 +83,42 @@ pub struct Config {
     pub own_id: PeerId,
     /// Where addresses come from.
     pub sources: Vec<(Source, Endpoint)>,
-    /// Connections that this side makes at most; as many again may come from others.
+    /// Maximum number of connections that this side makes. As many again may be accepted.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long.
     pub stall_timeout: Duration,
-    /// Wait for this long, if it is longer, until somebody has the share.
+    /// Wait this long, if it is longer, until a peer has the share.
     pub wait: Duration,
-    /// What to do when everything is here; nothing is served if `None`.
+    /// How long to serve when the share is complete; nothing is served if `None`.
     pub stay: Option<Stay>,
 }
 
 /// How long a finished leecher goes on serving.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub enum Stay {
-    /// While others are connected that need chunks which nobody else they know has, a minute at most.
+    /// While connected leechers need chunks that only this one has, for a minute at most.
     #[default]
     WhileNeeded,
     /// Until it is stopped.
     Forever,
     /// For this long.
     For(Duration),
-    /// Until it has sent so many times the size of the share.
+    /// Until it has sent this many times the size of the share.
     Ratio(f64),
 }
 
-/// What came of a transfer.
+/// The result of a transfer.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Bytes of chunks that were received in vain: duplicates and wrong ones.
+    /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
     pub wasted: u64,
-    /// What came from whom, most first.
+    /// What came from each peer, largest first.
     pub peers: Vec<Contribution>,
-    /// What the time went to, most first.
+    /// What the time was spent on, largest first.
     pub spent: Vec<(Spent, Duration)>,
 }
 
-/// A swarm, as one of its leechers sees it. See the module's text.
+/// A swarm, as one of its leechers sees it.
 #[derive(Debug)]
 pub struct Swarm {
     config: Config,
@@ -127,9 +126,9 @@ pub struct Swarm {
     phase: Phase,
     peers: Peers,
     sources: Sources,
-    /// Since when no chunk can be asked of anybody, if so.
+    /// Since when no peer can be asked for chunks; `None` if one can.
     hungry_since: Option<Instant>,
-    /// Once the output is open.
+    /// Set when the output is open.
     transfer: Option<Transfer>,
     next_report: Instant,
     next_checkpoint: Instant,
@@ -137,16 +136,16 @@ pub struct Swarm {
     is_limited: bool,
     is_stopping: bool,
     actions: VecDeque<Action>,
-    /// Nothing has happened since everything was last looked at.
+    /// Nothing has happened since everything was last decided.
     is_decided: bool,
-    /// When it is to be looked at again though nothing happens.
+    /// When to decide again if nothing happens before.
     timeout: Option<Instant>,
 }
 
-/// What a swarm does at the moment.
+/// The phase of a transfer.
 #[derive(Debug)]
 enum Phase {
-    /// Nobody has described the share yet. Something of a description last came at that time.
+    /// No peer has sent the description yet.
     Describing {
         describers: Describers,
         last_progress: Instant,
@@ -155,15 +154,15 @@ enum Phase {
     Opening,
     /// Chunks are missing.
     Fetching,
-    /// Everything is here and is being made durable.
+    /// All chunks are here and are being made durable.
     Flushing,
-    /// It is finished since then, and stays to serve others.
+    /// The share is finished since this time, and is served to others.
     Staying(Instant),
     Over,
 }
 
 impl Swarm {
-    /// A swarm that knows nobody yet. The user asked for the share at `begun`.
+    /// A swarm without peers. The user started the transfer at `begun`.
     pub fn new(config: Config, begun: Instant, now: Instant) -> Swarm {
         let kinds: Vec<_> = config.sources.iter().map(|&(kind, _)| kind).collect();
         Swarm {
@@ -185,12 +184,12 @@ impl Swarm {
         }
     }
 
-    /// A peer connected from `address`: its name, or `None` if there is no room for it.
+    /// A peer connected from `address`. Returns its key, or `None` if there is no room for it.
     pub fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
         self.peers.accept(address)
     }
 
-    /// A chunk of `len` bytes came, unproved: whether it is to be proved and stored.
+    /// A chunk of `len` bytes arrived. Returns whether to prove and store it.
     pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, len: u32, now: Instant) -> Received {
         self.is_decided = false;
         let Some(transfer) = self.transfer.as_mut().filter(|_| self.peers.is_welcome(key)) else {
@@ -212,9 +211,9 @@ impl Swarm {
         received
     }
 
-    /// A peer has told of these chunks, which it has by now.
+    /// A peer announced that it has these chunks.
     pub fn told_of(&mut self, key: PeerKey, chunks: impl IntoIterator<Item = ChunkIndex>, now: Instant) {
-        // The scheduler knows only peers that are welcome.
+        // The scheduler ignores peers that are not welcome.
         let Some(transfer) = &mut self.transfer else { return };
         if let Err(chunk) = transfer.scheduler.add_haves(key, chunks, now) {
             self.leave(key, LeaveReason::Protocol(Violation::NoSuchChunk(chunk)), now);
@@ -223,7 +222,7 @@ impl Swarm {
         }
     }
 
-    /// Takes note of something that happened.
+    /// Handles an event.
     pub fn handle(&mut self, event: Event, now: Instant, rng: &mut impl Rng) {
         self.is_decided &= !self.may_matter(&event);
         match event {
@@ -233,7 +232,7 @@ impl Swarm {
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
             Event::Peer(key, PeerEvent::Have(chunk)) => self.told_of(key, [chunk], now),
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
-            // What was on its way when this side ended the connection.
+            // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
             Event::Opened { space, have } => {
                 self.transfer = Some(Transfer::new(space, &have, self.begun, now));
@@ -254,7 +253,7 @@ impl Swarm {
                 self.dismiss_seeders(now);
                 self.phase = if self.is_stopping { self.end(Ok(())) } else { Phase::Staying(now) };
             }
-            // Nobody should be told any more that the share is here.
+            // The share must no longer be announced.
             Event::Spoilt if matches!(self.phase, Phase::Staying(_)) => self.phase = self.end(Ok(())),
             Event::Spoilt => {}
             Event::Uploaded(bytes) => self.uploaded = bytes,
@@ -262,7 +261,7 @@ impl Swarm {
             Event::Stop => {
                 self.is_stopping = true;
                 match self.phase {
-                    // A moment more, and it is whole.
+                    // The share will be finished in a moment.
                     Phase::Flushing | Phase::Over => {}
                     Phase::Staying(_) => self.phase = self.end(Ok(())),
                     _ => self.phase = self.end(Err(Failure::Interrupted)),
@@ -271,7 +270,7 @@ impl Swarm {
         }
     }
 
-    /// The next thing to do, if any. Call until it returns `None`.
+    /// The next action, if any. Call until it returns `None`.
     pub fn poll(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Action> {
         let is_due = self.timeout.is_some_and(|at| at <= now);
         if self.actions.is_empty() && (!self.is_decided || is_due) {
@@ -282,12 +281,12 @@ impl Swarm {
         self.actions.pop_front()
     }
 
-    /// When to call [`Swarm::poll`] again though nothing happened, once it has returned `None`.
+    /// When to call [`Swarm::poll`] again if nothing happens before. Valid after it has returned `None`.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timeout
     }
 
-    /// When something is to be decided next, after everything was looked at now.
+    /// When to decide again, if everything was decided now.
     fn timeout_after(&self, now: Instant) -> Option<Instant> {
         let phase = match &self.phase {
             Phase::Describing { describers, last_progress } => {
@@ -306,13 +305,13 @@ impl Swarm {
         phase.into_iter().chain(seeking.into_iter().flatten()).flatten().chain([self.next_report]).min()
     }
 
-    /// How far the transfer is, if it has begun. Rates are those since the last calls, of which an [`Action::ReportProgress`]
-    /// wants one.
+    /// The progress of the transfer, if it has started. Call it once for each [`Action::ReportProgress`]: rates are those since the
+    /// earlier calls.
     pub fn progress(&mut self, now: Instant) -> Option<Progress> {
         Some(self.transfer.as_mut()?.progress(&self.peers, now))
     }
 
-    /// What came of the transfer so far.
+    /// The result of the transfer so far.
     pub fn summary(&mut self, now: Instant) -> Summary {
         match &mut self.transfer {
             Some(transfer) => Summary {
@@ -324,7 +323,7 @@ impl Swarm {
         }
     }
 
-    /// Why a tracker cannot be asked, if one cannot.
+    /// The error of a tracker, if one has failed.
     pub fn tracker_error(&self) -> Option<&TrackerError> {
         self.sources.tracker_error()
     }
@@ -334,8 +333,8 @@ impl Swarm {
         self.peers.address(peer)
     }
 
-    /// Whether something may have to be decided because of an event. Of the frequent ones that seldom matter, the scheduler knows
-    /// when it has taken note of them.
+    /// Whether an event may require a decision. For the frequent events that seldom do, the scheduler is asked after it has handled
+    /// them ([`Scheduler::has_news`](crate::scheduler::Scheduler::has_news)).
     fn may_matter(&self, event: &Event) -> bool {
         match event {
             Event::Limited(is_limited) => *is_limited != self.is_limited,
@@ -366,7 +365,7 @@ impl Swarm {
                     self.actions.push_back(Action::Open);
                 }
                 PeerEvent::BadShare(error) => self.phase = self.end(Err(Failure::BadShare(error))),
-                // Nothing else comes before there is a download.
+                // No other event comes before the output is open.
                 _ => {}
             }
             return;
@@ -396,7 +395,7 @@ impl Swarm {
                 scheduler.alive(key, now);
                 self.rejected(key, chunk, reason, now);
             }
-            // What was still on its way when the share was described.
+            // It was still on its way when the description was complete.
             PeerEvent::Ready { .. }
             | PeerEvent::Describing { .. }
             | PeerEvent::Metainfo { .. }
@@ -421,14 +420,14 @@ impl Swarm {
                 }
             }
             RejectReason::Gone => {
-                // Its other files may be what they were.
+                // Its other files may be unchanged.
                 scheduler.not_have(key, chunk);
                 self.peers.told_change(key);
             }
         }
     }
 
-    /// Chunks can be asked of a peer, if it is let in.
+    /// A peer can be asked for chunks, if it is let in.
     fn activate(&mut self, key: PeerKey, hello: Hello, have: Have, now: Instant, rng: &mut impl Rng) {
         match self.peers.enter(key, hello, now, rng) {
             Entry::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
@@ -462,12 +461,12 @@ impl Swarm {
         }
     }
 
-    /// Nothing that was to be done on a connection is to be done any more.
+    /// Drops the actions that concern a connection.
     fn forget_actions(&mut self, key: PeerKey) {
         self.actions.retain(|action| action.peer() != Some(key));
     }
 
-    /// Nothing more is wanted of seeders, and they want nothing.
+    /// Leaves the seeders: nothing more is needed from them, and they need nothing.
     fn dismiss_seeders(&mut self, now: Instant) {
         for seeder in self.peers.seeders() {
             self.leave(seeder, LeaveReason::Finished, now);
@@ -484,7 +483,7 @@ impl Swarm {
         }
         self.forget_actions(key);
         let Some(left) = self.peers.closed(key, reason, now, rng) else { return };
-        // That a connection ended because the transfer did is no news.
+        // A connection that ended because the transfer ended is not reported.
         if (left.was_active || left.reason == LeaveReason::Lied) && left.reason != LeaveReason::Finished {
             let report = Report::PeerLeft { address: left.address, reason: left.reason };
             self.actions.push_back(Action::Report(report));
@@ -507,7 +506,7 @@ impl Swarm {
         }
     }
 
-    /// Looks at everything that may be due.
+    /// Makes all decisions that may be due.
     fn decide(&mut self, now: Instant, rng: &mut impl Rng) {
         match self.phase {
             Phase::Describing { .. } => self.describe(now),
@@ -536,7 +535,7 @@ impl Swarm {
         }
     }
 
-    /// Whether more peers are of use. Whoever wants something of a finished peer finds it.
+    /// Whether to look for more peers. A finished leecher does not: peers that need it connect to it.
     fn is_seeking(&self) -> bool {
         matches!(self.phase, Phase::Describing { .. } | Phase::Opening | Phase::Fetching)
     }
@@ -591,12 +590,12 @@ impl Swarm {
         }
         if finished {
             if let Some(transfer) = &mut self.transfer {
-                // Others have the seeders too.
+                // Then other leechers can use that seeder too.
                 transfer.is_spread = transfer.scheduler.knows_seeder();
             }
             self.phase = Phase::Flushing;
             self.actions.push_back(Action::Finish);
-            // Seeders are still among those whose progress is reported.
+            // Reported before the seeders leave, so that it includes them.
             self.is_decided = false;
         } else if let Some(failure) = self.stalled(now) {
             self.phase = self.end(Err(failure));
@@ -606,7 +605,7 @@ impl Swarm {
         }
     }
 
-    /// Leaves peers whose files changed and that have nothing else that is wanted.
+    /// Leaves peers with a changed file that have no other chunk that is needed.
     fn leave_changed(&mut self, now: Instant) {
         for key in self.peers.changed() {
             if !self.transfer.as_ref().is_some_and(|transfer| transfer.scheduler.wants_of(key)) {
@@ -615,7 +614,7 @@ impl Swarm {
         }
     }
 
-    /// Whether a finished transfer has served for as long as it should.
+    /// Whether a finished transfer has served long enough.
     fn may_leave(&self, since: Instant, now: Instant) -> bool {
         let (Some(stay), Some(transfer)) = (self.config.stay, &self.transfer) else { return true };
         let stayed = now.saturating_duration_since(since);
@@ -635,7 +634,7 @@ impl Swarm {
     }
 }
 
-/// Peers that send the chunk hashes at a time.
+/// Maximum number of peers that send the chunk hashes at the same time.
 fn hashes_places(chunk_count: u32) -> usize {
     let len = 32 * u64::from(chunk_count.max(1));
     usize::try_from(HASHES_MEMORY / len).unwrap_or(usize::MAX).clamp(2, METAINFO_PLACES)

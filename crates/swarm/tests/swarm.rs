@@ -1,4 +1,4 @@
-//! Drives a [`Swarm`] with peers that do anything, and holds it to its invariants.
+//! Drives a [`Swarm`] with peers that do anything, and checks its invariants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,24 +20,24 @@ use swarm::{
 const CHUNKS: u32 = 24;
 const INFOHASH: InfoHash = InfoHash([7; 32]);
 
-/// A world of peers around one core. What they do is drawn from a seed.
+/// The peers around one core. A seed determines what they do.
 struct World {
     core: Swarm,
     rng: StdRng,
     start: Instant,
     now: Instant,
-    /// The connections that are open for the core, and what was asked of each.
+    /// The connections that are open for the core, and the requests to each.
     open: BTreeMap<PeerKey, Connection>,
     stored: BTreeSet<ChunkIndex>,
     /// Chunks that wait to be proved.
     unproved: Vec<(PeerKey, ChunkIndex)>,
-    /// Where each connection that the core made leads.
+    /// The address of each connection that the core made.
     dialled: BTreeMap<PeerKey, SocketAddr>,
     /// Addresses that the core dialled and that sent a wrong chunk.
     liars: BTreeSet<SocketAddr>,
-    /// Everything that the core did, and when.
+    /// All actions of the core, and when they happened.
     log: Vec<String>,
-    /// Connections of which the core took no chunk though it had asked for it: it has to have ended them.
+    /// Connections whose chunk the core refused as not requested. It must have ended them.
     refused: Vec<PeerKey>,
     finished: bool,
     ended: bool,
@@ -92,7 +92,7 @@ impl World {
         self.handle(Event::Peer(key, event));
     }
 
-    /// Does everything that the core wants done.
+    /// Carries out the core's actions.
     fn act(&mut self) {
         while let Some(action) = self.core.poll(self.now, &mut self.rng) {
             if !matches!(action, Action::Report(_) | Action::ReportProgress) {
@@ -112,7 +112,7 @@ impl World {
                     assert!(connection.is_active && !connection.is_closing, "{message:?}");
                     match message {
                         PeerMessage::Request { chunk } => connection.asked.push(chunk),
-                        // The chunk may have come while the core had this to say: on the wire that happens too.
+                        // The chunk may have arrived meanwhile, as on a real connection.
                         PeerMessage::Cancel { chunk } if !connection.asked.contains(&chunk) => {}
                         PeerMessage::Cancel { chunk } => connection.cancelled.push(chunk),
                         other => panic!("{other:?} is nothing for a core to send"),
@@ -144,7 +144,7 @@ impl World {
         assert!(wake.is_none_or(|at| at > self.now), "what is due at {wake:?} was not done");
     }
 
-    /// Whether a chunk from a peer that the core dialled at `address` waits to be proved.
+    /// Whether a chunk from a peer that the core dialled at `address` is being proved.
     fn is_unproved(&self, address: SocketAddr) -> bool {
         self.unproved.iter().any(|(key, _)| self.dialled.get(key) == Some(&address))
     }
@@ -169,7 +169,7 @@ impl World {
         self.handle(Event::Answered(source, answer));
     }
 
-    /// Lets anything happen on a connection.
+    /// Lets a random event happen on a connection.
     fn happen(&mut self) {
         let keys: Vec<_> = self.open.keys().copied().collect();
         match self.rng.random_range(0..20) {
@@ -222,7 +222,7 @@ impl World {
             (8, _) if !self.open[&key].cancelled.is_empty() => {
                 answered = Some((self.open[&key].cancelled[0], RejectReason::Cancelled));
             }
-            // What was never asked for.
+            // A chunk that was not requested.
             (9, None) if self.rng.random_ratio(1, 10) => {
                 let received = self.core.received(key, random_chunk, CHUNK_LEN, self.now);
                 assert_eq!(received, Received::Unrequested);
@@ -249,7 +249,7 @@ impl World {
         (Hello { infohash: INFOHASH, peer_id, role, listen_port }, have)
     }
 
-    /// A request is answered. The same chunk may have been asked for again after it was cancelled: that is another request.
+    /// Removes an answered request. If the chunk was requested again after a cancellation, that is another request.
     fn forget(&mut self, key: PeerKey, chunk: ChunkIndex) {
         let connection = self.open.get_mut(&key).unwrap();
         for chunks in [&mut connection.asked, &mut connection.cancelled] {
@@ -259,7 +259,7 @@ impl World {
         }
     }
 
-    /// A peer sends a chunk that was asked of it.
+    /// A peer sends a chunk that was requested from it.
     fn send(&mut self, key: PeerKey, chunk: ChunkIndex) {
         self.forget(key, chunk);
         match self.core.received(key, chunk, CHUNK_LEN, self.now) {
@@ -285,14 +285,14 @@ impl World {
         }
     }
 
-    /// Time passes until the core wants to be called, or less.
+    /// Lets time pass, at most until the core's next timeout.
     fn pass(&mut self) {
         let wake = self.core.next_timeout().unwrap_or(self.now + Duration::from_secs(1));
         let until = wake.saturating_duration_since(self.now).min(Duration::from_secs(2));
         self.now += until.mul_f64(self.rng.random_range(0.0..=1.0)) + Duration::from_micros(1);
     }
 
-    /// From now on every peer has everything and does what it is asked, and nobody leaves.
+    /// From now on every peer has all chunks and answers each request, and none leaves.
     fn become_honest(&mut self) {
         for _ in 0..20_000 {
             self.pass();
@@ -330,7 +330,7 @@ fn run(seed: u64) -> Vec<String> {
     for _ in 0..400 {
         world.pass();
         world.act();
-        // Several things may have happened before the core has its say.
+        // Several events may come before the core is polled.
         (0..world.rng.random_range(1..5)).for_each(|_| world.happen());
     }
     world.act();
@@ -345,7 +345,7 @@ fn run(seed: u64) -> Vec<String> {
     world.log
 }
 
-/// A liar that leaves before its lie is found out gets no second chance, however long the proof takes.
+/// A liar that leaves gets no second chance before it is found out, however long the proof takes.
 #[test]
 fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
     for is_wrong in [false, true] {
@@ -394,7 +394,7 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
     }
 }
 
-/// Safety whatever peers do, and progress once there are honest ones.
+/// Checks safety whatever peers do, and progress once there are honest peers.
 #[test]
 fn whatever_peers_do_the_core_keeps_its_promises_and_finishes() {
     (0..300).for_each(|seed| _ = run(seed));

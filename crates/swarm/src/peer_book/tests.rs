@@ -139,7 +139,7 @@ fn a_new_address_is_dialled_soon_however_many_dead_ones_are_known() {
     let mut book = PeerBook::new(50);
     let (named, new) = (address(1), address(9_999));
     book.discover_named(named, now);
-    // Dead ones fail after five seconds, and the tracker tells of them all again and again.
+    // Dead ones fail after five seconds, and the tracker names all of them again and again.
     let mut dead: Vec<u16> = (2..3_002).collect();
     for _ in 0..100 {
         dead.rotate_left(50);

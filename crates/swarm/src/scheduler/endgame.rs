@@ -1,9 +1,9 @@
-//! Chunks that are late at the peer that was asked for them, when nothing else is left to ask another peer for.
+//! The endgame: chunks that are late, when nothing else is left to request.
 //!
-//! No peer keeps a chunk that another could send much sooner. If the chunk only waits at a peer that is known to answer,
-//! its request moves ([`super::moves`]). Otherwise the other peer is asked as well: the first to send the chunk ends the
-//! requests at the others. That is the rule at the end of a transfer. Before, it applies to chunks that have waited for long
-//! ([`HOSTAGE_AGE`]) at a peer that has not sent any chunk yet, if a proven peer has nothing else to do.
+//! No peer keeps a chunk that another could send much sooner. If the chunk only waits at a peer that answers soon, its request
+//! moves ([`super::moves`]). Otherwise the other peer is asked too, and the first to send the chunk ends the other requests. This
+//! is the rule at the end of a transfer. Before, it applies only to chunks that have waited for [`HOSTAGE_AGE`] at peers that have
+//! not sent a chunk yet, if a proven peer has nothing else to do.
 
 use std::time::{Duration, Instant};
 
@@ -14,34 +14,35 @@ use super::{
     peer::{Outlook, Peer, Standing},
 };
 
-/// Another peer is asked for a chunk if it is expected to deliver it this many times sooner: an early duplicate wastes
-/// bytes, a late one saves nothing.
+/// Another peer is asked for a chunk only if it is expected to deliver it this many times sooner. Otherwise the duplicate would
+/// waste bytes and save little time.
 const ENDGAME_GAIN: f64 = 3.0;
 
-/// A request younger than this is left alone: the last chunks of a fast transfer are mostly on their way already.
+/// Minimum age of a request before another peer is asked. Most of the last chunks of a fast transfer are already on their way.
 pub(super) const ENDGAME_AGE: Duration = Duration::from_millis(150);
 
-/// ... and at a peer that has not sent any chunk yet, one younger than this.
+/// The same for a request to a peer that has not sent a chunk yet.
 const UNPROVEN_AGE: Duration = Duration::from_millis(25);
 
-/// Before the endgame, a request that is older than this is late. A fellow that serves others first may take as long.
+/// The same before the endgame. A leecher that serves others first may take as long.
 const HOSTAGE_AGE: Duration = Duration::from_secs(2);
 
-/// Peers that have sent chunks and are asked for the same one, at most. Each has to be several times faster than those before,
-/// so more would seldom help.
+/// Maximum number of proven peers that are asked for the same chunk. Each must be several times faster than the ones before, so
+/// more would seldom help.
 const MAX_PROVEN_ASKERS: usize = 3;
 
-/// Peers that have sent none and are asked for the same chunk, at most, beside newcomers that are tried with it.
+/// An unproven peer is asked for a chunk only if fewer peers than this were asked for it. This does not hold for a new peer that is
+/// tried with the chunk.
 const MAX_UNPROVEN_ASKERS: usize = 2;
 
 impl Scheduler {
-    /// Whether all that is missing was asked for.
+    /// Whether all missing chunks were requested.
     pub(super) fn is_endgame(&self) -> bool {
         self.missing.is_empty() && !self.asked.is_empty() && self.peers.len() > 1
     }
 
-    /// Another chunk to ask a peer for, of those that it would deliver much sooner than the peers that were asked: the one
-    /// that is expected last. If its request can move, it does, and the peer is asked when it has.
+    /// Of the chunks that this peer would deliver much sooner than the peers that were asked, the one expected last. If its request
+    /// can move to this peer, it moves, and nothing is returned.
     pub(super) fn endgame_pick(&mut self, key: PeerKey, now: Instant) -> Option<ChunkIndex> {
         let peer = self.peers.get(&key)?;
         let (own, proven) = (peer.expected_next(), peer.is_proven());
@@ -53,7 +54,7 @@ impl Scheduler {
         if !moves {
             return Some(chunk);
         }
-        // What a peer is known to deliver is not taken from it for one that may deliver nothing.
+        // A request moves only to a proven peer. Another might deliver nothing.
         if proven {
             self.cancel(from, chunk, Standing::Moving { to: key, since: now }, now);
             return None;
@@ -61,8 +62,8 @@ impl Scheduler {
         Some(chunk)
     }
 
-    /// Looks which chunks have waited for long at peers none of which has sent a chunk, unless it is the endgame: then all
-    /// are looked at anyhow.
+    /// Finds the chunks that have waited for long only at peers that have sent no chunk. Not needed in the endgame, which looks at
+    /// all chunks.
     pub(super) fn find_hostages(&mut self, now: Instant) {
         self.hostages.clear();
         if self.missing.is_empty() {
@@ -75,8 +76,8 @@ impl Scheduler {
         self.hostages.extend(hostages.map(|(&chunk, _)| chunk));
     }
 
-    /// Of the chunks that a peer would deliver much sooner than all who were asked for them, the one that is expected last,
-    /// and from whom it is expected.
+    /// Of the chunks that a peer would deliver much sooner than all peers that were asked for them, the one expected last, and the
+    /// peer it is expected from.
     fn latest(&self, key: PeerKey, now: Instant) -> Option<(ChunkIndex, PeerKey)> {
         let peer = self.peers.get(&key)?;
         let own = peer.expected_next();
@@ -85,7 +86,7 @@ impl Scheduler {
         let all = is_end.then_some(&self.asked).into_iter().flatten();
         let hostages = if is_end || !peer.is_proven() { &[][..] } else { &self.hostages };
         let hostages = hostages.iter().filter_map(|chunk| self.asked.get_key_value(chunk));
-        // What was asked for later than this is not late, wherever.
+        // A younger request is not late at any peer.
         let min_age = if is_new { Duration::ZERO } else { UNPROVEN_AGE.max(own) };
         let late = all.chain(hostages).filter_map(|(&chunk, Asked { askers, since })| {
             let is_young = now.saturating_duration_since(*since) < min_age;
@@ -107,8 +108,8 @@ impl Scheduler {
             };
             let is_late =
                 has_room && outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(ENDGAME_GAIN);
-            // A newcomer shows what it can do with one chunk of peers that have shown nothing yet, however many those are: with
-            // a chunk that waits behind others there, or has not come for a while.
+            // A new peer is tried with one chunk of unproven peers, however many were asked: a chunk that waits behind others there,
+            // or has not arrived for a while.
             let may_try = is_end && is_new && !holder.is_proven();
             let is_tried = may_try && (outlook.age >= ENDGAME_AGE || holder.is_behind_others(chunk));
             let is_moving = askers.iter().filter_map(|asker| self.peers.get(asker));
@@ -118,9 +119,8 @@ impl Scheduler {
         late.max().map(|(_, chunk, from)| (chunk, from))
     }
 
-    /// From which of those that were asked for a chunk it is expected first, and when. Of peers that have not sent any chunk
-    /// yet and do not send this one, the one that was asked first shows best how late it is: or each that is tried would
-    /// make it seem early again.
+    /// The peer from which a requested chunk is expected first, and when. If all are unproven and none is sending it, the one that
+    /// was asked first counts. Otherwise each new peer that is tried would make the chunk seem early again.
     fn first_expected(
         &self,
         askers: &[PeerKey],

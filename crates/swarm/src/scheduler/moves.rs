@@ -1,8 +1,8 @@
-//! Requests that move from the peer where they wait to another.
+//! Requests that move from one peer to another.
 //!
-//! A peer is asked for a chunk when it seems the best choice; later another may be. A request that moves is cancelled
-//! first, and the other peer is asked when the first has said that it will not send the chunk: so a chunk that moves
-//! does not come twice, and one that is on its way already simply comes.
+//! A peer that was the best choice when it was asked may not be later. A request that moves is cancelled first. The other peer is
+//! asked when the first has confirmed the cancellation. So a chunk that moves does not arrive twice, and one that is already on
+//! its way simply arrives.
 
 use std::time::{Duration, Instant};
 
@@ -13,17 +13,17 @@ use super::{
     peer::{Peer, Standing},
 };
 
-/// A request is withdrawn from a seeder only if it would be answered no sooner than this: what is about to be
-/// sent is best left alone.
+/// A request is withdrawn from a seeder only if its chunk is expected no sooner than this. A chunk that is about to be sent is
+/// left alone.
 const WITHDRAW_AHEAD: Duration = Duration::from_millis(100);
 
-/// A request moves to an idle peer when it has waited so long, and for this part of what that peer is expected to
-/// need: sooner, it may not even have been read where it is.
+/// A request moves to an idle peer when it has waited for this time, and for [`MOVE_AGE`] × the time that the idle peer is expected
+/// to need. A younger one may not even have been read.
 pub(super) const MIN_MOVE_AGE: Duration = Duration::from_millis(50);
 const MOVE_AGE: f64 = 0.25;
 
 impl Scheduler {
-    /// A peer says that it has as good as nothing to send to anybody.
+    /// A peer reports that it has almost nothing to send.
     pub fn idle(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.heard(now);
@@ -32,16 +32,15 @@ impl Scheduler {
         }
     }
 
-    /// A peer will not send a chunk, for it was told in time that it need not. False if it was not told so: the
-    /// peer does not keep to the protocol.
+    /// A peer confirmed a cancellation. False if none was sent, which violates the protocol.
     pub fn cancelled(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return true };
         let Some(standing) = peer.cancelled(chunk) else { return false };
         self.ready.insert(key);
         if let Standing::Moving { to, .. } = standing {
-            let fellows = self.fellows;
+            let leechers = self.leechers;
             let can_take = |peer: &Peer| {
-                peer.has(chunk) && peer.has_room() && !peer.is_paused(now) && peer.wants_more(fellows)
+                peer.has(chunk) && peer.has_room() && !peer.is_paused(now) && peer.wants_more(leechers)
             };
             let is_asked_elsewhere = self.asked.get(&chunk).is_none_or(|asked| asked.askers != [key]);
             if !is_asked_elsewhere && self.peers.get(&to).is_some_and(can_take) {
@@ -54,9 +53,9 @@ impl Scheduler {
         true
     }
 
-    /// Takes a chunk that a fellow has by now back from the seeder that was asked for it, unless the seeder is
-    /// about to send it. Does not wait for the seeder's word: the fellow need not lose that time, and a chunk that
-    /// comes from the seeder after all ends the request at the fellow.
+    /// Withdraws the request for a chunk from a seeder, because a leecher now has the chunk, unless the seeder is about to send it.
+    /// It does not wait for the seeder's confirmation. If the chunk still arrives from the seeder, that ends the request at the
+    /// leecher.
     pub(super) fn withdraw(&mut self, chunk: ChunkIndex, now: Instant) {
         let Some(&[key]) = self.asked.get(&chunk).map(|asked| asked.askers.as_slice()) else { return };
         let Some(peer) = self.peers.get(&key).filter(|peer| peer.have == Have::All) else { return };
@@ -67,7 +66,7 @@ impl Scheduler {
         }
     }
 
-    /// Moves the request that has waited longest to a fellow that has nothing to do. Seeders are spared.
+    /// Moves the request that has waited longest to an idle leecher. Seeders get none.
     pub(super) fn move_to_idle(&mut self, key: PeerKey, now: Instant) {
         if !self.idle.contains(&key) {
             return;
@@ -82,7 +81,7 @@ impl Scheduler {
         });
         let mut waiting: Vec<_> = waiting.collect();
         waiting.sort_unstable();
-        // The first may be on their way.
+        // The oldest chunks may already be on their way.
         let longest = waiting.into_iter().find(|&(_, chunk, from)| {
             let age = self.peers.get(&from).and_then(|holder| holder.waiting_for(chunk, now));
             age.is_some_and(|age| age >= least)

@@ -1,4 +1,4 @@
-//! What the scheduler knows of one peer.
+//! What the scheduler knows about one peer.
 
 use std::time::{Duration, Instant};
 
@@ -6,82 +6,82 @@ use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
 use super::{Have, PIPELINE_TIME, PeerKey};
 
-/// A chunk of full length. How much waits at a peer is counted in bytes, so that of small chunks more are asked for at a
-/// time: a few kilobytes are sent long before the next request can come. (At most [`MAX_PIPELINE`], as of others.)
+/// The length of a full chunk. The requests that wait at a peer are counted in bytes, so that more small chunks are requested at
+/// a time. (At most [`MAX_PIPELINE`] requests wait in any case.)
 const CHUNK: u64 = CHUNK_LEN as u64;
 
-/// Bytes that wait at a peer at least: one chunk that is being sent, and one so that the next follows at once.
+/// Minimum bytes that wait at a peer: one chunk that is being sent, and one that follows at once.
 const MIN_DEPTH: u64 = 2 * CHUNK;
 
-/// Bytes that wait at a peer at most: what a fast network has on its way.
+/// Maximum bytes that wait at a peer: what a fast network has on its way.
 const MAX_DEPTH: u64 = 16 * CHUNK;
 
-/// Bytes of chunks that no fellow has wait at a seeder up to this many.
+/// Maximum bytes of chunks that no leecher has that wait at a seeder.
 pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
 
-/// Time for which requests wait at a fellow. It serves others too, and others have what it has.
-const FELLOW_PIPELINE_TIME: Duration = Duration::from_millis(25);
+/// Time that the requests waiting at a leecher should take it. It is short because a leecher serves others too, and others have
+/// the same chunks.
+const LEECHER_PIPELINE_TIME: Duration = Duration::from_millis(25);
 
-/// With more fellows than this, one request at a time is enough to be served without a gap by one or other.
-const FEW_FELLOWS: usize = 4;
+/// With more leechers than this, one waiting request for each is enough to receive without a gap.
+const FEW_LEECHERS: usize = 4;
 
-/// How much the latest chunk counts in the measured rate.
+/// The weight of the latest chunk in the measured rate.
 const RATE_WEIGHT: f64 = 0.3;
 
-/// Rates are measured over no less time than this.
+/// Minimum time over which a rate is measured.
 const MIN_SAMPLE_TIME: Duration = Duration::from_millis(1);
 
-/// A peer that owes chunks is late when nothing is heard of it for this many times what a chunk takes at its
-/// rate, within limits. Those who only let a peer wait tell it so more often than that.
+/// A peer that owes chunks is late when it is silent for this many times as long as a chunk takes at its rate, within limits. A
+/// peer that only lets this side wait sends keep-alives more often.
 const PATIENCE: f64 = 8.0;
 const MIN_PATIENCE: Duration = Duration::from_secs(3);
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Patience with a peer whose rate is not known yet.
+/// The patience with a peer whose rate is not known yet.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A peer that is there but sends nothing is overdue after as many times what a chunk takes, within limits, or
-/// after the longer if that is not known. It may be busy: others are asked, and so is this one again.
+/// A peer that sends keep-alives but no chunk is overdue after [`PATIENCE`] × the time of a chunk, within these limits. It may be
+/// busy, so others are asked, and later this peer again.
 const MIN_FORBEARANCE: Duration = Duration::from_secs(5);
 const MAX_FORBEARANCE: Duration = Duration::from_secs(60);
 const FIRST_FORBEARANCE: Duration = Duration::from_secs(30);
 
-/// A peer that was late is asked again after this time, and each time more after the next.
+/// Wait before a late peer is asked again. It grows by this time with each strike.
 const REST: Duration = Duration::from_secs(3);
 
-/// Bytes a second that a peer is expected to send before it has shown its rate.
+/// The assumed rate of a peer whose rate is not measured, in bytes a second.
 const FIRST_RATE: f64 = CHUNK as f64 / PIPELINE_TIME.as_secs_f64();
 
-/// No time is expected to be longer: a rate can come near nothing.
+/// Maximum expected time, because a rate can be almost zero.
 const MAX_TIME_S: f64 = 3_600.0;
 
-/// A peer that has sent part of a chunk and then nothing for this time has stalled, and so has one that does not answer a
-/// `Cancel` for this time.
+/// A peer has stalled if it sent part of a chunk and then nothing for this time, or did not answer a `Cancel` for this time.
 const STALL: Duration = Duration::from_secs(1);
 
-/// From this time on the bytes of a chunk that have come tell how fast it comes. The swarm learns of them every 250 ms.
+/// After this time the bytes of an arriving chunk show its rate. They are reported every 250 ms.
 const MIN_PACE_TIME: Duration = Duration::from_millis(300);
 
-/// A peer that has not sent any chunk yet is expected to need this many times as long as it has let this side wait.
+/// A peer that has not sent a chunk yet is expected to take this many times as long as this side has already waited.
 const DOUBT: f64 = 3.0;
 
-/// Why a peer's chunks are taken back.
+/// Why a peer's requests are taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lateness {
-    /// It has said nothing for too long.
+    /// It sent no message for too long.
     Silent,
-    /// It is there, but sends nothing.
+    /// It sends messages, but no chunk.
     Overdue,
 }
 
-/// What a request is that a peer has not answered. It answers every one, also those that were cancelled.
+/// The state of a request that a peer has not answered. A peer answers each one, even if it was cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Its chunk is waited for.
+    /// Its chunk is needed.
     Wanted,
-    /// It was cancelled, so that another peer can be asked when this one says that it will not send the chunk.
+    /// It was cancelled, and the peer `to` is asked when this one confirms that.
     Moving { to: PeerKey, since: Instant },
-    /// It was cancelled, and the chunk comes from elsewhere.
+    /// It was cancelled, and the chunk comes from another peer.
     Unwanted,
 }
 
@@ -93,7 +93,7 @@ struct Request {
     standing: Standing,
 }
 
-/// A chunk of which some bytes have come.
+/// A chunk that is arriving.
 #[derive(Debug, Clone, Copy)]
 struct Arriving {
     chunk: ChunkIndex,
@@ -101,12 +101,12 @@ struct Arriving {
     bytes: u32,
 }
 
-/// What to expect of a request.
+/// The expectation for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outlook {
-    /// Since it was made.
+    /// Time since it was made.
     pub(super) age: Duration,
-    /// Until it is answered.
+    /// Expected time until it is answered.
     pub(super) left: Duration,
 }
 
@@ -115,24 +115,24 @@ pub(super) struct Peer {
     pub(super) have: Have,
     /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
     requests: Vec<Request>,
-    /// Bytes a second, once enough has come.
+    /// In bytes a second, if it was measured.
     pub(super) rate: Option<f64>,
-    /// Bytes that have come since then and are in no measured rate yet.
+    /// Bytes received since this time that are in no measured rate yet.
     unmeasured: Option<(Instant, u64)>,
-    /// The chunk of which the first bytes have come, but not the last.
+    /// The chunk that is arriving.
     arriving: Option<Arriving>,
     /// It has sent a chunk, and was not silent since.
     proven: bool,
-    /// When anything last came, or the first of the present requests was made.
+    /// When the last message arrived, or the first of the waiting requests was made.
     last_heard: Instant,
-    /// When bytes of chunks last came, or the first of the present requests was made.
+    /// When the last bytes of a chunk arrived, or the first of the waiting requests was made.
     last_progress: Instant,
-    /// When a whole chunk last came.
+    /// When the last complete chunk arrived.
     last_delivered: Option<Instant>,
     pub(super) strikes: u32,
     /// Not to be asked before this time.
     pause_until: Option<Instant>,
-    /// A search for a missing chunk of this peer found none, and nothing changed since.
+    /// The last search for a missing chunk that this peer has found none, and nothing changed since.
     pub(super) nothing_to_ask: bool,
 }
 
@@ -165,21 +165,21 @@ impl Peer {
         self.pause_until.is_some_and(|until| until > now)
     }
 
-    /// Whether it may be asked for anything, for all that it owes answers to.
+    /// Whether one more request is allowed.
     pub(super) fn has_room(&self) -> bool {
         self.requests.len() < MAX_PIPELINE
     }
 
-    /// Bytes of the chunks that are waited for.
+    /// Bytes of the chunks that it owes.
     pub(super) fn owes(&self) -> u64 {
         let wanted = self.requests.iter().filter(|request| request.standing == Standing::Wanted);
         wanted.map(|request| u64::from(request.len)).sum()
     }
 
-    /// Takes note of a request for a chunk of `len` bytes.
+    /// Records a request for a chunk of `len` bytes.
     pub(super) fn ask(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
         debug_assert!(self.debts().all(|request| request.chunk != chunk), "{chunk:?} is waited for");
-        // The clock for the first of several requests starts when it is made.
+        // The time of the first of several requests starts when it is made.
         if self.debts().next().is_none() {
             self.restart_clock(now);
         }
@@ -191,7 +191,7 @@ impl Peer {
         self.last_heard = now;
     }
 
-    /// Takes note that so many bytes of the chunk that arrives have come.
+    /// Records that `bytes` of the arriving chunk were received.
     pub(super) fn progressed(&mut self, bytes: u32, now: Instant) {
         self.restart_clock(now);
         if let Some(arriving) = &mut self.arriving {
@@ -204,15 +204,15 @@ impl Peer {
         self.last_progress = now;
     }
 
-    /// Takes note of the first bytes of a chunk, and says what the request for it is; `None` if there is none.
+    /// Records the first bytes of a chunk. Returns the state of its request, or `None` if there is none.
     pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Option<Standing> {
         self.restart_clock(now);
         self.arriving = Some(Arriving { chunk, since: now, bytes: 0 });
         self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.standing)
     }
 
-    /// Waits again for a chunk that comes though it was cancelled. True if the peer was asked for it once more meanwhile: that
-    /// request is not wanted any more, and the peer has to be told.
+    /// Waits again for a chunk that arrives although it was cancelled. True if the peer was asked for it again meanwhile. That
+    /// second request must be cancelled.
     pub(super) fn want_again(&mut self, chunk: ChunkIndex) -> bool {
         let mut requests = self.requests.iter_mut().filter(|request| request.chunk == chunk);
         let Some(coming) = requests.next() else { return false };
@@ -222,17 +222,17 @@ impl Peer {
         true
     }
 
-    /// When it was asked for a chunk, if it owes an answer to that.
+    /// When the unanswered request for a chunk was made, if there is one.
     pub(super) fn asked_at(&self, chunk: ChunkIndex) -> Option<Instant> {
         self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.asked_at)
     }
 
-    /// Whether the first bytes of a chunk have come.
+    /// Whether this chunk is arriving.
     pub(super) fn is_sending(&self, chunk: ChunkIndex) -> bool {
         self.arriving.is_some_and(|arriving| arriving.chunk == chunk)
     }
 
-    /// A whole chunk came; says what the request was, `None` if there was none.
+    /// A complete chunk arrived. Returns the state of its request, or `None` if there was none.
     pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Option<Standing> {
         self.arriving = None;
         let Request { asked_at, standing, .. } = self.answered(|request| request.chunk == chunk)?;
@@ -249,18 +249,18 @@ impl Peer {
         Some(standing)
     }
 
-    /// It will not send a chunk; says whether that was waited for.
+    /// It rejected a request. Returns whether the chunk was still expected from it.
     pub(super) fn refused(&mut self, chunk: ChunkIndex) -> bool {
         let request = self.answered(|request| request.chunk == chunk);
         request.is_some_and(|request| request.standing != Standing::Unwanted)
     }
 
-    /// It will not send a chunk, because that was cancelled; says what the request was, `None` if it had not been.
+    /// It confirmed a cancellation. Returns the state of the request, or `None` if none was cancelled.
     pub(super) fn cancelled(&mut self, chunk: ChunkIndex) -> Option<Standing> {
         let cancelled = |request: &Request| request.chunk == chunk && request.standing != Standing::Wanted;
         let Request { len, asked_at, standing, .. } = self.answered(cancelled)?;
         if let Standing::Moving { since, .. } = standing {
-            // It is slower than that. Or two peers that were fast once could move a chunk to and fro for ever.
+            // Its rate is lower than this. Otherwise two peers that were once fast could move a chunk between them for ever.
             let sample = rate(len.into(), since.saturating_duration_since(self.began(asked_at)));
             if self.rate.is_some_and(|rate| sample < rate) {
                 self.measured(sample);
@@ -269,13 +269,13 @@ impl Peer {
         Some(standing)
     }
 
-    /// Whether a request that waits here is to move to that peer.
+    /// Whether a request that waits here moves to that peer.
     pub(super) fn is_moving_to(&self, key: PeerKey) -> bool {
         let moving = |request: &Request| matches!(request.standing, Standing::Moving { to, .. } if to == key);
         self.requests.iter().any(moving)
     }
 
-    /// Whether a request that is to move was cancelled not long ago, so that an answer may be expected.
+    /// Whether a moving request was cancelled a short time ago, so that the answer is expected soon.
     pub(super) fn will_answer(&self, chunk: ChunkIndex, now: Instant) -> bool {
         let request = self.requests.iter().find(|request| request.chunk == chunk);
         match request.map(|request| request.standing) {
@@ -284,7 +284,7 @@ impl Peer {
         }
     }
 
-    /// How long a request for a chunk has waited; `None` if there is none, or its chunk comes.
+    /// How long a request for a chunk has waited. `None` if there is none, or the chunk is arriving.
     pub(super) fn waiting_for(&self, chunk: ChunkIndex, now: Instant) -> Option<Duration> {
         let wanted = |request: &&Request| request.chunk == chunk && request.standing == Standing::Wanted;
         let request = self.requests.iter().find(wanted).filter(|_| !self.is_sending(chunk))?;
@@ -296,20 +296,20 @@ impl Peer {
         Some(self.requests.remove(at))
     }
 
-    /// Takes note that a chunk need not come; false if the peer need not be told.
+    /// Records that a chunk is no longer needed from this peer. True if the peer must be sent a `Cancel`.
     pub(super) fn cancel(&mut self, chunk: ChunkIndex, standing: Standing, now: Instant) -> bool {
         let Some(request) = self.debts_mut().find(|request| request.chunk == chunk) else { return false };
         let was_wanted = std::mem::replace(&mut request.standing, standing) == Standing::Wanted;
         let Request { len, asked_at, .. } = *request;
         if self.rate.is_none() && was_wanted {
-            // All that is known of its rate: it is less than this.
+            // Nothing else is known about its rate than that it is below this.
             let bound = rate(len.into(), now.saturating_duration_since(self.began(asked_at)));
             self.rate = (bound < FIRST_RATE).then_some(bound);
         }
         was_wanted
     }
 
-    /// Stops waiting for everything. Says what was waited for.
+    /// Cancels all requests. Returns the chunks that were expected.
     pub(super) fn cancel_all(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.restart_clock(now);
         let cancel = |request: &mut Request| {
@@ -319,7 +319,7 @@ impl Peer {
         self.debts_mut().map(cancel).collect()
     }
 
-    /// The requests whose chunks are waited for or may still come, oldest first.
+    /// The requests whose chunks are still expected, oldest first.
     fn debts(&self) -> impl Iterator<Item = &Request> {
         self.requests.iter().filter(|request| request.standing != Standing::Unwanted)
     }
@@ -340,7 +340,7 @@ impl Peer {
         }
     }
 
-    /// Takes everything back from a peer that is silent, and lets it rest.
+    /// Takes all requests back from a silent peer, and pauses it.
     pub(super) fn strike(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.strikes += 1;
         self.pause(now + REST * self.strikes);
@@ -349,7 +349,7 @@ impl Peer {
         self.cancel_all(now)
     }
 
-    /// Takes everything back from a peer that is busy with others, and lets it be for a moment.
+    /// Takes all requests back from a peer that is busy with others, and pauses it.
     pub(super) fn excuse(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.pause(now + REST);
         self.cancel_all(now)
@@ -380,7 +380,7 @@ impl Peer {
         self.time_for(self.owes() + CHUNK)
     }
 
-    /// Whether bytes of any chunk come.
+    /// Whether bytes of a chunk are arriving.
     pub(super) fn is_receiving(&self, now: Instant) -> bool {
         self.arriving.is_some() && now.saturating_duration_since(self.last_progress) < STALL
     }
@@ -390,12 +390,12 @@ impl Peer {
         self.proven
     }
 
-    /// Whether it might take over what peers that have sent nothing were asked for.
+    /// Whether it might take over requests from peers that have sent nothing.
     pub(super) fn has_time(&self) -> bool {
         self.proven && self.nothing_to_ask
     }
 
-    /// How much longer the chunk that arrives will take, by its bytes so far; `None` if none arrives.
+    /// Expected time until the arriving chunk is complete, by its bytes so far. `None` if none is arriving.
     fn rest_of_arriving(&self, now: Instant) -> Option<Duration> {
         let Arriving { chunk, since, bytes } = self.arriving?;
         let len = self.requests.iter().find(|request| request.chunk == chunk)?.len;
@@ -407,24 +407,24 @@ impl Peer {
         Some(Duration::from_secs_f64((f64::from(len.saturating_sub(bytes)) / pace).min(MAX_TIME_S)))
     }
 
-    /// Whether it can say within `time` that it will not send a chunk that waits: messages go between chunks.
+    /// Whether it can confirm a cancellation within `time`. It sends messages only between chunks.
     pub(super) fn answers_within(&self, time: Duration, now: Instant) -> bool {
         self.proven && self.rest_of_arriving(now).is_none_or(|rest| rest <= time)
     }
 
-    /// The chunk that has been waited for longest.
+    /// The chunk of the oldest request.
     #[cfg(test)]
     pub(super) fn oldest_wanted(&self) -> Option<ChunkIndex> {
         let wanted = self.requests.iter().find(|request| request.standing == Standing::Wanted);
         wanted.map(|request| request.chunk)
     }
 
-    /// Whether a chunk waits here that others are to come before.
+    /// Whether a chunk waits here behind others.
     pub(super) fn is_behind_others(&self, chunk: ChunkIndex) -> bool {
         self.debts().skip(1).any(|request| request.chunk == chunk)
     }
 
-    /// How long a chunk that was asked for will take, at this peer's rate; `None` if it was not asked for.
+    /// Expected time until a requested chunk arrives, at this peer's rate. `None` if it was not requested.
     pub(super) fn wait_for(&self, chunk: ChunkIndex) -> Option<Duration> {
         let mut ahead = 0;
         for request in self.debts() {
@@ -436,7 +436,7 @@ impl Peer {
         None
     }
 
-    /// How long ago a chunk was asked for, and how much longer it will take; `None` if it was not.
+    /// The age of the request for a chunk, and the expected time until the chunk arrives. `None` if it was not requested.
     pub(super) fn outlook(&self, chunk: ChunkIndex, now: Instant) -> Option<Outlook> {
         let oldest = self.debts().next()?.asked_at;
         let asked_at = self.debts().find(|request| request.chunk == chunk)?.asked_at;
@@ -445,7 +445,7 @@ impl Peer {
         if let Some(left) = arriving.filter(|_| self.is_sending(chunk)) {
             return Some(Outlook { age, left });
         }
-        // The longer no whole chunk came, the less the rate is worth, even if bytes trickle.
+        // The longer no complete chunk arrived, the less reliable the rate is, even if bytes trickle.
         let since = now.saturating_duration_since(self.began(oldest));
         let left = match arriving {
             Some(rest) => rest + self.time_for(CHUNK),
@@ -455,19 +455,19 @@ impl Peer {
         Some(Outlook { age, left: left.max(since) })
     }
 
-    /// How long it takes to send so many bytes.
+    /// Expected time to send `len` bytes.
     fn time_for(&self, len: u64) -> Duration {
         let rate = self.rate.unwrap_or(FIRST_RATE);
         Duration::from_secs_f64((len as f64 / rate).min(MAX_TIME_S))
     }
 
-    /// Whether more should wait at this peer, one of so many fellows or a seeder beside them.
-    pub(super) fn wants_more(&self, fellows: usize) -> bool {
-        let fellow = self.have != Have::All;
-        let least = if fellow && fellows > FEW_FELLOWS { CHUNK } else { MIN_DEPTH };
+    /// Whether more requests should wait at this peer. `leechers` is the number of peers that are not seeders.
+    pub(super) fn wants_more(&self, leechers: usize) -> bool {
+        let leecher = self.have != Have::All;
+        let least = if leecher && leechers > FEW_LEECHERS { CHUNK } else { MIN_DEPTH };
         let Some(rate) = self.rate else { return self.owes() < least };
-        let time = if fellow { FELLOW_PIPELINE_TIME } else { PIPELINE_TIME };
-        let more = if fellow { 0 } else { CHUNK };
+        let time = if leecher { LEECHER_PIPELINE_TIME } else { PIPELINE_TIME };
+        let more = if leecher { 0 } else { CHUNK };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -491,14 +491,14 @@ impl Peer {
         }
     }
 
-    /// When a chunk that was asked for then had this peer's attention: when the one before it had come, or when it was
-    /// asked for if that is later.
+    /// When this peer started to work on a chunk that was requested at `asked_at`: when the chunk before it had arrived, or at
+    /// `asked_at` if that is later.
     fn began(&self, asked_at: Instant) -> Instant {
         self.last_delivered.map_or(asked_at, |last| last.max(asked_at))
     }
 
-    /// The rate at which a chunk came, with those just before it if they came within [`MIN_SAMPLE_TIME`]: several small
-    /// ones come at once, which says nothing about any of them.
+    /// The rate at which a chunk arrived. Chunks that arrive within [`MIN_SAMPLE_TIME`] are measured together, because several small
+    /// ones arrive at once.
     fn sample(&mut self, len: u32, asked_at: Instant, now: Instant) -> Option<f64> {
         let began = self.began(asked_at);
         let before = self.unmeasured.take().filter(|_| began != asked_at);
@@ -516,7 +516,7 @@ impl Peer {
     }
 }
 
-/// Bytes a second.
+/// A rate in bytes a second.
 fn rate(bytes: u64, time: Duration) -> f64 {
     bytes as f64 / time.max(MIN_SAMPLE_TIME).as_secs_f64()
 }

@@ -1,33 +1,32 @@
-//! Chunks that nobody was asked for, by how many peers have them.
+//! The missing chunks, by how many peers have them.
 
 use proto::{Bitfield, ChunkIndex};
 use rand::{Rng, RngExt};
 
 use super::Have;
 
-/// Random tries in a bucket before it is searched from end to end.
+/// Random tries in a bucket before all of it is searched.
 const PROBES: usize = 8;
 
 /// Not in any bucket.
 const ABSENT: u32 = u32::MAX;
 
-/// A set of chunks in buckets of equal availability. Seeders have everything and so do not count. Adding,
-/// taking out and a change of availability take constant time; 12 bytes a chunk.
+/// A set of chunks in buckets of equal availability. Seeders do not count, because they have all chunks. Adding, removing and a
+/// change of availability take constant time. A chunk takes 12 bytes.
 #[derive(Debug)]
 pub(super) struct Rarity {
     slots: Vec<Slot>,
-    /// The chunks of the set that so many peers have.
+    /// The chunks of the set, by the number of peers that have them.
     buckets: Vec<Vec<ChunkIndex>>,
     len: usize,
 }
 
-/// A chunk, in the set or not. What belongs together lies together: this is touched with every message that a
-/// peer has something.
+/// A chunk, in the set or not. Both fields are used for each chunk that a peer announces, so they are stored together.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// How many peers that are not seeders have it.
+    /// Number of leechers that have it.
     available: u32,
-    /// Where in its bucket it is.
+    /// Its index in its bucket.
     position: u32,
 }
 
@@ -55,7 +54,7 @@ impl Rarity {
             self.buckets.resize_with(available + 1, Vec::new);
         }
         let bucket = &mut self.buckets[available];
-        // A bucket holds each chunk once, and there are fewer chunks than a u32 counts.
+        // A bucket holds each chunk once, and there are fewer chunks than u32::MAX.
         self.slots[chunk.0 as usize].position = u32::try_from(bucket.len()).unwrap_or(ABSENT);
         bucket.push(chunk);
         self.len += 1;
@@ -82,7 +81,7 @@ impl Rarity {
         self.change(chunk, |available| available - 1);
     }
 
-    /// How many peers that are not seeders have a chunk.
+    /// Number of leechers that have a chunk.
     pub(super) fn available(&self, chunk: ChunkIndex) -> u32 {
         self.slots[chunk.0 as usize].available
     }
@@ -97,13 +96,13 @@ impl Rarity {
         }
     }
 
-    /// One of the chunks of the set that no peer but seeders has, at random.
+    /// A random chunk of the set that no leecher has.
     pub(super) fn pick_unavailable(&self, rng: &mut impl Rng) -> Option<ChunkIndex> {
         let bucket = self.buckets.first().filter(|bucket| !bucket.is_empty())?;
         Some(bucket[rng.random_range(0..bucket.len())])
     }
 
-    /// One of the rarest chunks of the set that a peer has, at random. The peer's chunks count as available.
+    /// A random one of the rarest chunks of the set that a peer has. The peer itself counts towards the availability.
     pub(super) fn pick(&self, have: &Have, rng: &mut impl Rng) -> Option<ChunkIndex> {
         match have {
             Have::All => {

@@ -1,13 +1,12 @@
-//! Whether a swarm can do without this peer.
+//! What other peers have: whether they can do without this one, and which of them owe chunks.
 
 use proto::Bitfield;
 
 use super::{Have, Scheduler};
 
 impl Scheduler {
-    /// Whether some connected peer still needs chunks that, of all connected peers, only this one might send:
-    /// there are fellows that are not finished, no seeder, and a chunk that none of those fellows has. (A fellow
-    /// that is finished may leave any time, so it does not count.)
+    /// Whether a connected peer needs a chunk that only this one can send: no seeder is connected, and none of the unfinished leechers
+    /// has the chunk. (A finished leecher may leave at any time, so it does not count.)
     pub fn is_needed(&self) -> bool {
         if self.knows_seeder() {
             return false;
@@ -40,12 +39,12 @@ impl Scheduler {
         debtors.into_iter()
     }
 
-    /// Whether chunks were asked for that have not come.
+    /// Whether requested chunks have not arrived.
     pub fn is_waiting(&self) -> bool {
         !self.asked.is_empty()
     }
 
-    /// Whether chunks are missing that nobody was asked for.
+    /// Whether chunks are missing that were not requested.
     pub fn has_missing(&self) -> bool {
         !self.missing.is_empty()
     }

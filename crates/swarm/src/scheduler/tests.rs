@@ -15,14 +15,14 @@ fn field(len: u32, chunks: &[u32]) -> Bitfield {
     field
 }
 
-/// What a peer does when a request is cancelled that waits there.
+/// What a peer does when a waiting request is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnCancel {
-    /// It says that the chunk will not come, as it should.
+    /// It confirms the cancellation, as it should.
     Answer,
-    /// It had begun to send the chunk: that will come.
+    /// It has started to send the chunk, which will arrive.
     TooLate,
-    /// It says nothing.
+    /// It sends nothing.
     Silence,
 }
 
@@ -33,7 +33,7 @@ struct Bench {
     rng: StdRng,
     waiting: BTreeMap<PeerKey, Vec<ChunkIndex>>,
     on_cancel: OnCancel,
-    /// Chunks that come though they were cancelled.
+    /// Chunks that arrive although they were cancelled.
     crossed: Vec<(PeerKey, ChunkIndex)>,
     stored: Vec<ChunkIndex>,
     dropped: Vec<PeerKey>,
@@ -74,7 +74,7 @@ impl Bench {
         self.fill();
     }
 
-    /// Asks, and lets peers answer to what is cancelled, until there is nothing more to say.
+    /// Makes requests, and lets peers answer cancellations, until there are no more commands.
     fn fill(&mut self) {
         loop {
             let cancelled = self.run_commands();
@@ -90,7 +90,7 @@ impl Bench {
         }
     }
 
-    /// Returns what peers say that they will not send.
+    /// Carries out the scheduler's commands. Returns the cancellations that peers confirm.
     fn run_commands(&mut self) -> Vec<(PeerKey, ChunkIndex)> {
         let mut answers = Vec::new();
         self.scheduler.fill(self.now, &mut self.rng);
@@ -120,8 +120,8 @@ impl Bench {
         answers
     }
 
-    /// Checks that a peer may be asked for a chunk beside those that were asked before: of proven peers, three are
-    /// asked. Any other peer is one of two, or is a newcomer and tried with that chunk alone.
+    /// Checks that a peer may be asked for a chunk in addition to those that were asked before. At most three proven peers are asked.
+    /// Any other peer is one of two, or is new and tried with this chunk alone.
     fn assert_few_were_asked(&self, key: PeerKey, chunk: ChunkIndex) {
         let (proven, unproven) = self.askers(chunk);
         let peer = &self.scheduler.peers[&key];
@@ -133,10 +133,10 @@ impl Bench {
         assert!(may_be_asked, "{proven} and {unproven} are asked for {chunk:?}, {key:?} last");
     }
 
-    /// How many peers are asked for a chunk that have sent any, and how many that have not.
+    /// Number of proven and of unproven peers that are asked for a chunk.
     fn askers(&self, chunk: ChunkIndex) -> (usize, usize) {
         let wanted = self.scheduler.asked.get(&chunk).map_or(&[][..], |asked| &asked.askers);
-        // Of those that were told so by now.
+        // Only of the requests that are cancelled by now.
         let told = |key: &&PeerKey| self.waiting.get(key).is_some_and(|waiting| waiting.contains(&chunk));
         let proven = wanted.iter().filter(told).filter(|key| self.scheduler.is_proven(key)).count();
         (proven, wanted.iter().filter(told).count() - proven)
@@ -147,7 +147,7 @@ impl Bench {
         self.fill();
     }
 
-    /// The peer answers its oldest request, rightly.
+    /// The peer answers its oldest request with the right chunk.
     fn deliver(&mut self, key: PeerKey) -> Option<ChunkIndex> {
         let waiting = self.waiting.get_mut(&key)?;
         if waiting.is_empty() {
@@ -202,7 +202,7 @@ fn a_chunk_that_comes_late_ends_the_second_request_for_it() {
         }
     }
     assert_eq!((bench.crossed.pop(), bench.asked(peer)), (Some((peer, ChunkIndex(0))), 1));
-    // The first answer comes after all.
+    // The first peer sends the chunk after all.
     bench.scheduler.arriving(peer, ChunkIndex(0), bench.now);
     bench.fill();
     assert_eq!(bench.asked(peer), 0, "it was told so");
@@ -242,7 +242,7 @@ fn of_small_chunks_as_many_are_asked_for_as_a_peer_may_have_waiting() {
     let mut bench = Bench::of(small_files, 1);
     let seeder = bench.join(1, Have::All);
     assert_eq!(bench.asked(seeder), MAX_PIPELINE);
-    // However slowly they come.
+    // However slowly its chunks arrive.
     for _ in 0..100 {
         bench.now += Duration::from_millis(40);
         bench.deliver(seeder);
@@ -262,17 +262,17 @@ fn what_a_peer_owed_when_it_left_is_asked_of_others() {
 }
 
 #[test]
-fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
+fn what_no_leecher_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
     let mut bench = Bench::new(100, 1);
     let seeder = bench.join(1, Have::All);
     let held: Vec<_> = (0..10).collect();
-    let fellow = bench.join(2, Have::Some(field(100, &held)));
+    let leecher = bench.join(2, Have::Some(field(100, &held)));
     let asked = |bench: &Bench, key| bench.waiting[&key].iter().filter(|chunk| chunk.0 < 10).count();
     assert_eq!(bench.asked(seeder) as u64 * u64::from(CHUNK_LEN), UNIQUE_DEPTH);
     assert!(asked(&bench, seeder) <= 2, "but for what it was asked when it was alone");
-    assert_eq!((bench.asked(fellow), asked(&bench, fellow)), (2, 2));
+    assert_eq!((bench.asked(leecher), asked(&bench, leecher)), (2, 2));
     let waiting = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_haves(fellow, [waiting], bench.now).unwrap();
+    bench.scheduler.add_haves(leecher, [waiting], bench.now).unwrap();
     bench.fill();
     assert!(!bench.waiting[&seeder].contains(&waiting));
     assert_eq!(
@@ -286,13 +286,13 @@ fn what_no_fellow_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
 fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
     let mut bench = Bench::new(100, 1);
     let seeder = bench.join(1, Have::All);
-    let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
+    let leecher = bench.join(2, Have::Some(Bitfield::empty(100)));
     let coming = bench.waiting[&seeder][0];
     bench.scheduler.arriving(seeder, coming, bench.now);
-    bench.scheduler.add_haves(fellow, [coming], bench.now).unwrap();
+    bench.scheduler.add_haves(leecher, [coming], bench.now).unwrap();
     bench.fill();
     assert!(bench.waiting[&seeder].contains(&coming));
-    assert_eq!(bench.asked(fellow), 0);
+    assert_eq!(bench.asked(leecher), 0);
 }
 
 #[test]
@@ -300,20 +300,20 @@ fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
     let mut bench = Bench::new(100, 1);
     bench.on_cancel = OnCancel::TooLate;
     let seeder = bench.join(1, Have::All);
-    let fellow = bench.join(2, Have::Some(Bitfield::empty(100)));
+    let leecher = bench.join(2, Have::Some(Bitfield::empty(100)));
     let chunk = *bench.waiting[&seeder].last().unwrap();
-    bench.scheduler.add_haves(fellow, [chunk], bench.now).unwrap();
+    bench.scheduler.add_haves(leecher, [chunk], bench.now).unwrap();
     bench.fill();
-    assert_eq!(bench.waiting[&fellow], [chunk]);
+    assert_eq!(bench.waiting[&leecher], [chunk]);
     bench.scheduler.arriving(seeder, chunk, bench.now);
     bench.fill();
-    assert_eq!(bench.asked(fellow), 0);
+    assert_eq!(bench.asked(leecher), 0);
     bench.arrive(seeder, chunk);
     assert_eq!(bench.duplicates, 0);
 }
 
 #[test]
-fn without_fellows_no_more_waits_at_a_seeder_than_its_rate_asks_for() {
+fn without_leechers_no_more_waits_at_a_seeder_than_its_rate_asks_for() {
     let mut bench = Bench::new(1_000, 1);
     let seeders = [bench.join(1, Have::All), bench.join(2, Have::All)];
     assert_eq!(seeders.map(|seeder| bench.asked(seeder)), [2, 2]);
@@ -337,10 +337,10 @@ fn a_peer_that_says_it_is_there_is_not_struck_and_its_chunks_go_to_others_in_tim
 }
 
 #[test]
-fn fellows_are_not_asked_while_more_arrives_than_is_good() {
+fn leechers_are_not_asked_while_more_arrives_than_is_good() {
     let mut bench = Bench::new(1_000, 1);
-    let fellows: Vec<_> = (0..30).map(|key| bench.join(key, Have::Some(Bitfield::full(1_000)))).collect();
-    let sent: Vec<_> = fellows[..MAX_ARRIVING].iter().map(|&key| (key, bench.waiting[&key][0])).collect();
+    let leechers: Vec<_> = (0..30).map(|key| bench.join(key, Have::Some(Bitfield::full(1_000)))).collect();
+    let sent: Vec<_> = leechers[..MAX_ARRIVING].iter().map(|&key| (key, bench.waiting[&key][0])).collect();
     for &(key, chunk) in &sent {
         bench.scheduler.arriving(key, chunk, bench.now);
     }
@@ -410,7 +410,7 @@ fn the_last_chunks_of_a_slow_peer_are_asked_of_a_fast_one() {
     assert_eq!(bench.duplicates, 0);
 }
 
-/// It began to come from one, and each of the others could send it much sooner.
+/// One peer has started to send it, and each of the others could send it much sooner.
 #[test]
 fn three_proven_peers_and_no_more_are_asked_for_a_chunk_that_does_not_come() {
     let mut bench = Bench::new(7, 1);
@@ -424,7 +424,7 @@ fn three_proven_peers_and_no_more_are_asked_for_a_chunk_that_does_not_come() {
     let last = waiting[0];
     bench.scheduler.arriving(first, last, bench.now);
     let mut most = 0;
-    // After three seconds they are taken for silent.
+    // After three seconds they count as silent.
     for _ in 0..28 {
         bench.advance(Duration::from_millis(100));
         most = most.max(bench.askers(last).0);
@@ -440,7 +440,7 @@ fn two_unproven_peers_are_asked_for_a_chunk_beside_others_that_they_owe() {
     bench.fill();
     assert!(bench.waiting.values().all(|waiting| waiting.len() == 1));
     let mut most = 0;
-    // After five seconds they are taken for silent.
+    // After five seconds they count as silent.
     for _ in 0..48 {
         bench.advance(Duration::from_millis(100));
         most = most.max((0..6).map(|chunk| bench.askers(ChunkIndex(chunk)).1).max().unwrap());
@@ -448,7 +448,7 @@ fn two_unproven_peers_are_asked_for_a_chunk_beside_others_that_they_owe() {
     assert_eq!(most, 2);
 }
 
-/// A peer of rate r takes over what others keep, and is never idle while they do.
+/// A peer with rate r takes over what others keep, and is never idle while they do.
 #[test]
 fn peers_that_trickle_or_say_nothing_keep_no_chunk_from_a_proven_one() {
     let mut bench = Bench::new(24, 1);

@@ -1,4 +1,4 @@
-//! What a swarm says is to be done.
+//! The actions that a swarm asks its caller to carry out.
 
 use std::net::SocketAddr;
 
@@ -7,39 +7,40 @@ use proto::{ChunkIndex, peer::PeerMessage, tracker::Completion};
 use super::{Failure, Report, SourceId};
 use crate::{leaving::LeaveReason, scheduler::PeerKey};
 
-/// Something to do.
+/// An action for the caller.
 #[derive(Debug)]
 pub enum Action {
-    /// Ask this source for peers, and hand in an [`Event::Answered`](super::Event::Answered).
+    /// Ask this source for peers, and pass in an [`Event::Answered`](super::Event::Answered).
     LookUp(SourceId),
-    /// Connect.
+    /// Connect to this address.
     Dial(PeerKey, SocketAddr),
-    /// Ask this peer what the share is.
+    /// Ask this peer for the description.
     AskDescription(PeerKey),
-    /// The description is known: prepare the output, and hand in an [`Event::Opened`](super::Event::Opened).
+    /// The description is known. Open the output, and pass in an [`Event::Opened`](super::Event::Opened).
     Open,
     /// Send a message.
     Send(PeerKey, PeerMessage),
-    /// End a connection and hand in [`PeerEvent::Closed`](super::PeerEvent::Closed). [`LeaveReason::goodbye`] is what the peer is told.
+    /// End a connection, and pass in [`PeerEvent::Closed`](super::PeerEvent::Closed). The peer receives [`LeaveReason::goodbye`].
     Close(PeerKey, LeaveReason),
-    /// Let the others know that this chunk is here.
+    /// Announce this chunk to the connected peers.
     Tell(ChunkIndex),
-    /// Let the trackers know how much is here.
+    /// Announce to the trackers how much is here.
     Announce(Completion),
-    /// Make durable what came.
+    /// Make the received chunks durable.
     Checkpoint,
-    /// Everything is here. Make it durable, give it its name, and hand in an [`Event::Finished`](super::Event::Finished).
+    /// All chunks are here. Make them durable, give the share its final name, and pass in an
+    /// [`Event::Finished`](super::Event::Finished).
     Finish,
-    /// Let the user know.
+    /// Report this to the user.
     Report(Report),
-    /// Let the user know how far the transfer is, as [`Swarm::progress`](super::Swarm::progress) says.
+    /// Report the progress of the transfer to the user: [`Swarm::progress`](super::Swarm::progress).
     ReportProgress,
-    /// It is over. Nothing else is to be done.
+    /// The transfer is over. This is the last action.
     End(Result<(), Failure>),
 }
 
 impl Action {
-    /// The connection that it names.
+    /// The connection that it concerns.
     pub(super) fn peer(&self) -> Option<PeerKey> {
         match self {
             Action::Dial(key, _)

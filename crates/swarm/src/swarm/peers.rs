@@ -1,4 +1,4 @@
-//! The peers of a swarm, from the dial or the accept until the connection is over.
+//! The connections of a swarm, each from the dial or the accept until it is over.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,34 +18,33 @@ use crate::{
     scheduler::PeerKey,
 };
 
-/// When a peer that found no room should come back, in milliseconds.
+/// In milliseconds: a peer that was refused for lack of room should retry after this time.
 pub const RETRY_AFTER_MS: u32 = 5_000;
 
-/// A peer that says that it is busy is not asked again for this long, and twice as long each time until it sends
-/// something, whatever it says itself.
+/// Minimum wait before a busy peer is asked again. It doubles each time, up to [`MAX_BUSY_REST`], until the peer sends a chunk.
 const BUSY_REST: Duration = Duration::from_millis(250);
 const MAX_BUSY_REST: Duration = Duration::from_secs(15);
 
-/// As many connections may be accepted as this side makes.
+/// Maximum number of connections in relation to [`Peers::max_peers`]: as many may be accepted as this side makes.
 const ACCEPTED_FACTOR: usize = 2;
 
-/// The peers of a swarm, and the addresses that more could come from.
+/// The connections of a swarm, and the addresses of peers to connect to.
 #[derive(Debug)]
 pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
     peers: BTreeMap<PeerKey, Connection>,
-    /// How often peers said that they are busy since they last sent a chunk, if they did.
+    /// How often each peer answered that it is busy since it last sent a chunk.
     busy: BTreeMap<PeerKey, u32>,
-    /// Those that said of some chunk that its file changed.
+    /// The peers that answered for a chunk that its file changed.
     changed: BTreeSet<PeerKey>,
-    /// What came of the addresses where no connection is, as far as they are in the book.
+    /// How the last connection to each address in the book ended, if there is none now.
     outcomes: BTreeMap<SocketAddr, Outcome>,
-    /// Connections that are over while chunks that came over them are not proved yet.
+    /// Connections that are over while chunks from them are being proved.
     gone: BTreeMap<PeerKey, Gone>,
-    /// What was last wrong with a peer.
+    /// The last trouble with a peer.
     last_trouble: Option<PeerTrouble>,
-    /// Connections that this side makes at most; as many again may come from others.
+    /// Maximum number of connections that this side makes. As many again may be accepted.
     max_peers: usize,
     last_key: u64,
 }
@@ -54,7 +53,7 @@ pub(super) struct Peers {
 struct Connection {
     /// The other end of the connection.
     address: SocketAddr,
-    /// Its address in the book, where it listens.
+    /// The address in the book, where the peer listens.
     listed: Option<SocketAddr>,
     dialled: bool,
     state: State,
@@ -65,20 +64,20 @@ struct Connection {
 /// The life of a connection.
 #[derive(Debug)]
 enum State {
-    /// It is being made, or the peer is not ready to be asked for chunks: it may be asked what the share is.
+    /// It is being made, or the peer can only be asked for the description yet.
     Beginning,
-    /// Chunks can be asked of the peer.
+    /// The peer can be asked for chunks.
     Active(Hello),
-    /// This side ended it, and waits until it is over. It counts for nothing any more.
+    /// This side ended it, and waits until it is over. Its events no longer count.
     Leaving { reason: LeaveReason, was_active: bool },
 }
 
-/// A connection that is over. While a chunk from it is being proved, the book counts its address as connected: a liar
-/// that left is not dialled before its lie is found out.
+/// A connection that is over. While a chunk from it is being proved, the book counts its address as connected, so that a
+/// liar that left is not dialled before it is found out.
 #[derive(Debug)]
 struct Gone {
     address: SocketAddr,
-    /// Its address in the book, where it listens.
+    /// The address in the book, where the peer listens.
     listed: Option<SocketAddr>,
     dialled: bool,
     unproved: usize,
@@ -92,10 +91,10 @@ pub(super) struct Left {
     pub(super) was_active: bool,
 }
 
-/// What became of a peer that is ready to be asked for chunks.
+/// What to do with a peer that is ready to be asked for chunks.
 pub(super) enum Entry {
     Welcome,
-    /// It takes the place of another: of the same peer's other connection, or of one that has to make room.
+    /// It is welcome, and this other connection must end: the peer's other one, or one that makes room.
     Instead(PeerKey, LeaveReason),
     Refused(GoodbyeReason),
 }
@@ -116,7 +115,7 @@ impl Peers {
         }
     }
 
-    /// The next peer to dial, if there is one and room for it.
+    /// The next peer to dial, if one is due and there is room.
     pub(super) fn dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<(PeerKey, SocketAddr)> {
         if self.peers.len() >= self.max_peers {
             return None;
@@ -125,7 +124,7 @@ impl Peers {
         Some((self.begin(address, Some(address)), address))
     }
 
-    /// A peer connected from `address`; `None` if there is no room.
+    /// A peer connected from `address`. `None` if there is no room.
     pub(super) fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
         // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
@@ -146,8 +145,7 @@ impl Peers {
         let Some(peer) = self.peers.get(&key) else { return Entry::Refused(GoodbyeReason::Done) };
         let twin = self.twin_of(peer, &hello);
         if let Some((_, twin_dialled)) = twin {
-            // Two that dialled each other keep the connection that the one with the larger id made, and so do
-            // not each drop the other's.
+            // Both sides keep the connection that the peer with the larger id made, so that they do not close both.
             let twin_initiator = if twin_dialled { self.own_id } else { hello.peer_id };
             if twin_initiator == self.own_id.max(hello.peer_id) {
                 return Entry::Refused(GoodbyeReason::Duplicate);
@@ -164,8 +162,8 @@ impl Peers {
         twin.or(replaced).map_or(Entry::Welcome, |(other, reason)| Entry::Instead(other, reason))
     }
 
-    /// The connection that the same peer has in the other direction, if there is one, and whether this side made it.
-    /// Anybody can claim anybody's id, so the address that was dialled has to be the one that it listens at.
+    /// The same peer's connection in the other direction, if there is one, and whether this side made it. Any peer can claim any
+    /// id, so the address that was dialled must be the one where the peer listens.
     fn twin_of(&self, new: &Connection, hello: &Hello) -> Option<(PeerKey, bool)> {
         let listens =
             |accepted: &Connection, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
@@ -180,8 +178,8 @@ impl Peers {
         self.peers.iter().find(|(_, peer)| is_twin(peer)).map(|(&key, peer)| (key, peer.dialled))
     }
 
-    /// Enters a peer into the book, under the address where it listens; gives the peer that has to make room for it,
-    /// if one has.
+    /// Enters a peer in the book, under the address where it listens. Returns the peer that must make room for it, if one
+    /// must.
     fn list(
         &mut self,
         key: PeerKey,
@@ -199,7 +197,7 @@ impl Peers {
             return Err(GoodbyeReason::Banned);
         }
         if hello.listen_port == 0 {
-            // Nobody can dial it, so there is no address to enter; the connections are bounded anyhow.
+            // It listens nowhere, so there is no address to enter. The number of connections is bounded elsewhere.
             return Ok(None);
         }
         let listens = SocketAddr::new(peer.address.ip(), hello.listen_port);
@@ -211,7 +209,7 @@ impl Peers {
                 let gone = self.peers.iter().find(|(_, peer)| is_gone(peer)).map(|(&key, _)| key);
                 return Ok(gone.map(|gone| (gone, LeaveReason::Goodbye(NO_ROOM))));
             }
-            // Known by that address already, as somebody else may claim: it is not entered twice.
+            // Another connection has this address, or claims it. It is not entered twice.
             Admission::Duplicate => {}
             Admission::Banned => return Err(GoodbyeReason::Banned),
             Admission::Full => return Err(NO_ROOM),
@@ -219,14 +217,14 @@ impl Peers {
         Ok(None)
     }
 
-    /// This side ends a connection. False if it is over, or was ended before.
+    /// This side ends a connection. False if it is already ended or over.
     pub(super) fn leave(&mut self, key: PeerKey, reason: LeaveReason) -> bool {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_leaving()) else { return false };
         peer.state = State::Leaving { reason, was_active: peer.is_active() };
         true
     }
 
-    /// A connection is over; `reason` is what the other side or the network did.
+    /// A connection is over. `reason` is what the other side or the network did.
     pub(super) fn closed(
         &mut self,
         key: PeerKey,
@@ -265,13 +263,13 @@ impl Peers {
         Some(Left { address, reason, was_active })
     }
 
-    /// Enters into the book that a connection is over and all its chunks are proved.
+    /// Enters in the book that a connection is over and all its chunks are proved.
     fn gone(&mut self, gone: &Gone, now: Instant, rng: &mut impl Rng) {
         let Some(listed) = gone.listed else { return };
         let redial = match gone.redial {
-            // Whoever connects can claim to listen where somebody else does.
+            // A peer that connected may claim another peer's address.
             Redial::Never if !gone.dialled => Redial::After(REST),
-            // Only if it goes on is the address still taken.
+            // If the other connection is over too, the address is free.
             Redial::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
                 Redial::BackOff
             }
@@ -287,7 +285,7 @@ impl Peers {
         }
     }
 
-    /// A chunk from a peer has been proved, or proved wrong.
+    /// A chunk from a peer was proved right or wrong.
     pub(super) fn proved(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.unproved -= 1;
@@ -301,8 +299,8 @@ impl Peers {
         }
     }
 
-    /// A peer that has left, or is leaving for another reason, was found to have lied. Gives its address if it has left
-    /// and this is the first that is known of its lies.
+    /// A peer that has left, or is leaving for another reason, was found to have lied. Returns its address if it has left and
+    /// was not known as a liar.
     pub(super) fn ban_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
         if let Some(Connection { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
             *reason = LeaveReason::Lied;
@@ -315,7 +313,7 @@ impl Peers {
         Some(gone.address)
     }
 
-    /// A peer says that it is busy, for so long: for how long it is not to be asked.
+    /// A peer answered that it is busy for the time `told`. Returns how long not to ask it.
     pub(super) fn busy_rest(&mut self, key: PeerKey, told: Duration) -> Duration {
         if !self.peers.contains_key(&key) {
             return BUSY_REST;
@@ -325,19 +323,19 @@ impl Peers {
         busy_rest(*times, told)
     }
 
-    /// A peer sent a chunk: it is not busy.
+    /// A peer sent a chunk, so it is not busy.
     pub(super) fn delivered(&mut self, key: PeerKey) {
         self.busy.remove(&key);
     }
 
-    /// A peer said of a chunk that its file changed.
+    /// A peer answered for a chunk that its file changed.
     pub(super) fn told_change(&mut self, key: PeerKey) {
         if self.peers.contains_key(&key) {
             self.changed.insert(key);
         }
     }
 
-    /// The active peers some of whose files changed.
+    /// The active peers that have a changed file.
     pub(super) fn changed(&self) -> Vec<PeerKey> {
         let is_active = |key: &PeerKey| self.peers.get(key).is_some_and(Connection::is_active);
         self.changed.iter().copied().filter(is_active).collect()
@@ -350,12 +348,12 @@ impl Peers {
         self.peers.iter().filter(|(_, peer)| is_seeder(peer)).map(|(&key, _)| key).collect()
     }
 
-    /// What was last wrong with a peer.
+    /// The last trouble with a peer.
     pub(super) fn last_trouble(&self) -> Option<&PeerTrouble> {
         self.last_trouble.as_ref()
     }
 
-    /// Whether a connection is there and this side has not ended it.
+    /// Whether a connection exists and this side has not ended it.
     pub(super) fn is_welcome(&self, key: PeerKey) -> bool {
         self.peers.get(&key).is_some_and(|peer| !peer.is_leaving())
     }
@@ -366,34 +364,34 @@ impl Peers {
         self.peers.get(&key).map(|peer| peer.address).or_else(gone)
     }
 
-    /// The peers that chunks can be asked of.
+    /// The peers that can be asked for chunks.
     pub(super) fn active(&self) -> impl Iterator<Item = (PeerKey, SocketAddr)> + '_ {
         let active = self.peers.iter().filter(|(_, peer)| peer.is_active());
         active.map(|(&key, peer)| (key, peer.address))
     }
 
-    /// Whether every known address was tried, and this came of all of them.
+    /// Whether every known address was tried, with an outcome like this.
     fn all_had(&self, outcome: impl Fn(Outcome) -> bool) -> bool {
         !self.book.is_empty()
             && self.book.addresses().all(|address| self.outcomes.get(&address).is_some_and(|&o| outcome(o)))
     }
 
-    /// Whether every known address was tried in vain.
+    /// Whether every known address was tried without success.
     pub(super) fn all_tried(&self) -> bool {
         self.all_had(|_| true)
     }
 
-    /// Whether every known peer said that it does not have the share.
+    /// Whether every known peer answered that it does not have the share.
     pub(super) fn all_without_share(&self) -> bool {
         self.all_had(|outcome| outcome == Outcome::WithoutShare)
     }
 
-    /// Whether every known peer said that it is full.
+    /// Whether every known peer answered that it is full.
     pub(super) fn all_full(&self) -> bool {
         self.all_had(|outcome| outcome == Outcome::Full)
     }
 
-    /// Whether the files of every known peer changed, and none is being looked at again.
+    /// Whether the files of every known peer changed, and no connection exists.
     pub(super) fn all_changed(&self) -> bool {
         self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
     }
@@ -409,7 +407,7 @@ impl Connection {
     }
 }
 
-/// For how long a peer is not asked that says for the `times`th time in a row that it is busy, for so long.
+/// How long not to ask a peer that answers for the `times`th time in a row that it is busy for the time `told`.
 fn busy_rest(times: u32, told: Duration) -> Duration {
     let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
     told.max(least).min(REST)

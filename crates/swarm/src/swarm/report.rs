@@ -1,4 +1,4 @@
-//! What a swarm reports to the user.
+//! The reports of a swarm to the user.
 
 use std::{fmt, net::SocketAddr};
 
@@ -7,13 +7,13 @@ use proto::{Endpoint, ShareName, tracker::client::TrackerError};
 use super::sources::{PeerNameError, list};
 use crate::leaving::{LeaveReason, PeerTrouble};
 
-/// Something that the user may want to know.
+/// A report to the user.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Report {
-    /// Nothing has begun yet; this is what is waited for. Comes every second.
+    /// What the transfer waits for before it can start. Reported every second.
     Waiting(Waiting),
-    /// Chunks can be asked of a peer.
+    /// A peer can be asked for chunks.
     PeerJoined {
         /// Its address.
         address: SocketAddr,
@@ -27,23 +27,23 @@ pub enum Report {
         /// Why.
         reason: LeaveReason,
     },
-    /// How far the transfer is. Comes several times a second, made by whoever drives the swarm when an
-    /// [`Action::ReportProgress`](super::Action::ReportProgress) says so.
+    /// The progress of the transfer. The caller makes it at each [`Action::ReportProgress`](super::Action::ReportProgress),
+    /// several times a second.
     Progress(Progress),
 }
 
-/// What is waited for before a transfer can begin, and what went wrong so far.
+/// What is waited for before a transfer can start, and the errors so far.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     /// What is waited for.
     pub on: WaitingFor,
-    /// Why a tracker could not be asked, if one could not.
+    /// The error of a tracker, if one has failed.
     pub tracker_error: Option<TrackerError>,
-    /// Why the name of a peer leads nowhere, if one does not.
+    /// The error of a peer's name, if one could not be resolved.
     pub name_error: Option<PeerNameError>,
 }
 
-/// What is waited for before a transfer can begin.
+/// What is waited for before a transfer can start.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WaitingFor {
@@ -51,39 +51,39 @@ pub enum WaitingFor {
     Trackers(Vec<Endpoint>),
     /// No tracker knows a share of this name.
     Name(ShareName),
-    /// The trackers know no share at all, and none was named.
+    /// The user named no share, and the trackers know none.
     AnyShare,
     /// No tracker knows the share.
     Share,
-    /// Nobody has the share.
+    /// No peer has the share.
     Peers,
-    /// Peers were asked what the share is.
+    /// Peers are being asked for the description.
     Description {
-        /// How many are known.
+        /// Number of known peers.
         known: usize,
         /// One of them.
         first: SocketAddr,
     },
-    /// All known peers have as many connections as they may.
+    /// All known peers have their maximum number of connections.
     Room {
-        /// How many are known.
+        /// Number of known peers.
         known: usize,
         /// One of them.
         first: SocketAddr,
     },
     /// All known peers were tried in vain.
     Retry {
-        /// How many are known.
+        /// Number of known peers.
         known: usize,
-        /// What was last wrong with one.
+        /// The last trouble with one.
         last: Option<PeerTrouble>,
     },
 }
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes proved and written, those of earlier runs included.
+    /// Bytes proved and written, including those of earlier runs.
     pub done: u64,
     /// Bytes in the share.
     pub total: u64,
@@ -93,7 +93,7 @@ pub struct Progress {
     pub peers: Vec<PeerProgress>,
 }
 
-/// What a peer contributed.
+/// The progress of one peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerProgress {
     /// Its address.
@@ -124,7 +124,7 @@ impl fmt::Display for Waiting {
         let mut parts = Vec::new();
         parts.extend(self.tracker_error.as_ref().map(ToString::to_string));
         parts.extend(self.name_error.as_ref().map(ToString::to_string));
-        // An error says enough about a tracker that was asked.
+        // The error of a tracker already names the tracker.
         if parts.is_empty() || !matches!(self.on, WaitingFor::Trackers(_)) {
             parts.insert(0, self.on.to_string());
         }

@@ -1,4 +1,4 @@
-//! What of a share has come, from whom, and where the time went.
+//! The state of a transfer of chunks: what is here, what came from which peer, and what the time was spent on.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,10 +18,10 @@ use crate::{
     scheduler::Scheduler,
 };
 
-/// The rate that is reported is taken over this many reports.
+/// Reported rates are measured over this many reports.
 const RATE_WINDOW: usize = 15;
 
-/// Nearly as many chunks wait to be proved as may: then proving and writing are what holds the transfer up.
+/// If at least this many chunks wait to be proved, proving and writing limit the transfer.
 const MANY_UNPROVED: usize = MAX_UNPROVED - 2;
 
 /// A transfer of chunks.
@@ -31,24 +31,24 @@ pub(super) struct Transfer {
     /// Bytes that are here.
     pub(super) done: u64,
     pub(super) total: u64,
-    /// Bytes that came in vain.
+    /// Bytes that were received but not needed.
     pub(super) wasted: u64,
     pub(super) last_arrival: Instant,
-    /// Chunks that came and are neither stored nor found to be wrong.
+    /// Chunks that are being proved or written.
     pub(super) unproved: usize,
-    /// A seeder was connected when the last chunk came: others have the share without this peer.
+    /// A seeder was connected when the last chunk arrived. So others can get the share without this peer.
     pub(super) is_spread: bool,
     account: Account,
     /// Proved bytes from each address, over all its connections.
     received: BTreeMap<SocketAddr, u64>,
     hashing: Duration,
     writing: Duration,
-    /// When progress was reported, and how much there was, in all and from each address.
+    /// The last reports: when they were made, and the bytes until then, in all and from each address.
     reported: VecDeque<(Instant, u64, BTreeMap<SocketAddr, u64>)>,
 }
 
 impl Transfer {
-    /// A transfer of a share of which `have` is here; the user asked for it at `begun`.
+    /// A transfer of a share of which `have` is here. The user started it at `begun`.
     pub(super) fn new(space: ChunkSpace, have: &Bitfield, begun: Instant, now: Instant) -> Transfer {
         let lens = have.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len));
         Transfer {
@@ -67,7 +67,7 @@ impl Transfer {
         }
     }
 
-    /// A chunk was proved and written; threads spent so much time on it.
+    /// A chunk was proved and written. `hashing` and `writing` are the times that this took on a thread.
     pub(super) fn stored(
         &mut self,
         chunk: ChunkIndex,
@@ -86,7 +86,7 @@ impl Transfer {
         self.writing += writing;
     }
 
-    /// A chunk was wrong.
+    /// A chunk was proved wrong.
     pub(super) fn wrong(&mut self, chunk: ChunkIndex) {
         self.unproved -= 1;
         self.wasted += u64::from(self.len(chunk));
@@ -97,13 +97,13 @@ impl Transfer {
         self.scheduler.space().span(chunk).map_or(0, |span| span.len)
     }
 
-    /// How much is here, as trackers are told.
+    /// How much is here, for trackers.
     pub(super) fn completion(&self) -> Completion {
         let all = self.scheduler.space().chunk_count();
         Completion::of(all - self.scheduler.unstored(), all)
     }
 
-    /// What came from whom, most first.
+    /// What came from each peer, largest first.
     pub(super) fn contributions(&self) -> Vec<Contribution> {
         let all = self.received.iter().map(|(&address, &bytes)| Contribution { address, bytes });
         let mut all: Vec<_> = all.collect();
@@ -111,15 +111,15 @@ impl Transfer {
         all
     }
 
-    /// What the time went to so far.
+    /// What the time was spent on so far.
     pub(super) fn spent(&mut self, now: Instant) -> Vec<(Spent, Duration)> {
         self.account.book(now);
-        // Hashing and writing are one piece of work for a thread; what waits for it waits for both.
+        // One thread hashes and writes a chunk, so the time of waiting for it is divided between the two.
         self.account.split(Spent::Writing, &[(Spent::Writing, self.writing), (Spent::Hashing, self.hashing)]);
         self.account.parts()
     }
 
-    /// Books the time from now on to what holds the transfer up. `limited` says whether it is the user's own limit.
+    /// Books the time from now on to what limits the transfer. `limited` is whether the user's own limit does.
     pub(super) fn book(&mut self, fetching: bool, limited: bool, peers: &Peers, now: Instant) {
         let spent = if !fetching {
             Spent::Flushing
@@ -137,13 +137,13 @@ impl Transfer {
             if !debtors.is_empty() {
                 return self.account.switch(&debtors, now);
             }
-            // If nothing is missing, everything came and is being proved.
+            // If nothing is missing, all chunks have arrived and are being proved.
             if self.scheduler.has_missing() { Spent::RareChunk } else { Spent::Writing }
         };
         self.account.switch(&[spent], now);
     }
 
-    /// How far the transfer is, to be reported. Rates are those since the calls before.
+    /// The progress, for a report. Rates are those since the earlier calls.
     pub(super) fn progress(&mut self, peers: &Peers, now: Instant) -> Progress {
         self.reported.push_back((now, self.done, self.received.clone()));
         if self.reported.len() > RATE_WINDOW {

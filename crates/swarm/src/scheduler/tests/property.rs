@@ -1,4 +1,4 @@
-//! Peers that do anything at all.
+//! Property test with peers that do anything.
 
 use proptest::prelude::*;
 use rand::RngExt;
@@ -47,8 +47,8 @@ fn steps() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever peers do: each chunk is stored once, none is lost, no chunk is asked of more peers than it may be (the
-    /// bench checks that with each request), and one honest seeder at the end finishes the share.
+    /// Whatever peers do, each chunk is stored once, none is lost, and one honest seeder at the end completes the share. The bench
+    /// checks with each request that no chunk is requested from too many peers.
     #[test]
     fn every_chunk_is_stored_once_and_none_is_lost(
         chunks in 1..40_u32,
@@ -98,7 +98,7 @@ proptest! {
                 (Step::Idle, _) => bench.scheduler.idle(key, bench.now),
                 (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
                 (Step::Arriving, Some(chunk)) => {
-                    // Sometimes one that was cancelled meanwhile.
+                    // Sometimes the request was cancelled meanwhile.
                     let crossed = bench.crossed.iter().position(|&(asked, _)| asked == key);
                     let crossed = crossed.filter(|_| rng.random()).map(|at| bench.crossed.remove(at).1);
                     let chunk = crossed.unwrap_or(chunk);
@@ -107,7 +107,7 @@ proptest! {
                         bench.fill();
                         let asked = bench.scheduler.asked.get(&chunk);
                         let is_wanted = asked.is_some_and(|asked| asked.askers.contains(&key));
-                        // Wanted again, or it comes in vain.
+                        // It is needed again, or is a duplicate.
                         match bench.waiting.get_mut(&key).filter(|waiting| is_wanted && !waiting.contains(&chunk)) {
                             Some(waiting) => waiting.push(chunk),
                             None => bench.crossed.push((key, chunk)),
