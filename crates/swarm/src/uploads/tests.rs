@@ -1,0 +1,208 @@
+use proto::CHUNK_LEN;
+
+use super::*;
+
+const A: AskerKey = AskerKey(1);
+const B: AskerKey = AskerKey(2);
+
+fn chunks(uploads: &mut Uploads, now: Instant) -> Vec<(AskerKey, u32)> {
+    std::iter::from_fn(|| {
+        let (key, chunk) = uploads.start(now)?;
+        uploads.finished(key, CHUNK_LEN, now);
+        Some((key, chunk.0))
+    })
+    .collect()
+}
+
+#[test]
+fn the_chunk_that_was_sent_least_goes_first() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(3, 1);
+    uploads.request(A, ChunkIndex(0));
+    assert_eq!(chunks(&mut uploads, now), [(A, 0)]);
+    for chunk in [0, 1, 2] {
+        uploads.request(B, ChunkIndex(chunk));
+    }
+    uploads.request(A, ChunkIndex(1));
+    assert_eq!(chunks(&mut uploads, now), [(B, 1), (B, 2), (A, 1), (B, 0)]);
+}
+
+#[test]
+fn of_many_requests_the_oldest_are_considered_and_all_are_answered() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(100, 1);
+    let last = MAX_PIPELINE as u32 - 1;
+    for chunk in 0..last {
+        uploads.request(A, ChunkIndex(chunk));
+    }
+    chunks(&mut uploads, now);
+    for chunk in 0..=last {
+        uploads.request(B, ChunkIndex(chunk));
+    }
+    let answered = chunks(&mut uploads, now);
+    // The only one that was not sent yet comes as soon as it is one of the oldest.
+    let at = answered.iter().position(|&(_, chunk)| chunk == last).unwrap();
+    assert_eq!(at, MAX_PIPELINE - CONSIDERED);
+    assert_eq!(answered.len(), MAX_PIPELINE);
+}
+
+#[test]
+fn every_asker_gets_its_turn() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(1_000, 8);
+    for asker in 0..500 {
+        for chunk in 0..10 {
+            uploads.request(AskerKey(asker), ChunkIndex((asker as u32 * 7 + chunk) % 1_000));
+        }
+    }
+    let mut first: Vec<_> = chunks(&mut uploads, now)[..1_000].iter().map(|&(key, _)| key).collect();
+    first.sort();
+    first.dedup();
+    assert!(first.len() > 300, "{} of 500 were served in the first 1,000 uploads", first.len());
+}
+
+#[test]
+fn another_upload_starts_only_when_the_receiver_is_the_limit() {
+    let start = Instant::now();
+    let ms = |ms| start + Duration::from_millis(ms);
+    let mut uploads = Uploads::new(10, PARALLEL + 1);
+    uploads.request(A, ChunkIndex(0));
+    assert!(uploads.start(start).is_some());
+    uploads.finished(A, CHUNK_LEN, ms(20));
+    for key in 0..10 {
+        uploads.request(AskerKey(key), ChunkIndex(1));
+    }
+    for _ in 0..PARALLEL {
+        assert!(uploads.start(ms(20)).is_some());
+    }
+    uploads.progress(|_| CHUNK_LEN / 2);
+    // Three share the link, so each may take three times as long as one alone, and a tenth more.
+    assert_eq!(uploads.start(ms(85)), None);
+    let next = uploads.next_timeout(ms(85)).unwrap();
+    assert!((ms(86)..ms(87)).contains(&next), "{:?}", next - start);
+    assert!(uploads.start(next + Duration::from_millis(1)).is_some());
+    uploads.progress(|_| CHUNK_LEN);
+    assert_eq!(uploads.start(ms(150)), None, "no further slot");
+}
+
+#[test]
+fn receivers_that_take_nothing_hold_up_nobody() {
+    let start = Instant::now();
+    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+    let stuck: Vec<_> = (100..500).map(AskerKey).collect();
+    let mut now = start;
+    for &key in &stuck {
+        uploads.request(key, ChunkIndex(0));
+    }
+    let mut under_way = 0;
+    while under_way < stuck.len() {
+        uploads.progress(|_| 0);
+        under_way += std::iter::from_fn(|| uploads.start(now)).count();
+        now = uploads.next_timeout(now).unwrap_or(now);
+    }
+    assert!(now <= start + Duration::from_secs(5), "it took {:?} to find them out", now - start);
+    // Once they are found out they are in nobody's way.
+    now += BURST_TIME;
+    uploads.request(A, ChunkIndex(1));
+    assert_eq!(uploads.start(now), Some((A, ChunkIndex(1))));
+}
+
+#[test]
+fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
+    let start = Instant::now();
+    let ms = |ms| start + Duration::from_millis(ms);
+    let mut uploads = Uploads::new(100, PARALLEL);
+    let (slow, fast) = (AskerKey(100), [A, B, AskerKey(3)]);
+    for &key in fast.iter().chain([&slow]) {
+        for chunk in 0..10 {
+            uploads.request(key, ChunkIndex(chunk));
+        }
+    }
+    let served = |uploads: &mut Uploads, now| -> Vec<_> {
+        std::iter::from_fn(|| uploads.start(now)).map(|(key, _)| key).collect()
+    };
+    assert_eq!(served(&mut uploads, start), fast);
+    fast.iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(30)));
+    assert_eq!(served(&mut uploads, ms(30)), [slow, A, B]);
+    [A, B].iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(60)));
+    // It took an eighth of a chunk while the others took a whole one.
+    uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 });
+    assert_eq!(served(&mut uploads, ms(500)), [AskerKey(3), A, B]);
+    uploads.finished(slow, CHUNK_LEN, ms(520));
+    uploads.progress(|_| CHUNK_LEN / 2);
+    // All slots are taken, and yet it is served.
+    assert_eq!(served(&mut uploads, ms(521)), [slow]);
+    uploads.finished(slow, CHUNK_LEN, ms(551));
+    assert_eq!(served(&mut uploads, ms(551)), [], "it is as fast as the others now and waits for its turn");
+}
+
+#[test]
+fn rejects_and_small_chunks_tell_nothing_about_the_link() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+    for bytes in [0, 1, MIN_MEASURED_LEN - 1] {
+        uploads.request(A, ChunkIndex(0));
+        assert!(uploads.start(now).is_some());
+        uploads.finished(A, bytes, now);
+    }
+    for key in 0..10 {
+        uploads.request(AskerKey(key), ChunkIndex(1));
+    }
+    assert_eq!(std::iter::from_fn(|| uploads.start(now)).count(), PARALLEL);
+    assert_eq!(uploads.start(now + Duration::from_millis(50)), None);
+}
+
+#[test]
+fn there_are_no_more_uploads_than_slots() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(10, 1);
+    uploads.request(A, ChunkIndex(0));
+    uploads.request(B, ChunkIndex(0));
+    assert_eq!(uploads.start(now), Some((A, ChunkIndex(0))));
+    assert_eq!(uploads.start(now), None);
+    assert!(!uploads.is_waiting(A));
+    assert!(uploads.is_waiting(B));
+}
+
+#[test]
+fn a_request_can_be_cancelled_while_it_waits_and_goes_with_its_asker() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(100, 8);
+    for chunk in [1, 2, 2] {
+        assert_eq!(uploads.request(A, ChunkIndex(chunk)), Requested::Waits);
+    }
+    assert!(uploads.cancel(A, ChunkIndex(1)));
+    assert!(!uploads.cancel(A, ChunkIndex(1)), "it waits no more");
+    uploads.request(B, ChunkIndex(9));
+    uploads.leave(B);
+    assert_eq!(chunks(&mut uploads, now), [(A, 2), (A, 2)], "each request is answered");
+    uploads.request(A, ChunkIndex(3));
+    assert!(uploads.start(now).is_some());
+    assert!(!uploads.cancel(A, ChunkIndex(3)), "it is being sent");
+    uploads.finished(A, CHUNK_LEN, now);
+    for chunk in 0..MAX_PIPELINE as u32 {
+        uploads.request(A, ChunkIndex(chunk));
+    }
+    assert_eq!(uploads.request(A, ChunkIndex(99)), Requested::TooMany);
+}
+
+#[test]
+fn a_few_hear_once_that_nothing_waits_and_others_the_next_time() {
+    let start = Instant::now();
+    let mut uploads = Uploads::new(100, 1);
+    let everybody: Vec<_> = (0..12).map(AskerKey).collect();
+    everybody.iter().for_each(|&key| _ = uploads.request(key, ChunkIndex(0)));
+    assert_eq!(uploads.take_idle(start), []);
+    chunks(&mut uploads, start);
+    assert_eq!(uploads.take_idle(start), everybody[..IDLE_TOLD]);
+    assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), [], "they know");
+    uploads.request(A, ChunkIndex(1));
+    assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), []);
+    chunks(&mut uploads, start + IDLE_INTERVAL);
+    let told = uploads.take_idle(start + IDLE_INTERVAL);
+    assert_eq!(told[..5], [8, 9, 10, 11, 0].map(AskerKey));
+    uploads.request(A, ChunkIndex(2));
+    assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), []);
+    chunks(&mut uploads, start + IDLE_INTERVAL);
+    assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), [], "so soon after the last time");
+}
