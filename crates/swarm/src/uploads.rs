@@ -1,21 +1,21 @@
-//! Which of the waiting requests is served next.
+//! Which request to serve next.
 //!
 //! Pure: time is an argument, and the caller moves the bytes. One [`Uploads`] serves one share.
 //!
-//! A receiver can pass on a chunk only when it is whole, so a few uploads at a time spread a share faster than many side
-//! by side; and the swarm multiplies a chunk faster than this side can. Hence the policy. Of the waiting requests, one for
-//! a chunk that was never sent, or only once, goes first; among those, the peer that was served least. [`PARALLEL`]
-//! uploads run at a time, and a further one starts only when those take longer than they should on this side's link.
+//! A receiver can pass on a chunk only when it is complete, so a few uploads at a time spread a share faster than many. The swarm
+//! also multiplies a chunk faster than this side can. Hence the policy: Requests for chunks that were sent at most once go first,
+//! and among those the requests of the peer that was served least. [`PARALLEL`] uploads run at a time. A further one starts only
+//! when these take longer than they should on this side's link.
 //!
-//! An upload that its receiver holds up does not count. Its socket takes fewer bytes than a quarter of its share of the
-//! link ([`link::SLOW`]), once it has run for a while ([`link::LEAST_JUDGED`]); it goes on beside the others, at the rate that the receiver can take. The next upload to the same
-//! receiver does not count from its start, until one is as fast as it should be. So receivers that are slow, suspended or
-//! hostile occupy no slot, and each of them still gets what it can take.
+//! An upload does not count while its receiver holds it up: its socket takes less than a quarter of its share of the link
+//! ([`link::SLOW`]), and it has run for [`link::LEAST_JUDGED`]. It continues beside the others, at the rate of the receiver. The
+//! next upload to the same receiver does not count from its start, until one is as fast as it should be. So slow, suspended or
+//! hostile receivers occupy no slot, and each still gets what it can take.
 //!
-//! Every request is answered once, and one that is cancelled in time with the word that its chunk will not come. When
-//! no request waits, some askers are told so, because they may have requests waiting elsewhere.
+//! Each request is answered once. A request that is cancelled in time is answered with a rejection. When no request waits, some
+//! askers are notified, because they may have requests waiting at other peers.
 //!
-//! The figures behind the constants come from the simulation (the `sim` crate).
+//! The figures in the comments of constants come from the simulation (the crate `sim`), if nothing else is named.
 
 mod link;
 #[cfg(test)]
@@ -30,58 +30,56 @@ use proto::{ChunkIndex, peer::MAX_PIPELINE};
 
 use link::{Link, LinkState, MIN_CHUNK_TIME, MIN_MEASURED_LEN, PATIENCE, Upload};
 
-/// When a peer that asked for too much should ask again, in milliseconds.
+/// In milliseconds: a peer with too many requests should ask again after this time.
 pub const BUSY_RETRY_MS: u32 = 1_000;
 
-/// A peer whose request waits hears that this side is still here when it heard nothing for this long.
+/// A peer whose request waits is sent a keep-alive when it was sent nothing for this long.
 pub const WAITING_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// Peers that a seeder serves at a time unless it is told otherwise: each costs a file descriptor and a few
-/// kilobytes.
+/// Default maximum number of peers that a seeder serves at the same time. Each costs a file descriptor and a few kilobytes.
 pub const DEFAULT_MAX_ASKERS: usize = 500;
 
-/// Maximum uploads of one share at a time that count.
+/// Maximum number of uploads of a share at a time that count.
 pub const DEFAULT_SLOTS: usize = 8;
 
-/// Uploads that always run at a time. One would be best if every receiver had room for it; but some receive from several
-/// peers at once, and another receiver can use what their links have no room for. Fifty leechers with twice as much
-/// downlink as uplink take 1.24 times the least time with one upload at a time, 1.09 with two, 1.05 with three and 1.04
-/// with four.
+/// Number of uploads that always run at a time. One would be best if every receiver could take all of the link. But some receive
+/// from several peers at once, and another receiver can use the rest. Fifty leechers with twice as much downlink as uplink take
+/// 1.24 times the minimum time with one upload at a time, 1.09 with two, 1.05 with three and 1.04 with four.
 const PARALLEL: usize = 3;
 
-/// ... and the first further one after this time at the latest. On a link that is so slow that no chunk is sent in this
-/// time, that makes one upload more than there should be; with slow receivers that are not found out yet, it lets in a
-/// newcomer that may be fast.
+/// The first further upload starts after this time at the latest. On a link that sends no chunk in this time, there is then one
+/// upload too many. With slow receivers that are not found out yet, a new one that may be fast gets its turn.
 const PROBE_AFTER: Duration = Duration::from_millis(100);
 
-/// For each upload that was found to be held up within this time, a further one may run: where there are slow receivers there
-/// are more, and it would take long to find out hundreds of them three at a time.
+/// For each upload that was found to be held up within this time, a further one may run. Where there are slow receivers there may
+/// be hundreds, and finding them out three at a time would take long.
 const BURST_TIME: Duration = Duration::from_secs(1);
 
-/// The oldest requests of each asker that are considered: of full chunks there are hardly more, and of small ones it
-/// matters little which is first.
+/// Number of requests of each asker that are considered, oldest first. An asker seldom has more requests for full chunks, and the
+/// order of small ones matters little.
 const CONSIDERED: usize = 16;
 
-/// A chunk that was sent this often is as well spread as any other.
+/// A chunk that was sent at least this often counts as spread.
 const SPREAD: u32 = 2;
 
-/// The least time between two notices that nothing waits: on a fast network it may come to that after every chunk.
+/// Minimum time between two notices that no request waits. On a fast network that may happen after every chunk.
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Askers that receive such a notice at a time. Each may then move one request here, so that this many uploads follow. Of
-/// fifty leechers that all tell all, the slowest needs 1.07 times the least time; 1.04 with two, 1.03 with four or eight.
+/// Number of askers that receive such a notice at a time. Each may then move one request here, so this many uploads follow. If fifty
+/// leechers notify all others, the slowest takes 1.07 times the minimum time; it takes 1.04 with two notices and 1.03 with four or
+/// eight.
 const IDLE_TOLD: usize = 8;
 
-/// Names an asker for as long as it is connected.
+/// The key of an asker while it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskerKey(pub u64);
 
-/// What became of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requested {
-    /// It waits, or its chunk is being sent already.
+    /// It waits for its turn.
     Waits,
-    /// The peer has as many requests waiting as it may.
+    /// It is refused, because the peer already has the maximum number of waiting requests.
     TooMany,
 }
 
@@ -91,16 +89,16 @@ pub struct Uploads {
     slots: usize,
     askers: BTreeMap<AskerKey, Asker>,
     active: BTreeMap<AskerKey, Upload>,
-    /// How many askers may be next.
+    /// Number of askers that may be next.
     eligible: usize,
-    /// Askers whose last upload they held up.
+    /// Askers that held up their last upload.
     slow: BTreeSet<AskerKey>,
     /// How often each chunk was sent.
     sent: Vec<u32>,
     link: Link,
-    /// The askers were told that nothing waits, and nothing did since.
+    /// Askers were notified that no request waits, and none waited since.
     is_known_idle: bool,
-    /// When that was last told, and the last asker that was told.
+    /// When askers were last notified, and the last one that was.
     idle_told: Option<(Instant, AskerKey)>,
 }
 
@@ -108,19 +106,19 @@ pub struct Uploads {
 struct Asker {
     waiting: Vec<ChunkIndex>,
     served: u64,
-    /// What is being sent to it.
+    /// The chunk that is being sent to it.
     serving: Option<ChunkIndex>,
 }
 
 impl Asker {
-    /// Whether it may be next: a request of it waits, and nothing is being sent to it.
+    /// Whether it may be next: it has a waiting request, and no chunk is being sent to it.
     fn is_eligible(&self) -> bool {
         self.serving.is_none() && !self.waiting.is_empty()
     }
 }
 
 impl Uploads {
-    /// No requests yet for a share of so many chunks, of which `slots` may be sent at a time.
+    /// No requests yet, for a share of `chunk_count` chunks. At most `slots` uploads count at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Uploads {
         Uploads {
             slots,
@@ -135,8 +133,7 @@ impl Uploads {
         }
     }
 
-    /// A peer asks for a chunk. A request for a chunk that the share does not have waits like any other, so
-    /// that it is answered in turn.
+    /// A peer requests a chunk. A request for a chunk that the share does not have waits like any other, and is answered in turn.
     pub fn request(&mut self, key: AskerKey, chunk: ChunkIndex) -> Requested {
         let asker = self.askers.entry(key).or_default();
         if asker.waiting.len() >= MAX_PIPELINE {
@@ -148,7 +145,7 @@ impl Uploads {
         Requested::Waits
     }
 
-    /// A peer no longer wants a chunk. False if it is too late: what is being sent goes on.
+    /// A peer cancels a request. False if it is too late, because its chunk is being sent.
     pub fn cancel(&mut self, key: AskerKey, chunk: ChunkIndex) -> bool {
         let Some(asker) = self.askers.get_mut(&key) else { return false };
         let Some(at) = asker.waiting.iter().position(|&waiting| waiting == chunk) else { return false };
@@ -158,8 +155,8 @@ impl Uploads {
         true
     }
 
-    /// Whom to tell now that no request waits and there is room for more uploads, if it has just come to that: a few,
-    /// in turn, and not more often than every [`IDLE_INTERVAL`]. If all heard it, all would ask at once.
+    /// The askers to notify that no request waits and there is room for more uploads, if that is new. They are a few at a time, in
+    /// turn, at most every [`IDLE_INTERVAL`]. If all were notified, all would ask at once.
     pub fn take_idle(&mut self, now: Instant) -> Vec<AskerKey> {
         let counted = || self.counted().map(|(key, _)| key);
         let waits = self.eligible > 0 || counted().any(|key| self.is_waiting(key));
@@ -194,26 +191,26 @@ impl Uploads {
         self.slow.remove(&key);
     }
 
-    /// Whether it depends on the progress of those under way if another upload starts: then [`Uploads::progress`] has to
-    /// be called before [`Uploads::start`].
+    /// Whether another upload may start depending on the progress of those under way. If so, call [`Uploads::progress`] before
+    /// [`Uploads::start`].
     pub fn is_contended(&self) -> bool {
         self.eligible > 0 && self.active.len() >= PARALLEL
     }
 
-    /// Takes note of how many bytes of each chunk under way its receiver's socket has taken in.
+    /// Updates the bytes that each receiver's socket has taken in.
     pub fn progress(&mut self, taken: impl Fn(AskerKey) -> u32) {
         for (&key, upload) in &mut self.active {
             upload.taken = taken(key);
         }
     }
 
-    /// The next chunk to send and to whom, if one should be sent now. Call until it returns `None`.
+    /// The next chunk to send and its receiver, if one should be sent now. Call until it returns `None`.
     pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
         if self.eligible == 0 {
             return None;
         }
         let link = self.find_held_up(now);
-        // Uploads to those who hold them up do not count, so they start at any time.
+        // Uploads to slow receivers do not count, so they may start at any time.
         let is_time = self.may_start_from(&link, now).is_some_and(|at| at <= now);
         if !is_time && self.slow.is_empty() {
             return None;
@@ -233,7 +230,7 @@ impl Uploads {
         Some((key, chunk))
     }
 
-    /// The upload to a peer is over: so many bytes were sent, none if the request was rejected.
+    /// The upload to a peer is over. `bytes` were sent; 0 if the request was rejected.
     pub fn finished(&mut self, key: AskerKey, bytes: u32, now: Instant) {
         let Some(upload) = self.active.remove(&key) else { return };
         if let Some(asker) = self.askers.get_mut(&key) {
@@ -251,13 +248,13 @@ impl Uploads {
         }
         self.slow.remove(&key);
         if upload.held_up {
-            // It may have been, for a while.
+            // It may have been held up for part of the time.
             return;
         }
         self.link.measured(bytes, took, now);
     }
 
-    /// When [`Uploads::start`] may have something though no upload finished.
+    /// When to call [`Uploads::start`] again if no upload finishes before.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         if self.eligible == 0 {
             return None;
@@ -266,12 +263,12 @@ impl Uploads {
         let found_out = self.counted().map(|(_, upload)| link.slow_from(upload)).min();
         let further = self.may_start_from(&link, now);
         let next = found_out.into_iter().chain(further).min()?;
-        // What is due by now was dealt with, unless receivers took in more meanwhile.
+        // What is due now was handled, unless receivers took in more bytes meanwhile.
         Some(if next > now { next } else { now + MIN_CHUNK_TIME })
     }
 
-    /// The request to serve next, of those of some askers, and its place among those of its asker. All askers are looked at in turn:
-    /// they lie in memory in this order.
+    /// The request to serve next among those of the askers for which `may_be_next` is true: the asker, the chunk, and its index among
+    /// the asker's requests. The loop follows the order of the askers in memory.
     fn choose(&self, may_be_next: impl Fn(AskerKey) -> bool) -> Option<(AskerKey, ChunkIndex, usize)> {
         let askers = self.askers.iter().map(|(&key, asker)| (key, asker));
         let askers = askers.filter(|&(key, asker)| asker.is_eligible() && may_be_next(key));
@@ -284,7 +281,7 @@ impl Uploads {
         requests.min().map(|((_, _, _, at), key, chunk)| (key, chunk, at))
     }
 
-    /// Stops to count the uploads that their receivers hold up. Gives the state of the link then.
+    /// Finds the uploads that their receivers hold up, so that they no longer count. Returns the state of the link after that.
     fn find_held_up(&mut self, now: Instant) -> LinkState {
         let link = self.link_state(now);
         let mut is_other = false;
@@ -297,7 +294,7 @@ impl Uploads {
         if is_other { self.link_state(now) } else { link }
     }
 
-    /// From when another upload may start, if those under way go on as they do.
+    /// When another upload may start, if those under way continue at their rates.
     fn may_start_from(&self, link: &LinkState, now: Instant) -> Option<Instant> {
         let count = link.counted;
         let is_recent = |upload: &&Upload| upload.found.is_some_and(|found| now < found + BURST_TIME);
@@ -316,7 +313,7 @@ impl Uploads {
         self.active.iter().filter(|(_, upload)| !upload.held_up).map(|(&key, upload)| (key, upload))
     }
 
-    /// What is known of this side's link.
+    /// The state of this side's link.
     fn link_state(&self, now: Instant) -> LinkState {
         self.link.state(self.active.values(), self.slots, now)
     }

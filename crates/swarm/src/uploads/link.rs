@@ -1,45 +1,45 @@
-//! What is known of this side's link, and which uploads their receivers hold up.
+//! The rate of this side's link, and which uploads their receivers hold up.
 
 use std::time::{Duration, Instant};
 
 use proto::CHUNK_LEN;
 
-/// A further upload starts when all that count take this many times as long as their share of the link lets them.
+/// A further upload starts when all that count take this many times as long as their share of the link allows.
 pub(super) const PATIENCE: f64 = 1.1;
 
-/// An upload that is this many times slower than its share of the link lets it is held up by its receiver. Flows that
-/// share a link fairly differ by less.
+/// An upload is held up by its receiver if it is this many times slower than its share of the link allows. Flows that share a link
+/// fairly differ by less.
 const SLOW: f64 = 4.0;
 
-/// ... but none that has run for less than this. A connection that begins to send, or begins again, on a link that others fill
-/// needs several round trips through the filled queue to get its share: without this time, sixteen leechers on links of
-/// 100 Mbit/s in network namespaces needed 1.28 times the least time instead of 1.17.
+/// An upload that has run for less than this does not count as held up. On a full link a connection needs several round trips through
+/// the full queue to get its share. Without this time, sixteen leechers on links of 100 Mbit/s in network namespaces took 1.28 times
+/// the minimum time instead of 1.17.
 const LEAST_JUDGED: Duration = Duration::from_millis(400);
 
-/// Uploads that do not count use part of the link. At least this part is taken to be left for those that do.
+/// Uploads that do not count use part of the link. At least this part is assumed to be left for those that count.
 const LEAST_LEFT: f64 = 1.0 / 16.0;
 
-/// The time that this side's link is assumed to need for a chunk, before an upload has shown it: 40 Mbit/s. Ten such links
-/// side by side look like slow receivers, so below a tenth of this rate uploads do not wait for each other.
+/// The assumed time of a chunk on this side's link before one is measured: 40 Mbit/s. On a link ten times slower, all uploads look
+/// held up, so there uploads do not wait for each other.
 const FIRST_CHUNK_TIME: Duration = Duration::from_millis(100);
 
-/// No time of a chunk is taken to be shorter: timers cannot measure it.
+/// Minimum time of a chunk, because timers cannot measure less.
 pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
 
-/// Uploads of fewer bytes than this tell nothing about the link: socket buffers take them in at once.
+/// Uploads of fewer bytes than this show nothing about the link, because socket buffers take them in at once.
 pub(super) const MIN_MEASURED_LEN: u32 = CHUNK_LEN / 2;
 
-/// The part of a longer upload that is added to the shortest time, so that a link that became slower is noticed.
+/// A longer upload moves the measured time up by its difference ÷ `FORGET`, so that a link that became slower is noticed.
 const FORGET: u32 = 64;
 
-/// A time of a chunk that no upload has shown for this long is taken to be twice as long, and so on.
+/// The measured time of a chunk doubles each time that no upload has shown it for this long.
 const DOUBLING_TIME: Duration = Duration::from_secs(10);
 
-/// What uploads have shown of this side's link.
+/// The link, as far as uploads have shown it.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// The time in which this side's link sends a chunk: the shortest that an upload took, slowly forgotten. And when the
-    /// last one showed it.
+    /// The time of a chunk on this side's link, and when it was last measured. It is the shortest time of an upload, which is slowly
+    /// forgotten.
     chunk_time: Option<(Duration, Instant)>,
 }
 
@@ -47,16 +47,16 @@ pub(super) struct Link {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upload {
     pub(super) started: Instant,
-    /// Bytes that the receiver's socket took in so far.
+    /// Bytes that the receiver's socket has taken in so far.
     pub(super) taken: u32,
-    /// Its receiver holds it up, so it does not count.
+    /// Whether its receiver holds it up, so that it does not count.
     pub(super) held_up: bool,
-    /// When that was found out, unless it was known before.
+    /// When that was found out. `None` if it was known from the start.
     pub(super) found: Option<Instant>,
 }
 
 impl Link {
-    /// An upload of `bytes` that nobody held up took this time.
+    /// Records that an upload of `bytes` that was not held up took the time `took`.
     pub(super) fn measured(&mut self, bytes: u32, took: Duration, now: Instant) {
         let took = took.mul_f64(f64::from(CHUNK_LEN) / f64::from(bytes)).max(MIN_CHUNK_TIME);
         let best = match self.chunk_time {
@@ -66,16 +66,16 @@ impl Link {
         self.chunk_time = Some((best, now));
     }
 
-    /// The time in which the link sends a chunk. If no upload has shown it for long, the link may have become slower: or every
-    /// upload would seem to be held up from then on.
+    /// The time of a chunk. If no upload has shown it for long, it grows, because the link may have become slower. Otherwise every upload
+    /// would then seem held up.
     fn chunk_time(&self, now: Instant) -> Duration {
         let Some((shown, at)) = self.chunk_time else { return FIRST_CHUNK_TIME };
         let doublings = now.saturating_duration_since(at).as_secs_f64() / DOUBLING_TIME.as_secs_f64();
-        // After so many doublings it is as long as any time that matters.
+        // After 32 doublings it is longer than any time that matters.
         shown.mul_f64(doublings.min(32.0).exp2()).min(FIRST_CHUNK_TIME.max(shown))
     }
 
-    /// What is known of the link while these uploads are under way, of which `slots` may count.
+    /// The state of the link with these uploads under way, of which `slots` may count.
     pub(super) fn state<'a>(
         &self,
         uploads: impl Iterator<Item = &'a Upload>,
@@ -94,52 +94,52 @@ impl Link {
     }
 }
 
-/// What is known of this side's link at a moment.
+/// The state of the link at a moment.
 pub(super) struct LinkState {
     now: Instant,
     slots: usize,
-    /// In which it sends a chunk.
+    /// The time of a chunk.
     chunk_time: Duration,
-    /// Uploads that count.
+    /// Number of uploads that count.
     pub(super) counted: usize,
-    /// The part of it that all uploads use.
+    /// The part of the link that all uploads use.
     used: f64,
-    /// The part that those use which do not count.
+    /// The part of the link that the uploads which do not count use.
     used_by_others: f64,
 }
 
 impl LinkState {
-    /// How long a chunk takes if the uploads that count share what the others leave.
+    /// The time of a chunk if the uploads that count divide what the others leave.
     pub(super) fn fair_time(&self) -> Duration {
         let left = (1.0 - self.used_by_others).max(LEAST_LEFT);
         self.chunk_time.mul_f64(self.counted.max(1) as f64 / left)
     }
 
-    /// How long a chunk takes at most for a receiver that takes what it can get, beside all uploads but its own: it gets its share in
-    /// any case, and what the others leave.
+    /// The maximum time of a chunk for a receiver that takes all it can get. It gets its share of the link, or what the other uploads
+    /// leave if that is more. `own` is its own upload, if that is under way.
     pub(super) fn possible_time(&self, own: Option<&Upload>) -> Duration {
         let own = own.map_or(0.0, |upload| upload.share(self.now, self.chunk_time));
-        // More than there are slots are counted only until it is known which of them are held up.
+        // There are more uploads than slots only until those that are held up are found out.
         let share = 1.0 / self.counted.clamp(1, self.slots) as f64;
         self.chunk_time.div_f64((1.0 - (self.used - own)).max(share))
     }
 
-    /// When an upload is found to be held up by its receiver, unless more bytes are taken in before.
+    /// When an upload counts as held up by its receiver, unless more bytes are taken in before.
     pub(super) fn slow_from(&self, upload: &Upload) -> Instant {
         upload.slow_from(self.possible_time(Some(upload)))
     }
 }
 
 impl Upload {
-    /// When it has taken too long for its bytes, if a chunk is possible in `possible`.
+    /// When it has taken too long for its bytes, if `possible` is the time of a chunk.
     pub(super) fn slow_from(&self, possible: Duration) -> Instant {
         let parts = PATIENCE + SLOW * f64::from(self.taken) / f64::from(CHUNK_LEN);
         self.started + possible.mul_f64(parts).max(LEAST_JUDGED)
     }
 
-    /// The part of a link that it uses, if the link sends a chunk in `chunk_time`.
+    /// The part of the link that it uses, if `chunk_time` is the time of a chunk.
     fn share(&self, now: Instant, chunk_time: Duration) -> f64 {
-        // What socket buffers take in at first was not sent yet.
+        // Socket buffers take in the first bytes before they are sent.
         let time = now.saturating_duration_since(self.started).max(FIRST_CHUNK_TIME);
         let chunks = f64::from(self.taken) / f64::from(CHUNK_LEN);
         (chunks * chunk_time.as_secs_f64() / time.as_secs_f64()).min(1.0)

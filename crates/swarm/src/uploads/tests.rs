@@ -40,7 +40,7 @@ fn of_many_requests_the_oldest_are_considered_and_all_are_answered() {
         uploads.request(B, ChunkIndex(chunk));
     }
     let answered = chunks(&mut uploads, now);
-    // The only one that was not sent yet comes as soon as it is one of the oldest.
+    // The only chunk that was not sent yet is sent as soon as its request is one of the oldest.
     let at = answered.iter().position(|&(_, chunk)| chunk == last).unwrap();
     assert_eq!(at, MAX_PIPELINE - CONSIDERED);
     assert_eq!(answered.len(), MAX_PIPELINE);
@@ -76,7 +76,7 @@ fn another_upload_starts_only_when_the_receiver_is_the_limit() {
         assert!(uploads.start(ms(20)).is_some());
     }
     uploads.progress(|_| CHUNK_LEN / 2);
-    // Three share the link, so each may take three times as long as one alone, and a tenth more.
+    // Three uploads divide the link, so each may take three times as long as one alone, and a tenth more.
     assert_eq!(uploads.start(ms(85)), None);
     let next = uploads.next_timeout(ms(85)).unwrap();
     assert!((ms(86)..ms(87)).contains(&next), "{:?}", next - start);
@@ -101,7 +101,7 @@ fn receivers_that_take_nothing_hold_up_nobody() {
         now = uploads.next_timeout(now).unwrap_or(now);
     }
     assert!(now <= start + Duration::from_secs(5), "it took {:?} to find them out", now - start);
-    // Once they are found out they are in nobody's way.
+    // When they are found out they block no other.
     now += BURST_TIME;
     uploads.request(A, ChunkIndex(1));
     assert_eq!(uploads.start(now), Some((A, ChunkIndex(1))));
@@ -125,12 +125,12 @@ fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
     fast.iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(30)));
     assert_eq!(served(&mut uploads, ms(30)), [slow, A, B]);
     [A, B].iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(60)));
-    // It took an eighth of a chunk while the others took a whole one.
+    // It took an eighth of a chunk while each of the others took a complete one.
     uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 });
     assert_eq!(served(&mut uploads, ms(500)), [AskerKey(3), A, B]);
     uploads.finished(slow, CHUNK_LEN, ms(520));
     uploads.progress(|_| CHUNK_LEN / 2);
-    // All slots are taken, and yet it is served.
+    // It is served although all slots are taken.
     assert_eq!(served(&mut uploads, ms(521)), [slow]);
     uploads.finished(slow, CHUNK_LEN, ms(551));
     assert_eq!(served(&mut uploads, ms(551)), [], "it is as fast as the others now and waits for its turn");
