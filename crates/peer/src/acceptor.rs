@@ -1,9 +1,10 @@
 //! Where peers connect to this process: one port for everything that it shares and fetches.
 //!
-//! An [`Acceptor`] owns the port. It reads the `Hello` of each peer that connects and hands the peer to the [`Route`] of the share
-//! that the `Hello` names, where the share's server or transfer takes it in.
+//! An [`Acceptor`] owns the port. It reads the `Hello` of each peer that connects and hands the peer to the [`Route`] of the
+//! share that the `Hello` names. The share's server or transfer receives it there.
 //!
-//! Invariant: peers that have not said hello are bounded in number and time, and take nobody's place at a share.
+//! Invariant: peers that have not sent a `Hello` are bounded in number and time, and take no place of another peer at a
+//! share.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -31,19 +32,20 @@ use tokio_util::{
 
 use crate::handshake::{self, HandshakeError, Incoming};
 
-/// Peers that may be about to say hello. Each takes a file descriptor for [`handshake::HANDSHAKE_TIMEOUT`] at most.
+/// Maximum peers that have not sent a `Hello` yet. Each takes a file descriptor for at most [`handshake::HANDSHAKE_TIMEOUT`].
 const MAX_HANDSHAKES: usize = 256;
 
-/// Connections beyond those that are being refused at a time; more are closed without a goodbye.
+/// Maximum further connections that are being refused at a time. More are closed without a goodbye.
 const MAX_REFUSALS: usize = 64;
 
-/// Peers that wait for one share to take them in.
+/// Maximum peers that wait for one share to receive them.
 const MAX_WAITING: usize = 64;
 
-/// Pause after accepting failed, usually because no file descriptor is free: it would fail again at once.
+/// Pause after a failure to accept. The usual reason is that no file descriptor is free, so it would fail again at once.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// A port that peers connect to. Clones are the same port, which is closed when the last clone and the last [`Route`] are dropped.
+/// A port that peers connect to. Clones are the same port, which is closed when the last clone and the last [`Route`] are
+/// dropped.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     local_addr: SocketAddr,
@@ -55,7 +57,7 @@ pub struct Acceptor {
 #[derive(Debug, Default)]
 struct Routes {
     shares: Mutex<BTreeMap<InfoHash, mpsc::Sender<Incoming>>>,
-    /// There is one.
+    /// There is at least one.
     changed: Notify,
 }
 
@@ -68,8 +70,8 @@ pub struct Route {
 }
 
 impl Acceptor {
-    /// Takes `port` of `bind`, or of every address; port 0 is any free port. Peers that connect wait until there is a first route.
-    /// The task that accepts them runs among `tasks`.
+    /// Takes `port` of `bind`, or of every address; port 0 is any free port. Peers that connect wait until there is a first
+    /// route. The task that accepts them runs among `tasks`.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -82,12 +84,12 @@ impl Acceptor {
         Ok(Acceptor { local_addr, routes, _open: Arc::new(stop.drop_guard()) })
     }
 
-    /// Where the port is.
+    /// The address of the port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// The peers that will connect for this share; `None` if somebody has its route already.
+    /// The route of the peers that will connect for this share; `None` if the share has one already.
     pub fn route(&self, infohash: InfoHash) -> Option<Route> {
         let (sender, incoming) = mpsc::channel(MAX_WAITING);
         match self.routes.lock().entry(infohash) {
@@ -123,7 +125,7 @@ impl Routes {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads a peer's hello, and hands the peer to its share.
+    /// Reads a peer's `Hello`, and hands the peer to its share.
     async fn receive(&self, stream: TcpStream, address: SocketAddr) -> Result<(), HandshakeError> {
         let incoming = handshake::hear(stream, address).await?;
         let route = self.lock().get(&incoming.hello.infohash).cloned();
@@ -136,12 +138,12 @@ impl Routes {
     }
 }
 
-/// What a peer is told for which there is no room.
+/// The goodbye for a peer if there is no room.
 pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
 
-/// The one accept loop of a process. When it returns, no connection is left that it has not handed on.
+/// The one accept loop of a process. When it returns, it has handed over or closed every connection.
 async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationToken) {
-    // Until the first share is known, nobody can be told that it is not here.
+    // Until there is a first share, no peer can be refused because its share is unknown.
     if stop.run_until_cancelled(routes.changed.notified()).await.is_none() {
         return;
     }
@@ -154,7 +156,7 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationTo
         };
         match accepted {
             Ok((stream, address)) => {
-                // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
+                // On a socket for both IPv4 and IPv6, IPv4 addresses appear as IPv4-mapped IPv6.
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let (routes, waiting) = (Arc::clone(&routes), handshakes.len());
                 if waiting >= MAX_HANDSHAKES + MAX_REFUSALS {
@@ -254,7 +256,7 @@ mod tests {
         drop(route);
     }
 
-    /// A socket that was shut down cannot accept, like one whose process has no file descriptor left.
+    /// A socket that was shut down cannot accept, like a socket of a process without free file descriptors.
     #[tokio::test(start_paused = true)]
     async fn a_port_that_fails_is_not_tried_at_once() {
         let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
@@ -264,7 +266,7 @@ mod tests {
         routes.changed.notify_one();
         let accepting = accept(listener, routes, stop.clone());
         tokio::pin!(accepting);
-        // Without a pause it would never yield, and this would hang.
+        // Without a pause the loop would never yield, and this test would hang.
         let begun = Instant::now();
         timeout(100 * BACK_OFF, &mut accepting).await.unwrap_err();
         assert_eq!(begun.elapsed(), 100 * BACK_OFF);

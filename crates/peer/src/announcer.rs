@@ -24,15 +24,15 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Wait before announcing again to a tracker that has no room.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
-/// Longest and shortest heartbeat that a tracker can ask for, whatever it says.
+/// Longest and shortest heartbeat that is used, whatever interval a tracker sends.
 const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long to try to tell a tracker goodbye.
+/// How long to try to end a registration.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Announces a share, of which the peer that listens on `port` has `progress`, until `shutdown`, and then ends the
-/// registration. `on_result` gets the outcome of every announce.
+/// Announces a share until `shutdown`, and then ends the registration. The peer listens on `port` and has `progress` of the
+/// share. `on_result` receives the outcome of every announce.
 pub async fn announce(
     tracker: TrackerClient,
     port: NonZeroU16,
@@ -54,13 +54,13 @@ pub async fn announce(
         on_result(result);
         tokio::select! {
             () = sleep(wait) => {}
-            // Becoming a seeder is news that does not wait.
+            // A peer that becomes a seeder announces at once.
             Ok(_) = progress.wait_for(|progress| progress.is_complete()),
                 if registered && !announced.is_complete() => registration.event = Event::Completed,
             () = shutdown.cancelled() => break,
         }
     }
-    // Even without an answer so far: an announce that was cut off may have arrived.
+    // Even without an answer so far, because an interrupted announce may have arrived.
     let last = *progress.borrow();
     registration.event = Event::Stopped;
     let goodbye = registration.announce(metainfo, port, last);
@@ -74,13 +74,13 @@ pub async fn announce(
 /// The registration of one share with one tracker. Pure.
 #[derive(Debug)]
 struct Registration {
-    /// Not the id that peers are told: who knows it could register it before this peer does, after the tracker
-    /// restarted. And no tracker can use what it knows of this registration with another one.
+    /// Not the id that other peers receive: anybody who knows it could register it first after the tracker restarts. And no
+    /// tracker can use this registration's secrets at another tracker.
     peer_id: PeerId,
     secret: Secret,
-    /// What to say next.
+    /// The next event to announce.
     event: Event,
-    /// Whether heartbeats come at a time of their own. After an outage all peers register at the same time.
+    /// Whether the heartbeats are out of step with other peers' already. After an outage all peers register at the same time.
     has_own_time: bool,
     /// Whether the last announce was refused because of the peer id.
     was_not_ours: bool,
@@ -97,7 +97,7 @@ impl Registration {
         }
     }
 
-    /// What to do after an announce: returns how long to wait before the next one.
+    /// Handles the outcome of an announce, and returns how long to wait before the next one.
     fn after(&mut self, result: &Result<Announced, TrackerError>, rng: &mut impl CryptoRng) -> Duration {
         match result {
             Ok(Announced { interval_s, .. }) => {
@@ -105,7 +105,7 @@ impl Registration {
                 self.was_not_ours = false;
                 let interval = Duration::from_secs((*interval_s).into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
                 let had_own_time = mem::replace(&mut self.has_own_time, true);
-                // Never late: a tracker may forget whoever is. The first one may come at any time.
+                // Never late, because a tracker may forget a late peer. The first one may come at any time.
                 let part =
                     if had_own_time { rng.random_range(0.9..=1.0) } else { rng.random_range(0.0..=1.0) };
                 interval.mul_f64(part).max(MIN_INTERVAL)
@@ -113,7 +113,7 @@ impl Registration {
             Err(TrackerError::Call { source: CallError::Refused(ErrorCode::NotYours), .. }) => {
                 let again = self.was_not_ours;
                 *self = Registration { was_not_ours: true, ..Registration::new(rng) };
-                // A tracker that refuses every peer id is not asked all the time.
+                // So a tracker that refuses every peer id is not asked all the time.
                 if again { around(RETRY, rng) } else { Duration::ZERO }
             }
             Err(error) => {
@@ -187,11 +187,11 @@ mod tests {
         let mut waits =
             |result: &_| -> Vec<_> { peers.iter_mut().map(|(peer, rng)| peer.after(result, rng)).collect() };
         assert_spread_over_the_interval(waits(&OK));
-        // From then on everybody keeps his time, never later than the tracker wants it.
+        // From then on every peer keeps its time, never later than the tracker requests.
         for wait in waits(&OK) {
             assert!((27.0..=30.0).contains(&wait.as_secs_f64()), "{wait:?}");
         }
-        // An outage brings them together again.
+        // After an outage they are in step again.
         waits(&failed(CallError::Unanswered));
         assert_spread_over_the_interval(waits(&OK));
     }

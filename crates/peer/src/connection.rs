@@ -1,8 +1,6 @@
-//! A connection after both sides have said hello, whichever side made it and whatever it is for.
+//! A connection after both sides have sent their `Hello`, for seeders and leechers, and in both directions.
 //!
-//! [`run`] keeps its two halves together. The sending half is [`crate::sender`]. The receiving half is an [`Inbox`]: it passes on by
-//! itself what the peer asks of this side, and returns every other message to its owner. A seeder's owner ignores or refuses those
-//! ([`crate::server`]); a leecher's owner fetches by them.
+//! [`run`] keeps its two halves together. The sending half is [`crate::sender`]. The receiving half is an [`Inbox`]: it handles the peer's requests itself, and returns every other message to its owner. The owner at a seeder ignores or refuses those ([`crate::server`]). The owner at a leecher fetches with them.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -17,7 +15,7 @@ use crate::{
     sender::{self, Serve, ServeCell},
 };
 
-/// A peer that sends nothing for this long is gone: three keep-alives.
+/// A peer that sends nothing for this long is gone: it missed three keep-alives.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long a peer may take to receive the goodbye.
@@ -29,13 +27,13 @@ pub enum ConnectionError {
     /// The peer sent bytes that are no message, or the connection failed.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The peer does not read what it is sent.
+    /// The peer does not read the messages that it causes.
     #[error(transparent)]
     OutboxFull(#[from] OutboxFull),
     /// This side said goodbye.
     #[error("closed by this side")]
     Closed,
-    /// The connection failed, or the peer takes nothing any more.
+    /// The connection failed, or the peer no longer receives anything.
     #[error("sending: {0}")]
     Send(#[source] io::Error),
     /// The peer sent nothing for [`IDLE_TIMEOUT`].
@@ -55,11 +53,11 @@ pub struct Inbox {
     reader: PeerReader<OwnedReadHalf>,
     outbox: Outbox,
     serve: ServeCell,
-    /// What the connection is about, once that is known. Messages have to fit it.
+    /// The content of the share, once it is known. Messages have to fit it.
     content: Option<Arc<dyn Content>>,
 }
 
-/// Runs a connection until `receive` returns or nothing can be sent any more. `receive` gets the peer's hello and the receiving half; it
+/// Runs a connection until `receive` returns or sending fails. `receive` gets the peer's `Hello` and the receiving half. It
 /// returns its result and the goodbye for the peer.
 pub async fn run<T>(
     connection: Connection,
@@ -75,12 +73,12 @@ pub async fn run<T>(
         outbox.close(goodbye);
         result
     };
-    // The half that ends first ends the other: the outbox is closed, or the socket is.
+    // The half that ends first ends the other, by closing the outbox or the socket.
     tokio::pin!(sending);
     tokio::select! {
         sent = &mut sending => Err(sent.err().map_or(ConnectionError::Closed, ConnectionError::Send)),
         result = receiving => {
-            // A peer that does not take the goodbye will find out.
+            // A peer that does not receive the goodbye will notice the end of the connection.
             let _ = timeout(GOODBYE_TIMEOUT, sending).await;
             Ok(result)
         }
@@ -105,7 +103,7 @@ impl Inbox {
         let _ = self.serve.set(serve);
     }
 
-    /// The next message that asks this side for nothing; `None` when the peer has closed the connection. Cancel safe.
+    /// The next message that is not a request to this side; `None` when the peer has closed the connection. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<PeerMessage>, ConnectionError> {
         loop {
             let message =
@@ -131,8 +129,8 @@ impl Inbox {
         }
     }
 
-    /// Reads some of the payload of the last message into the front of `buf` and returns how many bytes; 0 only if the payload
-    /// is over. Cancel safe.
+    /// Reads some of the payload of the last message into the front of `buf`, and returns the number of bytes, 0 only at the
+    /// end of the payload. Cancel safe.
     pub async fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, ConnectionError> {
         let reading = timeout(IDLE_TIMEOUT, self.reader.read_payload_some(buf));
         Ok(reading.await.map_err(|_| ConnectionError::Idle)??)
@@ -146,7 +144,7 @@ impl Inbox {
         Ok(bytes)
     }
 
-    /// Reads what is left of the payload of the last message, and forgets it. Cancel safe.
+    /// Reads the rest of the last message's payload and drops it. Cancel safe.
     pub async fn skip_payload(&mut self) -> Result<(), ConnectionError> {
         let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload());
         Ok(skipping.await.map_err(|_| ConnectionError::Idle)??)

@@ -1,7 +1,7 @@
-//! What goes wrong with the files of a share while it is served.
+//! Faults of the files of a share while it is served.
 //!
-//! A share with a file that changed, went away or cannot be read is of less use than others are told. Whoever serves it
-//! has to know, but once: a leecher asks for hundreds of chunks, and each of them fails alike.
+//! If a file of a share changed, went away or cannot be read, the share should no longer be announced. Its owner must learn
+//! that, but only once: a leecher requests hundreds of chunks, and each fails in the same way.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +14,10 @@ use proto::ChunkIndex;
 use store::{Content, OpenChunkError};
 use tokio::time::sleep;
 
-/// Files are looked at as often as trackers are told of them.
+/// Files are checked as often as a share is announced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// … but looking at many takes no more than this part of the time.
+/// But checking many files takes at most this part of the time.
 const CHECK_PART: u32 = 100;
 
 /// The faults of one share.
@@ -39,7 +39,7 @@ impl Faults {
         Arc::new(Faults { state: Mutex::default(), on_first: Box::new(on_first) })
     }
 
-    /// A chunk cannot be served for this reason.
+    /// Reports why a chunk cannot be served.
     pub fn report(&self, error: OpenChunkError) {
         let first = !std::mem::replace(&mut self.lock().reported, true);
         tracing::debug!(first, "a chunk cannot be served: {error}");
@@ -54,8 +54,8 @@ impl Faults {
         self.lock().reported
     }
 
-    /// A chunk could not be read to its end after it was begun. It is not begun again, or whoever wants it would come
-    /// back for it without end.
+    /// A chunk could not be read to its end after it was begun. It is not begun again. Otherwise a leecher would request it
+    /// again and again.
     pub(crate) fn broke(&self, chunk: ChunkIndex) {
         self.lock().broken.insert(chunk);
     }
@@ -70,8 +70,8 @@ impl Faults {
     }
 }
 
-/// Looks at the files of a share now and then, until one is not what it was: trackers should not go on sending leechers
-/// here only because none has come yet.
+/// Checks the files of a share from time to time, until one has changed. Otherwise trackers would go on sending leechers
+/// here if no leecher had come yet.
 pub(crate) async fn watch(content: Arc<dyn Content>, faults: Arc<Faults>) {
     let mut wait = CHECK_INTERVAL;
     loop {
@@ -84,7 +84,7 @@ pub(crate) async fn watch(content: Arc<dyn Content>, faults: Arc<Faults>) {
         let Ok((result, took)) = checked.await else { return };
         match result {
             Err(OpenChunkError::Path(error)) if error.source.kind() != io::ErrorKind::NotFound => {
-                // A file system that is out of reach for a moment. Whoever asks for a chunk finds out.
+                // The file system may be out of reach for a moment. The next request for a chunk will show it.
                 tracing::debug!("cannot look at a file: {error}: {}", error.source);
             }
             Err(error) => return faults.report(error),

@@ -1,4 +1,4 @@
-//! How a peer connection begins: preamble and `Hello` from whoever connects, then from whoever answers.
+//! How a peer connection begins: preamble and `Hello` from the peer that connects, then from the peer that accepts.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -16,47 +16,47 @@ use tokio::{
     time::timeout,
 };
 
-/// Both sides have to have said hello within this time.
+/// Both sides must have sent their `Hello` within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A connection whose two sides know each other.
+/// A connection after the handshake.
 #[derive(Debug)]
 pub struct Connection {
-    /// What the other side said.
+    /// The peer's `Hello`.
     pub hello: Hello,
-    /// Receives.
+    /// The receiving half.
     pub reader: PeerReader<OwnedReadHalf>,
-    /// Sends.
+    /// The sending half.
     pub writer: OwnedWriteHalf,
 }
 
-/// A peer that connected and waits for an answer to its hello.
+/// A peer that connected and waits for an answer to its `Hello`.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Where it connected from.
+    /// The address that it connected from.
     pub address: SocketAddr,
-    /// What it said.
+    /// Its `Hello`.
     pub hello: Hello,
     reader: PeerReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
 }
 
-/// Why a connection did not come about.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The other side sent something else.
+    /// The peer did not speak the protocol.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The other side said goodbye.
+    /// The peer sent a goodbye.
     #[error("the peer refused: {0}")]
     Goodbye(GoodbyeReason),
-    /// The other side speaks of another share.
+    /// The peer answered with another share.
     #[error("the peer named another share")]
     OtherShare,
-    /// This side talks to itself.
+    /// This process connected to itself.
     #[error("the peer is this process itself")]
     SelfConnection,
-    /// The other side did not begin with a hello.
+    /// The peer did not begin with a `Hello`.
     #[error("the peer did not say hello")]
     NoHello,
     /// It took longer than [`HANDSHAKE_TIMEOUT`].
@@ -70,7 +70,7 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-/// Says hello first, for whoever made the connection.
+/// Sends the first `Hello`, on the side that made the connection.
 pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, HandshakeError> {
     within_time(async {
         let (mut reader, mut writer) = split(stream)?;
@@ -87,7 +87,7 @@ pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, Han
     .await
 }
 
-/// Reads the hello of a peer that connected from `address`.
+/// Reads the `Hello` of a peer that connected from `address`.
 pub async fn hear(stream: TcpStream, address: SocketAddr) -> Result<Incoming, HandshakeError> {
     within_time(async {
         let (mut reader, writer) = split(stream)?;
@@ -98,7 +98,7 @@ pub async fn hear(stream: TcpStream, address: SocketAddr) -> Result<Incoming, Ha
 }
 
 impl Incoming {
-    /// Answers with this side's hello.
+    /// Answers with this side's `Hello`.
     pub async fn accept(mut self, hello: Hello) -> Result<Connection, HandshakeError> {
         if hello.peer_id == self.hello.peer_id {
             self.refuse(GoodbyeReason::SelfConnection).await?;
@@ -114,7 +114,7 @@ impl Incoming {
     }
 }
 
-/// Refuses a connection before the peer has said hello.
+/// Refuses a connection before the peer has sent its `Hello`.
 pub async fn refuse(stream: TcpStream, reason: GoodbyeReason) -> Result<(), HandshakeError> {
     within_time(async {
         let (_, mut writer) = split(stream)?;
@@ -130,7 +130,7 @@ async fn within_time<T>(
 }
 
 fn split(stream: TcpStream) -> io::Result<(PeerReader<OwnedReadHalf>, OwnedWriteHalf)> {
-    // Requests are small and someone waits for each.
+    // Requests are small, and a peer waits for each.
     stream.set_nodelay(true)?;
     let (reader, writer) = stream.into_split();
     Ok((PeerReader::new(reader), writer))

@@ -1,18 +1,18 @@
-//! The chunks that a leecher stored, in the order in which it did, for all of its connections to tell.
+//! The chunks that a leecher stored, in their order, for all of its connections to report.
 //!
-//! Each connection remembers how far it has told. So a peer that reads slowly costs a number, not a queue.
+//! Each connection remembers its position. So a peer that reads slowly costs a number, not a queue.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::ChunkIndex;
 
-/// A log that grows to as many entries as the share has chunks.
+/// The log. It grows to one entry for each chunk of the share.
 #[derive(Debug, Clone, Default)]
 pub struct HaveLog {
     chunks: Arc<Mutex<Vec<ChunkIndex>>>,
 }
 
-/// A connection's place in the log.
+/// A connection's position in the log.
 #[derive(Debug, Clone)]
 pub struct HaveFeed {
     log: HaveLog,
@@ -20,12 +20,12 @@ pub struct HaveFeed {
 }
 
 impl HaveLog {
-    /// Notes that a chunk was stored. Whoever tells of it has to be woken.
+    /// Adds a chunk that was stored. The caller has to wake the connections.
     pub fn push(&self, chunk: ChunkIndex) {
         self.lock().push(chunk);
     }
 
-    /// A place at the end of the log: for a peer that is told by a bitfield what came before.
+    /// A position at the end of the log, for a peer that receives all earlier chunks in a bitfield.
     pub fn feed(&self) -> HaveFeed {
         HaveFeed { log: self.clone(), told: self.lock().len() }
     }
@@ -36,7 +36,7 @@ impl HaveLog {
 }
 
 impl HaveFeed {
-    /// The next chunks to tell of, at most `most`; none if all are told.
+    /// The next chunks to report, at most `most`; none if all are reported.
     pub fn next(&mut self, most: usize) -> Vec<ChunkIndex> {
         let log = self.log.lock();
         let news: Vec<_> = log[self.told..].iter().take(most).copied().collect();

@@ -1,9 +1,8 @@
-//! What a connection has still to send.
+//! The queue of a connection's outgoing messages and chunks.
 //!
-//! The reading side of a connection and the [`crate::upload_hub`] fill an [`Outbox`], the writing side
-//! ([`crate::sender`]) empties it. Messages go before chunks, for they are small and someone waits for them.
-//! Everything is bounded: a peer that causes more messages than it reads is dropped, chunks come one at a time,
-//! and what the peer is told of new chunks is a place in a log.
+//! The reading side of a connection and the [`crate::upload_hub`] fill an [`Outbox`], the writing side ([`crate::sender`])
+//! empties it. Messages go before chunks, because they are small and the peer waits for them. Everything is bounded. A peer
+//! that causes more messages than it reads is dropped. Chunks come one at a time. News of new chunks is a position in a log.
 
 use std::{
     collections::VecDeque,
@@ -18,10 +17,10 @@ use tokio::sync::Notify;
 
 use crate::have_log::HaveFeed;
 
-/// Most messages that wait to be sent. A peer that causes more without reading them gains nothing by it.
+/// Maximum messages that wait to be sent. A peer that causes more without reading them gets no answers anyway.
 const MAX_MESSAGES: usize = 4 * MAX_PIPELINE;
 
-/// Most chunks that are told of in one go: what fits one buffer of a few kilobytes.
+/// Maximum chunks that are reported at a time: as many as fit a buffer of a few kilobytes.
 const MAX_HAVES: usize = 256;
 
 /// The two ends of a connection's queue.
@@ -41,7 +40,7 @@ struct Queue {
     messages: VecDeque<Outgoing>,
     granted: VecDeque<ChunkIndex>,
     haves: Option<HaveFeed>,
-    /// The peer is to hear that nothing waits to be sent.
+    /// An `Idle` has to be sent.
     idle: bool,
     closed: bool,
 }
@@ -55,9 +54,9 @@ pub(crate) enum Outgoing {
     Metainfo { offset: u32 },
     /// The hashes of these chunks.
     Hashes { first: ChunkIndex, count: u32 },
-    /// What this side has.
+    /// The chunks that this side has.
     Bitfield(Bitfield),
-    /// Chunks that this side has since then.
+    /// Chunks that this side has received since then.
     Haves(Vec<ChunkIndex>),
     /// A chunk.
     Chunk(ChunkIndex),
@@ -85,32 +84,32 @@ impl Outbox {
         self.push(Outgoing::Hashes { first, count })
     }
 
-    /// Queues what this side has, and from then on every chunk that `feed` tells of.
+    /// Queues the bitfield of this side, and from then on every chunk in `feed`.
     pub fn bitfield(&self, have: Bitfield, feed: HaveFeed) -> Result<(), OutboxFull> {
         self.push(Outgoing::Bitfield(have))?;
         self.lock().haves = Some(feed);
         Ok(())
     }
 
-    /// There may be more to tell of.
+    /// Wakes the sender, because there may be new chunks to report.
     pub fn wake(&self) {
         self.shared.changed.notify_one();
     }
 
-    /// Says that nothing waits to be sent to anybody.
+    /// Queues an `Idle`: no peer's request waits here.
     pub(crate) fn idle(&self) {
         let mut queue = self.lock();
         queue.idle = !queue.closed;
         self.shared.changed.notify_one();
     }
 
-    /// Lets a chunk be sent. [`swarm::uploads`] grants one at a time.
+    /// Queues a chunk. [`swarm::uploads`] grants one at a time.
     pub(crate) fn grant(&self, chunk: ChunkIndex) {
         self.lock().granted.push_back(chunk);
         self.shared.changed.notify_one();
     }
 
-    /// Ends the connection: drops what waits, and says goodbye.
+    /// Ends the connection: drops what waits, and queues a goodbye.
     pub fn close(&self, reason: GoodbyeReason) {
         let mut queue = self.lock();
         if !queue.closed {

@@ -1,4 +1,4 @@
-//! How other hosts reach what runs on this one.
+//! The addresses by which other hosts reach this one.
 
 use std::{
     io,
@@ -7,7 +7,7 @@ use std::{
 
 use proto::Endpoint;
 
-/// Public addresses, one of each family, to look up the default route with. Nothing is ever sent to them.
+/// Public addresses, one of each family, to look up the default route. Nothing is ever sent to them.
 const ELSEWHERE: [(IpAddr, IpAddr); 2] = [
     (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1))),
     (
@@ -16,8 +16,8 @@ const ELSEWHERE: [(IpAddr, IpAddr); 2] = [
     ),
 ];
 
-/// The address of this host that others are most likely to reach: the one that it was told to use, else the one on
-/// its default route. `None` if it has none but loopback.
+/// The address of this host that others can most likely reach: the configured one, otherwise the one on its default route.
+/// `None` if it has only loopback addresses.
 pub fn own_address(bind: Option<IpAddr>) -> Option<IpAddr> {
     let on_default_route = |(any, elsewhere)| address_towards(any, elsewhere).ok();
     let address = match bind.filter(|ip| !ip.is_unspecified()) {
@@ -27,14 +27,14 @@ pub fn own_address(bind: Option<IpAddr>) -> Option<IpAddr> {
     address.filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-/// Connecting a UDP socket sends nothing: the system looks up the route, and with it the address to send from.
+/// Connecting a UDP socket sends nothing. The system only looks up the route, and so the source address.
 fn address_towards(any: IpAddr, elsewhere: IpAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(SocketAddr::new(elsewhere, proto::tracker::DEFAULT_PORT))?;
     Ok(socket.local_addr()?.ip())
 }
 
-/// Trackers as other hosts name them: those on this host under its own address.
+/// Trackers as other hosts can name them: those on this host get its own address.
 pub fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<Endpoint> {
     let mut seen: Vec<Endpoint> = Vec::with_capacity(trackers.len());
     for tracker in trackers {
@@ -47,7 +47,7 @@ pub fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<Endpoint> 
     seen
 }
 
-/// Whether only this host can reach a tracker under that name.
+/// Whether only this host can reach a tracker by this name.
 pub fn is_loopback(tracker: &Endpoint) -> bool {
     tracker.host.eq_ignore_ascii_case("localhost")
         || tracker.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())

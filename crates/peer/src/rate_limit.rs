@@ -1,7 +1,7 @@
 //! Limits on how fast a process sends or receives chunks.
 //!
-//! The crate `governor` does the counting (GCRA, a leaky bucket); this file gives it bytes, and users a way to
-//! write rates. Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
+//! The crate `governor` does the counting (GCRA, a leaky bucket). This file adds bytes, and a way for users to write rates.
+//! Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
 
 use std::{num::NonZeroU32, str::FromStr, sync::Arc};
 
@@ -10,17 +10,17 @@ use tokio::sync::Mutex;
 
 use crate::wait_count::WaitCount;
 
-/// Bytes that are counted as one.
+/// Bytes in a unit of counting.
 const UNIT: u32 = 1024;
 
-/// Most bytes that go at a time under a limit: much finer than a chunk, so that the flow is smooth.
+/// Maximum bytes that pass at a time under a limit: much less than a chunk, so that the flow is smooth.
 const MAX_SLICE_LEN: u32 = 16 * 1024;
 
-/// Part of a second's bytes that go at a time under a lower limit. Several connections take turns, and a peer that gets
-/// nothing for some seconds is taken for silent.
+/// Part of a second's bytes that pass at a time under a lower limit. Several connections take turns, and a peer that
+/// receives nothing for some seconds considers this side silent.
 const SLICES_PER_SECOND: u64 = 10;
 
-/// Part of a second's bytes that may go at once after a pause, but at least one slice.
+/// Part of a second's bytes that may pass at once after a pause, but at least one slice.
 const BURST_PART: u64 = 50;
 
 /// A limit that any number of connections share; clones are the same limit.
@@ -31,7 +31,7 @@ pub struct RateLimit(Option<Arc<Limit>>);
 struct Limit {
     limiter: DefaultDirectRateLimiter,
     slice_len: u32,
-    /// Held by whoever is next: connections take turns in the order in which they came.
+    /// Held by the next connection: connections take turns in the order in which they came.
     turn: Mutex<()>,
     waiting: WaitCount,
 }
@@ -49,13 +49,13 @@ impl RateLimit {
         RateLimit(None)
     }
 
-    /// So many bytes a second, rounded up to KiB.
+    /// A limit in bytes a second, rounded up to KiB.
     pub fn bytes_per_second(bytes: u64) -> RateLimit {
         let units = |bytes: u64| {
             NonZeroU32::new(u32::try_from(bytes.div_ceil(UNIT.into())).unwrap_or(u32::MAX))
                 .unwrap_or(NonZeroU32::MIN)
         };
-        // Whole units, or every slice would count for more than it is.
+        // Whole units. Otherwise every slice would count for more than its bytes.
         let slice_len = bytes / SLICES_PER_SECOND / u64::from(UNIT) * u64::from(UNIT);
         let slice_len = slice_len.clamp(UNIT.into(), MAX_SLICE_LEN.into());
         let burst = units((bytes / BURST_PART).max(slice_len));
@@ -65,7 +65,7 @@ impl RateLimit {
         RateLimit(Some(Arc::new(Limit { limiter, slice_len, turn: Mutex::default(), waiting })))
     }
 
-    /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … likewise), `KiB`,
+    /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … too), `KiB`,
     /// `MiB` or `GiB` (powers of 1024) for bytes a second, or `kbit`, `mbit` or `gbit` for bits a second.
     pub fn parse(text: &str) -> Result<RateLimit, ParseRateError> {
         let error = || ParseRateError(text.to_owned());
@@ -102,17 +102,17 @@ impl RateLimit {
         self.0.as_ref().map(|limit| limit.slice_len)
     }
 
-    /// Waits until so many more bytes may go, at most a slice.
+    /// Waits until `bytes` more may pass, at most a slice.
     pub async fn take(&self, bytes: u32) {
         let Some(limit) = &self.0 else { return };
         let Some(units) = NonZeroU32::new(bytes.min(limit.slice_len).div_ceil(UNIT)) else { return };
         let _waiting = limit.waiting.enter();
         let _turn = limit.turn.lock().await;
-        // Never more than the burst, so it cannot be refused.
+        // Never more than the burst, so this cannot fail.
         let _ = limit.limiter.until_n_ready(units).await;
     }
 
-    /// Whether somebody waits for the limit just now.
+    /// Whether a connection waits for the limit now.
     pub fn is_waited_for(&self) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.waiting.is_waited())
     }
@@ -159,7 +159,7 @@ mod tests {
                 order.lock().await.push(number);
             }
         };
-        // Nothing is left for a moment, so that all of them wait.
+        // Uses up the burst, so that all of them wait.
         limit.take(MAX_SLICE_LEN).await;
         tokio::join!(sending(0), sending(1), sending(2));
         assert_eq!(order.into_inner(), [0, 1, 2, 0, 1, 2, 0, 1, 2]);

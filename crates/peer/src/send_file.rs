@@ -1,10 +1,10 @@
-//! Sending part of a file over a connection without copying it through this process, unless it is so small that to copy
-//! it is less work.
+//! Sending part of a file over a connection without copying it through this process, unless it is so small that copying
+//! costs less.
 //!
-//! On Linux the kernel sends straight from its page cache (`sendfile`). That call waits for the disk if the
-//! bytes are not in memory, and must not do so on the reactor; so each chunk is [loaded](load) first: probed, and if it is
-//! not in memory, brought there by a thread that may wait. What cannot be read is known then, before a word of the chunk
-//! went out. Where there is no `sendfile`, or the file system has none, the bytes go through a buffer.
+//! On Linux the kernel sends directly from its page cache (`sendfile`). That call waits for the disk if the bytes are not in
+//! memory, and must not do so on the reactor. So each chunk is [loaded](load) first: it is probed, and if it is not in
+//! memory, a thread that may wait reads it in. A chunk that cannot be read is known then, before any of it is sent. Where
+//! the system or the file system has no `sendfile`, the bytes go through a buffer.
 
 use std::{io, os::unix::fs::FileExt, sync::Arc};
 
@@ -19,7 +19,7 @@ pub(crate) use linux::{is_in_memory, read_now, send_file};
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::{is_in_memory, read_now, send_file};
 
-/// Bytes that are read at a time where they go through a buffer.
+/// Size of the buffer, where bytes go through one.
 const BUFFER_LEN: usize = 128 * 1024;
 
 /// Why a chunk, or a part of one, was not sent whole. The connection is then of no further use.
@@ -28,7 +28,7 @@ pub(crate) enum SendFileError {
     /// The file cannot be read.
     #[error("reading: {0}")]
     Read(#[source] io::Error),
-    /// The receiver does not take it.
+    /// The receiver does not accept it.
     #[error(transparent)]
     Send(#[from] io::Error),
 }
@@ -47,11 +47,10 @@ mod linux {
     use super::{BytesMut, ChunkSource, FileExt, SendFileError, TcpStream, io, read_and_send};
     use crate::socket::writable;
 
-    /// Distance in bytes between two probes: what the kernel commonly reads ahead at once.
+    /// Distance in bytes between two probes: the kernel's usual read-ahead.
     const PROBE_STEP: u64 = 128 * 1024;
 
-    /// Sends all of `source`, which should be in memory; `taken` is called with the length of each part that the socket
-    /// takes in.
+    /// Sends all of `source`, which should be in memory. `taken` receives the length of each part that the socket takes in.
     pub(crate) async fn send_file(
         stream: &TcpStream,
         source: &ChunkSource,
@@ -67,8 +66,8 @@ mod linux {
                 Ok(0) => return Err(SendFileError::Read(io::ErrorKind::UnexpectedEof.into())),
                 Ok(count) => taken(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
-                // The file system has no such call, or reading fails, or the connection does. What comes of reading and
-                // sending shows which, and is all that is left in each case.
+                // The file system has no such call, or the read or the connection fails. Reading and sending shows which,
+                // and is the right way on in each case.
                 Err(_) => return read_and_send(stream, &rest(source, offset), taken).await,
             }
         }
@@ -76,12 +75,12 @@ mod linux {
     }
 
     fn rest(source: &ChunkSource, offset: u64) -> ChunkSource {
-        // Not more than there was.
+        // Not more than the rest.
         let sent = u32::try_from(offset - source.offset).unwrap_or(source.len);
         ChunkSource { offset, len: source.len - sent, ..source.clone() }
     }
 
-    /// Appends all of `source` to `bytes` if it is in memory; otherwise nothing, and false.
+    /// Appends all of `source` to `bytes` if it is in memory. Otherwise appends nothing and returns false.
     pub(crate) fn read_now(source: &ChunkSource, bytes: &mut BytesMut) -> io::Result<bool> {
         let start = bytes.len();
         bytes.resize(start + source.len as usize, 0);
@@ -100,7 +99,7 @@ mod linux {
         read
     }
 
-    /// Whether reading `source` will not wait for a disk, as far as a few samples tell.
+    /// Whether reading `source` will not wait for a disk, as a few samples show.
     pub(crate) fn is_in_memory(source: &ChunkSource) -> io::Result<bool> {
         let last = source.offset + u64::from(source.len) - 1;
         let mut at = source.offset;
@@ -135,17 +134,17 @@ mod linux {
 mod portable {
     use super::{BytesMut, ChunkSource, SendFileError, TcpStream, io, read_and_send};
 
-    /// What cannot say whether it would wait is not asked.
+    /// Nothing is read, because no call here can avoid waiting for a disk.
     pub(crate) fn read_now(_source: &ChunkSource, _bytes: &mut BytesMut) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Nobody knows.
+    /// Always unknown.
     pub(crate) fn is_in_memory(_source: &ChunkSource) -> io::Result<bool> {
         Ok(false)
     }
 
-    /// Sends all of `source`; `taken` is called with the length of each part that the socket takes in.
+    /// Sends all of `source`. `taken` receives the length of each part that the socket takes in.
     pub(crate) async fn send_file(
         stream: &TcpStream,
         source: &ChunkSource,
@@ -155,7 +154,7 @@ mod portable {
     }
 }
 
-/// Reads `source`, so that it is known to be readable and is in memory afterwards.
+/// Reads `source`. This shows that it is readable, and brings it into memory.
 pub(crate) async fn load(source: &ChunkSource) -> io::Result<()> {
     let source = source.clone();
     blocking(move || {
@@ -208,7 +207,7 @@ mod tests {
 
     use super::*;
 
-    /// Part of this process's own memory as a file: it cannot say what is in memory, and `sendfile` refuses it.
+    /// Part of this process's own memory as a file. It cannot be probed, and `sendfile` refuses it.
     fn memory(offset: u64, len: usize) -> ChunkSource {
         let file = Arc::new(File::open("/proc/self/mem").unwrap());
         ChunkSource { file, offset, len: u32::try_from(len).unwrap() }
@@ -239,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_is_told_apart_from_what_cannot_be_sent() {
         let (near, far) = connection().await;
-        // Nothing is ever mapped there.
+        // Nothing is ever mapped at this address.
         let unreadable = memory(0, 4_096);
         assert!(load(&unreadable).await.is_err());
         assert!(matches!(send_file(&near, &unreadable, |_| ()).await, Err(SendFileError::Read(_))));

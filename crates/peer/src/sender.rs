@@ -31,25 +31,25 @@ use crate::{
     upload_hub::Asker,
 };
 
-/// Says that it is still here when it had nothing to say for this long.
+/// A keep-alive is sent when nothing else was sent for this long.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Chunks of this length at most are copied and sent together with what else there is: for so few bytes that takes less
-/// than a call to the system for each.
+/// Chunks of at most this length are copied and sent together with everything else: for these that costs less than a system
+/// call for each.
 const SMALL_LEN: u32 = 16 * 1024;
 
-/// The last bytes of a chunk wait until its file was looked at again. If that changed meanwhile they are not sent, so that the
-/// chunk is never whole, and nobody takes its honest sender for a liar. What was sent before lies in the page cache until it
-/// is on its way (see [`crate::unsent`]), so a change within the few milliseconds after that look goes unnoticed.
+/// The last bytes of a chunk wait until its file was checked again. If it changed meanwhile they are not sent. So the chunk
+/// is never whole, and its honest sender does not look like a liar. The bytes before them are in the page cache until they
+/// are sent (see [`crate::unsent`]), so a change within a few milliseconds after that check is not noticed.
 const HELD_LEN: u32 = 16 * 1024;
 
-/// Enough to send: nothing more is put to it.
+/// A message with this many bytes is sent without adding more.
 const FULL_LEN: usize = 64 * 1024;
 
-/// When a peer should ask again for a chunk that cannot be opened for want of memory or file descriptors, in milliseconds.
+/// When a peer should ask again for a chunk that cannot be opened because memory or file descriptors are short, in milliseconds.
 const SHORTAGE_RETRY_MS: u32 = 1_000;
 
-/// What a connection serves, once that is known: a leecher learns only after it connected what the share is.
+/// What a connection serves, once that is known. A leecher learns the share's content only after it connected.
 pub type ServeCell = Arc<OnceLock<Serve>>;
 
 /// What a connection serves.
@@ -57,9 +57,9 @@ pub type ServeCell = Arc<OnceLock<Serve>>;
 pub struct Serve {
     /// The share.
     pub content: Arc<dyn Content>,
-    /// The connection's place among those who are served chunks.
+    /// The connection's place among the askers of the share.
     pub asker: Asker,
-    /// What goes wrong with the share.
+    /// The faults of the share.
     pub faults: Arc<Faults>,
 }
 
@@ -77,7 +77,7 @@ pub async fn send(
         let outgoing = match timeout(WAITING_KEEP_ALIVE, outbox.next()).await {
             Ok(Some(outgoing)) => outgoing,
             Ok(None) => return sender.stream.shutdown().await,
-            // A peer whose request waits has to know that it is not forgotten.
+            // A peer whose request waits must see that it is not forgotten.
             Err(Elapsed { .. }) if last_sent.elapsed() >= KEEP_ALIVE || sender.is_waited_for() => {
                 Outgoing::Message(PeerMessage::KeepAlive)
             }
@@ -93,9 +93,9 @@ struct Sender {
     serve: ServeCell,
     limit: RateLimit,
     unsent: UnsentLimit,
-    /// What goes to the system in one piece: messages, and the small chunks among them.
+    /// Bytes for one system call: messages, and small chunks between them.
     pending: BytesMut,
-    /// There are chunks in it.
+    /// Whether it holds chunks.
     pending_small: bool,
 }
 
@@ -104,12 +104,12 @@ impl Sender {
         self.serve.get().is_some_and(|serve| serve.asker.is_waiting())
     }
 
-    /// Sends something, and with it what else there is by now.
+    /// Sends an item, together with everything else that is waiting by now.
     async fn send_with_more(&mut self, outgoing: Outgoing, outbox: &Outbox) -> io::Result<()> {
         let mut next = Some(outgoing);
         while let Some(outgoing) = next {
             self.put(outgoing).await?;
-            // After a chunk that was sent by itself nothing is pending, and there is nothing to send more with.
+            // After a chunk that was sent by itself nothing is pending, so there is nothing to add to.
             next = if (1..FULL_LEN).contains(&self.pending.len()) { outbox.try_next() } else { None };
         }
         self.flush().await
@@ -146,7 +146,7 @@ impl Sender {
                 Ok(())
             }
             Outgoing::Hashes { first, count } => {
-                // The reader has checked that there is such a range.
+                // The reader has checked that the range exists.
                 let hashes = serving(&self.serve)?.content.hashes().range(first, count).unwrap_or_default();
                 encode(&PeerMessage::Hashes { first, count: to_u32(hashes.len()) }, pending)?;
                 hashes.iter().for_each(|hash| pending.extend_from_slice(&hash.0));
@@ -173,7 +173,7 @@ impl Sender {
         let opened = match content.try_open_chunk(chunk) {
             Some(opened) => opened,
             None => {
-                // What is ready does not wait for a disk.
+                // A file that is ready does not wait for a disk.
                 self.flush().await?;
                 open(Arc::clone(&content), chunk).await
             }
@@ -187,7 +187,7 @@ impl Sender {
         if source.len <= SMALL_LEN && self.limit.slice_len().is_none() {
             encode(&header, &mut self.pending)?;
             if let Ok(true) = read_now(&source, &mut self.pending) {
-                // What was read is a copy: if nothing had changed after that, it is right.
+                // The bytes are a copy, so they are right if the file has not changed after the read.
                 if let Err(error) = look_again(&content, chunk).await {
                     self.pending.truncate(before);
                     return self.reject(chunk, error);
@@ -198,7 +198,7 @@ impl Sender {
             }
             self.pending.truncate(before);
         }
-        // Before the header goes out: after that there has to be a chunk.
+        // Before the header is sent, because a chunk must follow it.
         if let Err(error) = self.load(&source).await {
             return self.reject(chunk, unreadable(&*content, chunk, error));
         }
@@ -230,7 +230,7 @@ impl Sender {
         self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
     }
 
-    /// Sees to it that a chunk can be read, and without waiting for a disk.
+    /// Makes sure that a chunk can be read, without waiting for a disk.
     async fn load(&mut self, source: &ChunkSource) -> io::Result<()> {
         if !is_in_memory(source)? {
             self.flush().await?;
@@ -239,7 +239,7 @@ impl Sender {
         Ok(())
     }
 
-    /// Answers a request with the reason why its chunk does not come.
+    /// Answers a request with the reason why its chunk is not sent.
     fn reject(&mut self, chunk: ChunkIndex, error: OpenChunkError) -> io::Result<()> {
         let Serve { asker, faults, .. } = serving(&self.serve)?;
         asker.served(0);
@@ -251,11 +251,11 @@ impl Sender {
     }
 }
 
-/// Whether the file of a chunk that was opened is still what it was.
+/// Whether the file of an opened chunk is unchanged.
 async fn look_again(content: &Arc<dyn Content>, chunk: ChunkIndex) -> Result<(), OpenChunkError> {
     let opened = match content.try_open_chunk(chunk) {
         Some(opened) => opened,
-        // So many files are served that this one was closed meanwhile.
+        // This file was closed meanwhile, because many files are served.
         None => open(Arc::clone(content), chunk).await,
     };
     match opened {
@@ -264,7 +264,7 @@ async fn look_again(content: &Arc<dyn Content>, chunk: ChunkIndex) -> Result<(),
     }
 }
 
-/// Readers take requests only when there is something to serve.
+/// Readers accept requests only when there is something to serve.
 fn serving(cell: &ServeCell) -> io::Result<&Serve> {
     cell.get().ok_or_else(|| io::Error::other("asked for what is not known here yet"))
 }
@@ -279,7 +279,7 @@ fn reject_reason(error: &OpenChunkError) -> RejectReason {
     }
 }
 
-/// Whether this process or its host lacks something that it may have again soon; nothing is wrong with the file.
+/// Whether this process or its host is short of something that it may have again soon. The file itself is fine.
 fn is_shortage(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR | Errno::AGAIN))
@@ -308,7 +308,7 @@ async fn send_limited(
     while slice.offset < end {
         slice.len = u32::try_from(end - slice.offset).unwrap_or(u32::MAX).min(slice_len);
         limit.take(slice.len).await;
-        // Under a low limit a chunk takes long enough to be dropped from memory again.
+        // Under a low limit a chunk takes so long that it may be dropped from memory again.
         if !is_in_memory(&slice).map_err(SendFileError::Read)? {
             load(&slice).await.map_err(SendFileError::Read)?;
         }
@@ -318,7 +318,7 @@ async fn send_limited(
     Ok(())
 }
 
-/// Opening a file can wait for a disk or a network file system; examining an open one does not.
+/// Opening a file can wait for a disk or a network file system. Examining an open one does not.
 async fn open(content: Arc<dyn Content>, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
     let opened = tokio::task::spawn_blocking(move || content.open_chunk(chunk)).await;
     opened.unwrap_or(Err(OpenChunkError::NotHave(chunk)))
@@ -328,7 +328,7 @@ fn encode(message: &PeerMessage, frame: &mut BytesMut) -> io::Result<()> {
     encode_message(message, frame).map_err(io::Error::other)
 }
 
-/// Lengths of metainfo and hashes are bounded far below.
+/// Lengths of metainfo and hashes are far below this.
 fn to_u32(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -372,13 +372,13 @@ mod tests {
         (sender, far, dir)
     }
 
-    /// The receiver never has all of a chunk that is not right any more.
+    /// The receiver never gets all of a chunk that changed.
     #[tokio::test]
     async fn a_chunk_whose_file_changes_while_it_is_sent_stays_incomplete() {
         let outbox = Outbox::default();
         let (sender, _, dir) = sender(&[("a", CHUNK_LEN)], &outbox).await;
         let Sender { serve, .. } = sender;
-        // Takes in less than a chunk on its own.
+        // The socket buffer holds less than a chunk.
         let listener = tokio::net::TcpSocket::new_v4().unwrap();
         listener.set_recv_buffer_size(16 * 1024).unwrap();
         listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -391,7 +391,7 @@ mod tests {
         let mut reader = proto::peer::PeerReader::new(&mut far);
         let message = reader.next().await.unwrap();
         assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: CHUNK_LEN }));
-        // As long as before: only its time tells.
+        // The same length as before: only its time differs.
         let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();
         file.write_all_at(b"something else", 0).unwrap();
         file.set_modified(std::time::UNIX_EPOCH).unwrap();
@@ -400,14 +400,14 @@ mod tests {
         assert!(faults.is_reported());
     }
 
-    /// Only a receiver that takes nothing makes sending fail, not a limit of this side's own.
+    /// Sending fails only because of a receiver that takes nothing, not because of this side's own limit.
     #[tokio::test]
     async fn a_chunk_takes_as_long_as_the_limit_makes_it() {
         const LEN: u32 = 3 * 1024;
         let outbox = Outbox::default();
         let (sender, mut far, _dir) = sender(&[("a", LEN)], &outbox).await;
         let Sender { stream, serve, .. } = sender;
-        // The limit does not go by the clock that is paused: it takes two seconds, in which hours seem to go by.
+        // The limit does not use the paused clock. It takes two seconds, in which hours seem to pass.
         tokio::time::pause();
         let limit = RateLimit::bytes_per_second(1_024);
         let sending = tokio::spawn(send(stream, outbox.clone(), serve, limit));

@@ -28,7 +28,7 @@ use crate::{
 /// How long connections may take to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves shares to peers. Clones have the places and the limit in common.
+/// Serves shares to peers. Clones share the places and the limit.
 #[derive(Debug, Clone)]
 pub struct Server {
     places: Arc<Semaphore>,
@@ -55,15 +55,16 @@ enum ServeError {
 }
 
 impl Server {
-    /// A server with places for `max_peers` peers, of all shares together, that sends no faster than `limit`.
+    /// A server with places for `max_peers` peers, of all shares together. It sends no faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
         Server { places: Arc::new(Semaphore::new(max_peers)), limit }
     }
 
-    /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault` gets the
-    /// first file that cannot be served any more.
+    /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
+    /// receives the first fault of a file.
     ///
-    /// When it returns every connection is closed, after a goodbye if the peer took it within [`STOP_TIMEOUT`], and no task is left.
+    /// When it returns, no task is left and every connection is closed, after a goodbye if the peer received it within
+    /// [`STOP_TIMEOUT`].
     pub async fn serve(
         &self,
         mut route: Route,
@@ -142,7 +143,7 @@ impl Served {
     }
 }
 
-/// Receives until the peer leaves. It is served meanwhile; everything else is of no interest to a seeder.
+/// Receives until the peer leaves, while it is served. A seeder ignores everything but requests.
 async fn receive(mut inbox: Inbox) -> Result<(), ConnectionError> {
     let mut bitfield_came = false;
     while let Some(message) = inbox.next().await? {
@@ -171,7 +172,7 @@ mod tests {
     use super::*;
     use crate::{acceptor::Acceptor, handshake};
 
-    /// A server of one file, where it listens, and what it reports.
+    /// A server of one file, its address, and its reports.
     struct Running {
         dir: tempfile::TempDir,
         address: SocketAddr,
@@ -227,7 +228,7 @@ mod tests {
     async fn when_it_has_stopped_every_connection_is_closed() {
         let running = run().await;
         let silent = TcpStream::connect(running.address).await.unwrap();
-        // Connections are accepted in their order, so the first is when the second is answered.
+        // Connections are accepted in order, so the first is accepted when the second is answered.
         let mut second = connect(&running).await;
         running.stop().await;
         let goodbye = second.reader.next().await.unwrap();
@@ -237,7 +238,7 @@ mod tests {
         assert!(matches!(peeked, Ok(0) | Err(ErrorKind::ConnectionReset)), "{peeked:?}");
     }
 
-    /// Nobody asks for it.
+    /// No peer requests a chunk of it.
     #[tokio::test]
     async fn a_file_that_changes_or_goes_away_is_noticed() {
         for change in ["changed", "gone"] {

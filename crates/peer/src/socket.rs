@@ -1,14 +1,14 @@
-//! Giving bytes to a socket, and giving up on a receiver that takes none.
+//! Sending bytes to a socket, and giving up on a receiver that takes none.
 //!
-//! Only the wait for the socket to take more counts against the receiver. Waiting for this side's own rate limit,
-//! disk or peers does not: with a low limit a chunk may well take an hour.
+//! Only waiting for the socket counts against the receiver. Waiting for this side's own rate limit, disk or peers does not:
+//! with a low limit a chunk may take an hour.
 
 use std::{io, time::Duration};
 
 use tokio::{net::TcpStream, time::timeout};
 
-/// A receiver that takes nothing at all for this long is given up on. Between two hosts that talk to each other the kernel
-/// reports progress in steps of some 16 KiB, so this is a rate of less than 150 B/s.
+/// Sending fails if the receiver takes nothing at all for this long. Between two connected hosts the kernel reports progress
+/// in steps of some 16 KiB, so this is a rate of less than 150 B/s.
 const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Waits until the socket takes more.
@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection on which no more can be sent until the other end reads.
+    /// A connection that accepts no more bytes until the other end reads.
     async fn full() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -65,14 +65,14 @@ mod tests {
         assert!(begun.elapsed() >= STALL_TIMEOUT);
     }
 
-    /// However long it takes in all.
+    /// The total time does not matter.
     #[tokio::test]
     async fn a_receiver_that_takes_something_now_and_then_is_not() {
-        /// More than the system keeps between the two.
+        /// More than the system buffers between the two.
         const TAKEN: u64 = 16 * 1024 * 1024;
         let (near, mut far) = full().await;
         let sending = tokio::spawn(async move { send_bytes(&near, &vec![7; 5 * TAKEN as usize]).await });
-        // Time does not advance by itself while a task is at work.
+        // Paused time does not advance by itself while a task runs.
         let work = tokio::spawn(async {
             loop {
                 yield_now().await;

@@ -28,19 +28,19 @@ use tokio_util::task::TaskTracker;
 
 pub use proto::tracker::client::TrackerError;
 
-/// Calls that wait for the task to take them.
+/// Maximum calls that wait for the task.
 const QUEUE_LEN: usize = 64;
 
-/// Calls under way at a time; more wait in the queue.
+/// Maximum calls in flight; more wait in the queue.
 const MAX_CALLS: usize = 256;
 
-/// Addresses of one tracker name that are tried.
+/// Maximum addresses of a tracker name that are tried.
 const MAX_ADDRESSES: usize = 8;
 
-/// Wait after the tracker's name could not be resolved or no socket be had.
+/// Wait after the tracker's name could not be resolved, or no socket could be opened.
 const RESOLVE_BACK_OFF: Duration = Duration::from_secs(1);
 
-/// A tracker that can be asked. Clones ask the same one.
+/// A client of one tracker. Clones share its task.
 #[derive(Debug, Clone)]
 pub struct TrackerClient {
     endpoint: Arc<Endpoint>,
@@ -52,7 +52,7 @@ struct Job {
     result: JobResult,
 }
 
-/// Takes the answer, and the address at which the tracker was reached.
+/// Receives the answer, and the address at which the tracker was reached.
 type JobResult = oneshot::Sender<Result<(Answer, SocketAddr), JobError>>;
 
 enum JobError {
@@ -61,8 +61,8 @@ enum JobError {
 }
 
 impl TrackerClient {
-    /// Starts the task that talks to `endpoint`, from the address `local` if one is given. It ends when every
-    /// clone is dropped.
+    /// Starts the task for the tracker at `endpoint`, which sends from the address `local` if one is given. It ends when
+    /// every clone is dropped.
     pub fn spawn(endpoint: Endpoint, local: Option<IpAddr>, tasks: &TaskTracker) -> TrackerClient {
         let (calls, jobs) = mpsc::channel(QUEUE_LEN);
         let endpoint = Arc::new(endpoint);
@@ -86,7 +86,7 @@ impl TrackerClient {
         }
     }
 
-    /// Asks for peers, and says at which address the tracker was reached.
+    /// Looks up peers. Also returns the address at which the tracker was reached.
     pub async fn peers(&self, query: Query) -> Result<(Peers, SocketAddr), TrackerError> {
         match self.call(Call::Lookup(query)).await? {
             (Answer::Peers(peers), address) => Ok((peers, address)),
@@ -94,7 +94,7 @@ impl TrackerClient {
         }
     }
 
-    /// Asks for shares.
+    /// Looks up shares.
     pub async fn shares(&self, query: Query) -> Result<Shares, TrackerError> {
         match self.call(Call::Lookup(query)).await? {
             (Answer::Shares(shares), _) => Ok(shares),
@@ -127,15 +127,15 @@ struct Worker {
     client: Client,
     waiting: BTreeMap<CallId, JobResult>,
     rng: StdRng,
-    /// Which of the tracker's addresses to try first: the next one each time one is of no use.
+    /// Which of the tracker's addresses to try first. It advances each time one cannot be used.
     next_address: usize,
 }
 
-/// Why a socket is given up.
+/// Why a socket is closed.
 enum SocketEnd {
-    /// Nobody will ask any more.
+    /// All clients are dropped.
     Done,
-    /// The tracker does not answer there. Calls may be under way; they go on at another address.
+    /// The tracker does not answer there. Calls in flight go on at another address.
     NoTracker,
 }
 
@@ -151,7 +151,7 @@ impl Worker {
         }
     }
 
-    /// Does what jobs ask for, at the addresses that `resolve` finds for the tracker's name, until there are no more jobs.
+    /// Handles jobs, at the addresses that `resolve` finds for the tracker's name, until no client is left.
     async fn run(
         mut self,
         mut jobs: mpsc::Receiver<Job>,
@@ -192,14 +192,14 @@ impl Worker {
         Ok(opened)
     }
 
-    /// Talks to the tracker at one address, until it is of no use or nobody asks any more.
+    /// Uses the tracker at one address, until that fails or no client is left.
     async fn drive(
         &mut self,
         socket: &UdpSocket,
         address: SocketAddr,
         jobs: &mut mpsc::Receiver<Job>,
     ) -> SocketEnd {
-        // One byte more than is legal, so that longer datagrams are not cut to legal ones.
+        // One byte more than is legal, so that a datagram that is too long is not cut to a legal one.
         let mut datagram = [0; MAX_DATAGRAM_LEN + 1];
         loop {
             self.transmit(socket).await;
@@ -237,7 +237,7 @@ impl Worker {
                 Ok(()) => socket.send(&datagram).await.map(|_| ()),
                 Err(error) => Err(io::Error::other(error)),
             };
-            // A lost datagram is sent again, whoever lost it.
+            // A lost datagram is sent again.
             if let Err(error) = sent {
                 tracing::debug!(endpoint = %self.endpoint, "cannot send: {error}");
             }
@@ -256,7 +256,7 @@ impl Worker {
         Ok(())
     }
 
-    /// There is no address to ask at.
+    /// There is no address to send to.
     fn fail_all(&mut self, error: Arc<io::Error>) {
         self.client = Client::default();
         for result in mem::take(&mut self.waiting).into_values() {
@@ -264,13 +264,13 @@ impl Worker {
         }
     }
 
-    /// Hands out what has an outcome; true if some call was not answered.
+    /// Returns outcomes to their callers; true if a call was not answered.
     fn report(&mut self, address: SocketAddr) -> bool {
         let mut silent = false;
         while let Some((id, outcome)) = self.client.poll_outcome() {
             silent |= outcome == Err(CallError::Unanswered);
             if let Some(result) = self.waiting.remove(&id) {
-                // An asker that went away needs no answer.
+                // A caller that went away needs no answer.
                 let _ = result.send(outcome.map(|answer| (answer, address)).map_err(JobError::Call));
             }
         }
@@ -278,7 +278,7 @@ impl Worker {
     }
 }
 
-/// A socket to the first of `addresses` that one can be opened to, and how many had to be skipped.
+/// A socket to the first of `addresses` for which one can be opened, and how many were skipped.
 async fn open_first(
     addresses: &[SocketAddr],
     local: Option<IpAddr>,
@@ -318,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_no_socket_can_be_opened_to_is_skipped() {
-        // The system refuses to connect to the broadcast address without being asked to allow it.
+        // The system refuses to connect to the broadcast address by default.
         let closed: SocketAddr = "255.255.255.255:6020".parse().unwrap();
         let open: SocketAddr = "127.0.0.1:6020".parse().unwrap();
         assert!(open_first(&[closed], None).await.is_err());
@@ -329,10 +329,10 @@ mod tests {
         }
     }
 
-    /// The very call that the first address refused is answered at the second.
+    /// The call that the first address refused is answered at the second.
     #[tokio::test]
     async fn a_call_goes_on_at_the_next_address_if_the_first_refuses_it() {
-        // It takes nothing but what comes from the other socket, and no other program can have its port.
+        // It receives only from the other socket, and no other program can have its port.
         let refusing = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         let other = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         refusing.connect(other.local_addr().unwrap()).await.unwrap();
@@ -347,7 +347,7 @@ mod tests {
         let silent = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
         let mut worker = Worker::new(nowhere(), None);
-        // A call whose time is up as it begins.
+        // A call whose time is over when it begins.
         let (result, unanswered) = oneshot::channel();
         let id = worker.client.start(LIST, Instant::now() - CALL_TIMEOUT);
         worker.waiting.insert(id, result);
@@ -365,7 +365,7 @@ mod tests {
         Arc::new(Endpoint { host: "tracker.invalid".to_owned(), port: 6020 })
     }
 
-    /// Asks for all shares. Returns where the answer came from.
+    /// Looks up all shares. Returns the address that answered.
     async fn list(jobs: &mpsc::Sender<Job>) -> SocketAddr {
         let (result, outcome) = oneshot::channel();
         assert!(jobs.send(Job { call: LIST, result }).await.is_ok());
@@ -373,8 +373,8 @@ mod tests {
         address
     }
 
-    /// Runs a worker for a tracker that has the address `first` and another one, where it is, until there is an answer.
-    /// Returns where the answer came from, and that other address.
+    /// Runs a worker until there is an answer. The tracker's name has the address `first` and another one, where the tracker
+    /// is. Returns the address that answered, and that other address.
     async fn beside_a_tracker(
         worker: Worker,
         queue: mpsc::Receiver<Job>,

@@ -1,24 +1,24 @@
-//! How much a socket takes in beyond what is on its way.
+//! How many unsent bytes a socket may hold.
 //!
-//! What the kernel took in can no longer be cancelled or overtaken: a chunk counts as sent before it is, and
-//! every message waits behind it. So a socket takes in what it will send within [`UNSENT_TIME`], by the rate of the
-//! last chunk, and no more (`TCP_NOTSENT_LOWAT`, Linux). On a slow link that is little; on a fast one it is more,
-//! for there each round of waiting until the socket has room again costs more than it saves.
+//! Bytes in the kernel can no longer be cancelled or overtaken: a chunk counts as sent before it is, and every message waits
+//! behind it. So a socket holds at most what it will send within [`UNSENT_TIME`], at the rate of the last chunk
+//! (`TCP_NOTSENT_LOWAT`, Linux). On a slow link that is little. On a fast one it is more, because there each wait for the
+//! socket costs more than it saves.
 
 use std::{io, time::Duration};
 
 use proto::CHUNK_LEN;
 use tokio::net::TcpStream;
 
-/// What is taken in should be on its way after this time: a small part of what a chunk takes on the links where
-/// it matters what is sent first. With 5 ms, sixteen leechers with 100 Mbit/s needed 2 % longer.
+/// Bytes should be sent this long after the socket takes them in. It is a small part of the time of a chunk on links where
+/// the order of sending matters. With 5 ms, sixteen leechers with 100 Mbit/s needed 2 % longer.
 const UNSENT_TIME: Duration = Duration::from_millis(2);
 
-/// A few packets, so that the link does not fall idle before this process is called again.
+/// Minimum: a few packets, so that the link is not idle before this process runs again.
 const MIN_UNSENT_LEN: u32 = 32 * 1024;
 
-/// With 1 MiB a seeder that serves one leecher saves a fifth of its processor time, but the leecher needs as much more,
-/// and the transfer takes as long.
+/// Maximum. With 1 MiB a seeder that serves one leecher saves a fifth of its processor time, but the leecher needs as much
+/// more, and the transfer takes the same time.
 const MAX_UNSENT_LEN: u32 = CHUNK_LEN / 4;
 
 /// The limit of one socket.
@@ -28,15 +28,15 @@ pub(crate) struct UnsentLimit {
 }
 
 impl UnsentLimit {
-    /// Sets the limit of a socket of which no rate is known.
+    /// Sets the limit of a socket whose rate is unknown.
     pub(crate) fn new(stream: &TcpStream) -> io::Result<UnsentLimit> {
         set(stream, MIN_UNSENT_LEN)?;
         Ok(UnsentLimit { len: MIN_UNSENT_LEN })
     }
 
-    /// Sets the limit to what suits a socket that took in a chunk of `len` bytes within `took`.
+    /// Sets the limit for a socket that took in a chunk of `len` bytes within `took`.
     pub(crate) fn adapt(&mut self, stream: &TcpStream, len: u32, took: Duration) -> io::Result<()> {
-        // A queue on the way that happens to be empty takes in a chunk at once, so one fast chunk proves little.
+        // An empty queue on the way takes in a chunk at once, so one fast chunk proves little.
         let suitable = suitable_len(len, took).min(2 * self.len);
         if suitable != self.len {
             set(stream, suitable)?;
@@ -46,7 +46,7 @@ impl UnsentLimit {
     }
 }
 
-/// A power of two, so that it seldom changes.
+/// A power of two, so that it rarely changes.
 fn suitable_len(len: u32, took: Duration) -> u32 {
     let len = u128::from(len) * UNSENT_TIME.as_nanos() / took.as_nanos().max(1);
     let len = u32::try_from(len).unwrap_or(MAX_UNSENT_LEN);

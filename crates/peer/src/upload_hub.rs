@@ -1,5 +1,5 @@
-//! The shell around [`Uploads`]: takes requests from the readers of all connections that are about one share,
-//! and tells their senders what to send when.
+//! The shell around [`Uploads`]: receives requests from the readers of all connections of a share, and grants chunks to
+//! their senders.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use crate::outbox::{Outbox, OutboxFull};
 #[derive(Debug)]
 pub struct UploadHub {
     state: Mutex<State>,
-    /// The time at which the policy wants to be asked again may have changed.
+    /// Signals that the time of the policy's next decision may have changed.
     changed: Notify,
     bytes_sent: AtomicU64,
 }
@@ -35,32 +35,32 @@ struct State {
     last_key: u64,
 }
 
-/// How the hub reaches a connection.
+/// The hub's side of a connection.
 #[derive(Debug)]
 struct Place {
     outbox: Outbox,
     taken: Arc<AtomicU32>,
 }
 
-/// A connection's place among the askers; leaves when it is dropped.
+/// A connection's place among the askers, which is given up when this is dropped.
 #[derive(Debug)]
 pub struct Asker {
     hub: Arc<UploadHub>,
     key: AskerKey,
     outbox: Outbox,
-    /// Bytes of the chunk under way that the socket has taken in.
+    /// Bytes of the current chunk that the socket has taken in.
     taken: Arc<AtomicU32>,
 }
 
 impl UploadHub {
-    /// A hub for a share of so many chunks, of which `slots` may be sent at a time.
+    /// A hub for a share with this number of chunks, of which `slots` may be sent at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
         let uploads = Uploads::new(chunk_count, slots);
         let state = Mutex::new(State { uploads, askers: BTreeMap::new(), last_key: 0 });
         Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
     }
 
-    /// Takes in a connection whose sender serves `outbox`.
+    /// Adds a connection whose sender serves `outbox`.
     pub fn join(self: &Arc<UploadHub>, outbox: Outbox) -> Asker {
         let mut state = self.lock();
         state.last_key += 1;
@@ -70,10 +70,10 @@ impl UploadHub {
         Asker { hub: Arc::clone(self), key, outbox, taken }
     }
 
-    /// Starts further uploads as time passes. Runs for as long as anybody may be served; never returns.
+    /// Starts further uploads as time passes. Run it as long as peers are served; it never returns.
     pub async fn run(&self) {
         loop {
-            // Subscribed before the state is looked at, so that no change is missed.
+            // Subscribed before the state is read, so that no change is missed.
             let changed = self.changed.notified();
             let next = self.lock().uploads.next_timeout(Instant::now());
             match next {
@@ -135,7 +135,7 @@ impl Asker {
         }
     }
 
-    /// The peer no longer wants a chunk. What is being sent already is its answer.
+    /// The peer no longer wants a chunk. If it is being sent already, that is the answer.
     pub fn cancel(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
         if self.hub.update(|state| state.uploads.cancel(self.key, chunk)) {
             return self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled });
@@ -150,11 +150,11 @@ impl Asker {
 
     /// The socket has taken in more bytes of the granted chunk.
     pub(crate) fn taken(&self, bytes: usize) {
-        // At most a chunk, which fits a u32.
+        // At most a chunk, so it fits a u32.
         self.taken.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }
 
-    /// The sender has dealt with a granted chunk: it sent so many bytes, or none if it rejected the request.
+    /// The sender is done with a granted chunk: it sent `bytes`, or 0 if it rejected the request.
     pub(crate) fn served(&self, bytes: u32) {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);

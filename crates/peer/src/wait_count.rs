@@ -1,23 +1,23 @@
-//! How many tasks wait for something.
+//! The number of tasks that wait for something.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Counts those who wait.
+/// Counts tasks that wait.
 #[derive(Debug, Default)]
 pub struct WaitCount(AtomicUsize);
 
-/// Somebody who waits; no longer once it is dropped, whether it got what it waited for or was cancelled.
+/// A task that waits, until this is dropped, after success or cancellation.
 #[derive(Debug)]
 pub struct Waiting<'a>(&'a AtomicUsize);
 
 impl WaitCount {
-    /// One more waits.
+    /// Counts one more task.
     pub fn enter(&self) -> Waiting<'_> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Waiting(&self.0)
     }
 
-    /// Whether somebody waits just now.
+    /// Whether a task waits now.
     pub fn is_waited(&self) -> bool {
         self.0.load(Ordering::Relaxed) > 0
     }
