@@ -1,12 +1,12 @@
 //! The peers of a share that has several, grouped by where they are.
 //!
-//! One party that controls one address can register any number of peers there. So the peers of one [`Site`] share one place in the
-//! front row. Lookups are answered from the front row, and each time that a peer of it is named, the next peer of its site takes
-//! over. A party that controls k of n sites thus gets k/n of the answers, with any number of registrations. The peers behind
-//! the front row only fill answers that have room left.
+//! One party that controls one address can register any number of peers there. So the peers of one [`Site`] share one place
+//! in the front row. Lookups are answered from the front row, and each time that a peer of it is named, the next peer of its
+//! site takes over. A party that controls k of n sites thus gets k/n of the answers, with any number of registrations. The
+//! peers behind the front row only fill answers that have room left.
 //!
-//! It is built to need few memory accesses: the part that lookups read is stored apart from the part that only announces need.
-//! Positions in the list of peers are valid until the next change.
+//! It is built to need few memory accesses: the part that lookups read is stored apart from the part that only announces
+//! need. Positions in the list of peers are valid until the next change.
 
 use std::{collections::HashMap, hint::black_box};
 
@@ -36,7 +36,7 @@ const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
 /// The lists of a crowd give memory back when they have room for this many times as many peers as there are.
 const SPARE_ROOM: usize = 4;
 
-/// Peers of one site to compare with a newcomer, which may be one of them after a restart.
+/// Peers of one site to compare with a new peer, which may be one of them after a restart.
 const COMPARED: usize = 64;
 
 /// Several peers.
@@ -55,7 +55,7 @@ pub(super) struct Crowd {
     oldest: Tick,
 }
 
-/// The neighbours of a peer among those of its site; itself, if it is alone.
+/// The neighbours of a peer among those of its site; the peer itself if it is alone.
 #[derive(Clone, Copy)]
 struct Links {
     next: u32,
@@ -86,8 +86,8 @@ impl Crowd {
         self.oldest = oldest;
     }
 
-    /// Names `places.len()` peers to `requester`, or as many as there are, as far as their addresses are of use there: of as many
-    /// sites as possible, each as likely as any other.
+    /// Names `places.len()` peers to `requester`, or as many as there are, of as many sites as possible. Every site is
+    /// equally likely. Peers whose addresses `requester` cannot use are left out.
     pub(super) fn name(
         &mut self,
         places: &mut [u32],
@@ -171,7 +171,7 @@ impl Crowd {
         }
     }
 
-    /// Puts `peer` in the place of another, which it returns: mostly its former self.
+    /// Replaces a peer, usually by its newer version, and returns the replaced one.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         let old = Peer { member: self.members[place], contact: self.contacts[place] };
         if old.site() != peer.site() {
@@ -192,7 +192,7 @@ impl Crowd {
         old
     }
 
-    /// Removes the newest of the peers behind the front row, if there is one: to make room for a peer of a new site.
+    /// Removes the newest of the peers behind the front row, if there is one, to make room for a peer of a new site.
     pub(super) fn remove_crowded(&mut self) -> Option<Peer> {
         (self.members.len() > self.fronts).then(|| self.remove(self.members.len() - 1))
     }
@@ -233,7 +233,7 @@ impl Crowd {
         if let Some(index) = &mut self.index {
             index.places.remove(&member.id);
         }
-        // A crowd that was large once does not hold its memory for ever.
+        // A crowd that was large once gives its memory back.
         let left = self.members.len();
         if left < self.members.capacity() / SPARE_ROOM {
             self.members.shrink_to(KEPT_ROOM * left);
@@ -258,7 +258,7 @@ impl Crowd {
         (0..self.fronts).find(|&place| self.contacts[place].site(&self.members[place]) == site)
     }
 
-    /// Lets the next peer of a site into the front row.
+    /// Moves the next peer of a site into the front row.
     fn rotate(&mut self, front: usize) {
         let next = self.rings[front].next as usize;
         if next != front {
@@ -303,7 +303,7 @@ impl Crowd {
         self.rings[place] = Links { next: number(place), previous: number(place) };
     }
 
-    /// Makes a peer that is alone the last before `front` in the circle of that.
+    /// Inserts a single peer into the circle of `front`, just before it.
     fn link_before(&mut self, front: usize, place: usize) {
         let previous = self.rings[front].previous;
         self.rings[place] = Links { next: number(front), previous };

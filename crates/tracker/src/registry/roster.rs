@@ -104,7 +104,7 @@ impl Roster {
         }
     }
 
-    /// Looks at what [`Roster::find`] and [`Roster::name`] are going to look at, for
+    /// Reads what [`Roster::find`] and [`Roster::name`] are going to read, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
         if let Roster::Many(crowd) = self {
@@ -125,7 +125,7 @@ impl Roster {
         }
     }
 
-    /// Puts `peer` in the place of another, which it returns: mostly its former self.
+    /// Replaces a peer, usually by its newer version, and returns the replaced one.
     pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
         match self {
             Roster::One(only) => mem::replace(only, peer),
