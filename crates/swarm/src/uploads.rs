@@ -7,10 +7,10 @@
 //! and among those the requests of the peer that was served least. [`PARALLEL`] uploads run at a time. A further one starts only
 //! when these take longer than they should on this side's link.
 //!
-//! An upload does not count while its receiver holds it up: its socket takes less than a quarter of its share of the link
-//! ([`link::SLOW`]), and it has run for [`link::LEAST_JUDGED`]. It continues beside the others, at the rate of the receiver. The
-//! next upload to the same receiver does not count from its start, until one is as fast as it should be. So slow, suspended or
-//! hostile receivers occupy no slot, and each still gets what it can take.
+//! An upload does not count while its receiver holds it up ([`link`]): its socket takes less than a quarter of its share of this
+//! side's link, and the upload has run for a while. It continues beside the others, at the rate of the receiver. The next upload
+//! to the same receiver does not count from its start, until one is as fast as it should be. So slow, suspended or hostile
+//! receivers occupy no slot, and each still gets what it can take.
 //!
 //! Each request is answered once. A request that is cancelled in time is answered with a rejection. When no request waits, some
 //! askers are notified, because they may have requests waiting at other peers.
