@@ -4,8 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Failure as SwarmFailure, FetchError, Stay,
-    Target, fetch, list_shares,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Failure as SwarmFailure, FetchError,
+    ParseTargetError, Stay, Target, fetch, list_shares,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
@@ -71,7 +71,7 @@ pub(crate) struct Args {
     ///
     /// Without it the leecher fetches the only share that the tracker knows. Several shares are fetched at the same time, over
     /// one port.
-    #[arg(value_name = "LINK|INFOHASH|NAME", env = "SHOAL_TARGET")]
+    #[arg(value_name = "LINK|INFOHASH|NAME", value_parser = parse_target, env = "SHOAL_TARGET")]
     targets: Vec<Target>,
 
     /// Name of the share, even if it looks like a link or an infohash
@@ -234,6 +234,21 @@ fn parse_count(text: &str) -> Result<usize, String> {
         Ok(count @ 1..=1_000) => Ok(count),
         _ => Err("it must be a number from 1 to 1000".to_owned()),
     }
+}
+
+/// Adds what to type instead.
+fn parse_target(text: &str) -> Result<Target, String> {
+    text.parse().map_err(|error: ParseTargetError| match &error {
+        ParseTargetError::Link(source) => {
+            format!("{error}: {source}; copy the whole link that the seeder printed, between single quotes")
+        }
+        ParseTargetError::OtherScheme(_) => format!(
+            "{error}; copy the one that the seeder printed (a tracker is named with --tracker; for web addresses there is curl)"
+        ),
+        ParseTargetError::InfoHashLen(_) => format!("{error} (if it is a name, use -f)"),
+        ParseTargetError::Name(source) => format!("{error}: {source}"),
+        _ => error.to_string(),
+    })
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
@@ -500,14 +515,11 @@ fn explain(error: FetchError) -> Failure {
                 part.display()
             ),
         ),
-        FetchError::Write(error) => match error.source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
-                ExitCode::DiskFull,
-                "free some disk space, then run the same command again to continue; what has arrived is kept"
-                    .to_owned(),
-            ),
-            _ => (ExitCode::Io, KEPT_HINT.to_owned()),
-        },
+        FetchError::Write(error) if error.is_disk_full() => (
+            ExitCode::DiskFull,
+            "free some disk space, then run the same command again to continue; what has arrived is kept".to_owned(),
+        ),
+        FetchError::Write(_) => (ExitCode::Io, KEPT_HINT.to_owned()),
         FetchError::Download(error) => explain_download(error),
         FetchError::Listen(_) => {
             (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
@@ -574,19 +586,16 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
                 .to_owned(),
         ),
         DownloadError::NotDurable(error) => {
-            let code = match error.source.kind() {
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ExitCode::DiskFull,
-                _ => ExitCode::Io,
-            };
+            let code = if error.is_disk_full() { ExitCode::DiskFull } else { ExitCode::Io };
             (code, "check the disk; what was saved before is kept: run the same command again".to_owned())
         }
-        DownloadError::NotClaimed(error) | DownloadError::Path(error) => match error.source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => (
-                ExitCode::DiskFull,
-                "free some disk space, then run the same command again to continue".to_owned(),
-            ),
-            _ => (ExitCode::Io, "check write permission, or save elsewhere with -o or -d".to_owned()),
-        },
+        DownloadError::NotClaimed(error) | DownloadError::Path(error) if error.is_disk_full() => (
+            ExitCode::DiskFull,
+            "free some disk space, then run the same command again to continue".to_owned(),
+        ),
+        DownloadError::NotClaimed(_) | DownloadError::Path(_) => {
+            (ExitCode::Io, "check write permission, or save elsewhere with -o or -d".to_owned())
+        }
         DownloadError::Stopped(_) => {
             (ExitCode::Interrupted, "run the same command again to continue".to_owned())
         }

@@ -48,11 +48,58 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether no tracker knows the share, or there is none to choose.
+    pub fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            FetchError::UnknownName(_)
+                | FetchError::NothingShared
+                | FetchError::Swarm(Failure::UnknownShare(_))
+        )
+    }
+
+    /// Whether the file system, or the user's quota of it, is full. What was received is kept, and the same fetch resumes it.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            FetchError::Download(error) => error.is_disk_full(),
+            FetchError::Write(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
+}
+
 impl From<Failure> for FetchError {
     fn from(failure: Failure) -> FetchError {
         match failure {
             Failure::Interrupted => FetchError::Interrupted { part: None },
             failure => FetchError::Swarm(failure),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_other_trouble_wherever_it_shows() {
+        let path = |kind: io::ErrorKind| PathError { action: "write", path: "x".into(), source: kind.into() };
+        let full = || path(io::ErrorKind::StorageFull);
+        for error in [
+            FetchError::Write(full()),
+            FetchError::Write(path(io::ErrorKind::QuotaExceeded)),
+            DownloadError::Path(full()).into(),
+            DownloadError::NotClaimed(full()).into(),
+            DownloadError::NotDurable(full().into()).into(),
+            DownloadError::NoSpace { path: "x".into(), needed: 2, free: 1 }.into(),
+        ] {
+            assert!(error.is_disk_full() && !error.is_unknown(), "{error}");
+        }
+        let denied = FetchError::Write(path(io::ErrorKind::PermissionDenied));
+        assert!(!denied.is_disk_full() && !FetchError::NothingShared.is_disk_full());
+        assert!(FetchError::NothingShared.is_unknown());
     }
 }

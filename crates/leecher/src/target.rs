@@ -80,22 +80,20 @@ impl From<ShareName> for Target {
 #[non_exhaustive]
 pub enum ParseTargetError {
     /// A malformed link.
-    #[error("malformed link: {0}; copy the whole link that the seeder printed, between single quotes")]
+    #[error("malformed link")]
     Link(#[from] ParseLinkError),
     /// A web address or another URL.
-    #[error(
-        "'{0}' is not a Shoal link: those start with 'magnet:?xt=urn:btmh:'; copy the one that the seeder printed \
-         (a tracker is named with --tracker; for web addresses there is curl)"
-    )]
+    #[error("'{0}' is not a Shoal link: those start with 'magnet:?xt=urn:btmh:'")]
     OtherScheme(String),
     /// Hex digits, but not as many as an infohash has: most likely it was cut short.
-    #[error("an infohash has 64 digits, this has {0} (if it is a name, use -f)")]
+    #[error("an infohash has 64 digits, this has {0}")]
     InfoHashLen(usize),
     /// Not a legal name.
-    #[error("not a link, an infohash or the name of a share (a path is not a name): {0}")]
+    #[error("not a link, an infohash or the name of a share (a path is not a name)")]
     Name(#[from] proto::name::NameError),
 }
 
+/// Reads a link (`magnet:?…`), else an infohash (64 hex digits), else a name.
 impl FromStr for Target {
     type Err = ParseTargetError;
 
@@ -172,6 +170,10 @@ pub(crate) async fn resolve(
         Target::Name(name) => Some(name),
         Target::Only => None,
     };
+    if trackers.is_empty() {
+        // Only a tracker knows names, and no tracker will be added.
+        return Err(Unresolved::Final(Missing::Answer { trackers: Vec::new(), last: None }.into()));
+    }
     let found = match name {
         Some(name) => find(trackers, |tracker| named(tracker, name.clone())).await,
         None => find(trackers, |tracker| list(tracker, 2)).await,

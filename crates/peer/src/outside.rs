@@ -47,10 +47,12 @@ pub fn seen_from_elsewhere(trackers: &[Endpoint], own: IpAddr) -> Vec<Endpoint> 
     seen
 }
 
-/// Whether only this host can reach a tracker by this name.
+/// Whether only this host can reach a tracker under that name. An unspecified address, as of a tracker that listens on every
+/// address, leads to this host too.
 pub fn is_loopback(tracker: &Endpoint) -> bool {
+    let is_here = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
     tracker.host.eq_ignore_ascii_case("localhost")
-        || tracker.host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+        || tracker.host.parse::<IpAddr>().is_ok_and(|ip| is_here(ip.to_canonical()))
 }
 
 #[cfg(test)]
@@ -63,11 +65,12 @@ mod tests {
 
     #[test]
     fn a_tracker_on_this_host_is_named_by_the_hosts_address() {
-        let trackers = endpoints(&["127.0.0.1:6020", "tracker.example:1", "localhost:2", "[::1]:6020"]);
+        let trackers =
+            endpoints(&["127.0.0.1:6020", "tracker.example:1", "localhost:2", "[::1]:6020", "[::]:3"]);
         let own = [192, 0, 2, 7].into();
         assert_eq!(
             seen_from_elsewhere(&trackers, own),
-            endpoints(&["192.0.2.7:6020", "tracker.example:1", "192.0.2.7:2"])
+            endpoints(&["192.0.2.7:6020", "tracker.example:1", "192.0.2.7:2", "192.0.2.7:3"])
         );
         let own = "2001:db8::7".parse().unwrap();
         assert_eq!(seen_from_elsewhere(&trackers[..1], own), endpoints(&["[2001:db8::7]:6020"]));

@@ -63,7 +63,7 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Reads a tracker as users write it: `HOST` or `HOST:PORT`, with or without the `shoal://` of a link.
+    /// Reads a tracker as users write it: `HOST` (port 6020) or `HOST:PORT`, with or without the `shoal://` of a link.
     pub fn parse_tracker(text: &str) -> Result<Endpoint, ParseEndpointError> {
         let text = text.strip_prefix("shoal://").unwrap_or(text);
         Endpoint::parse(text.trim_end_matches('/'), Some(crate::tracker::DEFAULT_PORT))

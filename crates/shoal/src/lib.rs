@@ -24,6 +24,52 @@
 //! # }
 //! ```
 //!
+//! A program that shares until Ctrl-C, and one that draws the progress of a transfer:
+//!
+//! ```no_run
+//! use shoal::{FetchError, FetchEvent, FetchHandle, Report, ShareEvent, ShareHandle, StreamExt};
+//!
+//! async fn serve(mut share: ShareHandle) -> std::io::Result<()> {
+//!     loop {
+//!         tokio::select! {
+//!             event = share.events().next() => match event {
+//!                 Some(ShareEvent::Withdrawn(error)) => eprintln!("a file changed: {error}"),
+//!                 Some(_) => {}
+//!                 None => return Ok(()),
+//!             },
+//!             stopped = tokio::signal::ctrl_c() => {
+//!                 // Removes the share from the trackers. Without this they list it until it expires, for 90 s.
+//!                 share.stop().await;
+//!                 return stopped;
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! async fn draw(mut fetch: FetchHandle) -> Result<(), FetchError> {
+//!     while let Some(event) = fetch.events().next().await {
+//!         match event {
+//!             FetchEvent::Swarm(Report::Progress(progress)) => {
+//!                 print!("\r{} of {} bytes", progress.done, progress.total);
+//!             }
+//!             FetchEvent::Swarm(Report::Waiting(waiting)) => eprintln!("{waiting}"),
+//!             _ => {}
+//!         }
+//!     }
+//!     // If it ended before, this is how.
+//!     let fetched = fetch.finished().await?;
+//!     for peer in &fetched.peers {
+//!         println!("{} bytes from {}", peer.bytes, peer.address);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! To try it on one machine, fetch by [`ShareHandle::local_link`]: [`ShareHandle::link`] is for other machines, and needs a tracker
+//! that listens on an address that they reach.
+//!
+//! Some errors leave their cause to [`source`](std::error::Error::source), so print the whole chain, as anyhow does with `{:#}`.
+//!
 //! This crate is thin: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and this crate adds tasks, handles and
 //! streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
 //! [`tracing`](https://docs.rs/tracing). Everything needs a Tokio runtime.
@@ -58,7 +104,7 @@ pub use proto::{
 };
 pub use seeder::AlreadyRouted;
 pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
-pub use store::{DownloadError, OpenChunkError, PathError, ScanError};
+pub use store::{DownloadError, OpenChunkError, PathError, ScanError, ShareError as ContentError};
 pub use tokio_stream::{Stream, StreamExt};
 
 /// The output of a task. If the task panicked, the caller panics too.

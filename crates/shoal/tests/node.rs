@@ -264,6 +264,17 @@ async fn a_tracker_ends_when_its_handle_is_dropped() {
     .await;
 }
 
+/// Nobody but a tracker knows names, so there is nothing to wait for.
+#[tokio::test(start_paused = true)]
+async fn a_name_without_a_tracker_fails_at_once() {
+    let begun = tokio::time::Instant::now();
+    let mut fetch = Node::default().fetch("some.bin".parse::<Fetch>().unwrap().no_serve());
+    assert!(fetch.events().next().await.is_none(), "nothing was waited for");
+    let error = fetch.finished().await.unwrap_err();
+    assert!(matches!(error, FetchError::Swarm(shoal::Failure::NoTracker { .. })), "{error}");
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
 #[tokio::test]
 async fn a_path_that_is_not_there_is_an_error() {
     let error = Node::default().share("no such file").await.unwrap_err();

@@ -23,6 +23,13 @@ pub struct PathError {
     pub source: io::Error,
 }
 
+impl PathError {
+    /// Whether the file system, or the user's quota of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// Why a download cannot start, go on or finish.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +78,18 @@ pub enum DownloadError {
     /// The progress callback stopped it.
     #[error(transparent)]
     Stopped(#[from] Stopped),
+}
+
+impl DownloadError {
+    /// Whether the file system, or the user's quota of it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            DownloadError::NoSpace { .. } => true,
+            DownloadError::NotDurable(error) => error.is_disk_full(),
+            DownloadError::NotClaimed(error) | DownloadError::Path(error) => error.is_disk_full(),
+            _ => false,
+        }
+    }
 }
 
 /// Why a chunk was not stored.

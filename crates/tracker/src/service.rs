@@ -38,16 +38,16 @@ pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
 /// How to run a tracker.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address to listen on; `None` for every address of this host, IPv6 (where there is any) and IPv4.
+    /// Address to listen on; `None`, the default, for every address of this host, IPv6 (where there is any) and IPv4.
     pub bind: Option<IpAddr>,
-    /// UDP port; 0 for any free port.
+    /// UDP port, by default 6020; 0 for any free port.
     pub port: u16,
-    /// Sockets on that port, at most [`MAX_SOCKETS`]; each has a thread. One for each core is best where the system
+    /// Sockets on that port, at most [`MAX_SOCKETS`]; each has a thread. By default one; one for each core is best where the system
     /// distributes datagrams among them, as Linux does. Elsewhere more than one does not help.
     pub sockets: NonZeroUsize,
-    /// Time between two announces of a peer, as the tracker requests it (rounded up to seconds).
+    /// Time between two announces of a peer, as the tracker requests it (rounded up to seconds). By default 30 s.
     pub heartbeat: Duration,
-    /// A peer is gone this long after its last announce.
+    /// A peer is gone this long after its last announce. By default 90 s.
     pub expire: Duration,
     /// Maximum numbers of registrations.
     pub limits: Limits,
