@@ -1,4 +1,4 @@
-//! Peers that have no use for a leecher, and would have it come back at once.
+//! Peers that turn a leecher away and ask it to come back at once.
 
 use std::cell::Cell;
 
@@ -11,9 +11,9 @@ use crate::{
     swarm::test,
 };
 
-/// The honest peer sends nothing until the leecher has told so often how far it is. Each time that it is turned away it waits
-/// for longer, so it comes back a few times, however long that takes. If it took those peers at their word, it would come back
-/// thousands of times.
+/// The honest peer sends nothing until the leecher has made this number of progress reports. Each time that the leecher is
+/// turned away it waits longer, so it comes back only a few times. If it believed those peers, it would come back thousands
+/// of times.
 const REPORTS: u32 = 10;
 
 #[test]

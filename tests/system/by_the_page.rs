@@ -1,5 +1,5 @@
-//! A client that is written from docs/protocol.md alone and shares no line with the crates that speak the protocol: whoever
-//! writes another one has no more than that page.
+//! A client that is written from docs/protocol.md alone and shares no line with the crates that implement the protocol. The
+//! author of another one has only that page.
 
 use std::net::SocketAddr;
 
@@ -156,7 +156,7 @@ impl Client {
         Some(Message { number, fields, payload })
     }
 
-    /// The next message that says something.
+    /// The next message that is not `KeepAlive` or `Idle`.
     async fn answer(&mut self) -> Option<Message> {
         loop {
             match self.hear().await {
@@ -197,7 +197,7 @@ impl Client {
         row.resize(chunk_count.next_power_of_two(), root(vec![[0; 32]; 32]));
         assert_eq!(root(row), after(&metainfo, "11:pieces root32:")[..32]);
 
-        // A leecher may say what it has to whoever it likes.
+        // A leecher may report what it has to any peer.
         let field = vec![0; chunk_count.div_ceil(8)];
         self.say_with(BITFIELD, &int(field.len() as u64), &field).await;
         self.say(IDLE, &[]).await;
@@ -272,7 +272,7 @@ fn a_seeder_answers_what_breaks_a_rule_by_protocol() {
     });
 }
 
-/// It says `Seeder`, which says it all.
+/// Its role is `Seeder`, which is enough.
 #[test]
 fn a_finished_leecher_sends_no_bitfield() {
     test(async |swarm| {
@@ -282,7 +282,7 @@ fn a_finished_leecher_sends_no_bitfield() {
         let mut fetch = swarm.fetch(plan);
         fetch.finished().await;
         let leecher = loop {
-            // It registers while it fetches, which takes no time here.
+            // It registers while it fetches, and the fetch takes no time here.
             let peers = swarm.peers(&source).await;
             if let Some(leecher) = peers.into_iter().find(|&peer| peer != seeder.address) {
                 break leecher;

@@ -46,7 +46,7 @@ impl Content for Unreadable {
     }
 }
 
-/// The seeder rejects the chunk and says why once, and the leecher does not come back for it for ever.
+/// The seeder rejects the chunk and reports the reason once. The leecher stops asking for it.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_chunk_that_cannot_be_read_is_refused() {
@@ -62,7 +62,7 @@ fn a_chunk_that_cannot_be_read_is_refused() {
     });
 }
 
-/// One share of two: the tracker forgets it, and goes on to know the other.
+/// One share of two: the tracker forgets it and still knows the other.
 #[test]
 fn a_share_that_changed_is_withdrawn_and_the_others_stay() {
     test(async |swarm| {
@@ -85,7 +85,7 @@ fn a_share_that_changed_is_withdrawn_and_the_others_stay() {
     });
 }
 
-/// The seeder notices that its file is not what it shared any more, and the leecher turns to another one.
+/// The seeder notices that its file changed, and the leecher continues with another seeder.
 #[test]
 fn a_seeder_whose_file_changed_is_left() {
     test(async |swarm| {
@@ -100,7 +100,7 @@ fn a_seeder_whose_file_changed_is_left() {
         fetch.done(2 * MIB).await;
         OpenOptions::new().append(true).open(&copy.path).unwrap().write_all(b"one more line\n").unwrap();
         changing.open();
-        // Not before it came back: the chunk that was on its way when the file changed stayed incomplete.
+        // Not before it came back: the chunk in flight stayed incomplete when the file changed.
         fetch.left_for(changing.address, LeaveReason::Gone).await;
         steady.open();
         let fetched = fetch.fetched().await;
@@ -125,7 +125,7 @@ fn a_seeder_whose_file_was_cut_short_is_left() {
     });
 }
 
-/// One file of eight changed: the other seven are as good as ever, and the one that changed comes from elsewhere.
+/// One file of eight changed: the other seven come from this seeder, and the changed one comes from another.
 #[test]
 fn a_seeder_is_used_for_the_files_that_did_not_change() {
     test(async |swarm| {
@@ -139,7 +139,7 @@ fn a_seeder_is_used_for_the_files_that_did_not_change() {
         let changed = swarm.seed_unannounced(&copy).await;
         fs::write(copy.path.join("3.bin"), content(MIB, 99)).unwrap();
 
-        // Where nobody has the one that changed, the others come, and it is said what is wrong.
+        // If nobody has the changed one, the others arrive, and the error names the reason.
         let plan = swarm.plan(&source, &[changed.address]);
         let mut fetch = swarm.fetch(plan);
         fetch.done(7 * MIB).await;
@@ -159,7 +159,8 @@ fn a_seeder_is_used_for_the_files_that_did_not_change() {
     });
 }
 
-/// A leecher that stays serves the file that it saved. Once that changed it says so and leaves, and sends nothing wrong.
+/// A leecher that stays serves the file that it saved. When the file changes, it reports that and leaves, and sends nothing
+/// wrong.
 #[test]
 fn a_leecher_that_stays_leaves_when_its_file_changed() {
     test(async |swarm| {

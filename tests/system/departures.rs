@@ -13,7 +13,7 @@ fn a_seeder_vanishes_and_another_one_carries_on() {
         let spare = swarm.proxy(&seeder, Manner::Honest).await;
         let plan = swarm.plan(&source, &[doomed.address, spare.address]);
         let mut fetch = swarm.fetch(plan);
-        // It vanishes in the middle of a chunk, with the other one at work too.
+        // It vanishes in the middle of a chunk, while the other one sends too.
         let (doomed_at, until_then) = (doomed.address, 5 * MIB + 1_000);
         doomed.allow(until_then);
         spare.allow(4 * MIB);
@@ -29,7 +29,7 @@ fn a_seeder_vanishes_and_another_one_carries_on() {
     });
 }
 
-/// The transfer that lost its only seeder waits, and finds the next one by itself.
+/// A transfer that lost its only seeder waits, and finds the next one by itself.
 #[test]
 fn a_late_seeder_is_found() {
     test(async |swarm| {

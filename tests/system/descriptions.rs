@@ -1,4 +1,4 @@
-//! Learning what a share is, from peers that are silent, slow or wrong.
+//! Fetching a description from peers that are silent, slow or wrong.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     swarm::{Swarm, test},
 };
 
-/// More of them than a leecher has connections at a time, so some have to be given up for the one that answers.
+/// There are more of them than a leecher has connections at a time, so it has to close some to reach the one that answers.
 #[test]
 fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
     test(async |swarm| {
@@ -28,7 +28,7 @@ fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
         let plan = swarm.plan(&source, &addresses(&mute)).with(|fetch| fetch.max_peers(10));
         let mut fetch = swarm.fetch(plan);
         for proxy in &mute {
-            // Each has its turn, and the last ones only if some of the first were given up.
+            // Each has its turn, the last ones only if some of the first connections were closed.
             proxy.until(|traffic| traffic.hellos > 0).await;
         }
         fetch.stop();
@@ -54,7 +54,7 @@ async fn asked_for(infohash: InfoHash, swarm: &mut Swarm) -> (Fetch, Connection)
     (fetch, peer.met(infohash).await)
 }
 
-/// The peer answers its first request, and the others only when eight of them have come.
+/// The peer answers the first request. It answers the others only when eight of them have arrived.
 #[test]
 fn several_parts_of_a_description_are_asked_for_at_a_time() {
     test(async |swarm| {
@@ -83,7 +83,7 @@ fn several_parts_of_a_description_are_asked_for_at_a_time() {
     });
 }
 
-/// What a peer still sends of a description that is known from another one does no harm.
+/// A peer may still send parts of a description that is known from another. They do no harm.
 #[test]
 fn a_peer_that_is_overtaken_serves_chunks_all_the_same() {
     test(async |swarm| {
@@ -104,7 +104,7 @@ fn a_peer_that_is_overtaken_serves_chunks_all_the_same() {
     });
 }
 
-/// Its infohash is right, so nobody can have a better one: to ask others is no use, and nobody lied.
+/// Its infohash is right, so nobody can have a better one. Asking others does not help, and nobody lied.
 #[test]
 fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
     test(async |swarm| {

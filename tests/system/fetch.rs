@@ -71,29 +71,29 @@ impl Fetch {
         Fetch { events, stop, task }
     }
 
-    /// Tells the transfer to stop.
+    /// Stops the transfer.
     pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// How the transfer ends.
+    /// Waits until the transfer ends.
     pub(crate) async fn outcome(&mut self) -> Result<Fetched, FetchError> {
         (&mut self.task).await.expect("the leecher panicked")
     }
 
-    /// What a transfer that has to succeed brought.
+    /// The result of a transfer that has to succeed.
     pub(crate) async fn fetched(&mut self) -> Fetched {
         self.outcome().await.unwrap_or_else(|error| panic!("{error}; {:#?}", self.story()))
     }
 
-    /// What `find` makes of the first event that it makes something of.
+    /// The first result of `find` that is not `None`, over all events.
     pub(crate) async fn event<T>(&mut self, find: impl Fn(&FetchEvent) -> Option<T>) -> T {
         let seen = self.events.wait_for(|events| events.iter().any(|event| find(event).is_some())).await;
         let found = seen.ok().and_then(|events| events.iter().find_map(&find));
         found.unwrap_or_else(|| panic!("it ended without the event; {:#?}", self.story()))
     }
 
-    /// Waits until it says that it waits for something like this.
+    /// Waits until it reports that it waits for something with this text.
     pub(crate) async fn waits_for(&mut self, what: &str) {
         self.event(|event| match event {
             FetchEvent::Swarm(Report::Waiting(waiting)) => waiting.to_string().contains(what).then_some(()),
@@ -102,7 +102,7 @@ impl Fetch {
         .await;
     }
 
-    /// Waits until all events together are like this.
+    /// Waits until `reached` is true for all events so far.
     pub(crate) async fn events_until(&mut self, reached: impl Fn(&[FetchEvent]) -> bool) {
         let seen = self.events.wait_for(|events| reached(events)).await.is_ok();
         assert!(seen, "it ended before; {:#?}", self.story());
@@ -126,7 +126,7 @@ impl Fetch {
         .await
     }
 
-    /// Waits until so many bytes are proved and written.
+    /// Waits until this number of bytes is proved and written.
     pub(crate) async fn done(&mut self, bytes: u64) {
         self.event(|event| match event {
             FetchEvent::Swarm(Report::Progress(progress)) => (progress.done >= bytes).then_some(()),
@@ -135,7 +135,7 @@ impl Fetch {
         .await;
     }
 
-    /// Waits until it tells how far it is once more, as it does several times a second; false once it is over.
+    /// Waits for the next progress report, of which there are several a second; false if the transfer has ended.
     pub(crate) async fn goes_on(&mut self) -> bool {
         let count = |events: &[FetchEvent]| {
             events.iter().filter(|event| matches!(event, FetchEvent::Swarm(Report::Progress(_)))).count()
@@ -144,7 +144,7 @@ impl Fetch {
         self.events.wait_for(|events| count(events) > before).await.is_ok()
     }
 
-    /// Waits until a connection to `peer` stands.
+    /// Waits until it is connected to `peer`.
     pub(crate) async fn joined(&mut self, peer: SocketAddr) {
         self.event(|event| match event {
             FetchEvent::Swarm(Report::PeerJoined { address, .. }) => (*address == peer).then_some(()),
@@ -153,7 +153,7 @@ impl Fetch {
         .await;
     }
 
-    /// Waits until the connection to `peer` is over, and says why.
+    /// Waits until the connection to `peer` is over, and returns the reason.
     pub(crate) async fn left(&mut self, peer: SocketAddr) -> LeaveReason {
         self.event(|event| match event {
             FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
@@ -164,7 +164,7 @@ impl Fetch {
         .await
     }
 
-    /// Waits until a connection to `peer` is over for this reason, or found afterwards to deserve it.
+    /// Waits until a connection to `peer` is over for this reason, even if that is found out afterwards.
     pub(crate) async fn left_for(&mut self, peer: SocketAddr, why: LeaveReason) {
         self.event(|event| match event {
             FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
@@ -175,7 +175,7 @@ impl Fetch {
         .await;
     }
 
-    /// Whether anything was told of connections to `peer`.
+    /// Whether any event is about a connection to `peer`.
     pub(crate) fn knows(&self, peer: SocketAddr) -> bool {
         self.events.borrow().iter().any(|event| match event {
             FetchEvent::Swarm(Report::PeerJoined { address, .. } | Report::PeerLeft { address, .. }) => {
@@ -197,7 +197,7 @@ impl Fetch {
 }
 
 impl Drop for Fetch {
-    /// The output of a test is shown if it fails: say what a transfer was at when the test gave up on it.
+    /// If a test fails, its output shows what the transfer was doing.
     fn drop(&mut self) {
         if !self.task.is_finished() {
             eprintln!("the transfer was under way: {:#?}", self.story());
@@ -205,7 +205,7 @@ impl Drop for Fetch {
     }
 }
 
-/// Where a transfer that has not ended well left its part.
+/// The part of a transfer that did not succeed.
 pub(crate) fn part_of(started: &Started) -> PathBuf {
     store::Output::at(started.output.clone()).part_path()
 }

@@ -1,4 +1,4 @@
-//! Bytes that are not Shoal's, sent to every port that listens and by every port that is connected to.
+//! Bytes that are not Shoal's, sent to every listening port, and sent by ports that a leecher connects to.
 
 use std::net::SocketAddr;
 
@@ -37,7 +37,7 @@ fn nonsense(source: &Source, role: Role) -> Vec<Vec<u8>> {
         vec![0xff; 4_096],
         vec![0; 4],
         [&8_u32.to_be_bytes()[..], &[0xfe; 8]].concat(),
-        // Messages of which each is legal and none makes sense here.
+        // Legal messages that make no sense here.
         message(PeerMessage::Chunk { chunk: ChunkIndex(u32::MAX), len: 5 }),
         [message(PeerMessage::Chunk { chunk: ChunkIndex(0), len: 5 }), b"bytes".to_vec()].concat(),
         [message(PeerMessage::Metainfo { total_len: 9, offset: 4, len: 5 }), b"bytes".to_vec()].concat(),
@@ -53,7 +53,7 @@ fn nonsense(source: &Source, role: Role) -> Vec<Vec<u8>> {
     after_hello.into_iter().map(|bytes| [&hello[..], &bytes].concat()).chain(instead).collect()
 }
 
-/// Sends `bytes` and nothing else, then listens until the other side has enough of it.
+/// Sends `bytes` and nothing else, then reads until the other side closes.
 async fn speak(mut stream: TcpStream, bytes: &[u8]) {
     // The other side may close before it has read all of this.
     if stream.write_all(bytes).await.is_ok() && stream.shutdown().await.is_ok() {
@@ -74,7 +74,7 @@ fn a_seeder_survives_what_strangers_send() {
     });
 }
 
-/// Requests without end, of which no answer is ever read.
+/// Endless requests whose answers are never read.
 #[test]
 fn a_seeder_survives_one_who_asks_and_does_not_listen() {
     test(async |swarm| {
@@ -83,7 +83,7 @@ fn a_seeder_survives_one_who_asks_and_does_not_listen() {
         let mut stream = TcpStream::connect(seeder.address).await.unwrap();
         stream.write_all(&hello(&source, Role::Leecher)).await.unwrap();
         let request = message(PeerMessage::MetainfoRequest { offset: 0 }).repeat(1_000);
-        // The seeder gives up on it, or this would go on for ever.
+        // The seeder closes the connection. Otherwise this would never end.
         while stream.write_all(&request).await.is_ok() {}
         let plan = swarm.plan(&source, &[seeder.address]);
         source.assert_fetched(&swarm.fetch(plan).fetched().await);
@@ -108,7 +108,7 @@ fn a_tracker_survives_what_strangers_send() {
     });
 }
 
-/// The honest seeder is held back until every one of the others has had its say.
+/// The honest seeder is held back until each of the others has sent its bytes.
 #[test]
 fn a_leecher_survives_what_peers_send() {
     test(async |swarm| {

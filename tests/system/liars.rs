@@ -1,4 +1,4 @@
-//! Peers that send wrong data. They must not get a byte of it into the output, and must not get far.
+//! Peers that send wrong data. No byte of it may get into the output, and they must be noticed soon.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn a_liar_among_honest_seeders_is_found_out() {
             let mut fetch = swarm.fetch(plan);
             liar.open();
             fetch.left_for(liar.address, LeaveReason::Lied).await;
-            // It got no second chance.
+            // It is not connected to again.
             assert!(liar.traffic().closed <= 1, "{lie:?}");
             honest.open();
             second.open();
@@ -42,7 +42,7 @@ fn a_liar_among_honest_seeders_is_found_out() {
     }
 }
 
-/// Who lies about what the share is never comes so far as to send a chunk.
+/// A peer that lies about the description is never asked for a chunk.
 #[test]
 fn a_false_description_is_not_believed() {
     for lie in [Manner::WrongMetainfo, Manner::WrongHashes] {
@@ -53,7 +53,7 @@ fn a_false_description_is_not_believed() {
             swarm.announce(&source, liar.address).await;
             let plan = swarm.plan_for(source.infohash());
             let mut fetch = swarm.fetch(plan);
-            // Alone at first, so that it is the one that is asked.
+            // It is alone at first, so it is the one that is asked.
             assert_eq!(fetch.left(liar.address).await, LeaveReason::Lied, "{lie:?}");
             let honest = swarm.seed(&source).await;
             let fetched = fetch.fetched().await;
@@ -65,7 +65,7 @@ fn a_false_description_is_not_believed() {
     }
 }
 
-/// A seeder tells everybody its peer id, so everybody can claim to be it. These do, and then send nothing.
+/// Every peer sees a seeder's peer id, so every peer can claim to be it. These do, and then send nothing.
 #[test]
 fn a_borrowed_peer_id_does_not_push_its_owner_aside() {
     test(async |swarm| {
@@ -80,7 +80,7 @@ fn a_borrowed_peer_id_does_not_push_its_owner_aside() {
         for thief in &thieves {
             thief.until(|traffic| traffic.hellos > 0).await;
         }
-        // By now it has taken notice of them all: it tells how far it is between other things.
+        // By now it has handled all of them, because it reports progress between other events.
         assert!(fetch.goes_on().await && fetch.goes_on().await);
         owner.open();
         source.assert_fetched(&fetch.fetched().await);
@@ -105,7 +105,7 @@ fn where_all_lie_the_leecher_gives_up() {
     });
 }
 
-/// With a tracker that might name somebody better, it waits for as long as for anything else.
+/// A tracker might name a better peer, so it waits as long as for anything else.
 #[test]
 fn where_all_known_to_the_tracker_lie_the_leecher_gives_up_in_time() {
     test(async |swarm| {
@@ -156,8 +156,8 @@ fn a_chunk_of_the_wrong_length_is_not_the_protocol() {
     });
 }
 
-/// It listens nowhere, so it is known by its IP address only. There it is not let in again, whether it waits for its
-/// lie to be found out or is gone by then; and who listens at that address can still be dialled.
+/// It does not listen, so only its IP address is known. From there it is not accepted again, whether or not it is still
+/// connected when the lie is noticed. Peers that listen at that address can still be dialled.
 #[test]
 fn a_liar_that_connected_in_is_banned() {
     for waits in [true, false] {

@@ -57,7 +57,7 @@ fn what_is_there_is_replaced_where_that_is_wanted() {
     });
 }
 
-/// Somebody else takes the name while the share is on its way.
+/// Somebody else takes the name during the transfer.
 #[test]
 fn what_comes_to_be_there_meanwhile_is_not_replaced() {
     test(async |swarm| {

@@ -1,8 +1,8 @@
-//! A seeder, or the way to one, that misbehaves when it is told to.
+//! A proxy to a seeder, which misbehaves in a chosen way.
 //!
-//! The proxy understands what the seeder says, message by message, so a test can let through so many bytes of
-//! chunks and no more, cut the connections there, or falsify one kind of message and nothing else. What the
-//! leecher says goes through unseen. To the leecher each proxy is a peer of its own, with a peer id of its own.
+//! The proxy decodes each message of the seeder. So a test can let a number of chunk bytes through and no more, cut the
+//! connections there, or falsify one kind of message. The leecher's messages pass unchanged. To the leecher each proxy is a
+//! separate peer with its own peer id.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Bytes of chunks that are passed on at a time, at most.
+/// Maximum bytes of chunks that are passed on at a time.
 const PIECE: usize = 16 * 1024;
 
 /// What the proxy does to the seeder's messages.
@@ -33,7 +33,7 @@ pub(crate) enum Manner {
     Honest,
     /// Changes a byte in every other chunk.
     WrongChunks,
-    /// Changes a byte in every chunk, and closes the connection behind it.
+    /// Changes a byte in every chunk, and closes the connection after it.
     WrongChunkAndAway,
     /// Passes on the header of a chunk, and closes the connection.
     HeaderAndAway,
@@ -41,13 +41,13 @@ pub(crate) enum Manner {
     WrongHashes,
     /// Changes a byte in the metainfo.
     WrongMetainfo,
-    /// Says nothing after hello.
+    /// Sends nothing after `Hello`.
     MuteAfterHello,
     /// Sends chunks a byte shorter than they are.
     ShortChunks,
     /// Keeps the share's description back until everything may pass.
     HoldsDescription,
-    /// Changes nothing, and says that it is the very peer that the seeder is.
+    /// Changes nothing, and has the seeder's own peer id.
     SamePeerId,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Traffic {
     pub(crate) closed: u32,
     /// Bytes of chunks passed on, or about to be.
     pub(crate) chunk_bytes: u64,
-    /// Parts of a description that were kept back for a while.
+    /// Parts of a description that were held back for a while.
     pub(crate) held: u32,
 }
 
@@ -106,7 +106,7 @@ impl Proxy {
         Proxy { address, relay, stop, task }
     }
 
-    /// Lets so many more bytes of chunks through.
+    /// Lets this number of further chunk bytes through.
     pub(crate) fn allow(&self, bytes: u64) {
         self.relay.limit.send_modify(|limit| *limit = limit.saturating_add(bytes));
     }
@@ -123,7 +123,7 @@ impl Proxy {
 
     /// Waits until something has gone through.
     pub(crate) async fn until(&self, reached: impl Fn(Traffic) -> bool) {
-        // The sender is as old as this proxy.
+        // The sender lives as long as this proxy.
         self.relay.traffic.subscribe().wait_for(|traffic| reached(*traffic)).await.unwrap();
     }
 
@@ -132,14 +132,14 @@ impl Proxy {
         self.relay.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Cuts every connection, and refuses new ones from now on: a machine that was switched off.
+    /// Cuts every connection and refuses new ones, like a machine that was switched off.
     pub(crate) async fn kill(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 }
 
-/// Where they listen.
+/// The addresses of proxies.
 pub(crate) fn addresses(proxies: &[Proxy]) -> Vec<SocketAddr> {
     proxies.iter().map(|proxy| proxy.address).collect()
 }
@@ -152,7 +152,7 @@ async fn run(listener: TcpListener, relay: Arc<Relay>, stop: CancellationToken) 
                 let (client, _) = accepted.unwrap();
                 let relay = Arc::clone(&relay);
                 connections.spawn(async move {
-                    // Which side was first to close or to fail is of no interest.
+                    // It does not matter which side closed or failed first.
                     let _ = relay.connection(client).await;
                     relay.traffic.send_modify(|traffic| traffic.closed += 1);
                 });
@@ -207,7 +207,7 @@ impl Relay {
                 payload.pop();
             }
             if self.manner.falsifies(&message) {
-                // Not the first byte, so that only who looks at all of it notices.
+                // The last byte, so only a check of all bytes notices it.
                 *payload.last_mut().unwrap() ^= 1;
             }
             frame.clear();

@@ -1,11 +1,11 @@
-//! A tracker that is restarted, or that is hard to reach, in the middle of it all.
+//! A tracker that restarts, or that is hard to reach, during transfers.
 
 use proto::Endpoint;
 use tokio::net::UdpSocket;
 
 use crate::{proxy::Manner, source::MIB, swarm::test};
 
-/// A restarted tracker knows nobody: the seeder registers again by itself, and transfers do not notice.
+/// A restarted tracker knows nobody. The seeder registers again by itself, and transfers go on.
 #[test]
 fn a_restarted_tracker_learns_everything_again() {
     test(async |swarm| {
@@ -48,7 +48,7 @@ fn a_tracker_that_answers_late_counts_as_much_as_others() {
     });
 }
 
-/// Passes datagrams on to `server` and its replies back, but for the first `count` that come.
+/// Passes datagrams on to `server` and its replies back, except for the first `count` datagrams.
 async fn relay_losing(mut count: u32, socket: UdpSocket, server: Endpoint) {
     let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     upstream.connect((server.host, server.port)).await.unwrap();

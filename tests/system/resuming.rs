@@ -1,4 +1,4 @@
-//! Transfers that end in the middle and are taken up again.
+//! Transfers that stop in the middle and are resumed.
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,7 +19,7 @@ use crate::{
     swarm::test,
 };
 
-/// What was fetched before the leecher was stopped is not fetched again, not one byte of it.
+/// No byte that was fetched before the leecher stopped is fetched again.
 #[test]
 fn a_stopped_leecher_goes_on_where_it_was() {
     test(async |swarm| {
@@ -56,7 +56,7 @@ fn a_stopped_leecher_goes_on_where_it_was() {
     });
 }
 
-/// A crash leaves what the last checkpoint said, and after it chunks that nothing says are there.
+/// A crash leaves the claims of the last checkpoint, and chunks after it that no claim covers.
 #[test]
 fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
     test(async |swarm| {
@@ -73,7 +73,7 @@ fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
     });
 }
 
-/// What came is on disk, and a claim that cannot be written stops nobody.
+/// The chunks are on disk, and a claim that cannot be written does not stop the transfer.
 #[test]
 fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
     test(async |swarm| {
@@ -83,7 +83,7 @@ fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
         let plan = swarm.plan(&source, &[proxy.address]);
         let mut fetch = swarm.fetch(plan);
         let resume = Output::at(fetch.started().await.output).resume_path();
-        // Something that is not the leecher's to overwrite.
+        // Something that the leecher must not overwrite.
         fs::remove_file(&resume).unwrap();
         fs::write(&resume, "precious").unwrap();
         proxy.allow(4 * MIB);
@@ -121,7 +121,7 @@ fn a_part_that_rotted_is_fetched_again_where_it_is_wrong() {
     });
 }
 
-/// The seeder is gone when there is nothing left to fetch: it must not be needed for more than the description.
+/// There is nothing left to fetch, so the seeder is needed only for the description.
 #[test]
 fn a_complete_part_is_only_proved() {
     test(async |swarm| {
@@ -137,7 +137,7 @@ fn a_complete_part_is_only_proved() {
     });
 }
 
-/// Leaves what a leecher leaves that stored `durable`, made a checkpoint, and crashed after it stored `lost`.
+/// Leaves the files of a leecher that stored `durable`, made a checkpoint, and crashed after it stored `lost`.
 fn leave_part(source: &Source, dir: &Path, durable: Range<u32>, lost: Range<u32>) -> PathBuf {
     let output = Output::in_dir(dir, &source.name());
     let part = output.part_path();

@@ -1,4 +1,4 @@
-//! One seeder, several, and one with more leechers than it likes.
+//! One seeder, several, and one with too many leechers.
 
 use shoal::Node;
 
@@ -23,7 +23,7 @@ fn a_file_comes_whole_from_one_seeder() {
     });
 }
 
-/// Two of them may send no more than two fifths each, so it takes all three.
+/// Two of them may send at most two fifths each, so all three are needed.
 #[test]
 fn a_file_comes_from_three_seeders_at_once() {
     test(async |swarm| {

@@ -1,4 +1,4 @@
-//! Files of every size that makes a difference, and directories.
+//! Files of every interesting size, and directories.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Peers that accept a connection and then do not play their part.
+//! Peers that accept a connection and then stay silent.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     swarm::test,
 };
 
-/// The system completes connections to a port that nobody serves.
+/// The system completes connections to a port where no program accepts them.
 #[test]
 fn most_peers_never_answer() {
     test(async |swarm| {
@@ -29,7 +29,7 @@ fn most_peers_never_answer() {
     });
 }
 
-/// More of them than the leecher has connections under way at a time, and the one that does answer comes last.
+/// There are more of them than the leecher dials at a time, and the one that answers comes last.
 #[test]
 fn an_honest_seeder_is_reached_past_dozens_that_never_answer() {
     test(async |swarm| {
@@ -63,8 +63,8 @@ fn most_peers_say_hello_and_nothing_else() {
     });
 }
 
-/// Every one of them begins to send a chunk and stops in the middle of it. A leecher has few buffers for chunks
-/// on their way, and these peers must not keep them all.
+/// Each of them begins to send a chunk and stops in the middle. A leecher has few buffers for arriving chunks, and these
+/// peers must not keep all of them.
 #[test]
 fn many_peers_stop_in_the_middle_of_a_chunk() {
     test(async |swarm| {
@@ -91,7 +91,7 @@ async fn silent_peers(count: usize) -> Vec<TcpListener> {
     listeners
 }
 
-/// Headers of chunks, and no byte of one: nothing arrives, however many peers promise a chunk, one after another.
+/// Headers of chunks without a byte of a chunk. Nothing arrives, no matter how many peers promise one.
 #[test]
 fn a_header_without_its_chunk_is_no_arrival() {
     test(async |swarm| {

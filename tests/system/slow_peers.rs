@@ -15,8 +15,8 @@ use crate::{
 /// A seeder's uploads of a share at a time, not counting those that their receivers hold up.
 const UPLOADS: usize = 8;
 
-/// A peer that sends a byte now and then is never silent, yet its chunks must not be waited for: a seeder that
-/// is slow, though much faster, has them too.
+/// A peer that sends a byte now and then is never silent. But its chunks must not be waited for, because a much faster
+/// seeder has them too.
 #[test]
 fn a_trickle_does_not_hold_up_a_transfer() {
     test(async |swarm| {
@@ -28,7 +28,7 @@ fn a_trickle_does_not_hold_up_a_transfer() {
         let mut fetch = swarm.fetch(plan);
         fetch.joined(trickle.address).await;
         fetch.joined(slow.address).await;
-        // The leecher tells how far it is five times a second.
+        // The leecher reports progress five times a second.
         while fetch.goes_on().await {
             trickle.allow(1);
             slow.allow(256 * KIB);
@@ -39,7 +39,7 @@ fn a_trickle_does_not_hold_up_a_transfer() {
     });
 }
 
-/// They read nothing of the chunks that they asked for, and there are more of them than a seeder has uploads at a time.
+/// They read nothing of the chunks that they requested, and there are more of them than a seeder has uploads at a time.
 #[test]
 fn receivers_that_read_nothing_do_not_keep_a_leecher_from_a_seeder() {
     test(async |swarm| {
@@ -58,7 +58,7 @@ fn receivers_that_read_nothing_do_not_keep_a_leecher_from_a_seeder() {
     });
 }
 
-/// They begin a chunk each and stop at once. Their chunks come from the peer that sends.
+/// Each begins a chunk and stops at once. Their chunks come from the peer that sends.
 #[test]
 fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
     test(async |swarm| {
@@ -80,7 +80,7 @@ fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
     });
 }
 
-/// They are there first. A leecher asks them in vain what the share is, and then for chunks.
+/// They are there first. A leecher asks them in vain for the description, and then for chunks.
 #[test]
 fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() {
     test(async |swarm| {
@@ -102,7 +102,7 @@ fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() 
     });
 }
 
-/// Who sent chunks that were right.
+/// The peers that sent right chunks.
 fn senders(fetched: &Fetched) -> Vec<SocketAddr> {
     fetched.peers.iter().map(|peer| peer.address).collect()
 }

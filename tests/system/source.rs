@@ -1,4 +1,4 @@
-//! What is shared in a test, and what must come out of it.
+//! The shares of tests, and checks of their copies.
 
 use std::{
     collections::BTreeMap,
@@ -51,18 +51,18 @@ impl Source {
         Link { infohash: self.infohash(), name: Some(self.name()), trackers, peers }
     }
 
-    /// Checks that a transfer brought exactly this share, left nothing beside it, and says truly how much came.
+    /// Checks that a transfer saved exactly this share, left nothing beside it, and reports the right size.
     #[track_caller]
     pub(crate) fn assert_fetched(&self, fetched: &Fetched) {
         assert_eq!((fetched.infohash, &fetched.name), (self.infohash(), &self.name()));
         assert_eq!(fetched.size, self.size());
-        // Not assert_eq: nobody reads megabytes of difference.
+        // Not assert_eq, which would print megabytes.
         assert!(listing(&fetched.path) == listing(&self.path), "{} differs", fetched.path.display());
         let dir = fetched.path.parent().unwrap();
         assert_eq!(names_in(dir), [fetched.path.file_name().unwrap().to_str().unwrap()]);
     }
 
-    /// Checks that a part of a download of this file holds nothing but bytes of it, and room for the others.
+    /// Checks that a part of a download of this file holds only right bytes, and room for the others.
     #[track_caller]
     pub(crate) fn assert_part(&self, part: &Path) {
         let (whole, part) = (fs::read(&self.path).unwrap(), fs::read(part).unwrap());
@@ -72,7 +72,7 @@ impl Source {
     }
 }
 
-/// Bytes that look random, are never 0 (which is what a file has where nothing was written), and differ by seed.
+/// Bytes that look random, are never 0 (the content of a file where nothing was written), and differ by seed.
 pub(crate) fn content(len: u64, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap() + 8);

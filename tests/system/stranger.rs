@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
 };
 
-/// A port where a test answers itself.
+/// A port where a test answers by hand.
 pub(crate) struct Stranger {
     pub(crate) address: SocketAddr,
     listener: TcpListener,
@@ -25,13 +25,13 @@ impl Stranger {
         Stranger { address: listener.local_addr().unwrap(), listener }
     }
 
-    /// Waits for the next connection, and says hello as a seeder.
+    /// Waits for the next connection, and sends the `Hello` of a seeder.
     pub(crate) async fn met(&self, infohash: InfoHash) -> Connection {
         let incoming = self.incoming().await.unwrap();
         incoming.accept(hello(infohash, Role::Seeder)).await.unwrap()
     }
 
-    /// Waits for the next connection, and answers its hello with a goodbye.
+    /// Waits for the next connection, and answers its `Hello` with a goodbye.
     pub(crate) async fn turn_away(&self, reason: GoodbyeReason) {
         // The connection may have ended before.
         if let Ok(incoming) = self.incoming().await {
@@ -44,23 +44,23 @@ impl Stranger {
         handshake::hear(stream, address).await
     }
 
-    /// Waits for the next connection, and says hello in the name of whoever connected.
+    /// Waits for the next connection, and sends everything back, so the peer sees its own `Hello`.
     pub(crate) async fn echo(&self) {
         let (stream, _) = self.listener.accept().await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
-        // Whoever finds itself at the other end closes the connection.
+        // A peer that finds itself at the other end closes the connection.
         let _ = tokio::io::copy(&mut reader, &mut writer).await;
     }
 }
 
-/// Connects to a peer and says hello as a seeder that does not listen.
+/// Connects to a peer and sends the `Hello` of a seeder that does not listen.
 pub(crate) async fn visit(peer: SocketAddr, infohash: InfoHash) -> Result<Connection, HandshakeError> {
     let stream = TcpStream::connect(peer).await?;
     handshake::initiate(stream, hello(infohash, Role::Seeder)).await
 }
 
-/// Connects to a peer as a leecher, asks for as many chunks as may wait, and reads up to the first byte of one. What the
-/// system takes in by itself is less than a chunk.
+/// Connects to a peer as a leecher, requests as many chunks as may wait, and reads up to the first byte of one. The socket
+/// buffer holds less than a chunk.
 pub(crate) async fn asks_and_reads_nothing(peer: SocketAddr, infohash: InfoHash) -> Connection {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
@@ -83,7 +83,7 @@ pub(crate) async fn send(connection: &mut Connection, message: PeerMessage, payl
     connection.writer.write_all(&bytes).await.is_ok()
 }
 
-/// What `find` makes of the first message that it makes something of. Payloads are dropped.
+/// The first result of `find` that is not `None`, over the peer's messages. Payloads are dropped.
 pub(crate) async fn said<T>(connection: &mut Connection, find: impl Fn(PeerMessage) -> Option<T>) -> T {
     loop {
         let message = connection.reader.next().await.unwrap().expect("the peer said nothing of the kind");

@@ -31,18 +31,18 @@ use crate::{
     source::{Source, content},
 };
 
-/// Nothing in these tests needs nearly as long, even on a busy machine: a test that does hangs.
+/// A test that takes longer hangs: none of them needs nearly as long, even on a busy machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Every role has to be gone this long after it was told to stop. They allow themselves one or two seconds.
+/// Every role must be gone this long after it was stopped. They need one or two seconds.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The shortest heartbeat that there is: what a restarted tracker forgot comes back soon.
+/// The shortest possible heartbeat, so a restarted tracker soon knows everybody again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Runs a test in a swarm of its own, and fails if that does not come to an end.
+/// Runs a test in a swarm of its own, and fails if it does not end.
 pub(crate) fn test(body: impl AsyncFnOnce(&mut Swarm)) {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
@@ -53,7 +53,7 @@ pub(crate) fn test(body: impl AsyncFnOnce(&mut Swarm)) {
     });
 }
 
-/// A tracker, whatever else a test starts, and the directory that it all works in.
+/// A tracker, everything else that a test starts, and the directory of all their files.
 pub(crate) struct Swarm {
     dir: TempDir,
     tasks: TaskTracker,
@@ -91,13 +91,13 @@ impl Swarm {
         tasks.close();
         let stopped = timeout(STOP_TIMEOUT, tasks.wait()).await;
         assert!(stopped.is_ok(), "{} tasks do not stop", tasks.len());
-        // Last, so that everybody else can take leave of them.
+        // Last, so that everybody else can deregister.
         for tracker in trackers {
             timeout(STOP_TIMEOUT, tracker.stop()).await.expect("a tracker does not stop").unwrap();
         }
     }
 
-    /// Where the tracker listens.
+    /// The address of the tracker.
     pub(crate) fn tracker(&self) -> Endpoint {
         self.trackers[0].local_addr().into()
     }
@@ -126,7 +126,7 @@ impl Swarm {
         self.start_tracker(tracker_config()).await
     }
 
-    /// Starts a tracker, and waits until it has been up for so long that it must know everybody who has a share.
+    /// Starts a tracker, and waits until it has been up long enough to know every peer.
     pub(crate) async fn settled_tracker(&mut self, infohash: InfoHash) -> Endpoint {
         let config = tracker::Config { expire: 2 * HEARTBEAT, ..tracker_config() };
         let address = self.start_tracker(config).await;
@@ -243,7 +243,7 @@ impl Swarm {
         Proxy::start(seeder.address, manner, &self.tasks, &self.stop).await
     }
 
-    /// So many of them.
+    /// `count` proxies.
     pub(crate) async fn proxies(&self, seeder: &RunningSeeder, manner: Manner, count: usize) -> Vec<Proxy> {
         let mut proxies = Vec::new();
         for _ in 0..count {
@@ -252,7 +252,7 @@ impl Swarm {
         proxies
     }
 
-    /// Tells the tracker that there is a seeder of `source` at `address`. Nobody renews that.
+    /// Registers a seeder of `source` at `address`. Nothing renews the registration.
     pub(crate) async fn announce(&self, source: &Source, address: SocketAddr) {
         let mut rng = rand::rng();
         let announce = Announce {
@@ -303,7 +303,7 @@ impl Swarm {
         Plan::new(shoal::Fetch::new(target), vec![self.tracker()], directory)
     }
 
-    /// Waits until the tracker knows a peer of a share, and says where it is.
+    /// Waits until the tracker knows a peer of a share, and returns its address.
     pub(crate) async fn known_peer(&self, infohash: InfoHash) -> SocketAddr {
         let tracker = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
         loop {
@@ -330,23 +330,23 @@ impl Swarm {
 }
 
 impl RunningSeeder {
-    /// Takes leave of its trackers, and ends.
+    /// Deregisters and ends.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 
-    /// Waits until trackers have taken `count` announces in all.
+    /// Waits until trackers have accepted `count` announces in all.
     pub(crate) async fn announced(&mut self, count: u32) {
         self.announces.wait_for(|&announces| announces >= count).await.unwrap();
     }
 
-    /// Waits until a share is withdrawn, and gives the reasons for all that are.
+    /// Waits until a share is withdrawn, and returns the reasons of all withdrawn shares.
     pub(crate) async fn withdrawn(&mut self) -> Vec<String> {
         self.withdrawals.wait_for(|withdrawals| !withdrawals.is_empty()).await.unwrap().clone()
     }
 
-    /// Waits until a tracker has taken one more announce.
+    /// Waits until a tracker has accepted one more announce.
     pub(crate) async fn announced_again(&mut self) {
         let before = *self.announces.borrow();
         self.announced(before + 1).await;

@@ -1,4 +1,4 @@
-//! What a leecher can be told to fetch, and what it says when it cannot.
+//! The targets of a leecher, and the errors if it cannot fetch one.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn name(name: &str) -> ShareName {
     ShareName::new(name).unwrap()
 }
 
-/// A second is enough for those who are there, and all that is spent on those who are not.
+/// A second is enough for peers that are there, and is all that is spent on others.
 fn impatient(plan: Plan) -> Plan {
     plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(1)))
 }
@@ -30,7 +30,7 @@ fn a_share_is_found_by_link_infohash_name_and_alone() {
         ] {
             let mut plan = swarm.plan_for(target.clone());
             if let Target::Link(_) = target {
-                // The link says which tracker to ask.
+                // The link names the tracker.
                 plan = plan.asking(&[]);
             }
             source.assert_fetched(&swarm.fetch(plan).fetched().await);
@@ -103,7 +103,7 @@ fn what_nobody_has_is_said_to_be_unknown() {
             "{outcome:?}"
         );
 
-        // A seeder of something else was named as a peer.
+        // The named peer is a seeder of something else.
         let stranger = swarm.share("stranger.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
         let plan = swarm.plan(&stranger, &[seeder.address]);
@@ -116,7 +116,7 @@ fn what_nobody_has_is_said_to_be_unknown() {
     });
 }
 
-/// One tracker's port is closed, the other's is open and nobody answers there.
+/// One tracker's port is closed. The other's is open, and nobody answers there.
 #[test]
 fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
     test(async |swarm| {

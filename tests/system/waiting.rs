@@ -1,4 +1,4 @@
-//! What a leecher does before there is anything to fetch: it waits, says for what, and begins when it can.
+//! A leecher before there is anything to fetch: it waits, reports what it waits for, and begins when it can.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     swarm::test,
 };
 
-/// A tracker that was just started does not know everybody yet.
+/// A new tracker does not know every peer yet.
 #[test]
 fn a_share_that_a_new_tracker_does_not_know_is_waited_for() {
     test(async |swarm| {
@@ -27,7 +27,7 @@ fn a_share_that_a_new_tracker_does_not_know_is_waited_for() {
     });
 }
 
-/// One that has been up for long enough to know everybody is believed, unless the user wants to wait.
+/// A tracker that has been up long enough to know every peer is believed, unless the user wants to wait.
 #[test]
 fn a_leecher_that_is_told_to_wait_starts_before_its_seeder() {
     test(async |swarm| {
@@ -95,7 +95,7 @@ fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
     });
 }
 
-/// A name that leads nowhere may lead somewhere later; where nothing else is to be had, that is what is said.
+/// A host name without an address may get one later. If there is no other peer, the error names it.
 #[test]
 fn a_peer_whose_name_leads_nowhere_is_asked_for_again() {
     test(async |swarm| {
@@ -111,7 +111,7 @@ fn a_peer_whose_name_leads_nowhere_is_asked_for_again() {
     });
 }
 
-/// Everybody hears a peer's id, so anybody can claim to be it.
+/// Every peer sees a peer's id, so anybody can claim to be it.
 #[test]
 fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
     test(async |swarm| {
@@ -130,7 +130,7 @@ fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
     });
 }
 
-/// Nothing is given up for a share that somebody else on the tracker has.
+/// The wait is reported again and again.
 #[test]
 fn what_is_waited_for_is_said_again_and_again() {
     test(async |swarm| {

@@ -1,11 +1,11 @@
 //! The least that a verified transfer over TCP has to do: `sendfile` → `recv` → SHA-256 of each 512 KiB → `pwrite`.
 //!
-//! One thread a connection, each with its share of the file, and nothing else: no tracker, no description of the file,
-//! nobody who vanishes, nothing to resume. It hashes but has nothing to compare with, and syncs only if it is told to.
-//! What a program takes longer than this is what it pays for all that. Linux only.
+//! It has one thread for each connection, each with its part of the file, and nothing else: no tracker, no description of
+//! the file, no peers that vanish, no resume. It hashes but has nothing to compare with, and syncs only with `--sync`. The
+//! additional time of a program is its price for all of that. Linux only.
 //!
 //! `floor send FILE` listens on a free port of 127.0.0.1, prints it, and serves until it is killed. `floor fetch
-//! [--sync] OUTPUT BYTES PORT...` fetches so many bytes, an equal part over a connection to each port.
+//! [--sync] OUTPUT BYTES PORT...` fetches BYTES bytes, an equal part over a connection to each port.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// Bytes that are received, hashed and written at a time: what Shoal calls a chunk.
+/// Bytes that are received, hashed and written at a time: a chunk of Shoal.
 const CHUNK_LEN: u64 = 512 * 1024;
 
 fn main() -> ExitCode {
@@ -115,7 +115,7 @@ fn receive(file: &File, part: Range<u64>, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts so many bytes into parts that begin where a chunk does.
+/// Cuts `len` bytes into parts that begin at chunk boundaries.
 fn parts(total: u64, count: usize) -> impl Iterator<Item = Range<u64>> {
     let (chunks, count) = (total.div_ceil(CHUNK_LEN), count as u64);
     let edge = move |number: u64| (chunks * number / count * CHUNK_LEN).min(total);
