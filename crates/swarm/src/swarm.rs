@@ -13,9 +13,11 @@
 //! numbers give the same actions.
 
 mod action;
+mod config;
 mod event;
 mod failure;
 mod peers;
+mod phases;
 mod report;
 mod sources;
 mod transfer;
@@ -28,17 +30,16 @@ use std::{
 };
 
 use proto::{
-    ChunkIndex, Endpoint, InfoHash, PeerId,
-    peer::{Hello, PeerMessage, RejectReason},
+    ChunkIndex,
+    peer::{Hello, RejectReason},
     tracker::client::TrackerError,
 };
 use rand::Rng;
 
 use crate::{
-    account::Spent,
-    describers::{Describers, Turn},
+    describers::Describers,
     leaving::LeaveReason,
-    scheduler::{Command, Have, PeerKey, Received},
+    scheduler::{Have, PeerKey, Received},
     violation::Violation,
 };
 use peers::{Entry, Peers};
@@ -46,6 +47,7 @@ use sources::Sources;
 use transfer::Transfer;
 
 pub use action::Action;
+pub use config::{Config, Stay, Summary};
 pub use event::{Event, PeerEvent};
 pub use failure::Failure;
 pub use peers::RETRY_AFTER_MS;
@@ -64,59 +66,12 @@ pub const WAITING_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which received chunks are made durable. A killed process loses as much.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Maximum time that a finished leecher stays because others need chunks that only it has.
-const MAX_LINGER: Duration = Duration::from_secs(60);
-
 /// Maximum number of peers that send the metainfo at the same time. Each may send 32 MiB before it is proved.
 const METAINFO_PLACES: usize = 4;
 
 /// Memory for chunk hashes that are not proved yet. Two peers may always send them at the same time, even if this takes more.
 /// Otherwise one slow peer could block the transfer.
 const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
-
-/// The settings of a transfer.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// What to fetch.
-    pub infohash: InfoHash,
-    /// The id of this side's connections.
-    pub own_id: PeerId,
-    /// Where addresses come from.
-    pub sources: Vec<(Source, Endpoint)>,
-    /// Maximum number of connections that this side makes. As many again may be accepted.
-    pub max_peers: usize,
-    /// Give up when nothing arrives for this long.
-    pub stall_timeout: Duration,
-    /// Wait this long, if it is longer, until a peer has the share.
-    pub wait: Duration,
-    /// How long to serve when the share is complete; nothing is served if `None`.
-    pub stay: Option<Stay>,
-}
-
-/// How long a finished leecher goes on serving.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Stay {
-    /// While connected leechers need chunks that only this one has, for a minute at most.
-    #[default]
-    WhileNeeded,
-    /// Until it is stopped.
-    Forever,
-    /// For this long.
-    For(Duration),
-    /// Until it has sent this many times the size of the share.
-    Ratio(f64),
-}
-
-/// The result of a transfer.
-#[derive(Debug, Clone)]
-pub struct Summary {
-    /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
-    pub wasted: u64,
-    /// What came from each peer, largest first.
-    pub peers: Vec<Contribution>,
-    /// What the time was spent on, largest first.
-    pub spent: Vec<(Spent, Duration)>,
-}
 
 /// A swarm, as one of its leechers sees it.
 #[derive(Debug)]
@@ -503,128 +458,6 @@ impl Swarm {
         self.peers.proved(key, now, rng);
         if let Some(transfer) = &mut self.transfer {
             transfer.wrong(chunk);
-        }
-    }
-
-    /// Makes all decisions that may be due.
-    fn decide(&mut self, now: Instant, rng: &mut impl Rng) {
-        match self.phase {
-            Phase::Describing { .. } => self.describe(now),
-            Phase::Fetching => self.fetch(now, rng),
-            Phase::Staying(since) => {
-                self.next_report = now + PROGRESS_INTERVAL;
-                if self.may_leave(since, now) {
-                    self.phase = self.end(Ok(()));
-                }
-            }
-            Phase::Opening => self.next_report = now + WAITING_INTERVAL,
-            Phase::Flushing => self.dismiss_seeders(now),
-            Phase::Over => {}
-        }
-        if self.is_seeking() {
-            while let Some((key, address)) = self.peers.dial(now, rng) {
-                self.actions.push_back(Action::Dial(key, address));
-            }
-            while let Some(source) = self.sources.poll(self.hungry_since, now) {
-                self.actions.push_back(Action::LookUp(source));
-            }
-        }
-        if let Some(transfer) = &mut self.transfer {
-            let fetching = matches!(self.phase, Phase::Fetching);
-            transfer.book(fetching, self.is_limited, &self.peers, now);
-        }
-    }
-
-    /// Whether to look for more peers. A finished leecher does not: peers that need it connect to it.
-    fn is_seeking(&self) -> bool {
-        matches!(self.phase, Phase::Describing { .. } | Phase::Opening | Phase::Fetching)
-    }
-
-    fn patience(&self) -> Duration {
-        self.config.stall_timeout.max(self.config.wait)
-    }
-
-    fn describe(&mut self, now: Instant) {
-        loop {
-            let strangers = self.peers.book.has_due(now);
-            let Phase::Describing { describers, .. } = &mut self.phase else { return };
-            match describers.poll(strangers, now) {
-                Some(Turn::Begin(key)) => self.actions.push_back(Action::AskDescription(key)),
-                Some(Turn::Cut(key)) => self.leave(key, LeaveReason::TooSlow, now),
-                None => break,
-            }
-        }
-        let Phase::Describing { last_progress, .. } = self.phase else { return };
-        if let Some(failure) = self.hopeless() {
-            self.phase = self.end(Err(failure));
-        } else if now >= last_progress + self.patience() {
-            self.phase = self.end(Err(self.nobody_described()));
-        } else if now >= self.next_report {
-            self.next_report = now + WAITING_INTERVAL;
-            self.actions.push_back(Action::Report(Report::Waiting(self.waiting())));
-        }
-    }
-
-    fn fetch(&mut self, now: Instant, rng: &mut impl Rng) {
-        let Some(transfer) = &mut self.transfer else { return };
-        transfer.scheduler.fill(now, rng);
-        while let Some(command) =
-            self.transfer.as_mut().and_then(|transfer| transfer.scheduler.poll_command())
-        {
-            self.actions.push_back(match command {
-                Command::Request(key, chunk) => Action::Send(key, PeerMessage::Request { chunk }),
-                Command::Cancel(key, chunk) => Action::Send(key, PeerMessage::Cancel { chunk }),
-                Command::Drop(key) => {
-                    self.leave(key, LeaveReason::TooSlow, now);
-                    continue;
-                }
-            });
-        }
-        let Some(transfer) = &mut self.transfer else { return };
-        let finished = transfer.scheduler.is_finished();
-        if finished || now >= self.next_report {
-            self.next_report = now + PROGRESS_INTERVAL;
-            self.actions.push_back(Action::Announce(transfer.completion()));
-            self.actions.push_back(Action::ReportProgress);
-            self.leave_changed(now);
-        }
-        if finished {
-            if let Some(transfer) = &mut self.transfer {
-                // Then other leechers can use that seeder too.
-                transfer.is_spread = transfer.scheduler.knows_seeder();
-            }
-            self.phase = Phase::Flushing;
-            self.actions.push_back(Action::Finish);
-            // Reported before the seeders leave, so that it includes them.
-            self.is_decided = false;
-        } else if let Some(failure) = self.stalled(now) {
-            self.phase = self.end(Err(failure));
-        } else if now >= self.next_checkpoint {
-            self.next_checkpoint = now + CHECKPOINT_INTERVAL;
-            self.actions.push_back(Action::Checkpoint);
-        }
-    }
-
-    /// Leaves peers with a changed file that have no other chunk that is needed.
-    fn leave_changed(&mut self, now: Instant) {
-        for key in self.peers.changed() {
-            if !self.transfer.as_ref().is_some_and(|transfer| transfer.scheduler.wants_of(key)) {
-                self.leave(key, LeaveReason::Gone, now);
-            }
-        }
-    }
-
-    /// Whether a finished transfer has served long enough.
-    fn may_leave(&self, since: Instant, now: Instant) -> bool {
-        let (Some(stay), Some(transfer)) = (self.config.stay, &self.transfer) else { return true };
-        let stayed = now.saturating_duration_since(since);
-        match stay {
-            Stay::Forever => false,
-            Stay::For(time) => stayed >= time,
-            Stay::Ratio(ratio) => self.uploaded as f64 >= ratio * transfer.total as f64,
-            Stay::WhileNeeded => {
-                transfer.is_spread || stayed >= MAX_LINGER || !transfer.scheduler.is_needed()
-            }
         }
     }
 

@@ -1,0 +1,72 @@
+//! Which chunk to request next from a peer.
+
+use std::time::Instant;
+
+use proto::ChunkIndex;
+use rand::Rng;
+
+use super::{ChunkState, Command, Have, PeerKey, Scheduler, note_asked, peer::UNIQUE_DEPTH};
+
+/// While this many chunks are arriving, no more are requested from leechers. This side's link is then the limit, and another
+/// sender could serve other peers.
+pub(super) const MAX_ARRIVING: usize = 8;
+
+impl Scheduler {
+    /// Requests one chunk from a peer. False if it has enough requests or no chunk that is needed.
+    pub(super) fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
+        let Some(chunk) = self.choose(key, now, rng) else { return false };
+        self.request(key, chunk, now);
+        true
+    }
+
+    /// Requests a chunk from a peer.
+    pub(super) fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
+        self.missing.remove(chunk);
+        self.states[chunk.0 as usize] = ChunkState::Asked;
+        note_asked(&mut self.asked, chunk, key, now);
+        self.idle.remove(&key);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.ask(chunk, self.space.span(chunk).map_or(0, |span| span.len), now);
+            let timeout = peer.next_timeout(now);
+            self.next_check = self.next_check.into_iter().chain(timeout).min();
+        }
+        self.commands.push_back(Command::Request(key, chunk));
+    }
+
+    /// The chunk to request from a peer, if any.
+    fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        let peer = self.peers.get_mut(&key)?;
+        if peer.is_paused(now) || !peer.has_room() {
+            return None;
+        }
+        let alone = self.leechers == 0;
+        if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
+            // A chunk that no leecher has.
+            if let Some(chunk) = self.missing.pick_unavailable(rng) {
+                return Some(chunk);
+            }
+        }
+        if !peer.wants_more(self.leechers) {
+            return None;
+        }
+        if peer.have != Have::All && self.is_flooded(now) {
+            self.held_back.push(key);
+            return None;
+        }
+        let peer = self.peers.get_mut(&key)?;
+        let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
+        if chunk.is_none() {
+            peer.nothing_to_ask = true;
+            self.move_to_idle(key, now);
+            return self.endgame_pick(key, now);
+        }
+        chunk
+    }
+
+    /// Whether [`MAX_ARRIVING`] chunks are arriving.
+    fn is_flooded(&self, now: Instant) -> bool {
+        let arriving = || self.arriving.iter().filter_map(|key| self.peers.get(key));
+        self.arriving.len() >= MAX_ARRIVING
+            && arriving().filter(|peer| peer.is_receiving(now)).count() >= MAX_ARRIVING
+    }
+}
