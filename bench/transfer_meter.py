@@ -1,4 +1,4 @@
-"""What a transfer costs: time, processor time and memory of a leecher and of those who serve it."""
+"""What a transfer costs: time, processor time and memory of a leecher and of its seeders."""
 import os, pathlib, re, signal, subprocess, threading, time
 
 from machine import Failure, cpu_seconds

@@ -39,7 +39,7 @@ def then(*commands):
 
 
 class Contestant:
-    """`needs` names programs, `title` is what the tables call it, `go` what a member says before it waits for a line."""
+    """`needs` names programs, `title` is its name in the tables, `go` the output of a member before it waits for a line."""
     needs, many_sources, go = [], True, None
 
     def __init__(self, options):

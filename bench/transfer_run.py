@@ -1,4 +1,4 @@
-"""One measured transfer of bench/transfer: a contestant, a source, so many seeders, a fresh directory."""
+"""One measured transfer of bench/transfer: a contestant, a source, a number of seeders, a fresh directory."""
 import filecmp, os, shutil, statistics, tempfile, time
 
 from machine import Failure, cpu_seconds, interruptible, quiet_moment
@@ -37,9 +37,9 @@ class Run:
         return family_cpu(self.serving)
 
     def get_ready(self, copies=1):
-        """An idle machine, no unwritten pages, and memory that is really there for so many copies of the source.
+        """An idle machine, no unwritten pages, and memory that is really there for `copies` copies of the source.
 
-        A virtual machine may have given its free pages back to its host: to get one again costs more than to fill it.
+        A virtual machine may have given its free pages back to its host, and getting one back costs more than filling it.
         Returns how busy others are.
         """
         if self.options.disk in self.base.parents:
@@ -61,7 +61,7 @@ class Run:
         return dict(row, busy_before=f"{busy:.0%}", ok=verdict(self.source, [self.contestant.output(self)]))
 
     def crowd(self, count):
-        """So many leechers from the seeders and from each other; the columns of its row."""
+        """Several leechers from the seeders and from each other; the columns of its row."""
         contestant = self.contestant
         contestant.serve_crowd(self)
         directories = [self.base / f"member{number}" for number in range(count)]

@@ -115,7 +115,7 @@ fn receive(file: &File, part: Range<u64>, port: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// Cuts `len` bytes into parts that begin at chunk boundaries.
+/// Cuts `total` bytes into parts that begin at chunk boundaries.
 fn parts(total: u64, count: usize) -> impl Iterator<Item = Range<u64>> {
     let (chunks, count) = (total.div_ceil(CHUNK_LEN), count as u64);
     let edge = move |number: u64| (chunks * number / count * CHUNK_LEN).min(total);
