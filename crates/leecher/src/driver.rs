@@ -245,7 +245,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 }
             }
             Action::Close(key, reason) => self.sessions.close(key, &reason),
-            Action::Tell(chunk) => {
+            Action::Have(chunk) => {
                 if let Some(serving) = self.context.serving.get() {
                     serving.have_log.push(chunk);
                     self.sessions.wake_leechers();

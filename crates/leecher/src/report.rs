@@ -67,7 +67,7 @@ enum Display {
     Lines {
         next: Instant,
         /// The last text about what is waited for.
-        said: String,
+        last: String,
     },
     None,
 }
@@ -180,7 +180,7 @@ impl Reporter {
     ) -> Reporter {
         let display = match style {
             Style::Progress if console::is_interactive() => Display::Bars(Bars::new(&subject, screen)),
-            Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, said: String::new() },
+            Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, last: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
         Reporter { style, subject, trackers, peers, explain, staying, display }
@@ -226,10 +226,10 @@ impl Reporter {
                 let waiting = waiting.to_string();
                 match &mut self.display {
                     Display::Bars(bars) => bars.doing(waiting),
-                    Display::Lines { next, said } => {
-                        if is_due(next) || *said != waiting {
+                    Display::Lines { next, last } => {
+                        if is_due(next) || *last != waiting {
                             eprint_line(format_args!("{label}{waiting}"));
-                            *said = waiting;
+                            *last = waiting;
                         }
                     }
                     Display::None => {}

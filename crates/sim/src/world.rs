@@ -390,7 +390,7 @@ impl<'a> World<'a> {
                     self.dropped += u64::from(reason == LeaveReason::TooSlow);
                     self.close(self.nodes[id.index()].conns[&key], id, &reason);
                 }
-                Action::Tell(chunk) => self.tell(id, chunk),
+                Action::Have(chunk) => self.tell(id, chunk),
                 Action::Finish => self.finish(id),
                 // It gave up, or has served for long enough.
                 Action::End(_) => self.leave(id, true),

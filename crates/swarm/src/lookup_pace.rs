@@ -45,7 +45,7 @@ impl Default for LookupPace {
 
 impl LookupPace {
     /// The tracker sent the interval that it wants between lookups.
-    pub(crate) fn told(&mut self, interval_s: u16) {
+    pub(crate) fn set_interval(&mut self, interval_s: u16) {
         self.interval = Duration::from_secs(interval_s.into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
     }
 
@@ -70,7 +70,7 @@ mod tests {
     fn settled(interval_s: Option<u16>) -> (u128, u128) {
         let (mut pace, mut rng) = (LookupPace::default(), StdRng::seed_from_u64(1));
         if let Some(interval_s) = interval_s {
-            pace.told(interval_s);
+            pace.set_interval(interval_s);
         }
         let waits: Vec<_> = (0..200).map(|_| pace.next(&mut rng)).skip(100).collect();
         let mean = |wait: fn(&Wait) -> Duration| waits.iter().map(wait).sum::<Duration>().as_millis() / 100;
@@ -82,10 +82,10 @@ mod tests {
         let (mut pace, mut rng) = (LookupPace::default(), StdRng::seed_from_u64(1));
         let first = pace.next(&mut rng);
         assert!(first.fed < Duration::from_millis(75) && first.hungry == first.fed, "{first:?}");
-        for (told, expected) in [(None, 10_000), (Some(30), 30_000), (Some(300), 300_000)] {
-            let (fed, hungry) = settled(told);
-            assert!(fed.abs_diff(expected) < expected / 20, "{told:?}: {fed} ms");
-            assert!(hungry.abs_diff(expected / 5) < expected / 100, "{told:?}: {hungry} ms");
+        for (sent, expected) in [(None, 10_000), (Some(30), 30_000), (Some(300), 300_000)] {
+            let (fed, hungry) = settled(sent);
+            assert!(fed.abs_diff(expected) < expected / 20, "{sent:?}: {fed} ms");
+            assert!(hungry.abs_diff(expected / 5) < expected / 100, "{sent:?}: {hungry} ms");
         }
     }
 

@@ -233,7 +233,7 @@ impl Scheduler {
     ) -> Result<(), ChunkIndex> {
         let mut peer = self.peers.get_mut(&key);
         if let Some(peer) = &mut peer {
-            peer.heard(now);
+            peer.alive(now);
         }
         let mut newly_spread = Vec::new();
         let mut result = Ok(());
@@ -274,7 +274,7 @@ impl Scheduler {
     /// A message of any kind arrived, so the peer is alive. Call this in addition to the method for the message.
     pub fn alive(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.heard(now);
+            peer.alive(now);
         }
     }
 

@@ -167,7 +167,7 @@ impl Swarm {
     }
 
     /// A peer announced that it has these chunks.
-    pub fn told_of(&mut self, key: PeerKey, chunks: impl IntoIterator<Item = ChunkIndex>, now: Instant) {
+    pub fn add_haves(&mut self, key: PeerKey, chunks: impl IntoIterator<Item = ChunkIndex>, now: Instant) {
         // The scheduler ignores peers that are not welcome.
         let Some(transfer) = &mut self.transfer else { return };
         if let Err(chunk) = transfer.scheduler.add_haves(key, chunks, now) {
@@ -185,7 +185,7 @@ impl Swarm {
                 self.sources.answered(source, answer, &mut self.peers.book, now, rng);
             }
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
-            Event::Peer(key, PeerEvent::Have(chunk)) => self.told_of(key, [chunk], now),
+            Event::Peer(key, PeerEvent::Have(chunk)) => self.add_haves(key, [chunk], now),
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
@@ -199,7 +199,7 @@ impl Swarm {
                 let from = self.peers.address(peer);
                 if let Some(transfer) = &mut self.transfer {
                     transfer.stored(chunk, from, hashing, writing);
-                    self.actions.push_back(Action::Tell(chunk));
+                    self.actions.push_back(Action::Have(chunk));
                 }
                 self.peers.proved(peer, now, rng);
             }
@@ -329,8 +329,8 @@ impl Swarm {
         let scheduler = &mut transfer.scheduler;
         match event {
             PeerEvent::Active { hello, have } => self.activate(key, hello, have, now, rng),
-            PeerEvent::Bitfield(field) => self.told_of(key, field.iter(), now),
-            PeerEvent::Have(chunk) => self.told_of(key, [chunk], now),
+            PeerEvent::Bitfield(field) => self.add_haves(key, field.iter(), now),
+            PeerEvent::Have(chunk) => self.add_haves(key, [chunk], now),
             PeerEvent::Alive => scheduler.alive(key, now),
             PeerEvent::Deaf => self.leave(key, LeaveReason::TooSlow, now),
             PeerEvent::Idle => {
@@ -366,8 +366,8 @@ impl Swarm {
         match reason {
             RejectReason::NotHave => scheduler.not_have(key, chunk),
             RejectReason::Busy { retry_after_ms } => {
-                let told = Duration::from_millis(retry_after_ms.into());
-                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, told));
+                let retry_after = Duration::from_millis(retry_after_ms.into());
+                scheduler.busy(key, chunk, now + self.peers.busy_rest(key, retry_after));
             }
             RejectReason::Cancelled => {
                 if !scheduler.cancelled(key, chunk, now) {
@@ -377,7 +377,7 @@ impl Swarm {
             RejectReason::Gone => {
                 // Its other files may be unchanged.
                 scheduler.not_have(key, chunk);
-                self.peers.told_change(key);
+                self.peers.file_changed(key);
             }
         }
     }

@@ -68,7 +68,7 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Number of askers that receive such a notice at a time. Each may then move one request here, so this many uploads follow. If fifty
 /// leechers notify all others, the slowest takes 1.07 times the minimum time; it takes 1.04 with two notices and 1.03 with four or
 /// eight.
-const IDLE_TOLD: usize = 8;
+const IDLE_NOTIFIED: usize = 8;
 
 /// The key of an asker while it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,7 +99,7 @@ pub struct Uploads {
     /// Askers were notified that no request waits, and none waited since.
     is_known_idle: bool,
     /// When askers were last notified, and the last one that was.
-    idle_told: Option<(Instant, AskerKey)>,
+    idle_notified: Option<(Instant, AskerKey)>,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ impl Uploads {
             sent: vec![0; chunk_count as usize],
             link: Link::default(),
             is_known_idle: false,
-            idle_told: None,
+            idle_notified: None,
         }
     }
 
@@ -164,18 +164,18 @@ impl Uploads {
             self.is_known_idle = false;
             return Vec::new();
         }
-        let recently = self.idle_told.is_some_and(|(told, _)| now < told + IDLE_INTERVAL);
+        let recently = self.idle_notified.is_some_and(|(notified, _)| now < notified + IDLE_INTERVAL);
         if self.is_known_idle || recently {
             return Vec::new();
         }
-        let from = self.idle_told.map_or(AskerKey(0), |(_, last)| AskerKey(last.0 + 1));
+        let from = self.idle_notified.map_or(AskerKey(0), |(_, last)| AskerKey(last.0 + 1));
         let (before, after) = (self.askers.range(..from), self.askers.range(from..));
-        let told: Vec<_> = after.chain(before).map(|(&key, _)| key).take(IDLE_TOLD).collect();
-        if let Some(&last) = told.last() {
+        let notified: Vec<_> = after.chain(before).map(|(&key, _)| key).take(IDLE_NOTIFIED).collect();
+        if let Some(&last) = notified.last() {
             self.is_known_idle = true;
-            self.idle_told = Some((now, last));
+            self.idle_notified = Some((now, last));
         }
-        told
+        notified
     }
 
     /// Whether a request of this peer waits.

@@ -46,8 +46,8 @@ impl Service {
         trackers: &[TrackerClient],
     ) -> Serving {
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
-        let (told, fault) = watch::channel(None);
-        let faults = Faults::new(move |error| _ = told.send_replace(Some(Arc::new(error))));
+        let (report, fault) = watch::channel(None);
+        let faults = Faults::new(move |error| _ = report.send_replace(Some(Arc::new(error))));
         self.fault = Some(fault);
         let serving = Serving { uploads: Arc::clone(&uploads), have_log: HaveLog::default(), faults };
         self.hub.spawn(async move { uploads.run().await });
@@ -82,7 +82,7 @@ impl Service {
     pub(super) async fn stop(&mut self) {
         self.announcers.close();
         if timeout(DEREGISTER_TIMEOUT, self.announcers.wait()).await.is_err() {
-            tracing::debug!("a tracker did not hear the goodbye");
+            tracing::debug!("a tracker did not confirm the end of the registration");
         }
         self.hub.shutdown().await;
     }

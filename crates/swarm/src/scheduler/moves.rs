@@ -26,7 +26,7 @@ impl Scheduler {
     /// A peer reports that it has almost nothing to send.
     pub fn idle(&mut self, key: PeerKey, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.heard(now);
+            peer.alive(now);
             self.idle.insert(key);
             self.ready.insert(key);
         }

@@ -187,7 +187,7 @@ impl Peer {
         debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
 
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(super) fn alive(&mut self, now: Instant) {
         self.last_heard = now;
     }
 

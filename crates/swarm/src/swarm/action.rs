@@ -23,7 +23,7 @@ pub enum Action {
     /// End a connection, and pass in [`PeerEvent::Closed`](super::PeerEvent::Closed). The peer receives [`LeaveReason::goodbye`].
     Close(PeerKey, LeaveReason),
     /// Announce this chunk to the connected peers.
-    Tell(ChunkIndex),
+    Have(ChunkIndex),
     /// Announce to the trackers how much is here.
     Announce(Completion),
     /// Make the received chunks durable.

@@ -313,14 +313,14 @@ impl Peers {
         Some(gone.address)
     }
 
-    /// A peer answered that it is busy for the time `told`. Returns how long not to ask it.
-    pub(super) fn busy_rest(&mut self, key: PeerKey, told: Duration) -> Duration {
+    /// A peer answered that it is busy for the time `retry_after`. Returns how long not to ask it.
+    pub(super) fn busy_rest(&mut self, key: PeerKey, retry_after: Duration) -> Duration {
         if !self.peers.contains_key(&key) {
             return BUSY_REST;
         }
         let times = self.busy.entry(key).or_default();
         *times = times.saturating_add(1);
-        busy_rest(*times, told)
+        busy_rest(*times, retry_after)
     }
 
     /// A peer sent a chunk, so it is not busy.
@@ -329,7 +329,7 @@ impl Peers {
     }
 
     /// A peer answered for a chunk that its file changed.
-    pub(super) fn told_change(&mut self, key: PeerKey) {
+    pub(super) fn file_changed(&mut self, key: PeerKey) {
         if self.peers.contains_key(&key) {
             self.changed.insert(key);
         }
@@ -407,10 +407,10 @@ impl Connection {
     }
 }
 
-/// How long not to ask a peer that answers for the `times`th time in a row that it is busy for the time `told`.
-fn busy_rest(times: u32, told: Duration) -> Duration {
+/// How long not to ask a peer that answers for the `times`th time in a row that it is busy for the time `retry_after`.
+fn busy_rest(times: u32, retry_after: Duration) -> Duration {
     let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
-    told.max(least).min(REST)
+    retry_after.max(least).min(REST)
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ struct State {
     kind: Source,
     pace: LookupPace,
     next: Next,
-    said: Said,
+    last_answer: LastAnswer,
 }
 
 /// When a source is asked next.
@@ -89,7 +89,7 @@ enum Next {
 
 /// The last answer of a source.
 #[derive(Debug)]
-enum Said {
+enum LastAnswer {
     Nothing,
     Peers,
     Unknown { settled: bool },
@@ -99,7 +99,12 @@ enum Said {
 
 impl Sources {
     pub(super) fn new(kinds: &[Source]) -> Sources {
-        let state = |&kind| State { kind, pace: LookupPace::default(), next: Next::Due, said: Said::Nothing };
+        let state = |&kind| State {
+            kind,
+            pace: LookupPace::default(),
+            next: Next::Due,
+            last_answer: LastAnswer::Nothing,
+        };
         Sources(kinds.iter().map(state).collect())
     }
 
@@ -134,22 +139,22 @@ impl Sources {
                 Next::Wait { since: now, wait: Wait { fed: NAME_INTERVAL, hungry: NAME_INTERVAL } }
             }
             Answer::Peers { interval_s, .. } => {
-                interval_s.iter().for_each(|&seconds| source.pace.told(seconds));
+                interval_s.iter().for_each(|&seconds| source.pace.set_interval(seconds));
                 Next::Wait { since: now, wait: source.pace.next(rng) }
             }
             _ => Next::Wait { since: now, wait: source.pace.next(rng) },
         };
-        source.said = match answer {
+        source.last_answer = match answer {
             Answer::Peers { addresses, .. } => {
                 for address in addresses {
                     let _ =
                         if is_peer { book.discover_named(address, now) } else { book.discover(address, now) };
                 }
-                Said::Peers
+                LastAnswer::Peers
             }
-            Answer::Unknown { settled } => Said::Unknown { settled },
-            Answer::TrackerFailed(error) => Said::TrackerFailed(error),
-            Answer::NameFailed(error) => Said::NameFailed(error),
+            Answer::Unknown { settled } => LastAnswer::Unknown { settled },
+            Answer::TrackerFailed(error) => LastAnswer::TrackerFailed(error),
+            Answer::NameFailed(error) => LastAnswer::NameFailed(error),
         };
     }
 
@@ -160,46 +165,48 @@ impl Sources {
 
     /// The error of a tracker, if one has failed.
     pub(super) fn tracker_error(&self) -> Option<&TrackerError> {
-        self.0.iter().find_map(|source| match &source.said {
-            Said::TrackerFailed(error) => Some(error),
+        self.0.iter().find_map(|source| match &source.last_answer {
+            LastAnswer::TrackerFailed(error) => Some(error),
             _ => None,
         })
     }
 
     /// The error of a peer's name, if one could not be resolved.
     pub(super) fn name_error(&self) -> Option<&PeerNameError> {
-        self.0.iter().find_map(|source| match &source.said {
-            Said::NameFailed(error) => Some(error),
+        self.0.iter().find_map(|source| match &source.last_answer {
+            LastAnswer::NameFailed(error) => Some(error),
             _ => None,
         })
     }
 
     /// Whether every source named peers.
     pub(super) fn all_named_peers(&self) -> bool {
-        self.0.iter().all(|source| matches!(source.said, Said::Peers))
+        self.0.iter().all(|source| matches!(source.last_answer, LastAnswer::Peers))
     }
 
     /// Whether every tracker knows all peers and does not know the share, and every name was resolved.
     pub(super) fn none_will_know(&self) -> bool {
         self.0.iter().all(|source| match source.kind {
-            Source::Tracker => matches!(source.said, Said::Unknown { settled: true }),
-            Source::Peer => matches!(source.said, Said::Peers),
+            Source::Tracker => matches!(source.last_answer, LastAnswer::Unknown { settled: true }),
+            Source::Peer => matches!(source.last_answer, LastAnswer::Peers),
         })
     }
 
     /// Whether any source answered without an error.
     pub(super) fn any_answered(&self) -> bool {
-        self.0.iter().any(|source| matches!(source.said, Said::Peers | Said::Unknown { .. }))
+        self.0
+            .iter()
+            .any(|source| matches!(source.last_answer, LastAnswer::Peers | LastAnswer::Unknown { .. }))
     }
 
     /// Whether any tracker answered that it does not know the share.
     pub(super) fn any_does_not_know(&self) -> bool {
-        self.0.iter().any(|source| matches!(source.said, Said::Unknown { .. }))
+        self.0.iter().any(|source| matches!(source.last_answer, LastAnswer::Unknown { .. }))
     }
 
     /// Whether a source named peers.
     pub(super) fn any_named_peers(&self) -> bool {
-        self.0.iter().any(|source| matches!(source.said, Said::Peers))
+        self.0.iter().any(|source| matches!(source.last_answer, LastAnswer::Peers))
     }
 }
 

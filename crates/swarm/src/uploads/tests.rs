@@ -194,13 +194,13 @@ fn a_few_hear_once_that_nothing_waits_and_others_the_next_time() {
     everybody.iter().for_each(|&key| _ = uploads.request(key, ChunkIndex(0)));
     assert_eq!(uploads.take_idle(start), []);
     chunks(&mut uploads, start);
-    assert_eq!(uploads.take_idle(start), everybody[..IDLE_TOLD]);
+    assert_eq!(uploads.take_idle(start), everybody[..IDLE_NOTIFIED]);
     assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), [], "they know");
     uploads.request(A, ChunkIndex(1));
     assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), []);
     chunks(&mut uploads, start + IDLE_INTERVAL);
-    let told = uploads.take_idle(start + IDLE_INTERVAL);
-    assert_eq!(told[..5], [8, 9, 10, 11, 0].map(AskerKey));
+    let notified = uploads.take_idle(start + IDLE_INTERVAL);
+    assert_eq!(notified[..5], [8, 9, 10, 11, 0].map(AskerKey));
     uploads.request(A, ChunkIndex(2));
     assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), []);
     chunks(&mut uploads, start + IDLE_INTERVAL);
