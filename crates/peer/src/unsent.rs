@@ -21,6 +21,10 @@ const MIN_UNSENT_LEN: u32 = 32 * 1024;
 /// more, and the transfer takes the same time.
 const MAX_UNSENT_LEN: u32 = CHUNK_LEN / 4;
 
+/// The limit grows at most by this factor with a chunk. An empty queue on the way takes in a chunk at once, so one fast chunk
+/// proves little.
+const MAX_GROWTH: u32 = 2;
+
 /// The limit of one socket.
 #[derive(Debug)]
 pub(crate) struct UnsentLimit {
@@ -36,8 +40,7 @@ impl UnsentLimit {
 
     /// Sets the limit for a socket that took in a chunk of `len` bytes within `took`.
     pub(crate) fn adapt(&mut self, stream: &TcpStream, len: u32, took: Duration) -> io::Result<()> {
-        // An empty queue on the way takes in a chunk at once, so one fast chunk proves little.
-        let suitable = suitable_len(len, took).min(2 * self.len);
+        let suitable = suitable_len(len, took).min(MAX_GROWTH * self.len);
         if suitable != self.len {
             set(stream, suitable)?;
             self.len = suitable;
