@@ -1,5 +1,6 @@
 //! Runs scenarios and prints their figures:
-//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--max-peers N] [--chunks N]`.
+//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--reading MS] [--news MS] [--start MS]
+//! [--max-peers N] [--chunks N]`. The last ones change what a scenario says of itself.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,12 @@ fn main() {
         }
         if let Some(ms) = number("--reading") {
             scenario.reading_interval = Duration::from_millis(ms);
+        }
+        if let Some(ms) = number("--news") {
+            scenario.news_interval = Duration::from_millis(ms);
+        }
+        if let Some(ms) = number("--start") {
+            scenario.start_time = Duration::from_millis(ms);
         }
         if let Some(most) = number("--max-peers") {
             scenario.max_peers = most as usize;

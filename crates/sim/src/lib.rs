@@ -1,27 +1,29 @@
 //! A deterministic discrete-event simulation of whole swarms.
 //!
-//! Every simulated peer is made of the real policies, not of copies: [`swarm::scheduler::Scheduler`] asks for
-//! chunks, [`swarm::uploads::Uploads`] chooses what to send, [`swarm::peer_book::PeerBook`] chooses whom to
-//! connect to, and one [`tracker::Registry`] tells who there is. What is simulated is the world around them:
-//! links with rates and latency (`network`), peers that come, leave and lie ([`scenario`]), and what the
-//! shells do with messages (`world`).
+//! Every simulated leecher is driven by the real core of a transfer ([`swarm::Swarm`]) and the real upload policy
+//! ([`swarm::uploads::Uploads`]). One real registry ([`tracker::Registry`]) answers their lookups. The crate holds no copy of a policy.
+//! It simulates the world around them: links with rates and latency (`network`), peers that arrive, leave and lie ([`scenario`]), and
+//! what sessions do with messages (`world`).
 //!
-//! Assumed of the shells: they tell peers only of chunks that these lack, tell the scheduler of every message
-//! ([`swarm::scheduler::Scheduler::alive`]) and of the first bytes of every chunk
-//! ([`swarm::scheduler::Scheduler::arriving`]), end the connection that a newcomer replaces, and say once a second
-//! that they are still here to those whose requests wait.
+//! Sessions are simulated with these simplifications:
+//! - Proving and writing a chunk takes no time, and messages have no size.
+//! - Peers read at intervals which chunks the others have ([`Scenario::news_interval`]), as they read what waited in a TCP stream.
+//! - They may read all messages at intervals ([`Scenario::reading_interval`]). Both delay a decision, and make a large swarm faster to
+//!   simulate.
+//! - A flow has a fair share of both links. Only where the scenario says so, a flow on a silent connection starts slowly
+//!   ([`Scenario::start_time`]). Otherwise nothing of TCP is simulated, and nothing is lost.
+//! - The share is known: no metainfo and no hashes are exchanged.
 //!
-//! Not simulated: proving and writing chunks (they take no time), TCP (a flow has its fair share of both links
-//! from its first byte), loss, the exchange of metainfo and hashes.
-//!
-//! Invariants: no I/O, no clock, no threads; the same [`Scenario`] and seed give the same run, event for event,
-//! which [`Report::digest`] witnesses. A chunk is stored once by each peer, or the run panics.
+//! Invariants: no I/O, no clock, no threads. The same [`Scenario`] and seed give the same run, event for event. [`Report::digest`] is a
+//! hash over all events. A peer stores a chunk once, or the run panics.
 
+mod names;
 mod network;
 mod node;
 mod queue;
 mod report;
 pub mod scenario;
+mod time;
 mod world;
 
 pub use report::Report;

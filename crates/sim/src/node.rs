@@ -1,34 +1,19 @@
 //! One simulated peer.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroU16,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use proto::{Bitfield, ChunkIndex};
 use swarm::{Swarm, scheduler::PeerKey, uploads::Uploads};
 
 use crate::{
-    queue::{NEVER, Nanos},
+    names::{ConnId, NodeId},
     scenario::Nature,
+    time::{NEVER, Nanos},
 };
 
-/// Port that everybody listens on.
-pub(crate) const PORT: NonZeroU16 = NonZeroU16::new(7_000).unwrap();
-
-/// Names a peer: the origin is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct NodeId(pub(crate) u32);
-
-/// Names a connection, for both of its ends; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ConnId(pub(crate) u32);
-
-/// What peers tell each other.
+/// A message between peers. Which chunks a peer has is not sent: others read it in its log ([`Neighbour::read`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    Have(ChunkIndex),
     Request(ChunkIndex),
     Cancel(ChunkIndex),
     /// The first byte of a chunk.
@@ -54,6 +39,17 @@ pub(crate) struct Incoming {
     pub(crate) message: Message,
 }
 
+/// A peer's side of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Neighbour {
+    pub(crate) conn: ConnId,
+    /// The other end, and what this peer's core calls it.
+    pub(crate) id: NodeId,
+    pub(crate) key: PeerKey,
+    /// How far this peer has read in the other's log of stored chunks.
+    pub(crate) read: usize,
+}
+
 /// A peer and its policies.
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -67,7 +63,8 @@ pub(crate) struct Node {
     /// Its connections, by what its core calls the other ends.
     pub(crate) conns: BTreeMap<PeerKey, ConnId>,
     pub(crate) have: Bitfield,
-    pub(crate) links: Vec<ConnId>,
+    /// Its connections, in the order in which they were made.
+    pub(crate) links: Vec<Neighbour>,
     pub(crate) inbox: VecDeque<Incoming>,
     /// When [`crate::queue::Event::Inbox`] and [`crate::queue::Event::Wake`] come next.
     pub(crate) inbox_at: Nanos,
@@ -79,34 +76,6 @@ pub(crate) struct Node {
     pub(crate) duplicate: u64,
     pub(crate) wrong: u64,
     pub(crate) most_links: usize,
-}
-
-impl NodeId {
-    pub(crate) const ORIGIN: NodeId = NodeId(0);
-
-    pub(crate) fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    pub(crate) fn ip(self) -> IpAddr {
-        let [_, a, b, c] = self.0.to_be_bytes();
-        Ipv4Addr::new(10, a, b, c).into()
-    }
-
-    pub(crate) fn address(self) -> SocketAddr {
-        SocketAddr::new(self.ip(), PORT.get())
-    }
-
-    /// The node at an address. Nobody tells of an address that is none.
-    pub(crate) fn at(address: SocketAddr) -> NodeId {
-        match address.ip() {
-            IpAddr::V4(ip) => {
-                let [_, a, b, c] = ip.octets();
-                NodeId(u32::from_be_bytes([0, a, b, c]))
-            }
-            IpAddr::V6(ip) => unreachable!("{ip} is nobody's"),
-        }
-    }
 }
 
 impl Node {

@@ -43,9 +43,9 @@ pub struct Report {
     pub replaced: u64,
     /// Most connections that a leecher had at a time.
     pub most_links: usize,
-    /// Control messages, `Have` among them.
+    /// Messages, without those about chunks that a peer has by now.
     pub messages: u64,
-    /// `Have` messages.
+    /// Chunks in those: each of them for each peer that reads it.
     pub haves: u64,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Report {
             f,
             "{:<20} seed {:<3} {:>4}/{:<4} last {:>7.2} s  median {:>7.2} s  T/T_opt {:.3}  origin {:.3} copies{} \
              (all of it after {:.3})  \
-             duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  replaced {}  links {}  messages {} ({} have)  \
+             duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  replaced {}  links {}  messages {}, {} haves  \
              events {}  digest {:016x}",
             self.name,
             self.seed,

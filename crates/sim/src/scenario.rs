@@ -8,6 +8,10 @@ use proto::CHUNK_LEN;
 /// 100 Mbit/s.
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(1);
 
+/// Interval at which peers read which chunks others have, unless a scenario says otherwise. In a real swarm such a message waits
+/// in the queue of the uplink, behind chunks.
+pub const DEFAULT_NEWS_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Peers that a leecher is connected to at most, as in the real one.
 pub const DEFAULT_MAX_PEERS: usize = swarm::peer_book::DEFAULT_MAX_PEERS;
 
@@ -94,9 +98,13 @@ pub struct Scenario {
     pub latency: Duration,
     /// Peers read what has come at multiples of this time: always a delay, but less to simulate. Zero is at once.
     pub reading_interval: Duration,
+    /// At this interval, which is not zero, peers read which chunks others have by now.
+    pub news_interval: Duration,
+    /// A flow on a connection that was silent gets its whole share of a busy uplink after this time. Zero is at once.
+    pub start_time: Duration,
     /// Peers that a leecher is connected to at most.
     pub max_peers: usize,
-    /// Leecher's users name the origin; otherwise the tracker may tell of others first.
+    /// Users name the origin to their leechers. Otherwise leechers learn of it from the tracker, perhaps after others.
     pub names_origin: bool,
     /// Leave as soon as everything is here.
     pub leave_when_done: bool,
@@ -120,6 +128,8 @@ impl Scenario {
             leechers: leechers.collect(),
             latency: DEFAULT_LATENCY,
             reading_interval: Duration::ZERO,
+            news_interval: DEFAULT_NEWS_INTERVAL,
+            start_time: Duration::ZERO,
             max_peers: DEFAULT_MAX_PEERS,
             names_origin: false,
             leave_when_done: false,
@@ -162,6 +172,10 @@ pub const BENCH_LINK: Link = Link { up: 100.0 * MBIT, down: 200.0 * MBIT };
 
 /// Chunks in a GiB.
 pub const GIB: u32 = 2_048;
+
+/// How long a flow of a silent connection takes until it has its share of a busy uplink: about what it takes behind the full
+/// queue of a link of 100 Mbit/s.
+const SLOW_START: Duration = Duration::from_millis(500);
 
 /// What slow peers send or receive: 20 kB/s.
 const SLOW_RATE: f64 = 20.0 * 8e3;
@@ -215,12 +229,15 @@ pub fn named(name: &str) -> Option<Scenario> {
     let scenario = match name {
         "small_8" => Scenario::equal("small_8", 8, 128, BENCH_LINK),
         "small_16" => Scenario::equal("small_16", 16, 128, BENCH_LINK),
+        "slow_starts_16" => {
+            Scenario { start_time: SLOW_START, ..Scenario::equal("slow_starts_16", 16, 128, BENCH_LINK) }
+        }
         "equal_50" => Scenario::equal("equal_50", 50, GIB, BENCH_LINK),
         "equal_50_leaving" => {
             Scenario { leave_when_done: true, ..Scenario::equal("equal_50_leaving", 50, GIB, BENCH_LINK) }
         }
-        "mixed_200" => {
-            let mut scenario = Scenario::equal("mixed_200", 200, GIB, BENCH_LINK);
+        "unequal_200" => {
+            let mut scenario = Scenario::equal("unequal_200", 200, GIB, BENCH_LINK);
             for leecher in scenario.leechers.iter_mut().step_by(2) {
                 leecher.link = Link { up: BENCH_LINK.up / 4.0, down: BENCH_LINK.down / 4.0 };
             }
@@ -228,8 +245,15 @@ pub fn named(name: &str) -> Option<Scenario> {
         }
         "equal_1000" => Scenario {
             reading_interval: Duration::from_millis(20),
+            news_interval: Duration::from_millis(100),
             max_peers: 20,
             ..Scenario::equal("equal_1000", 1_000, 4 * GIB, BENCH_LINK)
+        },
+        "equal_10000" => Scenario {
+            reading_interval: Duration::from_millis(20),
+            news_interval: Duration::from_millis(100),
+            max_peers: 20,
+            ..Scenario::equal("equal_10000", 10_000, GIB, BENCH_LINK)
         },
         "origin_leaves" => Scenario {
             origin: Link { up: 4.0 * BENCH_LINK.up, down: BENCH_LINK.down },
@@ -268,13 +292,15 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 13] = [
     "small_8",
     "small_16",
+    "slow_starts_16",
     "equal_50",
     "equal_50_leaving",
-    "mixed_200",
+    "unequal_200",
     "equal_1000",
+    "equal_10000",
     "origin_leaves",
     "origin_leaves_early",
     "churn",

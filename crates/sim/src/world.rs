@@ -20,14 +20,20 @@ use tracker::{Registry, Rules};
 
 use crate::{
     Report, Scenario,
-    network::{Flow, Network, PART_INTERVAL},
-    node::{ConnId, Incoming, Message, Node, NodeId},
-    queue::{Event, NEVER, Nanos, Queue},
+    names::{ConnId, NodeId},
+    network::{Flow, GROWTHS, Network, PART_INTERVAL, Warmth},
+    node::{Incoming, Message, Node},
+    queue::{Event, Queue},
     scenario::{Nature, ORIGIN_MAX_PEERS, OriginLeaves},
+    time::{NEVER, Nanos, nanos},
 };
 
 /// One-way trips until a dial has led to a connection: TCP's handshake, and a `Hello`.
 const DIAL_TRIPS: u32 = 3;
+
+/// A connection that has sent nothing for this long starts slowly again: Linux' least retransmission timeout, after which TCP
+/// forgets what a connection could send.
+const COOLS_AFTER: Nanos = 200_000_000;
 
 const INFOHASH: InfoHash = InfoHash([7; 32]);
 
@@ -62,6 +68,8 @@ struct World<'a> {
     queue: Queue,
     network: Network,
     nodes: Vec<Node>,
+    /// What each peer has stored, in order.
+    logs: Vec<Vec<Stored>>,
     /// Both ends of every connection there was, and whether it lasts.
     conns: Vec<Conn>,
     registry: Registry,
@@ -80,14 +88,23 @@ struct World<'a> {
     digest: u64,
 }
 
+/// A chunk that a peer has stored, and others can read of from then on.
+#[derive(Debug, Clone, Copy)]
+struct Stored {
+    at: Nanos,
+    chunk: ChunkIndex,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Conn {
     ends: [NodeId; 2],
     /// What each end calls the other.
     keys: [PeerKey; 2],
     open: bool,
-    /// When each end last said something on it.
+    /// When each end last sent something on it.
     spoke: [Nanos; 2],
+    /// When each end last finished to send a chunk on it, if ever.
+    sent: [Option<Nanos>; 2],
 }
 
 impl Conn {
@@ -119,6 +136,7 @@ impl<'a> World<'a> {
             queue: Queue::default(),
             network: Network::default(),
             nodes: Vec::new(),
+            logs: vec![Vec::new(); scenario.leechers.len() + 1],
             conns: Vec::new(),
             registry: Registry::new(Rules::default(), start),
             wanting: scenario.leechers.iter().filter(|plan| plan.nature.is_waited_for()).count(),
@@ -159,6 +177,7 @@ impl<'a> World<'a> {
                     self.work(id);
                 }
             }
+            Event::News(id) => self.read_news(id),
             Event::Wake(id) => {
                 if self.node(id).wake_at <= self.now {
                     self.node(id).wake_at = NEVER;
@@ -178,6 +197,7 @@ impl<'a> World<'a> {
                     self.queue.push(self.now + PART_INTERVAL, event);
                 }
             }
+            Event::FlowGrows(flow, life) => self.network.grow(flow, life, self.now, &mut self.queue),
             Event::Dialled { from, key, to } => self.dialled(from, key, to),
             Event::Announce(id) => {
                 if self.node(id).online {
@@ -205,7 +225,7 @@ impl<'a> World<'a> {
 
     /// Sends a message on its way.
     fn send(&mut self, conn: ConnId, from: NodeId, message: Message) {
-        let end = &mut self.conns[conn.0 as usize];
+        let end = &mut self.conns[conn.index()];
         let side = end.side(from);
         end.spoke[side] = self.now;
         let to = end.other(from);
@@ -248,7 +268,7 @@ impl<'a> World<'a> {
             && at <= self.now
         {
             self.nodes[id.index()].inbox.pop_front();
-            if self.conns[conn.0 as usize].open {
+            if self.conns[conn.index()].open {
                 self.read(id, conn, message);
             }
             if !self.nodes[id.index()].online {
@@ -301,7 +321,6 @@ impl<'a> World<'a> {
                 return;
             }
             Message::Chunk(chunk) => return self.take_in(id, conn, chunk),
-            Message::Have(chunk) => PeerEvent::Have(chunk),
             Message::Header(chunk) => PeerEvent::Arriving(chunk),
             Message::Part { bytes } => PeerEvent::Progress { bytes },
             Message::NotHave(chunk) => PeerEvent::Rejected(chunk, RejectReason::NotHave),
@@ -312,14 +331,14 @@ impl<'a> World<'a> {
             Message::Idle => PeerEvent::Idle,
             Message::KeepAlive => PeerEvent::Alive,
         };
-        let key = self.conns[conn.0 as usize].key(id);
+        let key = self.conns[conn.index()].key(id);
         self.handle(id, SwarmEvent::Peer(key, event));
     }
 
     /// A chunk has arrived.
     fn take_in(&mut self, id: NodeId, conn: ConnId, chunk: ChunkIndex) {
         let now = self.at(self.now);
-        let (sender, peer) = (self.conns[conn.0 as usize].other(id), self.conns[conn.0 as usize].key(id));
+        let (sender, peer) = (self.conns[conn.index()].other(id), self.conns[conn.index()].key(id));
         let lies = self.nodes[sender.index()].nature == Nature::Liar;
         let node = &mut self.nodes[id.index()];
         node.received += u64::from(CHUNK_LEN);
@@ -343,16 +362,24 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Tells everybody of a chunk, but those who have it: they would take no notice.
-    fn tell(&mut self, id: NodeId, chunk: ChunkIndex) {
-        for conn in self.nodes[id.index()].links.clone() {
-            let other = self.conns[conn.0 as usize].other(id);
-            if self.nodes[other.index()].have.contains(chunk) {
-                continue;
+    /// Reads what the others have stored since the last time. A finished peer needs no such news.
+    fn read_news(&mut self, id: NodeId) {
+        let now = self.at(self.now);
+        let node = &mut self.nodes[id.index()];
+        let Some(core) = node.core.as_mut().filter(|_| node.finished.is_none()) else { return };
+        for link in &mut node.links {
+            let news = &self.logs[link.id.index()][link.read..];
+            let news = &news[..news.partition_point(|stored| stored.at + self.latency <= self.now)];
+            if !news.is_empty() {
+                link.read += news.len();
+                self.haves += news.len() as u64;
+                // The core ignores what it has.
+                let news = news.iter().map(|stored| stored.chunk).filter(|&chunk| !node.have.contains(chunk));
+                core.add_haves(link.key, news, now);
             }
-            self.haves += 1;
-            self.send(conn, id, Message::Have(chunk));
         }
+        self.queue.push(self.now + nanos(self.scenario.news_interval), Event::News(id));
+        self.work(id);
     }
 
     fn finish(&mut self, id: NodeId) {
@@ -390,7 +417,7 @@ impl<'a> World<'a> {
                     self.dropped += u64::from(reason == LeaveReason::TooSlow);
                     self.close(self.nodes[id.index()].conns[&key], id, &reason);
                 }
-                Action::Have(chunk) => self.tell(id, chunk),
+                Action::Have(chunk) => self.logs[id.index()].push(Stored { at: self.now, chunk }),
                 Action::Finish => self.finish(id),
                 // It gave up, or has served for long enough.
                 Action::End(_) => self.leave(id, true),
@@ -408,15 +435,18 @@ impl<'a> World<'a> {
         }
         let now = self.at(self.now);
         if self.nodes[id.index()].uploads.is_contended() {
-            let sent = self.network.sent(id, self.now);
-            let taken = |asker| sent.get(&conn_of(asker)).copied().unwrap_or(0);
+            let taken = |asker| self.network.sent(id, conn_of(asker), self.now);
             self.nodes[id.index()].uploads.progress(taken);
         }
         while let Some((asker, chunk)) = self.nodes[id.index()].uploads.start(now) {
             let conn = conn_of(asker);
-            let to = self.conns[conn.0 as usize].other(id);
+            let end = &self.conns[conn.index()];
+            let to = end.other(id);
+            let is_warm = end.sent[end.side(id)].is_some_and(|sent| self.now - sent < COOLS_AFTER);
+            let interval = nanos(self.scenario.start_time) / u64::from(GROWTHS);
+            let warmth = if is_warm || interval == 0 { Warmth::Warm } else { Warmth::Cold(interval) };
             let bits = f64::from(CHUNK_LEN) * 8.0;
-            self.network.start((conn, id, to), chunk, bits, self.now, &mut self.queue);
+            self.network.start((conn, id, to), (chunk, bits), warmth, self.now, &mut self.queue);
             self.send(conn, id, Message::Header(chunk));
         }
         for asker in self.nodes[id.index()].uploads.take_idle(now) {
@@ -432,6 +462,8 @@ impl<'a> World<'a> {
     fn sent(&mut self, flow: Flow) {
         let Flow { conn, from, chunk, .. } = flow;
         let now = self.at(self.now);
+        let end = &mut self.conns[conn.index()];
+        end.sent[end.side(from)] = Some(self.now);
         let node = self.node(from);
         node.uploads.finished(AskerKey(conn.0.into()), CHUNK_LEN, now);
         node.sent += u64::from(CHUNK_LEN);
@@ -452,16 +484,17 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Tells every peer whose requests wait and who heard nothing for a while that this one is still here.
+    /// Sends a keep-alive to every peer whose requests wait and that received nothing for a while.
     fn keep_alive(&mut self, id: NodeId) {
         let node = &self.nodes[id.index()];
         if !node.online || node.nature == Nature::Silent {
             return;
         }
         let now = self.now;
-        for conn in self.nodes[id.index()].links.clone() {
+        for at in 0..self.nodes[id.index()].links.len() {
+            let conn = self.nodes[id.index()].links[at].conn;
             let node = &self.nodes[id.index()];
-            let end = &self.conns[conn.0 as usize];
+            let end = &self.conns[conn.index()];
             let spoke = end.spoke[end.side(id)];
             if now - spoke >= nanos(WAITING_KEEP_ALIVE) && node.uploads.is_waiting(AskerKey(conn.0.into())) {
                 self.send(conn, id, Message::KeepAlive);
@@ -473,8 +506,4 @@ impl<'a> World<'a> {
 
 fn conn_of(AskerKey(key): AskerKey) -> ConnId {
     ConnId(u32::try_from(key).expect("a key that was made from a connection"))
-}
-
-fn nanos(time: Duration) -> Nanos {
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER)
 }

@@ -48,6 +48,15 @@ fn eight_and_sixteen_leechers_of_a_small_file() {
     }
 }
 
+/// Fails if an upload is called held up by its receiver while its connection only starts slowly.
+#[test]
+fn sixteen_leechers_whose_connections_start_slowly() {
+    for seed in 1..=5 {
+        let report = run_small("slow_starts_16", seed);
+        assert!(report.ratio() <= 1.15, "{report}");
+    }
+}
+
 #[test]
 fn fifty_equal_leechers() {
     for seed in 1..=2 {
@@ -66,7 +75,15 @@ fn fifty_leechers_that_leave_when_they_are_done() {
 
 #[test]
 fn two_hundred_leechers_half_of_them_at_a_quarter_of_the_rate() {
-    run_in_release("mixed_200", 1);
+    run_in_release("unequal_200", 1);
+}
+
+/// A kind of slow peer and a number would be another scenario ([`scenario::named`]).
+#[test]
+fn every_scenario_has_a_name_of_its_own() {
+    for name in scenario::NAMES {
+        assert_eq!(scenario::named(name).map(|scenario| scenario.name), Some(name));
+    }
 }
 
 #[test]

@@ -1,11 +1,7 @@
 //! What is written down of a run.
 
 use super::World;
-use crate::{
-    Report,
-    node::Node,
-    queue::{Event, Nanos},
-};
+use crate::{Report, node::Node, queue::Event, time::Nanos};
 
 impl World<'_> {
     /// Adds an event to the digest (FNV-1a over words).
@@ -21,8 +17,10 @@ impl World<'_> {
             Event::Announce(id) => (7, id.0, 0),
             Event::KeepAlive(id) => (9, id.0, 0),
             Event::Leave(id) => (10, id.0, 0),
+            Event::News(id) => (11, id.0, 0),
+            Event::FlowGrows(flow, life) => (12, flow.0, life),
         };
-        for word in [at, kind, one.into(), other.into(), self.messages] {
+        for word in [at, kind, one.into(), other.into(), self.messages, self.haves] {
             self.digest = (self.digest ^ word).wrapping_mul(0x100_0000_01b3);
         }
     }

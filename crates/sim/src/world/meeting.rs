@@ -15,11 +15,13 @@ use swarm::{
     uploads::{AskerKey, WAITING_KEEP_ALIVE},
 };
 
-use super::{Conn, DIAL_TRIPS, INFOHASH, World, nanos};
+use super::{Conn, DIAL_TRIPS, INFOHASH, World};
 use crate::{
-    node::{ConnId, NodeId, PORT},
+    names::{ConnId, NodeId, PORT},
+    node::Neighbour,
     queue::Event,
     scenario::Nature,
+    time::nanos,
 };
 
 /// Port from which everybody connects.
@@ -39,6 +41,7 @@ impl World<'_> {
         self.queue.push(now + nanos(WAITING_KEEP_ALIVE), Event::KeepAlive(id));
         if !self.nodes[id.index()].nature.has_everything() {
             self.start_core(id);
+            self.queue.push(now + nanos(self.scenario.news_interval), Event::News(id));
             self.work(id);
         }
     }
@@ -64,8 +67,8 @@ impl World<'_> {
 
     pub(super) fn leave(&mut self, id: NodeId, announces: bool) {
         self.node(id).online = false;
-        for conn in self.node(id).links.clone() {
-            self.close(conn, id, &LeaveReason::Disconnected);
+        for link in self.node(id).links.clone() {
+            self.close(link.conn, id, &LeaveReason::Disconnected);
         }
         self.node(id).core = None;
         if announces {
@@ -145,10 +148,18 @@ impl World<'_> {
         };
         let far_key = far_key.ok_or(LeaveReason::Goodbye(FULL))?;
         let conn = ConnId(u32::try_from(self.conns.len()).expect("no more connections than a u32 counts"));
-        self.conns.push(Conn { ends: [from, to], keys: [key, far_key], open: true, spoke: [self.now; 2] });
-        for (id, key) in [(from, key), (to, far_key)] {
+        self.conns.push(Conn {
+            ends: [from, to],
+            keys: [key, far_key],
+            open: true,
+            spoke: [self.now; 2],
+            sent: [None; 2],
+        });
+        for (id, key, other) in [(from, key, to), (to, far_key, from)] {
+            // What comes before is in the other's bitfield.
+            let link = Neighbour { conn, id: other, key, read: self.logs[other.index()].len() };
             let node = self.node(id);
-            node.links.push(conn);
+            node.links.push(link);
             node.conns.insert(key, conn);
             node.most_links = node.most_links.max(node.links.len());
         }
@@ -171,17 +182,17 @@ impl World<'_> {
 
     /// Ends a connection on behalf of `by`. The other side receives the reason.
     pub(super) fn close(&mut self, conn: ConnId, by: NodeId, reason: &LeaveReason) {
-        let Conn { ends: [one, other], keys, open, .. } = self.conns[conn.0 as usize];
+        let Conn { ends: [one, other], keys, open, .. } = self.conns[conn.index()];
         if !open {
             return;
         }
-        self.conns[conn.0 as usize].open = false;
+        self.conns[conn.index()].open = false;
         self.network.close(conn, one, other, self.now, &mut self.queue);
         let is_no_room = matches!(reason, LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }));
         self.replaced += u64::from(is_no_room);
         for (id, key) in [(one, keys[0]), (other, keys[1])] {
             let node = self.node(id);
-            node.links.retain(|&link| link != conn);
+            node.links.retain(|link| link.conn != conn);
             node.conns.remove(&key);
             node.uploads.leave(AskerKey(conn.0.into()));
             let heard = match reason {
