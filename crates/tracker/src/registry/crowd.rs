@@ -60,6 +60,20 @@ pub(super) struct Crowd {
 struct Links {
     next: u32,
     previous: u32,
+    /// Used in the front row only: the peer of its site that the next answer names.
+    turn: u32,
+}
+
+impl Links {
+    /// The links of a peer that is alone at its site.
+    fn alone(place: usize) -> Links {
+        let place = number(place);
+        Links { next: place, previous: place, turn: place }
+    }
+
+    fn map(self, map: impl Fn(u32) -> u32) -> Links {
+        Links { next: map(self.next), previous: map(self.previous), turn: map(self.turn) }
+    }
 }
 
 #[derive(Default)]
@@ -98,14 +112,15 @@ impl Crowd {
         let front = sample(places, number(self.fronts), rng).len();
         let behind = number(self.members.len() - self.fronts);
         let (front, rest) = places.split_at_mut(front);
-        self.tell(front, requester, entries);
-        if behind == 0 {
-            return;
+        if behind > 0 && rest.is_empty() {
+            front.iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
-        let rest = sample(rest, behind, rng);
-        rest.iter_mut().for_each(|place| *place += number(self.fronts));
-        self.tell(rest, requester, entries);
-        front.iter().for_each(|&place| self.rotate(place as usize));
+        self.tell(front, requester, entries);
+        if behind > 0 && !rest.is_empty() {
+            let rest = sample(rest, behind, rng);
+            rest.iter_mut().for_each(|place| *place += number(self.fronts));
+            self.tell(rest, requester, entries);
+        }
     }
 
     fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
@@ -154,11 +169,12 @@ impl Crowd {
         self.oldest = self.oldest.min(peer.member.seen);
         self.members.push(peer.member);
         self.contacts.push(peer.contact);
-        self.rings.push(Links { next: number(place), previous: number(place) });
+        self.rings.push(Links::alone(place));
         self.note_place(place);
         match front {
             Some(front) => self.link_before(front, place),
             None => {
+                self.pass_turn(self.fronts);
                 self.swap(place, self.fronts);
                 self.fronts += 1;
                 self.note_front(self.fronts - 1);
@@ -221,8 +237,11 @@ impl Crowd {
                 place = self.fronts;
             }
         }
+        let last = self.members.len() - 1;
+        self.pass_turn(place);
         self.unlink(place);
-        self.swap(place, self.members.len() - 1);
+        self.pass_turn(last);
+        self.swap(place, last);
         self.pop().expect("there is a last one")
     }
 
@@ -258,13 +277,20 @@ impl Crowd {
         (0..self.fronts).find(|&place| self.contacts[place].site(&self.members[place]) == site)
     }
 
-    /// Moves the next peer of a site into the front row.
-    fn rotate(&mut self, front: usize) {
-        let next = self.rings[front].next as usize;
-        if next != front {
-            self.exchange(front, next);
-            self.unlink(next);
-            self.link_before(front, next);
+    /// The peer to name for a place in the front row. The next answer names the next peer of that site.
+    fn take_turn(&mut self, front: u32) -> u32 {
+        let turn = self.rings[front as usize].turn;
+        self.rings[front as usize].turn = self.rings[turn as usize].next;
+        turn
+    }
+
+    /// If it is the turn of this peer, which is about to be removed or moved from behind the front row, it is the next one's.
+    fn pass_turn(&mut self, place: usize) {
+        if (self.fronts..self.members.len()).contains(&place)
+            && let Some(front) = self.front_of(self.contacts[place].site(&self.members[place]))
+            && self.rings[front].turn as usize == place
+        {
+            self.rings[front].turn = self.rings[place].next;
         }
     }
 
@@ -276,7 +302,7 @@ impl Crowd {
         self.note_place(other);
     }
 
-    /// Exchanges any two peers, each with its place in its circle.
+    /// Exchanges any two peers, each with its place in its circle. It must not be the turn of one that is behind the front row.
     fn swap(&mut self, one: usize, other: usize) {
         if one == other {
             return;
@@ -287,26 +313,25 @@ impl Crowd {
             place if place == other => number(one),
             _ => place,
         };
-        let renamed = |Links { next, previous }| Links { next: renamed(next), previous: renamed(previous) };
-        (self.rings[one], self.rings[other]) = (renamed(self.rings[other]), renamed(self.rings[one]));
+        (self.rings[one], self.rings[other]) = (self.rings[other].map(renamed), self.rings[one].map(renamed));
         for place in [one, other] {
-            let Links { next, previous } = self.rings[place];
+            let Links { next, previous, .. } = self.rings[place];
             self.rings[next as usize].previous = number(place);
             self.rings[previous as usize].next = number(place);
         }
     }
 
     fn unlink(&mut self, place: usize) {
-        let Links { next, previous } = self.rings[place];
+        let Links { next, previous, .. } = self.rings[place];
         self.rings[previous as usize].next = next;
         self.rings[next as usize].previous = previous;
-        self.rings[place] = Links { next: number(place), previous: number(place) };
+        self.rings[place] = Links::alone(place);
     }
 
     /// Inserts a single peer into the circle of `front`, just before it.
     fn link_before(&mut self, front: usize, place: usize) {
         let previous = self.rings[front].previous;
-        self.rings[place] = Links { next: number(front), previous };
+        self.rings[place] = Links { next: number(front), previous, ..Links::alone(place) };
         self.rings[previous as usize].next = number(place);
         self.rings[front].previous = number(place);
     }
@@ -331,9 +356,10 @@ impl Crowd {
         assert!((0..self.fronts).all(|front| sites.insert(site(front))), "two of a site in the front row");
         let mut met = 0;
         for front in 0..self.fronts {
-            let mut place = front;
+            let (mut place, mut has_turn) = (front, false);
             loop {
                 met += 1;
+                has_turn |= self.rings[front].turn as usize == place;
                 assert_eq!(site(place), site(front));
                 assert!(place == front || place >= self.fronts);
                 let next = self.rings[place].next as usize;
@@ -344,6 +370,7 @@ impl Crowd {
                 }
                 assert!(met <= self.members.len(), "a circle without end");
             }
+            assert!(has_turn, "the turn is in the circle");
         }
         assert_eq!(met, self.members.len(), "everybody is in the circle of a front");
         if let Some(index) = &self.index {
