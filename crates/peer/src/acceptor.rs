@@ -15,7 +15,7 @@ use std::{
 
 use listen::{ListenError, asked_address, listen_tcp};
 use proto::{InfoHash, peer::GoodbyeReason};
-use swarm::RETRY_AFTER_MS;
+use swarm::NO_ROOM;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{
@@ -137,9 +137,6 @@ impl Routes {
         }
     }
 }
-
-/// The goodbye for a peer if there is no room.
-pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
 
 /// The one accept loop of a process. When it returns, it has handed over or closed every connection.
 async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationToken) {

@@ -7,7 +7,7 @@ use proto::{
     peer::{GoodbyeReason, Hello, PeerMessage, Role},
 };
 use store::{Content, OpenChunkError};
-use swarm::uploads::DEFAULT_SLOTS;
+use swarm::{NO_ROOM, uploads::DEFAULT_SLOTS};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    acceptor::{NO_ROOM, Route},
+    acceptor::Route,
     connection::{self, ConnectionError, Inbox},
     faults::{self, Faults},
     handshake::{HandshakeError, Incoming},

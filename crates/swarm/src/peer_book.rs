@@ -5,12 +5,14 @@
 //!
 //! Policy: The next address to dial is drawn at random from those that are due and have failed least often. If the book is full,
 //! it is drawn from the newest of these. Now and then the address that is due longest has its turn. Dialling stops at
-//! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. When these places are
-//! full too, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected only
+//! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. But up to [`OWN_SHARE`]
+//! this side dials however many have dialled it, so strangers cannot take all places. When the places of the others are full, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected only
 //! to each other, and each such group would have to get its own copy from the origin. Connections that this side dialled are
-//! never replaced, so strangers cannot take them all.
+//! never replaced.
 //!
-//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it.
+//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it. A peer that
+//! dials this process is entered even if there is no room. While there are too many, an address is forgotten when its connection
+//! is over.
 //!
 //! A peer that lied is banned. Its address is not dialled again, and connections from its IP address are refused. Other peers at
 //! that IP address (behind the same NAT, or on the same host) can still be dialled.
@@ -41,6 +43,9 @@ const MAX_DIALS: usize = 64;
 
 /// Part of the connections that this side may dial.
 const DIALLED_SHARE: f64 = 0.9;
+
+/// Part of the connections that are this side's alone to dial.
+const OWN_SHARE: f64 = 0.5;
 
 /// Wait before a peer that was replaced is dialled again.
 const REPLACED_REST: Duration = Duration::from_secs(60);
@@ -267,13 +272,13 @@ impl PeerBook {
             }
             let victim = self.accepted.iter().nth(rng.random_range(0..self.accepted.len())).copied();
             if let Some(victim) = victim {
-                self.set(victim, State::Idle(now + REPLACED_REST));
+                self.rest(victim, now + REPLACED_REST);
                 admission = Admission::Replaces(victim);
             }
         }
         match known {
             Some(_) => self.set(address, State::Accepted(now)),
-            // This may exceed MAX_ADDRESSES, but is bounded by the number of connections.
+            // This may exceed MAX_ADDRESSES by the number of connections. See `rest`.
             None => self.enter(address, State::Accepted(now)),
         }
         admission
@@ -290,21 +295,37 @@ impl PeerBook {
         {
             entry.failures = 0;
         }
-        let state = match (redial, entry.state) {
+        let from = match (redial, entry.state) {
             (_, State::Banned | State::Itself) => return,
-            (Redial::Never, _) => State::Banned,
-            (Redial::Itself, _) => State::Itself,
+            (Redial::Never, _) => return self.ban(address),
+            (Redial::Itself, _) => return self.set(address, State::Itself),
             (Redial::Duplicate, State::Connected(_) | State::Accepted(_)) => return,
             // It was replaced, and no longer counts as connected.
             (Redial::After(_) | Redial::BackOff, State::Idle(_)) => return,
-            (Redial::After(wait), _) if wait >= FIRST_RETRY => State::Idle(now + wait),
+            (Redial::After(wait), _) if wait >= FIRST_RETRY => now + wait,
             (Redial::After(_) | Redial::BackOff | Redial::Duplicate, _) => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(entry.failures)).min(LAST_RETRY);
                 entry.failures += 1;
-                State::Idle(now + wait.mul_f64(rng.random_range(0.8..1.2)))
+                now + wait.mul_f64(rng.random_range(0.8..1.2))
             }
         };
-        self.set(address, state);
+        self.rest(address, from);
+    }
+
+    /// An address is not connected any more. It may be dialled from this time on, unless there are too many addresses: then it is
+    /// forgotten, if the user did not name it. Otherwise a peer could fill the book by connecting again and again, each time under
+    /// another port.
+    fn rest(&mut self, address: SocketAddr, from: Instant) {
+        let is_named = self.entries.get(&address).is_some_and(|entry| entry.named);
+        if self.entries.len() > MAX_ADDRESSES && !is_named {
+            self.forget(address);
+        } else {
+            self.set(address, State::Idle(from));
+        }
+    }
+
+    fn ban(&mut self, address: SocketAddr) {
+        self.set(address, State::Banned);
         if self.banned.len() > MAX_BANNED
             && let Some(&oldest) = self.banned.front()
         {
@@ -327,13 +348,16 @@ impl PeerBook {
 
     fn has_room_to_dial(&self) -> bool {
         // Without a connection, no peer knows this process, so no places need to be kept for peers that dial it.
-        let most = if self.connections() == 0 { self.max_peers } else { self.dialled_at_most() };
-        self.dialling < MAX_DIALS && self.dialling + self.connections() < most
+        let most = if self.connections() == 0 { self.max_peers } else { self.part(DIALLED_SHARE) };
+        let dialled = self.dialling + self.connected;
+        let has_room = dialled < self.part(OWN_SHARE) || dialled + self.accepted.len() < most;
+        has_room && self.dialling < MAX_DIALS
     }
 
+    /// A part of the maximum number of connections, rounded up.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a usize")]
-    fn dialled_at_most(&self) -> usize {
-        (self.max_peers as f64 * DIALLED_SHARE).ceil() as usize
+    fn part(&self, share: f64) -> usize {
+        (self.max_peers as f64 * share).ceil() as usize
     }
 
     fn enter(&mut self, address: SocketAddr, state: State) {

@@ -50,7 +50,7 @@ pub use action::Action;
 pub use config::{Config, Stay, Summary};
 pub use event::{Event, PeerEvent};
 pub use failure::Failure;
-pub use peers::RETRY_AFTER_MS;
+pub use peers::NO_ROOM;
 pub use report::{Contribution, PeerProgress, Progress, Report, Waiting, WaitingFor};
 pub use sources::{Answer, PeerNameError, Source, SourceId};
 

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use peer::{acceptor::NO_ROOM, handshake::Incoming, outbox::Outbox};
+use peer::{handshake::Incoming, outbox::Outbox};
 use proto::peer::{PeerMessage, Role};
-use swarm::{LeaveReason, scheduler::PeerKey};
+use swarm::{LeaveReason, NO_ROOM, scheduler::PeerKey};
 use tokio::{sync::Notify, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 

@@ -9,8 +9,8 @@ use proto::{
 };
 use rand::RngExt;
 use swarm::{
-    Answer, Config, Event as SwarmEvent, LeaveReason, PeerEvent, RETRY_AFTER_MS, Source, SourceId, Stay,
-    Swarm, Unreachable,
+    Answer, Config, Event as SwarmEvent, LeaveReason, NO_ROOM, PeerEvent, Source, SourceId, Stay, Swarm,
+    Unreachable,
     scheduler::{Have, PeerKey},
     uploads::{AskerKey, WAITING_KEEP_ALIVE},
 };
@@ -133,7 +133,6 @@ impl World<'_> {
 
     /// Connects the two, or says why not.
     fn meet(&mut self, from: NodeId, key: PeerKey, to: NodeId) -> Result<(), LeaveReason> {
-        const FULL: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
         if from == to {
             return Err(LeaveReason::Itself);
         }
@@ -146,7 +145,7 @@ impl World<'_> {
             // A seeder gives nobody up for another, and has no name for anybody.
             None => (other.links.len() < other.max_peers).then_some(PeerKey(0)),
         };
-        let far_key = far_key.ok_or(LeaveReason::Goodbye(FULL))?;
+        let far_key = far_key.ok_or(LeaveReason::Goodbye(NO_ROOM))?;
         let conn = ConnId(u32::try_from(self.conns.len()).expect("no more connections than a u32 counts"));
         self.conns.push(Conn {
             ends: [from, to],

@@ -131,6 +131,30 @@ fn a_flood_of_addresses_is_bounded() {
     let mut book = PeerBook::new(5);
     (1..5_000).for_each(|port| _ = book.discover(address(port), now));
     assert_eq!(book.len(), MAX_ADDRESSES);
+
+    // A stranger that comes again and again and listens at another port each time, and the one that it replaces.
+    let (mut rng, stranger) = (StdRng::seed_from_u64(1), |port| SocketAddr::from(([10, 0, 0, 1], port)));
+    for port in 1..5_000 {
+        assert_ne!(book.admit(stranger(port), now, &mut rng), Admission::Full);
+        if port % 2 == 0 {
+            book.disconnected(stranger(port), Redial::BackOff, now, &mut rng);
+        }
+        assert!(book.len() <= MAX_ADDRESSES + 5, "{}", book.len());
+    }
+}
+
+#[test]
+fn peers_that_connect_leave_half_of_the_places_to_be_dialled() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(6);
+    (100..200).for_each(|port| _ = book.admit(address(port), now, &mut rng));
+    assert_eq!(book.connections(), 6);
+    (1..100).for_each(|port| _ = book.discover(address(port), now));
+    let dialled: Vec<_> = std::iter::from_fn(|| book.next_dial(now, &mut rng)).collect();
+    assert_eq!(dialled.len(), 3);
+    dialled.iter().for_each(|&address| book.connected(address, now));
+    assert_eq!(dials(&mut book, now, &mut rng), 0);
+    assert!(matches!(book.admit(address(200), now, &mut rng), Admission::Replaces(_)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use proto::{
     PeerId,
     peer::{GoodbyeReason, Hello, Role},
 };
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use crate::{
     leaving::{LeaveReason, Outcome, PeerTrouble, REST},
@@ -18,14 +18,15 @@ use crate::{
     scheduler::PeerKey,
 };
 
-/// In milliseconds: a peer that was refused for lack of room should retry after this time.
-pub const RETRY_AFTER_MS: u32 = 5_000;
+/// What a peer receives if there is no room for it. It may come back after 5 s.
+pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: 5_000 };
 
 /// Minimum wait before a busy peer is asked again. It doubles each time, up to [`MAX_BUSY_REST`], until the peer sends a chunk.
 const BUSY_REST: Duration = Duration::from_millis(250);
 const MAX_BUSY_REST: Duration = Duration::from_secs(15);
 
-/// Maximum number of connections in relation to [`Peers::max_peers`]: as many may be accepted as this side makes.
+/// Maximum number of accepted connections, as a multiple of `max_peers`: those that the book lists, those that it does not list
+/// ([`Peers::replaced_by_unlisted`]), and some that begin or end.
 const ACCEPTED_FACTOR: usize = 2;
 
 /// The connections of a swarm, and the addresses of peers to connect to.
@@ -117,7 +118,8 @@ impl Peers {
 
     /// The next peer to dial, if one is due and there is room.
     pub(super) fn dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<(PeerKey, SocketAddr)> {
-        if self.peers.len() >= self.max_peers {
+        // Counted apart from the accepted ones, so peers that connect cannot stop this side's dials.
+        if self.dialled() >= self.max_peers {
             return None;
         }
         let address = self.book.next_dial(now, rng)?;
@@ -128,7 +130,13 @@ impl Peers {
     pub(super) fn accept(&mut self, address: SocketAddr) -> Option<PeerKey> {
         // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-        (self.peers.len() < ACCEPTED_FACTOR * self.max_peers).then(|| self.begin(address, None))
+        let most = ACCEPTED_FACTOR.saturating_mul(self.max_peers);
+        (self.peers.len() - self.dialled() < most).then(|| self.begin(address, None))
+    }
+
+    /// Number of connections that this side dialled.
+    fn dialled(&self) -> usize {
+        self.peers.values().filter(|peer| peer.dialled).count()
     }
 
     fn begin(&mut self, address: SocketAddr, listed: Option<SocketAddr>) -> PeerKey {
@@ -187,7 +195,6 @@ impl Peers {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Option<(PeerKey, LeaveReason)>, GoodbyeReason> {
-        const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: RETRY_AFTER_MS };
         let Some(peer) = self.peers.get_mut(&key) else { return Ok(None) };
         if let Some(listed) = peer.listed {
             self.book.connected(listed, now);
@@ -197,8 +204,8 @@ impl Peers {
             return Err(GoodbyeReason::Banned);
         }
         if hello.listen_port == 0 {
-            // It listens nowhere, so there is no address to enter. The number of connections is bounded elsewhere.
-            return Ok(None);
+            // It listens nowhere, so there is no address to enter.
+            return Ok(self.replaced_by_unlisted(rng));
         }
         let listens = SocketAddr::new(peer.address.ip(), hello.listen_port);
         match self.book.admit(listens, now, rng) {
@@ -210,11 +217,20 @@ impl Peers {
                 return Ok(gone.map(|gone| (gone, LeaveReason::Goodbye(NO_ROOM))));
             }
             // Another connection has this address, or claims it. It is not entered twice.
-            Admission::Duplicate => {}
+            Admission::Duplicate => return Ok(self.replaced_by_unlisted(rng)),
             Admission::Banned => return Err(GoodbyeReason::Banned),
             Admission::Full => return Err(NO_ROOM),
         }
         Ok(None)
+    }
+
+    /// The peer that has to make room for one that the book does not list: when half of `max_peers` are not listed, a random one of
+    /// these, as in the book.
+    fn replaced_by_unlisted(&self, rng: &mut impl Rng) -> Option<(PeerKey, LeaveReason)> {
+        let unlisted = self.peers.iter().filter(|(_, peer)| peer.listed.is_none() && peer.is_active());
+        let unlisted: Vec<_> = unlisted.map(|(&key, _)| key).collect();
+        let is_full = unlisted.len() >= self.max_peers.div_ceil(2);
+        is_full.then(|| (unlisted[rng.random_range(0..unlisted.len())], LeaveReason::Goodbye(NO_ROOM)))
     }
 
     /// This side ends a connection. False if it is already ended or over.
@@ -415,7 +431,123 @@ fn busy_rest(times: u32, retry_after: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proto::InfoHash;
+    use rand::{SeedableRng, rngs::StdRng};
+
     use super::*;
+
+    const OWN_ID: PeerId = PeerId([5; 16]);
+    const MAX_PEERS: usize = 8;
+
+    fn address(host: u8) -> SocketAddr {
+        ([10, 0, 0, host], 7000).into()
+    }
+
+    fn hello(id: u8, listen_port: u16) -> Hello {
+        let (infohash, peer_id) = (InfoHash([7; 32]), PeerId([id; 16]));
+        Hello { infohash, peer_id, role: Role::Leecher, listen_port }
+    }
+
+    /// Peers whose connections each begin, enter and end as a test says.
+    struct Bench {
+        peers: Peers,
+        now: Instant,
+        rng: StdRng,
+    }
+
+    impl Bench {
+        #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+        fn new() -> Bench {
+            let (peers, rng) = (Peers::new(OWN_ID, MAX_PEERS), StdRng::seed_from_u64(1));
+            Bench { peers, now: Instant::now(), rng }
+        }
+
+        /// Connects to the only address that is due.
+        fn dial(&mut self, address: SocketAddr) -> PeerKey {
+            self.peers.book.discover(address, self.now);
+            let (key, dialled) = self.peers.dial(self.now, &mut self.rng).unwrap();
+            assert_eq!(dialled, address);
+            key
+        }
+
+        fn enter(&mut self, key: PeerKey, hello: Hello) -> Entry {
+            self.peers.enter(key, hello, self.now, &mut self.rng)
+        }
+
+        fn close(&mut self, key: PeerKey, reason: LeaveReason) {
+            self.peers.closed(key, reason, self.now, &mut self.rng).unwrap();
+        }
+
+        /// A peer connects and is let in, in place of another if there is no room.
+        fn accept(&mut self, from: SocketAddr, listen_port: u16) {
+            let key = self.peers.accept(from).unwrap();
+            match self.enter(key, hello(1, listen_port)) {
+                Entry::Welcome => {}
+                Entry::Instead(other, reason) => self.close(other, reason),
+                Entry::Refused(reason) => panic!("{reason}"),
+            }
+        }
+    }
+
+    #[test]
+    fn peers_that_connect_do_not_stop_dials_and_are_bounded() {
+        for listens in [true, false] {
+            let mut bench = Bench::new();
+            for port in 1..100 {
+                let from = SocketAddr::new(address(1).ip(), port);
+                bench.accept(from, if listens { port } else { 0 });
+                assert!(bench.peers.peers.len() <= MAX_PEERS, "{port}");
+            }
+            (2..200).for_each(|host| _ = bench.peers.book.discover(address(host), bench.now));
+            let dials = std::iter::from_fn(|| bench.peers.dial(bench.now, &mut bench.rng)).count();
+            assert!((MAX_PEERS / 2..=MAX_PEERS).contains(&dials), "{dials}");
+        }
+    }
+
+    #[test]
+    fn two_peers_that_dial_each_other_keep_the_connection_of_the_larger_id() {
+        for (id, keeps_own) in [(4, true), (6, false)] {
+            let mut bench = Bench::new();
+            let dialled = bench.dial(address(1));
+            assert!(matches!(bench.enter(dialled, hello(id, 7000)), Entry::Welcome));
+            let accepted = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
+            match bench.enter(accepted, hello(id, 7000)) {
+                Entry::Refused(GoodbyeReason::Duplicate) => assert!(keeps_own, "{id}"),
+                Entry::Instead(other, _) => assert!(other == dialled && !keeps_own, "{id}"),
+                _ => panic!("there is a twin"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_claims_the_id_of_another_is_not_taken_for_it() {
+        let mut bench = Bench::new();
+        let dialled = bench.dial(address(1));
+        assert!(matches!(bench.enter(dialled, hello(6, 7000)), Entry::Welcome));
+        // Each differs from the twin in one thing: the host, the port, the direction.
+        let elsewhere = bench.peers.accept(address(2)).unwrap();
+        assert!(matches!(bench.enter(elsewhere, hello(6, 7000)), Entry::Welcome));
+        let other_port = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
+        assert!(matches!(bench.enter(other_port, hello(6, 7001)), Entry::Welcome));
+        let same_direction = bench.dial(address(3));
+        assert!(matches!(bench.enter(same_direction, hello(6, 7000)), Entry::Welcome));
+    }
+
+    #[test]
+    fn a_liar_that_left_before_its_lie_was_found_is_banned() {
+        let mut bench = Bench::new();
+        let liar = bench.dial(address(1));
+        assert!(matches!(bench.enter(liar, hello(1, 7000)), Entry::Welcome));
+        (0..2).for_each(|_| bench.peers.proving(liar));
+        bench.close(liar, LeaveReason::Disconnected);
+        assert_eq!(bench.peers.ban_gone(liar), Some(address(1)));
+        assert_eq!(bench.peers.ban_gone(liar), None, "reported once");
+        assert!(!bench.peers.book.is_all_banned(), "another chunk is being proved");
+        (0..2).for_each(|_| bench.peers.proved(liar, bench.now, &mut bench.rng));
+        assert!(bench.peers.book.is_all_banned());
+        let again = bench.peers.accept(address(1)).unwrap();
+        assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Refused(GoodbyeReason::Banned)));
+    }
 
     #[test]
     fn a_peer_that_is_always_busy_is_asked_less_and_less_often() {
