@@ -87,6 +87,14 @@ enum Next {
     Never,
 }
 
+/// When to ask a source, as far as that is known.
+enum Due {
+    Now,
+    At(Instant),
+    /// Not before something else happens.
+    Open,
+}
+
 /// The last answer of a source.
 #[derive(Debug)]
 enum LastAnswer {
@@ -110,8 +118,10 @@ impl Sources {
 
     /// A source to ask now, if one is due. `hungry_since` is since when the swarm has no peer, if it has none.
     pub(super) fn poll(&mut self, hungry_since: Option<Instant>, now: Instant) -> Option<SourceId> {
-        let due = self.0.iter().position(|source| {
-            source.next.at(hungry_since).is_some_and(|at| at.is_none_or(|at| at <= now))
+        let due = self.0.iter().position(|source| match source.next.due(hungry_since) {
+            Due::Now => true,
+            Due::At(at) => at <= now,
+            Due::Open => false,
         })?;
         self.0[due].next = Next::Asked;
         Some(SourceId(due))
@@ -119,7 +129,8 @@ impl Sources {
 
     /// When to call [`Sources::poll`] again if nothing happens before.
     pub(super) fn next_timeout(&self, hungry_since: Option<Instant>) -> Option<Instant> {
-        self.0.iter().filter_map(|source| source.next.at(hungry_since).flatten()).min()
+        let due = self.0.iter().map(|source| source.next.due(hungry_since));
+        due.filter_map(|due| if let Due::At(at) = due { Some(at) } else { None }).min()
     }
 
     /// A source answered.
@@ -211,15 +222,14 @@ impl Sources {
 }
 
 impl Next {
-    /// When to ask the source: `Some(None)` means at once, `None` means not now.
-    fn at(self, hungry_since: Option<Instant>) -> Option<Option<Instant>> {
+    fn due(self, hungry_since: Option<Instant>) -> Due {
         match self {
-            Next::Due => Some(None),
-            Next::Asked | Next::Never => None,
+            Next::Due => Due::Now,
+            Next::Asked | Next::Never => Due::Open,
             Next::Wait { since, wait } => {
                 // The wait counts from the loss too, so that leechers that lose a peer together do not all ask at that moment.
                 let hungry = hungry_since.map(|hungry| hungry.max(since) + wait.hungry);
-                Some(Some(hungry.map_or(since + wait.fed, |hungry| hungry.min(since + wait.fed))))
+                Due::At(hungry.map_or(since + wait.fed, |hungry| hungry.min(since + wait.fed)))
             }
         }
     }
