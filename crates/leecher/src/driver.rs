@@ -233,6 +233,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             Action::Dial(key, address) => self.sessions.dial(key, address),
             Action::AskDescription(key) => self.sessions.ask_description(key),
             Action::Open => {
+                // Only now, because the sessions of the other peers give up their descriptions when they see this.
+                self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
                     let (destination, overwrite) = (self.setup.destination.clone(), self.setup.overwrite);
                     self.disk.open(description, destination, overwrite, stop.clone());
@@ -287,8 +289,10 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         let event = match event {
             SessionEvent::Peer(event) => event,
             SessionEvent::Described(description) => {
-                self.context.known.send_replace(Known::All);
-                self.description = Some(description);
+                // It may have been proved while another one was being opened. It would stay in memory.
+                if !matches!(*self.context.known.borrow(), Known::All) {
+                    self.description = Some(description);
+                }
                 PeerEvent::Described
             }
             SessionEvent::Active { hello, have, outbox } => {

@@ -16,8 +16,8 @@ pub enum FetchEvent {
     TrackerTrouble(TrackerError),
     /// What was received could not be saved. The transfer continues if it can. If it stops now, some chunks must be fetched again.
     Unsaved(Arc<DownloadError>),
-    /// A received file changed or cannot be read, so it cannot be served to others. If the transfer was finished, the leecher
-    /// leaves the swarm.
+    /// A received file changed or cannot be read, so it cannot be served to others. The leecher leaves the swarm, as soon as the
+    /// transfer is finished.
     CannotServe(Arc<OpenChunkError>),
     /// The leecher is proving what an earlier run left.
     Proving {

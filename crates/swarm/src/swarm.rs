@@ -90,6 +90,8 @@ pub struct Swarm {
     uploaded: u64,
     is_limited: bool,
     is_stopping: bool,
+    /// Some of what is here cannot be served.
+    is_spoilt: bool,
     actions: VecDeque<Action>,
     /// Nothing has happened since everything was last decided.
     is_decided: bool,
@@ -132,6 +134,7 @@ impl Swarm {
             uploaded: 0,
             is_limited: false,
             is_stopping: false,
+            is_spoilt: false,
             actions: VecDeque::new(),
             is_decided: false,
             timeout: None,
@@ -186,6 +189,18 @@ impl Swarm {
             }
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
             Event::Peer(key, PeerEvent::Have(chunk)) => self.add_haves(key, [chunk], now),
+            // Both are proved, so they count even if this side has ended the connection meanwhile.
+            Event::Peer(_, PeerEvent::Metainfo { chunk_count }) => {
+                if let Phase::Describing { describers, .. } = &mut self.phase {
+                    describers.set_places(hashes_places(chunk_count));
+                }
+            }
+            Event::Peer(_, PeerEvent::Described) => {
+                if let Phase::Describing { .. } = self.phase {
+                    self.phase = Phase::Opening;
+                    self.actions.push_back(Action::Open);
+                }
+            }
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
@@ -206,11 +221,16 @@ impl Swarm {
             Event::Wrong { peer, chunk } => self.wrong(peer, chunk, now, rng),
             Event::Finished => {
                 self.dismiss_seeders(now);
-                self.phase = if self.is_stopping { self.end(Ok(())) } else { Phase::Staying(now) };
+                let is_over = self.is_stopping || self.is_spoilt;
+                self.phase = if is_over { self.end(Ok(())) } else { Phase::Staying(now) };
             }
-            // The share must no longer be announced.
-            Event::Spoilt if matches!(self.phase, Phase::Staying(_)) => self.phase = self.end(Ok(())),
-            Event::Spoilt => {}
+            Event::Spoilt => {
+                self.is_spoilt = true;
+                // No peer should learn any more that the share is here.
+                if let Phase::Staying(_) = self.phase {
+                    self.phase = self.end(Ok(()));
+                }
+            }
             Event::Uploaded(bytes) => self.uploaded = bytes,
             Event::Limited(is_limited) => self.is_limited = is_limited,
             Event::Stop => {
@@ -313,11 +333,6 @@ impl Swarm {
                 PeerEvent::Describing { received, total } => {
                     let is_more = describers.progress(key, received, total, now);
                     *last_progress = if is_more { now } else { *last_progress };
-                }
-                PeerEvent::Metainfo { chunk_count } => describers.set_places(hashes_places(chunk_count)),
-                PeerEvent::Described => {
-                    self.phase = Phase::Opening;
-                    self.actions.push_back(Action::Open);
                 }
                 PeerEvent::BadShare(error) => self.phase = self.end(Err(Failure::BadShare(error))),
                 // No other event comes before the output is open.

@@ -406,3 +406,75 @@ fn the_same_events_and_random_numbers_give_the_same_actions() {
         assert_eq!(run(seed), run(seed));
     }
 }
+
+/// A core that knows nothing yet, and its clock.
+#[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+fn undescribed(stay: Option<Stay>) -> (Swarm, Instant, StdRng) {
+    let now = Instant::now();
+    let config = Config {
+        infohash: INFOHASH,
+        own_id: PeerId([9; 16]),
+        sources: vec![(Source::Tracker, Endpoint { host: "tracker".to_owned(), port: 6020 })],
+        max_peers: 6,
+        stall_timeout: Duration::from_secs(100_000),
+        wait: Duration::ZERO,
+        stay,
+    };
+    (Swarm::new(config, now, now), now, StdRng::seed_from_u64(1))
+}
+
+#[test]
+fn a_proved_description_counts_even_from_a_peer_that_was_cut_meanwhile() {
+    let (mut core, mut now, mut rng) = undescribed(None);
+    let addresses = (1..4).map(|host| SocketAddr::from(([10, 0, 0, host], 7000))).collect();
+    let answer = Answer::Peers { addresses, interval_s: None };
+    core.handle(Event::Answered(SourceId(0), answer), now, &mut rng);
+    let mut asked = BTreeMap::new();
+    // The first that is asked is the fastest. The others are cut when they have cost enough.
+    let mut cut = None;
+    for _ in 0..100 {
+        while let Some(action) = core.poll(now, &mut rng) {
+            match action {
+                Action::Dial(key, _) => {
+                    let answers_in = Duration::from_millis(1);
+                    core.handle(Event::Peer(key, PeerEvent::Ready { answers_in }), now, &mut rng);
+                }
+                Action::AskDescription(key) => _ = asked.insert(key, 0),
+                Action::Close(key, LeaveReason::TooSlow) => cut = Some(key),
+                Action::Open | Action::Close(..) | Action::End(_) => panic!("{action:?}"),
+                _ => {}
+            }
+        }
+        if cut.is_some() {
+            break;
+        }
+        now += Duration::from_millis(100);
+        for (rank, (&key, received)) in (1..).zip(&mut asked) {
+            *received += 1_000_000 / rank;
+            let sent = PeerEvent::Describing { received: *received, total: 1_000_000_000 };
+            core.handle(Event::Peer(key, sent), now, &mut rng);
+        }
+    }
+    let cut = cut.expect("a slow peer is cut");
+    core.handle(Event::Peer(cut, PeerEvent::Described), now, &mut rng);
+    let opens =
+        std::iter::from_fn(|| core.poll(now, &mut rng)).filter(|action| matches!(action, Action::Open));
+    assert_eq!(opens.count(), 1);
+}
+
+#[test]
+fn who_cannot_serve_everything_does_not_stay_whenever_that_was_found() {
+    for is_early in [true, false] {
+        let (mut core, now, mut rng) = undescribed(Some(Stay::Forever));
+        let space = ChunkSpace::new([u64::from(CHUNK_LEN)]).unwrap();
+        let mut have = Bitfield::empty(1);
+        have.insert(ChunkIndex(0));
+        let mut events = vec![Event::Opened { space, have }, Event::Finished];
+        events.insert(if is_early { 1 } else { 2 }, Event::Spoilt);
+        for event in events {
+            core.handle(event, now, &mut rng);
+        }
+        let mut ends = std::iter::from_fn(|| core.poll(now, &mut rng));
+        assert!(ends.any(|action| matches!(action, Action::End(Ok(())))), "{is_early}");
+    }
+}
