@@ -24,7 +24,10 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::sleep_until,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 pub use proto::tracker::client::TrackerError;
 
@@ -45,6 +48,7 @@ const RESOLVE_BACK_OFF: Duration = Duration::from_secs(1);
 pub struct TrackerClient {
     endpoint: Arc<Endpoint>,
     calls: mpsc::Sender<Job>,
+    _open: Arc<DropGuard>,
 }
 
 struct Job {
@@ -61,16 +65,27 @@ enum JobError {
 }
 
 impl TrackerClient {
-    /// Starts the task for the tracker at `endpoint`, which sends from the address `local` if one is given. It ends when
-    /// every clone is dropped.
+    /// Starts the task that talks to `endpoint`, from the address `local` if one is given. It ends when every
+    /// clone is dropped, even while the tracker's name is being resolved.
     pub fn spawn(endpoint: Endpoint, local: Option<IpAddr>, tasks: &TaskTracker) -> TrackerClient {
         let (calls, jobs) = mpsc::channel(QUEUE_LEN);
         let endpoint = Arc::new(endpoint);
-        let worker = Worker::new(Arc::clone(&endpoint), local);
         let name = Arc::clone(&endpoint);
         let resolve = async move || Ok(lookup_host((name.host.as_str(), name.port)).await?.collect());
-        tasks.spawn(worker.run(jobs, resolve));
-        TrackerClient { endpoint, calls }
+        let working = Worker::new(Arc::clone(&endpoint), local).run(jobs, resolve);
+        TrackerClient::with(endpoint, calls, working, tasks)
+    }
+
+    /// The client of a worker that takes its `calls`.
+    fn with(
+        endpoint: Arc<Endpoint>,
+        calls: mpsc::Sender<Job>,
+        working: impl Future<Output = ()> + Send + 'static,
+        tasks: &TaskTracker,
+    ) -> TrackerClient {
+        let stop = CancellationToken::new();
+        tasks.spawn(stop.clone().run_until_cancelled_owned(working));
+        TrackerClient { endpoint, calls, _open: Arc::new(stop.drop_guard()) }
     }
 
     /// The tracker.
@@ -306,8 +321,10 @@ async fn open(address: SocketAddr, local: Option<IpAddr>) -> io::Result<UdpSocke
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use proto::tracker::client::CALL_TIMEOUT;
-    use tokio_util::sync::CancellationToken;
+    use tokio::time::timeout;
     use tracker::Tracker;
 
     use super::*;
@@ -359,6 +376,26 @@ mod tests {
         let first = silent.local_addr().unwrap();
         let (address, second) = beside_a_tracker(worker, queue, first, asked).await;
         assert_eq!(address, second);
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_its_clients_although_the_name_is_still_being_resolved() {
+        let tasks = TaskTracker::new();
+        let (resolving, mut resolves) = mpsc::channel(1);
+        let resolve = async move || {
+            resolving.send(()).await.unwrap();
+            pending().await
+        };
+        let (calls, jobs) = mpsc::channel(QUEUE_LEN);
+        let working = Worker::new(nowhere(), None).run(jobs, resolve);
+        let client = TrackerClient::with(nowhere(), calls, working, &tasks);
+        tokio::select! {
+            _ = client.shares(Query::List { after: None }) => panic!("there is no answer"),
+            begun = resolves.recv() => begun.unwrap(),
+        }
+        drop(client);
+        tasks.close();
+        timeout(Duration::from_secs(60), tasks.wait()).await.expect("the task goes on");
     }
 
     fn nowhere() -> Arc<Endpoint> {
