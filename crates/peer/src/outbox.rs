@@ -114,6 +114,7 @@ impl Outbox {
         let mut queue = self.lock();
         if !queue.closed {
             queue.closed = true;
+            queue.messages.clear();
             queue.granted.clear();
             queue.haves = None;
             queue.idle = false;
@@ -199,6 +200,7 @@ mod tests {
     async fn closing_drops_what_waits_and_says_goodbye() {
         let outbox = Outbox::default();
         outbox.grant(ChunkIndex(1));
+        outbox.metainfo(0).unwrap();
         outbox.close(GoodbyeReason::Done);
         outbox.message(PeerMessage::KeepAlive).unwrap();
         let goodbye = Outgoing::Message(PeerMessage::Goodbye(GoodbyeReason::Done));
