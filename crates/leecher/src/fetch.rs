@@ -10,7 +10,10 @@ use std::{
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, InfoHash, ShareName};
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, sleep, sleep_until},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -20,10 +23,14 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched},
     target::{Missing, Target, Unresolved, resolve},
+    task_output,
 };
 
 /// Default of [`Config::stall_timeout`].
 pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Maximum of [`Config::stall_timeout`] and [`Config::wait`]. Added to a time they cannot overflow it.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Interval at which the leecher reports what it waits for.
 pub(crate) const WAITING_INTERVAL: Duration = LOOK_INTERVAL;
@@ -44,11 +51,12 @@ pub struct Config {
     pub destination: Destination,
     /// Replace a file that has the output's name.
     pub overwrite: bool,
-    /// Maximum number of peers to connect to at the same time.
+    /// Maximum number of peers to connect to at the same time; at least 1.
     pub max_peers: usize,
-    /// Give up when nothing arrives for this long. The same limit holds for finding the share and a peer that has it.
+    /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
+    /// it.
     pub stall_timeout: Duration,
-    /// Wait this long, if it is longer, until a peer has the share, even if no tracker knows it.
+    /// Wait this long, if it is longer, until a peer has the share, even if no tracker knows it. A year at most.
     pub wait: Duration,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,
@@ -83,21 +91,39 @@ impl Config {
     }
 }
 
-/// Fetches a share. `on_event` receives its events. Cancelling `stop` ends the transfer; what was received is kept.
+/// Fetches a share. `on_event` receives its events. Cancelling `stop` ends the transfer; what was received is kept. When it
+/// returns, none of its tasks is left.
 pub async fn fetch(
+    mut config: Config,
+    on_event: impl FnMut(FetchEvent),
+    stop: CancellationToken,
+) -> Result<Fetched, FetchError> {
+    config.max_peers = config.max_peers.max(1);
+    config.stall_timeout = config.stall_timeout.min(LONGEST_WAIT);
+    config.wait = config.wait.min(LONGEST_WAIT);
+    let tasks = TaskTracker::new();
+    let result = fetch_among(&tasks, config, on_event, stop).await;
+    tasks.close();
+    tasks.wait().await;
+    result
+}
+
+/// Fetches a share. Its tasks are among `tasks`, and end when it has returned.
+async fn fetch_among(
+    tasks: &TaskTracker,
     config: Config,
     mut on_event: impl FnMut(FetchEvent),
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
     let begun = Instant::now();
-    let tasks = TaskTracker::new();
     let (trackers, peers) = endpoints(&config);
     let trackers: Vec<_> =
-        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, &tasks)).collect();
+        trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, tasks)).collect();
     let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
-        config.destination.output(name, config.overwrite).check_free()?;
+        let output = config.destination.output(name, config.overwrite);
+        task_output(spawn_blocking(move || output.check_free()).await)?;
     }
     let setup = Setup {
         infohash,
@@ -114,10 +140,7 @@ pub async fn fetch(
         stay: config.stay,
         begun,
     };
-    let result = Driver::new(setup, on_event).run(&stop).await;
-    tasks.close();
-    tasks.wait().await;
-    result
+    Driver::new(setup, on_event).run(&stop).await
 }
 
 /// Finds the share that the target names. Gives up after the configured time.
@@ -169,4 +192,36 @@ fn endpoints(config: &Config) -> (Vec<Endpoint>, Vec<Endpoint>) {
         peers.extend(link.peers.iter().filter(|peer| !config.peers.contains(peer)).cloned());
     }
     (trackers, peers)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    /// The two ways in which it fails before the transfer begins.
+    #[tokio::test]
+    async fn no_task_is_left_when_the_share_is_not_found_or_the_output_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("leeched_file"), "in the way").unwrap();
+        let nowhere = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
+        let link = format!("magnet:?xt=urn:btmh:1220{}&dn=file", "07".repeat(32));
+        for target in ["a name", &link] {
+            let mut config = Config::new(target.parse().unwrap());
+            config.trackers.push(nowhere.clone());
+            config.destination = Destination::Directory(directory.path().to_owned());
+            let stop = CancellationToken::new();
+            if target == "a name" {
+                stop.cancel();
+            }
+            let error = fetch(config, |_| {}, stop).await.unwrap_err();
+            match error {
+                FetchError::Interrupted { part: None } => assert_eq!(target, "a name"),
+                FetchError::Download(_) => assert_eq!(target, link),
+                error => panic!("{error}"),
+            }
+            assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{target}");
+        }
+    }
 }

@@ -57,7 +57,7 @@ enum ServeError {
 impl Server {
     /// A server with places for `max_peers` peers, of all shares together. It sends no faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
-        Server { places: Arc::new(Semaphore::new(max_peers)), limit }
+        Server { places: Arc::new(Semaphore::new(max_peers.min(Semaphore::MAX_PERMITS))), limit }
     }
 
     /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
