@@ -1,6 +1,12 @@
 //! Fetching a share in a task of its own.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use leecher::{Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Stay, Target};
 use listen::ListenError;
@@ -53,19 +59,19 @@ impl Fetch {
         self
     }
 
-    /// Maximum number of peers to connect to at the same time.
+    /// Maximum number of peers to connect to at the same time. 0 counts as 1: without a peer nothing arrives.
     pub fn max_peers(mut self, count: usize) -> Fetch {
         self.config.max_peers = count;
         self
     }
 
-    /// Gives up when nothing arrives for this long.
+    /// Gives up when nothing arrives for this long. More than a year counts as a year.
     pub fn stall_timeout(mut self, time: Duration) -> Fetch {
         self.config.stall_timeout = time;
         self
     }
 
-    /// Waits up to this long until a peer has the share, even if no tracker knows the share yet.
+    /// Waits up to this long until a peer has the share, even if no tracker knows the share yet. More than a year counts as a year.
     pub fn wait(mut self, time: Duration) -> Fetch {
         self.config.wait = time;
         self
@@ -99,7 +105,8 @@ impl Fetch {
         let mut config = self.config;
         config.trackers.clone_from(&node.trackers);
         config.bind = node.bind;
-        config.acceptor = if self.serve { Some(node.acceptor()?) } else { None };
+        // A transfer of a node that was stopped ends at once, so it needs no port.
+        config.acceptor = if self.serve { node.acceptor()? } else { None };
         config.upload_limit = self.upload_limit.unwrap_or_else(|| node.upload_limit.clone());
         config.download_limit = self.download_limit.unwrap_or_else(|| node.download_limit.clone());
         Ok(config)
@@ -121,6 +128,13 @@ impl FromStr for Fetch {
 }
 
 /// A transfer. It stops when this is dropped. What it received until then is kept, and the same fetch resumes it.
+///
+/// Await this to get the result, as [`FetchHandle::finished`] describes it. To wait for something else as well, or for a limited
+/// time, await `&mut handle`: the transfer goes on when that wait is given up.
+///
+/// # Panics
+///
+/// Awaiting it panics if it gave its result before.
 #[derive(Debug)]
 pub struct FetchHandle {
     events: Events<FetchEvent>,
@@ -147,12 +161,11 @@ impl FetchHandle {
 
     /// Waits until the share is complete and on disk under its final name, and this node has left the swarm (see [`Fetch::stay`]).
     /// [`FetchEvent::Finished`] comes before, as soon as the share is on disk.
+    ///
+    /// The transfer stops if this future is dropped before it is ready, for example by a timeout. Awaiting `&mut handle` does not
+    /// stop it.
     pub async fn finished(self) -> Result<Fetched, FetchError> {
-        let FetchHandle { events, task, stop } = self;
-        drop(events);
-        let result = task_output(task.await);
-        drop(stop);
-        result
+        self.await
     }
 
     /// Stops the transfer and waits until none of its tasks is left. If the share was not complete, the result is
@@ -161,5 +174,13 @@ impl FetchHandle {
         let FetchHandle { task, stop, .. } = self;
         drop(stop);
         task_output(task.await)
+    }
+}
+
+impl Future for FetchHandle {
+    type Output = Result<Fetched, FetchError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.task).poll(cx).map(task_output)
     }
 }

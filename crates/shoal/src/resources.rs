@@ -22,7 +22,7 @@ pub(crate) struct Resources {
     /// Serves the shares.
     pub(crate) server: Server,
     pub(crate) port: u16,
-    /// `None` until the node first shares or fetches something.
+    /// `None` until the node first shares or fetches something, and again once it was stopped.
     pub(crate) acceptor: Mutex<Option<Acceptor>>,
     /// Ends everything that the node started.
     pub(crate) stop: CancellationToken,
@@ -30,14 +30,18 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// The node's port. The first call takes it.
-    pub(crate) fn acceptor(&self) -> Result<Acceptor, ListenError> {
+    /// The node's port, which the first call takes; `None` if the node was stopped.
+    pub(crate) fn acceptor(&self) -> Result<Option<Acceptor>, ListenError> {
         let mut acceptor = self.acceptor.lock().unwrap_or_else(PoisonError::into_inner);
+        // Checked under the lock: `stop` cancels first and then empties the place, so nothing is put there after that.
+        if self.stop.is_cancelled() {
+            return Ok(None);
+        }
         if let Some(acceptor) = &*acceptor {
-            return Ok(acceptor.clone());
+            return Ok(Some(acceptor.clone()));
         }
         let bound = Acceptor::bind(self.bind, self.port, &self.tasks)?;
-        Ok(acceptor.insert(bound).clone())
+        Ok(Some(acceptor.insert(bound).clone()))
     }
 
     /// Ends everything that the node started, and waits until none of its tasks is left.

@@ -5,14 +5,16 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::ControlFlow,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use listen::ListenError;
 use peer::{outside, tracker_client::TrackerError};
 use proto::{Endpoint, InfoHash, Link, ShareName, tracker::message::Announced};
 use seeder::{AlreadyRouted, Seeder};
-use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared};
+use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared, Stopped};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -120,6 +122,12 @@ pub enum ShareEvent {
 }
 
 /// A path that is being shared. Sharing ends when this is dropped.
+///
+/// Await `&mut handle` to learn that the node was stopped. The result is that of [`ShareHandle::stop`].
+///
+/// # Panics
+///
+/// Awaiting it panics if it gave its result before.
 #[derive(Debug)]
 pub struct ShareHandle {
     link: Link,
@@ -166,6 +174,14 @@ impl ShareHandle {
     }
 }
 
+impl Future for ShareHandle {
+    type Output = u64;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u64> {
+        Pin::new(&mut self.task).poll(cx).map(task_output)
+    }
+}
+
 /// Hashes the path and starts to serve it until `stop`. `report` receives the progress of hashing.
 pub(crate) async fn start(
     node: Arc<Resources>,
@@ -174,7 +190,8 @@ pub(crate) async fn start(
     stop: CancellationToken,
 ) -> Result<ShareHandle, ShareError> {
     // Take the port before hashing, so that a port in use is reported at once and not after an hour.
-    let seeder = Seeder::new(node.acceptor()?, node.tracker_clients(), node.server.clone());
+    let acceptor = node.acceptor()?.ok_or(store::ShareError::Stopped(Stopped))?;
+    let seeder = Seeder::new(acceptor, node.tracker_clients(), node.server.clone());
     let local_addr = seeder.local_addr();
     let (cache, hashing) = (node.hash_cache.clone(), stop.clone());
     let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &report, &hashing));

@@ -4,8 +4,8 @@
 
 use std::{
     fs,
-    future::Future,
-    net::{IpAddr, Ipv4Addr},
+    future::{Future, ready},
+    net::{IpAddr, Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -188,6 +188,71 @@ async fn a_transfer_can_be_stopped_and_ends_with_its_node() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_stopped_takes_no_port() {
+    within(async {
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        let node = Node::builder().bind(LOCALHOST).build();
+        // Its task runs only after `stop` has begun.
+        let sharing = node.share(&path);
+        node.stop().await;
+        let stopped = sharing.await.unwrap_err();
+        assert!(matches!(stopped, ShareError::Content(_)), "{stopped}");
+
+        // Trying to take this port would be another error.
+        let taken = TcpListener::bind((LOCALHOST, 0)).unwrap();
+        let node = Node::builder().bind(LOCALHOST).port(taken.local_addr().unwrap().port()).build();
+        node.stop().await;
+        let stopped = node.share(&path).await.unwrap_err();
+        assert!(matches!(stopped, ShareError::Content(_)), "{stopped}");
+        let stopped = node.fetch(InfoHash([7; 32])).finished().await;
+        assert!(matches!(stopped, Err(FetchError::Interrupted { part: None })), "{stopped:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn handles_can_be_waited_for_and_used_afterwards() {
+    within(async {
+        let mut bench = Bench::new().await;
+        let mut share = bench.registered(&bench.file("file")).await;
+        let mut fetch = bench.node.fetch(Fetch::new(share.link().clone()).directory(bench.dir.path()));
+        tokio::select! {
+            biased;
+            ended = &mut share => panic!("{ended:?}"),
+            ended = bench.tracker.failed() => panic!("{ended:?}"),
+            ended = &mut fetch => panic!("{ended:?}"),
+            () = ready(()) => {}
+        }
+        // None of them ends because a wait for it was given up.
+        let fetched = (&mut fetch).await.unwrap();
+        assert_eq!(fetched.size, FILE_LEN as u64);
+        bench.node.stop().await;
+        assert_eq!((&mut share).await, FILE_LEN as u64);
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn natural_limits_are_taken_as_they_are_meant() {
+    within(async {
+        let bench = Bench::new().await;
+        let node = Node::builder().bind(LOCALHOST).max_peers(usize::MAX).build();
+        let share = node.share(bench.file("file")).await.unwrap();
+        for (count, directory) in [(usize::MAX, "most"), (0, "fewest")] {
+            let fetch = Fetch::new(share.link().clone()).directory(bench.dir.path().join(directory));
+            let fetch = fetch.wait(Duration::MAX).stall_timeout(Duration::MAX).max_peers(count);
+            bench.node.fetch(fetch).finished().await.unwrap();
+        }
+        node.stop().await;
+        bench.end().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_link_of_a_node_without_trackers_leads_to_the_node() {
     within(async {
         let bench = Bench::new().await;
@@ -240,9 +305,10 @@ async fn hashing_reports_how_far_it_is() {
         assert_eq!(last, Hashed { done: FILE_LEN as u64, total: FILE_LEN as u64 });
         let share = hashing.await.unwrap();
         drop(share);
-        let dropped = bench.node.share(bench.file("other"));
-        drop(dropped);
-        bench.nothing_is_listed().await;
+        let other = bench.file("other");
+        drop(bench.node.share(&other));
+        // If hashing had gone on, the file would be shared already.
+        bench.node.share(&other).await.unwrap();
         bench.end().await;
     })
     .await;
