@@ -180,17 +180,18 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
             let wake = self.core.next_timeout();
             tokio::select! {
-                // Events of a session come before the session's end. Otherwise its last chunk would be lost.
+                // Finished work comes before events: there is little of it, and peers can send events without end. Events of a
+                // session come before the session's end. Otherwise its last chunk would be lost.
                 biased;
                 () = stop.cancelled(), if !is_stopping => {
                     is_stopping = true;
                     self.core.handle(Event::Stop, now, &mut self.rng);
                 }
+                Some(done) = self.disk.next_done() => self.done(done)?,
                 _ = self.events.recv_many(&mut events, EVENT_QUEUE) => {
                     let now = self.clock.now();
                     events.drain(..).for_each(|(key, event)| self.session_event(key, event, now));
                 }
-                Some(done) = self.disk.next_done() => self.done(done)?,
                 Some((key, reason)) = self.sessions.next_closed() => {
                     self.handle(Event::Peer(key, PeerEvent::Closed(reason)));
                 }
