@@ -4,30 +4,23 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, Failure as SwarmFailure, FetchError,
-    ParseTargetError, Stay, Target, fetch, list_shares,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target, fetch,
 };
-use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
-use proto::{Endpoint, Link, ShareName, link::MAX_ENDPOINTS, tracker, tracker::message::ShareEntry};
-use startup::{ExitCode, Failure, HumanBytes, LogArgs, human_time, print_json_line, print_line};
-use store::DownloadError;
+use peer::{acceptor::Acceptor, rate_limit::RateLimit};
+use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS, tracker};
+use startup::{ExitCode, Failure, LogArgs, human_time};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    explain::explain,
+    listing,
     report::{self, Reporter, Style, Subject},
     screen::Screen,
 };
 
 /// The tracker to ask if the user names none.
 const DEFAULT_TRACKER: &str = "127.0.0.1";
-
-/// What to do if nothing was found.
-const NOT_FOUND_HINT: &str =
-    "check that a seeder is running with the same tracker, or wait for one with --wait TIME";
-
-/// What to do if a transfer ended before it was finished.
-const KEPT_HINT: &str = "what has arrived is kept: run the same command again to continue";
 
 /// Flags that exclude each other.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
@@ -261,7 +254,7 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let json = args.json;
     let result = if args.list {
-        list(trackers(&args, &Target::Only), json, shutdown).await
+        listing::list(trackers(&args, &Target::Only), json, shutdown).await.map_err(explain)
     } else {
         fetch_shares(args, shutdown).await
     };
@@ -439,166 +432,4 @@ fn link_endpoints(
         first.iter().chain(new).take(MAX_ENDPOINTS).cloned().collect()
     };
     (join(from_link, trackers), join(more_from_link, peers))
-}
-
-async fn list(trackers: Vec<Endpoint>, json: bool, shutdown: CancellationToken) -> Result<(), Failure> {
-    let tasks = TaskTracker::new();
-    let clients: Vec<_> =
-        trackers.iter().map(|endpoint| TrackerClient::spawn(endpoint.clone(), None, &tasks)).collect();
-    let shares = tokio::select! {
-        shares = list_shares(&clients) => shares.map_err(explain)?,
-        () = shutdown.cancelled() => return Err(explain(FetchError::Interrupted { part: None })),
-    };
-    if json {
-        for share in &shares {
-            let entry = serde_json::json!({
-                "infohash": share.infohash.to_string(), "name": share.name.as_str(), "size": share.size,
-                "seeders": share.seeders, "leechers": share.leechers,
-                "link": link(share, &trackers).to_string(),
-            });
-            print_json_line(&entry.to_string());
-        }
-        return Ok(());
-    }
-    if shares.is_empty() {
-        print_line("The tracker knows no shares.");
-    }
-    for share in &shares {
-        print_line(describe(share));
-        print_line(format_args!("  {}", link(share, &trackers)));
-    }
-    Ok(())
-}
-
-fn describe(share: &ShareEntry) -> String {
-    let ShareEntry { infohash, name, size, seeders, leechers } = share;
-    let (size, seeders, leechers) =
-        (HumanBytes(*size).to_string(), count(*seeders, "seeder"), count(*leechers, "leecher"));
-    format!("{infohash}  {size:>10}  {seeders}, {leechers}  {name}")
-}
-
-/// Formats a number of things: "1 seeder", "2 seeders".
-fn count(number: u32, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn link(share: &ShareEntry, trackers: &[Endpoint]) -> Link {
-    Link {
-        infohash: share.infohash,
-        name: Some(share.name.clone()),
-        trackers: trackers.to_vec(),
-        peers: Vec::new(),
-    }
-}
-
-/// The exit code of an error, and what to do about it.
-fn explain(error: FetchError) -> Failure {
-    let (code, hint) = match &error {
-        FetchError::Swarm(failure) => explain_swarm(failure),
-        FetchError::UnknownName(_) => (
-            ExitCode::NotFound,
-            "check that a seeder is running with the same tracker; --list shows the shares that the tracker knows".to_owned(),
-        ),
-        FetchError::NothingShared => (ExitCode::NotFound, NOT_FOUND_HINT.to_owned()),
-        FetchError::Ambiguous { shares, .. } => {
-            let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
-            (
-                ExitCode::Usage,
-                format!("choose one of them; use its infohash if the names are the same:{}", list.concat()),
-            )
-        }
-        FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
-        FetchError::Interrupted { part: Some(part) } => (
-            ExitCode::Interrupted,
-            format!(
-                "what has arrived is kept in {}: run the same command again to continue",
-                part.display()
-            ),
-        ),
-        FetchError::Write(error) if error.is_disk_full() => (
-            ExitCode::DiskFull,
-            "free some disk space, then run the same command again to continue; what has arrived is kept".to_owned(),
-        ),
-        FetchError::Write(_) => (ExitCode::Io, KEPT_HINT.to_owned()),
-        FetchError::Download(error) => explain_download(error),
-        FetchError::Listen(_) => {
-            (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
-        }
-        _ => other(),
-    };
-    Failure::new(code, error).hint(hint)
-}
-
-fn explain_swarm(failure: &SwarmFailure) -> (ExitCode, String) {
-    let (code, hint) = match failure {
-        SwarmFailure::NoTracker { .. } => (
-            ExitCode::Network,
-            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT",
-        ),
-        SwarmFailure::UnknownShare(_) => (ExitCode::NotFound, NOT_FOUND_HINT),
-        SwarmFailure::PeerName(_) => (ExitCode::Network, "check the name given with --peer"),
-        SwarmFailure::AllChanged => {
-            (ExitCode::NotFound, "start the seeder again, and use the link that it prints then")
-        }
-        SwarmFailure::AllFull { .. } => {
-            (ExitCode::Network, "wait longer with --timeout, or name another seeder with --peer")
-        }
-        SwarmFailure::BadShare(_) => (ExitCode::Integrity, "share the files again with Shoal's seeder"),
-        SwarmFailure::NoPeer { .. } => (
-            ExitCode::Network,
-            "check that the seeders are running and that this machine can reach their ports",
-        ),
-        SwarmFailure::OnlyLiars => {
-            (ExitCode::Integrity, "no wrong data was saved; find a seeder that you trust")
-        }
-        SwarmFailure::Stalled { .. } => (ExitCode::Unfinished, KEPT_HINT),
-        _ => return other(),
-    };
-    (code, hint.to_owned())
-}
-
-fn other() -> (ExitCode, String) {
-    (ExitCode::Other, "'-vv' reports what happened before".to_owned())
-}
-
-fn explain_download(error: &DownloadError) -> (ExitCode, String) {
-    match error {
-        DownloadError::NotReplaceable(_) => {
-            (ExitCode::OutputExists, "save elsewhere with -o or -d, or remove it yourself".to_owned())
-        }
-        DownloadError::OutputExists(_) => (
-            ExitCode::OutputExists,
-            "save elsewhere with -o or -d, or replace it with --overwrite".to_owned(),
-        ),
-        DownloadError::PartInTheWay { .. } => (
-            ExitCode::OutputExists,
-            "remove it if you do not need it, or save elsewhere with -o or -d".to_owned(),
-        ),
-        DownloadError::Locked(_) => {
-            (ExitCode::OutputExists, "wait until it is done, or save elsewhere with -o or -d".to_owned())
-        }
-        DownloadError::NoSpace { .. } => {
-            (ExitCode::DiskFull, "free some disk space, or save elsewhere with -o or -d".to_owned())
-        }
-        DownloadError::PartGone(_) => (
-            ExitCode::Io,
-            "make sure that no other program changes it, then run the same command again to fetch the rest"
-                .to_owned(),
-        ),
-        DownloadError::NotDurable(error) => {
-            let code = if error.is_disk_full() { ExitCode::DiskFull } else { ExitCode::Io };
-            (code, "check the disk; what was saved before is kept: run the same command again".to_owned())
-        }
-        DownloadError::NotClaimed(error) | DownloadError::Path(error) if error.is_disk_full() => (
-            ExitCode::DiskFull,
-            "free some disk space, then run the same command again to continue".to_owned(),
-        ),
-        DownloadError::NotClaimed(_) | DownloadError::Path(_) => {
-            (ExitCode::Io, "check write permission, or save elsewhere with -o or -d".to_owned())
-        }
-        DownloadError::Stopped(_) => {
-            (ExitCode::Interrupted, "run the same command again to continue".to_owned())
-        }
-        _ => other(),
-    }
 }

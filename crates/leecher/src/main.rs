@@ -3,6 +3,8 @@
 #![warn(clippy::unwrap_used)]
 
 mod cli;
+mod explain;
+mod listing;
 mod report;
 mod screen;
 
