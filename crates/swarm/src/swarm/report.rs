@@ -71,7 +71,7 @@ pub enum WaitingFor {
         /// One of them.
         first: SocketAddr,
     },
-    /// All known peers were tried in vain.
+    /// All known peers were tried, and none sent the description.
     Retry {
         /// Number of known peers.
         known: usize,

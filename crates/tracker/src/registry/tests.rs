@@ -398,7 +398,7 @@ fn a_newcomer_from_a_new_address_takes_the_place_of_one_from_a_crowded_address()
         for newcomer in [5, 6] {
             assert_eq!(bench.counts(&leecher(1, newcomer), host(newcomer)).1, newcomer - 4);
         }
-        // Everybody has an address of his own now. And who has company already is no newcomer of this kind.
+        // Now every peer has an address of its own, and nobody makes room. A second peer of an address never gets room this way.
         assert!(matches!(bench.announce(&leecher(1, 7), host(7)), Err(ErrorCode::Full(_))));
         let more = at_port(seeder(1, 8), 9_000);
         assert!(matches!(bench.announce(&more, host(66)), Err(ErrorCode::Full(_))));
