@@ -260,7 +260,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     };
     result.inspect_err(|failure| {
         if json {
-            report::print_failure(&Subject::Only, failure);
+            report::print_failure(failure);
         }
     })
 }

@@ -1,19 +1,15 @@
 //! Reports a transfer to the user: bars on a terminal, lines elsewhere, or JSON for programs.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+mod json;
+
+use std::time::{Duration, Instant};
 
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Report, Started, Target};
 use proto::{Endpoint, Link};
-use serde::Serialize;
-use startup::{
-    Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_json_line, print_line,
-};
-use store::OpenChunkError;
+use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
 
 use crate::screen::{Block, Screen};
+use json::{Json, cannot_serve, json, print_json};
 
 /// Wait between two lines of progress, and before the first line. A short transfer prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -72,88 +68,15 @@ enum Display {
     None,
 }
 
-/// An event as JSON. Sizes are in bytes, rates in bytes a second, times in seconds.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Json<'a> {
-    Waiting {
-        message: String,
-    },
-    Warning {
-        message: String,
-    },
-    Proving {
-        bytes: u64,
-        total: u64,
-    },
-    Started {
-        infohash: String,
-        name: &'a str,
-        size: u64,
-        chunks: u32,
-        resumed: u64,
-        lost_chunks: u32,
-        output: String,
-    },
-    PeerJoined {
-        address: SocketAddr,
-        seeder: bool,
-    },
-    PeerLeft {
-        address: SocketAddr,
-        reason: String,
-    },
-    Progress {
-        bytes: u64,
-        total: u64,
-        rate: u64,
-        peers: Vec<JsonPeer>,
-    },
-    Flushing,
-    Finished {
-        infohash: String,
-        name: &'a str,
-        output: String,
-        bytes: u64,
-        seconds: f64,
-        wasted: u64,
-        uploaded: u64,
-        peers: Vec<JsonPeer>,
-        spent: Vec<JsonSpent>,
-    },
-    Left {
-        uploaded: u64,
-    },
-    Failed {
-        code: u8,
-        message: String,
-    },
-}
-
-/// An event, and the transfer that it is about if the command has several.
-#[derive(Debug, Serialize)]
-struct JsonLine<'a> {
-    #[serde(flatten)]
-    event: &'a Json<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonPeer {
-    address: SocketAddr,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-struct JsonSpent {
-    on: String,
-    seconds: f64,
-}
-
 impl Subject {
+    /// What the user asked for, if there are several transfers.
+    fn target(&self) -> Option<&Target> {
+        match self {
+            Subject::Only => None,
+            Subject::OneOfMany { target, .. } => Some(target),
+        }
+    }
+
     /// What its lines start with.
     fn label(&self) -> String {
         match self {
@@ -188,7 +111,7 @@ impl Reporter {
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
         if self.style == Style::Json {
-            return json(&event).iter().for_each(|event| print_json(&self.subject, event));
+            return json(&event).iter().for_each(|event| print_json(self.subject.target(), event));
         }
         let label = self.subject.label();
         match event {
@@ -302,7 +225,9 @@ impl Reporter {
         match (result, &self.subject) {
             (Ok(fetched), _) => self.left(fetched),
             (Err(_), Subject::Only) => {}
-            (Err(failure), subject) if self.style == Style::Json => print_failure(subject, failure),
+            (Err(failure), subject) if self.style == Style::Json => {
+                json::print_failure(subject.target(), failure);
+            }
             (Err(failure), subject) => {
                 // The failure is already escaped, and its hint may have several lines.
                 let text = format!("error: {}{failure}", subject.label());
@@ -314,7 +239,7 @@ impl Reporter {
     /// The leecher has left the swarm.
     fn left(&self, fetched: &Fetched) {
         match self.style {
-            Style::Json => print_json(&self.subject, &Json::Left { uploaded: fetched.uploaded }),
+            Style::Json => print_json(self.subject.target(), &Json::Left { uploaded: fetched.uploaded }),
             Style::Quiet => {}
             Style::Progress | Style::Plain => {
                 let sent =
@@ -358,10 +283,6 @@ impl Reporter {
     }
 }
 
-fn cannot_serve(error: &OpenChunkError) -> String {
-    format!("part of what is here cannot be served: {error}")
-}
-
 /// Bytes a second over the whole transfer.
 fn average(fetched: &Fetched) -> u64 {
     let ms = fetched.elapsed.as_millis().max(1);
@@ -400,82 +321,9 @@ fn peers(progress: &Progress) -> String {
     }
 }
 
-/// Prints a failure as JSON.
-pub(crate) fn print_failure(subject: &Subject, failure: &Failure) {
-    print_json(subject, &Json::Failed { code: failure.code() as u8, message: failure.to_string() });
-}
-
-fn print_json(subject: &Subject, event: &Json<'_>) {
-    let target = match subject {
-        Subject::Only => None,
-        Subject::OneOfMany { target, .. } => Some(target.to_string()),
-    };
-    match serde_json::to_string(&JsonLine { event, target }) {
-        Ok(line) => print_json_line(&line),
-        Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
-    }
-}
-
-/// The JSON of an event; `None` if it has none.
-fn json(event: &FetchEvent) -> Option<Json<'_>> {
-    Some(match event {
-        FetchEvent::Swarm(report) => return swarm_json(report),
-        FetchEvent::TrackerTrouble(error) => Json::Warning { message: error.to_string() },
-        FetchEvent::Unsaved(error) => Json::Warning { message: error.to_string() },
-        FetchEvent::CannotServe(error) => Json::Warning { message: cannot_serve(error) },
-        FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
-        FetchEvent::Started(started) => Json::Started {
-            infohash: started.infohash.to_string(),
-            name: started.name.as_str(),
-            size: started.size,
-            chunks: started.chunks,
-            resumed: started.resumed,
-            lost_chunks: started.lost_chunks,
-            output: started.output.display().to_string(),
-        },
-        FetchEvent::Flushing => Json::Flushing,
-        FetchEvent::Finished(fetched) => finished_json(fetched),
-        _ => return None,
-    })
-}
-
-fn swarm_json(report: &Report) -> Option<Json<'_>> {
-    Some(match report {
-        Report::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
-        Report::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
-        Report::PeerLeft { address, reason } => {
-            Json::PeerLeft { address: *address, reason: reason.to_string() }
-        }
-        Report::Progress(progress) => Json::Progress {
-            bytes: progress.done,
-            total: progress.total,
-            rate: progress.rate,
-            peers: progress
-                .peers
-                .iter()
-                .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
-                .collect(),
-        },
-        _ => return None,
-    })
-}
-
-fn finished_json(fetched: &Fetched) -> Json<'_> {
-    let peers = fetched.peers.iter();
-    let spent = fetched.spent.iter();
-    Json::Finished {
-        infohash: fetched.infohash.to_string(),
-        name: fetched.name.as_str(),
-        output: fetched.path.display().to_string(),
-        bytes: fetched.size,
-        seconds: fetched.elapsed.as_secs_f64(),
-        wasted: fetched.wasted,
-        uploaded: fetched.uploaded,
-        peers: peers.map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: None }).collect(),
-        spent: spent
-            .map(|(on, time)| JsonSpent { on: on.to_string(), seconds: time.as_secs_f64() })
-            .collect(),
-    }
+/// Prints the failure of the program as JSON.
+pub(crate) fn print_failure(failure: &Failure) {
+    json::print_failure(None, failure);
 }
 
 /// A bar for the transfer. If it is the only one, a line for each peer follows. Before and after the transfer there is a line
