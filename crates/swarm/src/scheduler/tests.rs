@@ -4,7 +4,10 @@ mod property;
 use proto::{CHUNK_LEN, peer::MAX_PIPELINE};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::{choice::MAX_ARRIVING, endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE, peer::UNIQUE_DEPTH, *};
+use super::{
+    choice::MAX_ARRIVING, deadlines::REVIEW_INTERVAL, endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE,
+    peer::UNIQUE_DEPTH, *,
+};
 use bench::{Bench, OnCancel, field, space};
 
 #[test]

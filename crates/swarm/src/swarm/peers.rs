@@ -1,5 +1,8 @@
 //! The connections of a swarm, each from the dial or the accept until it is over.
 
+mod busy;
+mod outcomes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -13,17 +16,15 @@ use proto::{
 use rand::{Rng, RngExt};
 
 use crate::{
-    leaving::{LeaveReason, Outcome, PeerTrouble, REST},
+    leaving::{LeaveReason, REST},
     peer_book::{Admission, PeerBook, Redial},
     scheduler::PeerKey,
 };
+use busy::Busy;
+use outcomes::Outcomes;
 
 /// What a peer receives if there is no room for it. It may come back after 5 s.
 pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: 5_000 };
-
-/// Minimum wait before a busy peer is asked again. It doubles each time, up to [`MAX_BUSY_REST`], until the peer sends a chunk.
-const BUSY_REST: Duration = Duration::from_millis(250);
-const MAX_BUSY_REST: Duration = Duration::from_secs(15);
 
 /// Maximum number of accepted connections, as a multiple of `max_peers`: those that the book lists, those that it does not list
 /// ([`Peers::replaced_by_unlisted`]), and some that begin or end.
@@ -35,16 +36,12 @@ pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
     peers: BTreeMap<PeerKey, Connection>,
-    /// How often each peer answered that it is busy since it last sent a chunk.
-    busy: BTreeMap<PeerKey, u32>,
+    busy: Busy,
     /// The peers that answered for a chunk that its file changed.
     changed: BTreeSet<PeerKey>,
-    /// How the last connection to each address in the book ended, if there is none now.
-    outcomes: BTreeMap<SocketAddr, Outcome>,
+    outcomes: Outcomes,
     /// Connections that are over while chunks from them are being proved.
     gone: BTreeMap<PeerKey, Gone>,
-    /// The last trouble with a peer.
-    last_trouble: Option<PeerTrouble>,
     /// Maximum number of connections that this side makes. As many again may be accepted.
     max_peers: usize,
     last_key: u64,
@@ -106,11 +103,10 @@ impl Peers {
             book: PeerBook::new(max_peers),
             own_id,
             peers: BTreeMap::new(),
-            busy: BTreeMap::new(),
+            busy: Busy::default(),
             changed: BTreeSet::new(),
-            outcomes: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             gone: BTreeMap::new(),
-            last_trouble: None,
             max_peers,
             last_key: 0,
         }
@@ -249,7 +245,7 @@ impl Peers {
         rng: &mut impl Rng,
     ) -> Option<Left> {
         let Connection { address, listed, dialled, state, unproved } = self.peers.remove(&key)?;
-        self.busy.remove(&key);
+        self.busy.forget(key);
         self.changed.remove(&key);
         let (reason, was_active) = match state {
             State::Leaving { reason, was_active } => (reason, was_active),
@@ -258,17 +254,13 @@ impl Peers {
         };
         let consequence = reason.consequence(was_active);
         if consequence.is_trouble {
-            self.last_trouble = Some(PeerTrouble { address, reason: reason.clone() });
+            self.outcomes.trouble(address, reason.clone());
         }
         if reason == LeaveReason::Lied {
             self.book.bar(address.ip());
         }
         if let Some(listed) = listed {
-            self.outcomes.insert(listed, consequence.outcome);
-            if self.outcomes.len() > 2 * self.book.len() {
-                let known: BTreeSet<_> = self.book.addresses().collect();
-                self.outcomes.retain(|address, _| known.contains(address));
-            }
+            self.outcomes.record(listed, consequence.outcome, &self.book);
         }
         let gone = Gone { address, listed, dialled, unproved, redial: consequence.redial };
         if unproved == 0 {
@@ -325,23 +317,18 @@ impl Peers {
         let gone = self.gone.get_mut(&key).filter(|gone| gone.redial != Redial::Never)?;
         gone.redial = Redial::Never;
         self.book.bar(gone.address.ip());
-        self.last_trouble = Some(PeerTrouble { address: gone.address, reason: LeaveReason::Lied });
+        self.outcomes.trouble(gone.address, LeaveReason::Lied);
         Some(gone.address)
     }
 
-    /// A peer answered that it is busy for the time `retry_after`. Returns how long not to ask it.
+    /// A welcome peer answered that it is busy for the time `retry_after`. Returns how long not to ask it.
     pub(super) fn busy_rest(&mut self, key: PeerKey, retry_after: Duration) -> Duration {
-        if !self.peers.contains_key(&key) {
-            return BUSY_REST;
-        }
-        let times = self.busy.entry(key).or_default();
-        *times = times.saturating_add(1);
-        busy_rest(*times, retry_after)
+        self.busy.answered(key, retry_after)
     }
 
     /// A peer sent a chunk, so it is not busy.
     pub(super) fn delivered(&mut self, key: PeerKey) {
-        self.busy.remove(&key);
+        self.busy.forget(key);
     }
 
     /// A peer answered for a chunk that its file changed.
@@ -364,11 +351,6 @@ impl Peers {
         self.peers.iter().filter(|(_, peer)| is_seeder(peer)).map(|(&key, _)| key).collect()
     }
 
-    /// The last trouble with a peer.
-    pub(super) fn last_trouble(&self) -> Option<&PeerTrouble> {
-        self.last_trouble.as_ref()
-    }
-
     /// Whether a connection exists and this side has not ended it.
     pub(super) fn is_welcome(&self, key: PeerKey) -> bool {
         self.peers.get(&key).is_some_and(|peer| !peer.is_leaving())
@@ -385,32 +367,6 @@ impl Peers {
         let active = self.peers.iter().filter(|(_, peer)| peer.is_active());
         active.map(|(&key, peer)| (key, peer.address))
     }
-
-    /// Whether every known address was tried, with an outcome like this.
-    fn all_had(&self, outcome: impl Fn(Outcome) -> bool) -> bool {
-        !self.book.is_empty()
-            && self.book.addresses().all(|address| self.outcomes.get(&address).is_some_and(|&o| outcome(o)))
-    }
-
-    /// Whether every known address was tried without success.
-    pub(super) fn all_tried(&self) -> bool {
-        self.all_had(|_| true)
-    }
-
-    /// Whether every known peer answered that it does not have the share.
-    pub(super) fn all_without_share(&self) -> bool {
-        self.all_had(|outcome| outcome == Outcome::WithoutShare)
-    }
-
-    /// Whether every known peer answered that it is full.
-    pub(super) fn all_full(&self) -> bool {
-        self.all_had(|outcome| outcome == Outcome::Full)
-    }
-
-    /// Whether the files of every known peer changed, and no connection exists.
-    pub(super) fn all_changed(&self) -> bool {
-        self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
-    }
 }
 
 impl Connection {
@@ -423,138 +379,5 @@ impl Connection {
     }
 }
 
-/// How long not to ask a peer that answers for the `times`th time in a row that it is busy for the time `retry_after`.
-fn busy_rest(times: u32, retry_after: Duration) -> Duration {
-    let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
-    retry_after.max(least).min(REST)
-}
-
 #[cfg(test)]
-mod tests {
-    use proto::InfoHash;
-    use rand::{SeedableRng, rngs::StdRng};
-
-    use super::*;
-
-    const OWN_ID: PeerId = PeerId([5; 16]);
-    const MAX_PEERS: usize = 8;
-
-    fn address(host: u8) -> SocketAddr {
-        ([10, 0, 0, host], 7000).into()
-    }
-
-    fn hello(id: u8, listen_port: u16) -> Hello {
-        let (infohash, peer_id) = (InfoHash([7; 32]), PeerId([id; 16]));
-        Hello { infohash, peer_id, role: Role::Leecher, listen_port }
-    }
-
-    /// Peers whose connections each begin, enter and end as a test says.
-    struct Bench {
-        peers: Peers,
-        now: Instant,
-        rng: StdRng,
-    }
-
-    impl Bench {
-        #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
-        fn new() -> Bench {
-            let (peers, rng) = (Peers::new(OWN_ID, MAX_PEERS), StdRng::seed_from_u64(1));
-            Bench { peers, now: Instant::now(), rng }
-        }
-
-        /// Connects to the only address that is due.
-        fn dial(&mut self, address: SocketAddr) -> PeerKey {
-            self.peers.book.discover(address, self.now);
-            let (key, dialled) = self.peers.dial(self.now, &mut self.rng).unwrap();
-            assert_eq!(dialled, address);
-            key
-        }
-
-        fn enter(&mut self, key: PeerKey, hello: Hello) -> Entry {
-            self.peers.enter(key, hello, self.now, &mut self.rng)
-        }
-
-        fn close(&mut self, key: PeerKey, reason: LeaveReason) {
-            self.peers.closed(key, reason, self.now, &mut self.rng).unwrap();
-        }
-
-        /// A peer connects and is let in, in place of another if there is no room.
-        fn accept(&mut self, from: SocketAddr, listen_port: u16) {
-            let key = self.peers.accept(from).unwrap();
-            match self.enter(key, hello(1, listen_port)) {
-                Entry::Welcome => {}
-                Entry::Instead(other, reason) => self.close(other, reason),
-                Entry::Refused(reason) => panic!("{reason}"),
-            }
-        }
-    }
-
-    #[test]
-    fn peers_that_connect_do_not_stop_dials_and_are_bounded() {
-        for listens in [true, false] {
-            let mut bench = Bench::new();
-            for port in 1..100 {
-                let from = SocketAddr::new(address(1).ip(), port);
-                bench.accept(from, if listens { port } else { 0 });
-                assert!(bench.peers.peers.len() <= MAX_PEERS, "{port}");
-            }
-            (2..200).for_each(|host| _ = bench.peers.book.discover(address(host), bench.now));
-            let dials = std::iter::from_fn(|| bench.peers.dial(bench.now, &mut bench.rng)).count();
-            assert!((MAX_PEERS / 2..=MAX_PEERS).contains(&dials), "{dials}");
-        }
-    }
-
-    #[test]
-    fn two_peers_that_dial_each_other_keep_the_connection_of_the_larger_id() {
-        for (id, keeps_own) in [(4, true), (6, false)] {
-            let mut bench = Bench::new();
-            let dialled = bench.dial(address(1));
-            assert!(matches!(bench.enter(dialled, hello(id, 7000)), Entry::Welcome));
-            let accepted = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
-            match bench.enter(accepted, hello(id, 7000)) {
-                Entry::Refused(GoodbyeReason::Duplicate) => assert!(keeps_own, "{id}"),
-                Entry::Instead(other, _) => assert!(other == dialled && !keeps_own, "{id}"),
-                _ => panic!("there is a twin"),
-            }
-        }
-    }
-
-    #[test]
-    fn a_peer_that_claims_the_id_of_another_is_not_taken_for_it() {
-        let mut bench = Bench::new();
-        let dialled = bench.dial(address(1));
-        assert!(matches!(bench.enter(dialled, hello(6, 7000)), Entry::Welcome));
-        // Each differs from the twin in one thing: the host, the port, the direction.
-        let elsewhere = bench.peers.accept(address(2)).unwrap();
-        assert!(matches!(bench.enter(elsewhere, hello(6, 7000)), Entry::Welcome));
-        let other_port = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
-        assert!(matches!(bench.enter(other_port, hello(6, 7001)), Entry::Welcome));
-        let same_direction = bench.dial(address(3));
-        assert!(matches!(bench.enter(same_direction, hello(6, 7000)), Entry::Welcome));
-    }
-
-    #[test]
-    fn a_liar_that_left_before_its_lie_was_found_is_banned() {
-        let mut bench = Bench::new();
-        let liar = bench.dial(address(1));
-        assert!(matches!(bench.enter(liar, hello(1, 7000)), Entry::Welcome));
-        (0..2).for_each(|_| bench.peers.proving(liar));
-        bench.close(liar, LeaveReason::Disconnected);
-        assert_eq!(bench.peers.ban_gone(liar), Some(address(1)));
-        assert_eq!(bench.peers.ban_gone(liar), None, "reported once");
-        assert!(!bench.peers.book.is_all_banned(), "another chunk is being proved");
-        (0..2).for_each(|_| bench.peers.proved(liar, bench.now, &mut bench.rng));
-        assert!(bench.peers.book.is_all_banned());
-        let again = bench.peers.accept(address(1)).unwrap();
-        assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Refused(GoodbyeReason::Banned)));
-    }
-
-    #[test]
-    fn a_peer_that_is_always_busy_is_asked_less_and_less_often() {
-        let rests: Vec<_> = (1..=9).map(|times| busy_rest(times, Duration::ZERO).as_millis()).collect();
-        assert_eq!(rests, [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
-        assert_eq!(busy_rest(u32::MAX, Duration::ZERO), MAX_BUSY_REST);
-        assert_eq!(busy_rest(1, Duration::from_secs(7)), Duration::from_secs(7), "it is taken at its word");
-        assert_eq!(busy_rest(1, Duration::MAX), REST, "within reason");
-    }
-}
+mod tests;

@@ -1,0 +1,74 @@
+//! How the connections to the known addresses ended: whether waiting for them can still help.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use super::Peers;
+use crate::{
+    leaving::{LeaveReason, Outcome, PeerTrouble},
+    peer_book::PeerBook,
+};
+
+/// Outcomes of addresses that the book no longer has are forgotten when there are this many times as many outcomes as addresses.
+/// Finding them means going through the whole book, so it is not done at every end of a connection.
+const MAX_OUTCOMES_FACTOR: usize = 2;
+
+/// How connections ended.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    /// How the last connection to each address in the book ended.
+    last: BTreeMap<SocketAddr, Outcome>,
+    /// The last trouble with a peer.
+    trouble: Option<PeerTrouble>,
+}
+
+impl Outcomes {
+    /// A connection to an address in the book ended.
+    pub(super) fn record(&mut self, address: SocketAddr, outcome: Outcome, book: &PeerBook) {
+        self.last.insert(address, outcome);
+        if self.last.len() > MAX_OUTCOMES_FACTOR * book.len() {
+            let known: BTreeSet<_> = book.addresses().collect();
+            self.last.retain(|address, _| known.contains(address));
+        }
+    }
+
+    /// Something was wrong with a peer.
+    pub(super) fn trouble(&mut self, address: SocketAddr, reason: LeaveReason) {
+        self.trouble = Some(PeerTrouble { address, reason });
+    }
+}
+
+impl Peers {
+    /// The last trouble with a peer.
+    pub(in crate::swarm) fn last_trouble(&self) -> Option<&PeerTrouble> {
+        self.outcomes.trouble.as_ref()
+    }
+
+    /// Whether every known address was tried, with an outcome like this.
+    fn all_had(&self, outcome: impl Fn(Outcome) -> bool) -> bool {
+        let had = |address| self.outcomes.last.get(&address).is_some_and(|&last| outcome(last));
+        !self.book.is_empty() && self.book.addresses().all(had)
+    }
+
+    /// Whether every known address was tried without success.
+    pub(in crate::swarm) fn all_tried(&self) -> bool {
+        self.all_had(|_| true)
+    }
+
+    /// Whether every known peer answered that it does not have the share.
+    pub(in crate::swarm) fn all_without_share(&self) -> bool {
+        self.all_had(|outcome| outcome == Outcome::WithoutShare)
+    }
+
+    /// Whether every known peer answered that it is full.
+    pub(in crate::swarm) fn all_full(&self) -> bool {
+        self.all_had(|outcome| outcome == Outcome::Full)
+    }
+
+    /// Whether the files of every known peer changed, and no connection exists.
+    pub(in crate::swarm) fn all_changed(&self) -> bool {
+        self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
+    }
+}

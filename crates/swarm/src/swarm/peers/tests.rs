@@ -1,0 +1,117 @@
+use proto::InfoHash;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::*;
+
+const OWN_ID: PeerId = PeerId([5; 16]);
+const MAX_PEERS: usize = 8;
+
+fn address(host: u8) -> SocketAddr {
+    ([10, 0, 0, host], 7000).into()
+}
+
+fn hello(id: u8, listen_port: u16) -> Hello {
+    let (infohash, peer_id) = (InfoHash([7; 32]), PeerId([id; 16]));
+    Hello { infohash, peer_id, role: Role::Leecher, listen_port }
+}
+
+/// Peers whose connections each begin, enter and end as a test says.
+struct Bench {
+    peers: Peers,
+    now: Instant,
+    rng: StdRng,
+}
+
+impl Bench {
+    #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+    fn new() -> Bench {
+        let (peers, rng) = (Peers::new(OWN_ID, MAX_PEERS), StdRng::seed_from_u64(1));
+        Bench { peers, now: Instant::now(), rng }
+    }
+
+    /// Connects to the only address that is due.
+    fn dial(&mut self, address: SocketAddr) -> PeerKey {
+        self.peers.book.discover(address, self.now);
+        let (key, dialled) = self.peers.dial(self.now, &mut self.rng).unwrap();
+        assert_eq!(dialled, address);
+        key
+    }
+
+    fn enter(&mut self, key: PeerKey, hello: Hello) -> Entry {
+        self.peers.enter(key, hello, self.now, &mut self.rng)
+    }
+
+    fn close(&mut self, key: PeerKey, reason: LeaveReason) {
+        self.peers.closed(key, reason, self.now, &mut self.rng).unwrap();
+    }
+
+    /// A peer connects and is let in, in place of another if there is no room.
+    fn accept(&mut self, from: SocketAddr, listen_port: u16) {
+        let key = self.peers.accept(from).unwrap();
+        match self.enter(key, hello(1, listen_port)) {
+            Entry::Welcome => {}
+            Entry::Instead(other, reason) => self.close(other, reason),
+            Entry::Refused(reason) => panic!("{reason}"),
+        }
+    }
+}
+
+#[test]
+fn peers_that_connect_do_not_stop_dials_and_are_bounded() {
+    for listens in [true, false] {
+        let mut bench = Bench::new();
+        for port in 1..100 {
+            let from = SocketAddr::new(address(1).ip(), port);
+            bench.accept(from, if listens { port } else { 0 });
+            assert!(bench.peers.peers.len() <= MAX_PEERS, "{port}");
+        }
+        (2..200).for_each(|host| _ = bench.peers.book.discover(address(host), bench.now));
+        let dials = std::iter::from_fn(|| bench.peers.dial(bench.now, &mut bench.rng)).count();
+        assert!((MAX_PEERS / 2..=MAX_PEERS).contains(&dials), "{dials}");
+    }
+}
+
+#[test]
+fn two_peers_that_dial_each_other_keep_the_connection_of_the_larger_id() {
+    for (id, keeps_own) in [(4, true), (6, false)] {
+        let mut bench = Bench::new();
+        let dialled = bench.dial(address(1));
+        assert!(matches!(bench.enter(dialled, hello(id, 7000)), Entry::Welcome));
+        let accepted = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
+        match bench.enter(accepted, hello(id, 7000)) {
+            Entry::Refused(GoodbyeReason::Duplicate) => assert!(keeps_own, "{id}"),
+            Entry::Instead(other, _) => assert!(other == dialled && !keeps_own, "{id}"),
+            _ => panic!("there is a twin"),
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_claims_the_id_of_another_is_not_taken_for_it() {
+    let mut bench = Bench::new();
+    let dialled = bench.dial(address(1));
+    assert!(matches!(bench.enter(dialled, hello(6, 7000)), Entry::Welcome));
+    // Each differs from the twin in one thing: the host, the port, the direction.
+    let elsewhere = bench.peers.accept(address(2)).unwrap();
+    assert!(matches!(bench.enter(elsewhere, hello(6, 7000)), Entry::Welcome));
+    let other_port = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
+    assert!(matches!(bench.enter(other_port, hello(6, 7001)), Entry::Welcome));
+    let same_direction = bench.dial(address(3));
+    assert!(matches!(bench.enter(same_direction, hello(6, 7000)), Entry::Welcome));
+}
+
+#[test]
+fn a_liar_that_left_before_its_lie_was_found_is_banned() {
+    let mut bench = Bench::new();
+    let liar = bench.dial(address(1));
+    assert!(matches!(bench.enter(liar, hello(1, 7000)), Entry::Welcome));
+    (0..2).for_each(|_| bench.peers.proving(liar));
+    bench.close(liar, LeaveReason::Disconnected);
+    assert_eq!(bench.peers.ban_gone(liar), Some(address(1)));
+    assert_eq!(bench.peers.ban_gone(liar), None, "reported once");
+    assert!(!bench.peers.book.is_all_banned(), "another chunk is being proved");
+    (0..2).for_each(|_| bench.peers.proved(liar, bench.now, &mut bench.rng));
+    assert!(bench.peers.book.is_all_banned());
+    let again = bench.peers.accept(address(1)).unwrap();
+    assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Refused(GoodbyeReason::Banned)));
+}
