@@ -201,6 +201,11 @@ impl Swarm {
                     self.actions.push_back(Action::Open);
                 }
             }
+            Event::Peer(_, PeerEvent::BadShare(error)) => {
+                if let Phase::Describing { .. } = self.phase {
+                    self.phase = self.end(Err(Failure::BadShare(error)));
+                }
+            }
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
@@ -334,7 +339,6 @@ impl Swarm {
                     let is_more = describers.progress(key, received, total, now);
                     *last_progress = if is_more { now } else { *last_progress };
                 }
-                PeerEvent::BadShare(error) => self.phase = self.end(Err(Failure::BadShare(error))),
                 // No other event comes before the output is open.
                 _ => {}
             }

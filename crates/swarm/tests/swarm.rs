@@ -8,12 +8,14 @@ use std::{
 
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::client::{CallError, TrackerError},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Answer, Config, Event, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm, Unreachable,
+    Action, Answer, Config, Event, Failure, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm,
+    Unreachable,
     scheduler::{Have, PeerKey, Received},
 };
 
@@ -459,6 +461,15 @@ fn a_proved_description_counts_even_from_a_peer_that_was_cut_meanwhile() {
     let opens =
         std::iter::from_fn(|| core.poll(now, &mut rng)).filter(|action| matches!(action, Action::Open));
     assert_eq!(opens.count(), 1);
+}
+
+#[test]
+fn a_malformed_share_ends_the_transfer_even_if_its_peer_was_cut_meanwhile() {
+    let (mut core, cut, now, mut rng) = with_a_peer_cut();
+    let malformed = PeerEvent::BadShare(MetainfoError::TooDeep);
+    core.handle(Event::Peer(cut, malformed), now, &mut rng);
+    let mut actions = std::iter::from_fn(|| core.poll(now, &mut rng));
+    assert!(actions.any(|action| matches!(action, Action::End(Err(Failure::BadShare(_))))));
 }
 
 #[test]
