@@ -22,7 +22,8 @@
 //! If a peer is silent for several times as long as a chunk should take, its requests are taken back. If that happens again and
 //! again, it is dropped. A peer that sends keep-alives ([`Scheduler::alive`]) only serves others first. When nothing is left to
 //! request, chunks that are expected late are requested from a second peer too ([`endgame`]). The first to send the chunk ends the
-//! other's request. A wrong chunk bans its sender.
+//! other's request. A wrong chunk bans its sender. Until a first chunk of a peer is proved right, the peer is asked for one chunk at a
+//! time, and a second is not proved meanwhile. So a liar gets one wrong chunk in.
 //!
 //! A peer answers each request once, with the chunk or a rejection, also when the request was cancelled. So what a peer owes is
 //! always known, and a chunk that was not requested is a violation of the protocol.
@@ -87,7 +88,7 @@ impl Command {
 pub enum Received {
     /// Prove and write it, then call [`Scheduler::stored`] or [`Scheduler::wrong`].
     Verify,
-    /// It is already here. Drop its bytes.
+    /// It is already here, or another chunk of a peer that is not trusted yet is still being proved. Drop its bytes.
     Duplicate,
     /// It was not requested from this peer, which violates the protocol.
     Unrequested,
@@ -119,6 +120,8 @@ pub struct Scheduler {
     /// The peers that were asked for each chunk that is `Asked`.
     asked: BTreeMap<ChunkIndex, Asked>,
     peers: BTreeMap<PeerKey, Peer>,
+    /// The senders of the chunks that are `Arrived`.
+    proving: BTreeMap<ChunkIndex, PeerKey>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
     /// Peers that were not asked because too many chunks were arriving.
@@ -166,6 +169,7 @@ impl Scheduler {
             missing,
             asked: BTreeMap::new(),
             peers: BTreeMap::new(),
+            proving: BTreeMap::new(),
             ready: BTreeSet::new(),
             held_back: Vec::new(),
             idle: BTreeSet::new(),
@@ -314,12 +318,17 @@ impl Scheduler {
         let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
         let standing = peer.delivered(chunk, span.len, now);
+        let may_prove = peer.may_prove();
         self.arriving.remove(&key);
         self.ready.insert(key);
         self.ready.extend(self.held_back.drain(..));
         match (standing, self.states[chunk.0 as usize]) {
             (None, _) => return Received::Unrequested,
             (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
+            _ if !may_prove => {
+                self.take_back(key, &[chunk]);
+                return Received::Duplicate;
+            }
             // It was taken back from this peer, and no other was asked yet.
             (_, ChunkState::Missing) => self.missing.remove(chunk),
             (_, ChunkState::Asked) => {
@@ -329,7 +338,20 @@ impl Scheduler {
             }
         }
         self.states[chunk.0 as usize] = ChunkState::Arrived;
+        self.proving.insert(chunk, key);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.proving();
+        }
         Received::Verify
+    }
+
+    /// A chunk was proved.
+    fn proved(&mut self, chunk: ChunkIndex, is_right: bool) {
+        let Some(key) = self.proving.remove(&chunk) else { return };
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.proved(is_right);
+            self.ready.insert(key);
+        }
     }
 
     /// A chunk was proved and written, after [`Received::Verify`].
@@ -338,19 +360,21 @@ impl Scheduler {
         debug_assert_eq!(*state, ChunkState::Arrived, "{chunk:?}");
         *state = ChunkState::Stored;
         self.unstored -= 1;
+        self.proved(chunk, true);
     }
 
     /// A chunk was proved wrong, after [`Received::Verify`], and is missing again. The caller must remove its sender
     /// ([`Scheduler::remove_peer`]).
     pub fn wrong(&mut self, chunk: ChunkIndex) {
         debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
+        self.proved(chunk, false);
         self.set_missing(chunk);
     }
 
-    /// A peer rejected a request, because it does not have the chunk.
-    pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
-        let owed = peer.refused(chunk);
+    /// A peer rejected a request, because it does not have the chunk. False if it was not requested, which violates the protocol.
+    pub fn not_have(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return true };
+        let Some(owed) = peer.refused(chunk) else { return false };
         match &mut peer.have {
             Have::Some(field) => {
                 if field.remove(chunk) {
@@ -370,6 +394,7 @@ impl Scheduler {
             self.take_back(key, &[chunk]);
         }
         self.ready.insert(key);
+        true
     }
 
     /// Whether a peer has a chunk that has not arrived.
@@ -383,14 +408,17 @@ impl Scheduler {
         })
     }
 
-    /// A peer rejected a request because it is busy. It is not asked again before `until`.
-    pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) {
-        let Some(peer) = self.peers.get_mut(&key) else { return };
+    /// A peer rejected a request because it is busy. It is not asked again before `until`. False if it was not requested, which
+    /// violates the protocol.
+    pub fn busy(&mut self, key: PeerKey, chunk: ChunkIndex, until: Instant) -> bool {
+        let Some(peer) = self.peers.get_mut(&key) else { return true };
+        let Some(owed) = peer.refused(chunk) else { return false };
         peer.pause(until);
         self.next_check = self.next_check.map_or(Some(until), |check| Some(check.min(until)));
-        if peer.refused(chunk) {
+        if owed {
             self.take_back(key, &[chunk]);
         }
+        true
     }
 
     /// Takes back overdue requests, and makes as many requests to each peer as should wait there.

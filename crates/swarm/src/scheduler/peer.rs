@@ -19,7 +19,7 @@ const CHUNK: u64 = CHUNK_LEN as u64;
 pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
 
 /// Wait before a late peer is asked again. It grows by this time with each strike.
-const LATE_PAUSE: Duration = Duration::from_secs(3);
+const REST: Duration = Duration::from_secs(3);
 
 /// A peer has stalled if it sent part of a chunk and then nothing for this time, or did not answer a `Cancel` for this time.
 const STALL: Duration = Duration::from_secs(1);
@@ -73,6 +73,10 @@ pub(super) struct Peer {
     arriving: Option<Arriving>,
     /// It has sent a chunk, and was not silent since.
     proven: bool,
+    /// A chunk from it was proved right.
+    trusted: bool,
+    /// Chunks from it that are being proved.
+    proving: usize,
     /// When the last message arrived, or the first of the waiting requests was made.
     last_heard: Instant,
     /// When the last bytes of a chunk arrived, or the first of the waiting requests was made.
@@ -95,6 +99,8 @@ impl Peer {
             unmeasured: None,
             arriving: None,
             proven: false,
+            trusted: false,
+            proving: 0,
             last_heard: now,
             last_progress: now,
             last_delivered: None,
@@ -115,9 +121,32 @@ impl Peer {
         self.pause_until.is_some_and(|until| until > now)
     }
 
-    /// Whether one more request is allowed.
+    /// Whether one more request is allowed. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
     pub(super) fn has_room(&self) -> bool {
-        self.requests.len() < MAX_PIPELINE
+        let is_tried = self.proving > 0 || self.debts().next().is_some();
+        (self.trusted || !is_tried) && self.requests.len() < MAX_PIPELINE
+    }
+
+    /// Whether a chunk that arrives now may be proved. Of a peer that is not trusted yet, one is proved at a time.
+    pub(super) fn may_prove(&self) -> bool {
+        self.trusted || self.proving == 0
+    }
+
+    /// Trusts it as if a chunk from it had been proved.
+    #[cfg(test)]
+    pub(super) fn trust(&mut self) {
+        self.trusted = true;
+    }
+
+    /// A chunk from it is being proved.
+    pub(super) fn proving(&mut self) {
+        self.proving += 1;
+    }
+
+    /// A chunk from it was proved, and is right or wrong.
+    pub(super) fn proved(&mut self, is_right: bool) {
+        self.proving -= 1;
+        self.trusted |= is_right;
     }
 
     /// Bytes of the chunks that it owes.
@@ -199,10 +228,10 @@ impl Peer {
         Some(standing)
     }
 
-    /// It rejected a request. Returns whether the chunk was still expected from it.
-    pub(super) fn refused(&mut self, chunk: ChunkIndex) -> bool {
-        let request = self.answered(|request| request.chunk == chunk);
-        request.is_some_and(|request| request.standing != Standing::Unwanted)
+    /// It rejected a request. Returns whether the chunk was still expected from it, or `None` if it was not requested.
+    pub(super) fn refused(&mut self, chunk: ChunkIndex) -> Option<bool> {
+        let request = self.answered(|request| request.chunk == chunk)?;
+        Some(request.standing != Standing::Unwanted)
     }
 
     /// It confirmed a cancellation. Returns the state of the request, or `None` if none was cancelled.
@@ -293,7 +322,7 @@ impl Peer {
     /// Takes all requests back from a silent peer, and pauses it.
     pub(super) fn strike(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.strikes += 1;
-        self.pause(now + LATE_PAUSE * self.strikes);
+        self.pause(now + REST * self.strikes);
         self.rate = None;
         self.proven = false;
         self.cancel_all(now)
@@ -301,7 +330,7 @@ impl Peer {
 
     /// Takes all requests back from a peer that is busy with others, and pauses it.
     pub(super) fn excuse(&mut self, now: Instant) -> Vec<ChunkIndex> {
-        self.pause(now + LATE_PAUSE);
+        self.pause(now + REST);
         self.cancel_all(now)
     }
 

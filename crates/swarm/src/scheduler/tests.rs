@@ -271,6 +271,7 @@ fn two_unproven_peers_are_asked_for_a_chunk_beside_others_that_they_owe() {
     let mut bench = Bench::new(6, 1);
     (0..6).for_each(|key| bench.scheduler.add_peer(PeerKey(key), Have::All, bench.now));
     (0..6).for_each(|key| _ = bench.waiting.insert(PeerKey(key), Vec::new()));
+    bench.scheduler.peers.values_mut().for_each(Peer::trust);
     bench.fill();
     assert!(bench.waiting.values().all(|waiting| waiting.len() == 1));
     let mut most = 0;
@@ -357,11 +358,50 @@ fn a_peer_that_does_not_answer_to_a_cancel_does_not_keep_its_chunk() {
 }
 
 #[test]
-fn a_peer_that_takes_for_cancelled_what_was_not_is_found_out() {
+fn a_peer_that_answers_what_it_was_not_asked_is_found_out() {
     let mut bench = Bench::new(2, 1);
     let peer = bench.join(1, Have::All);
     assert!(!bench.scheduler.cancelled(peer, ChunkIndex(0), bench.now));
     assert_eq!(bench.asked(peer), 2);
+    (0..2).for_each(|_| _ = bench.deliver(peer).unwrap());
+    assert!(!bench.scheduler.not_have(peer, ChunkIndex(0)));
+    assert!(!bench.scheduler.busy(peer, ChunkIndex(1), bench.now));
+}
+
+#[test]
+fn a_peer_that_is_not_trusted_gets_one_chunk_in_before_it_is_proved() {
+    let mut bench = Bench::new(9, 1);
+    bench.trusts = false;
+    let peer = bench.join(1, Have::All);
+    let [first] = bench.waiting[&peer][..] else { panic!("{:?}", bench.waiting) };
+    assert_eq!(bench.scheduler.received(peer, first, bench.now), Received::Verify);
+    bench.fill();
+    assert_eq!(bench.asked(peer), 1, "it is not asked again while its chunk is being proved");
+    bench.scheduler.stored(first);
+    bench.fill();
+    assert!(bench.asked(peer) > 1);
+}
+
+/// It keeps silent until it is asked again, and then sends both chunks.
+#[test]
+fn of_two_chunks_of_a_peer_that_is_not_trusted_one_is_proved() {
+    let mut bench = Bench::new(9, 1);
+    (bench.trusts, bench.on_cancel) = (false, OnCancel::Silence);
+    let peer = bench.join(1, Have::All);
+    let first = bench.waiting[&peer][0];
+    for _ in 0..100 {
+        bench.advance(Duration::from_millis(100));
+    }
+    let second = bench.waiting[&peer][0];
+    assert_eq!(bench.scheduler.received(peer, first, bench.now), Received::Verify);
+    assert_eq!(bench.scheduler.received(peer, second, bench.now), Received::Duplicate);
+    bench.scheduler.remove_peer(peer, bench.now);
+    bench.waiting.remove(&peer);
+    bench.scheduler.wrong(first);
+    let honest = bench.join(2, Have::All);
+    while !bench.scheduler.is_finished() {
+        bench.deliver(honest).expect("nothing is lost");
+    }
 }
 
 #[test]
@@ -394,7 +434,7 @@ fn a_busy_peer_is_left_alone_until_it_said_so() {
     let busy = bench.join(1, Have::All);
     let until = bench.now + Duration::from_secs(1);
     for chunk in bench.waiting[&busy].clone() {
-        bench.scheduler.busy(busy, chunk, until);
+        assert!(bench.scheduler.busy(busy, chunk, until));
     }
     bench.waiting.insert(busy, Vec::new());
     bench.fill();
@@ -408,7 +448,7 @@ fn a_busy_peer_is_left_alone_until_it_said_so() {
 fn a_chunk_that_a_peer_turns_out_not_to_have_is_not_asked_of_it_again() {
     let mut bench = Bench::new(2, 1);
     let peer = bench.join(1, Have::All);
-    bench.scheduler.not_have(peer, ChunkIndex(0));
+    assert!(bench.scheduler.not_have(peer, ChunkIndex(0)));
     bench.waiting.insert(peer, vec![ChunkIndex(1)]);
     bench.fill();
     assert_eq!(bench.waiting[&peer], [ChunkIndex(1)]);

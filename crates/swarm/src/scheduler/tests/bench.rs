@@ -38,6 +38,8 @@ pub(super) struct Bench {
     pub(super) stored: Vec<ChunkIndex>,
     pub(super) dropped: Vec<PeerKey>,
     pub(super) duplicates: usize,
+    /// Peers that join are trusted at once.
+    pub(super) trusts: bool,
 }
 
 impl Bench {
@@ -57,12 +59,16 @@ impl Bench {
             stored: Vec::new(),
             dropped: Vec::new(),
             duplicates: 0,
+            trusts: true,
         }
     }
 
     pub(super) fn join(&mut self, key: u64, have: Have) -> PeerKey {
         let key = PeerKey(key);
         self.scheduler.add_peer(key, have, self.now);
+        if self.trusts {
+            self.scheduler.peers.get_mut(&key).unwrap().trust();
+        }
         self.waiting.insert(key, Vec::new());
         self.fill();
         key
