@@ -4,9 +4,18 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use proto::peer::{FrameError, GoodbyeReason, Hello, PeerMessage, PeerReader, RejectReason};
+use proto::{
+    Metainfo,
+    peer::{
+        FrameError, GoodbyeReason, Hello, MAX_HASHES, MAX_PART_LEN, PeerMessage, PeerReader, RejectReason,
+    },
+};
 use store::Content;
-use tokio::{net::tcp::OwnedReadHalf, time::timeout};
+use swarm::allowance::{Allowance, Exceeded};
+use tokio::{
+    net::tcp::OwnedReadHalf,
+    time::{Instant, timeout},
+};
 
 use crate::{
     handshake::Connection,
@@ -27,6 +36,9 @@ pub enum ConnectionError {
     /// The peer sent bytes that are no message, or the connection failed.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The peer sends messages without use, and no end of them.
+    #[error(transparent)]
+    Flood(#[from] Exceeded),
     /// The peer does not read the messages that it causes.
     #[error(transparent)]
     OutboxFull(#[from] OutboxFull),
@@ -47,6 +59,9 @@ pub enum ConnectionError {
     OutOfRange(PeerMessage),
 }
 
+/// How often a peer may request each part of the description. It requests one again if another peer seemed faster for a while.
+const PART_REQUESTS: u32 = 8;
+
 /// The receiving half of a connection.
 #[derive(Debug)]
 pub struct Inbox {
@@ -55,6 +70,12 @@ pub struct Inbox {
     serve: ServeCell,
     /// The content of the share, once it is known. Messages have to fit it.
     content: Option<Arc<dyn Content>>,
+    /// What the peer may still send of messages without use.
+    allowance: Allowance,
+    /// Number of chunks that the peer has announced.
+    haves: u32,
+    /// Number of parts of the description that the peer has requested.
+    parts: u32,
 }
 
 /// Runs a connection until `receive` returns or sending fails. `receive` gets the peer's `Hello` and the receiving half. It
@@ -66,7 +87,15 @@ pub async fn run<T>(
 ) -> Result<T, ConnectionError> {
     let Connection { hello, reader, writer } = connection;
     let (outbox, serve) = (Outbox::default(), ServeCell::default());
-    let inbox = Inbox { reader, outbox: outbox.clone(), serve: Arc::clone(&serve), content: None };
+    let inbox = Inbox {
+        reader,
+        outbox: outbox.clone(),
+        serve: Arc::clone(&serve),
+        content: None,
+        allowance: Allowance::default(),
+        haves: 0,
+        parts: 0,
+    };
     let sending = sender::send(writer, outbox.clone(), serve, limit);
     let receiving = async {
         let (result, goodbye) = receive(hello, inbox).await;
@@ -112,12 +141,14 @@ impl Inbox {
             if self.content.as_ref().is_some_and(|content| !message.fits(content.metainfo())) {
                 return Err(ConnectionError::OutOfRange(message));
             }
+            if self.is_useless(&message)? {
+                self.allowance.charge(Instant::now().into_std())?;
+            }
             match (message, self.serve.get()) {
-                (PeerMessage::Request { chunk }, Some(serve)) => serve.asker.request(chunk)?,
+                (PeerMessage::Request { .. } | PeerMessage::Cancel { .. }, Some(_)) => {}
                 (PeerMessage::Request { chunk }, None) => {
                     self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
                 }
-                (PeerMessage::Cancel { chunk }, Some(serve)) => serve.asker.cancel(chunk)?,
                 (PeerMessage::Cancel { .. }, None) => {}
                 (PeerMessage::MetainfoRequest { offset }, Some(_)) => self.outbox.metainfo(offset)?,
                 (PeerMessage::HashesRequest { first, count }, Some(_)) => self.outbox.hashes(first, count)?,
@@ -127,6 +158,34 @@ impl Inbox {
                 (message, _) => return Ok(Some(message)),
             }
         }
+    }
+
+    /// Whether a message brings nothing. Requests for chunks, and their cancellations, are passed on: the answer shows it.
+    fn is_useless(&mut self, message: &PeerMessage) -> Result<bool, OutboxFull> {
+        let content = self.content.as_ref().map(|content| content.metainfo());
+        let serve = self.serve.get();
+        Ok(match *message {
+            PeerMessage::KeepAlive | PeerMessage::Idle => true,
+            PeerMessage::Have { .. } => {
+                self.haves = self.haves.saturating_add(1);
+                content.is_some_and(|metainfo| self.haves > metainfo.chunk_space().chunk_count())
+            }
+            PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. } => {
+                self.parts = self.parts.saturating_add(1);
+                content
+                    .is_some_and(|metainfo| self.parts > PART_REQUESTS.saturating_mul(part_count(metainfo)))
+            }
+            PeerMessage::Request { chunk } => match serve {
+                // One that was refused earlier counts when the next request comes.
+                Some(serve) => !serve.asker.request(chunk)? | serve.asker.take_refused(),
+                None => true,
+            },
+            PeerMessage::Cancel { chunk } => match serve {
+                Some(serve) => !serve.asker.cancel(chunk)?,
+                None => true,
+            },
+            _ => false,
+        })
     }
 
     /// Reads some of the payload of the last message into the front of `buf`, and returns the number of bytes, 0 only at the
@@ -149,4 +208,10 @@ impl Inbox {
         let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload());
         Ok(skipping.await.map_err(|_| ConnectionError::Idle)??)
     }
+}
+
+/// Number of messages that describe a share.
+fn part_count(metainfo: &Metainfo) -> u32 {
+    let metainfo_len = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX);
+    metainfo_len.div_ceil(MAX_PART_LEN) + metainfo.chunk_space().chunk_count().div_ceil(MAX_HASHES)
 }

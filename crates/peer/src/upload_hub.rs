@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -50,6 +50,8 @@ pub struct Asker {
     outbox: Outbox,
     /// Bytes of the current chunk that the socket has taken in.
     taken: Arc<AtomicU32>,
+    /// Whether a granted chunk was refused since this was last asked.
+    refused: AtomicBool,
 }
 
 impl UploadHub {
@@ -67,7 +69,7 @@ impl UploadHub {
         let key = AskerKey(state.last_key);
         let taken = Arc::new(AtomicU32::new(0));
         state.askers.insert(key, Place { outbox: outbox.clone(), taken: Arc::clone(&taken) });
-        Asker { hub: Arc::clone(self), key, outbox, taken }
+        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicBool::new(false) }
     }
 
     /// Starts further uploads as time passes. Run it as long as peers are served; it never returns.
@@ -124,23 +126,30 @@ impl State {
 }
 
 impl Asker {
-    /// The peer asks for a chunk.
-    pub fn request(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
+    /// The peer asks for a chunk. Returns whether the request waits; otherwise it was rejected.
+    pub fn request(&self, chunk: ChunkIndex) -> Result<bool, OutboxFull> {
         match self.hub.update(|state| state.uploads.request(self.key, chunk)) {
-            Requested::Waits => Ok(()),
+            Requested::Waits => Ok(true),
             Requested::TooMany => {
                 let reason = RejectReason::Busy { retry_after_ms: BUSY_RETRY_MS };
-                self.outbox.message(PeerMessage::Reject { chunk, reason })
+                self.outbox.message(PeerMessage::Reject { chunk, reason })?;
+                Ok(false)
             }
         }
     }
 
-    /// The peer no longer wants a chunk. If it is being sent already, that is the answer.
-    pub fn cancel(&self, chunk: ChunkIndex) -> Result<(), OutboxFull> {
-        if self.hub.update(|state| state.uploads.cancel(self.key, chunk)) {
-            return self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled });
+    /// The peer no longer wants a chunk. If it is being sent already, that is the answer. Returns whether a request waited.
+    pub fn cancel(&self, chunk: ChunkIndex) -> Result<bool, OutboxFull> {
+        let waited = self.hub.update(|state| state.uploads.cancel(self.key, chunk));
+        if waited {
+            self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled })?;
         }
-        Ok(())
+        Ok(waited)
+    }
+
+    /// Whether a granted chunk was refused since this was last asked.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
     }
 
     /// Whether a request of the peer waits.
@@ -158,6 +167,9 @@ impl Asker {
     pub(crate) fn served(&self, bytes: u32) {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
+        if bytes == 0 {
+            self.refused.store(true, Ordering::Relaxed);
+        }
         self.hub.update(|state| state.uploads.finished(self.key, bytes, Instant::now()));
     }
 }

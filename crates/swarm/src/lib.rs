@@ -2,8 +2,8 @@
 //!
 //! Each decision is a type with methods that take events and return actions: which chunk to request from which peer
 //! ([`scheduler`]), which request to serve next ([`uploads`]), which address to connect to ([`peer_book`]), which peer to ask
-//! for the description of the share ([`describers`]), when to ask a tracker again ([`lookup_pace`]), and what the time is
-//! spent on ([`account`]). [`Swarm`] joins those of a transfer.
+//! for the description of the share ([`describers`]), when to ask a tracker again ([`lookup_pace`]), what the time is spent
+//! on ([`account`]), and how many useless messages a peer may send ([`allowance`]). [`Swarm`] joins those of a transfer.
 //!
 //! This crate moves no bytes. It has no socket, file, runtime, channel or thread. The leecher and the seeder drive it, and so
 //! do property tests and the simulation.
@@ -16,6 +16,7 @@
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
 
 pub mod account;
+pub mod allowance;
 mod describers;
 mod leaving;
 mod lookup_pace;

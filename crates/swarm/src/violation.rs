@@ -2,6 +2,8 @@
 
 use proto::{ChunkIndex, bitfield::BitfieldError, peer::PeerMessage};
 
+use crate::allowance::Exceeded;
+
 /// What a peer did that the protocol does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -42,7 +44,10 @@ pub enum Violation {
     /// It sent a chunk that it was not asked for.
     #[error("it sent chunk {} unasked", .0.0)]
     Unrequested(ChunkIndex),
-    /// It confirmed that it will not send a chunk that it was not asked for.
-    #[error("it confirmed a cancellation of chunk {} that was not requested", .0.0)]
+    /// It answered that it will not send a chunk that it was not asked for, or whose request was not cancelled.
+    #[error("it answered for chunk {}, which it was not asked for", .0.0)]
     NotRequested(ChunkIndex),
+    /// It sends messages that bring nothing, without end.
+    #[error(transparent)]
+    Flood(#[from] Exceeded),
 }

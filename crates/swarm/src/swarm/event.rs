@@ -101,11 +101,11 @@ pub enum PeerEvent {
     Arriving(ChunkIndex),
     /// More of the same chunk arrived.
     Progress {
-        /// Bytes of it so far.
+        /// Chunks in the share.
         bytes: u32,
     },
     /// The peer does not read its messages.
-    NotReading,
+    Deaf,
     /// The peer will not send a chunk.
     Rejected(ChunkIndex, RejectReason),
     /// The connection is over. This is its last event.
