@@ -1,0 +1,24 @@
+//! What happened to an evil peer.
+
+use proto::peer::GoodbyeReason;
+
+/// What happened to an evil peer so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Connections that began.
+    pub connections: u32,
+    /// Connections that are over.
+    pub closed: u32,
+    /// Requests for chunks that it received.
+    pub requests: u32,
+    /// Whole chunks with right bytes that it sent.
+    pub right_chunks: u32,
+    /// Whole chunks with wrong bytes that it sent.
+    pub wrong_chunks: u32,
+    /// How often it was dialled after a connection was over on which it had sent a wrong chunk.
+    pub dialled_again: u32,
+    /// The goodbyes that it received.
+    pub goodbyes: Vec<GoodbyeReason>,
+    /// The port that the last leecher listens on; 0 if none is known.
+    pub leecher_port: u16,
+}

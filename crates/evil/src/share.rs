@@ -1,0 +1,76 @@
+//! The share that evil peers have.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use proto::{CHUNK_LEN, ChunkIndex, Digest, InfoHash, Metainfo, ShareName, metainfo::Tree};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use store::{ChunkHashes, Content, Scan, ScanRules, merkle::chunk_hash};
+
+/// A share of one file, in memory.
+#[derive(Debug)]
+pub struct Share {
+    metainfo: Metainfo,
+    hashes: ChunkHashes,
+    bytes: Vec<u8>,
+}
+
+impl Share {
+    /// Reads and hashes a file.
+    pub fn of_file(path: &Path) -> Result<Share> {
+        let scan = Scan::new(path, None, &ScanRules::default())?;
+        let shared = scan.hash(None, &|_| std::ops::ControlFlow::Continue(()))?;
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        Ok(Share { metainfo: shared.metainfo().clone(), hashes: shared.hashes().clone(), bytes })
+    }
+
+    /// Its id.
+    pub fn infohash(&self) -> InfoHash {
+        self.metainfo.infohash()
+    }
+
+    pub(crate) fn metainfo(&self) -> &Metainfo {
+        &self.metainfo
+    }
+
+    /// The description of another share.
+    pub(crate) fn other_metainfo(&self) -> Metainfo {
+        let name = ShareName::new("other").expect("a legal name");
+        Metainfo::new(name, Tree::Directory(Default::default())).expect("an empty directory is legal")
+    }
+
+    pub(crate) fn chunk_count(&self) -> u32 {
+        self.metainfo.chunk_space().chunk_count()
+    }
+
+    pub(crate) fn hashes(&self, first: ChunkIndex, count: u32) -> Vec<u8> {
+        let hashes = self.hashes.range(first, count).unwrap_or_default();
+        hashes.iter().flat_map(|&Digest(hash)| hash).collect()
+    }
+
+    /// The bytes of a chunk; none if there is no such chunk.
+    pub(crate) fn chunk(&self, chunk: ChunkIndex) -> &[u8] {
+        let start = chunk.0 as usize * CHUNK_LEN as usize;
+        let end = self.bytes.len().min(start + CHUNK_LEN as usize);
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    /// A chunk of a share that is described by hashes of one's own.
+    pub(crate) fn own_chunk(&self, chunk: ChunkIndex) -> Vec<u8> {
+        let mut bytes = vec![0; self.chunk(chunk).len()];
+        StdRng::seed_from_u64(chunk.0.into()).fill(&mut bytes[..]);
+        bytes
+    }
+
+    /// The hashes of [`Share::own_chunk`], which are right for its bytes and wrong for this share.
+    pub(crate) fn own_hashes(&self, first: ChunkIndex, count: u32) -> Vec<u8> {
+        let chunks = (first.0..first.0.saturating_add(count)).map(ChunkIndex);
+        chunks.flat_map(|chunk| chunk_hash(&self.own_chunk(chunk), u64::MAX).0).collect()
+    }
+
+    /// The 64 bytes below the root of a full chunk: two nodes. They hash to the chunk's hash, as one block would.
+    pub(crate) fn child_hashes(&self, chunk: ChunkIndex) -> Vec<u8> {
+        let halves = self.chunk(chunk).chunks(CHUNK_LEN as usize / 2);
+        halves.flat_map(|half| chunk_hash(half, half.len() as u64).0).collect()
+    }
+}
