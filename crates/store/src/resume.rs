@@ -170,6 +170,11 @@ impl ResumeFile {
         Ok(ResumeFile { path: path.to_owned(), file, id, infohash, sequence })
     }
 
+    /// Makes durable what an earlier run wrote. A run that was killed may have left it in the system's memory only.
+    pub(crate) fn sync(&self) -> Result<(), PathError> {
+        disk::sync_data(&self.file).at("sync", &self.path)
+    }
+
     /// Claims these chunks, and no others.
     pub(crate) fn save(&mut self, claims: &Bitfield) -> Result<(), PathError> {
         if !self.id.is_at(&self.path).at("examine", &self.path)? {

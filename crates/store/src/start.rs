@@ -118,6 +118,7 @@ impl Beginning<'_> {
     /// Proves the chunks that a resume file claims.
     fn claimed(&self, mut resume: ResumeFile, claims: &Bitfield) -> Result<Start, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
+        resume.sync()?;
         self.part.reserve(self.metainfo)?;
         let chunks: Vec<_> = claims.iter().collect();
         let pool = FilePool::default();
