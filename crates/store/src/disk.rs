@@ -1,7 +1,8 @@
 //! Every call to the file system that a download makes.
 //!
-//! They are in one place so that tests can make any of them fail. In this crate's own tests each call first asks `faults`.
-//! Elsewhere that is an empty function, which costs nothing.
+//! They are in one place so that tests can make any of them fail, and can record what they change. In this crate's own tests
+//! each call first asks `faults`, and each change is reported to `record`. Elsewhere the first is an empty function and the
+//! second is not compiled, so both cost nothing.
 //!
 //! Nothing here follows a symbolic link in the last name of a path, and [`open_below`] follows none at all. Nothing waits
 //! for the other end of a FIFO.
@@ -25,6 +26,8 @@ use faults::attempt;
 
 #[cfg(test)]
 pub(crate) mod faults;
+#[cfg(test)]
+pub(crate) mod record;
 
 /// In place of `faults`: nothing is made to fail.
 #[cfg(not(test))]
@@ -41,6 +44,7 @@ pub(crate) enum Call {
     Examine,
     List,
     Lock,
+    Cut,
     Reserve,
     Read,
     Write,
@@ -65,9 +69,12 @@ pub(crate) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
 }
 
 /// Opens `name` in `dir`, unless it is a symbolic link.
-pub(crate) fn open_in(dir: impl AsFd, name: impl rustix::path::Arg, flags: OFlags) -> io::Result<File> {
+pub(crate) fn open_in(dir: impl AsFd, name: impl AsRef<Path>, flags: OFlags) -> io::Result<File> {
     attempt(call_of(flags))?;
-    Ok(rustix::fs::openat(dir, name, flags | ALWAYS, FILE_MODE)?.into())
+    let file: File = rustix::fs::openat(dir.as_fd(), name.as_ref(), flags | ALWAYS, FILE_MODE)?.into();
+    #[cfg(test)]
+    record::opened(dir, name.as_ref(), &file, flags);
+    Ok(file)
 }
 
 /// Opens what is at `path` below `dir`, unless a name on the way is a symbolic link.
@@ -89,7 +96,10 @@ fn open_resolved(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<Fi
     // The call refuses a mode when nothing is created.
     let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(openat2(dir, path, flags | ALWAYS, mode, resolve)?.into())
+    let file: File = openat2(dir, &path, flags | ALWAYS, mode, resolve)?.into();
+    #[cfg(test)]
+    record::opened(dir, path.as_ref(), &file, flags);
+    Ok(file)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -109,12 +119,15 @@ fn open_stepwise(dir: &File, path: &[ShareName], flags: OFlags) -> io::Result<Fi
 }
 
 /// Creates a directory, unless something has that name already.
-pub(crate) fn make_dir(parent: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
+pub(crate) fn make_dir(parent: impl AsFd, name: impl AsRef<Path>) -> io::Result<()> {
     attempt(Call::MakeDir)?;
-    match rustix::fs::mkdirat(parent, name, DIR_MODE) {
-        Err(Errno::EXIST) => Ok(()),
-        result => Ok(result?),
+    match rustix::fs::mkdirat(parent.as_fd(), name.as_ref(), DIR_MODE) {
+        Err(Errno::EXIST) => return Ok(()),
+        result => result?,
     }
+    #[cfg(test)]
+    record::made_dir(parent, name.as_ref());
+    Ok(())
 }
 
 /// Metadata of `path`; of a symbolic link, those of the link.
@@ -155,10 +168,23 @@ pub(crate) fn lock(file: &File, path: &Path) -> io::Result<LockState> {
     }
 }
 
+/// Cuts a file that is longer than this.
+pub(crate) fn cut(file: &File, len: u64) -> io::Result<()> {
+    attempt(Call::Cut)?;
+    resize(file, len)
+}
+
+fn resize(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
+    #[cfg(test)]
+    record::resized(file, len);
+    Ok(())
+}
+
 /// Gives a file this length, and reserves room for all of it where the file system can.
 pub(crate) fn reserve(file: &File, len: u64, is_filled: bool) -> io::Result<()> {
     attempt(Call::Reserve)?;
-    file.set_len(len)?;
+    resize(file, len)?;
     if len == 0 || !is_filled {
         return Ok(());
     }
@@ -183,16 +209,26 @@ pub(crate) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     if let Err(error) = attempt(Call::Write) {
         // A full disk writes what it can before it reports an error.
-        file.write_all_at(&bytes[..bytes.len() / 2], offset)?;
+        write(file, &bytes[..bytes.len() / 2], offset)?;
         return Err(error);
     }
-    file.write_all_at(bytes, offset)
+    write(file, bytes, offset)
+}
+
+fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)?;
+    #[cfg(test)]
+    record::wrote(file, bytes, offset);
+    Ok(())
 }
 
 /// Makes what was written to a file durable.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     attempt(Call::SyncData)?;
-    file.sync_data()
+    file.sync_data()?;
+    #[cfg(test)]
+    record::synced_data(file);
+    Ok(())
 }
 
 /// Makes the entries of a directory durable, where the file system can.
@@ -209,7 +245,11 @@ pub(crate) fn sync_directory(dir: &File, path: &Path) -> io::Result<()> {
             });
             Ok(())
         }
-        result => result,
+        result => {
+            #[cfg(test)]
+            result.is_ok().then(|| record::synced_directory(dir));
+            result
+        }
     }
 }
 
@@ -218,7 +258,11 @@ pub(crate) fn sync_directory(dir: &File, path: &Path) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 pub(crate) fn sync_file_system(file: &File) -> io::Result<bool> {
     match attempt(Call::SyncFileSystem).and_then(|()| Ok(rustix::fs::syncfs(file)?)) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            #[cfg(test)]
+            record::synced_file_system();
+            Ok(true)
+        }
         Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => Ok(false),
         Err(error) => Err(error),
     }
@@ -244,22 +288,41 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
 /// Renames, and replaces a file that is called `to`.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     attempt(Call::Rename)?;
-    fs::rename(from, to)
+    fs::rename(from, to)?;
+    #[cfg(test)]
+    record::renamed(from, to);
+    Ok(())
 }
 
 /// Renames, unless something is called `to`. False where the file system cannot do both in one step.
 pub(crate) fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<bool> {
-    attempt(Call::Rename)?;
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(true),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(false),
-        Err(error) => Err(error.into()),
+    let rename = || Ok(rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)?);
+    match attempt(Call::Rename).and_then(|()| rename()) {
+        Ok(()) => {
+            #[cfg(test)]
+            record::renamed(from, to);
+            Ok(true)
+        }
+        Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     attempt(Call::Remove)?;
-    fs::remove_file(path)
+    fs::remove_file(path)?;
+    #[cfg(test)]
+    record::removed(path);
+    Ok(())
+}
+
+/// Removes a directory and all that is in it.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    attempt(Call::Remove)?;
+    fs::remove_dir_all(path)?;
+    #[cfg(test)]
+    record::removed(path);
+    Ok(())
 }
 
 /// Lists a directory; the result reads its entries.

@@ -112,8 +112,8 @@ impl Part {
     /// Removes it. Only for one that was empty when it was opened.
     pub(crate) fn discard(&self) {
         let removed = match self.kind {
-            Kind::File => fs::remove_file(&self.path),
-            Kind::Directory => fs::remove_dir_all(&self.path),
+            Kind::File => disk::remove(&self.path),
+            Kind::Directory => disk::remove_tree(&self.path),
         };
         if let Err(error) = removed {
             tracing::debug!("cannot remove {}: {error}", self.path.display());
@@ -182,7 +182,7 @@ impl Part {
             return Err(io::Error::other("it is not a regular file"));
         }
         if access != Access::Read && meta.len() > entry.node.len {
-            file.set_len(entry.node.len)?;
+            disk::cut(&file, entry.node.len)?;
         }
         Ok(file)
     }

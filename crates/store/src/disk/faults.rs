@@ -54,6 +54,12 @@ pub(crate) fn fail_one(skip: usize, errno: Errno) {
     FAULTS.with_borrow_mut(|faults| faults.push(Fault { call: None, skip, times: 1, errno }));
 }
 
+/// Makes every call fail after this number of calls, as if the process had been killed.
+pub(crate) fn kill_after(calls: usize) {
+    let fault = Fault { call: None, skip: calls, times: usize::MAX, errno: Errno::IO };
+    FAULTS.with_borrow_mut(|faults| faults.push(fault));
+}
+
 /// Ends all faults, and returns the calls since the last time. The last of them is the one that failed, if the test stopped
 /// there.
 pub(crate) fn end() -> Vec<Call> {

@@ -13,6 +13,7 @@ use crate::{
 
 #[path = "../../tests/download/bench.rs"]
 mod bench;
+mod power_cut;
 
 use bench::{Bench, CHUNK, listing, names_in};
 
