@@ -101,7 +101,7 @@ fn a_seeder_whose_file_changed_is_left() {
         OpenOptions::new().append(true).open(&copy.path).unwrap().write_all(b"one more line\n").unwrap();
         changing.open();
         // Not before it came back: the chunk in flight stayed incomplete when the file changed.
-        fetch.left_for(changing.address, LeaveReason::Gone).await;
+        fetch.left_for(changing.address, LeaveReason::FileChanged).await;
         steady.open();
         let fetched = fetch.fetched().await;
         source.assert_fetched(&fetched);
@@ -119,7 +119,7 @@ fn a_seeder_whose_file_was_cut_short_is_left() {
         let steady = swarm.proxy(&steady, Manner::Honest).await;
         let plan = swarm.plan(&source, &[changing.address, steady.address]);
         let mut fetch = swarm.fetch(plan);
-        assert_eq!(fetch.left(changing.address).await, LeaveReason::Gone);
+        assert_eq!(fetch.left(changing.address).await, LeaveReason::FileChanged);
         steady.open();
         source.assert_fetched(&fetch.fetched().await);
     });

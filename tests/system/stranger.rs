@@ -41,7 +41,7 @@ impl Stranger {
 
     async fn incoming(&self) -> Result<Incoming, HandshakeError> {
         let (stream, address) = self.listener.accept().await.unwrap();
-        handshake::hear(stream, address).await
+        handshake::receive(stream, address).await
     }
 
     /// Waits for the next connection, and sends everything back, so the peer sees its own `Hello`.

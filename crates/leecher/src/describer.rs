@@ -175,7 +175,7 @@ impl Describer<'_> {
         let mut hashes = Vec::with_capacity(chunk_count as usize);
         let mut asked: VecDeque<Range<u32>> = VecDeque::new();
         let (mut part, mut received, mut at) = (Vec::new(), 0, 0);
-        self.tell(0, total).await?;
+        self.report(0, total).await?;
         loop {
             while asked.len() < MAX_PARTS
                 && let Some(range) = wanted.pop_front()
@@ -204,7 +204,7 @@ impl Describer<'_> {
         }
     }
 
-    async fn tell(&self, received: u64, total: u64) -> Result<(), DescriptionError> {
+    async fn report(&self, received: u64, total: u64) -> Result<(), DescriptionError> {
         let event = PeerEvent::Describing { received, total }.into();
         self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
     }
@@ -255,7 +255,7 @@ impl Describer<'_> {
         total: u64,
         before: u64,
     ) -> Result<(), DescriptionError> {
-        let (mut filled, mut told) = (start, start);
+        let (mut filled, mut reported) = (start, start);
         while filled < bytes.len() {
             let deadline = Instant::now() + SILENCE;
             filled += tokio::select! {
@@ -264,9 +264,9 @@ impl Describer<'_> {
                     count.map_err(|_| DescriptionError::Silent)??
                 }
             };
-            if filled - told >= PROGRESS_STEP || filled == bytes.len() {
-                told = filled;
-                self.tell(before + (filled - start) as u64, total).await?;
+            if filled - reported >= PROGRESS_STEP || filled == bytes.len() {
+                reported = filled;
+                self.report(before + (filled - start) as u64, total).await?;
             }
         }
         Ok(())

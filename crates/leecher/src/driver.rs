@@ -243,7 +243,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
             Action::Send(key, message) => {
                 if !self.sessions.send(key, message) {
-                    let full = PeerEvent::Deaf;
+                    let full = PeerEvent::NotReading;
                     self.core.handle(Event::Peer(key, full), now, &mut self.rng);
                 }
             }

@@ -38,7 +38,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const UNKNOWN_DELAY: Duration = Duration::from_millis(100);
 
 /// Minimum interval between two reports about the same chunk.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+const CHUNK_REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A peer that takes longer for a chunk is dropped if it sends at less than [`MIN_RATE`].
 const TRICKLE_TIME: Duration = Duration::from_secs(60);
@@ -155,8 +155,8 @@ async fn receive(
         Ok(have) => have,
         Err(violation) => return LeaveReason::Protocol(violation),
     };
-    let told = early.bitfield.is_some();
-    let receiver = Receiver { context, key, download, inbox, told, late_parts };
+    let has_bitfield = early.bitfield.is_some();
+    let receiver = Receiver { context, key, download, inbox, has_bitfield, late_parts };
     receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
 }
 
@@ -169,7 +169,7 @@ async fn describe(
     early: &mut EarlyHaves,
     (turn, answers_in): (&Notify, Duration),
 ) -> Result<u32, DescriptionError> {
-    let tell = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
+    let report = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
     let mut describer =
         Describer { inbox, early, known: known.clone(), owed: 0, key, events: &context.events };
@@ -177,7 +177,7 @@ async fn describe(
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
         }
-        if !tell(PeerEvent::Ready { answers_in }.into()).await {
+        if !report(PeerEvent::Ready { answers_in }.into()).await {
             return Err(DescriptionError::Finished);
         }
         tokio::select! {
@@ -200,7 +200,7 @@ async fn describe(
                         first
                     });
                     let chunk_count = metainfo.chunk_space().chunk_count();
-                    if is_news && !tell(PeerEvent::Metainfo { chunk_count }.into()).await {
+                    if is_news && !report(PeerEvent::Metainfo { chunk_count }.into()).await {
                         return Err(DescriptionError::Finished);
                     }
                     match describer.known.borrow_and_update().clone() {
@@ -214,7 +214,7 @@ async fn describe(
         };
         match described.await {
             Ok(description) => {
-                if !tell(SessionEvent::Described(description)).await {
+                if !report(SessionEvent::Described(description)).await {
                     return Err(DescriptionError::Finished);
                 }
                 // The driver sets it when it has the description.
@@ -248,8 +248,8 @@ struct Receiver<'a> {
     key: PeerKey,
     download: Arc<Download>,
     inbox: Inbox,
-    /// Whether the peer has sent its bitfield.
-    told: bool,
+    /// The peer has sent its bitfield.
+    has_bitfield: bool,
     /// Parts of the description that the peer still sends although they are no longer needed.
     late_parts: u32,
 }
@@ -257,7 +257,7 @@ struct Receiver<'a> {
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both `Ok` and `Err` hold the reason.
     async fn run(mut self, hello: Hello, have: Have) -> Result<LeaveReason, LeaveReason> {
-        self.tell(SessionEvent::Active { hello, have, outbox: self.inbox.outbox().clone() }).await?;
+        self.report(SessionEvent::Active { hello, have, outbox: self.inbox.outbox().clone() }).await?;
         self.inbox.skip_payload().await.map_err(connection_failed)?;
         loop {
             let Some(message) = self.inbox.next().await.map_err(connection_failed)? else {
@@ -266,11 +266,11 @@ impl Receiver<'_> {
             match message {
                 PeerMessage::Chunk { chunk, len } => self.chunk(chunk, len).await?,
                 PeerMessage::Reject { chunk, reason } => {
-                    self.tell(PeerEvent::Rejected(chunk, reason)).await?;
+                    self.report(PeerEvent::Rejected(chunk, reason)).await?;
                 }
-                PeerMessage::Have { chunk } => self.tell(PeerEvent::Have(chunk)).await?,
-                PeerMessage::KeepAlive => self.tell(PeerEvent::Alive).await?,
-                PeerMessage::Idle => self.tell(PeerEvent::Idle).await?,
+                PeerMessage::Have { chunk } => self.report(PeerEvent::Have(chunk)).await?,
+                PeerMessage::KeepAlive => self.report(PeerEvent::Alive).await?,
+                PeerMessage::Idle => self.report(PeerEvent::Idle).await?,
                 PeerMessage::Bitfield { len } => self.bitfield(len).await?,
                 PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. } if self.late_parts > 0 => {
                     self.late_parts -= 1;
@@ -283,14 +283,14 @@ impl Receiver<'_> {
     }
 
     async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.has_bitfield, true) {
             return Err(LeaveReason::Protocol(Violation::SecondBitfield));
         }
         let chunk_count = self.download.metainfo().chunk_space().chunk_count();
         let bytes = self.inbox.read_payload(len).await.map_err(connection_failed)?;
         let field = Bitfield::from_bytes(&bytes, chunk_count);
         let field = field.map_err(|error| LeaveReason::Protocol(error.into()))?;
-        self.tell(PeerEvent::Bitfield(field)).await
+        self.report(PeerEvent::Bitfield(field)).await
     }
 
     async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
@@ -298,11 +298,11 @@ impl Receiver<'_> {
         let limit = &self.context.download_limit;
         let most = limit.slice_len().unwrap_or(len) as usize;
         let mut filled = 0;
-        let mut last_told = Instant::now();
+        let mut last_report = Instant::now();
         // Time spent waiting for the peer. Waiting for this side's own limit does not count.
         let mut waited = Duration::ZERO;
         // A header alone is not an arrival, and most small chunks arrive in one piece.
-        let mut told = false;
+        let mut is_reported = false;
         while filled < buffer.len() {
             let end = buffer.len().min(filled + most);
             let asked = Instant::now();
@@ -312,13 +312,13 @@ impl Receiver<'_> {
             waited += asked.elapsed();
             // `count` is at most a chunk, which fits a u32.
             limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
-            if filled < buffer.len() && !std::mem::replace(&mut told, true) {
-                self.tell(PeerEvent::Arriving(chunk)).await?;
+            if filled < buffer.len() && !std::mem::replace(&mut is_reported, true) {
+                self.report(PeerEvent::Arriving(chunk)).await?;
             }
-            if filled < buffer.len() && last_told.elapsed() >= PROGRESS_INTERVAL {
-                last_told = Instant::now();
+            if filled < buffer.len() && last_report.elapsed() >= CHUNK_REPORT_INTERVAL {
+                last_report = Instant::now();
                 let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
-                self.tell(PeerEvent::Progress { bytes }).await?;
+                self.report(PeerEvent::Progress { bytes }).await?;
             }
             // Only if bytes are missing. If this process was stopped, a complete chunk may have waited for it.
             if filled < buffer.len() && is_trickle(filled, waited) {
@@ -326,10 +326,10 @@ impl Receiver<'_> {
             }
         }
         self.context.buffers.await_turn(&mut buffer).await;
-        self.tell(SessionEvent::Chunk(chunk, buffer)).await
+        self.report(SessionEvent::Chunk(chunk, buffer)).await
     }
 
-    async fn tell(&self, event: impl Into<SessionEvent>) -> Result<(), LeaveReason> {
+    async fn report(&self, event: impl Into<SessionEvent>) -> Result<(), LeaveReason> {
         self.context.events.send((self.key, event.into())).await.map_err(|_| LeaveReason::Finished)
     }
 }

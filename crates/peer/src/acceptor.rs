@@ -127,7 +127,7 @@ impl Routes {
 
     /// Reads a peer's `Hello`, and hands the peer to its share.
     async fn receive(&self, stream: TcpStream, address: SocketAddr) -> Result<(), HandshakeError> {
-        let incoming = handshake::hear(stream, address).await?;
+        let incoming = handshake::receive(stream, address).await?;
         let route = self.lock().get(&incoming.hello.infohash).cloned();
         let Some(route) = route else { return incoming.refuse(GoodbyeReason::UnknownShare).await };
         match route.try_send(incoming) {

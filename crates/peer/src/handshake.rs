@@ -74,8 +74,8 @@ impl From<io::Error> for HandshakeError {
 pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, HandshakeError> {
     within_time(async {
         let (mut reader, mut writer) = split(stream)?;
-        say_hello(&mut writer, hello).await?;
-        let answer = hear_hello(&mut reader).await?;
+        send_hello(&mut writer, hello).await?;
+        let answer = receive_hello(&mut reader).await?;
         if answer.infohash != hello.infohash {
             return Err(HandshakeError::OtherShare);
         }
@@ -88,10 +88,10 @@ pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, Han
 }
 
 /// Reads the `Hello` of a peer that connected from `address`.
-pub async fn hear(stream: TcpStream, address: SocketAddr) -> Result<Incoming, HandshakeError> {
+pub async fn receive(stream: TcpStream, address: SocketAddr) -> Result<Incoming, HandshakeError> {
     within_time(async {
         let (mut reader, writer) = split(stream)?;
-        let hello = hear_hello(&mut reader).await?;
+        let hello = receive_hello(&mut reader).await?;
         Ok(Incoming { address, hello, reader, writer })
     })
     .await
@@ -104,13 +104,13 @@ impl Incoming {
             self.refuse(GoodbyeReason::SelfConnection).await?;
             return Err(HandshakeError::SelfConnection);
         }
-        within_time(say_hello(&mut self.writer, hello)).await?;
+        within_time(send_hello(&mut self.writer, hello)).await?;
         Ok(Connection { hello: self.hello, reader: self.reader, writer: self.writer })
     }
 
     /// Answers with a goodbye.
     pub async fn refuse(mut self, reason: GoodbyeReason) -> Result<(), HandshakeError> {
-        within_time(say_goodbye(&mut self.writer, reason)).await
+        within_time(send_goodbye(&mut self.writer, reason)).await
     }
 }
 
@@ -118,7 +118,7 @@ impl Incoming {
 pub async fn refuse(stream: TcpStream, reason: GoodbyeReason) -> Result<(), HandshakeError> {
     within_time(async {
         let (_, mut writer) = split(stream)?;
-        say_goodbye(&mut writer, reason).await
+        send_goodbye(&mut writer, reason).await
     })
     .await
 }
@@ -136,20 +136,20 @@ fn split(stream: TcpStream) -> io::Result<(PeerReader<OwnedReadHalf>, OwnedWrite
     Ok((PeerReader::new(reader), writer))
 }
 
-async fn say_hello(writer: &mut OwnedWriteHalf, hello: Hello) -> Result<(), HandshakeError> {
+async fn send_hello(writer: &mut OwnedWriteHalf, hello: Hello) -> Result<(), HandshakeError> {
     let mut bytes = BytesMut::from(&PREAMBLE[..]);
     encode_message(&PeerMessage::Hello(hello), &mut bytes)?;
     Ok(writer.write_all(&bytes).await?)
 }
 
-async fn say_goodbye(writer: &mut OwnedWriteHalf, reason: GoodbyeReason) -> Result<(), HandshakeError> {
+async fn send_goodbye(writer: &mut OwnedWriteHalf, reason: GoodbyeReason) -> Result<(), HandshakeError> {
     let mut bytes = BytesMut::from(&PREAMBLE[..]);
     encode_message(&PeerMessage::Goodbye(reason), &mut bytes)?;
     writer.write_all(&bytes).await?;
     Ok(writer.shutdown().await?)
 }
 
-async fn hear_hello(reader: &mut PeerReader<OwnedReadHalf>) -> Result<Hello, HandshakeError> {
+async fn receive_hello(reader: &mut PeerReader<OwnedReadHalf>) -> Result<Hello, HandshakeError> {
     reader.read_preamble().await?;
     match reader.next().await? {
         Some(PeerMessage::Hello(hello)) => Ok(hello),

@@ -38,7 +38,7 @@ const QUEUE_LEN: usize = 64;
 const MAX_CALLS: usize = 256;
 
 /// Maximum addresses of a tracker name that are tried.
-const MAX_ADDRESSES: usize = 8;
+const MAX_RESOLVED: usize = 8;
 
 /// Wait after the tracker's name could not be resolved, or no socket could be opened.
 const RESOLVE_BACK_OFF: Duration = Duration::from_secs(1);
@@ -199,7 +199,7 @@ impl Worker {
 
     async fn open_socket(&mut self, mut addresses: Vec<SocketAddr>) -> io::Result<(UdpSocket, SocketAddr)> {
         addresses.retain(|address| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4()));
-        addresses.truncate(MAX_ADDRESSES);
+        addresses.truncate(MAX_RESOLVED);
         let first = self.next_address % addresses.len().max(1);
         addresses.rotate_left(first);
         let (skipped, opened) = open_first(&addresses, self.local).await?;

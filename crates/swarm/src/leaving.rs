@@ -7,7 +7,7 @@ use proto::peer::GoodbyeReason;
 use crate::{peer_book::Redial, violation::Violation};
 
 /// Wait before a peer is dialled again that was too slow or does not have the share.
-pub(crate) const REST: Duration = Duration::from_secs(60);
+pub(crate) const REDIAL_REST: Duration = Duration::from_secs(60);
 
 /// Why a peer is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub enum LeaveReason {
     /// It missed its deadlines again and again.
     TooSlow,
     /// Its files changed since it shared them.
-    Gone,
+    FileChanged,
     /// It is this process itself.
     Itself,
     /// The transfer is over.
@@ -88,13 +88,13 @@ impl LeaveReason {
     pub(crate) fn consequence(&self, active: bool) -> Consequence {
         use GoodbyeReason::{Banned, Done, Duplicate, Protocol, SelfConnection, TooManyPeers, UnknownShare};
         use Outcome::{Changed, Full, Other, WithoutShare};
-        let rest = Redial::After(REST);
+        let rest = Redial::After(REDIAL_REST);
         let (goodbye, redial, outcome, is_trouble) = match self {
             LeaveReason::Unreachable(_) | LeaveReason::Disconnected => {
                 (Protocol, Redial::BackOff, Other, true)
             }
             LeaveReason::Goodbye(reason @ TooManyPeers { retry_after_ms }) => {
-                let wait = Duration::from_millis((*retry_after_ms).into()).min(REST);
+                let wait = Duration::from_millis((*retry_after_ms).into()).min(REDIAL_REST);
                 (*reason, Redial::After(wait), Full, true)
             }
             LeaveReason::Goodbye(reason @ UnknownShare) => (*reason, rest, WithoutShare, true),
@@ -105,7 +105,7 @@ impl LeaveReason {
             LeaveReason::TooSlow if active => (Protocol, rest, Other, true),
             // It only sent the description more slowly than others. It may be useful once the share is known.
             LeaveReason::TooSlow => (Protocol, Redial::BackOff, Other, true),
-            LeaveReason::Gone => (Done, rest, Changed, true),
+            LeaveReason::FileChanged => (Done, rest, Changed, true),
             LeaveReason::Itself => (SelfConnection, Redial::Itself, Other, false),
             LeaveReason::Finished => (Done, Redial::BackOff, Other, false),
         };
@@ -147,7 +147,7 @@ impl fmt::Display for LeaveReason {
             LeaveReason::Protocol(violation) => write!(f, "it broke the protocol: {violation}"),
             LeaveReason::Lied => f.write_str("sent wrong data; banned"),
             LeaveReason::TooSlow => f.write_str("it did not deliver in time"),
-            LeaveReason::Gone => f.write_str("its file changed since it was shared"),
+            LeaveReason::FileChanged => f.write_str("its file changed since it was shared"),
             LeaveReason::Itself => f.write_str("it is this leecher itself"),
             LeaveReason::Finished => f.write_str("finished"),
         }
@@ -159,14 +159,48 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_follows_from_each_reason_is_as_the_table_of_the_policy_has_it() {
+        use GoodbyeReason::{Banned, Done, Duplicate, Protocol, SelfConnection, ShuttingDown, UnknownShare};
+        use Outcome::{Changed, Other, WithoutShare};
+        let rest = Redial::After(Duration::from_secs(60));
+        let silent = || LeaveReason::Unreachable(Unreachable::Silent);
+        let violation = LeaveReason::Protocol(Violation::Malformed);
+        let goodbye = LeaveReason::Goodbye;
+        for (reason, active, sent, redial, outcome, is_trouble) in [
+            (silent(), false, Protocol, Redial::BackOff, Other, true),
+            (LeaveReason::Disconnected, true, Protocol, Redial::BackOff, Other, true),
+            (goodbye(UnknownShare), false, UnknownShare, rest, WithoutShare, true),
+            (goodbye(Duplicate), false, Duplicate, Redial::Duplicate, Other, false),
+            (goodbye(ShuttingDown), true, ShuttingDown, Redial::BackOff, Other, true),
+            (goodbye(Banned), true, Banned, Redial::BackOff, Other, true),
+            (violation.clone(), true, Protocol, rest, Other, true),
+            (violation, false, Protocol, rest, Other, true),
+            (LeaveReason::Lied, true, Banned, Redial::Never, Other, true),
+            (LeaveReason::Lied, false, Banned, Redial::Never, Other, true),
+            (LeaveReason::TooSlow, true, Protocol, rest, Other, true),
+            (LeaveReason::TooSlow, false, Protocol, Redial::BackOff, Other, true),
+            (LeaveReason::FileChanged, true, Done, rest, Changed, true),
+            (LeaveReason::Itself, false, SelfConnection, Redial::Itself, Other, false),
+            (LeaveReason::Finished, true, Done, Redial::BackOff, Other, false),
+        ] {
+            let follows = reason.consequence(active);
+            assert_eq!(
+                (follows.goodbye, follows.redial, follows.outcome, follows.is_trouble),
+                (sent, redial, outcome, is_trouble),
+                "{reason:?}, active: {active}"
+            );
+        }
+    }
+
+    #[test]
     fn a_peer_that_has_no_room_is_left_alone_for_as_long_as_it_says_within_reason() {
         let rest = |retry_after_ms| {
             LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }).consequence(true).redial
         };
         assert_eq!(rest(0), Redial::After(Duration::ZERO), "the peer book waits for longer");
         assert_eq!(rest(7_000), Redial::After(Duration::from_secs(7)));
-        assert_eq!(rest(60_000), Redial::After(REST));
-        assert_eq!(rest(u32::MAX), Redial::After(REST));
-        assert_eq!(REST, Duration::from_secs(60));
+        assert_eq!(rest(60_000), Redial::After(REDIAL_REST));
+        assert_eq!(rest(u32::MAX), Redial::After(REDIAL_REST));
+        assert_eq!(REDIAL_REST, Duration::from_secs(60));
     }
 }

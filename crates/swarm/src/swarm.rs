@@ -42,7 +42,7 @@ use crate::{
     scheduler::{Have, PeerKey, Received},
     violation::Violation,
 };
-use peers::{Entry, Peers};
+use peers::{Peers, Verdict};
 use sources::Sources;
 use transfer::Transfer;
 
@@ -189,7 +189,7 @@ impl Swarm {
             }
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
             Event::Peer(key, PeerEvent::Have(chunk)) => self.add_haves(key, [chunk], now),
-            // Both are proved, so they count even if this side has ended the connection meanwhile.
+            // These are proved, so they count even if this side has ended the connection meanwhile.
             Event::Peer(_, PeerEvent::Metainfo { chunk_count }) => {
                 if let Phase::Describing { describers, .. } = &mut self.phase {
                     describers.set_places(hashes_places(chunk_count));
@@ -199,6 +199,11 @@ impl Swarm {
                 if let Phase::Describing { .. } = self.phase {
                     self.phase = Phase::Opening;
                     self.actions.push_back(Action::Open);
+                }
+            }
+            Event::Peer(_, PeerEvent::BadShare(error)) => {
+                if let Phase::Describing { .. } = self.phase {
+                    self.phase = self.end(Err(Failure::BadShare(error)));
                 }
             }
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
@@ -334,7 +339,6 @@ impl Swarm {
                     let is_more = describers.progress(key, received, total, now);
                     *last_progress = if is_more { now } else { *last_progress };
                 }
-                PeerEvent::BadShare(error) => self.phase = self.end(Err(Failure::BadShare(error))),
                 // No other event comes before the output is open.
                 _ => {}
             }
@@ -347,7 +351,7 @@ impl Swarm {
             PeerEvent::Bitfield(field) => self.add_haves(key, field.iter(), now),
             PeerEvent::Have(chunk) => self.add_haves(key, [chunk], now),
             PeerEvent::Alive => scheduler.alive(key, now),
-            PeerEvent::Deaf => self.leave(key, LeaveReason::TooSlow, now),
+            PeerEvent::NotReading => self.leave(key, LeaveReason::TooSlow, now),
             PeerEvent::Idle => {
                 scheduler.idle(key, now);
                 self.is_decided &= !scheduler.has_news();
@@ -399,9 +403,9 @@ impl Swarm {
     /// A peer can be asked for chunks, if it is let in.
     fn activate(&mut self, key: PeerKey, hello: Hello, have: Have, now: Instant, rng: &mut impl Rng) {
         match self.peers.enter(key, hello, now, rng) {
-            Entry::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
-            Entry::Instead(other, reason) => self.leave(other, reason, now),
-            Entry::Welcome => {}
+            Verdict::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
+            Verdict::Instead(other, reason) => self.leave(other, reason, now),
+            Verdict::Welcome => {}
         }
         if let Some(address) = self.peers.address(key) {
             let seeder = have == Have::All;
@@ -465,7 +469,7 @@ impl Swarm {
     fn wrong(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant, rng: &mut impl Rng) {
         if self.peers.is_welcome(key) {
             self.leave(key, LeaveReason::Lied, now);
-        } else if let Some(address) = self.peers.ban_gone(key) {
+        } else if let Some(address) = self.peers.ban_departed(key) {
             let report = Report::PeerLeft { address, reason: LeaveReason::Lied };
             self.actions.push_back(Action::Report(report));
         }

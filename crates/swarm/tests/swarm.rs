@@ -8,12 +8,14 @@ use std::{
 
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::client::{CallError, TrackerError},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Answer, Config, Event, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm, Unreachable,
+    Action, Answer, Config, Event, Failure, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm,
+    Unreachable,
     scheduler::{Have, PeerKey, Received},
 };
 
@@ -55,17 +57,8 @@ impl World {
     #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
     fn new(seed: u64) -> World {
         let start = Instant::now();
-        let config = Config {
-            infohash: INFOHASH,
-            own_id: PeerId([9; 16]),
-            sources: vec![(Source::Tracker, Endpoint { host: "tracker".to_owned(), port: 6020 })],
-            max_peers: 6,
-            stall_timeout: Duration::from_secs(100_000),
-            wait: Duration::ZERO,
-            stay: Some(Stay::For(Duration::from_secs(5))),
-        };
         let mut world = World {
-            core: Swarm::new(config, start, start),
+            core: Swarm::new(config(Some(Stay::For(Duration::from_secs(5)))), start, start),
             rng: StdRng::seed_from_u64(seed),
             start,
             now: start,
@@ -407,11 +400,8 @@ fn the_same_events_and_random_numbers_give_the_same_actions() {
     }
 }
 
-/// A core that knows nothing yet, and its clock.
-#[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
-fn undescribed(stay: Option<Stay>) -> (Swarm, Instant, StdRng) {
-    let now = Instant::now();
-    let config = Config {
+fn config(stay: Option<Stay>) -> Config {
+    Config {
         infohash: INFOHASH,
         own_id: PeerId([9; 16]),
         sources: vec![(Source::Tracker, Endpoint { host: "tracker".to_owned(), port: 6020 })],
@@ -419,12 +409,18 @@ fn undescribed(stay: Option<Stay>) -> (Swarm, Instant, StdRng) {
         stall_timeout: Duration::from_secs(100_000),
         wait: Duration::ZERO,
         stay,
-    };
-    (Swarm::new(config, now, now), now, StdRng::seed_from_u64(1))
+    }
 }
 
-#[test]
-fn a_proved_description_counts_even_from_a_peer_that_was_cut_meanwhile() {
+/// A core that knows nothing yet, and its clock.
+#[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+fn undescribed(stay: Option<Stay>) -> (Swarm, Instant, StdRng) {
+    let now = Instant::now();
+    (Swarm::new(config(stay), now, now), now, StdRng::seed_from_u64(1))
+}
+
+/// A core that has ended the connection of a peer because others describe the share faster, and the peer.
+fn with_a_peer_cut() -> (Swarm, PeerKey, Instant, StdRng) {
     let (mut core, mut now, mut rng) = undescribed(None);
     let addresses = (1..4).map(|host| SocketAddr::from(([10, 0, 0, host], 7000))).collect();
     let answer = Answer::Peers { addresses, interval_s: None };
@@ -455,11 +451,25 @@ fn a_proved_description_counts_even_from_a_peer_that_was_cut_meanwhile() {
             core.handle(Event::Peer(key, sent), now, &mut rng);
         }
     }
-    let cut = cut.expect("a slow peer is cut");
+    (core, cut.expect("a slow peer is cut"), now, rng)
+}
+
+#[test]
+fn a_proved_description_counts_even_from_a_peer_that_was_cut_meanwhile() {
+    let (mut core, cut, now, mut rng) = with_a_peer_cut();
     core.handle(Event::Peer(cut, PeerEvent::Described), now, &mut rng);
     let opens =
         std::iter::from_fn(|| core.poll(now, &mut rng)).filter(|action| matches!(action, Action::Open));
     assert_eq!(opens.count(), 1);
+}
+
+#[test]
+fn a_malformed_share_ends_the_transfer_even_if_its_peer_was_cut_meanwhile() {
+    let (mut core, cut, now, mut rng) = with_a_peer_cut();
+    let malformed = PeerEvent::BadShare(MetainfoError::TooDeep);
+    core.handle(Event::Peer(cut, malformed), now, &mut rng);
+    let mut actions = std::iter::from_fn(|| core.poll(now, &mut rng));
+    assert!(actions.any(|action| matches!(action, Action::End(Err(Failure::BadShare(_))))));
 }
 
 #[test]

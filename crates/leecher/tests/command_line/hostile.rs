@@ -89,7 +89,8 @@ fn a_peer_with_a_hostile_name_is_not_listened_to() {
         let listener = TcpListener::from_std(listener).unwrap();
         while let Ok((stream, address)) = listener.accept().await {
             let hello = Hello { infohash, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
-            let mut connection = handshake::hear(stream, address).await.unwrap().accept(hello).await.unwrap();
+            let mut connection =
+                handshake::receive(stream, address).await.unwrap().accept(hello).await.unwrap();
             let Ok(Some(PeerMessage::MetainfoRequest { offset: 0 })) = connection.reader.next().await else {
                 continue;
             };

@@ -19,7 +19,7 @@ const CHUNK: u64 = CHUNK_LEN as u64;
 pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
 
 /// Wait before a late peer is asked again. It grows by this time with each strike.
-const REST: Duration = Duration::from_secs(3);
+const LATE_PAUSE: Duration = Duration::from_secs(3);
 
 /// A peer has stalled if it sent part of a chunk and then nothing for this time, or did not answer a `Cancel` for this time.
 const STALL: Duration = Duration::from_secs(1);
@@ -322,7 +322,7 @@ impl Peer {
     /// Takes all requests back from a silent peer, and pauses it.
     pub(super) fn strike(&mut self, now: Instant) -> Vec<ChunkIndex> {
         self.strikes += 1;
-        self.pause(now + REST * self.strikes);
+        self.pause(now + LATE_PAUSE * self.strikes);
         self.rate = None;
         self.proven = false;
         self.cancel_all(now)
@@ -330,7 +330,7 @@ impl Peer {
 
     /// Takes all requests back from a peer that is busy with others, and pauses it.
     pub(super) fn excuse(&mut self, now: Instant) -> Vec<ChunkIndex> {
-        self.pause(now + REST);
+        self.pause(now + LATE_PAUSE);
         self.cancel_all(now)
     }
 

@@ -101,11 +101,11 @@ pub enum PeerEvent {
     Arriving(ChunkIndex),
     /// More of the same chunk arrived.
     Progress {
-        /// Chunks in the share.
+        /// Bytes of it so far.
         bytes: u32,
     },
     /// The peer does not read its messages.
-    Deaf,
+    NotReading,
     /// The peer will not send a chunk.
     Rejected(ChunkIndex, RejectReason),
     /// The connection is over. This is its last event.

@@ -16,7 +16,7 @@ use proto::{
 use rand::{Rng, RngExt};
 
 use crate::{
-    leaving::{LeaveReason, REST},
+    leaving::{LeaveReason, REDIAL_REST},
     peer_book::{Admission, PeerBook, Redial},
     scheduler::PeerKey,
 };
@@ -35,20 +35,20 @@ const ACCEPTED_FACTOR: usize = 2;
 pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
-    peers: BTreeMap<PeerKey, Connection>,
+    peers: BTreeMap<PeerKey, Contact>,
     busy: Busy,
     /// The peers that answered for a chunk that its file changed.
     changed: BTreeSet<PeerKey>,
     outcomes: Outcomes,
     /// Connections that are over while chunks from them are being proved.
-    gone: BTreeMap<PeerKey, Gone>,
+    departed: BTreeMap<PeerKey, Departed>,
     /// Maximum number of connections that this side makes. As many again may be accepted.
     max_peers: usize,
     last_key: u64,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct Contact {
     /// The other end of the connection.
     address: SocketAddr,
     /// The address in the book, where the peer listens.
@@ -73,7 +73,7 @@ enum State {
 /// A connection that is over. While a chunk from it is being proved, the book counts its address as connected, so that a
 /// liar that left is not dialled before it is found out.
 #[derive(Debug)]
-struct Gone {
+struct Departed {
     address: SocketAddr,
     /// The address in the book, where the peer listens.
     listed: Option<SocketAddr>,
@@ -90,7 +90,7 @@ pub(super) struct Left {
 }
 
 /// What to do with a peer that is ready to be asked for chunks.
-pub(super) enum Entry {
+pub(super) enum Verdict {
     Welcome,
     /// It is welcome, and this other connection must end: the peer's other one, or one that makes room.
     Instead(PeerKey, LeaveReason),
@@ -106,7 +106,7 @@ impl Peers {
             busy: Busy::default(),
             changed: BTreeSet::new(),
             outcomes: Outcomes::default(),
-            gone: BTreeMap::new(),
+            departed: BTreeMap::new(),
             max_peers,
             last_key: 0,
         }
@@ -140,38 +140,38 @@ impl Peers {
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
         let state = State::Beginning;
-        self.peers.insert(key, Connection { address, listed, dialled, state, unproved: 0 });
+        self.peers.insert(key, Contact { address, listed, dialled, state, unproved: 0 });
         key
     }
 
     /// A peer is ready to be asked for chunks.
-    pub(super) fn enter(&mut self, key: PeerKey, hello: Hello, now: Instant, rng: &mut impl Rng) -> Entry {
-        let Some(peer) = self.peers.get(&key) else { return Entry::Refused(GoodbyeReason::Done) };
+    pub(super) fn enter(&mut self, key: PeerKey, hello: Hello, now: Instant, rng: &mut impl Rng) -> Verdict {
+        let Some(peer) = self.peers.get(&key) else { return Verdict::Refused(GoodbyeReason::Done) };
         let twin = self.twin_of(peer, &hello);
         if let Some((_, twin_dialled)) = twin {
             // Both sides keep the connection that the peer with the larger id made, so that they do not close both.
             let twin_initiator = if twin_dialled { self.own_id } else { hello.peer_id };
             if twin_initiator == self.own_id.max(hello.peer_id) {
-                return Entry::Refused(GoodbyeReason::Duplicate);
+                return Verdict::Refused(GoodbyeReason::Duplicate);
             }
         }
         let replaced = match self.list(key, &hello, now, rng) {
             Ok(replaced) => replaced,
-            Err(reason) => return Entry::Refused(reason),
+            Err(reason) => return Verdict::Refused(reason),
         };
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.state = State::Active(hello);
         }
         let twin = twin.map(|(twin, _)| (twin, LeaveReason::Goodbye(GoodbyeReason::Duplicate)));
-        twin.or(replaced).map_or(Entry::Welcome, |(other, reason)| Entry::Instead(other, reason))
+        twin.or(replaced).map_or(Verdict::Welcome, |(other, reason)| Verdict::Instead(other, reason))
     }
 
     /// The same peer's connection in the other direction, if there is one, and whether this side made it. Any peer can claim any
     /// id, so the address that was dialled must be the one where the peer listens.
-    fn twin_of(&self, new: &Connection, hello: &Hello) -> Option<(PeerKey, bool)> {
+    fn twin_of(&self, new: &Contact, hello: &Hello) -> Option<(PeerKey, bool)> {
         let listens =
-            |accepted: &Connection, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
-        let is_twin = |other: &Connection| match &other.state {
+            |accepted: &Contact, hello: &Hello| SocketAddr::new(accepted.address.ip(), hello.listen_port);
+        let is_twin = |other: &Contact| match &other.state {
             State::Active(others) if others.peer_id == hello.peer_id => match (new.dialled, other.dialled) {
                 (true, false) => listens(other, others) == new.address,
                 (false, true) => listens(new, hello) == other.address,
@@ -200,7 +200,7 @@ impl Peers {
             return Err(GoodbyeReason::Banned);
         }
         // It may be a liar that left. A moment later that is known.
-        if self.gone.values().any(|gone| !gone.dialled && gone.address.ip() == peer.address.ip()) {
+        if self.departed.values().any(|other| !other.dialled && other.address.ip() == peer.address.ip()) {
             return Err(NO_ROOM);
         }
         if hello.listen_port == 0 {
@@ -212,7 +212,7 @@ impl Peers {
             Admission::Welcome => peer.listed = Some(listens),
             Admission::Replaces(gone) => {
                 peer.listed = Some(listens);
-                let is_gone = |peer: &Connection| peer.listed == Some(gone) && peer.is_active();
+                let is_gone = |peer: &Contact| peer.listed == Some(gone) && peer.is_active();
                 let gone = self.peers.iter().find(|(_, peer)| is_gone(peer)).map(|(&key, _)| key);
                 return Ok(gone.map(|gone| (gone, LeaveReason::Goodbye(NO_ROOM))));
             }
@@ -248,7 +248,7 @@ impl Peers {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Left> {
-        let Connection { address, listed, dialled, state, unproved } = self.peers.remove(&key)?;
+        let Contact { address, listed, dialled, state, unproved } = self.peers.remove(&key)?;
         self.busy.forget(key);
         self.changed.remove(&key);
         let (reason, was_active) = match state {
@@ -266,21 +266,21 @@ impl Peers {
         if let Some(listed) = listed {
             self.outcomes.record(listed, consequence.outcome, &self.book);
         }
-        let gone = Gone { address, listed, dialled, unproved, redial: consequence.redial };
+        let departed = Departed { address, listed, dialled, unproved, redial: consequence.redial };
         if unproved == 0 {
-            self.gone(&gone, now, rng);
+            self.departed(&departed, now, rng);
         } else {
-            self.gone.insert(key, gone);
+            self.departed.insert(key, departed);
         }
         Some(Left { address, reason, was_active })
     }
 
     /// Enters in the book that a connection is over and all its chunks are proved.
-    fn gone(&mut self, gone: &Gone, now: Instant, rng: &mut impl Rng) {
-        let Some(listed) = gone.listed else { return };
-        let redial = match gone.redial {
+    fn departed(&mut self, departed: &Departed, now: Instant, rng: &mut impl Rng) {
+        let Some(listed) = departed.listed else { return };
+        let redial = match departed.redial {
             // A peer that connected may claim another peer's address.
-            Redial::Never if !gone.dialled => Redial::After(REST),
+            Redial::Never if !departed.dialled => Redial::After(REDIAL_REST),
             // If the other connection is over too, the address is free.
             Redial::Duplicate if !self.peers.values().any(|other| other.listed == Some(listed)) => {
                 Redial::BackOff
@@ -301,28 +301,28 @@ impl Peers {
     pub(super) fn proved(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.unproved -= 1;
-        } else if let Some(gone) = self.gone.get_mut(&key) {
-            gone.unproved -= 1;
-            if gone.unproved == 0
-                && let Some(gone) = self.gone.remove(&key)
+        } else if let Some(departed) = self.departed.get_mut(&key) {
+            departed.unproved -= 1;
+            if departed.unproved == 0
+                && let Some(departed) = self.departed.remove(&key)
             {
-                self.gone(&gone, now, rng);
+                self.departed(&departed, now, rng);
             }
         }
     }
 
     /// A peer that has left, or is leaving for another reason, was found to have lied. Returns its address if it has left and
     /// was not known as a liar.
-    pub(super) fn ban_gone(&mut self, key: PeerKey) -> Option<SocketAddr> {
-        if let Some(Connection { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
+    pub(super) fn ban_departed(&mut self, key: PeerKey) -> Option<SocketAddr> {
+        if let Some(Contact { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
             *reason = LeaveReason::Lied;
             return None;
         }
-        let gone = self.gone.get_mut(&key).filter(|gone| gone.redial != Redial::Never)?;
-        gone.redial = Redial::Never;
-        self.book.bar(gone.address.ip());
-        self.outcomes.trouble(gone.address, LeaveReason::Lied);
-        Some(gone.address)
+        let departed = self.departed.get_mut(&key).filter(|departed| departed.redial != Redial::Never)?;
+        departed.redial = Redial::Never;
+        self.book.bar(departed.address.ip());
+        self.outcomes.trouble(departed.address, LeaveReason::Lied);
+        Some(departed.address)
     }
 
     /// A welcome peer answered that it is busy for the time `retry_after`. Returns how long not to ask it.
@@ -344,14 +344,14 @@ impl Peers {
 
     /// The active peers that have a changed file.
     pub(super) fn changed(&self) -> Vec<PeerKey> {
-        let is_active = |key: &PeerKey| self.peers.get(key).is_some_and(Connection::is_active);
+        let is_active = |key: &PeerKey| self.peers.get(key).is_some_and(Contact::is_active);
         self.changed.iter().copied().filter(is_active).collect()
     }
 
     /// The active seeders.
     pub(super) fn seeders(&self) -> Vec<PeerKey> {
         let is_seeder =
-            |peer: &Connection| matches!(&peer.state, State::Active(hello) if hello.role == Role::Seeder);
+            |peer: &Contact| matches!(&peer.state, State::Active(hello) if hello.role == Role::Seeder);
         self.peers.iter().filter(|(_, peer)| is_seeder(peer)).map(|(&key, _)| key).collect()
     }
 
@@ -362,8 +362,8 @@ impl Peers {
 
     /// Where the other end of a connection is, or was, if a chunk from it is still being proved.
     pub(super) fn address(&self, key: PeerKey) -> Option<SocketAddr> {
-        let gone = || self.gone.get(&key).map(|gone| gone.address);
-        self.peers.get(&key).map(|peer| peer.address).or_else(gone)
+        let departed = || self.departed.get(&key).map(|departed| departed.address);
+        self.peers.get(&key).map(|peer| peer.address).or_else(departed)
     }
 
     /// The peers that can be asked for chunks.
@@ -373,7 +373,7 @@ impl Peers {
     }
 }
 
-impl Connection {
+impl Contact {
     fn is_active(&self) -> bool {
         matches!(self.state, State::Active(_))
     }

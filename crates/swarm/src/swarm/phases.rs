@@ -115,7 +115,7 @@ impl Swarm {
     fn leave_changed(&mut self, now: Instant) {
         for key in self.peers.changed() {
             if !self.transfer.as_ref().is_some_and(|transfer| transfer.scheduler.wants_of(key)) {
-                self.leave(key, LeaveReason::Gone, now);
+                self.leave(key, LeaveReason::FileChanged, now);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::{leaving::REST, scheduler::PeerKey};
+use crate::{leaving::REDIAL_REST, scheduler::PeerKey};
 
 /// Minimum wait before a busy peer is asked again. It doubles each time, up to [`MAX_BUSY_REST`], until the peer sends a chunk.
 const BUSY_REST: Duration = Duration::from_millis(250);
@@ -32,7 +32,7 @@ impl Busy {
 /// How long not to ask a peer that answers for the `times`th time in a row that it is busy for the time `retry_after`.
 fn busy_rest(times: u32, retry_after: Duration) -> Duration {
     let least = BUSY_REST.saturating_mul(2_u32.saturating_pow(times.saturating_sub(1))).min(MAX_BUSY_REST);
-    retry_after.max(least).min(REST)
+    retry_after.max(least).min(REDIAL_REST)
 }
 
 #[cfg(test)]
@@ -45,6 +45,6 @@ mod tests {
         assert_eq!(rests, [250, 500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000, 15_000]);
         assert_eq!(busy_rest(u32::MAX, Duration::ZERO), MAX_BUSY_REST);
         assert_eq!(busy_rest(1, Duration::from_secs(7)), Duration::from_secs(7), "it is taken at its word");
-        assert_eq!(busy_rest(1, Duration::MAX), REST, "within reason");
+        assert_eq!(busy_rest(1, Duration::MAX), REDIAL_REST, "within reason");
     }
 }

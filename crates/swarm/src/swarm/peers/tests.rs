@@ -37,7 +37,7 @@ impl Bench {
         key
     }
 
-    fn enter(&mut self, key: PeerKey, hello: Hello) -> Entry {
+    fn enter(&mut self, key: PeerKey, hello: Hello) -> Verdict {
         self.peers.enter(key, hello, self.now, &mut self.rng)
     }
 
@@ -49,9 +49,9 @@ impl Bench {
     fn accept(&mut self, from: SocketAddr, listen_port: u16) {
         let key = self.peers.accept(from).unwrap();
         match self.enter(key, hello(1, listen_port)) {
-            Entry::Welcome => {}
-            Entry::Instead(other, reason) => self.close(other, reason),
-            Entry::Refused(reason) => panic!("{reason}"),
+            Verdict::Welcome => {}
+            Verdict::Instead(other, reason) => self.close(other, reason),
+            Verdict::Refused(reason) => panic!("{reason}"),
         }
     }
 }
@@ -76,11 +76,11 @@ fn two_peers_that_dial_each_other_keep_the_connection_of_the_larger_id() {
     for (id, keeps_own) in [(4, true), (6, false)] {
         let mut bench = Bench::new();
         let dialled = bench.dial(address(1));
-        assert!(matches!(bench.enter(dialled, hello(id, 7000)), Entry::Welcome));
+        assert!(matches!(bench.enter(dialled, hello(id, 7000)), Verdict::Welcome));
         let accepted = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
         match bench.enter(accepted, hello(id, 7000)) {
-            Entry::Refused(GoodbyeReason::Duplicate) => assert!(keeps_own, "{id}"),
-            Entry::Instead(other, _) => assert!(other == dialled && !keeps_own, "{id}"),
+            Verdict::Refused(GoodbyeReason::Duplicate) => assert!(keeps_own, "{id}"),
+            Verdict::Instead(other, _) => assert!(other == dialled && !keeps_own, "{id}"),
             _ => panic!("there is a twin"),
         }
     }
@@ -90,30 +90,30 @@ fn two_peers_that_dial_each_other_keep_the_connection_of_the_larger_id() {
 fn a_peer_that_claims_the_id_of_another_is_not_taken_for_it() {
     let mut bench = Bench::new();
     let dialled = bench.dial(address(1));
-    assert!(matches!(bench.enter(dialled, hello(6, 7000)), Entry::Welcome));
+    assert!(matches!(bench.enter(dialled, hello(6, 7000)), Verdict::Welcome));
     // Each differs from the twin in one thing: the host, the port, the direction.
     let elsewhere = bench.peers.accept(address(2)).unwrap();
-    assert!(matches!(bench.enter(elsewhere, hello(6, 7000)), Entry::Welcome));
+    assert!(matches!(bench.enter(elsewhere, hello(6, 7000)), Verdict::Welcome));
     let other_port = bench.peers.accept(SocketAddr::new(address(1).ip(), 50_000)).unwrap();
-    assert!(matches!(bench.enter(other_port, hello(6, 7001)), Entry::Welcome));
+    assert!(matches!(bench.enter(other_port, hello(6, 7001)), Verdict::Welcome));
     let same_direction = bench.dial(address(3));
-    assert!(matches!(bench.enter(same_direction, hello(6, 7000)), Entry::Welcome));
+    assert!(matches!(bench.enter(same_direction, hello(6, 7000)), Verdict::Welcome));
 }
 
 #[test]
 fn a_liar_that_left_before_its_lie_was_found_is_banned() {
     let mut bench = Bench::new();
     let liar = bench.dial(address(1));
-    assert!(matches!(bench.enter(liar, hello(1, 7000)), Entry::Welcome));
+    assert!(matches!(bench.enter(liar, hello(1, 7000)), Verdict::Welcome));
     (0..2).for_each(|_| bench.peers.proving(liar));
     bench.close(liar, LeaveReason::Disconnected);
-    assert_eq!(bench.peers.ban_gone(liar), Some(address(1)));
-    assert_eq!(bench.peers.ban_gone(liar), None, "reported once");
+    assert_eq!(bench.peers.ban_departed(liar), Some(address(1)));
+    assert_eq!(bench.peers.ban_departed(liar), None, "reported once");
     assert!(!bench.peers.book.is_all_banned(), "another chunk is being proved");
     (0..2).for_each(|_| bench.peers.proved(liar, bench.now, &mut bench.rng));
     assert!(bench.peers.book.is_all_banned());
     let again = bench.peers.accept(address(1)).unwrap();
-    assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Refused(GoodbyeReason::Banned)));
+    assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Refused(GoodbyeReason::Banned)));
 }
 
 #[test]
@@ -121,12 +121,12 @@ fn who_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
     let mut bench = Bench::new();
     let from = |port| SocketAddr::new(address(1).ip(), port);
     let liar = bench.peers.accept(from(1)).unwrap();
-    assert!(matches!(bench.enter(liar, hello(1, 0)), Entry::Welcome));
+    assert!(matches!(bench.enter(liar, hello(1, 0)), Verdict::Welcome));
     bench.peers.proving(liar);
     bench.close(liar, LeaveReason::Disconnected);
     let again = bench.peers.accept(from(2)).unwrap();
-    assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Refused(reason) if reason == NO_ROOM));
+    assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Refused(reason) if reason == NO_ROOM));
     bench.peers.proved(liar, bench.now, &mut bench.rng);
     let again = bench.peers.accept(from(3)).unwrap();
-    assert!(matches!(bench.enter(again, hello(1, 0)), Entry::Welcome), "the chunk was right");
+    assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Welcome), "the chunk was right");
 }
