@@ -180,9 +180,16 @@ async fn describe(
         if !report(PeerEvent::Ready { answers_in }.into()).await {
             return Err(DescriptionError::Finished);
         }
-        tokio::select! {
-            _ = known.changed() => continue,
-            () = turn.notified() => {}
+        // Reported once for each turn, so that no turn is left over that the swarm does not know of.
+        loop {
+            tokio::select! {
+                _ = known.changed() => {
+                    if matches!(*known.borrow_and_update(), Known::All) {
+                        return Ok(describer.owed);
+                    }
+                }
+                () = turn.notified() => break,
+            }
         }
         describer.drain().await?;
         let described = async {
@@ -387,3 +394,6 @@ fn not_described(error: DescriptionError) -> LeaveReason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! Sessions with a peer that the test plays.
+
+use std::{net::Ipv4Addr, sync::OnceLock};
+
+use peer::rate_limit::RateLimit;
+use proto::{
+    CHUNK_LEN, Digest, InfoHash, Metainfo, PeerId, ShareName,
+    metainfo::{FileNode, Tree},
+};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::*;
+use crate::buffers::BufferPool;
+
+const KEY: PeerKey = PeerKey(7);
+
+/// A session that has connected to a peer, which the test plays.
+struct Bench {
+    context: Arc<Context>,
+    events: mpsc::Receiver<(PeerKey, SessionEvent)>,
+    turn: Arc<Notify>,
+    stop: CancellationToken,
+    session: JoinHandle<LeaveReason>,
+    peer: Connection,
+    _opened: watch::Sender<Option<Arc<Download>>>,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let (events_in, events) = mpsc::channel(99);
+        let (opened, download) = watch::channel(None);
+        let context = Arc::new(Context {
+            infohash: InfoHash([7; 32]),
+            peer_id: PeerId([1; 16]),
+            events: events_in,
+            known: watch::Sender::new(Known::Nothing),
+            download,
+            buffers: BufferPool::new(),
+            listen_port: 0,
+            serving: OnceLock::new(),
+            upload_limit: RateLimit::unlimited(),
+            download_limit: RateLimit::unlimited(),
+        });
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let origin = Origin::Dial(listener.local_addr().unwrap());
+        let (turn, stop) = (Arc::<Notify>::default(), CancellationToken::new());
+        let running = run(Arc::clone(&context), KEY, origin, Arc::clone(&turn), stop.clone());
+        let session = tokio::spawn(running);
+        let (stream, address) = listener.accept().await.unwrap();
+        let incoming = handshake::receive(stream, address).await.unwrap();
+        let hello = Hello { peer_id: PeerId([2; 16]), role: Role::Seeder, ..incoming.hello };
+        let peer = incoming.accept(hello).await.unwrap();
+        Bench { context, events, turn, stop, session, peer, _opened: opened }
+    }
+
+    async fn event(&mut self) -> PeerEvent {
+        match self.events.recv().await.unwrap() {
+            (KEY, SessionEvent::Peer(event)) => event,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The metainfo of a file of two chunks.
+fn metainfo() -> Metainfo {
+    let file = FileNode { len: 2 * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
+    Metainfo::new(ShareName::new("file").unwrap(), Tree::File(file)).unwrap()
+}
+
+/// The swarm gives a turn for each report that a peer is ready. A second report would make it count the peer as waiting
+/// while the peer is being asked.
+#[tokio::test]
+async fn a_peer_that_waits_for_its_turn_reports_once_that_it_is_ready() {
+    let mut bench = Bench::new().await;
+    assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
+    // Another peer has sent the metainfo.
+    bench.context.known.send_replace(Known::Metainfo(Arc::new(metainfo())));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    bench.turn.notify_one();
+    assert!(matches!(bench.event().await, PeerEvent::Describing { received: 0, .. }));
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
+    bench.stop.cancel();
+    bench.session.await.unwrap();
+}
