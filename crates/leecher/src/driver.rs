@@ -9,6 +9,7 @@ mod serving;
 mod sessions;
 
 use std::{
+    mem,
     num::NonZeroU16,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use proto::{Endpoint, InfoHash, PeerId};
 use rand::rngs::StdRng;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
 use swarm::{
-    Action, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
+    Action, Answer, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
     scheduler::{PeerKey, Received},
 };
 use tokio::{
@@ -72,6 +73,22 @@ pub(crate) struct Setup {
     pub(crate) begun: Instant,
 }
 
+/// What happens next.
+enum Next {
+    /// The user stops the transfer.
+    Stopped,
+    /// Work on the disk is done.
+    Done(Done),
+    /// Sessions sent events.
+    Events(Vec<(PeerKey, SessionEvent)>),
+    /// A peer connected.
+    Incoming(Incoming),
+    /// A source answered.
+    Answered(SourceId, Answer),
+    /// A time came, or the task of a session ended.
+    Nothing,
+}
+
 /// A running transfer.
 pub(crate) struct Driver<F> {
     setup: Setup,
@@ -83,9 +100,11 @@ pub(crate) struct Driver<F> {
     context: Arc<Context>,
     sessions: Sessions,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
+    /// The events that are being handled.
+    batch: Vec<(PeerKey, SessionEvent)>,
     /// The peers that connect, once there is something to serve to them.
     route: Option<Route>,
-    lookups: JoinSet<(SourceId, swarm::Answer)>,
+    lookups: JoinSet<(SourceId, Answer)>,
     /// Set when a peer has described the share, until the output is opened.
     description: Option<Description>,
     disk: Disk,
@@ -93,6 +112,7 @@ pub(crate) struct Driver<F> {
     service: Service,
     /// Set when the share has its final name.
     fetched: Option<Fetched>,
+    is_stopping: bool,
 }
 
 impl<F: FnMut(FetchEvent)> Driver<F> {
@@ -134,6 +154,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             sessions: Sessions::new(Arc::clone(&context)),
             context,
             events,
+            batch: Vec::with_capacity(EVENT_QUEUE),
             route: None,
             lookups: JoinSet::new(),
             description: None,
@@ -141,6 +162,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             opened,
             service: Service::new(),
             fetched: None,
+            is_stopping: false,
         }
     }
 
@@ -159,6 +181,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
         }
         self.service.stop_announcing();
+        // No session waits to send an event that nobody receives.
+        self.events.close();
         self.sessions.stop().await;
         self.service.stop().await;
         self.lookups.shutdown().await;
@@ -166,8 +190,6 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     }
 
     async fn drive(&mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
-        let mut events = Vec::with_capacity(EVENT_QUEUE);
-        let mut is_stopping = false;
         loop {
             let now = self.clock.now();
             self.observe(now);
@@ -178,34 +200,47 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     action => self.act(action, now, stop),
                 }
             }
-            let wake = self.core.next_timeout();
-            tokio::select! {
-                // Finished work comes before events: there is little of it, and peers can send events without end. Events of a
-                // session come before the session's end. Otherwise its last chunk would be lost.
-                biased;
-                () = stop.cancelled(), if !is_stopping => {
-                    is_stopping = true;
-                    self.core.handle(Event::Stop, now, &mut self.rng);
+            match self.next(stop).await {
+                Next::Stopped => {
+                    self.is_stopping = true;
+                    self.handle(Event::Stop);
                 }
-                Some(done) = self.disk.next_done() => self.done(done)?,
-                _ = self.events.recv_many(&mut events, EVENT_QUEUE) => {
+                Next::Done(done) => self.done(done)?,
+                Next::Events(mut events) => {
                     let now = self.clock.now();
                     events.drain(..).for_each(|(key, event)| self.session_event(key, event, now));
+                    // Keeps its memory.
+                    self.batch = events;
                 }
-                Some((key, reason)) = self.sessions.next_closed() => {
-                    self.handle(Event::Peer(key, PeerEvent::Closed(reason)));
-                }
-                incoming = next_incoming(&mut self.route) => match self.core.accept(incoming.address) {
+                Next::Incoming(incoming) => match self.core.accept(incoming.address) {
                     Some(key) => self.sessions.accept(key, incoming),
                     None => self.sessions.refuse(incoming),
                 },
-                Some(answered) = self.lookups.join_next() => {
-                    let (source, answer) = task_output(answered);
+                Next::Answered(source, answer) => {
                     tracing::debug!(?source, ?answer);
                     self.handle(Event::Answered(source, answer));
                 }
-                () = sleep_until(self.clock.on_system(wake.unwrap_or(now)).into()), if wake.is_some() => {}
+                Next::Nothing => {}
             }
+        }
+    }
+
+    /// Waits for what happens next, at most until the core has to decide again. All that is ready has the same chance, so peers
+    /// that send without end hold up nothing else.
+    async fn next(&mut self, stop: &CancellationToken) -> Next {
+        let wake = self.core.next_timeout().map(|wake| self.clock.on_system(wake));
+        tokio::select! {
+            () = stop.cancelled(), if !self.is_stopping => Next::Stopped,
+            Some(done) = self.disk.next_done() => Next::Done(done),
+            _ = self.events.recv_many(&mut self.batch, EVENT_QUEUE) => Next::Events(mem::take(&mut self.batch)),
+            incoming = next_incoming(&mut self.route) => Next::Incoming(incoming),
+            Some(answered) = self.lookups.join_next() => {
+                let (source, answer) = task_output(answered);
+                Next::Answered(source, answer)
+            }
+            // The session has sent its last event before, unless its task panicked, and then this does.
+            Some(()) = self.sessions.next_ended() => Next::Nothing,
+            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Next::Nothing,
         }
     }
 
@@ -247,7 +282,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     self.core.handle(Event::Peer(key, full), now, &mut self.rng);
                 }
             }
-            Action::Close(key, reason) => self.sessions.close(key, &reason),
+            Action::Close(key, reason) => self.sessions.close(key, reason),
             Action::Have(chunk) => {
                 if let Some(serving) = self.context.serving.get() {
                     serving.have_log.push(chunk);
@@ -288,7 +323,12 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
 
     fn session_event(&mut self, key: PeerKey, event: SessionEvent, now: Instant) {
         let event = match event {
-            SessionEvent::Peer(event) => event,
+            SessionEvent::Peer(event) => {
+                if let PeerEvent::Closed(reason) = &event {
+                    self.sessions.closed(key, reason);
+                }
+                event
+            }
             SessionEvent::Described(description) => {
                 // It may have been proved while another one was being opened. It would stay in memory.
                 if !matches!(*self.context.known.borrow(), Known::All) {
@@ -434,3 +474,6 @@ fn started(download: &Download, resumed: Resumed) -> Started {
         output: download.output().path().to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! A session: one connection to a peer. It connects, exchanges hellos, fetches the description if it is asked to, and then
 //! turns each message of the peer into an event for the swarm. It decides nothing.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use peer::{
     connection::{self, ConnectionError, Inbox},
@@ -20,10 +20,9 @@ use swarm::{
 };
 use tokio::{
     net::TcpStream,
-    sync::Notify,
+    sync::{Notify, oneshot},
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, SessionEvent},
@@ -56,18 +55,20 @@ pub(crate) enum Origin {
     Accepted(Incoming),
 }
 
-/// Runs a session until the peer is gone or `stop` is cancelled, and returns why it ended. When `turn` is notified, the
-/// session asks the peer for the description.
+/// Runs a session until the peer is gone or `stop` gives a reason to leave it, and returns why it ended. When `turn` is notified,
+/// the session asks the peer for the description.
 pub(crate) async fn run(
     context: Arc<Context>,
     key: PeerKey,
     origin: Origin,
     turn: Arc<Notify>,
-    stop: CancellationToken,
+    stop: oneshot::Receiver<LeaveReason>,
 ) -> LeaveReason {
+    // Without a sender the transfer is over.
+    let mut stopped = pin!(async { stop.await.unwrap_or(LeaveReason::Finished) });
     let connection = tokio::select! {
         connection = connect(&context, origin) => connection,
-        () = stop.cancelled() => return LeaveReason::Finished,
+        reason = &mut stopped => return reason,
     };
     let (connection, role, answers_in) = match connection {
         Ok(connected) => connected,
@@ -76,7 +77,7 @@ pub(crate) async fn run(
     let receive = async |hello, inbox| {
         let reason = tokio::select! {
             reason = receive(&context, key, (hello, role), inbox, (&turn, answers_in)) => reason,
-            () = stop.cancelled() => LeaveReason::Finished,
+            reason = stopped => reason,
         };
         let goodbye = reason.goodbye();
         (reason, goodbye)

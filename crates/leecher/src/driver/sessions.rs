@@ -4,9 +4,12 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use peer::{handshake::Incoming, outbox::Outbox};
 use proto::peer::{PeerMessage, Role};
-use swarm::{LeaveReason, NO_ROOM, scheduler::PeerKey};
-use tokio::{sync::Notify, task::JoinSet, time::timeout};
-use tokio_util::sync::CancellationToken;
+use swarm::{LeaveReason, NO_ROOM, PeerEvent, scheduler::PeerKey};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     context::Context,
@@ -23,7 +26,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The sessions, by the key that the swarm gave to each peer.
 pub(super) struct Sessions {
     context: Arc<Context>,
-    tasks: JoinSet<(PeerKey, LeaveReason)>,
+    tasks: JoinSet<()>,
     open: BTreeMap<PeerKey, Session>,
     refusals: JoinSet<()>,
 }
@@ -31,7 +34,8 @@ pub(super) struct Sessions {
 struct Session {
     /// The other end of the connection.
     address: SocketAddr,
-    stop: CancellationToken,
+    /// Ends the session, for a reason. `None` once it was used.
+    stop: Option<oneshot::Sender<LeaveReason>>,
     /// Notified when the session should ask for the description.
     turn: Arc<Notify>,
     /// Set when the peer can be asked for chunks.
@@ -55,10 +59,14 @@ impl Sessions {
     }
 
     fn start(&mut self, key: PeerKey, address: SocketAddr, origin: Origin) {
-        let (stop, turn) = (CancellationToken::new(), Arc::<Notify>::default());
-        self.open.insert(key, Session { address, stop: stop.clone(), turn: Arc::clone(&turn), outbox: None });
+        let ((stop, stopped), turn) = (oneshot::channel(), Arc::<Notify>::default());
+        self.open.insert(key, Session { address, stop: Some(stop), turn: Arc::clone(&turn), outbox: None });
         let context = Arc::clone(&self.context);
-        self.tasks.spawn(async move { (key, session::run(context, key, origin, turn, stop).await) });
+        self.tasks.spawn(async move {
+            let reason = session::run(Arc::clone(&context), key, origin, turn, stopped).await;
+            // The last event, behind all others of the session. At the end of the transfer nobody receives it.
+            let _ = context.events.send((key, PeerEvent::Closed(reason).into())).await;
+        });
     }
 
     /// Refuses a peer that connected, because there is no room.
@@ -99,27 +107,30 @@ impl Sessions {
         }
     }
 
-    /// Ends a session.
-    pub(super) fn close(&mut self, key: PeerKey, reason: &LeaveReason) {
-        let Some(session) = self.open.get(&key) else { return };
-        if let Some((_, outbox)) = &session.outbox {
-            outbox.close(reason.goodbye());
+    /// Ends a session. The peer receives the goodbye of the reason.
+    pub(super) fn close(&mut self, key: PeerKey, reason: LeaveReason) {
+        if let Some(stop) = self.open.get_mut(&key).and_then(|session| session.stop.take()) {
+            // If the session is over, its last event is on its way.
+            let _ = stop.send(reason);
         }
-        session.stop.cancel();
     }
 
-    /// Waits for the next session to end, and returns why; `None` if there is no session. Cancel safe.
-    pub(super) async fn next_closed(&mut self) -> Option<(PeerKey, LeaveReason)> {
-        let (key, reason) = task_output(self.tasks.join_next().await?);
+    /// Forgets a session that is over.
+    pub(super) fn closed(&mut self, key: PeerKey, reason: &LeaveReason) {
         let address = self.open.remove(&key).map(|session| session.address);
         tracing::debug!(?address, "session over: {reason}");
-        Some((key, reason))
+    }
+
+    /// Waits for the task of a session that is over; `None` if there is none. Panics if the task did. Cancel safe.
+    pub(super) async fn next_ended(&mut self) -> Option<()> {
+        self.tasks.join_next().await.map(task_output)
     }
 
     /// Ends all sessions, and waits until they have ended.
     pub(super) async fn stop(&mut self) {
-        self.open.values().for_each(|session| session.stop.cancel());
-        let goodbyes = async { while self.tasks.join_next().await.is_some() {} };
+        // Without the senders they end because the transfer is over.
+        self.open.clear();
+        let goodbyes = async { while self.next_ended().await.is_some() {} };
         if timeout(STOP_TIMEOUT, goodbyes).await.is_err() {
             self.tasks.shutdown().await;
         }

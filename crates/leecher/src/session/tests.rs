@@ -23,7 +23,7 @@ struct Bench {
     context: Arc<Context>,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
     turn: Arc<Notify>,
-    stop: CancellationToken,
+    stop: oneshot::Sender<LeaveReason>,
     session: JoinHandle<LeaveReason>,
     peer: Connection,
     _opened: watch::Sender<Option<Arc<Download>>>,
@@ -47,8 +47,8 @@ impl Bench {
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let origin = Origin::Dial(listener.local_addr().unwrap());
-        let (turn, stop) = (Arc::<Notify>::default(), CancellationToken::new());
-        let running = run(Arc::clone(&context), KEY, origin, Arc::clone(&turn), stop.clone());
+        let (turn, (stop, stopped)) = (Arc::<Notify>::default(), oneshot::channel());
+        let running = run(Arc::clone(&context), KEY, origin, Arc::clone(&turn), stopped);
         let session = tokio::spawn(running);
         let (stream, address) = listener.accept().await.unwrap();
         let incoming = handshake::receive(stream, address).await.unwrap();
@@ -86,6 +86,18 @@ async fn a_peer_that_waits_for_its_turn_reports_once_that_it_is_ready() {
     assert!(matches!(bench.event().await, PeerEvent::Describing { received: 0, .. }));
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
-    bench.stop.cancel();
-    bench.session.await.unwrap();
+    drop(bench.stop);
+    assert_eq!(bench.session.await.unwrap(), LeaveReason::Finished);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_left_before_it_described_the_share_receives_the_reason() {
+    for reason in [LeaveReason::TooSlow, LeaveReason::Lied, LeaveReason::Finished] {
+        let mut bench = Bench::new().await;
+        assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
+        bench.stop.send(reason.clone()).unwrap();
+        let goodbye = bench.peer.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(reason.goodbye())));
+        assert_eq!(bench.session.await.unwrap(), reason);
+    }
 }

@@ -1,0 +1,80 @@
+use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+
+use peer::handshake;
+use proto::{
+    Metainfo, ShareName,
+    metainfo::Tree,
+    peer::{Hello, Role},
+};
+use store::ChunkHashes;
+use tokio::{net::TcpStream, task::yield_now, time::timeout};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+
+const INFOHASH: InfoHash = InfoHash([7; 32]);
+
+/// A driver that serves on a free port and knows no peer.
+fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEvent)>, Acceptor) {
+    let acceptor = Acceptor::bind(Some(Ipv4Addr::LOCALHOST.into()), 0, tasks).unwrap();
+    let setup = Setup {
+        infohash: INFOHASH,
+        trackers: Vec::new(),
+        peers: Vec::new(),
+        acceptor: Some(acceptor.clone()),
+        destination: Destination::Directory(directory),
+        overwrite: false,
+        max_peers: 9,
+        stall_timeout: Duration::from_secs(60),
+        wait: Duration::ZERO,
+        upload_limit: RateLimit::unlimited(),
+        download_limit: RateLimit::unlimited(),
+        stay: Stay::default(),
+        begun: Instant::now(),
+    };
+    (Driver::new(setup, |_| {}), acceptor)
+}
+
+/// Peers may send messages without end. They hold up neither work on the disk, nor newcomers, nor lookups, nor the user.
+#[tokio::test]
+async fn a_flood_of_events_holds_up_nothing_else() {
+    let (directory, tasks) = (tempfile::tempdir().unwrap(), TaskTracker::new());
+    let (mut driver, acceptor) = driver(directory.path().to_owned(), &tasks);
+    let metainfo = Metainfo::new(ShareName::new("empty").unwrap(), Tree::Directory(BTreeMap::new())).unwrap();
+    let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
+    let description = Description { metainfo: Arc::new(metainfo), hashes };
+    driver.disk.open(description, driver.setup.destination.clone(), false, CancellationToken::new());
+    driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
+    driver.route = acceptor.route(INFOHASH);
+    let address = acceptor.local_addr();
+    tasks.spawn(async move {
+        let peer_id = PeerId([2; 16]);
+        let hello = Hello { infohash: INFOHASH, peer_id, role: Role::Leecher, listen_port: 0 };
+        _ = handshake::initiate(TcpStream::connect(address).await.unwrap(), hello).await;
+    });
+    let stop = CancellationToken::new();
+    let events = driver.context.events.clone();
+    let mut missing = vec!["work on the disk", "lookup", "newcomer", "the user"];
+    let flood = async {
+        while !missing.is_empty() {
+            while events.try_send((PeerKey(1), PeerEvent::Alive.into())).is_ok() {}
+            let happened = match driver.next(&stop).await {
+                Next::Done(_) => "work on the disk",
+                Next::Answered(..) => "lookup",
+                Next::Incoming(_) => "newcomer",
+                Next::Stopped => "the user",
+                Next::Events(_) | Next::Nothing => "",
+            };
+            missing.retain(|&other| other != happened);
+            if missing == ["the user"] {
+                stop.cancel();
+            }
+            yield_now().await;
+        }
+    };
+    let over = timeout(Duration::from_secs(30), flood).await;
+    assert!(over.is_ok(), "held up: {missing:?}");
+    drop((driver, acceptor));
+    tasks.close();
+    tasks.wait().await;
+}
