@@ -8,6 +8,7 @@ mod fetching;
 mod hostile;
 mod interrupting;
 mod json;
+mod killing;
 mod listing;
 mod network;
 mod options;

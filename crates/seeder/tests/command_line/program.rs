@@ -79,10 +79,15 @@ impl Running {
 
     /// The next line of stdout.
     pub(crate) fn line(&self) -> String {
-        match self.out.recv_timeout(PATIENCE) {
+        match self.line_before(Instant::now() + PATIENCE) {
             Ok(line) => line,
             Err(error) => panic!("no line on stdout: {error}; stderr: {:?}", self.err.try_iter().last()),
         }
+    }
+
+    /// The next line of stdout, if one comes in time.
+    pub(crate) fn line_before(&self, deadline: Instant) -> Result<String, RecvTimeoutError> {
+        self.out.recv_timeout(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// The next line of stdout that contains `text`; those before it are skipped.
