@@ -103,10 +103,13 @@ impl Outbox {
         self.shared.changed.notify_one();
     }
 
-    /// Queues a chunk. [`swarm::uploads`] grants one at a time.
+    /// Queues a chunk. [`swarm::uploads`] grants one at a time. If the connection is closed, the grant ends with its asker.
     pub(crate) fn grant(&self, chunk: ChunkIndex) {
-        self.lock().granted.push_back(chunk);
-        self.shared.changed.notify_one();
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.granted.push_back(chunk);
+            self.shared.changed.notify_one();
+        }
     }
 
     /// Ends the connection: drops what waits, and queues a goodbye.
@@ -203,6 +206,8 @@ mod tests {
         outbox.metainfo(0).unwrap();
         outbox.close(GoodbyeReason::Done);
         outbox.message(PeerMessage::KeepAlive).unwrap();
+        outbox.grant(ChunkIndex(2));
+        outbox.idle();
         let goodbye = Outgoing::Message(PeerMessage::Goodbye(GoodbyeReason::Done));
         assert_eq!(outbox.next().await, Some(goodbye));
         assert_eq!(outbox.next().await, None);
