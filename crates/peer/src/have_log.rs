@@ -2,9 +2,11 @@
 //!
 //! Each connection remembers its position. So a peer that reads slowly costs a number, not a queue.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use proto::ChunkIndex;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// The log. It grows to one entry for each chunk of the share.
 #[derive(Debug, Clone, Default)]

@@ -27,6 +27,7 @@ mod send_file;
 pub mod sender;
 pub mod server;
 mod socket;
+mod sync;
 pub mod tracker_client;
 mod unsent;
 pub mod upload_hub;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use proto::{
@@ -15,7 +15,10 @@ use proto::{
 };
 use tokio::sync::Notify;
 
-use crate::have_log::HaveFeed;
+use crate::{
+    have_log::HaveFeed,
+    sync::{Mutex, MutexGuard},
+};
 
 /// Maximum messages that wait to be sent. A peer that causes more without reading them gets no answers anyway.
 const MAX_MESSAGES: usize = 4 * MAX_PIPELINE;

@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -17,7 +14,10 @@ use proto::{
 use swarm::uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads};
 use tokio::{sync::Notify, time::sleep_until};
 
-use crate::outbox::{Outbox, OutboxFull};
+use crate::{
+    outbox::{Outbox, OutboxFull},
+    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard},
+};
 
 /// The uploads of one share, for all of its connections.
 #[derive(Debug)]
