@@ -53,14 +53,7 @@ impl HashCache {
         if identity.len <= MIN_FILE_LEN {
             return None;
         }
-        let bytes = fs::read(self.path(identity)).ok()?;
-        let (body, checksum) = bytes.split_last_chunk::<32>()?;
-        let hashes = body.strip_prefix(header(identity, changed).as_slice())?;
-        let chunks = identity.len.div_ceil(CHUNK_LEN.into());
-        if hashes.len() as u64 != chunks * 32 || sha2::Sha256::digest(body).as_slice() != checksum {
-            return None;
-        }
-        Some(hashes.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)).collect())
+        decode_entry(&fs::read(self.path(identity)).ok()?, identity, changed)
     }
 
     /// Remembers the hashes of a file. A failure only costs time later.
@@ -72,10 +65,7 @@ impl HashCache {
     }
 
     fn write(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
-        let mut bytes = Vec::with_capacity(HEADER_LEN + hashes.len() * 32 + 32);
-        bytes.extend(header(identity, changed));
-        bytes.extend(hashes.iter().flat_map(|hash| hash.0));
-        bytes.extend(sha2::Sha256::digest(&bytes));
+        let bytes = encode_entry(identity, changed, hashes);
         let path = self.path(identity);
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         if let Err(error) = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path)) {
@@ -113,7 +103,30 @@ fn is_settled(last_change_s: i64) -> bool {
     SystemTime::now().duration_since(last).is_ok_and(|age| age > SETTLED)
 }
 
-fn header(identity: &FileIdentity, changed: ChangeTime) -> Vec<u8> {
+/// The hashes in an entry, if it is intact and of this version of this file.
+pub(crate) fn decode_entry(
+    bytes: &[u8],
+    identity: &FileIdentity,
+    changed: ChangeTime,
+) -> Option<Vec<Digest>> {
+    let (body, checksum) = bytes.split_last_chunk::<32>()?;
+    let hashes = body.strip_prefix(header(identity, changed).as_slice())?;
+    let chunks = identity.len.div_ceil(CHUNK_LEN.into());
+    if hashes.len() as u64 != chunks * 32 || sha2::Sha256::digest(body).as_slice() != checksum {
+        return None;
+    }
+    Some(hashes.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)).collect())
+}
+
+pub(crate) fn encode_entry(identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_LEN + hashes.len() * 32 + 32);
+    bytes.extend(header(identity, changed));
+    bytes.extend(hashes.iter().flat_map(|hash| hash.0));
+    bytes.extend(sha2::Sha256::digest(&bytes));
+    bytes
+}
+
+pub(crate) fn header(identity: &FileIdentity, changed: ChangeTime) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     for field in [identity.device, identity.inode, identity.len] {
         bytes.extend(field.to_be_bytes());

@@ -22,6 +22,9 @@ mod download;
 mod error;
 mod exclusion;
 mod file_pool;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash_run;
 mod hashes;
 mod identity;

@@ -27,7 +27,7 @@ use crate::{
 const MAGIC: &[u8; 8] = b"SHOALRS2";
 
 /// Bytes before the bitfield.
-const HEADER_LEN: usize = MAGIC.len() + 32 + 4 + 8;
+pub(crate) const HEADER_LEN: usize = MAGIC.len() + 32 + 4 + 8;
 
 /// Slots in the file: the one that counts, and the one that is written next.
 const SLOTS: u64 = 2;
@@ -99,7 +99,7 @@ fn read(path: &Path) -> io::Result<(File, FileId, Vec<u8>)> {
 
 fn parse(path: &Path, file: File, id: FileId, bytes: &[u8], infohash: InfoHash, chunk_count: u32) -> Resume {
     let (first, second) = bytes.split_at(bytes.len() / 2);
-    let newer = [first, second].into_iter().filter_map(parse_slot).max_by_key(|slot| slot.sequence);
+    let newer = [first, second].into_iter().filter_map(decode_slot).max_by_key(|slot| slot.sequence);
     match newer {
         Some(Slot { infohash: found, .. }) if found != infohash => Resume::OtherShare,
         // A file of another length could not be written in place.
@@ -112,13 +112,14 @@ fn parse(path: &Path, file: File, id: FileId, bytes: &[u8], infohash: InfoHash, 
     }
 }
 
-struct Slot {
-    infohash: InfoHash,
-    sequence: u64,
-    claims: Bitfield,
+/// One of the slots.
+pub(crate) struct Slot {
+    pub(crate) infohash: InfoHash,
+    pub(crate) sequence: u64,
+    pub(crate) claims: Bitfield,
 }
 
-fn parse_slot(bytes: &[u8]) -> Option<Slot> {
+pub(crate) fn decode_slot(bytes: &[u8]) -> Option<Slot> {
     let (infohash, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
     let (chunk_count, rest) = rest.split_first_chunk::<4>()?;
     let chunk_count = Some(u32::from_be_bytes(*chunk_count)).filter(|&count| count <= MAX_CHUNKS)?;
@@ -160,8 +161,8 @@ impl ResumeFile {
     ) -> io::Result<ResumeFile> {
         let sequence = 1;
         let file = create_new(temporary)?;
-        let mut bytes = slot(infohash, 0, claims);
-        bytes.extend(slot(infohash, sequence, claims));
+        let mut bytes = encode_slot(infohash, 0, claims);
+        bytes.extend(encode_slot(infohash, sequence, claims));
         disk::write_all_at(&file, &bytes, 0)?;
         disk::sync_data(&file)?;
         disk::rename(temporary, path)?;
@@ -181,7 +182,7 @@ impl ResumeFile {
             return self.replace(claims);
         }
         let sequence = self.sequence + 1;
-        let bytes = slot(self.infohash, sequence, claims);
+        let bytes = encode_slot(self.infohash, sequence, claims);
         let offset = if sequence.is_multiple_of(2) { 0 } else { bytes.len() as u64 };
         disk::write_all_at(&self.file, &bytes, offset)
             .and_then(|()| disk::sync_data(&self.file))
@@ -231,7 +232,7 @@ fn create_new(path: &Path) -> io::Result<File> {
     }
 }
 
-fn slot(infohash: InfoHash, sequence: u64, claims: &Bitfield) -> Vec<u8> {
+pub(crate) fn encode_slot(infohash: InfoHash, sequence: u64, claims: &Bitfield) -> Vec<u8> {
     let len = slot_len(claims.len());
     let mut bytes = Vec::with_capacity(len);
     bytes.extend(MAGIC);

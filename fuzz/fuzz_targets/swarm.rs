@@ -1,0 +1,984 @@
+//! `swarm::Swarm`, the core of a transfer, as a state machine: peers, trackers and disk do anything that their sessions and the driver
+//! can pass on, in any order and at any time.
+//!
+//! Checked at every step: no panic; no action for a connection that is over or was ended; no address dialled twice or after it lied;
+//! no chunk requested that is here, and none from two peers before the endgame; no second chunk taken from a peer before its first is
+//! proved; no more connections and requests than the limits; nothing that is due is left undone, so the driver never spins. At the end
+//! every peer becomes honest, and the transfer finishes. Nothing is remembered about connections that are over.
+
+#![no_main]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use proto::{
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    metainfo::MetainfoError,
+    peer::{GoodbyeReason, Hello, MAX_PIPELINE, PeerMessage, RejectReason, Role},
+    tracker::client::{CallError, TrackerError},
+};
+use rand::{SeedableRng, rngs::StdRng};
+use swarm::{
+    Action, Answer, Config, Event, LeaveReason, MAX_UNPROVED, PeerEvent, PeerNameError, Source, SourceId,
+    Stay, Swarm, Unreachable, Violation,
+    scheduler::{Have, PeerKey, Received},
+};
+
+const INFOHASH: InfoHash = InfoHash([7; 32]);
+
+/// Steps of a run. Longer ones find nothing more and make the fuzzer slow.
+const MAX_STEPS: usize = 400;
+
+/// Actions that one event can cause. There is at most a command for each request of each peer, and a few more.
+const MAX_ACTIONS: usize = 4_000;
+
+/// Turns in which a transfer finishes with honest peers. Some 100 are enough in most runs.
+const HONEST_TURNS: usize = 20_000;
+
+/// The same where nothing can name new peers, so that the transfer may never finish.
+const LONELY_TURNS: usize = 200;
+
+/// A chunk that waits for this long at peers that have sent nothing may be requested from another before the endgame.
+const HOSTAGE_AGE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Arbitrary)]
+struct Input {
+    seed: u64,
+    setting: Setting,
+    steps: Vec<(Step, Then)>,
+}
+
+#[derive(Debug, Arbitrary)]
+struct Setting {
+    max_peers: u8,
+    /// File lengths, in units that give whole chunks, parts of chunks, and empty files.
+    files: [u8; 3],
+    trackers: u8,
+    named_peers: u8,
+    /// Bits of the chunks that are here at the start.
+    have: u32,
+    stay: Staying,
+    is_impatient: bool,
+    waits: bool,
+    /// Begin when the description is known.
+    is_described: bool,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Staying {
+    No,
+    WhileNeeded,
+    Forever,
+    For(u8),
+    Ratio(u8),
+}
+
+/// Whether the driver polls the core after a step. Several events of sessions may come at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
+enum Then {
+    Poll,
+    PollToo,
+    Hold,
+}
+
+impl Step {
+    /// Whether the driver polls the core after this event in any case.
+    fn is_alone(&self) -> bool {
+        matches!(
+            self,
+            Step::Answer { .. }
+                | Step::Accept { .. }
+                | Step::Opened
+                | Step::Closed { .. }
+                | Step::Finished
+                | Step::Stop
+        )
+    }
+}
+
+/// A number of something that there is a list of, modulo its length.
+type Nth = u8;
+
+#[derive(Debug, Arbitrary)]
+enum Step {
+    /// Up to the next timeout, by this part of it.
+    Pass {
+        part: u8,
+    },
+    /// This time, with all timeouts in it.
+    Sleep {
+        seconds: u8,
+    },
+    Answer {
+        lookup: Nth,
+        answer: TrackerAnswer,
+    },
+    Accept {
+        host: u8,
+        port: u8,
+    },
+    Ready {
+        peer: Nth,
+        delay_ms: u8,
+    },
+    Describing {
+        peer: Nth,
+        received: u16,
+        total: u16,
+    },
+    Metainfo {
+        peer: Nth,
+    },
+    Described {
+        peer: Nth,
+    },
+    BadShare {
+        peer: Nth,
+    },
+    Opened,
+    Active {
+        peer: Nth,
+        id: u8,
+        port: u8,
+        have: Option<u32>,
+    },
+    Bitfield {
+        peer: Nth,
+        have: u32,
+    },
+    Have {
+        peer: Nth,
+        chunk: Nth,
+    },
+    Haves {
+        peer: Nth,
+        from: Nth,
+        count: u8,
+    },
+    Idle {
+        peer: Nth,
+    },
+    Alive {
+        peer: Nth,
+    },
+    Deaf {
+        peer: Nth,
+    },
+    Arriving {
+        peer: Nth,
+        request: Nth,
+    },
+    ArrivingAny {
+        peer: Nth,
+        chunk: Nth,
+    },
+    Progress {
+        peer: Nth,
+        bytes: u32,
+    },
+    Deliver {
+        peer: Nth,
+        request: Nth,
+    },
+    DeliverAny {
+        peer: Nth,
+        chunk: Nth,
+    },
+    Reject {
+        peer: Nth,
+        request: Nth,
+        reason: Reason,
+    },
+    RejectAny {
+        peer: Nth,
+        chunk: Nth,
+        reason: Reason,
+    },
+    Prove {
+        job: Nth,
+        is_right: bool,
+    },
+    Closed {
+        peer: Nth,
+        reason: Leaving,
+    },
+    Finished,
+    Spoilt,
+    Uploaded {
+        chunks: u8,
+    },
+    Limited {
+        is_limited: bool,
+    },
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum TrackerAnswer {
+    Peers {
+        first: u8,
+        count: u8,
+        interval_s: Option<u16>,
+    },
+    /// More than a book can hold.
+    Flood {
+        net: u8,
+    },
+    Unknown {
+        settled: bool,
+    },
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Reason {
+    NotHave,
+    Busy { retry_after_ms: u32 },
+    Gone,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Copy, Arbitrary)]
+enum Leaving {
+    Refused,
+    Silent,
+    Disconnected,
+    Violation,
+    TooSlow,
+    Itself,
+    ShuttingDown,
+    Full { retry_after_ms: u32 },
+    UnknownShare,
+    Duplicate,
+    Banned,
+}
+
+fuzz_target!(|input: Input| {
+    let mut world = World::new(&input);
+    for (step, then) in input.steps.into_iter().take(MAX_STEPS) {
+        if world.is_over {
+            break;
+        }
+        let is_polled = then != Then::Hold || step.is_alone();
+        world.step(step);
+        if is_polled {
+            world.act();
+        }
+    }
+    world.act();
+    world.become_honest();
+    world.forget_everybody();
+});
+
+/// Everything around one core.
+struct World {
+    core: Swarm,
+    rng: StdRng,
+    start: Instant,
+    now: Instant,
+    max_peers: usize,
+    space: ChunkSpace,
+    have: Bitfield,
+    is_impatient: bool,
+    /// The connections that are open for the driver.
+    open: BTreeMap<PeerKey, Connection>,
+    /// All keys that were ever used.
+    keys: BTreeSet<PeerKey>,
+    stored: BTreeSet<ChunkIndex>,
+    /// Chunks that wait to be proved, and who sent them.
+    unproved: Vec<(Sender, ChunkIndex)>,
+    lookups: Vec<SourceId>,
+    sources: Vec<Source>,
+    /// Addresses that were dialled and lied. The core remembers a few hundred.
+    liars: BTreeSet<SocketAddr>,
+    /// IP addresses from which a liar connected.
+    barred: BTreeSet<IpAddr>,
+    stage: Stage,
+    is_over: bool,
+    /// The next address of an honest peer.
+    fresh: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Describing,
+    /// The core asked for the output to be opened.
+    Opening,
+    Fetching,
+    /// The core asked for the share to be finished.
+    Flushing,
+    Staying,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sender {
+    key: PeerKey,
+    dialled: Option<SocketAddr>,
+    ip: IpAddr,
+}
+
+#[derive(Debug)]
+struct Connection {
+    address: SocketAddr,
+    is_dialled: bool,
+    is_asked: bool,
+    is_active: bool,
+    is_closing: bool,
+    is_deaf: bool,
+    /// It became active after its IP address was barred.
+    is_barred: bool,
+    has_sent_bitfield: bool,
+    is_honest: bool,
+    /// A chunk from it was proved right.
+    is_trusted: bool,
+    /// Requests without an answer, oldest first.
+    asked: Vec<(ChunkIndex, Instant)>,
+    /// Requests of these that were cancelled.
+    cancelled: Vec<ChunkIndex>,
+    /// The chunk of which some bytes are here. Nothing else arrives before the rest.
+    arriving: Option<ChunkIndex>,
+    /// It was cancelled, but now it arrives, so it counts again.
+    revived: Option<ChunkIndex>,
+}
+
+impl World {
+    fn new(input: &Input) -> World {
+        let Setting { max_peers, files, trackers, named_peers, have, stay, is_impatient, waits, .. } =
+            input.setting;
+        let start = Instant::now();
+        let lens = files.map(|len| u64::from(len % 24) * u64::from(CHUNK_LEN) / 3 + u64::from(len / 24));
+        let space = ChunkSpace::new(lens).expect("small files");
+        let kinds =
+            (0..trackers % 3).map(|_| Source::Tracker).chain((0..named_peers % 3).map(|_| Source::Peer));
+        let sources: Vec<Source> = kinds.collect();
+        let endpoint = |port| Endpoint { host: "source".to_owned(), port };
+        let config = Config {
+            infohash: INFOHASH,
+            own_id: PeerId([9; 16]),
+            sources: sources.iter().copied().zip((1..).map(endpoint)).collect(),
+            max_peers: 1 + usize::from(max_peers % 8),
+            stall_timeout: Duration::from_secs(if is_impatient { 60 } else { 10_000_000 }),
+            wait: Duration::from_secs(if waits { 600 } else { 0 }),
+            stay: match stay {
+                Staying::No => None,
+                Staying::WhileNeeded => Some(Stay::WhileNeeded),
+                Staying::Forever => Some(Stay::Forever),
+                Staying::For(seconds) => Some(Stay::For(Duration::from_secs(seconds.into()))),
+                Staying::Ratio(percent) => Some(Stay::Ratio(f64::from(percent) / 100.0)),
+            },
+        };
+        let have = bitfield(&space, have);
+        let mut world = World {
+            max_peers: config.max_peers,
+            core: Swarm::new(config, start, start),
+            rng: StdRng::seed_from_u64(input.seed),
+            start,
+            now: start,
+            stored: have.iter().collect(),
+            space,
+            have,
+            is_impatient,
+            open: BTreeMap::new(),
+            keys: BTreeSet::new(),
+            unproved: Vec::new(),
+            lookups: Vec::new(),
+            sources,
+            liars: BTreeSet::new(),
+            barred: BTreeSet::new(),
+            stage: Stage::Describing,
+            is_over: false,
+            fresh: 0,
+        };
+        if input.setting.is_described {
+            world.stage = Stage::Opening;
+            world.opened();
+        }
+        world
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(event, self.now, &mut self.rng);
+    }
+
+    fn peer(&mut self, key: PeerKey, event: PeerEvent) {
+        self.handle(Event::Peer(key, event));
+    }
+
+    fn chunk(&self, nth: Nth) -> Option<ChunkIndex> {
+        let count = self.space.chunk_count();
+        (count > 0).then(|| ChunkIndex(u32::from(nth) % count))
+    }
+
+    /// The open connection that `nth` stands for, if `may` holds for it.
+    fn connection(&self, nth: Nth, may: impl Fn(&Connection) -> bool) -> Option<PeerKey> {
+        let open = self.open.iter().filter(|(_, connection)| may(connection));
+        let open: Vec<PeerKey> = open.map(|(&key, _)| key).collect();
+        (!open.is_empty()).then(|| open[usize::from(nth) % open.len()])
+    }
+
+    /// As [`World::connection`], for one whose session passes on messages.
+    fn talking(&self, nth: Nth) -> Option<PeerKey> {
+        self.connection(nth, |connection| connection.is_active && connection.arriving.is_none())
+    }
+
+    /// As [`World::connection`], for one whose session has not fetched the description yet.
+    fn beginning(&self, nth: Nth) -> Option<PeerKey> {
+        self.connection(nth, |connection| !connection.is_active)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Pass { part } => {
+                self.act();
+                let wake = self.core.next_timeout().unwrap_or(self.now + Duration::from_secs(1));
+                let left = wake.saturating_duration_since(self.now);
+                self.now += left.mul_f64(f64::from(part) / 255.0) + Duration::from_micros(1);
+            }
+            Step::Sleep { seconds } => self.sleep(Duration::from_secs(seconds.into())),
+            Step::Answer { lookup, answer } => {
+                if !self.lookups.is_empty() {
+                    let source = self.lookups.swap_remove(usize::from(lookup) % self.lookups.len());
+                    let answer = self.answer(source, answer);
+                    self.handle(Event::Answered(source, answer));
+                }
+            }
+            // A port is routed to a transfer when its output is open.
+            Step::Accept { host, port } if self.stage >= Stage::Fetching => {
+                let address = SocketAddr::from(([10, 0, 1, host % 16], 50_000 + u16::from(port)));
+                if let Some(key) = self.core.accept(address) {
+                    self.open(key, address, false);
+                }
+            }
+            Step::Accept { .. } => {}
+            Step::Finished => self.finished(),
+            Step::Opened => self.opened(),
+            Step::Spoilt => self.handle(Event::Spoilt),
+            Step::Uploaded { chunks } => {
+                self.handle(Event::Uploaded(u64::from(chunks) * u64::from(CHUNK_LEN)));
+            }
+            Step::Limited { is_limited } => self.handle(Event::Limited(is_limited)),
+            Step::Stop => self.handle(Event::Stop),
+            Step::Prove { job, is_right } => {
+                if !self.unproved.is_empty() {
+                    self.prove(usize::from(job) % self.unproved.len(), is_right);
+                }
+            }
+            step => _ = self.step_of_peer(step),
+        }
+    }
+
+    /// A step of one connection. It does nothing if no connection is in the state for it.
+    fn step_of_peer(&mut self, step: Step) -> Option<()> {
+        match step {
+            Step::Ready { peer, delay_ms } => {
+                let answers_in = Duration::from_millis(delay_ms.into());
+                self.peer(self.beginning(peer)?, PeerEvent::Ready { answers_in });
+            }
+            Step::Describing { peer, received, total } => {
+                let (received, total) = (u64::from(received) * 4_096, u64::from(total) * 4_096);
+                self.peer(
+                    self.beginning(peer)?,
+                    PeerEvent::Describing { received: received.min(total), total },
+                );
+            }
+            Step::Metainfo { peer } => {
+                let chunk_count = self.space.chunk_count();
+                self.peer(self.beginning(peer)?, PeerEvent::Metainfo { chunk_count });
+            }
+            Step::Described { peer } => self.peer(self.beginning(peer)?, PeerEvent::Described),
+            Step::BadShare { peer } => {
+                let error = MetainfoError::NotCanonical;
+                self.peer(self.beginning(peer)?, PeerEvent::BadShare(error));
+            }
+            Step::Active { peer, id, port, have } if self.stage >= Stage::Fetching => {
+                let listen_port = if port < 128 { 0 } else { 7_000 + u16::from(port % 4) };
+                let have = have.map(|bits| bitfield(&self.space, bits));
+                self.activate(self.beginning(peer)?, PeerId([id % 12; 16]), listen_port, have);
+            }
+            Step::Active { .. } => {}
+            Step::Bitfield { peer, have } => {
+                let key = self.talking(peer)?;
+                let connection = self.open.get_mut(&key)?;
+                if !std::mem::replace(&mut connection.has_sent_bitfield, true) {
+                    self.peer(key, PeerEvent::Bitfield(bitfield(&self.space, have)));
+                }
+            }
+            Step::Have { peer, chunk } => self.peer(self.talking(peer)?, PeerEvent::Have(self.chunk(chunk)?)),
+            Step::Haves { peer, from, count } => {
+                let (key, from) = (self.talking(peer)?, self.chunk(from)?);
+                let haves = (from.0..self.space.chunk_count()).take(count.into()).map(ChunkIndex);
+                self.core.add_haves(key, haves, self.now);
+            }
+            Step::Idle { peer } => self.peer(self.talking(peer)?, PeerEvent::Idle),
+            Step::Alive { peer } => self.peer(self.talking(peer)?, PeerEvent::Alive),
+            Step::Deaf { peer } => {
+                let key = self.talking(peer)?;
+                self.open.get_mut(&key)?.is_deaf = true;
+            }
+            Step::Arriving { peer, request } => {
+                let key = self.talking(peer)?;
+                self.arrive(key, self.request(key, request)?);
+            }
+            Step::ArrivingAny { peer, chunk } => self.arrive(self.talking(peer)?, self.chunk(chunk)?),
+            Step::Progress { peer, bytes } => {
+                let key = self.connection(peer, |connection| connection.arriving.is_some())?;
+                self.peer(key, PeerEvent::Progress { bytes: bytes % CHUNK_LEN });
+            }
+            Step::Deliver { peer, request } => {
+                let key = self.connection(peer, |connection| connection.is_active)?;
+                let arriving = self.open[&key].arriving;
+                self.deliver(key, arriving.or_else(|| self.request(key, request))?);
+            }
+            Step::DeliverAny { peer, chunk } => self.deliver(self.talking(peer)?, self.chunk(chunk)?),
+            Step::Reject { peer, request, reason } => {
+                let key = self.talking(peer)?;
+                self.reject(key, self.request(key, request)?, reason);
+            }
+            Step::RejectAny { peer, chunk, reason } => {
+                self.reject(self.talking(peer)?, self.chunk(chunk)?, reason)
+            }
+            Step::Closed { peer, reason } => self.close(self.connection(peer, |_| true)?, reason.into()),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn sleep(&mut self, time: Duration) {
+        let until = self.now + time;
+        // Nothing happens, so the core may wake the driver only now and then.
+        for _ in 0..40 * (1 + time.as_secs()) {
+            self.act();
+            let Some(wake) = self.core.next_timeout().filter(|&wake| wake < until && !self.is_over) else {
+                self.now = until;
+                return;
+            };
+            self.now = wake;
+        }
+        // A real driver would go on. This bound is generous: a review every 25 ms is the most frequent.
+        panic!("it woke more than 40 times a second");
+    }
+
+    fn open(&mut self, key: PeerKey, address: SocketAddr, is_dialled: bool) {
+        assert!(self.keys.insert(key), "{key:?} is used twice");
+        let connection = Connection {
+            address,
+            is_dialled,
+            is_asked: false,
+            is_active: false,
+            is_closing: false,
+            is_deaf: false,
+            is_barred: false,
+            has_sent_bitfield: false,
+            is_honest: false,
+            is_trusted: false,
+            asked: Vec::new(),
+            cancelled: Vec::new(),
+            arriving: None,
+            revived: None,
+        };
+        self.open.insert(key, connection);
+        let count = |is_dialled| self.open.values().filter(|other| other.is_dialled == is_dialled).count();
+        assert!(count(true) <= self.max_peers && count(false) <= 2 * self.max_peers);
+    }
+
+    fn opened(&mut self) {
+        if self.stage == Stage::Opening {
+            self.stage = Stage::Fetching;
+            self.handle(Event::Opened { space: self.space.clone(), have: self.have.clone() });
+        }
+    }
+
+    fn finished(&mut self) {
+        if self.stage == Stage::Flushing {
+            self.stage = Stage::Staying;
+            self.handle(Event::Finished);
+        }
+    }
+
+    fn activate(&mut self, key: PeerKey, peer_id: PeerId, listen_port: u16, have: Option<Bitfield>) {
+        let connection = self.open.get_mut(&key).expect("an open connection");
+        connection.is_active = true;
+        connection.is_barred = !connection.is_dialled && self.barred.contains(&connection.address.ip());
+        let role = if have.is_some() { Role::Leecher } else { Role::Seeder };
+        let have = have.map_or(Have::All, Have::Some);
+        let hello = Hello { infohash: INFOHASH, peer_id, role, listen_port };
+        self.peer(key, PeerEvent::Active { hello, have });
+    }
+
+    /// A chunk that was requested on a connection.
+    fn request(&self, key: PeerKey, nth: Nth) -> Option<ChunkIndex> {
+        let asked = &self.open[&key].asked;
+        (!asked.is_empty()).then(|| asked[usize::from(nth) % asked.len()].0)
+    }
+
+    fn arrive(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        let is_needed = !self.stored.contains(&chunk) && !self.is_unproved(chunk);
+        let connection = self.open.get_mut(&key).expect("an open connection");
+        connection.arriving = Some(chunk);
+        let is_asked = connection.asked.iter().any(|&(asked, _)| asked == chunk);
+        connection.revived = (is_needed && is_asked).then_some(chunk);
+        self.peer(key, PeerEvent::Arriving(chunk));
+    }
+
+    fn is_unproved(&self, chunk: ChunkIndex) -> bool {
+        self.unproved.iter().any(|&(_, other)| other == chunk)
+    }
+
+    fn deliver(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        if self.unproved.len() >= MAX_UNPROVED {
+            // Its session waits for its turn.
+            return;
+        }
+        let is_asked = self.forget(key, chunk);
+        let len = self.space.span(chunk).expect("a chunk of the share").len;
+        match self.core.received(key, chunk, len, self.now) {
+            Received::Verify => {
+                assert!(is_asked, "{chunk:?} was not requested");
+                assert!(!self.stored.contains(&chunk), "{chunk:?} is here");
+                assert!(!self.is_unproved(chunk), "{chunk:?} is being proved");
+                let Connection { address, is_dialled, is_trusted, .. } = self.open[&key];
+                let is_alone = self.unproved.iter().all(|(sender, _)| sender.key != key);
+                assert!(is_trusted || is_alone, "two chunks of a peer that may lie");
+                let sender = Sender { key, dialled: is_dialled.then_some(address), ip: address.ip() };
+                self.unproved.push((sender, chunk));
+                self.open
+                    .values_mut()
+                    .for_each(|other| other.revived = other.revived.filter(|&it| it != chunk));
+            }
+            Received::Duplicate => {}
+            Received::Unrequested => assert!(!is_asked || self.open[&key].is_closing || self.is_leaving(key)),
+        }
+    }
+
+    /// Whether the core has ended a connection, and the driver does not know yet.
+    fn is_leaving(&mut self, key: PeerKey) -> bool {
+        self.act();
+        self.is_over || self.open[&key].is_closing
+    }
+
+    /// Removes an answered request. False if there was none.
+    fn forget(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
+        let connection = self.open.get_mut(&key).expect("an open connection");
+        connection.arriving = None;
+        connection.revived = None;
+        if let Some(at) = connection.cancelled.iter().position(|&other| other == chunk) {
+            connection.cancelled.remove(at);
+        }
+        let at = connection.asked.iter().position(|&(other, _)| other == chunk);
+        at.map(|at| connection.asked.remove(at)).is_some()
+    }
+
+    fn reject(&mut self, key: PeerKey, chunk: ChunkIndex, reason: Reason) {
+        self.forget(key, chunk);
+        let reason = match reason {
+            Reason::NotHave => RejectReason::NotHave,
+            Reason::Busy { retry_after_ms } => RejectReason::Busy { retry_after_ms },
+            Reason::Gone => RejectReason::Gone,
+            Reason::Cancelled => RejectReason::Cancelled,
+        };
+        self.peer(key, PeerEvent::Rejected(chunk, reason));
+    }
+
+    fn prove(&mut self, job: usize, is_right: bool) {
+        let (Sender { key, dialled, ip }, chunk) = self.unproved.swap_remove(job);
+        if is_right {
+            assert!(self.stored.insert(chunk), "{chunk:?} is stored twice");
+            self.open.entry(key).and_modify(|connection| connection.is_trusted = true);
+            let (hashing, writing) = (Duration::from_micros(200), Duration::from_micros(100));
+            self.handle(Event::Stored { peer: key, chunk, hashing, writing });
+        } else {
+            self.liars.extend(dialled);
+            self.barred.insert(ip);
+            self.handle(Event::Wrong { peer: key, chunk });
+        }
+    }
+
+    fn close(&mut self, key: PeerKey, reason: LeaveReason) {
+        self.open.remove(&key);
+        self.peer(key, PeerEvent::Closed(reason));
+    }
+
+    fn answer(&mut self, source: SourceId, answer: TrackerAnswer) -> Answer {
+        let is_peer = self.sources[source.0] == Source::Peer;
+        let addresses = |net: u8, first: u8, count: u8| -> Vec<SocketAddr> {
+            let host = |at: u8| SocketAddr::from(([10, 0, 2 + net, first.wrapping_add(at)], 7_000));
+            (0..count).map(host).collect()
+        };
+        match answer {
+            TrackerAnswer::Peers { first, count, interval_s } => {
+                let addresses = addresses(0, first % 32, count % 16);
+                Answer::Peers { addresses, interval_s: interval_s.filter(|_| !is_peer) }
+            }
+            TrackerAnswer::Flood { net } => {
+                let addresses = (0..5).flat_map(|more| addresses(1 + (net % 8) * 5 + more, 0, 255)).collect();
+                Answer::Peers { addresses, interval_s: None }
+            }
+            TrackerAnswer::Unknown { settled } if !is_peer => Answer::Unknown { settled },
+            TrackerAnswer::Unknown { .. } | TrackerAnswer::Failed => {
+                let endpoint = Endpoint { host: "source".to_owned(), port: 1 };
+                if is_peer {
+                    let source = Arc::new(io::Error::other("no such name"));
+                    Answer::NameFailed(PeerNameError { peer: endpoint, source })
+                } else {
+                    Answer::TrackerFailed(TrackerError::Call { endpoint, source: CallError::Unanswered })
+                }
+            }
+        }
+    }
+
+    /// Carries out the core's actions.
+    fn act(&mut self) {
+        // What a deaf peer owed is missing again before the actions that were decided with it are carried out.
+        let mut is_disturbed = false;
+        for _ in 0..MAX_ACTIONS {
+            if self.is_over {
+                return;
+            }
+            let Some(action) = self.core.poll(self.now, &mut self.rng) else {
+                let wake = self.core.next_timeout();
+                assert!(wake.is_none_or(|at| at > self.now), "what is due at {wake:?} was not done");
+                return;
+            };
+            match action {
+                Action::LookUp(source) => {
+                    assert!(!self.lookups.contains(&source), "{source:?} is being asked");
+                    self.lookups.push(source);
+                }
+                Action::Dial(key, address) => self.dial(key, address),
+                Action::AskDescription(key) => {
+                    let connection = self.living(key);
+                    assert!(!connection.is_active);
+                    connection.is_asked = true;
+                }
+                Action::Open => {
+                    assert_eq!(self.stage, Stage::Describing);
+                    self.stage = Stage::Opening;
+                }
+                Action::Send(key, message) => {
+                    self.send(key, message, is_disturbed);
+                    if self.open[&key].is_deaf {
+                        is_disturbed = true;
+                        self.peer(key, PeerEvent::NotReading);
+                    }
+                }
+                Action::Close(key, _) => self.living(key).is_closing = true,
+                Action::Have(chunk) => assert!(self.stored.contains(&chunk)),
+                Action::Finish => {
+                    assert_eq!(self.stage, Stage::Fetching);
+                    self.stage = Stage::Flushing;
+                    assert_eq!(self.stored.len(), self.space.chunk_count() as usize);
+                }
+                Action::ReportProgress => self.check_progress(),
+                Action::End(result) => {
+                    assert!(result.is_err() || self.stage == Stage::Staying);
+                    self.is_over = true;
+                }
+                Action::Announce(_) | Action::Checkpoint | Action::Report(_) => {}
+            }
+        }
+        panic!("the core has actions without end");
+    }
+
+    /// A connection that an action may concern.
+    fn living(&mut self, key: PeerKey) -> &mut Connection {
+        let connection = self.open.get_mut(&key).expect("a connection that is open");
+        assert!(!connection.is_closing, "{key:?} was ended");
+        connection
+    }
+
+    fn dial(&mut self, key: PeerKey, address: SocketAddr) {
+        assert!(!self.liars.contains(&address), "{address} lied");
+        let is_dialled = |other: &Connection| other.is_dialled && other.address == address;
+        assert!(!self.open.values().any(is_dialled), "{address} is dialled twice");
+        let is_sender = |(sender, _): &(Sender, ChunkIndex)| sender.dialled == Some(address);
+        assert!(!self.unproved.iter().any(is_sender), "a chunk from {address} is still being proved");
+        self.open(key, address, true);
+    }
+
+    fn send(&mut self, key: PeerKey, message: PeerMessage, is_disturbed: bool) {
+        let now = self.now;
+        match message {
+            PeerMessage::Request { chunk } => {
+                assert!(self.space.span(chunk).is_some(), "{chunk:?} is not in the share");
+                assert!(!self.stored.contains(&chunk) && !self.is_unproved(chunk), "{chunk:?} is here");
+                if !is_disturbed {
+                    self.check_single(key, chunk);
+                }
+                let connection = self.living(key);
+                assert!(connection.is_active && !connection.is_barred, "{key:?} was refused");
+                connection.asked.push((chunk, now));
+                assert!(connection.asked.len() <= MAX_PIPELINE, "{} requests", connection.asked.len());
+            }
+            PeerMessage::Cancel { chunk } => {
+                let connection = self.living(key);
+                connection.revived = connection.revived.filter(|&revived| revived != chunk);
+                // The chunk may have arrived meanwhile, as on a real connection.
+                let asked = connection.asked.iter().filter(|&&(asked, _)| asked == chunk).count();
+                if asked > connection.cancelled.iter().filter(|&&other| other == chunk).count() {
+                    connection.cancelled.push(chunk);
+                }
+            }
+            other => panic!("{other:?} is nothing for a core to send"),
+        }
+    }
+
+    /// A chunk is requested from a second peer only if nothing else is missing, or the others have sent nothing for long.
+    fn check_single(&self, key: PeerKey, chunk: ChunkIndex) {
+        let others = self.open.iter().filter(|&(&other, _)| other != key);
+        let since = others.filter_map(|(_, other)| other.waits_for(chunk)).min();
+        let Some(since) = since else { return };
+        // A request that was cancelled may be moving to another peer, so its chunk is not missing before it is answered.
+        let owes = |other: &Connection, chunk| {
+            !other.is_closing && other.asked.iter().any(|&(asked, _)| asked == chunk)
+        };
+        let is_owed = |chunk| self.open.values().any(|other| owes(other, chunk));
+        let is_missing = |&chunk: &ChunkIndex| {
+            !self.stored.contains(&chunk) && !self.is_unproved(chunk) && !is_owed(chunk)
+        };
+        let missing: Vec<_> = self.space.chunks().filter(is_missing).collect();
+        let is_hostage = self.now.saturating_duration_since(since) >= HOSTAGE_AGE;
+        assert!(missing.is_empty() || is_hostage, "{chunk:?} twice, while {missing:?} are missing");
+    }
+
+    fn check_progress(&mut self) {
+        let progress = self.core.progress(self.now).expect("a transfer");
+        let len = |chunk: &ChunkIndex| u64::from(self.space.span(*chunk).expect("a chunk of the share").len);
+        assert_eq!(progress.done, self.stored.iter().map(len).sum::<u64>());
+        assert_eq!(progress.total, self.space.total_len());
+        assert!(progress.peers.len() <= self.open.len());
+        let summary = self.core.summary(self.now);
+        assert!(summary.peers.iter().map(|peer| peer.bytes).sum::<u64>() <= progress.done);
+        let spent: Duration = summary.spent.iter().map(|&(_, time)| time).sum();
+        let elapsed = self.now - self.start;
+        assert!(
+            spent.abs_diff(elapsed) <= Duration::from_millis(1),
+            "{spent:?} of {elapsed:?} are accounted for"
+        );
+    }
+
+    /// From now on every peer has all chunks and answers each request, none leaves, and new ones can be found.
+    fn become_honest(&mut self) {
+        let is_alone = !self.sources.contains(&Source::Tracker);
+        for _ in 0..if is_alone { LONELY_TURNS } else { HONEST_TURNS } {
+            self.act();
+            if self.is_over {
+                return;
+            }
+            match self.stage {
+                Stage::Opening => self.opened(),
+                Stage::Flushing => self.finished(),
+                Stage::Staying => self.handle(Event::Stop),
+                Stage::Describing | Stage::Fetching => {}
+            }
+            for source in std::mem::take(&mut self.lookups) {
+                self.fresh += 1;
+                let [high, low] = self.fresh.to_be_bytes();
+                let addresses = vec![SocketAddr::from(([10, 1, high, low], 7_000))];
+                self.handle(Event::Answered(source, Answer::Peers { addresses, interval_s: Some(3) }));
+            }
+            let keys: Vec<_> = self.open.keys().copied().collect();
+            keys.into_iter().for_each(|key| self.answer_honestly(key));
+            while !self.unproved.is_empty() {
+                self.prove(0, true);
+            }
+            self.act();
+            let wake = self.core.next_timeout().unwrap_or(self.now + Duration::from_secs(1));
+            self.now = wake.min(self.now + Duration::from_secs(2)).max(self.now + Duration::from_micros(1));
+        }
+        assert!(is_alone || self.is_impatient, "{:?} with honest peers only: {:#?}", self.stage, self.open);
+    }
+
+    fn answer_honestly(&mut self, key: PeerKey) {
+        let Some(connection) = self.open.get_mut(&key) else { return };
+        connection.is_deaf = false;
+        if connection.is_closing {
+            self.close(key, LeaveReason::Disconnected);
+        } else if !connection.is_active && self.stage >= Stage::Fetching {
+            connection.is_honest = true;
+            let [high, low] = self.fresh.to_be_bytes();
+            self.activate(key, PeerId([high, low, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]), 0, None);
+        } else if !connection.is_active && std::mem::take(&mut connection.is_asked) {
+            let chunk_count = self.space.chunk_count();
+            self.peer(key, PeerEvent::Metainfo { chunk_count });
+            self.peer(key, PeerEvent::Described);
+        } else if !connection.is_active {
+            let answers_in = Duration::from_millis(1);
+            if !std::mem::replace(&mut connection.is_honest, true) {
+                self.peer(key, PeerEvent::Ready { answers_in });
+            }
+        } else if let Some(chunk) = connection.arriving {
+            self.deliver(key, chunk);
+        } else if !std::mem::replace(&mut connection.is_honest, true) {
+            self.core.add_haves(key, self.space.chunks(), self.now);
+        } else if let Some(&(chunk, _)) = connection.asked.first() {
+            if connection.cancelled.contains(&chunk) {
+                self.reject(key, chunk, Reason::Cancelled);
+            } else {
+                self.deliver(key, chunk);
+            }
+        }
+    }
+
+    /// When all is over, nothing is left of any connection.
+    fn forget_everybody(&mut self) {
+        if self.is_over {
+            // The driver drops the core.
+            return;
+        }
+        while !self.unproved.is_empty() {
+            self.prove(0, true);
+        }
+        let keys: Vec<_> = self.open.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.close(key, LeaveReason::Disconnected));
+        assert!(self.keys.iter().all(|&key| self.core.address(key).is_none()));
+    }
+}
+
+impl Connection {
+    /// Since when a chunk is expected from here, if it is.
+    fn waits_for(&self, chunk: ChunkIndex) -> Option<Instant> {
+        if self.is_closing {
+            return None;
+        }
+        let asked = self.asked.iter().filter(|&&(asked, _)| asked == chunk);
+        let cancelled = self.cancelled.iter().filter(|&&other| other == chunk).count();
+        let is_expected = asked.clone().count() > cancelled || self.revived == Some(chunk);
+        asked.map(|&(_, since)| since).min().filter(|_| is_expected)
+    }
+}
+
+impl From<Leaving> for LeaveReason {
+    fn from(leaving: Leaving) -> LeaveReason {
+        match leaving {
+            Leaving::Refused => LeaveReason::Unreachable(Unreachable::Os(111)),
+            Leaving::Silent => LeaveReason::Unreachable(Unreachable::Silent),
+            Leaving::Disconnected => LeaveReason::Disconnected,
+            Leaving::Violation => LeaveReason::Protocol(Violation::Malformed),
+            Leaving::TooSlow => LeaveReason::TooSlow,
+            Leaving::Itself => LeaveReason::Itself,
+            Leaving::ShuttingDown => LeaveReason::Goodbye(GoodbyeReason::ShuttingDown),
+            Leaving::Full { retry_after_ms } => {
+                LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms })
+            }
+            Leaving::UnknownShare => LeaveReason::Goodbye(GoodbyeReason::UnknownShare),
+            Leaving::Duplicate => LeaveReason::Goodbye(GoodbyeReason::Duplicate),
+            Leaving::Banned => LeaveReason::Goodbye(GoodbyeReason::Banned),
+        }
+    }
+}
+
+/// The chunks of a share whose bits are set, again and again.
+fn bitfield(space: &ChunkSpace, bits: u32) -> Bitfield {
+    let mut field = Bitfield::empty(space.chunk_count());
+    for chunk in space.chunks().filter(|chunk| bits >> (chunk.0 % 32) & 1 == 1) {
+        field.insert(chunk);
+    }
+    field
+}
