@@ -373,6 +373,10 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                             tracing::warn!(?address, chunk = chunk.0, "a peer sent a wrong chunk");
                             Event::Wrong { peer, chunk }
                         }
+                        Err(StoreChunkError::HashersDisagree(chunk)) => {
+                            tracing::error!(chunk = chunk.0, "two SHA-256 implementations disagree");
+                            return Err(FetchError::HashersDisagree);
+                        }
                         Err(StoreChunkError::Path(error)) => return Err(error.into()),
                     });
                 }

@@ -40,6 +40,9 @@ pub enum FetchError {
     /// A chunk cannot be written.
     #[error(transparent)]
     Write(#[from] PathError),
+    /// This machine computes wrong hashes, with one of its two implementations.
+    #[error("two SHA-256 implementations disagree: this machine cannot be trusted")]
+    HashersDisagree,
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted {

@@ -42,6 +42,11 @@ pub(crate) fn explain(error: FetchError) -> Failure {
             "free some disk space, then run the same command again to continue; what has arrived is kept".to_owned(),
         ),
         FetchError::Write(_) => (ExitCode::Io, KEPT_HINT.to_owned()),
+        FetchError::HashersDisagree => (
+            ExitCode::Integrity,
+            "check its memory and its processor, or fetch the share with another machine; what was saved is proved again before it counts"
+                .to_owned(),
+        ),
         FetchError::Download(error) => explain_download(error),
         FetchError::Listen(_) => {
             (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput};
 use proto::CHUNK_LEN;
 use sha2::{Digest, Sha256};
-use store::merkle::chunk_hash;
+use store::merkle::{chunk_hash, chunk_hash_by_sha2};
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -14,6 +14,9 @@ fn main() {
     group.throughput(Throughput::Bytes(u64::from(CHUNK_LEN)));
     group.bench_function("Merkle root of 32 blocks", |bencher| {
         bencher.iter(|| chunk_hash(black_box(&chunk), u64::from(CHUNK_LEN) * 2));
+    });
+    group.bench_function("Merkle root with sha2 alone", |bencher| {
+        bencher.iter(|| chunk_hash_by_sha2(black_box(&chunk), u64::from(CHUNK_LEN) * 2));
     });
     group.bench_function("SHA-256 with sha2", |bencher| {
         bencher.iter(|| Sha256::digest(black_box(&chunk)));

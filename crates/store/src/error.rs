@@ -98,6 +98,9 @@ pub enum StoreChunkError {
     /// It does not have the chunk's hash.
     #[error("chunk {} does not have its hash", .0.0)]
     Wrong(ChunkIndex),
+    /// The two implementations of SHA-256 disagree about it, so one of them, or the processor or the memory, is faulty.
+    #[error("two SHA-256 implementations disagree about chunk {}: this machine cannot be trusted", .0.0)]
+    HashersDisagree(ChunkIndex),
     /// It could not be written.
     #[error(transparent)]
     Path(#[from] PathError),

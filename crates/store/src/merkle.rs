@@ -24,6 +24,19 @@ pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
     leaves.root(file_len)
 }
 
+/// [`chunk_hash`] by `sha2`, one block after the other: the reference that the lanes of `tape_sha256` are checked against.
+///
+/// # Panics
+/// If `chunk` is empty or longer than a chunk.
+pub fn chunk_hash_by_sha2(chunk: &[u8], file_len: u64) -> Digest {
+    let mut leaves = Leaves::default();
+    for block in chunk.chunks(BLOCK_LEN as usize) {
+        leaves.row[leaves.count] = Sha256::digest(block).into();
+        leaves.count += 1;
+    }
+    leaves.root(file_len)
+}
+
 /// The best number of bytes to hash at a time on this processor: as many blocks as are hashed side by side.
 ///
 /// More bytes would leave a core's own cache before they are hashed. With fewer, lanes stay empty.
@@ -50,7 +63,10 @@ impl Leaves {
         for (block, bytes) in blocks.iter_mut().zip(bytes.chunks(BLOCK_LEN as usize)) {
             *block = bytes;
         }
-        tape_sha256::hash_many(&blocks[..count], &mut self.row[self.count..][..count]);
+        let leaves = &mut self.row[self.count..][..count];
+        tape_sha256::hash_many(&blocks[..count], leaves);
+        #[cfg(test)]
+        faults::strike(leaves);
         self.count += count;
     }
 
@@ -101,9 +117,30 @@ fn parent(left: &[u8; DIGEST_LEN], right: &[u8; DIGEST_LEN]) -> [u8; DIGEST_LEN]
     Sha256::new().chain_update(left).chain_update(right).finalize().into()
 }
 
+/// A processor whose lanes err, in the tests of this crate: on the thread that says so.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::Cell;
+
+    thread_local! {
+        static IS_FAULTY: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn set(is_faulty: bool) {
+        IS_FAULTY.set(is_faulty);
+    }
+
+    pub(super) fn strike(leaves: &mut [[u8; super::DIGEST_LEN]]) {
+        if IS_FAULTY.get() {
+            leaves.iter_mut().for_each(|leaf| leaf[31] ^= 1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tape_sha256::{Message, backends};
 
     use super::*;
 
@@ -147,6 +184,37 @@ mod tests {
         }
     }
 
+    /// A function that hashes messages side by side.
+    type HashMany = fn(&[Message<'_>], &mut [[u8; DIGEST_LEN]]);
+
+    /// What `tape_sha256` chose for this processor, and what it has for any.
+    const LANES: [(&str, HashMany); 3] = [
+        ("chosen", tape_sha256::hash_messages),
+        ("8 lanes", backends::portable8),
+        ("1 lane", backends::serial),
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// The lengths of messages differ, so lanes end at different times. More messages than any processor has lanes.
+        #[test]
+        fn all_lanes_agree_with_sha2(
+            lens in prop::collection::vec(prop_oneof![0..200_usize, 0..20_000_usize, Just(BLOCK_LEN as usize)], 0..70),
+            seed in any::<u8>(),
+        ) {
+            let messages: Vec<Vec<u8>> =
+                lens.iter().enumerate().map(|(at, &len)| bytes(len, at + usize::from(seed))).collect();
+            let expected: Vec<_> = messages.iter().map(|message| sha256(message)).collect();
+            let borrowed: Vec<_> = messages.iter().map(|message| Message::new(message)).collect();
+            for (name, hash) in LANES {
+                let mut found = vec![[0; DIGEST_LEN]; messages.len()];
+                hash(&borrowed, &mut found);
+                prop_assert_eq!(&found, &expected, "{}", name);
+            }
+        }
+    }
+
     #[test]
     fn a_row_longer_than_one_batch_is_paired_right() {
         let hashes: Vec<Digest> = (0..200_u8).map(|i| Digest(sha256(&[i]))).collect();
@@ -161,6 +229,9 @@ mod tests {
         fn agrees_with_the_definition(len in 1..1_700_000_usize, seed in any::<u8>()) {
             let file = bytes(len, seed.into());
             prop_assert_eq!(root(&file), naive_root(&file));
+            let chunk = &file[..file.len().min(CHUNK_LEN as usize)];
+            let file_len = file.len() as u64;
+            prop_assert_eq!(chunk_hash_by_sha2(chunk, file_len), chunk_hash(chunk, file_len));
         }
     }
 }

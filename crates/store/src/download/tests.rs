@@ -40,6 +40,47 @@ fn assert_fails(bench: &Bench, errno: Errno, result: Result<(), DownloadError>) 
     }
 }
 
+/// A fault of the lanes shows with the first chunk, and no peer is accused for it later.
+#[test]
+fn a_machine_whose_two_hashers_disagree_stores_nothing_and_accuses_nobody() {
+    let bench = Bench::of_file(3 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    let store = |chunk| download.store(ChunkIndex(chunk), &bench.chunk(ChunkIndex(chunk)));
+    merkle::faults::set(true);
+    assert!(matches!(store(0), Err(StoreChunkError::HashersDisagree(ChunkIndex(0)))));
+    merkle::faults::set(false);
+    assert!(store(0).is_ok());
+    merkle::faults::set(true);
+    // This one is not the first, but it seems wrong.
+    assert!(matches!(store(1), Err(StoreChunkError::HashersDisagree(ChunkIndex(1)))));
+    merkle::faults::set(false);
+    assert!(matches!(
+        download.store(ChunkIndex(1), &bench.chunk(ChunkIndex(0))),
+        Err(StoreChunkError::Wrong(_))
+    ));
+    assert_eq!(download.have().count(), 1);
+}
+
+/// Lanes may also err in the same way at the seeder, so that wrong hashes seem right.
+#[test]
+fn the_first_chunk_and_one_in_thousands_are_hashed_twice() {
+    merkle::faults::set(true);
+    let bench = Bench::of_file(2 * CHUNK);
+    let (download, _) = bench.open().unwrap();
+    let bytes = bench.chunk(ChunkIndex(0));
+    let store_as = |number: u64| {
+        download.hashed.store(number, Ordering::Relaxed);
+        download.store(ChunkIndex(0), &bytes)
+    };
+    for number in [0, CROSS_CHECK_INTERVAL, 5 * CROSS_CHECK_INTERVAL] {
+        assert!(matches!(store_as(number), Err(StoreChunkError::HashersDisagree(_))), "{number}");
+    }
+    for number in [1, CROSS_CHECK_INTERVAL - 1, CROSS_CHECK_INTERVAL + 1] {
+        assert!(store_as(number).is_ok(), "{number}");
+    }
+    merkle::faults::set(false);
+}
+
 #[test]
 fn after_a_failed_sync_nothing_is_claimed_that_was_written_since_the_last_good_one() {
     for (bench, sync) in shapes() {
