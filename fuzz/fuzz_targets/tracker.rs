@@ -18,8 +18,7 @@ use libfuzzer_sys::fuzz_target;
 use proto::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareName,
     tracker::{
-        Announce, Event, MAX_DATAGRAM_LEN, Query, ReplyBody, Request, RequestBody, ShareCursor, Token,
-        TransactionId,
+        Announce, Event, MAX_DATAGRAM_LEN, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, decode_request, encode_request},
     },
 };
@@ -58,16 +57,11 @@ enum Step<'a> {
         share: u8,
         want: u8,
     },
-    Named {
+    /// A lookup with any bytes after the token: by name, or of all shares, or malformed.
+    Lookup {
         source: u8,
         token: Proof,
-        name: u8,
-        after: Option<u8>,
-    },
-    List {
-        source: u8,
-        token: Proof,
-        after: Option<(u8, u8)>,
+        query: &'a [u8],
     },
     /// Any bytes, with or without a preamble.
     Bytes {
@@ -184,17 +178,11 @@ impl World {
             Step::Peers { source, token, share, want } => {
                 self.look_up(source, token, Query::Peers { infohash: infohash(share), want });
             }
-            Step::Named { source, token, name, after } => {
-                self.look_up(
-                    source,
-                    token,
-                    Query::Named { name: self::name(name), after: after.map(infohash) },
-                );
-            }
-            Step::List { source, token, after } => {
-                let after = after
-                    .map(|(name, share)| ShareCursor { name: self::name(name), infohash: infohash(share) });
-                self.look_up(source, token, Query::List { after });
+            Step::Lookup { source, token, query } => {
+                let source = self::source(source);
+                let Token(token) = self.token(source, token);
+                // The transaction, the number of this kind of request, and its fields.
+                self.datagram(source, &[&PREAMBLE[..], &[7, 2], &token, query].concat());
             }
             Step::Bytes { source, has_preamble, bytes } => {
                 let preamble = if has_preamble { &PREAMBLE[..] } else { &[] };
@@ -223,43 +211,46 @@ impl World {
         self.handler.preload(std::iter::once(datagram));
         let place = self.handler.handle(datagram, source, self.now, &mut self.rng, &mut replies);
         assert_eq!(&replies[..6], b"before", "the replies to others stay");
-        let Some(place) = place else {
-            assert_eq!(replies.len(), 6);
-            return;
-        };
-        assert_eq!(place, 6..replies.len());
-        let reply = &replies[place];
-        let request = decode_request(datagram).expect("only requests are answered");
-        let answer = decode_reply(reply).expect("a reply that clients can read");
-        assert_eq!(answer.transaction, request.transaction);
-        let token = match &request.body {
-            RequestBody::Connect { .. } => None,
-            RequestBody::Announce(announce) => Some(announce.token),
-            RequestBody::Lookup { token, .. } => Some(*token),
+        let request = decode_request(datagram);
+        let token = match request.as_ref().map(|request| &request.body) {
+            Ok(RequestBody::Announce(announce)) => Some(announce.token),
+            Ok(RequestBody::Lookup { token, .. }) => Some(*token),
+            Ok(RequestBody::Connect { .. }) | Err(_) => None,
         };
         let is_proved = token.is_some_and(|token| self.issued(source).contains(&token));
+        if let Ok(Request { body: RequestBody::Announce(announce), .. }) = &request
+            && is_proved
+            && announce.event != Event::Stopped
+        {
+            // Whether or not it is answered.
+            self.registered.insert((announce.infohash, announce.peer_id));
+        }
+        assert!(self.handler.stats().peers() <= self.registered.len(), "more peers than announced");
+        assert!(self.handler.stats().shares <= self.handler.stats().peers(), "a share without peers");
+        assert!(is_proved || self.handler.stats().peers() <= before.peers(), "registered without a token");
+        assert_eq!(place.is_none(), replies.len() == 6);
+        let Some(place) = place else { return };
+        assert_eq!(place, 6..replies.len());
+        let reply = &replies[place];
         assert!(is_proved || reply.len() <= datagram.len(), "{} bytes for {}", reply.len(), datagram.len());
         assert!(reply.len() <= MAX_DATAGRAM_LEN);
+        let request = request.expect("only requests are answered");
+        let answer = decode_reply(reply).expect("a reply that clients can read");
+        assert_eq!(answer.transaction, request.transaction);
         match (request.body, answer.body) {
             (_, ReplyBody::Connected { token, .. }) => {
                 self.tokens.entry(source.to_canonical()).or_default().push(token);
             }
             (RequestBody::Announce(announce), ReplyBody::Announced(counts)) => {
                 assert!(is_proved, "{announce:?}");
-                if announce.event != Event::Stopped {
-                    self.registered.insert((announce.infohash, announce.peer_id));
-                    let counted =
-                        if announce.progress.is_complete() { counts.seeders } else { counts.leechers };
-                    assert!(counted >= 1, "the peer itself is not counted: {counts:?}");
-                }
+                let counted = if announce.progress.is_complete() { counts.seeders } else { counts.leechers };
+                assert!(counted >= 1 || announce.event == Event::Stopped, "it is not counted: {counts:?}");
             }
-            (_, ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {
-                assert!(is_proved, "it is answered without a token")
+            (_, ReplyBody::Announced(_) | ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {
+                assert!(is_proved, "it is answered without a token");
             }
-            _ => assert!(self.handler.stats().peers() <= before.peers(), "nothing was announced"),
+            (_, ReplyBody::Error(_)) => {}
         }
-        assert!(self.handler.stats().peers() <= self.registered.len());
-        assert!(self.handler.stats().shares <= self.handler.stats().peers());
     }
 
     fn issued(&self, source: IpAddr) -> &[Token] {
