@@ -26,8 +26,8 @@ use crate::{context::SessionEvent, description::Known, task_output};
 /// A peer that sends nothing of the description for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Maximum number of parts on their way: 2 MiB cover a tenth of a second at 20 MB/s.
-const MAX_PARTS: usize = 8;
+/// Maximum number of parts on their way: 8 MiB, the hashes of a share of 128 GiB, cover 80 ms at 100 MB/s.
+const MAX_PARTS: usize = 32;
 
 /// Maximum number of known hashes that are requested again because they lie between unknown ones. A second request would
 /// take more bytes.

@@ -20,8 +20,9 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 
-/// Maximum messages that wait to be sent. A peer that causes more without reading them gets no answers anyway.
-const MAX_MESSAGES: usize = 4 * MAX_PIPELINE;
+/// Maximum messages that wait to be sent: a request and a cancellation for each place in the pipeline, or an answer to each, and
+/// some others. A peer that causes more without reading them gets no answers anyway.
+const MAX_MESSAGES: usize = 2 * MAX_PIPELINE + 256;
 
 /// Maximum chunks that are reported at a time: as many as fit a buffer of a few kilobytes.
 const MAX_HAVES: usize = 256;

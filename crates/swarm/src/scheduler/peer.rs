@@ -1,12 +1,17 @@
 //! What the scheduler knows about one peer: what it has, what it owes, and since when it is silent. How fast it is, is in [`speed`].
 
+mod flight;
 mod speed;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 
 use super::{Have, PIPELINE_TIME, PeerKey};
+use flight::{Departure, Flight};
 use speed::{FIRST_RATE, rate};
 
 pub(super) use speed::Outlook;
@@ -49,6 +54,7 @@ struct Request {
     chunk: ChunkIndex,
     len: u32,
     asked_at: Instant,
+    departure: Departure,
     standing: Standing,
 }
 
@@ -64,9 +70,11 @@ struct Arriving {
 pub(super) struct Peer {
     pub(super) have: Have,
     /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
-    requests: Vec<Request>,
+    requests: VecDeque<Request>,
     /// In bytes a second, if it was measured.
     pub(super) rate: Option<f64>,
+    /// Bandwidth and delay of the way to it.
+    flight: Flight,
     /// Bytes received since this time that are in no measured rate yet.
     unmeasured: Option<(Instant, u64)>,
     /// The chunk that is arriving.
@@ -94,8 +102,9 @@ impl Peer {
     pub(super) fn new(have: Have, now: Instant) -> Peer {
         Peer {
             have,
-            requests: Vec::new(),
+            requests: VecDeque::new(),
             rate: None,
+            flight: Flight::default(),
             unmeasured: None,
             arriving: None,
             proven: false,
@@ -162,7 +171,8 @@ impl Peer {
         if self.debts().next().is_none() {
             self.restart_clock(now);
         }
-        self.requests.push(Request { chunk, len, asked_at: now, standing: Standing::Wanted });
+        let departure = self.flight.depart(now);
+        self.requests.push_back(Request { chunk, len, asked_at: now, departure, standing: Standing::Wanted });
         debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
 
@@ -214,7 +224,9 @@ impl Peer {
     /// A complete chunk arrived. Returns the state of its request, or `None` if there was none.
     pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Option<Standing> {
         self.arriving = None;
-        let Request { asked_at, standing, .. } = self.answered(|request| request.chunk == chunk)?;
+        let request = self.answered(|request| request.chunk == chunk)?;
+        let Request { asked_at, departure, standing, .. } = request;
+        self.flight.arrive(departure, len, now);
         if standing != Standing::Unwanted
             && let Some(sample) = self.sample(len, asked_at, now)
         {
@@ -272,7 +284,7 @@ impl Peer {
 
     fn answered(&mut self, which: impl Fn(&Request) -> bool) -> Option<Request> {
         let at = self.requests.iter().position(which)?;
-        Some(self.requests.remove(at))
+        self.requests.remove(at)
     }
 
     /// Records that a chunk is no longer needed from this peer. True if the peer must be sent a `Cancel`.

@@ -9,7 +9,8 @@ use super::{Arriving, CHUNK, Have, PIPELINE_TIME, Peer};
 /// Minimum bytes that wait at a peer: one chunk that is being sent, and one that follows at once.
 const MIN_DEPTH: u64 = 2 * CHUNK;
 
-/// Maximum bytes that wait at a peer: what a fast network has on its way.
+/// Maximum bytes that wait at a near peer: what a fast network has on its way. At a far one it is as much as [`super::flight`]
+/// finds.
 const MAX_DEPTH: u64 = 16 * CHUNK;
 
 /// Time that the requests waiting at a leecher should take it. It is short because a leecher serves others too, and others have
@@ -134,7 +135,8 @@ impl Peer {
             reason = "not negative; too large a number becomes the largest"
         )]
         let sent_meanwhile = (rate * time.as_secs_f64()) as u64;
-        self.owes() < sent_meanwhile.saturating_add(more).clamp(least, MAX_DEPTH)
+        let near = sent_meanwhile.saturating_add(more).clamp(least, MAX_DEPTH);
+        self.owes() < near.max(self.flight.window())
     }
 
     pub(super) fn patience(&self) -> Duration {
