@@ -58,6 +58,7 @@ pub(crate) enum Op {
     },
     SyncFile(Node),
     SyncDirectory(Node),
+    #[cfg(target_os = "linux")]
     SyncAll,
 }
 
@@ -167,6 +168,7 @@ pub(super) fn synced_directory(dir: &File) {
     with(|recorder| recorder.push(Op::SyncDirectory(recorder.node(dir))));
 }
 
+#[cfg(target_os = "linux")]
 pub(super) fn synced_file_system() {
     with(|recorder| recorder.push(Op::SyncAll));
 }

@@ -110,6 +110,7 @@ impl Disk {
             }
             Op::SyncFile(file) => self.file(file).sync(),
             Op::SyncDirectory(dir) => self.sync_names(|place| place.dir == dir),
+            #[cfg(target_os = "linux")]
             Op::SyncAll => {
                 self.files.values_mut().for_each(FileState::sync);
                 self.sync_names(|_| true);
