@@ -23,7 +23,7 @@ pub(crate) async fn list(
         for share in &shares {
             let entry = serde_json::json!({
                 "infohash": share.infohash.to_string(), "name": share.name.as_str(), "size": share.size,
-                "seeders": share.seeders, "leechers": share.leechers,
+                "seeders": share.seeders, "leechers": share.leechers, "addresses": share.sites,
                 "link": link(share, &trackers).to_string(),
             });
             print_json_line(&entry.to_string());
@@ -42,9 +42,15 @@ pub(crate) async fn list(
 
 /// A line about a share.
 pub(crate) fn describe(share: &ShareEntry) -> String {
-    let ShareEntry { infohash, name, size, seeders, leechers } = share;
-    let (size, seeders, leechers) =
+    let ShareEntry { infohash, name, size, seeders, leechers, sites, votes: _ } = share;
+    let (size, mut seeders, leechers) =
         (HumanBytes(*size).to_string(), count(*seeders, "seeder"), count(*leechers, "leecher"));
+    if share.seeders > 1 {
+        seeders += &match sites {
+            1 => " at 1 address".to_owned(),
+            sites => format!(" at {sites} addresses"),
+        };
+    }
     format!("{infohash}  {size:>10}  {seeders}, {leechers}  {name}")
 }
 

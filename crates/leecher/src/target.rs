@@ -227,7 +227,9 @@ where
                 answers += 1;
                 deadline.get_or_insert(Instant::now() + LATECOMERS);
                 settled &= found.settled;
-                shares.extend(found.shares.into_iter().map(|share| (share.cursor(), share)));
+                shares.extend(
+                    found.shares.into_iter().map(|share| ((share.name.clone(), share.infohash), share)),
+                );
             }
             Err(error) => last = Some(error),
         }
@@ -236,13 +238,15 @@ where
         let trackers = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
         return Err(Missing::Answer { trackers, last });
     }
-    Ok(Found { shares: shares.into_values().collect(), settled: settled && answers == trackers.len() })
+    let mut shares: Vec<ShareEntry> = shares.into_values().collect();
+    shares.sort_by_cached_key(ShareEntry::cursor);
+    Ok(Found { shares, settled: settled && answers == trackers.len() })
 }
 
 async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, TrackerError> {
     let query = |after: Option<ShareCursor>| Query::Named {
         name: name.clone(),
-        after: after.map(|share| share.infohash),
+        after: after.map(|share| share.standing),
     };
     let mut found = pages(&tracker, MAX_NAMESAKES, query).await?;
     // A lying tracker may answer with other names. They count towards the maximum, so the pages end.
@@ -294,7 +298,7 @@ async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
         let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
             return Ok((found, ListEnd::TooSlow));
         };
-        let Shares { shares, more, settles_in_s } = page?;
+        let Shares { shares, more, settles_in_s, .. } = page?;
         // Otherwise a tracker that repeats its pages would be asked without end.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
         found.extend(shares);
@@ -339,13 +343,13 @@ mod tests {
     /// A list without end.
     async fn endless(after: Option<ShareCursor>, pause: Duration) -> Result<Shares, TrackerError> {
         sleep(pause).await;
-        let number =
-            after.map_or(0, |share| u32::from_be_bytes(*share.infohash.0.first_chunk().unwrap()) + 1);
+        let number = after
+            .map_or(0, |share| u32::from_be_bytes(*share.standing.infohash.0.first_chunk().unwrap()) + 1);
         let mut infohash = [0; 32];
         infohash[..4].copy_from_slice(&number.to_be_bytes());
         let (infohash, name) = (InfoHash(infohash), ShareName::new("n").unwrap());
-        let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0 };
-        Ok(Shares { settles_in_s: 0, shares: vec![share], more: true })
+        let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0, sites: 1, votes: 1 };
+        Ok(Shares { settles_in_s: 0, restarted_ago_s: None, total: 1, shares: vec![share], more: true })
     }
 
     #[tokio::test(start_paused = true)]

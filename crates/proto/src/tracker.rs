@@ -12,7 +12,7 @@ pub mod message;
 pub use codec::{ReplyCodec, RequestCodec};
 pub use message::{
     Announce, Announced, Completion, ErrorCode, Event, Limit, PeerAddress, PeerEntry, Peers, Query, Reply,
-    ReplyBody, Request, RequestBody, ShareCursor, ShareEntry, Shares, Token, TransactionId,
+    ReplyBody, Request, RequestBody, ShareCursor, ShareEntry, Shares, Standing, Token, TransactionId,
 };
 
 /// The tracker's default UDP port.

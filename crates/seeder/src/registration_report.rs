@@ -67,8 +67,11 @@ impl RegistrationReport {
                         let share = (*limit == Limit::Share).then_some(infohash);
                         self.full.insert((tracker, *limit, share))
                     }
-                    // The next announce uses another peer id or token.
-                    ErrorCode::NotYours | ErrorCode::TokenRefused | ErrorCode::UnknownShare { .. } => false,
+                    // The next announce uses another peer id or token, or comes later.
+                    ErrorCode::NotYours
+                    | ErrorCode::TokenRefused
+                    | ErrorCode::UnknownShare { .. }
+                    | ErrorCode::SlowDown { .. } => false,
                 };
                 is_new
                     .then(|| format!("'{}' is not registered: {error}; trying again", self.names[&infohash]))

@@ -71,6 +71,8 @@ pub(crate) enum Said {
     Refused,
     /// Connect again.
     TokenRefused,
+    /// Too many requests from this address.
+    SlowDown,
 }
 
 /// Writes requests.
@@ -195,6 +197,7 @@ fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
         ReplyBody::Error(ErrorCode::TokenRefused) => Said::TokenRefused,
         ReplyBody::Error(ErrorCode::UnknownShare { .. }) => Said::Unknown,
         ReplyBody::Error(ErrorCode::Full(_) | ErrorCode::NotYours) => Said::Refused,
+        ReplyBody::Error(ErrorCode::SlowDown { .. }) => Said::SlowDown,
     };
     Ok((reply.transaction.0, said))
 }

@@ -51,7 +51,7 @@ pub(crate) enum End {
     Answered,
     Unknown,
     Refused,
-    /// Not answered, or answered with `TokenRefused`.
+    /// Not answered, or answered with `TokenRefused` or `SlowDown`.
     Again,
 }
 
@@ -63,6 +63,8 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
     pub(crate) refused: u64,
     pub(crate) token_refused: u64,
+    /// Answered with `SlowDown`.
+    pub(crate) slowed: u64,
     pub(crate) lost: u64,
     /// Datagrams that are no reply to a request in flight.
     pub(crate) strange: u64,
@@ -220,7 +222,7 @@ impl Load {
             match said {
                 Said::Connected(new) => *token = Some(new),
                 Said::TokenRefused => *token = None,
-                Said::Yes | Said::Unknown | Said::Refused => {}
+                Said::Yes | Said::Unknown | Said::Refused | Said::SlowDown => {}
             }
             self.ended.push((job, end));
         }
@@ -247,6 +249,7 @@ impl Tally {
             unknown: 0,
             refused: 0,
             token_refused: 0,
+            slowed: 0,
             lost: 0,
             strange: 0,
             latency: Histogram::new_with_bounds(1, MAX_LATENCY_US, 3)?,
@@ -255,7 +258,7 @@ impl Tally {
 
     /// Replies of every kind.
     pub(crate) fn replies(&self) -> u64 {
-        self.answered.iter().sum::<u64>() + self.unknown + self.refused + self.token_refused
+        self.answered.iter().sum::<u64>() + self.unknown + self.refused + self.token_refused + self.slowed
     }
 
     fn count(&mut self, job: Job, said: Said) -> End {
@@ -281,6 +284,10 @@ impl Tally {
             }
             Said::TokenRefused => {
                 self.token_refused += 1;
+                End::Again
+            }
+            Said::SlowDown => {
+                self.slowed += 1;
                 End::Again
             }
         }

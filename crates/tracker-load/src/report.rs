@@ -49,6 +49,7 @@ impl Report {
             ("unknown_share", tally.unknown),
             ("refused", tally.refused),
             ("token_refused", tally.token_refused),
+            ("slowed", tally.slowed),
             ("lost", tally.lost),
             ("strange", tally.strange),
         ] {

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - A peer is gone `expire` after its last announce, at most [`TICK`] later. From then on it is in no answer and in no
 //!   count of a share, even before it is swept. Every access to a share first drops its expired peers.
-//! - A share exists as long as it has peers. Its first peer gave its name and size.
+//! - A share exists as long as it has peers. Its first peer gave its size. It is listed under each name that one of its peers gave
+//!   when it registered, [`MAX_NAMES`](names::MAX_NAMES) at most, and nowhere else.
 //! - [`Registry::sweep`] only frees memory: it drops expired peers of shares that nobody accesses. A peer that expired and
 //!   is not swept yet still counts for [`Limits`] and in [`Stats`].
 //! - Nothing is logged here: see [`Journal`].
@@ -17,16 +18,18 @@
 
 mod census;
 mod crowd;
+mod directory;
 mod head;
 mod journal;
+mod names;
 mod peer;
 mod preload;
 mod roster;
 mod sample;
 mod tick;
+mod votes;
 
 use std::{
-    collections::BTreeSet,
     mem,
     net::IpAddr,
     ops::Bound,
@@ -39,18 +42,21 @@ use proto::{
     InfoHash,
     tracker::{
         Announce, Announced, ErrorCode, Event, Limit, PeerEntry, Peers, ShareCursor, ShareEntry, Shares,
+        Standing,
         message::{MAX_PEERS, MAX_SHARES},
     },
 };
 use rand::Rng;
 
 use census::Census;
-use crowd::places;
+use crowd::{Title, places};
+use directory::{Directory, Entries, Listed};
 use head::{ByInfoHash, Head};
 use journal::What;
 use peer::{Peer, Requester};
 use roster::Roster;
 use tick::Tick;
+use votes::Votes;
 
 pub use journal::{FREQUENT, Journal};
 pub use tick::TICK;
@@ -73,6 +79,10 @@ const MIN_SHARES: usize = 1_024;
 /// after at most 10 s.
 const LOOKUPS_PER_HEARTBEAT: u16 = 3;
 
+/// A peer whose announce was lost, with all its repeats, comes back this much later at most: a call takes 7 s, and the next begins
+/// 3.6 s later at most and may have to connect first.
+const LATE: Duration = Duration::from_secs(15);
+
 /// The rules of a registry.
 #[derive(Debug, Clone)]
 pub struct Rules {
@@ -82,6 +92,18 @@ pub struct Rules {
     pub expire: Duration,
     /// Maximum numbers of registrations.
     pub limits: Limits,
+    /// What the tracker was before.
+    pub past: Past,
+}
+
+/// What a tracker was before it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Past {
+    /// It had no peers when it last ran, or never ran. So nobody is missing.
+    #[default]
+    NoPeers,
+    /// It had peers, which have yet to come back.
+    Peers,
 }
 
 /// Maximum numbers of registrations. New ones beyond them are refused; existing ones stay and can be renewed.
@@ -93,9 +115,12 @@ pub struct Limits {
     pub shares: u32,
     /// Registrations in one share. It bounds the one scan of a share that a lookup may have to wait for.
     pub peers_per_share: u32,
-    /// Registrations from one IPv4 address, or one IPv6 network (/64). This is enough for every share of a large mirror, or
+    /// Registrations from one IPv4 address, or one part of an IPv6 network (an eighth of a /48). This is enough for every share of a large mirror, or
     /// for a company behind one address. Filling the registry takes hundreds of addresses.
     pub registrations_per_ip: u32,
+    /// Registrations in one share from one IPv4 address, or one part of an IPv6 network. This is enough for a thousand seeders
+    /// behind one address, each of which was just restarted at another port.
+    pub peers_per_site: u16,
 }
 
 /// The current counts of a registry. Expired peers count until they are swept.
@@ -114,8 +139,8 @@ pub struct Registry {
     rules: Rules,
     start: Instant,
     shares: IndexMap<ByInfoHash, Share, RandomState>,
-    /// Every share, by name and then infohash.
-    names: BTreeSet<Head>,
+    directory: Directory,
+    votes: Votes,
     census: Census,
     journal: Journal,
     /// The current round of sweeping.
@@ -150,13 +175,27 @@ impl Default for Rules {
             heartbeat: Duration::from_secs(30),
             expire: Duration::from_secs(90),
             limits: Limits::default(),
+            past: Past::default(),
         }
+    }
+}
+
+impl Rules {
+    /// Every peer that was registered before the registry began has either come back or is gone this long after it began.
+    pub(crate) fn settles_after(&self) -> Duration {
+        self.heartbeat.saturating_add(LATE).min(self.expire)
     }
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { peers: 4_000_000, shares: 1_000_000, peers_per_share: 100_000, registrations_per_ip: 10_000 }
+        Limits {
+            peers: 4_000_000,
+            shares: 1_000_000,
+            peers_per_share: 100_000,
+            registrations_per_ip: 10_000,
+            peers_per_site: 2_000,
+        }
     }
 }
 
@@ -174,7 +213,8 @@ impl Registry {
             rules,
             start: now,
             shares: IndexMap::default(),
-            names: BTreeSet::new(),
+            directory: Directory::default(),
+            votes: Votes::default(),
             census: Census::default(),
             journal: Journal::default(),
             round: None,
@@ -207,7 +247,7 @@ impl Registry {
                 self.counts(&announce.infohash)
             }
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
-                self.renew(&announce.infohash, share, place, peer);
+                self.renew(announce, share, place, peer);
                 // The usual case, which looks the share up only once.
                 self.shares[share].roster.counts()
             }
@@ -253,24 +293,24 @@ impl Registry {
         Ok(Peers { interval_s: self.lookup_interval_s(), settles_in_s, seeders, leechers, peers: entries })
     }
 
-    /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, by infohash, and
-    /// whether there are more. `None` if too many expired shares are in the way: ask again.
-    pub fn named(&mut self, name: impl AsRef<str>, after: Option<InfoHash>, now: Instant) -> Option<Shares> {
+    /// The shares called `name`, at most [`MAX_SHARES`] of them from after `after` on, best supported first, and whether there are
+    /// more. `None` if too many expired shares are in the way: ask again.
+    pub fn named(&mut self, name: impl AsRef<str>, after: Option<Standing>, now: Instant) -> Option<Shares> {
         let name = name.as_ref();
-        let place = |infohash| Head::new(infohash, name);
         let from = match after {
-            Some(infohash) => Bound::Excluded(place(infohash)),
-            None => Bound::Included(place(InfoHash([0; 32]))),
+            Some(standing) => Bound::Excluded(Listed::at(name, standing)),
+            None => Bound::Included(Listed::before(name)),
         };
-        self.page(from, |head| head.name_bytes() == name.as_bytes(), now)
+        let total = self.directory.named(name.as_bytes());
+        self.page(from, |head| head.name_bytes() == name.as_bytes(), total, now)
     }
 
-    /// All shares, at most [`MAX_SHARES`] of them from after `after` on, by name and then infohash, and
-    /// whether there are more. `None` if too many expired shares are in the way: ask again.
+    /// All shares, each under all its names, at most [`MAX_SHARES`] of them from after `after` on, by name and then as in
+    /// [`Registry::named`], and whether there are more. `None` if too many expired shares are in the way: ask again.
     pub fn list<N: AsRef<str>>(&mut self, after: Option<ShareCursor<N>>, now: Instant) -> Option<Shares> {
-        let head = |cursor: ShareCursor<N>| Head::new(cursor.infohash, cursor.name.as_ref());
-        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(head(cursor)));
-        self.page(from, |_| true, now)
+        let listed = |cursor: ShareCursor<N>| Listed::at(cursor.name.as_ref(), cursor.standing);
+        let from = after.map_or(Bound::Unbounded, |cursor| Bound::Excluded(listed(cursor)));
+        self.page(from, |_| true, self.directory.len(), now)
     }
 
     /// Drops expired peers and the shares that become empty. Checks about `budget` peers at most, continues where the last
@@ -319,17 +359,13 @@ impl Registry {
         if let Some(share) = share
             && let Some(twin) = self.shares[share].roster.find_at(&peer)
         {
-            // At one address and port there is one peer: this one, started again.
-            let old = self.shares[share].roster.replace(twin, peer);
-            self.census.change(&old, &peer);
-            self.journal.note(&announce.infohash, &old, || What::Displaced);
-            self.note_registered(announce, &peer);
+            self.restart(announce, share, twin, peer);
             return Ok(());
         }
         let mut full = self.limit_for(share, &peer);
         if let (Some(Limit::Share | Limit::Tracker), Some(share)) = (full, share)
             && !self.shares[share].roster.has_site(peer.site())
-            && let Some(crowded) = self.shares[share].roster.remove_crowded()
+            && let Some(crowded) = self.change(share, |_, roster, votes| roster.remove_crowded(votes))
         {
             self.census.leave(&crowded);
             self.journal.note(&announce.infohash, &crowded, || What::Displaced);
@@ -342,10 +378,39 @@ impl Registry {
         self.note_registered(announce, &peer);
         self.census.enter(&peer);
         match share {
-            Some(share) => self.shares[share].roster.insert(peer),
+            Some(share) => {
+                let title = title(announce);
+                self.change(share, |head, roster, votes| roster.insert(head, peer, title, votes));
+            }
             None => self.found(announce, peer),
         }
         Ok(())
+    }
+
+    /// A peer registers where another one is. At one address and port there is one peer: this one, started again.
+    fn restart<N: AsRef<str>>(&mut self, announce: &Announce<N>, share: usize, twin: usize, peer: Peer) {
+        let title = title(announce);
+        let old = self.change(share, |head, roster, votes| {
+            if roster.is_called(head, twin, title.name) {
+                return roster.replace(head, twin, peer, title, votes);
+            }
+            let old = roster.remove(head, twin, votes);
+            roster.insert(head, peer, title, votes);
+            old
+        });
+        self.census.change(&old, &peer);
+        self.journal.note(&announce.infohash, &old, || What::Displaced);
+        self.note_registered(announce, &peer);
+    }
+
+    /// Changes the peers of a share, and after that the entries of the share in the list.
+    fn change<R>(&mut self, share: usize, change: impl FnOnce(&Head, &mut Roster, &mut Votes) -> R) -> R {
+        let (ByInfoHash(head), Share { roster, .. }) = self.shares.get_index_mut(share).expect("a share");
+        let before = roster.listed(head);
+        let result = change(head, roster, &mut self.votes);
+        let after = roster.listed(head);
+        self.directory.update(&before, after);
+        result
     }
 
     fn note_registered<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: &Peer) {
@@ -360,7 +425,10 @@ impl Registry {
         let limits = &self.rules.limits;
         let in_share = share.map_or(0, |share| self.shares[share].roster.len());
         // Limits that the peer itself can change come first.
-        if self.census.registrations_from(peer.site()) >= limits.registrations_per_ip {
+        let at_site = share.map_or(0, |share| self.shares[share].roster.peers_at(peer.site()));
+        if self.census.registrations_from(peer.site()) >= limits.registrations_per_ip
+            || at_site >= limits.peers_per_site
+        {
             Some(Limit::Address)
         } else if reached(in_share, limits.peers_per_share) {
             Some(Limit::Share)
@@ -374,18 +442,28 @@ impl Registry {
     }
 
     /// Renews the registration at `place` of a share.
-    fn renew(&mut self, infohash: &InfoHash, share: usize, mut place: usize, peer: Peer) {
+    fn renew<N: AsRef<str>>(&mut self, announce: &Announce<N>, share: usize, mut place: usize, peer: Peer) {
+        let (infohash, title) = (&announce.infohash, title(announce));
         let roster = &mut self.shares[share].roster;
         if !roster.is_at(place, &peer)
             && let Some(twin) = roster.find_at(&peer)
         {
             // It has moved to where another was.
-            let twin = roster.remove(twin);
+            let twin = self.change(share, |head, roster, votes| roster.remove(head, twin, votes));
             self.census.leave(&twin);
             self.journal.note(infohash, &twin, || What::Displaced);
-            place = roster.find(peer.member.id).expect("it is not the one that was removed");
+            let found = self.shares[share].roster.find(peer.member.id);
+            place = found.expect("it is not the one that was removed");
         }
-        let old = roster.replace(place, peer);
+        let roster = &mut self.shares[share].roster;
+        let old = match roster.refresh(place, peer) {
+            Some(old) if roster.lacks() => {
+                self.change(share, |head, roster, votes| roster.catch_up(head, place, title, votes));
+                old
+            }
+            Some(old) => old,
+            None => self.change(share, |head, roster, votes| roster.replace(head, place, peer, title, votes)),
+        };
         self.census.change(&old, &peer);
     }
 
@@ -397,15 +475,16 @@ impl Registry {
     /// Begins a share with its first peer.
     fn found<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: Peer) {
         let head = Head::new(announce.infohash, announce.name.as_ref());
-        self.names.insert(head.clone());
-        if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head)) {
-            vacant.insert(Share { size: announce.size, roster: Roster::new(peer) });
+        if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head.clone())) {
+            let roster = Roster::new(peer, &head, &mut self.votes);
+            self.directory.update(&Entries::default(), roster.listed(&head));
+            vacant.insert(Share { size: announce.size, roster });
         }
     }
 
     /// Ends a registration, and its share when it was the last.
     fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
-        let peer = self.shares[share].roster.remove(place);
+        let peer = self.change(share, |head, roster, votes| roster.remove(head, place, votes));
         self.census.leave(&peer);
         self.journal.note(infohash, &peer, || What::Left);
         self.drop_if_empty(share);
@@ -422,78 +501,90 @@ impl Registry {
     /// Drops expired peers of one share, and the share if none is left. Returns how many peers it checked, at least one.
     fn drop_expired(&mut self, share: usize, now: Instant) -> usize {
         let oldest_live = self.tick(now).before(self.rules.expire);
-        let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index_mut(share) else {
-            return 1;
-        };
+        let roster = &self.shares[share].roster;
         if roster.oldest() >= oldest_live {
             return 1;
         }
         let looked = roster.len();
-        roster.expire(oldest_live, |peer| {
-            self.census.leave(&peer);
-            self.journal.note(head.infohash(), &peer, || What::Expired);
+        let mut expired = Vec::new();
+        let infohash = self.change(share, |head, roster, votes| {
+            roster.expire(head, oldest_live, votes, |peer| expired.push(peer));
+            *head.infohash()
         });
+        for peer in expired {
+            self.census.leave(&peer);
+            self.journal.note(&infohash, &peer, || What::Expired);
+        }
         self.drop_if_empty(share);
         looked
     }
 
+    /// Drops a share without peers. It is in the list no more.
     fn drop_if_empty(&mut self, share: usize) {
-        if self.shares[share].roster.is_empty()
-            && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
-        {
-            self.names.remove(&head);
+        if self.shares[share].roster.is_empty() {
+            self.shares.swap_remove_index(share);
         }
     }
 
     fn page(
         &mut self,
-        mut from: Bound<Head>,
+        mut from: Bound<Listed>,
         belongs: impl Fn(&Head) -> bool,
+        total: usize,
         now: Instant,
     ) -> Option<Shares> {
         // One more than fits, to know whether there are more.
         let mut page = Vec::with_capacity(MAX_SHARES + 1);
         let mut dropped = 0;
         while page.len() <= MAX_SHARES {
-            let Some(head) = self.names.range((from, Bound::Unbounded)).next().filter(|head| belongs(head))
+            let Some(listed) = self.directory.next(from).filter(|listed| belongs(&listed.head)).cloned()
             else {
                 break;
             };
-            let head = head.clone();
-            if let Some(share) = self.live_share(head.infohash(), now)
-                && let Some(name) = head.name()
-            {
-                let share = &self.shares[share];
-                let (seeders, leechers) = share.roster.counts();
-                page.push(ShareEntry {
-                    infohash: *head.infohash(),
-                    name,
-                    size: share.size,
-                    seeders,
-                    leechers,
-                });
-            } else {
-                dropped += 1;
-                if dropped > MAX_DROPPED {
-                    return if page.is_empty() { None } else { Some(self.shares_of(page, true, now)) };
-                }
+            // If expired peers of the share are dropped now, it may go to a later place, or be gone.
+            let entry = self
+                .live_share(listed.head.infohash(), now)
+                .filter(|_| self.directory.contains(&listed))
+                .and_then(|share| self.entry(share, &listed));
+            match entry {
+                Some(entry) => page.push(entry),
+                None => dropped += 1,
             }
-            from = Bound::Excluded(head);
+            if dropped > MAX_DROPPED {
+                return if page.is_empty() {
+                    None
+                } else {
+                    Some(self.shares_of(page, total, More::Yes, now))
+                };
+            }
+            from = Bound::Excluded(listed);
         }
-        let more = page.len() > MAX_SHARES;
+        let more = if page.len() > MAX_SHARES { More::Yes } else { More::No };
         page.truncate(MAX_SHARES);
-        Some(self.shares_of(page, more, now))
+        Some(self.shares_of(page, total, more, now))
     }
 
-    fn shares_of(&self, shares: Vec<ShareEntry>, more: bool, now: Instant) -> Shares {
-        Shares { settles_in_s: self.settles_in_s(now), shares, more }
+    /// What is sent of a share under one of its names.
+    fn entry(&self, share: usize, listed: &Listed) -> Option<ShareEntry> {
+        let Listed { head, votes, .. } = listed;
+        let Share { size, roster } = &self.shares[share];
+        let (seeders, leechers, sites) = roster.counts_of(head.name_bytes());
+        let (infohash, name) = (*head.infohash(), head.name()?);
+        Some(ShareEntry { infohash, name, size: *size, seeders, leechers, sites, votes: *votes })
     }
 
-    /// Seconds until this registry has existed for `expire`. From then on every peer that was registered before
-    /// it began has either come back or is gone.
+    fn shares_of(&self, shares: Vec<ShareEntry>, total: usize, more: More, now: Instant) -> Shares {
+        let settles_in_s = self.settles_in_s(now);
+        let restarted_ago_s = (self.rules.past == Past::Peers && settles_in_s > 0)
+            .then(|| whole_seconds(now.saturating_duration_since(self.start)));
+        // No more than the peers, and these are counted by a `u32`.
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        Shares { settles_in_s, restarted_ago_s, total, shares, more: more == More::Yes }
+    }
+
+    /// Seconds until [`Rules::settles_after`] is over.
     fn settles_in_s(&self, now: Instant) -> u16 {
-        let left = self.rules.expire.saturating_sub(now.saturating_duration_since(self.start));
-        whole_seconds(left)
+        whole_seconds(self.rules.settles_after().saturating_sub(now.saturating_duration_since(self.start)))
     }
 
     /// Frees memory after many shares went at once.
@@ -522,6 +613,17 @@ impl Registry {
     fn tick(&self, now: Instant) -> Tick {
         Tick::at(now.saturating_duration_since(self.start))
     }
+}
+
+/// Whether there are more shares than a page holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Yes,
+    No,
+}
+
+fn title<N: AsRef<str>>(announce: &Announce<N>) -> Title<'_> {
+    Title { infohash: &announce.infohash, name: announce.name.as_ref() }
 }
 
 /// Seconds, rounded up. It needs no division, because every answer has such a number.

@@ -24,7 +24,7 @@ use tracing::Level;
 use crate::{
     error::TrackerError,
     handler::Handler,
-    registry::{FREQUENT, Limits, Rules},
+    registry::{FREQUENT, Limits, Past, Rules},
     worker::{Duty, Shared, Worker},
 };
 
@@ -62,7 +62,7 @@ pub struct Tracker {
 
 impl Default for Config {
     fn default() -> Config {
-        let Rules { heartbeat, expire, limits } = Rules::default();
+        let Rules { heartbeat, expire, limits, past: _ } = Rules::default();
         Config { bind: None, port: DEFAULT_PORT, sockets: NonZeroUsize::MIN, heartbeat, expire, limits }
     }
 }
@@ -83,7 +83,7 @@ impl Tracker {
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;
         let local_addr = first.local_addr().map_err(other)?;
         let Config { heartbeat, expire, limits, .. } = config;
-        let rules = Rules { heartbeat, expire, limits };
+        let rules = Rules { heartbeat, expire, limits, past: Past::NoPeers };
         let mut handler = Handler::new(rules, Instant::now(), &mut rand::make_rng::<StdRng>());
         if tracing::enabled!(target: FREQUENT, Level::DEBUG) {
             handler.keep_journal();

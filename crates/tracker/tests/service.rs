@@ -173,7 +173,7 @@ async fn serves_both_unless_told_otherwise() {
 async fn garbage_does_not_stop_it() {
     let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
     let mut peer = Peer::of(tracker.address).await;
-    for garbage in [&b""[..], b"SHOAL", b"SHOAL\x02", &[0; 1_201], &[0xff; 60_000]] {
+    for garbage in [&b""[..], b"SHOAL", b"SHOAL\x03", &[0; 1_201], &[0xff; 60_000]] {
         peer.socket.send(garbage).await.unwrap();
     }
     // The sender is gone before its reply arrives.

@@ -52,8 +52,11 @@ fn a_tracker_with_a_hostile_name_is_not_listened_to() {
                 RequestBody::Lookup { query: Query::List { .. }, .. } => {
                     let name = ShareName::new(STANDS_FOR_IT).unwrap();
                     let infohash = InfoHash([1; 32]);
-                    let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0 };
-                    ReplyBody::Shares(Shares { settles_in_s: 0, shares: vec![share], more: false })
+                    let (seeders, leechers, sites, votes) = (1, 0, 1, 1);
+                    let share = ShareEntry { infohash, name, size: 1, seeders, leechers, sites, votes };
+                    let (settles_in_s, restarted_ago_s, total, more) = (0, None, 1, false);
+                    let shares = vec![share];
+                    ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total, shares, more })
                 }
                 other => panic!("{other:?}"),
             };

@@ -29,6 +29,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// random part of this.
 const RECONNECT_JITTER: Duration = Duration::from_secs(1);
 
+/// Bounds of the wait that a tracker can ask for with `SlowDown`, before its jitter. So no tracker can make a client ask without
+/// pause, and a call still has time for another try.
+const MIN_SLOW_DOWN: Duration = Duration::from_millis(100);
+const MAX_SLOW_DOWN: Duration = Duration::from_secs(3);
+
 /// A token is renewed this long before it ends, so that one in flight is still accepted.
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
@@ -142,6 +147,8 @@ struct Pending {
     give_up_at: Instant,
     /// `None` until there is a token to send it with.
     flight: Option<Flight>,
+    /// The tracker's last answer, if it was [`ErrorCode::SlowDown`].
+    slowed: Option<ErrorCode>,
 }
 
 impl Client {
@@ -149,7 +156,7 @@ impl Client {
     pub fn start(&mut self, call: Call, now: Instant) -> CallId {
         self.last_call += 1;
         let id = CallId(self.last_call);
-        self.calls.insert(id, Pending { call, give_up_at: now + CALL_TIMEOUT, flight: None });
+        self.calls.insert(id, Pending { call, give_up_at: now + CALL_TIMEOUT, flight: None, slowed: None });
         id
     }
 
@@ -203,6 +210,9 @@ impl Client {
         if reply.body == ReplyBody::Error(ErrorCode::TokenRefused) {
             return self.reconnect(now, rng);
         }
+        if let ReplyBody::Error(code @ ErrorCode::SlowDown { retry_after_ms }) = reply.body {
+            return self.slow_down(id, code, retry_after_ms, now, rng);
+        }
         if let Some(pending) = self.calls.remove(&id) {
             self.outcomes.push_back((id, pending.outcome(reply.body)));
         }
@@ -231,11 +241,30 @@ impl Client {
         while let Some(id) =
             self.calls.iter().find(|(_, pending)| pending.give_up_at <= now).map(|(&id, _)| id)
         {
-            self.calls.remove(&id);
-            self.outcomes.push_back((id, Err(CallError::Unanswered)));
+            let slowed = self.calls.remove(&id).and_then(|pending| pending.slowed);
+            self.outcomes.push_back((id, Err(slowed.map_or(CallError::Unanswered, CallError::Refused))));
         }
         if self.calls.is_empty() && !matches!(self.token, TokenState::Held { .. }) {
             self.token = TokenState::None;
+        }
+    }
+
+    /// The tracker wants this call to come later.
+    fn slow_down(
+        &mut self,
+        id: CallId,
+        code: ErrorCode,
+        retry_after_ms: u16,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        let wait = Duration::from_millis(retry_after_ms.into()).clamp(MIN_SLOW_DOWN, MAX_SLOW_DOWN);
+        if let Some(pending) = self.calls.get_mut(&id) {
+            pending.slowed = Some(code);
+            if let Some(flight) = &mut pending.flight {
+                // Everybody behind one address gets this answer, and they should not all come back together.
+                flight.retry_at = now + wait.mul_f64(rng.random_range(1.0..2.0));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The tracker's messages.
 
 use std::{
+    cmp::{Ordering, Reverse},
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
     num::NonZeroU16,
@@ -156,18 +157,29 @@ pub enum Query<N = ShareName> {
         /// Maximum number of peers to send, up to [`MAX_PEERS`].
         want: u8,
     },
-    /// The shares of this name. Answered by `Shares`.
+    /// The shares of this name. Answered by `Shares`, best supported first ([`Standing`]).
     Named {
         /// The name, exactly.
         name: N,
-        /// Only shares after this one, for the next page.
-        after: Option<InfoHash>,
+        /// Only shares after this place, for the next page.
+        after: Option<Standing>,
     },
-    /// All shares. Answered by `Shares`, ordered by name and then infohash.
+    /// All shares, each under all its names. Answered by `Shares`, ordered by name and then as for `Named`.
     List {
-        /// Only shares after this one, for the next page.
+        /// Only shares after this place, for the next page.
         after: Option<ShareCursor<N>>,
     },
+}
+
+/// The place of a share among those of its name: most votes first, then most seeders, then by infohash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Sites whose vote it has, see [`ShareEntry::votes`].
+    pub votes: u32,
+    /// Its seeders under this name.
+    pub seeders: u32,
+    /// Its id.
+    pub infohash: InfoHash,
 }
 
 /// A place in the list of shares.
@@ -175,8 +187,26 @@ pub enum Query<N = ShareName> {
 pub struct ShareCursor<N = ShareName> {
     /// Name of the last share seen.
     pub name: N,
-    /// Its infohash.
-    pub infohash: InfoHash,
+    /// Its place among those of this name.
+    pub standing: Standing,
+}
+
+impl Standing {
+    fn key(&self) -> (Reverse<u32>, Reverse<u32>, &InfoHash) {
+        (Reverse(self.votes), Reverse(self.seeders), &self.infohash)
+    }
+}
+
+impl Ord for Standing {
+    fn cmp(&self, other: &Standing) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Standing {
+    fn partial_cmp(&self, other: &Standing) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// A reply from the tracker.
@@ -224,7 +254,7 @@ pub struct Announced {
 pub struct Peers {
     /// Seconds until the client should ask again.
     pub interval_s: u16,
-    /// Seconds until the tracker has been up for an expiry; 0 if it has.
+    /// Seconds until the tracker has been up long enough to know everybody; 0 if it has.
     pub settles_in_s: u16,
     /// Peers that have all of the share.
     pub seeders: u32,
@@ -238,9 +268,14 @@ pub struct Peers {
 /// The tracker's answer to a lookup of shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shares {
-    /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, shares may be missing
+    /// Seconds until the tracker has been up long enough to know everybody; 0 if it has. Until then, shares may be missing
     /// because their peers have not come back since the tracker started.
     pub settles_in_s: u16,
+    /// Seconds since the tracker started, if it had peers when it last ran. Until it has settled, the only share of a name may be
+    /// a stranger's who came back first.
+    pub restarted_ago_s: Option<u16>,
+    /// Number of shares of the name that was asked for, or of all names of all shares. It may include some that just expired.
+    pub total: u32,
     /// At most [`MAX_SHARES`].
     #[serde(deserialize_with = "wire::list::<_, _, MAX_SHARES>")]
     pub shares: Vec<ShareEntry>,
@@ -257,8 +292,8 @@ pub enum ErrorCode {
     /// The tracker knows no share of this infohash.
     #[error("the tracker does not know this share")]
     UnknownShare {
-        /// Seconds until the tracker has been up for an expiry; 0 if it has. Until then, the share's peers may not have come
-        /// back since the tracker started.
+        /// Seconds until the tracker has been up long enough to know everybody; 0 if it has. Until then, the share's peers may
+        /// not have come back since the tracker started.
         settles_in_s: u16,
     },
     /// The peer id is registered with another secret.
@@ -267,6 +302,12 @@ pub enum ErrorCode {
     /// No more registrations fit.
     #[error("the tracker is full: {0}")]
     Full(Limit),
+    /// This address, or its network, has asked for more than its part. Asking again sooner does not help.
+    #[error("the tracker gets too many requests from this address")]
+    SlowDown {
+        /// Milliseconds after which to ask again.
+        retry_after_ms: u16,
+    },
 }
 
 /// The limit that prevents another registration.
@@ -281,7 +322,7 @@ pub enum Limit {
     /// Peers of this share.
     #[error("it has no room for more peers of this share")]
     Share,
-    /// Registrations from the address of this peer, or from its IPv6 network (/64).
+    /// Registrations from the address of this peer, or from its part of an IPv6 network, in all or in this share.
     #[error("it has no room for more registrations from this address")]
     Address,
 }
@@ -338,26 +379,37 @@ impl PeerEntry {
     }
 }
 
-/// One share that the tracker knows.
+/// One share that the tracker knows, under one of its names.
+///
+/// All of it is the word of peers. A site is an IPv4 address, or what one party controls at least of IPv6.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShareEntry {
     /// Its id.
     pub infohash: InfoHash,
-    /// Its name, from the peer that registered it first.
+    /// A name by which peers announce it.
     pub name: ShareName,
-    /// Its size in bytes, from the same peer; at most [`MAX_SHARE_LEN`].
+    /// Its size in bytes, from the peer that registered it first; at most [`MAX_SHARE_LEN`].
     #[serde(deserialize_with = "share_len")]
     pub size: u64,
-    /// Peers that have all of it.
+    /// Peers that have all of it, and announce it under this name.
     pub seeders: u32,
-    /// Peers that have part of it.
+    /// Peers that have part of it, and announce it under this name.
     pub leechers: u32,
+    /// Sites of those seeders.
+    pub sites: u32,
+    /// Those of the sites that vote for this share. Each site votes for one share of each name: the first that it announced.
+    pub votes: u32,
 }
 
 impl ShareEntry {
+    /// The place of this share among those of its name.
+    pub fn standing(&self) -> Standing {
+        Standing { votes: self.votes, seeders: self.seeders, infohash: self.infohash }
+    }
+
     /// The position of this share in the list.
     pub fn cursor(&self) -> ShareCursor {
-        ShareCursor { name: self.name.clone(), infohash: self.infohash }
+        ShareCursor { name: self.name.clone(), standing: self.standing() }
     }
 }
 

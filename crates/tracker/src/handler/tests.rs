@@ -5,7 +5,7 @@ use proto::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareName,
     chunk::MAX_SHARE_LEN,
     tracker::{
-        Announce, Completion, Event, Request, ShareCursor, Shares, Token, TransactionId,
+        Announce, Completion, Event, Request, ShareCursor, Shares, Standing, Token, TransactionId,
         codec::{decode_reply, encode_request},
     },
 };
@@ -15,6 +15,7 @@ use super::*;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const STANDING: Standing = Standing { votes: 1, seeders: 1, infohash: InfoHash([0; 32]) };
 const BAD_TOKEN: Token = Token([0; 16]);
 
 struct Bench {
@@ -105,11 +106,11 @@ fn announce(token: Token, peer: u8) -> Announce {
 fn requests(token: Token) -> Vec<RequestBody> {
     let events = [Event::Started, Event::Heartbeat, Event::Completed, Event::Stopped];
     let announces = events.map(|event| RequestBody::Announce(Announce { event, ..announce(token, 1) }));
-    let cursor = ShareCursor { name: name(), infohash: InfoHash([0; 32]) };
+    let cursor = ShareCursor { name: name(), standing: STANDING };
     let lookups = [
         Query::Peers { infohash: InfoHash([1; 32]), want: 50 },
         Query::Named { name: ShareName::new("d").unwrap(), after: None },
-        Query::Named { name: name(), after: Some(InfoHash([0; 32])) },
+        Query::Named { name: name(), after: Some(STANDING) },
         Query::List { after: None },
         Query::List { after: Some(cursor) },
     ];
@@ -182,7 +183,8 @@ fn a_token_ages_and_a_restarted_tracker_refuses_it() {
     let mut bench = Bench::new();
     let token = bench.connect(HERE);
     let lookup = RequestBody::Lookup { token, query: Query::List { after: None } };
-    let empty = ReplyBody::Shares(Shares { settles_in_s: 90, shares: Vec::new(), more: false });
+    let empty = Shares { settles_in_s: 45, restarted_ago_s: None, total: 0, shares: Vec::new(), more: false };
+    let empty = ReplyBody::Shares(empty);
     assert_eq!(bench.ask(lookup.clone(), HERE), empty);
     let refused = ReplyBody::Error(ErrorCode::TokenRefused);
     let mut restarted = Bench::new();

@@ -19,8 +19,8 @@ pub(super) struct Census {
 /// requests to resize. Only peers that come, go or move are looked up here.
 #[derive(Default)]
 struct Sources {
-    v4: BTreeMap<[u8; 4], u32>,
-    v6: BTreeMap<[u8; 8], u32>,
+    v4: BTreeMap<u32, u32>,
+    v6: BTreeMap<Site, u32>,
 }
 
 impl Census {
@@ -67,24 +67,24 @@ impl Census {
 
 impl Sources {
     fn add(&mut self, site: Site) {
-        let count = match site {
-            Site::V4(address) => self.v4.entry(address).or_default(),
-            Site::V6(network) => self.v6.entry(network).or_default(),
+        let count = match site.as_v4() {
+            Some(address) => self.v4.entry(address).or_default(),
+            None => self.v6.entry(site).or_default(),
         };
         *count += 1;
     }
 
     fn take(&mut self, site: Site) {
-        match site {
-            Site::V4(address) => take_one(&mut self.v4, address),
-            Site::V6(network) => take_one(&mut self.v6, network),
+        match site.as_v4() {
+            Some(address) => take_one(&mut self.v4, address),
+            None => take_one(&mut self.v6, site),
         }
     }
 
     fn count(&self, site: Site) -> u32 {
-        let count = match site {
-            Site::V4(address) => self.v4.get(&address),
-            Site::V6(network) => self.v6.get(&network),
+        let count = match site.as_v4() {
+            Some(address) => self.v4.get(&address),
+            None => self.v6.get(&site),
         };
         count.copied().unwrap_or(0)
     }

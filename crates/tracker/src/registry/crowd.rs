@@ -5,20 +5,26 @@
 //! site takes over. A party that controls k of n sites thus gets k/n of the answers, with any number of registrations. The
 //! peers behind the front row only fill answers that have room left.
 //!
+//! The names of the share are kept here too: which peer has which ([`Label`]), and which sites stand behind each. A site *claims* a
+//! name while a seeder of the site has it. With a claim goes the vote of the site, if that was free ([`Votes`]).
+//!
 //! It is built to need few memory accesses: the part that lookups read is stored apart from the part that only announces
 //! need. Positions in the list of peers are valid until the next change.
 
 use std::{collections::HashMap, hint::black_box};
 
 use foldhash::quality::RandomState;
-use proto::{PeerId, tracker::PeerEntry};
+use proto::{InfoHash, PeerId, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
     KEPT_ROOM,
+    directory::Entries,
+    names::{Label, Name, NameId, NameSet, Names},
     peer::{Contact, Member, Peer, Requester, Site},
     sample::{Places, sample},
     tick::Tick,
+    votes::Votes,
 };
 
 /// A crowd larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
@@ -41,7 +47,7 @@ const COMPARED: usize = 64;
 
 /// Several peers.
 ///
-/// Invariants: `members`, `contacts` and `rings` have each peer at the same place. The places below `fronts` are the front row:
+/// Invariants: `members`, `contacts`, `rings` and `labels` have each peer at the same place. The places below `fronts` are the front row:
 /// one peer of each site. `rings` joins the peers of each site in a circle. The index, if there is one, has the place of every
 /// peer by its id, and of every peer in the front row by its site.
 #[derive(Default)]
@@ -49,10 +55,23 @@ pub(super) struct Crowd {
     members: Vec<Member>,
     contacts: Vec<Contact>,
     rings: Vec<Links>,
+    labels: Vec<Label>,
     fronts: usize,
     index: Option<Box<Index>>,
     seeders: u32,
     oldest: Tick,
+    /// Peers without a name.
+    nameless: u32,
+    /// Claims without a vote.
+    unheard: u32,
+    names: Names,
+}
+
+/// The share, and what a peer calls it.
+#[derive(Clone, Copy)]
+pub(super) struct Title<'a> {
+    pub(super) infohash: &'a InfoHash,
+    pub(super) name: &'a str,
 }
 
 /// The neighbours of a peer among those of its site; the peer itself if it is alone.
@@ -60,19 +79,26 @@ pub(super) struct Crowd {
 struct Links {
     next: u32,
     previous: u32,
-    /// Used in the front row only: the peer of its site that the next answer names.
+    /// Used in the front row only, as all that follows: the peer of its site that the next answer names.
     turn: u32,
+    /// Peers of the site.
+    peers: u16,
+    /// Names that the site claims.
+    claims: NameSet,
+    /// Those for which this share has the site's vote.
+    votes: NameSet,
 }
 
 impl Links {
     /// The links of a peer that is alone at its site.
     fn alone(place: usize) -> Links {
         let place = number(place);
-        Links { next: place, previous: place, turn: place }
+        let none = NameSet::default();
+        Links { next: place, previous: place, turn: place, peers: 1, claims: none, votes: none }
     }
 
     fn map(self, map: impl Fn(u32) -> u32) -> Links {
-        Links { next: map(self.next), previous: map(self.previous), turn: map(self.turn) }
+        Links { next: map(self.next), previous: map(self.previous), turn: map(self.turn), ..self }
     }
 }
 
@@ -162,38 +188,52 @@ impl Crowd {
     }
 
     /// Adds a peer that is not there yet.
-    pub(super) fn insert(&mut self, peer: Peer) {
-        let (site, place) = (peer.site(), self.members.len());
+    pub(super) fn insert(&mut self, peer: Peer, title: Title<'_>, votes: &mut Votes) {
+        let (site, mut place) = (peer.site(), self.members.len());
         let front = self.front_of(site);
         self.seeders += u32::from(peer.contact.is_seeder());
         self.oldest = self.oldest.min(peer.member.seen);
         self.members.push(peer.member);
         self.contacts.push(peer.contact);
         self.rings.push(Links::alone(place));
+        self.labels.push(Label::NONE);
         self.note_place(place);
         match front {
-            Some(front) => self.link_before(front, place),
+            Some(front) => {
+                self.link_before(front, place);
+                self.rings[front].peers = self.rings[front].peers.saturating_add(1);
+            }
             None => {
                 self.pass_turn(self.fronts);
                 self.swap(place, self.fronts);
+                place = self.fronts;
                 self.fronts += 1;
-                self.note_front(self.fronts - 1);
+                self.note_front(place);
             }
         }
+        self.nameless += 1;
         if self.index.is_none() && self.members.len() > INDEX_ABOVE {
             self.index = Some(Box::default());
             (0..self.members.len()).for_each(|place| self.note_place(place));
             (0..self.fronts).for_each(|place| self.note_front(place));
         }
+        self.give_name(place, title, votes);
     }
 
-    /// Replaces a peer, usually by its newer version, and returns the replaced one.
-    pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
+    /// Replaces a peer, usually by its newer version, and returns the replaced one. It keeps its name.
+    pub(super) fn replace(&mut self, place: usize, peer: Peer, title: Title<'_>, votes: &mut Votes) -> Peer {
         let old = Peer { member: self.members[place], contact: self.contacts[place] };
         if old.site() != peer.site() {
-            self.remove(place);
-            self.insert(peer);
+            let head = self.labels[place].name().map(|name| self.names.name(name).head.clone());
+            self.remove(place, votes);
+            let name = head.as_ref().and_then(|head| str::from_utf8(head.name_bytes()).ok());
+            self.insert(peer, Title { name: name.unwrap_or(title.name), ..title }, votes);
             return old;
+        }
+        let name = self.labels[place].name();
+        let changed = name.filter(|_| old.contact.is_seeder() != peer.contact.is_seeder());
+        if let Some(name) = changed.filter(|_| old.contact.is_seeder()) {
+            self.unseed(place, name, votes);
         }
         self.members[place] = peer.member;
         self.contacts[place] = peer.contact;
@@ -205,12 +245,64 @@ impl Crowd {
         }
         self.seeders -= u32::from(old.contact.is_seeder());
         self.seeders += u32::from(peer.contact.is_seeder());
+        if let Some(name) = changed.filter(|_| peer.contact.is_seeder()) {
+            self.seed(place, name, votes);
+        }
         old
     }
 
+    /// Replaces a peer by its newer version, if nothing changes that the list of shares depends on. Returns the replaced one.
+    pub(super) fn refresh(&mut self, place: usize, peer: Peer) -> Option<Peer> {
+        let old = Peer { member: self.members[place], contact: self.contacts[place] };
+        if old.site() != peer.site() || old.contact.is_seeder() != peer.contact.is_seeder() {
+            return None;
+        }
+        self.members[place] = peer.member;
+        self.contacts[place] = peer.contact;
+        Some(old)
+    }
+
+    /// Whether some peer has no name, or some claim no vote.
+    pub(super) fn lacks(&self) -> bool {
+        self.nameless > 0 || self.unheard > 0
+    }
+
+    /// Tries again to get what the peer at this place lacks.
+    pub(super) fn catch_up(&mut self, place: usize, title: Title<'_>, votes: &mut Votes) {
+        let Some(name) = self.labels[place].name() else { return self.give_name(place, title, votes) };
+        if self.unheard > 0 && self.contacts[place].is_seeder() {
+            let site = self.site(place);
+            if let Some(front) = self.front_of(site).filter(|&front| !self.rings[front].votes.contains(name))
+            {
+                self.vote(front, name, site, votes);
+            }
+        }
+    }
+
+    /// The entries of the share in the list.
+    pub(super) fn listed(&self, entries: &mut Entries) {
+        self.names.listed(entries);
+    }
+
+    /// What stands behind a name; `None` if no peer has it.
+    pub(super) fn name_of(&self, name: &[u8]) -> Option<&Name> {
+        self.names.find(name).map(|name| self.names.name(name))
+    }
+
+    /// Whether the peer at this place has this name.
+    pub(super) fn is_called(&self, place: usize, name: &str) -> bool {
+        let label = self.labels[place].name();
+        label.is_some_and(|label| self.names.name(label).head.name_bytes() == name.as_bytes())
+    }
+
+    /// Peers of a site.
+    pub(super) fn peers_at(&self, site: Site) -> u16 {
+        self.front_of(site).map_or(0, |front| self.rings[front].peers)
+    }
+
     /// Removes the newest of the peers behind the front row, if there is one, to make room for a peer of a new site.
-    pub(super) fn remove_crowded(&mut self) -> Option<Peer> {
-        (self.members.len() > self.fronts).then(|| self.remove(self.members.len() - 1))
+    pub(super) fn remove_crowded(&mut self, votes: &mut Votes) -> Option<Peer> {
+        (self.members.len() > self.fronts).then(|| self.remove(self.members.len() - 1, votes))
     }
 
     /// Whether a peer of this site is here.
@@ -219,7 +311,12 @@ impl Crowd {
     }
 
     /// Removes a peer. Others may take its place, but none from a lower place.
-    pub(super) fn remove(&mut self, mut place: usize) -> Peer {
+    pub(super) fn remove(&mut self, mut place: usize, votes: &mut Votes) -> Peer {
+        self.take_name(place, votes);
+        self.nameless -= 1;
+        if let Some(front) = self.front_of(self.site(place)) {
+            self.rings[front].peers -= 1;
+        }
         if place < self.fronts {
             let next = self.rings[place].next as usize;
             if next != place {
@@ -248,6 +345,7 @@ impl Crowd {
     fn pop(&mut self) -> Option<Peer> {
         let (member, contact) = (self.members.pop()?, self.contacts.pop()?);
         self.rings.pop();
+        self.labels.pop();
         self.seeders -= u32::from(contact.is_seeder());
         if let Some(index) = &mut self.index {
             index.places.remove(&member.id);
@@ -258,6 +356,7 @@ impl Crowd {
             self.members.shrink_to(KEPT_ROOM * left);
             self.contacts.shrink_to(KEPT_ROOM * left);
             self.rings.shrink_to(KEPT_ROOM * left);
+            self.labels.shrink_to(KEPT_ROOM * left);
             if let Some(index) = &mut self.index {
                 index.places.shrink_to(KEPT_ROOM * left);
                 index.fronts.shrink_to(KEPT_ROOM * left);
@@ -294,10 +393,134 @@ impl Crowd {
         }
     }
 
+    /// Names the peer at this place, which has no name, if there is room.
+    fn give_name(&mut self, place: usize, title: Title<'_>, votes: &mut Votes) {
+        let is_seeder = self.contacts[place].is_seeder();
+        let known = self.names.find(title.name.as_bytes());
+        let name = known.or_else(|| self.names.add(title.infohash, title.name)).or_else(|| {
+            if is_seeder {
+                self.make_room_for_name(place, votes);
+            }
+            self.names.add(title.infohash, title.name)
+        });
+        let Some(name) = name else { return };
+        self.labels[place] = name.into();
+        self.nameless -= 1;
+        self.names.name_mut(name).peers += 1;
+        if is_seeder {
+            self.seed(place, name, votes);
+        }
+    }
+
+    /// Takes the name of the peer at this place away, if it has one.
+    fn take_name(&mut self, place: usize, votes: &mut Votes) {
+        let Some(name) = self.labels[place].name() else { return };
+        if self.contacts[place].is_seeder() {
+            self.unseed(place, name, votes);
+        }
+        self.labels[place] = Label::NONE;
+        self.nameless += 1;
+        self.names.name_mut(name).peers -= 1;
+        if self.names.name(name).peers == 0 {
+            self.names.remove(name);
+        }
+    }
+
+    /// Removes a name to make room for that of the seeder at this place, if the rules say so ([`Names::weakest`]).
+    fn make_room_for_name(&mut self, place: usize, votes: &mut Votes) {
+        let names_of = |site| self.front_of(site).map_or(0, |front: usize| self.rings[front].claims.len());
+        let own = names_of(self.site(place));
+        let Some(weakest) = self.names.weakest(own, names_of) else { return };
+        if let Some(site) = self.names.name(weakest).only_site()
+            && let Some(front) = self.front_of(site)
+        {
+            self.unclaim(front, weakest, site, votes);
+        }
+        let goes = Label::from(weakest);
+        for label in self.labels.iter_mut().filter(|label| **label == goes) {
+            *label = Label::NONE;
+            self.nameless += 1;
+        }
+        self.names.remove(weakest);
+    }
+
+    /// The peer at this place is a seeder with this name from now on.
+    fn seed(&mut self, place: usize, name: NameId, votes: &mut Votes) {
+        let site = self.site(place);
+        self.names.name_mut(name).seeders += 1;
+        let Some(front) = self.front_of(site) else { return };
+        if self.rings[front].claims.insert(name) {
+            self.names.name_mut(name).add_site(site);
+            self.unheard += 1;
+            self.vote(front, name, site, votes);
+        }
+    }
+
+    /// The peer at this place, which still has this name, is no seeder with it from now on.
+    fn unseed(&mut self, place: usize, name: NameId, votes: &mut Votes) {
+        let site = self.site(place);
+        self.names.name_mut(name).seeders -= 1;
+        if let Some(front) = self.front_of(site)
+            && !self.has_other_seeder(place, name)
+        {
+            self.unclaim(front, name, site, votes);
+        }
+    }
+
+    /// Whether the site of the peer at this place has another seeder with this name. It looks in both directions, because peers
+    /// that came together go together, so it seldom has to look far.
+    fn has_other_seeder(&self, place: usize, name: NameId) -> bool {
+        let is_one = |at: usize| self.contacts[at].is_seeder() && self.labels[at] == name.into();
+        let (mut after, mut before) = (place, place);
+        loop {
+            after = self.rings[after].next as usize;
+            if after == place {
+                return false;
+            }
+            before = self.rings[before].previous as usize;
+            if is_one(after) || is_one(before) {
+                return true;
+            }
+            if after == before {
+                return false;
+            }
+        }
+    }
+
+    /// Takes the vote of a site for a name that it claims, if the vote is free.
+    fn vote(&mut self, front: usize, name: NameId, site: Site, votes: &mut Votes) {
+        let of = self.names.name_mut(name);
+        if votes.cast(of.head.name_bytes(), site) {
+            of.add_vote();
+            self.rings[front].votes.insert(name);
+            self.unheard -= 1;
+        }
+    }
+
+    /// Ends the claim of a site.
+    fn unclaim(&mut self, front: usize, name: NameId, site: Site, votes: &mut Votes) {
+        if !self.rings[front].claims.remove(name) {
+            return;
+        }
+        let of = self.names.name_mut(name);
+        of.take_site(site);
+        if self.rings[front].votes.remove(name) {
+            of.take_vote();
+            votes.withdraw(of.head.name_bytes(), site);
+        } else {
+            self.unheard -= 1;
+        }
+    }
+
+    fn site(&self, place: usize) -> Site {
+        self.contacts[place].site(&self.members[place])
+    }
+
     /// Exchanges two peers of one site. The circle stays the same.
     fn exchange(&mut self, one: usize, other: usize) {
         self.members.swap(one, other);
         self.contacts.swap(one, other);
+        self.labels.swap(one, other);
         self.note_place(one);
         self.note_place(other);
     }
@@ -379,6 +602,36 @@ impl Crowd {
         }
         let seeders = self.contacts.iter().filter(|contact| contact.is_seeder()).count();
         assert_eq!(self.seeders as usize, seeders);
+        self.check_names();
+    }
+
+    #[cfg(test)]
+    fn check_names(&self) {
+        let places = || 0..self.members.len();
+        let nameless = places().filter(|&place| self.labels[place].name().is_none()).count();
+        assert_eq!(self.nameless as usize, nameless);
+        let (mut claims, mut with_vote) = (0, 0);
+        for (id, name) in self.names.all() {
+            let of_name = || places().filter(|&place| self.labels[place] == id.into());
+            let seeders: Vec<_> = of_name().filter(|&place| self.contacts[place].is_seeder()).collect();
+            let sites: std::collections::BTreeSet<_> =
+                seeders.iter().map(|&place| self.site(place)).collect();
+            let counts = (of_name().count() as u32, seeders.len() as u32, sites.len() as u32);
+            assert_eq!(name.counts(), counts);
+            assert!(name.peers > 0);
+            let claiming = (0..self.fronts).filter(|&front| self.rings[front].claims.contains(id));
+            assert_eq!(
+                claiming.map(|front| self.site(front)).collect::<std::collections::BTreeSet<_>>(),
+                sites
+            );
+            claims += sites.len();
+            with_vote += (0..self.fronts).filter(|&front| self.rings[front].votes.contains(id)).count();
+        }
+        assert_eq!(self.unheard as usize, claims - with_vote);
+        for front in 0..self.fronts {
+            let at = places().filter(|&place| self.site(place) == self.site(front)).count();
+            assert_eq!(usize::from(self.rings[front].peers), at);
+        }
     }
 }
 

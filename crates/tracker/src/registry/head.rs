@@ -1,4 +1,4 @@
-//! A share's name and infohash.
+//! A share's infohash and one of its names.
 
 use std::{
     borrow::Borrow,
@@ -9,7 +9,7 @@ use std::{
 use proto::{InfoHash, ShareName};
 use triomphe::ThinArc;
 
-/// The infohash and the name of a share, in one piece of memory that both indices of the registry point to. In order of name
+/// The infohash and a name of a share, in one piece of memory that both indices of the registry point to. In order of name
 /// and then infohash.
 ///
 /// With a million shares of one peer each, these are a third of the registry's memory. An `Arc` of two fields would take 32

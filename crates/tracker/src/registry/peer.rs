@@ -39,21 +39,36 @@ pub(super) struct Contact {
     /// An IPv4 address, or the last four bytes of an IPv6 address.
     ip: [u8; 4],
     port: NonZeroU16,
-    progress: Completion,
+    progress: Progress,
     mark: Mark,
 }
 
-/// What one party controls at least: an IPv4 address, or an IPv6 network (/64), of which a host commonly has all addresses.
+/// In one byte: how much of the share the peer has, and whether it holds the vote of its site for the name of the share. Only a
+/// peer that is alone in its share holds one ([`Roster`](super::roster::Roster)).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Progress(u8);
+
+/// What one party controls at least: an IPv4 address, or a part of an IPv6 network.
+///
+/// A host commonly has all of an IPv6 /64, and many a customer of a provider all of a /48, which is 65,536 of them. So a /48 is
+/// [`SITES_PER_NETWORK`] sites, and each /64 belongs to one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Site {
-    V4([u8; 4]),
-    /// The first 64 bits.
-    V6([u8; 8]),
-}
+pub(super) struct Site(u64);
+
+/// Sites in one IPv6 /48. Customers of a provider may share one, and each of them should have a good chance to be a site of their
+/// own. With a /48 of its own, an attacker gets no more than with this many IPv4 addresses.
+pub(super) const SITES_PER_NETWORK: u64 = 8;
 
 /// In one byte: whether the address is IPv6, and seven bits of the peer's id. With these, a search for an id reads few members.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Mark(u8);
+
+/// Whether a peer holds the vote of its site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Vote {
+    Held,
+    None,
+}
 
 /// The receiver of an answer. A peer on the tracker's own host is known here by a loopback address, which means another host
 /// to everybody else.
@@ -80,7 +95,10 @@ impl Peer {
         };
         let [a, b, c, d, e, f, g, h, i, j, k, l, ip @ ..] = octets;
         let prefix = [a, b, c, d, e, f, g, h, i, j, k, l];
-        Peer { member: Member { id, secret, seen, prefix }, contact: Contact { ip, port, progress, mark } }
+        Peer {
+            member: Member { id, secret, seen, prefix },
+            contact: Contact { ip, port, progress: Progress::of(progress), mark },
+        }
     }
 
     /// The address, in its canonical form.
@@ -102,13 +120,43 @@ impl Peer {
     }
 }
 
+impl Site {
+    /// Set in a site of IPv6.
+    const V6: u64 = 1 << 63;
+
+    fn v4(address: [u8; 4]) -> Site {
+        Site(u32::from_be_bytes(address).into())
+    }
+
+    /// The site that an address with these first bytes belongs to.
+    fn v6([a, b, c, d, e, f, g, h]: [u8; 8]) -> Site {
+        let network = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+        Site(Site::V6 + network * SITES_PER_NETWORK + u64::from(g ^ h) % SITES_PER_NETWORK)
+    }
+
+    /// The IPv4 address, if this is one.
+    pub(super) fn as_v4(self) -> Option<u32> {
+        u32::try_from(self.0).ok()
+    }
+
+    /// A number that no other site has. It is not 0 for a site of IPv6, and 0 only for the address 0.0.0.0, which nobody has.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The site with this [`Site::number`].
+    pub(super) fn of_number(number: u64) -> Site {
+        Site(number)
+    }
+}
+
 impl From<IpAddr> for Site {
     fn from(ip: IpAddr) -> Site {
         match ip.to_canonical() {
-            IpAddr::V4(ip) => Site::V4(ip.octets()),
+            IpAddr::V4(ip) => Site::v4(ip.octets()),
             IpAddr::V6(ip) => {
                 let [a, b, c, d, e, f, g, h, ..] = ip.octets();
-                Site::V6([a, b, c, d, e, f, g, h])
+                Site::v6([a, b, c, d, e, f, g, h])
             }
         }
     }
@@ -124,7 +172,21 @@ impl Member {
 
 impl Contact {
     pub(super) fn is_seeder(&self) -> bool {
-        self.progress.is_complete()
+        self.progress.completion().is_complete()
+    }
+
+    /// Whether it holds the vote of its site.
+    pub(super) fn has_vote(&self) -> bool {
+        self.progress.0 & Progress::VOTE != 0
+    }
+
+    /// This contact, holding the vote of its site or not.
+    pub(super) fn with_vote(mut self, has_vote: Vote) -> Contact {
+        self.progress = match has_vote {
+            Vote::Held => Progress(self.progress.0 | Progress::VOTE),
+            Vote::None => Progress(self.progress.0 & !Progress::VOTE),
+        };
+        self
     }
 
     /// Whether this may be the peer with this id. It is true for one in 128 other peers.
@@ -152,7 +214,7 @@ impl Contact {
             Requester::Elsewhere | Requester::OnLink if is_loopback => PeerAddress::TrackerHost,
             Requester::Elsewhere | Requester::OnLink | Requester::OnTrackerHost => address,
         };
-        Some(PeerEntry { address, port: self.port, progress: self.progress })
+        Some(PeerEntry { address, port: self.port, progress: self.progress.completion() })
     }
 
     fn address(&self, member: &Member) -> IpAddr {
@@ -162,9 +224,9 @@ impl Contact {
     pub(super) fn site(&self, member: &Member) -> Site {
         if self.mark.is_v6() {
             let [a, b, c, d, e, f, g, h, ..] = member.prefix;
-            Site::V6([a, b, c, d, e, f, g, h])
+            Site::v6([a, b, c, d, e, f, g, h])
         } else {
-            Site::V4(self.ip)
+            Site::v4(self.ip)
         }
     }
 
@@ -172,6 +234,18 @@ impl Contact {
         let [a, b, c, d, e, f, g, h, i, j, k, l] = member.prefix;
         let [m, n, o, p] = self.ip;
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p].into()
+    }
+}
+
+impl Progress {
+    const VOTE: u8 = 0x80;
+
+    fn of(progress: Completion) -> Progress {
+        Progress(progress.percent())
+    }
+
+    fn completion(self) -> Completion {
+        Completion::try_from(self.0 & !Progress::VOTE).unwrap_or(Completion::COMPLETE)
     }
 }
 
@@ -209,6 +283,22 @@ mod tests {
     fn a_peer_stays_small() {
         assert_eq!(size_of::<Contact>(), 8);
         assert_eq!(size_of::<Peer>(), 56);
+    }
+
+    #[test]
+    fn an_ipv6_network_is_a_few_sites_and_an_ipv4_address_is_one() {
+        let site = |text: &str| Site::from(text.parse::<IpAddr>().unwrap());
+        assert_eq!(site("2001:db8:0:1::1"), site("2001:db8:0:1:ffff::2"));
+        assert_ne!(site("2001:db8:0:1::1"), site("2001:db8:0:2::1"));
+        assert_ne!(site("2001:db8:0:1::1"), site("2001:db8:1:1::1"));
+        let network: std::collections::BTreeSet<_> = (0..=u16::MAX)
+            .map(|part| Site::from(IpAddr::from([0x2001, 0xdb8, 7, part, 0, 0, 0, 1])))
+            .collect();
+        assert_eq!(network.len() as u64, SITES_PER_NETWORK);
+        assert_ne!(site("192.0.2.1"), site("192.0.2.2"));
+        assert_eq!(site("192.0.2.1"), site("::ffff:192.0.2.1"));
+        assert!(site("192.0.2.1").as_v4().is_some() && site("2001:db8::1").as_v4().is_none());
+        assert!(site("::").as_v4().is_none() && site("ffff::").as_v4().is_none());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The peers of one share.
 //!
 //! Most shares have a single peer, which is kept in place. Positions in the list of peers are valid until the next change.
+//!
+//! The only peer of a share has the name that the [`Head`] of the share has. So wherever names or votes are concerned, the caller
+//! hands that in.
 
 use std::{mem, slice};
 
@@ -8,9 +11,12 @@ use proto::{PeerId, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
-    crowd::Crowd,
-    peer::{Member, Peer, Requester, Site},
+    crowd::{Crowd, Title},
+    directory::{Entries, Listed},
+    head::Head,
+    peer::{Member, Peer, Requester, Site, Vote},
     tick::Tick,
+    votes::Votes,
 };
 
 /// The peers of one share. An empty one is a `Many` and is about to be dropped.
@@ -20,7 +26,8 @@ pub(super) enum Roster {
 }
 
 impl Roster {
-    pub(super) fn new(peer: Peer) -> Roster {
+    pub(super) fn new(mut peer: Peer, head: &Head, votes: &mut Votes) -> Roster {
+        cast(&mut peer, head, votes);
         Roster::One(peer)
     }
 
@@ -113,43 +120,131 @@ impl Roster {
     }
 
     /// Adds a peer that is not there yet.
-    pub(super) fn insert(&mut self, peer: Peer) {
+    pub(super) fn insert(&mut self, head: &Head, peer: Peer, title: Title<'_>, votes: &mut Votes) {
         match self {
             Roster::One(first) => {
                 let mut crowd = Crowd::default();
-                crowd.insert(*first);
-                crowd.insert(peer);
+                withdraw(first, head, votes);
+                let name = str::from_utf8(head.name_bytes()).unwrap_or(title.name);
+                crowd.insert(*first, Title { name, ..title }, votes);
+                crowd.insert(peer, title, votes);
                 *self = Roster::Many(Box::new(crowd));
             }
-            Roster::Many(crowd) => crowd.insert(peer),
+            Roster::Many(crowd) => crowd.insert(peer, title, votes),
         }
     }
 
-    /// Replaces a peer, usually by its newer version, and returns the replaced one.
-    pub(super) fn replace(&mut self, place: usize, peer: Peer) -> Peer {
+    /// Replaces a peer, usually by its newer version, and returns the replaced one. It keeps its name.
+    pub(super) fn replace(
+        &mut self,
+        head: &Head,
+        place: usize,
+        mut peer: Peer,
+        title: Title<'_>,
+        votes: &mut Votes,
+    ) -> Peer {
         match self {
-            Roster::One(only) => mem::replace(only, peer),
-            Roster::Many(crowd) => crowd.replace(place, peer),
+            Roster::One(only) => {
+                withdraw(only, head, votes);
+                cast(&mut peer, head, votes);
+                mem::replace(only, peer)
+            }
+            Roster::Many(crowd) => crowd.replace(place, peer, title, votes),
+        }
+    }
+
+    /// Replaces a peer by its newer version, if nothing changes that the list of shares depends on. Returns the replaced one.
+    pub(super) fn refresh(&mut self, place: usize, mut peer: Peer) -> Option<Peer> {
+        match self {
+            Roster::One(only) => {
+                let same = only.site() == peer.site() && only.contact.is_seeder() == peer.contact.is_seeder();
+                if only.contact.has_vote() {
+                    peer.contact = peer.contact.with_vote(Vote::Held);
+                }
+                same.then(|| mem::replace(only, peer))
+            }
+            Roster::Many(crowd) => crowd.refresh(place, peer),
+        }
+    }
+
+    /// Whether some peer has no name, or some site has no vote here.
+    pub(super) fn lacks(&self) -> bool {
+        match self {
+            Roster::One(only) => only.contact.is_seeder() && !only.contact.has_vote(),
+            Roster::Many(crowd) => crowd.lacks(),
+        }
+    }
+
+    /// Tries again to get what the peer at this place lacks.
+    pub(super) fn catch_up(&mut self, head: &Head, place: usize, title: Title<'_>, votes: &mut Votes) {
+        match self {
+            Roster::One(only) if only.contact.has_vote() => {}
+            Roster::One(only) => cast(only, head, votes),
+            Roster::Many(crowd) => crowd.catch_up(place, title, votes),
         }
     }
 
     /// Removes a peer. Others may take its place, but none from a lower place.
-    pub(super) fn remove(&mut self, place: usize) -> Peer {
+    pub(super) fn remove(&mut self, head: &Head, place: usize, votes: &mut Votes) -> Peer {
         match self {
             Roster::One(peer) => {
+                withdraw(peer, head, votes);
                 let peer = *peer;
                 *self = Roster::Many(Box::default());
                 peer
             }
-            Roster::Many(crowd) => crowd.remove(place),
+            Roster::Many(crowd) => crowd.remove(place, votes),
         }
     }
 
     /// Removes a peer of a site that has others here, if there is one.
-    pub(super) fn remove_crowded(&mut self) -> Option<Peer> {
+    pub(super) fn remove_crowded(&mut self, votes: &mut Votes) -> Option<Peer> {
         match self {
             Roster::One(_) => None,
-            Roster::Many(crowd) => crowd.remove_crowded(),
+            Roster::Many(crowd) => crowd.remove_crowded(votes),
+        }
+    }
+
+    /// The entries of the share in the list, each always at the same place.
+    pub(super) fn listed(&self, head: &Head) -> Entries {
+        let mut entries = Entries::default();
+        match self {
+            Roster::One(only) => {
+                let (votes, seeders) = (only.contact.has_vote().into(), only.contact.is_seeder().into());
+                entries[0] = Some(Listed { head: head.clone(), votes, seeders });
+            }
+            Roster::Many(crowd) => crowd.listed(&mut entries),
+        }
+        entries
+    }
+
+    /// Seeders, leechers and sites of these seeders that stand behind a name which the share has.
+    pub(super) fn counts_of(&self, name: &[u8]) -> (u32, u32, u32) {
+        match self {
+            Roster::One(_) => {
+                let (seeders, leechers) = self.counts();
+                (seeders, leechers, seeders)
+            }
+            Roster::Many(crowd) => crowd.name_of(name).map_or((0, 0, 0), |name| {
+                let (peers, seeders, sites) = name.counts();
+                (seeders, peers - seeders, sites)
+            }),
+        }
+    }
+
+    /// Whether the peer at this place has this name.
+    pub(super) fn is_called(&self, head: &Head, place: usize, name: &str) -> bool {
+        match self {
+            Roster::One(_) => head.name_bytes() == name.as_bytes(),
+            Roster::Many(crowd) => crowd.is_called(place, name),
+        }
+    }
+
+    /// Peers of a site.
+    pub(super) fn peers_at(&self, site: Site) -> u16 {
+        match self {
+            Roster::One(only) => (only.site() == site).into(),
+            Roster::Many(crowd) => crowd.peers_at(site),
         }
     }
 
@@ -162,13 +257,19 @@ impl Roster {
     }
 
     /// Removes the peers last seen before `oldest_live` and hands each to `expired`.
-    pub(super) fn expire(&mut self, oldest_live: Tick, mut expired: impl FnMut(Peer)) {
+    pub(super) fn expire(
+        &mut self,
+        head: &Head,
+        oldest_live: Tick,
+        votes: &mut Votes,
+        mut expired: impl FnMut(Peer),
+    ) {
         let mut oldest = Tick::LAST;
         // The loop goes down, so the peer that fills a gap has been checked and is live.
         for place in (0..self.len()).rev() {
             let seen = self.members()[place].seen;
             if seen < oldest_live {
-                expired(self.remove(place));
+                expired(self.remove(head, place, votes));
             } else {
                 oldest = oldest.min(seen);
             }
@@ -176,6 +277,21 @@ impl Roster {
         if let Roster::Many(crowd) = self {
             crowd.set_oldest(oldest);
         }
+    }
+}
+
+/// Takes the vote of the site of an only peer, if that is a seeder and the vote is free.
+fn cast(only: &mut Peer, head: &Head, votes: &mut Votes) {
+    if only.contact.is_seeder() && votes.cast(head.name_bytes(), only.site()) {
+        only.contact = only.contact.with_vote(Vote::Held);
+    }
+}
+
+/// Frees the vote of an only peer, if it holds one.
+fn withdraw(only: &mut Peer, head: &Head, votes: &mut Votes) {
+    if only.contact.has_vote() {
+        votes.withdraw(head.name_bytes(), only.site());
+        only.contact = only.contact.with_vote(Vote::None);
     }
 }
 

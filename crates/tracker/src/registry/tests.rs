@@ -56,16 +56,23 @@ impl Bench {
             let page = match name {
                 None => self.registry.list(all.last().map(ShareEntry::cursor), self.now),
                 Some(text) => {
-                    self.registry.named(name_of(text), all.last().map(|share| share.infohash), self.now)
+                    self.registry.named(name_of(text), all.last().map(ShareEntry::standing), self.now)
                 }
             };
-            let Shares { shares: page, more, .. } = page.expect("a page");
+            let Shares { shares: page, more, total, .. } = page.expect("a page");
             assert!(page.len() == MAX_SHARES || !more);
             all.extend(page);
             if !more {
+                assert!(total as usize >= all.len(), "{total} of {}", all.len());
                 return all;
             }
         }
+    }
+
+    /// Infohashes of all shares of a name, by the number of the share, as they are listed.
+    fn named(&mut self, name: &str) -> Vec<u32> {
+        let number = |share: ShareEntry| u32::from_be_bytes(*share.infohash.0.first_chunk().unwrap());
+        self.pages(Some(name)).into_iter().map(number).collect()
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -129,7 +136,7 @@ fn every_lookup_tells_how_long_it_takes_until_everybody_had_time_to_come_back() 
     let mut bench = Bench::new(Limits::default());
     bench.now += Duration::from_millis(200);
     bench.announce(&seeder(1, 1), host(1)).unwrap();
-    for (after_s, left) in [(0, 90), (40, 50), (49, 1), (1, 0), (1_000_000, 0)] {
+    for (after_s, left) in [(0, 45), (40, 5), (4, 1), (1, 0), (1_000_000, 0)] {
         bench.pass(after_s);
         bench.announce(&seeder(1, 1), host(1)).unwrap();
         let settles = |shares: Option<Shares>| shares.unwrap().settles_in_s;
@@ -138,9 +145,12 @@ fn every_lookup_tells_how_long_it_takes_until_everybody_had_time_to_come_back() 
         assert_eq!(settles(bench.registry.named("unknown", None, bench.now)), left);
         assert_eq!(settles(bench.registry.list(None::<ShareCursor>, bench.now)), left);
     }
-    let rules = Rules { expire: Duration::from_secs(100_000), ..Rules::default() };
-    bench.registry = Registry::new(rules, bench.now);
-    assert_eq!(bench.peers(1, host(2)), Err(ErrorCode::UnknownShare { settles_in_s: u16::MAX }));
+    let second = Duration::from_secs(1);
+    for (heartbeat, expire, left) in [(70_000, 100_000, u16::MAX), (30, 31, 31), (1, 2, 2), (1, 90, 16)] {
+        let rules = Rules { heartbeat: heartbeat * second, expire: expire * second, ..Rules::default() };
+        bench.registry = Registry::new(rules, bench.now);
+        assert_eq!(bench.peers(1, host(2)), Err(ErrorCode::UnknownShare { settles_in_s: left }));
+    }
 }
 
 #[test]
@@ -218,20 +228,209 @@ fn a_renewal_may_change_address_port_and_progress_and_moves_the_count_of_its_add
 }
 
 #[test]
-fn name_and_size_are_the_first_registrants_word_while_the_share_lives() {
+fn a_share_is_listed_under_every_name_that_a_live_peer_registered_it_by() {
     let mut bench = Bench::new(Limits::default());
-    let liar = Announce { name: name_of("liar"), size: 99, ..seeder(1, 2) };
+    let called = |name: &str, announce: Announce| Announce { name: name_of(name), ..announce };
+    let liar = Announce { size: 99, ..called("liar", seeder(1, 2)) };
     bench.announce(&seeder(1, 1), host(1)).unwrap();
     bench.announce(&liar, host(2)).unwrap();
-    bench.announce(&stop(seeder(1, 1)), host(1)).unwrap();
-    let share =
-        ShareEntry { infohash: infohash(1), name: name_of("share 1"), size: 2, seeders: 1, leechers: 0 };
-    assert_eq!(bench.pages(None), [share]);
-    assert_eq!(bench.pages(Some("liar")), []);
+    bench.announce(&leecher(1, 3), host(3)).unwrap();
+    bench.announce(&seeder(1, 4), host(4)).unwrap();
+    bench.announce(&at_port(seeder(1, 5), 8_000), host(4)).unwrap();
+    let share = |name, seeders, leechers, sites| ShareEntry {
+        infohash: infohash(1),
+        name: name_of(name),
+        size: 2,
+        seeders,
+        leechers,
+        sites,
+        votes: sites,
+    };
+    let (honest, lie) = (share("share 1", 3, 1, 2), share("liar", 1, 0, 1));
+    assert_eq!(bench.pages(None), [lie.clone(), honest.clone()]);
+    assert_eq!(bench.pages(Some("share 1")), [honest]);
+    assert_eq!(bench.pages(Some("liar")), std::slice::from_ref(&lie));
+    // A name is that of the registration, and goes with the last peer that has it.
+    bench.announce(&called("liar", seeder(1, 1)), host(1)).unwrap();
+    assert_eq!(bench.pages(Some("liar")), [lie]);
     bench.announce(&stop(liar.clone()), host(2)).unwrap();
-    bench.announce(&liar, host(2)).unwrap();
-    assert_eq!(bench.pages(Some("share 1")), []);
-    assert_eq!(bench.pages(Some("liar"))[0].size, 99);
+    assert_eq!(bench.pages(Some("liar")), []);
+    // The same peer, started again, may have another name.
+    bench.announce(&called("renamed", seeder(1, 9)), host(1)).unwrap();
+    assert_eq!(bench.pages(Some("renamed")).len(), 1);
+    assert_eq!(bench.pages(Some("share 1"))[0].seeders, 2);
+    bench.pass(91);
+    assert_eq!(bench.pages(None), []);
+    assert_eq!((bench.registry.directory.len(), bench.registry.votes.len()), (0, 0));
+}
+
+#[test]
+fn an_only_peer_that_is_started_again_may_have_another_name() {
+    let mut bench = Bench::new(Limits::default());
+    for (peer, name) in [(1, "share 1"), (2, "other"), (3, "other"), (4, "share 1")] {
+        let announce = Announce { name: name_of(name), ..seeder(1, peer) };
+        assert_eq!(bench.counts(&announce, host(1)), (1, 0));
+        let pages = bench.pages(None);
+        assert_eq!((pages.len(), pages[0].name.as_str(), pages[0].votes), (1, name, 1));
+    }
+    assert_eq!(bench.registry.votes.len(), 1);
+}
+
+/// 10,000 shares that one address gives the name of an honest one, each with several seeders.
+#[test]
+fn one_address_cannot_hide_a_share_among_namesakes() {
+    for attacker_comes_first in [true, false] {
+        let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = u32::MAX));
+        let called = |announce: Announce| Announce { name: name_of("report.pdf"), ..announce };
+        if !attacker_comes_first {
+            bench.announce(&called(seeder(1, 1)), host(1)).unwrap();
+        }
+        for share in 0..10_000 {
+            for peer in 0..2 {
+                let fake = at_port(called(seeder(100 + share, peer)), 8_000 + peer as u16);
+                bench.announce(&fake, host(66)).unwrap();
+            }
+        }
+        bench.announce(&called(seeder(1, 1)), host(1)).unwrap();
+        let first = bench.registry.named("report.pdf", None, bench.now).unwrap();
+        assert_eq!((first.total, first.more), (10_001, true));
+        let place = first.shares.iter().position(|share| share.infohash == infohash(1));
+        assert!(place.is_some_and(|place| place < 2), "{first:?}");
+        // With a second address it is first in any case.
+        bench.announce(&called(seeder(1, 2)), host(2)).unwrap();
+        let first = bench.registry.named("report.pdf", None, bench.now).unwrap();
+        assert_eq!((first.shares[0].infohash, first.shares[0].sites), (infohash(1), 2));
+    }
+}
+
+#[test]
+fn a_site_votes_for_one_share_of_each_name_and_for_another_when_that_is_gone() {
+    let mut bench = Bench::new(Limits::default());
+    let called = |name: &str, announce: Announce| Announce { name: name_of(name), ..announce };
+    let votes = |bench: &mut Bench, name| {
+        let pages = bench.pages(Some(name));
+        pages.into_iter().map(|share| (share.infohash, share.votes)).collect::<Vec<_>>()
+    };
+    for share in [3, 2, 1] {
+        bench.announce(&called("a", seeder(share, 1)), host(1)).unwrap();
+        bench.announce(&called("a", leecher(share, 2)), host(2)).unwrap();
+    }
+    bench.announce(&called("b", seeder(4, 1)), host(1)).unwrap();
+    assert_eq!(votes(&mut bench, "a"), [(infohash(3), 1), (infohash(1), 0), (infohash(2), 0)]);
+    assert_eq!(votes(&mut bench, "b"), [(infohash(4), 1)]);
+    // A leecher becomes a seeder, and a seeder leaves: its vote goes to the share that it announces next.
+    bench.announce(&called("a", seeder(2, 2)), host(2)).unwrap();
+    bench.announce(&called("a", stop(seeder(3, 1))), host(1)).unwrap();
+    assert_eq!(votes(&mut bench, "a"), [(infohash(2), 1), (infohash(1), 0), (infohash(3), 0)]);
+    bench.announce(&called("a", seeder(1, 1)), host(1)).unwrap();
+    assert_eq!(votes(&mut bench, "a"), [(infohash(2), 1), (infohash(1), 1), (infohash(3), 0)]);
+    // An only peer too.
+    bench.announce(&called("b", seeder(5, 1)), host(1)).unwrap();
+    bench.announce(&called("b", stop(seeder(4, 1))), host(1)).unwrap();
+    assert_eq!(votes(&mut bench, "b"), [(infohash(5), 0)]);
+    bench.announce(&called("b", seeder(5, 1)), host(1)).unwrap();
+    assert_eq!(votes(&mut bench, "b"), [(infohash(5), 1)]);
+}
+
+#[test]
+fn names_beyond_the_maximum_make_room_for_those_of_other_sites() {
+    use names::MAX_NAMES;
+    let mut bench = Bench::new(Limits::default());
+    let called = |name: &str, announce: Announce| Announce { name: name_of(name), ..announce };
+    let has = |bench: &mut Bench, name: &str| !bench.named(name).is_empty();
+    // One site fills all places, and gets no more.
+    for number in 0..MAX_NAMES as u32 + 3 {
+        let fake = at_port(called(&format!("fake {number}"), seeder(1, 100 + number)), 8_000 + number as u16);
+        bench.announce(&fake, host(66)).unwrap();
+    }
+    assert_eq!(bench.pages(None).len(), MAX_NAMES);
+    // Still all are peers.
+    assert_eq!(bench.peers(1, host(9)).unwrap().seeders, MAX_NAMES as u32 + 3);
+    // A seeder of another site gets a place, a leecher does not.
+    bench.announce(&called("honest", leecher(1, 1)), host(1)).unwrap();
+    assert!(!has(&mut bench, "honest"));
+    bench.announce(&called("honest", seeder(1, 2)), host(2)).unwrap();
+    assert!(has(&mut bench, "honest"));
+    // The site with many names does not get it back, neither for a new peer nor for the one that lost it.
+    bench.announce(&called("fake again", at_port(seeder(1, 200), 9_000)), host(66)).unwrap();
+    for number in 0..MAX_NAMES as u32 + 3 {
+        let fake = at_port(called(&format!("fake {number}"), seeder(1, 100 + number)), 8_000 + number as u16);
+        bench.announce(&fake, host(66)).unwrap();
+    }
+    assert!(has(&mut bench, "honest"));
+    assert_eq!(bench.pages(None).len(), MAX_NAMES);
+    // Who has no name gets one with the next announce when there is room.
+    bench.announce(&called("honest", leecher(1, 1)), host(1)).unwrap();
+    assert_eq!(bench.pages(Some("honest"))[0].leechers, 1);
+    bench.pass(60);
+    bench.announce(&called("honest", seeder(1, 2)), host(2)).unwrap();
+    bench.announce(&called("late", at_port(seeder(1, 200), 9_000)), host(66)).unwrap();
+    bench.pass(60);
+    bench.announce(&called("late", at_port(seeder(1, 200), 9_000)), host(66)).unwrap();
+    assert_eq!(bench.pages(None).len(), 2);
+    assert!(has(&mut bench, "late") && has(&mut bench, "honest"));
+}
+
+#[test]
+fn a_name_that_many_sites_stand_behind_is_kept() {
+    let mut bench = Bench::new(Limits::default());
+    for peer in 0..2 {
+        bench.announce(&seeder(1, peer), host(peer)).unwrap();
+    }
+    // Each of many sites brings another name.
+    for number in 10..100 {
+        let fake = Announce { name: name_of(&format!("fake {number}")), ..seeder(1, number) };
+        bench.announce(&fake, host(number)).unwrap();
+    }
+    assert_eq!(bench.pages(None).len(), names::MAX_NAMES);
+    assert_eq!(bench.pages(Some("share 1"))[0].sites, 2);
+}
+
+#[test]
+fn a_tracker_that_had_peers_says_so_until_they_have_come_back() {
+    let mut bench = Bench::new(Limits::default());
+    let ago =
+        |bench: &mut Bench| bench.registry.list(None::<ShareCursor>, bench.now).unwrap().restarted_ago_s;
+    assert_eq!(ago(&mut bench), None);
+    let rules = Rules { past: Past::Peers, ..Rules::default() };
+    bench.registry = Registry::new(rules, bench.now);
+    for (after_s, expected) in [(0, Some(0)), (8, Some(8)), (36, Some(44)), (1, None), (1_000, None)] {
+        bench.pass(after_s);
+        assert_eq!(ago(&mut bench), expected);
+    }
+}
+
+#[test]
+fn one_address_gets_no_more_than_its_part_of_a_share() {
+    let mut bench = Bench::new(small(|limits| limits.peers_per_site = 3));
+    for peer in 0..3 {
+        bench.announce(&at_port(seeder(1, peer), 8_000 + peer as u16), host(1)).unwrap();
+    }
+    let fourth = at_port(seeder(1, 3), 9_000);
+    assert_eq!(bench.announce(&fourth, host(1)), Err(ErrorCode::Full(Limit::Address)));
+    // It has room in other shares, others have room in this one, and one that is started again takes its own place.
+    bench.announce(&at_port(seeder(2, 3), 9_000), host(1)).unwrap();
+    bench.announce(&fourth, host(2)).unwrap();
+    bench.announce(&at_port(seeder(1, 9), 8_000), host(1)).unwrap();
+    bench.announce(&stop(at_port(seeder(1, 9), 8_000)), host(1)).unwrap();
+    bench.announce(&at_port(seeder(1, 4), 9_000), host(1)).unwrap();
+    assert_eq!(bench.announce(&at_port(seeder(1, 5), 9_001), host(1)), Err(ErrorCode::Full(Limit::Address)));
+}
+
+#[test]
+fn an_ipv6_48_gets_no_more_of_the_answers_than_a_few_addresses() {
+    let mut bench = Bench::new(Limits::default());
+    for part in 0..1_000 {
+        let attacker = Ipv6Addr::new(0x2001, 0xdb8, 1, part, 0, 0, 0, 1);
+        bench.announce(&seeder(1, 100 + u32::from(part)), attacker.into()).unwrap();
+    }
+    for peer in 0..8 {
+        bench.announce(&seeder(1, peer), host(peer)).unwrap();
+    }
+    let named = named(&mut bench, 4, 10_000);
+    let honest: u32 = named.iter().filter(|(address, _)| address.is_ipv4()).map(|(_, count)| count).sum();
+    // Half of the answers; five standard deviations are some 500.
+    assert!(honest.abs_diff(20_000) < 500, "{honest} of 40,000");
 }
 
 #[test]
@@ -421,10 +620,11 @@ fn the_list_is_by_name_then_infohash_and_pages_leave_nothing_out() {
     // A gap in the middle of a page, not swept.
     bench.pass(60);
     for share in (0..30).filter(|share| share % 7 != 0) {
-        let announce = Announce { name: name_of("ignored"), ..leecher(share, 1) };
+        let announce = Announce { name: name_of(names[share as usize % 3]), ..leecher(share, 1) };
         bench.announce(&announce, host(1)).unwrap();
     }
     bench.pass(60);
+    // All from one address, so the first of each name has its vote.
     let live = |name: &str| {
         let shares = (0..30).filter(|&share| share % 7 != 0 && names[share as usize % 3] == name);
         shares.map(|share| (name.to_owned(), infohash(share))).collect::<Vec<_>>()
@@ -486,7 +686,7 @@ fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
         assert!(calls <= 16, "1,000 peers in calls of 64");
     }
     assert_eq!(bench.registry.stats(), Stats { shares: 1, seeders: 0, leechers: 1 });
-    assert_eq!(bench.registry.names.len(), 1);
+    assert_eq!((bench.registry.directory.len(), bench.registry.votes.len()), (1, 0));
     assert_eq!(bench.registry.census.registrations_from(host(2).into()), 0);
 }
 

@@ -165,3 +165,40 @@ fn replies_to_nothing_asked_and_answers_to_other_questions_do_no_harm() {
     bench.reply(transaction, ReplyBody::Announced(Announced { interval_s: 1, seeders: 0, leechers: 0 }));
     assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Unexpected))));
 }
+
+#[test]
+fn a_call_that_is_to_slow_down_asks_again_later_and_not_at_once_with_others() {
+    let mut waits = Vec::new();
+    for (retry_after_ms, soonest_ms, latest_ms) in [(0, 100, 200), (700, 700, 1_400), (60_000, 3_000, 6_000)]
+    {
+        let mut bench = Bench::new();
+        let id = bench.lookup();
+        bench.connect();
+        let transaction = bench.one_lookup_sent();
+        bench.reply(transaction, ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms }));
+        let wait = bench.client.next_timeout().unwrap() - bench.now;
+        let (soonest, latest) = (Duration::from_millis(soonest_ms), Duration::from_millis(latest_ms));
+        assert!((soonest..latest).contains(&wait), "{wait:?}");
+        bench.now += wait - Duration::from_millis(1);
+        assert_eq!(bench.sent(), []);
+        bench.now += Duration::from_millis(1);
+        assert_eq!(bench.one_lookup_sent(), transaction);
+        bench.reply(transaction, ReplyBody::Peers(peers()));
+        assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
+        waits.push(wait);
+    }
+    assert!(waits.is_sorted());
+}
+
+#[test]
+fn a_call_that_is_slowed_down_to_its_end_says_so() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    bench.connect();
+    let transaction = bench.one_lookup_sent();
+    let code = ErrorCode::SlowDown { retry_after_ms: 1_000 };
+    bench.reply(transaction, ReplyBody::Error(code));
+    bench.now += CALL_TIMEOUT;
+    assert_eq!(bench.sent(), []);
+    assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Refused(code)))));
+}

@@ -10,7 +10,7 @@ use crate::{
     InfoHash, PREAMBLE, PeerId, Secret, ShareNameRef,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
-        Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Token, TransactionId,
+        Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Standing, Token, TransactionId,
     },
     wire::{Fields, WireError},
 };
@@ -87,12 +87,12 @@ fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireErr
         0 => Ok(Query::Peers { infohash: InfoHash(fields.bytes()?), want: fields.u8()? }),
         1 => {
             let name = name(fields)?;
-            let after = if fields.is_some()? { Some(InfoHash(fields.bytes()?)) } else { None };
+            let after = if fields.is_some()? { Some(standing(fields)?) } else { None };
             Ok(Query::Named { name, after })
         }
         2 => {
             let after = if fields.is_some()? {
-                Some(ShareCursor { name: name(fields)?, infohash: InfoHash(fields.bytes()?) })
+                Some(ShareCursor { name: name(fields)?, standing: standing(fields)? })
             } else {
                 None
             };
@@ -100,6 +100,10 @@ fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireErr
         }
         _ => Err(WireError::illegal("no such query")),
     }
+}
+
+fn standing(fields: &mut Fields<'_>) -> Result<Standing, WireError> {
+    Ok(Standing { votes: fields.u32()?, seeders: fields.u32()?, infohash: InfoHash(fields.bytes()?) })
 }
 
 fn share_len(fields: &mut Fields<'_>) -> Result<u64, WireError> {

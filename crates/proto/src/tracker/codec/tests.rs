@@ -10,7 +10,7 @@ use crate::{
     name::MAX_NAME_LEN,
     tracker::message::{
         Announce, Announced, Completion, ErrorCode, Event, Limit, MAX_PEERS, MAX_SHARES, PeerAddress,
-        PeerEntry, Peers, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Token,
+        PeerEntry, Peers, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Standing, Token,
         TransactionId,
     },
 };
@@ -61,41 +61,45 @@ fn error(code: ErrorCode) -> Reply {
     reply(ReplyBody::Error(code))
 }
 
-fn shares_reply(settles_in_s: u16, shares: Vec<ShareEntry>, more: bool) -> Reply {
-    reply(ReplyBody::Shares(Shares { settles_in_s, shares, more }))
+fn shares_reply(restarted_ago_s: Option<u16>, shares: Vec<ShareEntry>, more: bool) -> Reply {
+    let settles_in_s = restarted_ago_s.map_or(0, |ago_s| 45 - ago_s);
+    let total = if more { 300 } else { 0 };
+    reply(ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total, shares, more }))
 }
 
 fn share(name: ShareName) -> ShareEntry {
-    ShareEntry { infohash: INFOHASH, name, size: 1_048_577, seeders: 1, leechers: 2 }
+    ShareEntry { infohash: INFOHASH, name, size: 1_048_577, seeders: 4, leechers: 2, sites: 3, votes: 1 }
 }
+
+const STANDING: Standing = Standing { votes: 1, seeders: 4, infohash: INFOHASH };
 
 #[rustfmt::skip]
 fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
-    let cursor = || ShareCursor { name: name("a.bin"), infohash: INFOHASH };
+    let cursor = || ShareCursor { name: name("a.bin"), standing: STANDING };
     vec![
-        ("Request Connect", connect(7), "53484f414c 02 07 00 00*24"),
-        ("Request Connect, transaction 250", connect(250), "53484f414c 02 fa 00 00*24"),
-        ("Request Connect, transaction 251", connect(251), "53484f414c 02 fbfb00 00 00*24"),
-        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 02 fbffff 00 00*24"),
-        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 02 fc00000100 00 00*24"),
-        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 02 fcffffffff 00 00*24"),
+        ("Request Connect", connect(7), "53484f414c 03 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 03 fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 03 fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 03 fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 03 fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 03 fcffffffff 00 00*24"),
         ("Request Announce, Started", announce(Event::Started, 0),
-            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
+            "53484f414c 03 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
         ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
-            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
+            "53484f414c 03 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
         ("Request Announce, Completed", announce(Event::Completed, 100),
-            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
+            "53484f414c 03 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
         ("Request Announce, Stopped", announce(Event::Stopped, 99),
-            "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
+            "53484f414c 03 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
         ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50 }),
-            "53484f414c 02 07 02 44*16 00 11*32 32"),
+            "53484f414c 03 07 02 44*16 00 11*32 32"),
         ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 02 07 02 44*16 01 05612e62696e 00"),
-        ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(INFOHASH) }),
-            "53484f414c 02 07 02 44*16 01 05612e62696e 01 11*32"),
-        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 02 07 02 44*16 02 00"),
+            "53484f414c 03 07 02 44*16 01 05612e62696e 00"),
+        ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(STANDING) }),
+            "53484f414c 03 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 03 07 02 44*16 02 00"),
         ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
-            "53484f414c 02 07 02 44*16 02 01 05612e62696e 11*32"),
+            "53484f414c 03 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
     ]
 }
 
@@ -111,27 +115,28 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
     ];
     vec![
         ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
-            "53484f414c 02 07 00 44*16 78"),
+            "53484f414c 03 07 00 44*16 78"),
         ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300 })),
-            "53484f414c 02 07 01 1e 02 fb2c01"),
+            "53484f414c 03 07 01 1e 02 fb2c01"),
         ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, peers })),
-            "53484f414c 02 07 02 1e 00 01 02 03 \
+            "53484f414c 03 07 02 1e 00 01 02 03 \
             00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
         ("Reply Peers, none",
             reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, peers: Vec::new() })),
-            "53484f414c 02 07 02 1e 5a 00 00 00"),
-        ("Reply Shares", shares_reply(0, vec![share(name("a.bin"))], true),
-            "53484f414c 02 07 03 00 01  11*32 05612e62696e fc01001000 01 02  01"),
-        ("Reply Shares, none", shares_reply(90, Vec::new(), false), "53484f414c 02 07 03 5a 00 00"),
-        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 02 07 04 00"),
-        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 02 07 04 01 00"),
+            "53484f414c 03 07 02 1e 5a 00 00 00"),
+        ("Reply Shares", shares_reply(None, vec![share(name("a.bin"))], true),
+            "53484f414c 03 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01  01"),
+        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 03 07 03 28 01 05 00 00 00"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 03 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 03 07 04 01 00"),
         ("Reply Error, UnknownShare, soon after a start", error(ErrorCode::UnknownShare { settles_in_s: 300 }),
-            "53484f414c 02 07 04 01 fb2c01"),
-        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 02 07 04 02"),
-        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 02 07 04 03 00"),
-        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 02 07 04 03 01"),
-        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 02 07 04 03 02"),
-        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 02 07 04 03 03"),
+            "53484f414c 03 07 04 01 fb2c01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 03 07 04 02"),
+        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 03 07 04 03 00"),
+        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 03 07 04 03 01"),
+        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 03 07 04 03 02"),
+        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 03 07 04 03 03"),
+        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 03 07 04 04 fbbc02"),
     ]
 }
 
@@ -170,20 +175,20 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for request in [
-        "53484f414c 02 07 03",
-        "53484f414c 02 07 02 44*16 03",
-        "53484f414c 02 07 02 44*16 02 02",
-        "53484f414c 02 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+        "53484f414c 03 07 03",
+        "53484f414c 03 07 02 44*16 03",
+        "53484f414c 03 07 02 44*16 02 02",
+        "53484f414c 03 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
     for reply in [
-        "53484f414c 02 07 05",
-        "53484f414c 02 07 04 04",
-        "53484f414c 02 07 04 03 04",
-        "53484f414c 02 07 02 1e 00 01 02 01 03",
+        "53484f414c 03 07 05",
+        "53484f414c 03 07 04 05",
+        "53484f414c 03 07 04 03 04",
+        "53484f414c 03 07 02 1e 00 01 02 01 03",
     ] {
         assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
     }
@@ -191,7 +196,7 @@ fn unknown_variants_are_refused() {
 
 #[test]
 fn illegal_values_are_refused() {
-    let fields = "53484f414c 02 07 01 44*16 11*32 22*16 33*16";
+    let fields = "53484f414c 03 07 01 44*16 11*32 22*16 33*16";
     for (what, rest) in [
         ("port 0", "00 05612e62696e 00 00 00"),
         ("no name", "01 00 00 00 00"),
@@ -209,9 +214,9 @@ fn illegal_values_are_refused() {
     for legal in ["01 0161 00 00 64", "01 0161 fd0000000000020000 00 00"] {
         assert!(decode_request(&bytes(&format!("{fields} {legal}"))).is_ok());
     }
-    let share = "53484f414c 02 07 03 00 01 11*32 0161";
-    assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 00"))));
-    assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 00"))).is_ok());
+    let share = "53484f414c 03 07 03 00 00 01 01 11*32 0161";
+    assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 01 01 00"))));
+    assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 01 01 00"))).is_ok());
 }
 
 #[test]
@@ -241,7 +246,7 @@ fn the_codecs_take_one_datagram_at_a_time_and_leave_nothing_for_the_next() {
         assert_eq!(ReplyCodec.decode(&mut src).unwrap(), Some(reply));
         assert!(src.is_empty());
     }
-    src.put_slice(b"SHOAL\x02 and no message");
+    src.put_slice(b"SHOAL\x03 and no message");
     assert!(RequestCodec.decode(&mut src).is_err());
     assert!(src.is_empty());
 }
@@ -261,8 +266,12 @@ fn largest_share() -> ShareEntry {
         size: MAX_SHARE_LEN,
         seeders: u32::MAX,
         leechers: u32::MAX,
+        sites: u32::MAX,
+        votes: u32::MAX,
     }
 }
+
+const LARGEST_STANDING: Standing = Standing { votes: u32::MAX, seeders: u32::MAX, infohash: INFOHASH };
 
 fn peers(count: usize) -> Reply {
     let peers = vec![largest_peer(); count];
@@ -278,14 +287,16 @@ fn peers(count: usize) -> Reply {
 
 fn shares(count: usize) -> Reply {
     let shares = vec![largest_share(); count];
-    let body = ReplyBody::Shares(Shares { settles_in_s: u16::MAX, shares, more: true });
+    let (settles_in_s, restarted_ago_s) = (u16::MAX, Some(u16::MAX));
+    let body =
+        ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total: u32::MAX, shares, more: true });
     Reply { transaction: TransactionId(u32::MAX), body }
 }
 
 /// Decoding is checked too, because the decoder's limit counts an integer by its size in memory.
 #[test]
 fn the_largest_messages_fit_a_datagram_both_ways() {
-    for (reply, len) in [(peers(MAX_PEERS), 1_079), (shares(MAX_SHARES), 944)] {
+    for (reply, len) in [(peers(MAX_PEERS), 1_079), (shares(MAX_SHARES), 983)] {
         let datagram = reply_bytes(&reply);
         assert_eq!(datagram.len(), len);
         assert!(len <= MAX_DATAGRAM_LEN);
@@ -295,10 +306,10 @@ fn the_largest_messages_fit_a_datagram_both_ways() {
     announce.transaction = TransactionId(u32::MAX);
     let RequestBody::Announce(fields) = &mut announce.body else { unreachable!() };
     (fields.port, fields.size, fields.name) = (port(u16::MAX), MAX_SHARE_LEN, largest_name());
-    let after = Some(ShareCursor { name: largest_name(), infohash: INFOHASH });
+    let after = Some(ShareCursor { name: largest_name(), standing: LARGEST_STANDING });
     let body = RequestBody::Lookup { token: TOKEN, query: Query::List { after } };
     let list = Request { transaction: TransactionId(u32::MAX), body };
-    for (request, len) in [(announce, 364), (list, 320)] {
+    for (request, len) in [(announce, 364), (list, 330)] {
         let datagram = request_bytes(&request);
         assert_eq!(datagram.len(), len);
         assert_eq!(decode_request(&datagram).unwrap(), request);
@@ -318,7 +329,7 @@ fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
 #[test]
 fn a_list_that_claims_more_entries_than_it_has_is_refused() {
     for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
-        for head in ["53484f414c 02 07 02 1e 00 01 02", "53484f414c 02 07 03 00"] {
+        for head in ["53484f414c 03 07 02 1e 00 01 02", "53484f414c 03 07 03 00 00 00"] {
             for rest in ["", "02 fb5a1b 00", "00*64"] {
                 assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));
             }
@@ -362,7 +373,13 @@ fn without_a_good_token_no_reply_is_larger_than_its_request() {
 fn error_codes() -> Vec<ErrorCode> {
     let unknown = [0, 90, u16::MAX].map(|settles_in_s| ErrorCode::UnknownShare { settles_in_s });
     let full = [Limit::Tracker, Limit::Shares, Limit::Share, Limit::Address].map(ErrorCode::Full);
-    [ErrorCode::TokenRefused, ErrorCode::NotYours].into_iter().chain(unknown).chain(full).collect()
+    let slow = [0, u16::MAX].map(|retry_after_ms| ErrorCode::SlowDown { retry_after_ms });
+    [ErrorCode::TokenRefused, ErrorCode::NotYours]
+        .into_iter()
+        .chain(unknown)
+        .chain(full)
+        .chain(slow)
+        .collect()
 }
 
 fn assert_malformed<T: std::fmt::Debug>(result: Result<T, DatagramError>) {
@@ -413,11 +430,19 @@ fn announces() -> impl Strategy<Value = Announce> {
     )
 }
 
+fn standings() -> impl Strategy<Value = Standing> {
+    (numbers(), numbers(), infohashes()).prop_map(|(votes, seeders, infohash)| Standing {
+        votes,
+        seeders,
+        infohash,
+    })
+}
+
 fn queries() -> impl Strategy<Value = Query> {
-    let cursors = (names(), infohashes()).prop_map(|(name, infohash)| ShareCursor { name, infohash });
+    let cursors = (names(), standings()).prop_map(|(name, standing)| ShareCursor { name, standing });
     prop_oneof![
         (infohashes(), any::<u8>()).prop_map(|(infohash, want)| Query::Peers { infohash, want }),
-        (names(), prop::option::of(infohashes())).prop_map(|(name, after)| Query::Named { name, after }),
+        (names(), prop::option::of(standings())).prop_map(|(name, after)| Query::Named { name, after }),
         prop::option::of(cursors).prop_map(|after| Query::List { after }),
     ]
 }
@@ -445,9 +470,11 @@ fn peer_entries() -> impl Strategy<Value = PeerEntry> {
 }
 
 fn share_entries() -> impl Strategy<Value = ShareEntry> {
-    (infohashes(), names(), sizes(), numbers(), numbers()).prop_map(
-        |(infohash, name, size, seeders, leechers)| ShareEntry { infohash, name, size, seeders, leechers },
-    )
+    let numbers = [(); 4].map(|()| numbers());
+    (infohashes(), names(), sizes(), numbers).prop_map(|(infohash, name, size, numbers)| {
+        let [seeders, leechers, sites, votes] = numbers;
+        ShareEntry { infohash, name, size, seeders, leechers, sites, votes }
+    })
 }
 
 fn replies() -> impl Strategy<Value = Reply> {
@@ -465,9 +492,14 @@ fn replies() -> impl Strategy<Value = Reply> {
             let [interval_s, settles_in_s] = seconds;
             ReplyBody::Peers(Peers { interval_s, settles_in_s, seeders, leechers, peers })
         }),
-        (any::<u16>(), prop::collection::vec(share_entries(), 0..=MAX_SHARES), any::<bool>()).prop_map(
-            |(settles_in_s, shares, more)| ReplyBody::Shares(Shares { settles_in_s, shares, more })
-        ),
+        (
+            (any::<u16>(), any::<Option<u16>>(), numbers()),
+            prop::collection::vec(share_entries(), 0..=MAX_SHARES),
+            any::<bool>(),
+        )
+            .prop_map(|((settles_in_s, restarted_ago_s, total), shares, more)| {
+                ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total, shares, more })
+            }),
         errors.prop_map(ReplyBody::Error),
     ];
     (numbers(), bodies).prop_map(|(id, body)| Reply { transaction: TransactionId(id), body })

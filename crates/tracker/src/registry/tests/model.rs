@@ -24,10 +24,10 @@ struct Known {
     entry: PeerEntry,
     host: u32,
     seen: Instant,
+    name: ShareName,
 }
 
 struct Share {
-    name: ShareName,
     size: u64,
     peers: BTreeMap<[u8; 16], Known>,
 }
@@ -65,9 +65,12 @@ impl Model {
         let in_share = self.shares.get(&share).map_or(0, counted);
         let peers = self.shares.values().flat_map(|share| share.peers.values());
         let from_host = peers.filter(|peer| peer.host == host && counts(peer)).count();
+        let peers = self.shares.get(&share).into_iter().flat_map(|share| share.peers.values());
+        let at_site = peers.filter(|peer| peer.host == host && counts(peer)).count();
         all >= limits.peers as usize
             || in_share >= limits.peers_per_share as usize
             || from_host >= limits.registrations_per_ip as usize
+            || at_site >= usize::from(limits.peers_per_site)
             || in_share == 0 && shares >= limits.shares as usize
     }
 
@@ -135,6 +138,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         shares,
         peers_per_share,
         registrations_per_ip,
+        peers_per_site: 7,
     });
     prop_oneof![small, Just(Limits::default())]
 }
@@ -226,17 +230,19 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
             });
             forget_displaced(bench, share, &announce.infohash, now);
         }
-        let share = model.shares.entry(announce.infohash).or_insert_with(|| Share {
-            name: announce.name.clone(),
-            size: announce.size,
-            peers: BTreeMap::new(),
-        });
+        let share = model
+            .shares
+            .entry(announce.infohash)
+            .or_insert_with(|| Share { size: announce.size, peers: BTreeMap::new() });
         let entry = PeerEntry {
             address: PeerAddress::from(host(from)),
             port: announce.port,
             progress: announce.progress,
         };
-        let known = Known { secret: announce.secret, entry, host: from, seen: now };
+        // A peer keeps the name that it registered by. There are fewer names than a share may have.
+        let registered = share.peers.get(&announce.peer_id.0).filter(|peer| peer.is_live(now));
+        let name = registered.map_or(&announce.name, |peer| &peer.name).clone();
+        let known = Known { secret: announce.secret, entry, host: from, seen: now, name };
         share.peers.insert(announce.peer_id.0, known);
     }
     let (seeders, leechers) = model.shares.get(&announce.infohash).map_or((0, 0), |share| share.counts(now));
@@ -299,22 +305,51 @@ fn check_index(bench: &Bench, model: &Model, share: u32) {
     }
 }
 
+/// Every share is listed under the names of its live peers, with what stands behind each. The votes are the registry's choice, but a
+/// site has one for each name.
 fn check_pages(bench: &mut Bench, model: &Model) {
     let now = bench.now;
-    let mut all: Vec<ShareEntry> = model
-        .shares
-        .iter()
-        .filter(|(_, share)| share.live(now).next().is_some())
-        .map(|(&infohash, share)| {
-            let (seeders, leechers) = share.counts(now);
-            ShareEntry { infohash, name: share.name.clone(), size: share.size, seeders, leechers }
-        })
-        .collect();
+    let mut all: Vec<ShareEntry> = Vec::new();
+    let mut voters = BTreeMap::new();
+    for (&infohash, share) in &model.shares {
+        let names: BTreeSet<_> = share.live(now).map(|peer| peer.name.clone()).collect();
+        for name in names {
+            let peers = || share.live(now).filter(|peer| peer.name == name);
+            let seeders: Vec<_> = peers().filter(|peer| peer.entry.progress.is_complete()).collect();
+            let sites: BTreeSet<_> = seeders.iter().map(|peer| peer.host).collect();
+            voters.entry(name.clone()).or_insert_with(BTreeSet::new).extend(sites.iter().copied());
+            let (seeders, leechers) = (seeders.len() as u32, (peers().count() - seeders.len()) as u32);
+            let (size, sites) = (share.size, sites.len() as u32);
+            all.push(ShareEntry { infohash, name, size, seeders, leechers, sites, votes: 0 });
+        }
+    }
+    let listed = bench.pages(None);
+    assert!(listed.is_sorted_by_key(ShareEntry::cursor), "{listed:?}");
+    let without_votes = |shares: &[ShareEntry]| {
+        let mut shares = shares.to_vec();
+        shares.iter_mut().for_each(|share| share.votes = 0);
+        shares.sort_by_key(ShareEntry::cursor);
+        shares
+    };
     all.sort_by_key(ShareEntry::cursor);
-    assert_eq!(bench.pages(None), all);
-    for name in ["name 0", "name 1", "name 2", "name 3"] {
-        let named: Vec<_> = all.iter().filter(|share| share.name.as_str() == name).cloned().collect();
-        assert_eq!(bench.pages(Some(name)), named);
+    assert_eq!(without_votes(&listed), all);
+    for name in ["name 0", "name 1", "name 2", "name 3"].map(name_of) {
+        let named: Vec<_> = listed.iter().filter(|share| share.name == name).cloned().collect();
+        assert_eq!(bench.pages(Some(name.as_str())), named);
+        let votes: u32 = named.iter().map(|share| share.votes).sum();
+        assert!(votes as usize <= voters.get(&name).map_or(0, BTreeSet::len), "{votes} votes");
+        assert!(named.iter().all(|share| share.votes <= share.sites));
+    }
+    // Every vote is held by somebody.
+    let rosters = bench.registry.shares.iter().map(|(ByInfoHash(head), share)| share.roster.listed(head));
+    let listed: Vec<Listed> = rosters.flatten().flatten().collect();
+    assert_eq!(listed.iter().map(|listed| listed.votes as usize).sum::<usize>(), bench.registry.votes.len());
+    assert_eq!(listed.len(), bench.registry.directory.len());
+    for entry in &listed {
+        let name = entry.head.name_bytes();
+        let namesakes = listed.iter().filter(|other| other.head.name_bytes() == name).count();
+        assert!(bench.registry.directory.contains(entry));
+        assert_eq!(bench.registry.directory.named(name), namesakes);
     }
 }
 
