@@ -24,6 +24,7 @@ mod descriptions;
 mod evil;
 mod garbage;
 mod liars;
+mod names;
 mod outputs;
 mod restarts;
 mod resuming;

@@ -121,6 +121,23 @@ impl Swarm {
         self.trackers.insert(0, TrackerHandle::start(config).await.unwrap());
     }
 
+    /// Ends the tracker, as if it had peers, and starts it again on its port. When peers would expire at the latest, it believes that
+    /// it knows everybody.
+    pub(crate) async fn restart_tracker_that_had_peers(&mut self, expire: Duration) {
+        let tracker = self.trackers.remove(0);
+        let marker = self.dir.path().join("tracker");
+        fs::write(&marker, "").unwrap();
+        let port = tracker.local_addr().port();
+        let config = tracker::Config { port, expire, marker: Some(marker), ..tracker_config() };
+        tracker.stop().await.unwrap();
+        self.trackers.insert(0, TrackerHandle::start(config).await.unwrap());
+    }
+
+    /// Where tasks are spawned that end with the test.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
     /// Starts a second tracker, which knows nobody.
     pub(crate) async fn another_tracker(&mut self) -> Endpoint {
         self.start_tracker(tracker_config()).await

@@ -65,7 +65,8 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
         {
             let plan = swarm.plan_for(target);
             match swarm.fetch(plan).outcome().await {
-                Err(FetchError::Ambiguous { name, shares }) => {
+                Err(FetchError::Ambiguous { name, shares, total }) => {
+                    assert_eq!(total, 2);
                     assert_eq!(name.as_ref().map(ShareName::as_str), asked);
                     let listed: Vec<_> = shares.iter().map(|share| share.infohash).collect();
                     assert_eq!(listed, infohashes);

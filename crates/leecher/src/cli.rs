@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
+use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
     Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target, fetch,
 };
@@ -150,6 +151,13 @@ pub(crate) struct Args {
     )]
     upload_limit: Option<RateLimit>,
 
+    /// File that remembers what each name led to; 'none' for none
+    ///
+    /// The leecher warns if a name leads to another share than when it was last fetched by. [default: shoal/known-names in the
+    /// user's state directory]
+    #[arg(long, value_name = "FILE", env = "SHOAL_KNOWN_NAMES", help_heading = SOURCE, hide_short_help = true)]
+    known_names: Option<PathBuf>,
+
     /// TCP port to serve on; 0 for any free port
     #[arg(
         short, long, value_name = "PORT", default_value_t = 0, value_parser = startup::parse_port, env = "SHOAL_PORT",
@@ -293,6 +301,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         max_peers: args.max_peers,
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),
+        known_names: known_names(&args),
         bind: args.bind,
         acceptor,
         stay: stay(&args),
@@ -371,6 +380,14 @@ fn destination(args: &Args) -> Result<Destination, Failure> {
             .hint("name another with -d"));
     }
     Ok(destination)
+}
+
+fn known_names(args: &Args) -> Option<PathBuf> {
+    match &args.known_names {
+        Some(none) if none.as_os_str() == "none" => None,
+        Some(path) => Some(path.clone()),
+        None => Some(choose_base_strategy().ok()?.state_dir()?.join("shoal").join("known-names")),
+    }
 }
 
 fn style(args: &Args) -> Style {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use listen::ListenError;
-use proto::{ShareName, tracker::message::ShareEntry};
+use proto::{Endpoint, InfoHash, ShareName, tracker::message::ShareEntry};
 use store::{DownloadError, PathError};
 use swarm::Failure;
 
@@ -21,15 +21,41 @@ pub enum FetchError {
     #[error("the tracker knows no shares")]
     NothingShared,
     /// Several shares match.
-    #[error("{} shares {}", shares.len(), match name {
+    #[error("{total} shares {}", match name {
         Some(name) => format!("are called '{name}'"),
         None => "are available".to_owned(),
     })]
     Ambiguous {
         /// The name that was asked for.
         name: Option<ShareName>,
-        /// The shares that match.
+        /// The shares that match, best supported first: by how many addresses announce them, each counting for one share of a
+        /// name. Not all if there are many.
         shares: Vec<ShareEntry>,
+        /// How many match.
+        total: usize,
+    },
+    /// A tracker that restarted knows one share that matches, and has not yet heard from everybody.
+    #[error("tracker {tracker} restarted, and others may share something else{}", match name {
+        Some(name) => format!(" under '{name}'"),
+        None => String::new(),
+    })]
+    Unsettled {
+        /// The tracker.
+        tracker: Endpoint,
+        /// The name that was asked for.
+        name: Option<ShareName>,
+        /// Seconds until it has heard from everybody.
+        settles_in_s: u16,
+    },
+    /// A tracker lists a share under a name that it does not have.
+    #[error("the trackers call {infohash} '{name}', but its name is '{real}'")]
+    Misnamed {
+        /// The name that was asked for.
+        name: ShareName,
+        /// The name of the share.
+        real: ShareName,
+        /// The share.
+        infohash: InfoHash,
     },
     /// The leecher cannot listen on its port.
     #[error(transparent)]

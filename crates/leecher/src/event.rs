@@ -26,6 +26,16 @@ pub enum FetchEvent {
         /// Maximum bytes to prove.
         total: u64,
     },
+    /// A name leads to another share than when it was last fetched by ([`Config::known_names`](crate::Config::known_names)). The
+    /// transfer continues.
+    NameMoved {
+        /// The name.
+        name: ShareName,
+        /// What it led to.
+        before: InfoHash,
+        /// What is fetched now.
+        now: InfoHash,
+    },
     /// The share is known and the output is ready.
     Started(Started),
     /// All chunks are received and proved, and are being made durable.

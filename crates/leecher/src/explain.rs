@@ -1,6 +1,7 @@
 //! The exit code of each error, and the hint that is printed with it.
 
 use leecher::{Failure as SwarmFailure, FetchError};
+use proto::tracker::message::ShareEntry;
 use startup::{ExitCode, Failure};
 use store::DownloadError;
 
@@ -22,13 +23,17 @@ pub(crate) fn explain(error: FetchError) -> Failure {
             "check that a seeder is running with the same tracker; --list shows the shares that the tracker knows".to_owned(),
         ),
         FetchError::NothingShared => (ExitCode::NotFound, NOT_FOUND_HINT.to_owned()),
-        FetchError::Ambiguous { shares, .. } => {
-            let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
-            (
-                ExitCode::Usage,
-                format!("choose one of them; use its infohash if the names are the same:{}", list.concat()),
-            )
-        }
+        FetchError::Ambiguous { shares, total, .. } => (ExitCode::Usage, candidates(shares, *total)),
+        FetchError::Unsettled { settles_in_s, .. } => (
+            ExitCode::NotFound,
+            format!(
+                "use the link that the seeder printed, or wait {settles_in_s} s and try again, or give it more time with --timeout"
+            ),
+        ),
+        FetchError::Misnamed { .. } => (
+            ExitCode::Integrity,
+            "somebody gave it a wrong name at the tracker; if it is what you want, fetch it by its infohash".to_owned(),
+        ),
         FetchError::Interrupted { part: None } => (ExitCode::Interrupted, "nothing was saved".to_owned()),
         FetchError::Interrupted { part: Some(part) } => (
             ExitCode::Interrupted,
@@ -54,6 +59,19 @@ pub(crate) fn explain(error: FetchError) -> Failure {
         _ => other(),
     };
     Failure::new(code, error).hint(hint)
+}
+
+/// The shares to choose from.
+fn candidates(shares: &[ShareEntry], total: usize) -> String {
+    let list: Vec<_> = shares.iter().map(|share| format!("\n    {}", describe(share))).collect();
+    let more = match total.saturating_sub(shares.len()) {
+        0 => String::new(),
+        more => format!("\n    and {more} more"),
+    };
+    format!(
+        "ask whoever shares it for the link, or choose one by its infohash. A name proves nothing: most supported first, these are{}{more}",
+        list.concat()
+    )
 }
 
 fn explain_swarm(failure: &SwarmFailure) -> (ExitCode, String) {

@@ -2,7 +2,7 @@
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use crate::{
     driver::{Driver, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
+    known_names,
     target::{Missing, Target, Unresolved, resolve},
     task_output,
 };
@@ -58,6 +59,9 @@ pub struct Config {
     pub stall_timeout: Duration,
     /// Wait this long, if it is longer, until a peer has the share, even if no tracker knows it. A year at most.
     pub wait: Duration,
+    /// File that remembers what each name led to when it was last fetched by. If a name leads to something else now,
+    /// [`FetchEvent::NameMoved`] reports it. By default none.
+    pub known_names: Option<PathBuf>,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,
     /// Port to serve received chunks on; nothing is served if `None`. Several transfers may use one port.
@@ -82,6 +86,7 @@ impl Config {
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
+            known_names: None,
             bind: None,
             acceptor: None,
             stay: Stay::default(),
@@ -120,6 +125,13 @@ async fn fetch_among(
     let trackers: Vec<_> =
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, tasks)).collect();
     let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
+    if let (Target::Name(name), Some(path)) = (&config.target, config.known_names.clone()) {
+        let asked = name.clone();
+        let before = task_output(spawn_blocking(move || known_names::recall(&path, &asked)).await);
+        if let Some(before) = before.filter(|&before| before != infohash) {
+            on_event(FetchEvent::NameMoved { name: name.clone(), before, now: infohash });
+        }
+    }
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
         let output = config.destination.output(name, config.overwrite);
@@ -140,7 +152,49 @@ async fn fetch_among(
         stay: config.stay,
         begun,
     };
-    Driver::new(setup, on_event).run(&stop).await
+    let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
+    fetch_named(tasks, asked, config.known_names.as_deref(), setup, on_event, &stop).await
+}
+
+/// Fetches a share that was found by its name. Anybody can give it any name at a tracker, but its metainfo has its own.
+async fn fetch_named(
+    tasks: &TaskTracker,
+    asked: &ShareName,
+    known_names: Option<&Path>,
+    setup: Setup,
+    mut on_event: impl FnMut(FetchEvent),
+    stop: &CancellationToken,
+) -> Result<Fetched, FetchError> {
+    let infohash = setup.infohash;
+    let (misnamed, mut real) = (stop.child_token(), None);
+    let on_event = |event: FetchEvent| {
+        match &event {
+            FetchEvent::Started(started) if started.name != *asked => {
+                real = Some(started.name.clone());
+                return misnamed.cancel();
+            }
+            FetchEvent::Finished(_) => {
+                if let Some(path) = known_names.map(Path::to_owned) {
+                    let name = asked.clone();
+                    tasks.spawn_blocking(move || {
+                        if let Err(error) = known_names::remember(&path, &name, infohash) {
+                            tracing::warn!(
+                                "cannot remember in {} what '{name}' led to: {error}",
+                                path.display()
+                            );
+                        }
+                    });
+                }
+            }
+            _ => {}
+        }
+        on_event(event);
+    };
+    let result = Driver::new(setup, on_event).run(&misnamed).await;
+    match real {
+        Some(real) if result.is_err() => Err(FetchError::Misnamed { name: asked.clone(), real, infohash }),
+        _ => result,
+    }
 }
 
 /// Finds the share that the target names. Gives up after the configured time.

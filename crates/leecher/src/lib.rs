@@ -18,6 +18,7 @@ mod driver;
 mod error;
 mod event;
 mod fetch;
+mod known_names;
 mod session;
 mod target;
 

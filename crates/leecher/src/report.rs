@@ -9,7 +9,7 @@ use proto::{Endpoint, Link};
 use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
 
 use crate::screen::{Block, Screen};
-use json::{Json, cannot_serve, json, print_json};
+use json::{Json, cannot_serve, json, name_moved, print_json};
 
 /// Wait between two lines of progress, and before the first line. A short transfer prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -132,6 +132,7 @@ impl Reporter {
                     Display::None => {}
                 }
             }
+            FetchEvent::NameMoved { name, before, now } => self.warn(&name_moved(&name, before, now)),
             FetchEvent::Started(started) => self.started(&started),
             FetchEvent::Flushing => {
                 if let Display::Bars(bars) = &mut self.display {

@@ -1,6 +1,16 @@
 //! The target that the user named, and the lookups that find its infohash and its peers.
+//!
+//! A name proves nothing: anybody can give it to anything. So a share is taken by its name only if it is the only one of that name
+//! over all trackers. After a restart a tracker knows only those who came back first, so its answer does not count until it has
+//! heard from everybody.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
@@ -30,7 +40,8 @@ const MAX_LISTED: usize = 10_000;
 /// sends pages slowly and without end.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long to wait for the other trackers once one has answered.
+/// How long to wait for the other trackers once one has answered, if the shares are only listed. Otherwise each tracker may know
+/// another share of the name. So all have the time that a call takes.
 const LATECOMERS: Duration = Duration::from_secs(1);
 
 /// What to fetch.
@@ -135,6 +146,16 @@ pub(crate) enum Missing {
     Name(ShareName),
     /// Any share.
     Share,
+    /// Everybody else who may share something of this name, or anything: a tracker restarted.
+    Others { name: Option<ShareName>, restart: Restart },
+}
+
+/// A tracker that has restarted and does not know everybody yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Restart {
+    tracker: Endpoint,
+    ago_s: u16,
+    settles_in_s: u16,
 }
 
 impl From<Missing> for FetchError {
@@ -143,6 +164,9 @@ impl From<Missing> for FetchError {
             Missing::Answer { trackers, last } => Failure::NoTracker { trackers, last }.into(),
             Missing::Name(name) => FetchError::UnknownName(name),
             Missing::Share => FetchError::NothingShared,
+            Missing::Others { name, restart } => {
+                FetchError::Unsettled { tracker: restart.tracker, name, settles_in_s: restart.settles_in_s }
+            }
         }
     }
 }
@@ -155,6 +179,9 @@ impl From<Missing> for Waiting {
             }
             Missing::Name(name) => WaitingFor::Name(name).into(),
             Missing::Share => WaitingFor::AnyShare.into(),
+            Missing::Others { name, restart: Restart { tracker, ago_s, settles_in_s } } => {
+                WaitingFor::Others { tracker, name, restarted_ago_s: ago_s, settles_in_s }.into()
+            }
         }
     }
 }
@@ -175,45 +202,71 @@ pub(crate) async fn resolve(
         return Err(Unresolved::Final(Missing::Answer { trackers: Vec::new(), last: None }.into()));
     }
     let found = match name {
-        Some(name) => find(trackers, |tracker| named(tracker, name.clone())).await,
-        None => find(trackers, |tracker| list(tracker, 2)).await,
+        Some(name) => find(trackers, Patience::All, |tracker| named(tracker, name.clone())).await,
+        None => find(trackers, Patience::All, |tracker| list(tracker, MAX_NAMESAKES)).await,
     };
-    let Found { shares, settled } = found.map_err(Unresolved::NotYet)?;
-    match (&shares[..], name) {
-        ([share], _) => Ok((share.infohash, Some(share.name.clone()))),
-        ([], name) => {
+    let Found { mut shares, total, settled, restart } = found.map_err(Unresolved::NotYet)?;
+    if name.is_none() {
+        // A share may be listed under several names.
+        let mut known = BTreeSet::new();
+        shares.retain(|share| known.insert(share.infohash));
+    }
+    match (shares.len(), name, restart) {
+        (0, name, _) => {
             let missing = name.map_or(Missing::Share, |name| Missing::Name(name.clone()));
             Err(if settled { Unresolved::Settled(missing) } else { Unresolved::NotYet(missing) })
         }
-        (_, Some(name)) => Err(Unresolved::Final(FetchError::Ambiguous { name: Some(name.clone()), shares })),
-        // Two were enough to know that there are several. Now list them all.
-        (_, None) => {
-            let found = find(trackers, |tracker| list(tracker, MAX_NAMESAKES)).await;
-            let shares = found.map_or(shares, |found| found.shares);
-            Err(Unresolved::Final(FetchError::Ambiguous { name: None, shares }))
+        (1, name, Some(restart)) => Err(Unresolved::NotYet(Missing::Others { name: name.cloned(), restart })),
+        (1, _, None) => {
+            let share = shares.remove(0);
+            Ok((share.infohash, Some(share.name)))
+        }
+        (several, name, _) => {
+            let total = if name.is_some() { total.max(several) } else { several };
+            shares.truncate(MAX_NAMESAKES);
+            Err(Unresolved::Final(FetchError::Ambiguous { name: name.cloned(), shares, total }))
         }
     }
 }
 
 /// All shares that the trackers know.
 pub async fn list_shares(trackers: &[TrackerClient]) -> Result<Vec<ShareEntry>, FetchError> {
-    Ok(find(trackers, |tracker| list(tracker, MAX_LISTED)).await?.shares)
+    Ok(find(trackers, Patience::Latecomers, |tracker| list(tracker, MAX_LISTED)).await?.shares)
 }
 
 /// The shares that trackers know.
 struct Found {
+    /// Best supported first.
     shares: Vec<ShareEntry>,
+    /// How many there are, as far as the trackers that answered know.
+    total: usize,
     /// Every tracker answered, and has run long enough to know all peers.
     settled: bool,
+    /// A tracker that restarted and has not.
+    restart: Option<Restart>,
 }
 
-/// Asks all trackers at once. When one has answered, the others have [`LATECOMERS`] left.
-async fn find<F>(trackers: &[TrackerClient], ask: impl Fn(TrackerClient) -> F) -> Result<Found, Missing>
+/// How long to wait for trackers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// Until each has answered or failed.
+    All,
+    /// [`LATECOMERS`] after the first has answered.
+    Latecomers,
+}
+
+/// Asks all trackers at once.
+async fn find<F>(
+    trackers: &[TrackerClient],
+    patience: Patience,
+    ask: impl Fn(TrackerClient) -> F,
+) -> Result<Found, Missing>
 where
     F: Future<Output = Result<Found, TrackerError>> + Send + 'static,
 {
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
-    let (mut shares, mut answers, mut last) = (BTreeMap::new(), 0, None);
+    let mut shares: BTreeMap<(ShareName, InfoHash), ShareEntry> = BTreeMap::new();
+    let (mut answers, mut last, mut total, mut restart) = (0, None, 0, None);
     let mut settled = true;
     let mut deadline = None;
     loop {
@@ -225,11 +278,21 @@ where
         match task_output(answer) {
             Ok(found) => {
                 answers += 1;
-                deadline.get_or_insert(Instant::now() + LATECOMERS);
+                if patience == Patience::Latecomers {
+                    deadline.get_or_insert(Instant::now() + LATECOMERS);
+                }
                 settled &= found.settled;
-                shares.extend(
-                    found.shares.into_iter().map(|share| ((share.name.clone(), share.infohash), share)),
-                );
+                total = total.max(found.total);
+                restart = restart.or(found.restart);
+                for share in found.shares {
+                    let known =
+                        shares.entry((share.name.clone(), share.infohash)).or_insert_with(|| share.clone());
+                    // Peers register with several trackers, so the larger numbers are nearer to the truth than the sums.
+                    known.seeders = known.seeders.max(share.seeders);
+                    known.leechers = known.leechers.max(share.leechers);
+                    known.sites = known.sites.max(share.sites);
+                    known.votes = known.votes.max(share.votes);
+                }
             }
             Err(error) => last = Some(error),
         }
@@ -238,9 +301,13 @@ where
         let trackers = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
         return Err(Missing::Answer { trackers, last });
     }
+    if let Some(error) = last {
+        tracing::warn!("{error}; what it knows is not among the shares");
+    }
+    let total = total.max(shares.len());
     let mut shares: Vec<ShareEntry> = shares.into_values().collect();
-    shares.sort_by_cached_key(ShareEntry::cursor);
-    Ok(Found { shares, settled: settled && answers == trackers.len() })
+    shares.sort_by_cached_key(ShareEntry::standing);
+    Ok(Found { shares, total, settled: settled && answers == trackers.len(), restart })
 }
 
 async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, TrackerError> {
@@ -263,7 +330,7 @@ async fn pages(
     most: usize,
     query: impl Fn(Option<ShareCursor>) -> Query,
 ) -> Result<Found, TrackerError> {
-    let (shares, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
+    let (shares, total, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
     if let ListEnd::TooSlow = end {
         tracing::warn!(
             "tracker {}: the list ends after {} shares, because it took longer than {} s",
@@ -272,7 +339,12 @@ async fn pages(
             LISTING_TIMEOUT.as_secs()
         );
     }
-    Ok(Found { shares, settled: end == ListEnd::Enough { settled: true } })
+    let ListEnd::Enough { settles_in_s, restarted_ago_s } = end else {
+        return Ok(Found { shares, total, settled: false, restart: None });
+    };
+    let restart = restarted_ago_s.filter(|_| settles_in_s > 0);
+    let restart = restart.map(|ago_s| Restart { tracker: tracker.endpoint().clone(), ago_s, settles_in_s });
+    Ok(Found { shares, total, settled: settles_in_s == 0, restart })
 }
 
 /// Why no more pages of a list are asked for.
@@ -280,30 +352,34 @@ async fn pages(
 enum ListEnd {
     /// There are no more pages, or enough shares were received.
     Enough {
-        /// The tracker has run long enough to know all peers.
-        settled: bool,
+        /// When the tracker knows all peers.
+        settles_in_s: u16,
+        /// When it restarted, if it had peers before.
+        restarted_ago_s: Option<u16>,
     },
     TooSlow,
 }
 
-/// The shares of all pages, up to about `most`. `ask` receives the last share of the previous page.
+/// The shares of all pages, up to about `most`, and how many there are. `ask` receives the last share of the previous page.
 async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
     most: usize,
     ask: impl Fn(Option<ShareCursor>) -> F,
-) -> Result<(Vec<ShareEntry>, ListEnd), E> {
+) -> Result<(Vec<ShareEntry>, usize, ListEnd), E> {
     let deadline = Instant::now() + LISTING_TIMEOUT;
     let mut found: Vec<ShareEntry> = Vec::new();
+    let mut most_known = 0;
     loop {
         let after = found.last().map(ShareEntry::cursor);
         let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
-            return Ok((found, ListEnd::TooSlow));
+            return Ok((found, most_known, ListEnd::TooSlow));
         };
-        let Shares { shares, more, settles_in_s, .. } = page?;
+        let Shares { shares, more, settles_in_s, restarted_ago_s, total } = page?;
+        most_known = most_known.max(total as usize);
         // Otherwise a tracker that repeats its pages would be asked without end.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
         found.extend(shares);
         if !more || !advanced || found.len() >= most {
-            return Ok((found, ListEnd::Enough { settled: settles_in_s == 0 }));
+            return Ok((found, most_known, ListEnd::Enough { settles_in_s, restarted_ago_s }));
         }
     }
 }
@@ -356,12 +432,15 @@ mod tests {
     async fn an_endless_tracker_does_not_make_a_list_run_for_ever() {
         let begun = Instant::now();
         let slow = |after| endless(after, Duration::from_secs(7));
-        let (found, end) = collect_pages(MAX_LISTED, slow).await.unwrap();
+        let (found, _, end) = collect_pages(MAX_LISTED, slow).await.unwrap();
         assert_eq!((begun.elapsed(), end), (LISTING_TIMEOUT, ListEnd::TooSlow));
         assert_eq!(found.len(), 8);
         let fast = |after| endless(after, Duration::ZERO);
-        let (found, end) = collect_pages(MAX_LISTED, fast).await.unwrap();
-        assert_eq!((found.len(), end), (MAX_LISTED, ListEnd::Enough { settled: true }));
+        let (found, _, end) = collect_pages(MAX_LISTED, fast).await.unwrap();
+        assert_eq!(
+            (found.len(), end),
+            (MAX_LISTED, ListEnd::Enough { settles_in_s: 0, restarted_ago_s: None })
+        );
     }
 
     #[tokio::test]

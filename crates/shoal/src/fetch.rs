@@ -105,6 +105,7 @@ impl Fetch {
         let mut config = self.config;
         config.trackers.clone_from(&node.trackers);
         config.bind = node.bind;
+        config.known_names.clone_from(&node.known_names);
         // A transfer of a node that was stopped ends at once, so it needs no port.
         config.acceptor = if self.serve { node.acceptor()? } else { None };
         config.upload_limit = self.upload_limit.unwrap_or_else(|| node.upload_limit.clone());

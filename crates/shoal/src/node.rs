@@ -33,6 +33,7 @@ pub struct Builder {
     port: u16,
     max_peers: usize,
     hash_cache: Option<PathBuf>,
+    known_names: Option<PathBuf>,
     upload_limit: RateLimit,
     download_limit: RateLimit,
 }
@@ -87,6 +88,7 @@ impl Default for Builder {
             port: 0,
             max_peers: seeder::DEFAULT_MAX_PEERS,
             hash_cache: None,
+            known_names: None,
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
         }
@@ -134,6 +136,13 @@ impl Builder {
         self
     }
 
+    /// Remembers in this file what each name led to when it was last fetched by. If it leads to something else later,
+    /// [`FetchEvent::NameMoved`](crate::FetchEvent::NameMoved) reports it. By default nothing is remembered.
+    pub fn known_names(mut self, file: impl Into<PathBuf>) -> Builder {
+        self.known_names = Some(file.into());
+        self
+    }
+
     /// Maximum upload rate, for all shares and transfers together.
     pub fn upload_limit(mut self, limit: RateLimit) -> Builder {
         self.upload_limit = limit;
@@ -148,12 +157,22 @@ impl Builder {
 
     /// Makes the node. It starts nothing yet.
     pub fn build(self) -> Node {
-        let Builder { trackers, bind, port, max_peers, hash_cache, upload_limit, download_limit } = self;
+        let Builder {
+            trackers,
+            bind,
+            port,
+            max_peers,
+            hash_cache,
+            known_names,
+            upload_limit,
+            download_limit,
+        } = self;
         Node(Arc::new(Resources {
             trackers,
             bind,
             port,
             hash_cache,
+            known_names,
             server: Server::new(max_peers, upload_limit.clone()),
             upload_limit,
             download_limit,

@@ -17,6 +17,7 @@ pub(crate) struct Resources {
     pub(crate) trackers: Vec<Endpoint>,
     pub(crate) bind: Option<IpAddr>,
     pub(crate) hash_cache: Option<PathBuf>,
+    pub(crate) known_names: Option<PathBuf>,
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
     /// Serves the shares.

@@ -1,8 +1,9 @@
 //! The command line of `tracker`.
 
-use std::{net::IpAddr, num::NonZeroUsize, thread::available_parallelism, time::Duration};
+use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf, thread::available_parallelism, time::Duration};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use etcetera::{BaseStrategy, choose_base_strategy};
 use proto::tracker::DEFAULT_PORT;
 use startup::{
     ExitCode, Failure, LogArgs, ParseDurationError, human_time, parse_in_range, parse_timeout, print_line,
@@ -66,6 +67,15 @@ pub(crate) struct Args {
     )]
     expire: Duration,
 
+    /// File that exists while the tracker has peers; 'none' for none
+    ///
+    /// If it finds the file when it starts, leechers that ask for a share by its name wait until everybody had time to come back.
+    /// [default: shoal/tracker-PORT in the user's state directory; none for -p 0]
+    #[arg(
+        long, value_name = "FILE", env = "SHOAL_STATE", help_heading = REGISTRATIONS, hide_short_help = true
+    )]
+    state: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) logs: LogArgs,
 }
@@ -92,6 +102,7 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
         sockets: args.sockets.unwrap_or_else(default_sockets),
         heartbeat: args.heartbeat,
         expire: args.expire,
+        marker: marker(&args),
         ..Config::default()
     };
     let asked = config.address();
@@ -100,6 +111,20 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
     print_line(format_args!("[LISTENING] Tracker is listening on {}", tracker.local_addr()));
     tracker.run(shutdown).await.map_err(failure)
+}
+
+/// The file that says whether the tracker has peers. A tracker on any free port is another one each time.
+fn marker(args: &Args) -> Option<PathBuf> {
+    match &args.state {
+        Some(none) if none.as_os_str() == "none" => None,
+        Some(path) => Some(path.clone()),
+        None if args.port == 0 => None,
+        None => {
+            let address = args.bind.map(|ip| format!("{ip}-")).unwrap_or_default();
+            let name = format!("tracker-{address}{}", args.port);
+            Some(choose_base_strategy().ok()?.state_dir()?.join("shoal").join(name))
+        }
+    }
 }
 
 /// Reads a time that the answer to an announce can hold: whole seconds, in 16 bits.

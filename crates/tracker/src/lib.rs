@@ -13,6 +13,8 @@
 pub mod datagrams;
 mod error;
 pub mod handler;
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
+mod marker;
 pub mod registry;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub mod service;
@@ -24,5 +26,5 @@ mod worker;
 
 pub use error::TrackerError;
 pub use handler::{Counters, Handler, Swept};
-pub use registry::{FREQUENT, Limits, Registry, Rules, Stats};
+pub use registry::{FREQUENT, Limits, Past, Registry, Rules, Stats};
 pub use service::{Config, MAX_SOCKETS, Tracker};

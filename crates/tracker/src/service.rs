@@ -10,6 +10,7 @@ use std::{
     io, iter,
     net::{IpAddr, SocketAddr, UdpSocket},
     num::NonZeroUsize,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use tracing::Level;
 use crate::{
     error::TrackerError,
     handler::Handler,
+    marker::Marker,
     registry::{FREQUENT, Limits, Past, Rules},
     worker::{Duty, Shared, Worker},
 };
@@ -51,6 +53,9 @@ pub struct Config {
     pub expire: Duration,
     /// Maximum numbers of registrations.
     pub limits: Limits,
+    /// A file that exists while the tracker has peers, so that it knows after a restart whether some may come back. Until they have,
+    /// leechers that ask by name wait. By default none: then the tracker counts as one that had no peers before.
+    pub marker: Option<PathBuf>,
 }
 
 /// A tracker that listens but does not answer yet: see [`Tracker::run`].
@@ -58,12 +63,14 @@ pub struct Tracker {
     sockets: Vec<UdpSocket>,
     local_addr: SocketAddr,
     handler: Handler,
+    marker: Option<Marker>,
 }
 
 impl Default for Config {
     fn default() -> Config {
         let Rules { heartbeat, expire, limits, past: _ } = Rules::default();
-        Config { bind: None, port: DEFAULT_PORT, sockets: NonZeroUsize::MIN, heartbeat, expire, limits }
+        let (bind, port, sockets, marker) = (None, DEFAULT_PORT, NonZeroUsize::MIN, None);
+        Config { bind, port, sockets, heartbeat, expire, limits, marker }
     }
 }
 
@@ -82,13 +89,18 @@ impl Tracker {
         let sockets = listen_udp(config.bind, config.port, RECEIVE_BUFFER_LEN, count)?;
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;
         let local_addr = first.local_addr().map_err(other)?;
-        let Config { heartbeat, expire, limits, .. } = config;
-        let rules = Rules { heartbeat, expire, limits, past: Past::NoPeers };
-        let mut handler = Handler::new(rules, Instant::now(), &mut rand::make_rng::<StdRng>());
+        let Config { heartbeat, expire, limits, marker, .. } = config;
+        let (now, mut rules) = (Instant::now(), Rules { heartbeat, expire, limits, past: Past::NoPeers });
+        let marker = marker.map(|path| {
+            let (marker, past) = Marker::open(path, now + rules.settles_after());
+            rules.past = past;
+            marker
+        });
+        let mut handler = Handler::new(rules, now, &mut rand::make_rng::<StdRng>());
         if tracing::enabled!(target: FREQUENT, Level::DEBUG) {
             handler.keep_journal();
         }
-        Ok(Tracker { sockets, local_addr, handler })
+        Ok(Tracker { sockets, local_addr, handler, marker })
     }
 
     /// The address that the tracker listens on. `[::]` includes IPv4.
@@ -109,6 +121,27 @@ impl Tracker {
             let stop = stop.clone();
             workers.spawn_blocking(move || worker.run(&stop));
         }
+        let marker = self.marker;
+        let keeping = async {
+            match marker {
+                Some(marker) => Some(marker.keep(&shared, &stop).await),
+                None => None,
+            }
+        };
+        let (result, marker) = tokio::join!(ended(workers, &stop), keeping);
+        if let Some(marker) = marker {
+            marker.close(shared.is_occupied()).await;
+        }
+        shared.log_summary("stopped");
+        result
+    }
+}
+
+/// Waits until all workers have ended. If one fails, the others end too.
+async fn ended(
+    mut workers: JoinSet<Result<(), TrackerError>>,
+    stop: &CancellationToken,
+) -> Result<(), TrackerError> {
         let mut result = Ok(());
         while let Some(ended) = workers.join_next().await {
             let ended = ended.unwrap_or_else(|error| Err(TrackerError::Serve(error.into())));
@@ -117,7 +150,7 @@ impl Tracker {
                 result = ended;
             }
         }
-        shared.log_summary("stopped");
-        result
-    }
+    // If they all ended well, nothing is left to do either.
+    stop.cancel();
+    result
 }

@@ -5,13 +5,13 @@ use std::{
     net::UdpSocket,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use rand::rngs::StdRng;
-use tokio::{io::Interest, task::yield_now, time::sleep};
+use tokio::{io::Interest, sync::Notify, task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +33,9 @@ pub(crate) struct Shared {
     summaries: Summaries,
     /// Replies that the system did not accept.
     unsent: AtomicU64,
+    /// Whether anybody is registered. It is written while the handler is locked.
+    is_occupied: AtomicBool,
+    occupancy: Notify,
 }
 
 /// The task of a worker.
@@ -61,7 +64,32 @@ struct Work<'a> {
 
 impl Shared {
     pub(crate) fn new(handler: Handler) -> Shared {
-        Shared { handler: Mutex::new(handler), summaries: Summaries::new(), unsent: AtomicU64::new(0) }
+        Shared {
+            handler: Mutex::new(handler),
+            summaries: Summaries::new(),
+            unsent: AtomicU64::new(0),
+            is_occupied: AtomicBool::new(false),
+            occupancy: Notify::new(),
+        }
+    }
+
+    /// Whether anybody is registered.
+    pub(crate) fn is_occupied(&self) -> bool {
+        self.is_occupied.load(Ordering::Relaxed)
+    }
+
+    /// Waits until [`Shared::is_occupied`] changes, from this call on or, if nobody waited, since it changed last.
+    pub(crate) fn occupancy_changed(&self) -> impl Future<Output = ()> {
+        self.occupancy.notified()
+    }
+
+    /// To be called before the lock of the handler is released.
+    fn note_occupancy(&self, handler: &Handler) {
+        let is_occupied = handler.stats().peers() > 0;
+        if self.is_occupied.load(Ordering::Relaxed) != is_occupied {
+            self.is_occupied.store(is_occupied, Ordering::Relaxed);
+            self.occupancy.notify_one();
+        }
     }
 
     fn handler(&self) -> MutexGuard<'_, Handler> {
@@ -149,8 +177,11 @@ impl Work<'_> {
     fn sweep(&self) -> Swept {
         let now = Instant::now();
         let (swept, journal) = {
-            let mut handler = self.worker.shared.handler();
-            (handler.sweep(now), handler.take_journal())
+            let shared = &self.worker.shared;
+            let mut handler = shared.handler();
+            let swept = handler.sweep(now);
+            shared.note_occupancy(&handler);
+            (swept, handler.take_journal())
         };
         journal.write();
         swept
@@ -184,6 +215,7 @@ impl Work<'_> {
             self.outgoing.push(source, handle);
         }
         let journal = handler.take_journal();
+        shared.note_occupancy(&handler);
         drop(handler);
         journal.write();
         let unsent = self.outgoing.send(&self.worker.socket);

@@ -137,6 +137,61 @@ async fn check_swarm(tracker: SocketAddr, expected: PeerAddress) {
     }
 }
 
+impl Peer {
+    /// When the tracker restarted, if it had peers before.
+    async fn restarted_ago_s(&mut self) -> Option<u16> {
+        match self.call(Call::Lookup(Query::List { after: None })).await {
+            Ok(Answer::Shares(shares)) => shares.restarted_ago_s,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tracker_that_had_peers_when_it_stopped_says_so_when_it_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let marker = dir.path().join("state/tracker");
+    let config = Config {
+        bind: Some(Ipv4Addr::LOCALHOST.into()),
+        port: 0,
+        marker: Some(marker.clone()),
+        ..Config::default()
+    };
+    // One that never had peers, or has none when it stops, makes nobody wait.
+    for _ in 0..2 {
+        let tracker = Running::start_at(config.clone()).await.unwrap();
+        let mut peer = Peer::of(tracker.address).await;
+        assert_eq!(peer.restarted_ago_s().await, None);
+        peer.seed().await;
+        peer.call(Call::Announce(announce(Event::Stopped))).await.unwrap();
+        tracker.stop().await;
+        assert!(!marker.exists());
+    }
+    let tracker = Running::start_at(config.clone()).await.unwrap();
+    Peer::of(tracker.address).await.seed().await;
+    tracker.stop().await;
+    assert!(marker.exists());
+    // The second one stops before anybody had time to come back.
+    for _ in 0..2 {
+        let tracker = Running::start_at(config.clone()).await.unwrap();
+        let ago_s = Peer::of(tracker.address).await.restarted_ago_s().await;
+        assert!(ago_s.is_some_and(|ago_s| ago_s < 45), "{ago_s:?}");
+        tracker.stop().await;
+        assert!(marker.exists());
+    }
+}
+
+#[tokio::test]
+async fn a_marker_that_cannot_be_written_does_not_stop_a_tracker() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let marker = Some(dir.path().join("file/tracker"));
+    let config = Config { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, marker, ..Config::default() };
+    let tracker = Running::start_at(config).await.unwrap();
+    check_swarm(tracker.address, PeerAddress::V4([127, 0, 0, 1])).await;
+    tracker.stop().await;
+}
+
 #[tokio::test]
 async fn serves_ipv4() {
     let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();

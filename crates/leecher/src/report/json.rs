@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use leecher::{FetchEvent, Fetched, Report, Target};
+use proto::{InfoHash, ShareName};
 use serde::Serialize;
 use startup::{Failure, print_json_line};
 use store::OpenChunkError;
@@ -15,6 +16,12 @@ pub(super) enum Json<'a> {
         message: String,
     },
     Warning {
+        message: String,
+    },
+    NameMoved {
+        name: &'a str,
+        before: String,
+        now: String,
         message: String,
     },
     Proving {
@@ -109,6 +116,12 @@ pub(super) fn json(event: &FetchEvent) -> Option<Json<'_>> {
         FetchEvent::TrackerTrouble(error) => Json::Warning { message: error.to_string() },
         FetchEvent::Unsaved(error) => Json::Warning { message: error.to_string() },
         FetchEvent::CannotServe(error) => Json::Warning { message: cannot_serve(error) },
+        FetchEvent::NameMoved { name, before, now } => Json::NameMoved {
+            name: name.as_str(),
+            before: before.to_string(),
+            now: now.to_string(),
+            message: name_moved(name, *before, *now),
+        },
         FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
         FetchEvent::Started(started) => Json::Started {
             infohash: started.infohash.to_string(),
@@ -162,6 +175,10 @@ fn finished_json(fetched: &Fetched) -> Json<'_> {
             .map(|(on, time)| JsonSpent { on: on.to_string(), seconds: time.as_secs_f64() })
             .collect(),
     }
+}
+
+pub(super) fn name_moved(name: &ShareName, before: InfoHash, now: InfoHash) -> String {
+    format!("'{name}' led to {before} when it was last fetched here, and leads to {now} now")
 }
 
 pub(super) fn cannot_serve(error: &OpenChunkError) -> String {

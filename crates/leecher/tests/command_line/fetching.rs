@@ -281,3 +281,38 @@ fn a_share_that_cannot_be_fetched_does_not_stop_the_others() {
     assert!(ended.err.ends_with("error: 1 of 2 shares could not be fetched"), "{ended:?}");
     assert_eq!(fs::read(place.path("leeched_a.bin")).unwrap(), b"12345");
 }
+
+/// The two trackers stand for one at two times.
+#[test]
+fn a_name_that_leads_elsewhere_than_before_is_reported() {
+    let (place, before, after) = (Place::new(), Network::start(), Network::start());
+    let shares = [before.file("data.bin", &bytes(1)), after.file("data.bin", &bytes(2))];
+    before.seed(shares[0].clone());
+    after.seed(shares[1].clone());
+    let infohashes = shares.each_ref().map(|shared| shared.metainfo().infohash().to_string());
+    let (before, after) = (before.tracker(), after.tracker());
+    for (output, more) in [("a", "--no-serve"), ("b", "--no-progress")] {
+        let ended = run(leecher(&place, &["data.bin", more, "-o", output, "--tracker", &before]));
+        assert_fetched(&ended, "data.bin");
+    }
+    // Without memory there is nothing to report.
+    let ended = run(leecher(&place, &["data.bin", "-o", "c", "--tracker", &after, "--known-names", "none"]));
+    assert_fetched(&ended, "data.bin");
+    let ended = run(leecher(&place, &["data.bin", "-o", "d", "--tracker", &after]));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let warning = format!(
+        "warning: 'data.bin' led to {} when it was last fetched here, and leads to {} now",
+        infohashes[0], infohashes[1]
+    );
+    assert_eq!(ended.err.trim_end(), warning);
+    // It is remembered, and going back is reported again.
+    let ended = run(leecher(&place, &["data.bin", "-o", "e", "--tracker", &after]));
+    assert_fetched(&ended, "data.bin");
+    let ended = run(leecher(&place, &["data.bin", "-o", "f", "--json", "--tracker", &before]));
+    let moved: serde_json::Value = serde_json::from_str(&ended.out[0]).unwrap();
+    assert_eq!(moved["event"], "name_moved", "{ended:?}");
+    assert_eq!(
+        (&moved["before"], &moved["now"]),
+        (&infohashes[1].as_str().into(), &infohashes[0].as_str().into())
+    );
+}

@@ -53,6 +53,17 @@ pub enum WaitingFor {
     Name(ShareName),
     /// The user named no share, and the trackers know none.
     AnyShare,
+    /// A tracker that restarted knows one share that fits. Others may come back that share something else.
+    Others {
+        /// The tracker.
+        tracker: Endpoint,
+        /// The name that was asked for.
+        name: Option<ShareName>,
+        /// Seconds since the tracker started.
+        restarted_ago_s: u16,
+        /// Seconds until it knows everybody.
+        settles_in_s: u16,
+    },
     /// No tracker knows the share.
     Share,
     /// No peer has the share.
@@ -138,6 +149,16 @@ impl fmt::Display for WaitingFor {
             WaitingFor::Trackers(trackers) => write!(f, "Asking tracker {}", list(trackers)),
             WaitingFor::Name(name) => write!(f, "No tracker knows a share called '{name}' yet"),
             WaitingFor::AnyShare => f.write_str("The tracker knows no shares yet"),
+            WaitingFor::Others { tracker, name, restarted_ago_s, settles_in_s } => {
+                write!(
+                    f,
+                    "Tracker {tracker} restarted {restarted_ago_s} s ago; waiting {settles_in_s} s for others who may share something else"
+                )?;
+                if let Some(name) = name {
+                    write!(f, " under '{name}'")?;
+                }
+                f.write_str("; a link starts at once")
+            }
             WaitingFor::Share => f.write_str("No tracker knows the share yet"),
             WaitingFor::Peers => f.write_str("Nobody has the share yet"),
             WaitingFor::Description { known: 1, first } => write!(f, "Asking {first} what the share is"),
