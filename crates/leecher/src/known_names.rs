@@ -96,7 +96,7 @@ mod tests {
     fn there_are_no_more_names_than_the_maximum_and_the_oldest_go() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("known-names");
-        let long = |number: usize| name(&format!("{number:0>width$}", width = MAX_NAME_LEN));
+        let long = |number: usize| name(&format!("{number:0>MAX_NAME_LEN$}"));
         let all: Vec<_> = (0..MAX_NAMES).map(|number| line(&(InfoHash([1; 32]), long(number)))).collect();
         fs::write(&path, all.concat()).unwrap();
         remember(&path, &name("new"), InfoHash([2; 32])).unwrap();

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     dialect::{Dialect, Writer},
     drive::Mix,
-    echo, expiry,
+    echo, expiry, flood,
     load::Load,
     measure,
     population::{Population, Spread},
@@ -54,6 +54,8 @@ enum Command {
     Register(RegisterArgs),
     /// Fill a tracker, and measure the times of answers while it forgets everyone
     Expiry(ExpiryArgs),
+    /// Flood a tracker on this machine from one address, and measure what that address gets and what others lose
+    Flood(FloodArgs),
     /// Print the infohashes of a run with --protocol bep15, for trackers that need a list
     Infohashes {
         /// The run's --seed
@@ -185,6 +187,24 @@ struct ExpiryArgs {
     questions: u32,
 }
 
+#[derive(Debug, clap::Args)]
+struct FloodArgs {
+    #[command(flatten)]
+    fill: FillArgs,
+
+    /// Requests a second of the flood
+    #[arg(long, value_name = "NUMBER", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..))]
+    flood: u32,
+
+    /// Requests a second of all others
+    #[arg(long, value_name = "NUMBER", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    questions: u32,
+
+    /// Seconds without the flood, and with it
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
+    seconds: u16,
+}
+
 /// Reads the command line; ends the program when there is nothing to run.
 pub(crate) fn parse() -> Args {
     startup::parse(&[])
@@ -196,7 +216,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let target = match &args.command {
         Command::Run(RunArgs { load, .. })
         | Command::Register(RegisterArgs { fill: FillArgs { load, .. } })
-        | Command::Expiry(ExpiryArgs { fill: FillArgs { load, .. }, .. }) => {
+        | Command::Expiry(ExpiryArgs { fill: FillArgs { load, .. }, .. })
+        | Command::Flood(FloodArgs { fill: FillArgs { load, .. }, .. }) => {
             Some(load.resolve().await.map_err(|error| {
                 Failure::new(ExitCode::Network, error).hint("name the tracker with --tracker HOST:PORT")
             })?)
@@ -207,6 +228,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         (Command::Run(args), Some(target)) => args.run(target, &shutdown),
         (Command::Register(args), Some(target)) => args.run(target, &shutdown),
         (Command::Expiry(args), Some(target)) => args.run(target, &shutdown),
+        (Command::Flood(args), Some(target)) => args.run(target, &shutdown),
         (Command::Infohashes { seed, shares }, _) => {
             print_infohashes(seed, shares);
             Ok(())
@@ -314,6 +336,21 @@ impl ExpiryArgs {
         let load = self.fill.load(target)?;
         let expire = Duration::from_secs(self.expire.into());
         args.print(&expiry::run(load, args.rate(), self.questions, expire, stop)?);
+        Ok(())
+    }
+}
+
+impl FloodArgs {
+    fn run(&self, target: SocketAddr, stop: &CancellationToken) -> anyhow::Result<()> {
+        let args = &self.fill.load;
+        let is_here = cfg!(target_os = "linux") && target.is_ipv4() && target.ip().is_loopback();
+        ensure!(is_here && args.protocol == Dialect::Shoal, "only a Shoal tracker on 127.0.0.1 is flooded");
+        let plan = flood::Plan {
+            flood: self.flood,
+            questions: self.questions,
+            time: Duration::from_secs(self.seconds.into()),
+        };
+        args.print(&flood::run(target, self.fill.load(target)?, &plan, stop)?);
         Ok(())
     }
 }

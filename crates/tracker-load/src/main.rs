@@ -7,6 +7,7 @@ mod dialect;
 mod drive;
 mod echo;
 mod expiry;
+mod flood;
 mod load;
 mod measure;
 mod population;

@@ -1,6 +1,12 @@
 //! The command line of `tracker`.
 
-use std::{net::IpAddr, num::NonZeroUsize, path::PathBuf, thread::available_parallelism, time::Duration};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use etcetera::{BaseStrategy, choose_base_strategy};
@@ -9,7 +15,7 @@ use startup::{
     ExitCode, Failure, LogArgs, ParseDurationError, human_time, parse_in_range, parse_timeout, print_line,
 };
 use tokio_util::sync::CancellationToken;
-use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
+use tracker::{Config, DEFAULT_RATE, MAX_SOCKETS, Tracker, TrackerError};
 
 /// Groups of flags in `--help`.
 const LISTENING: &str = "Listening";
@@ -67,6 +73,16 @@ pub(crate) struct Args {
     )]
     expire: Duration,
 
+    /// Maximum answers a second to one address [default: 10000]
+    ///
+    /// An IPv6 address counts with its /64, and four times as many go to a /48. Beyond 200 bytes for each of these answers, lookups
+    /// are told to slow down. 'none' for no limit.
+    #[arg(
+        long, value_name = "NUMBER", env = "SHOAL_RATE", value_parser = parse_rate, help_heading = LISTENING,
+        hide_short_help = true
+    )]
+    rate: Option<Rate>,
+
     /// File that exists while the tracker has peers; 'none' for none
     ///
     /// If it finds the file when it starts, leechers that ask for a share by its name wait until everybody had time to come back.
@@ -79,6 +95,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) logs: LogArgs,
 }
+
+/// The maximum rate of an address, if there is one.
+#[derive(Debug, Clone, Copy)]
+struct Rate(Option<NonZeroU32>);
 
 /// Reads the command line; ends the program when there is nothing to run.
 pub(crate) fn parse() -> Args {
@@ -103,6 +123,7 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
         heartbeat: args.heartbeat,
         expire: args.expire,
         marker: marker(&args),
+        rate: args.rate.map_or(Some(DEFAULT_RATE), |Rate(rate)| rate),
         ..Config::default()
     };
     let asked = config.address();
@@ -131,6 +152,16 @@ fn marker(args: &Args) -> Option<PathBuf> {
 fn parse_heartbeat(text: &str) -> Result<Duration, ParseDurationError> {
     let time = parse_in_range(text, Duration::from_secs(1), Duration::from_secs(u16::MAX.into()))?;
     Ok(Duration::from_secs(time.as_secs()))
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    match text {
+        "none" => Ok(Rate(None)),
+        _ => match text.parse() {
+            Ok(rate) => Ok(Rate(Some(rate))),
+            Err(_) => Err("it must be a number of answers, 1 or more, or 'none'".to_owned()),
+        },
+    }
 }
 
 fn parse_sockets(text: &str) -> Result<NonZeroUsize, String> {

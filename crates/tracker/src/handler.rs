@@ -1,8 +1,8 @@
 //! From one datagram to at most one reply.
 //!
-//! Pure: the [`service`](crate::service) has the socket and the clock. Two rules hold for every datagram. Without a token
-//! that proves the source address, nothing is registered and no peer or share is sent. And without one no reply is larger
-//! than its request, so nobody can aim the tracker at a third party.
+//! Pure: the [`service`](crate::service) has the socket and the clock. Three rules hold for every datagram. Without a token
+//! that proves the source address, nothing is registered and no peer or share is sent. Without one no reply is larger
+//! than its request, so nobody can aim the tracker at a third party. And nobody gets more than the rates of an address allow.
 
 use std::{
     net::IpAddr,
@@ -22,6 +22,7 @@ use proto::{
 use rand::CryptoRng;
 
 use crate::{
+    rates::{Rates, Source, Ticket, Verdict},
     registry::{Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
@@ -43,6 +44,7 @@ const TURNS_PER_ROUND: usize = 100;
 pub struct Handler {
     registry: Registry,
     tokens: Tokens,
+    rates: Rates,
     counters: Counters,
     sweeping: Sweeping,
     /// Memory for the peers of the next reply.
@@ -90,19 +92,17 @@ pub struct Counters {
     pub withheld: u64,
     /// Lookups that were not answered because too many expired shares were in the way.
     pub put_off: u64,
-}
-
-/// Whether the sender of a request has shown that it receives at its source address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Proved,
-    Unproved,
+    /// Lookups answered by `SlowDown`.
+    pub slowed: u64,
+    /// Requests beyond the rate of their address, dropped without a reply.
+    pub silenced: u64,
 }
 
 impl Handler {
     /// A tracker that knows nobody yet.
     pub fn new(rules: Rules, now: Instant, rng: &mut impl CryptoRng) -> Handler {
         Handler {
+            rates: Rates::new(rules.rate, now, rng),
             registry: Registry::new(rules, now),
             tokens: Tokens::new(now, rng),
             counters: Counters::default(),
@@ -139,7 +139,7 @@ impl Handler {
                 return None;
             }
         };
-        let (body, proof) = self.answer(request.body, source, now, rng)?;
+        let (body, proof, ticket) = self.answer(request.body, source, now, rng)?;
         let reply = Reply { transaction: request.transaction, body };
         let limit = match proof {
             Source::Proved => MAX_DATAGRAM_LEN,
@@ -155,6 +155,7 @@ impl Handler {
             self.counters.withheld += 1;
             return None;
         }
+        self.rates.charge(ticket, replies.len() - start);
         Some(start..replies.len())
     }
 
@@ -213,23 +214,48 @@ impl Handler {
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
-    ) -> Option<(ReplyBody, Source)> {
+    ) -> Option<(ReplyBody, Source, Ticket)> {
         let token = match &request {
             RequestBody::Connect { .. } => {
                 self.counters.connects += 1;
+                let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
                 let token = self.tokens.issue(source, now, rng);
                 let connected = ReplyBody::Connected { token, lifetime_s: token::LIFETIME_S };
-                return Some((connected, Source::Unproved));
+                return Some((connected, Source::Unproved, ticket));
             }
             RequestBody::Announce(announce) => announce.token,
             RequestBody::Lookup { token, .. } => *token,
         };
         if !self.tokens.accepts(&token, source, now, rng) {
             self.counters.tokens_refused += 1;
-            return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved));
+            let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
+            return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved, ticket));
+        }
+        let (ticket, verdict) = self.admit(source, Source::Proved, now, rng)?;
+        if let (Verdict::Small(left), RequestBody::Lookup { .. }) = (verdict, &request) {
+            self.counters.slowed += 1;
+            let retry_after_ms = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+            let slow_down = ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms });
+            return Some((slow_down, Source::Proved, ticket));
         }
         let result = self.answer_proved(request, source, now, rng)?;
-        Some((result.unwrap_or_else(ReplyBody::Error), Source::Proved))
+        Some((result.unwrap_or_else(ReplyBody::Error), Source::Proved, ticket))
+    }
+
+    /// Whether a request may be answered, and how.
+    fn admit(
+        &mut self,
+        ip: IpAddr,
+        source: Source,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+    ) -> Option<(Ticket, Verdict)> {
+        let (ticket, verdict) = self.rates.admit(ip, source, now, rng);
+        if verdict == Verdict::Nothing {
+            self.counters.silenced += 1;
+            return None;
+        }
+        Some((ticket, verdict))
     }
 
     fn answer_proved(

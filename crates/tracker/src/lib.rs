@@ -15,6 +15,7 @@ mod error;
 pub mod handler;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod marker;
+mod rates;
 pub mod registry;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub mod service;
@@ -26,5 +27,6 @@ mod worker;
 
 pub use error::TrackerError;
 pub use handler::{Counters, Handler, Swept};
+pub use rates::DEFAULT_RATE;
 pub use registry::{FREQUENT, Limits, Past, Registry, Rules, Stats};
 pub use service::{Config, MAX_SOCKETS, Tracker};

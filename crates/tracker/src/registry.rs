@@ -32,6 +32,7 @@ mod votes;
 use std::{
     mem,
     net::IpAddr,
+    num::NonZeroU32,
     ops::Bound,
     time::{Duration, Instant},
 };
@@ -47,6 +48,8 @@ use proto::{
     },
 };
 use rand::Rng;
+
+use crate::rates::DEFAULT_RATE;
 
 use census::Census;
 use crowd::{Title, places};
@@ -94,6 +97,8 @@ pub struct Rules {
     pub limits: Limits,
     /// What the tracker was before.
     pub past: Past,
+    /// Maximum answers a second to one IPv4 address, or one IPv6 network (/64; four times as many to a /48); `None` for no limit.
+    pub rate: Option<NonZeroU32>,
 }
 
 /// What a tracker was before it started.
@@ -176,6 +181,7 @@ impl Default for Rules {
             expire: Duration::from_secs(90),
             limits: Limits::default(),
             past: Past::default(),
+            rate: Some(DEFAULT_RATE),
         }
     }
 }

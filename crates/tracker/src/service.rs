@@ -9,7 +9,7 @@
 use std::{
     io, iter,
     net::{IpAddr, SocketAddr, UdpSocket},
-    num::NonZeroUsize,
+    num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -53,6 +53,9 @@ pub struct Config {
     pub expire: Duration,
     /// Maximum numbers of registrations.
     pub limits: Limits,
+    /// Maximum answers a second to one IPv4 address, or one IPv6 network (/64; four times as many to a /48); `None` for no limit. A
+    /// lookup counts for more than its part when its answers are large: 200 bytes are one answer. By default 10,000.
+    pub rate: Option<NonZeroU32>,
     /// A file that exists while the tracker has peers, so that it knows after a restart whether some may come back. Until they have,
     /// leechers that ask by name wait. By default none: then the tracker counts as one that had no peers before.
     pub marker: Option<PathBuf>,
@@ -68,9 +71,9 @@ pub struct Tracker {
 
 impl Default for Config {
     fn default() -> Config {
-        let Rules { heartbeat, expire, limits, past: _ } = Rules::default();
+        let Rules { heartbeat, expire, limits, past: _, rate } = Rules::default();
         let (bind, port, sockets, marker) = (None, DEFAULT_PORT, NonZeroUsize::MIN, None);
-        Config { bind, port, sockets, heartbeat, expire, limits, marker }
+        Config { bind, port, sockets, heartbeat, expire, limits, rate, marker }
     }
 }
 
@@ -89,8 +92,9 @@ impl Tracker {
         let sockets = listen_udp(config.bind, config.port, RECEIVE_BUFFER_LEN, count)?;
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;
         let local_addr = first.local_addr().map_err(other)?;
-        let Config { heartbeat, expire, limits, marker, .. } = config;
-        let (now, mut rules) = (Instant::now(), Rules { heartbeat, expire, limits, past: Past::NoPeers });
+        let Config { heartbeat, expire, limits, rate, marker, .. } = config;
+        let now = Instant::now();
+        let mut rules = Rules { heartbeat, expire, limits, past: Past::NoPeers, rate };
         let marker = marker.map(|path| {
             let (marker, past) = Marker::open(path, now + rules.settles_after());
             rules.past = past;
@@ -142,14 +146,14 @@ async fn ended(
     mut workers: JoinSet<Result<(), TrackerError>>,
     stop: &CancellationToken,
 ) -> Result<(), TrackerError> {
-        let mut result = Ok(());
-        while let Some(ended) = workers.join_next().await {
-            let ended = ended.unwrap_or_else(|error| Err(TrackerError::Serve(error.into())));
-            if ended.is_err() && result.is_ok() {
-                stop.cancel();
-                result = ended;
-            }
+    let mut result = Ok(());
+    while let Some(ended) = workers.join_next().await {
+        let ended = ended.unwrap_or_else(|error| Err(TrackerError::Serve(error.into())));
+        if ended.is_err() && result.is_ok() {
+            stop.cancel();
+            result = ended;
         }
+    }
     // If they all ended well, nothing is left to do either.
     stop.cancel();
     result

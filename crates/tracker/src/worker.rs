@@ -110,6 +110,8 @@ impl Shared {
             malformed = counters.malformed,
             withheld = counters.withheld,
             put_off = counters.put_off,
+            slowed = counters.slowed,
+            silenced = counters.silenced,
             unsent = self.unsent.load(Ordering::Relaxed),
             shares = stats.shares,
             seeders = stats.seeders,

@@ -1,0 +1,259 @@
+//! How much one address, and one IPv6 network, may ask for in a second.
+//!
+//! A client with a token can ask for answers that are many times as large as its requests, and a flood of requests takes the
+//! tracker's time from others. So answers are counted, in each second anew. Over the first limit, which counts bytes, lookups get
+//! [`SlowDown`](proto::tracker::ErrorCode::SlowDown), which is smaller than they are. Over the second, which counts answers, there is
+//! no answer. The numbers are large enough for a thousand seeders behind one address.
+//!
+//! Requests without a good token are counted apart. They may come from anybody in the name of an address, and must not use up what
+//! that address may ask for.
+//!
+//! There is a table of fixed size, and no list of addresses: a request is counted in one place of each of two rows, and what counts
+//! is the smaller number. Places are chosen by a hash with a random key that changes every second. So an address shares both places
+//! with a flood only by a rare chance, and for one second.
+//!
+//! Pure: time and randomness are arguments.
+
+use std::{
+    hash::BuildHasher,
+    net::IpAddr,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use foldhash::quality::FixedState;
+use rand::{Rng, RngExt};
+
+/// Default answers a second for one IPv4 address or one IPv6 /64: a thousand seeders of ten shares each, which all come back after a
+/// restart.
+pub const DEFAULT_RATE: NonZeroU32 = NonZeroU32::new(10_000).unwrap();
+
+/// Bytes that lookups may bring for each answer of the limit. So by default these are 2 MB a second: two thousand of the largest
+/// answers.
+const BYTES_PER_ANSWER: u32 = 200;
+
+/// An IPv6 /48 may ask for this many times as much as a /64.
+const NETWORK_FACTOR: u32 = 4;
+
+/// Time that is counted together.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// Places in each of the two rows, a power of two. With eight bytes a place, both rows are 64 KiB.
+const PLACES: usize = 4_096;
+
+/// What was answered in this period.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    answers: u32,
+    bytes: u32,
+}
+
+/// Counts answers.
+pub(crate) struct Rates {
+    /// `None` if there is no limit.
+    per_second: Option<NonZeroU32>,
+    began: Instant,
+    key: FixedState,
+    rows: Box<[[Count; PLACES]; 2]>,
+}
+
+/// Whether the sender of a request has shown that it receives at its source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Proved,
+    Unproved,
+}
+
+/// What may be sent in answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Anything,
+    /// Nothing that is larger than the request. The time is what is left of the second.
+    Small(Duration),
+    Nothing,
+}
+
+/// The places of a request: those of its address, and of its network if it has one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ticket([Option<[usize; 2]>; 2]);
+
+impl Rates {
+    pub(crate) fn new(per_second: Option<NonZeroU32>, now: Instant, rng: &mut impl Rng) -> Rates {
+        let rows = Box::new([[Count::default(); PLACES]; 2]);
+        Rates { per_second, began: now, key: FixedState::with_seed(rng.random()), rows }
+    }
+
+    /// Counts a request from `ip`. The caller reports the size of the answer with [`Rates::charge`].
+    pub(crate) fn admit(
+        &mut self,
+        ip: IpAddr,
+        source: Source,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> (Ticket, Verdict) {
+        let Some(per_second) = self.per_second else { return (Ticket([None; 2]), Verdict::Anything) };
+        let since = now.saturating_duration_since(self.began);
+        if since >= PERIOD {
+            self.rows.iter_mut().for_each(|row| row.fill(Count::default()));
+            self.key = FixedState::with_seed(rng.random());
+            self.began = now;
+        }
+        let ticket = self.ticket(ip, source);
+        let mut verdict = Verdict::Anything;
+        for (places, factor) in ticket.0.iter().zip([1, NETWORK_FACTOR]) {
+            let Some(places) = places else { continue };
+            let count = self.count(*places);
+            let most = per_second.get().saturating_mul(factor);
+            if count.answers >= most {
+                return (ticket, Verdict::Nothing);
+            }
+            if count.bytes >= most.saturating_mul(BYTES_PER_ANSWER) {
+                verdict = Verdict::Small(PERIOD.saturating_sub(now.saturating_duration_since(self.began)));
+            }
+        }
+        self.each(ticket, |count| count.answers = count.answers.saturating_add(1));
+        (ticket, verdict)
+    }
+
+    /// Counts the bytes of the answer to a request.
+    pub(crate) fn charge(&mut self, ticket: Ticket, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.each(ticket, |count| count.bytes = count.bytes.saturating_add(bytes));
+    }
+
+    fn each(&mut self, ticket: Ticket, change: impl Fn(&mut Count)) {
+        for places in ticket.0.into_iter().flatten() {
+            for (row, place) in self.rows.iter_mut().zip(places) {
+                change(&mut row[place]);
+            }
+        }
+    }
+
+    fn count(&self, [first, second]: [usize; 2]) -> Count {
+        let (first, second) = (self.rows[0][first], self.rows[1][second]);
+        Count { answers: first.answers.min(second.answers), bytes: first.bytes.min(second.bytes) }
+    }
+
+    fn ticket(&self, ip: IpAddr, source: Source) -> Ticket {
+        let proved = source == Source::Proved;
+        match ip {
+            IpAddr::V4(ip) => Ticket([Some(self.places((4_u8, proved, u64::from(ip.to_bits())))), None]),
+            IpAddr::V6(ip) => {
+                // The first 64 and 48 bits.
+                let subnet = (ip.to_bits() >> 64) as u64;
+                Ticket(
+                    [(64_u8, subnet), (48, subnet >> 16)]
+                        .map(|(len, bits)| Some(self.places((len, proved, bits)))),
+                )
+            }
+        }
+    }
+
+    fn places(&self, prefix: (u8, bool, u64)) -> [usize; 2] {
+        let hash = self.key.hash_one(prefix);
+        #[expect(clippy::cast_possible_truncation, reason = "only some of the bits are used")]
+        [hash as usize % PLACES, (hash >> 32) as usize % PLACES]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const FEW: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
+    struct Bench {
+        rates: Rates,
+        now: Instant,
+        rng: StdRng,
+    }
+
+    impl Bench {
+        fn new(per_second: Option<NonZeroU32>) -> Bench {
+            let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+            Bench { rates: Rates::new(per_second, now, &mut rng), now, rng }
+        }
+
+        fn ask(&mut self, ip: IpAddr, source: Source, bytes: usize) -> Verdict {
+            let (ticket, verdict) = self.rates.admit(ip, source, self.now, &mut self.rng);
+            self.rates.charge(ticket, bytes);
+            verdict
+        }
+
+        /// How many of 1,000 requests are answered.
+        fn answered(&mut self, ip: IpAddr, source: Source) -> usize {
+            (0..1_000).filter(|_| self.ask(ip, source, 0) != Verdict::Nothing).count()
+        }
+    }
+
+    fn v6(network: u16, subnet: u16, host: u16) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, network, subnet, 0, 0, 0, host).into()
+    }
+
+    #[test]
+    fn an_address_gets_so_many_answers_a_second_and_others_are_not_affected() {
+        let mut bench = Bench::new(Some(FEW));
+        let (one, other) = (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::new(192, 0, 2, 2).into());
+        for _ in 0..3 {
+            assert_eq!(bench.answered(one, Source::Proved), 10);
+            assert_eq!(bench.ask(other, Source::Proved, 0), Verdict::Anything);
+            bench.now += PERIOD;
+        }
+        assert_eq!(Bench::new(None).answered(one, Source::Proved), 1_000);
+    }
+
+    #[test]
+    fn what_comes_in_the_name_of_an_address_does_not_use_up_what_it_may_ask() {
+        let mut bench = Bench::new(Some(FEW));
+        let ip = Ipv4Addr::new(192, 0, 2, 1).into();
+        assert_eq!(bench.answered(ip, Source::Unproved), 10);
+        assert_eq!(bench.answered(ip, Source::Proved), 10);
+    }
+
+    #[test]
+    fn over_the_bytes_only_small_answers_are_sent_until_the_second_is_over() {
+        let mut bench = Bench::new(Some(FEW));
+        let ip = Ipv4Addr::new(192, 0, 2, 1).into();
+        assert_eq!(bench.ask(ip, Source::Proved, 1_199), Verdict::Anything);
+        assert_eq!(bench.ask(ip, Source::Proved, 1_000), Verdict::Anything);
+        bench.now += Duration::from_millis(300);
+        assert_eq!(bench.ask(ip, Source::Proved, 0), Verdict::Small(Duration::from_millis(700)));
+        bench.now += Duration::from_millis(700);
+        assert_eq!(bench.ask(ip, Source::Proved, 0), Verdict::Anything);
+    }
+
+    #[test]
+    fn ipv6_is_counted_by_64_and_by_48() {
+        let mut bench = Bench::new(Some(FEW));
+        let hosts = |bench: &mut Bench, ips: &mut dyn Iterator<Item = IpAddr>| {
+            ips.filter(|&ip| bench.ask(ip, Source::Proved, 0) != Verdict::Nothing).count()
+        };
+        assert_eq!(hosts(&mut bench, &mut (0..1_000).map(|host| v6(1, 1, host))), 10);
+        assert_eq!(hosts(&mut bench, &mut (0..1_000).map(|subnet| v6(2, subnet, 1))), 40);
+        assert_eq!(bench.ask(v6(3, 1, 1), Source::Proved, 0), Verdict::Anything);
+    }
+
+    /// A hundred addresses flood, and a thousand others ask once.
+    #[test]
+    fn a_flood_of_some_addresses_seldom_hits_others() {
+        let mut bench = Bench::new(Some(FEW));
+        let mut silenced = 0;
+        for _ in 0..10 {
+            for flooder in 0..100 {
+                bench.answered(Ipv4Addr::new(198, 51, 100, flooder).into(), Source::Proved);
+            }
+            for host in 0..1_000_u16 {
+                let [high, low] = host.to_be_bytes();
+                let verdict = bench.ask(Ipv4Addr::new(10, 0, high, low).into(), Source::Proved, 100);
+                silenced += usize::from(verdict == Verdict::Nothing);
+            }
+            bench.now += PERIOD;
+        }
+        // One in 1,700 by calculation.
+        assert!(silenced < 40, "{silenced} of 10,000");
+    }
+}
