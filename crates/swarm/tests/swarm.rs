@@ -359,13 +359,20 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
         let hello =
             Hello { infohash: INFOHASH, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
         world.peer(key, PeerEvent::Active { hello, have: Have::All });
-        let mut requests = Vec::new();
-        while let Some(action) = world.core.poll(world.now, &mut world.rng) {
-            if let Action::Send(_, PeerMessage::Request { chunk }) = action {
-                requests.push(chunk);
+        let requests = |world: &mut World| {
+            let mut requests = Vec::new();
+            while let Some(action) = world.core.poll(world.now, &mut world.rng) {
+                if let Action::Send(_, PeerMessage::Request { chunk }) = action {
+                    requests.push(chunk);
+                }
             }
-        }
-        let [first, second, ..] = requests[..] else { panic!("it asks for several chunks at once") };
+            requests
+        };
+        let [chunk] = requests(&mut world)[..] else { panic!("it is tried with one chunk") };
+        assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
+        let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
+        world.handle(Event::Stored { peer: key, chunk, hashing, writing });
+        let [first, second, ..] = requests(&mut world)[..] else { panic!("it asks for several chunks at once") };
         for chunk in [first, second] {
             assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
         }
