@@ -200,17 +200,13 @@ async fn describe(
                 Known::Metainfo(metainfo) => metainfo,
                 Known::Nothing => {
                     let metainfo = Arc::new(describer.metainfo(context.infohash).await?);
-                    let is_news = context.known.send_if_modified(|known| {
+                    context.known.send_if_modified(|known| {
                         let first = matches!(known, Known::Nothing);
                         if first {
                             *known = Known::Metainfo(Arc::clone(&metainfo));
                         }
                         first
                     });
-                    let chunk_count = metainfo.chunk_space().chunk_count();
-                    if is_news && !report(PeerEvent::Metainfo { chunk_count }.into()).await {
-                        return Err(DescriptionError::Finished);
-                    }
                     match describer.known.borrow_and_update().clone() {
                         Known::Metainfo(metainfo) => metainfo,
                         Known::Nothing | Known::All => return Err(DescriptionError::Overtaken),

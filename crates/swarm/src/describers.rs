@@ -5,10 +5,14 @@
 //!
 //! Policy while no peer sends: The first peer is asked at once. A peer that does not start to answer within its grace (a
 //! multiple of the delay of its `Hello`) is *overdue*. For each overdue peer another one is asked, so the number of silent
-//! peers that were asked doubles with each grace. So silent peers delay an honest one little, however many they are.
+//! peers that were asked doubles with each grace. The grace of those that are asked next is shorter each time. And if this side could
+//! connect to other peers in their place, silent ones are cut. So silent peers delay an honest one little, however many they are.
 //!
 //! Policy once a leader sends: More peers are asked at intervals, until the leader is almost done. When the maximum number of
-//! peers send ([`Describers::set_places`]), one that is slower than the leader is cut after [`TRIAL`], and the next is asked.
+//! peers send, one that is slower than the leader is cut after [`TRIAL`], and the next is asked.
+//! Only one peer may have sent more than [`SMALL`] bytes: a second one that does takes the place of the first, or is cut, whichever is
+//! slower. So the memory for what is not proved is that of one description and a few small ones.
+//!
 //! The bytes of the others are wasted. When they exceed a fixed part of the leader's bytes, the others are cut and no more
 //! peers are asked. So this side's link is not filled with copies of a large description.
 
@@ -30,6 +34,15 @@ const MIN_GRACE: Duration = Duration::from_millis(20);
 
 /// Maximum grace. A peer whose `Hello` takes longer is not worth the wait.
 const MAX_GRACE: Duration = Duration::from_secs(1);
+
+/// The grace is halved when the number of overdue peers doubles, down to this time.
+const SHORTEST_GRACE: Duration = Duration::from_millis(10);
+
+/// A peer that has sent nothing is cut in favour of a stranger after twice its full grace, and after this time at the earliest.
+const SILENT_TRIAL: Duration = Duration::from_millis(250);
+
+/// Bytes of a description that each of several peers may have sent. They show which of them is faster.
+const SMALL: u64 = 1024 * 1024;
 
 /// Time in which a peer can show its rate: several round trips around the world.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -70,7 +83,10 @@ pub(crate) struct Describers {
 #[derive(Debug)]
 struct Asked {
     begun: Instant,
+    /// It is overdue after this time.
     grace: Duration,
+    /// The time that its `Hello` makes likely.
+    full_grace: Duration,
     received: u64,
     total: Option<u64>,
     /// Two moments, at least [`RATE_WINDOW`] apart, and the bytes received until each.
@@ -81,11 +97,6 @@ impl Describers {
     /// No peers yet. At most `places` peers may send at the same time. A peer that sends nothing takes no place.
     pub(crate) fn new(places: usize) -> Describers {
         Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
-    }
-
-    /// Changes how many peers may send at the same time.
-    pub(crate) fn set_places(&mut self, places: usize) {
-        self.places = places;
     }
 
     /// A peer can be asked, for the first time or again. It took `answers_in` to answer this side's `Hello`.
@@ -101,7 +112,7 @@ impl Describers {
         let Some(asked) = self.asked.get_mut(&key) else { return false };
         if asked.total.is_some_and(|old| old != total) {
             // The hashes start, after the metainfo.
-            *asked = Asked::new(now, asked.grace);
+            *asked = Asked::new(now, asked.grace, asked.full_grace);
         }
         let more = asked.total.is_none() || received > asked.received;
         (asked.received, asked.total) = (received, Some(total));
@@ -124,6 +135,9 @@ impl Describers {
     /// it returns `None`.
     pub(crate) fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
         let leader = self.leader(now);
+        if self.asked.values().filter(|asked| asked.received > SMALL).count() > 1 {
+            return self.cut_large(now);
+        }
         if leader.is_some_and(|leader| self.is_nearly_through(leader, now)) {
             return None;
         }
@@ -135,7 +149,8 @@ impl Describers {
             return self.cut(leader, Duration::ZERO, now);
         }
         if self.waiting.is_empty() {
-            return if strangers { self.cut(leader, TRIAL, now) } else { None };
+            let silent = if strangers { self.cut_silent(now) } else { None };
+            return if strangers { silent.or_else(|| self.cut(leader, TRIAL, now)) } else { None };
         }
         if leader.is_none_or(|leader| self.asked[&leader].rate(now) < TRICKLE) {
             let waited_for = self.asked.values().filter(|asked| !asked.is_overdue(now)).count();
@@ -151,14 +166,18 @@ impl Describers {
 
     /// When to call [`Describers::poll`] again if nothing happens before.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let overdue = self.asked.values().map(|asked| asked.begun + asked.grace).filter(|&at| at > now);
+        let times = |asked: &Asked| [asked.begun + asked.grace, asked.begun + asked.silent_trial()];
+        let overdue = self.asked.values().flat_map(times).filter(|&at| at > now);
         let stagger = (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER);
         overdue.chain(stagger).min()
     }
 
     fn begin(&mut self, now: Instant) -> Option<Turn> {
-        let (key, grace) = self.waiting.pop_front()?;
-        self.asked.insert(key, Asked::new(now, grace));
+        let (key, full_grace) = self.waiting.pop_front()?;
+        let overdue = self.asked.values().filter(|asked| asked.is_overdue(now)).count();
+        let halvings = (overdue + 1).ilog2();
+        let grace = (full_grace / 2_u32.saturating_pow(halvings)).max(SHORTEST_GRACE).min(full_grace);
+        self.asked.insert(key, Asked::new(now, grace, full_grace));
         self.last_begun = Some(now);
         Some(Turn::Begin(key))
     }
@@ -169,6 +188,22 @@ impl Describers {
             Some(key) != leader && now.saturating_duration_since(asked.begun) >= trial
         });
         let (&slowest, _) = tried.min_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now)))?;
+        self.wasted += self.asked.remove(&slowest)?.received;
+        Some(Turn::Cut(slowest))
+    }
+
+    /// Cuts a peer that was asked long ago and has sent nothing.
+    fn cut_silent(&mut self, now: Instant) -> Option<Turn> {
+        let is_silent = |asked: &Asked| asked.received == 0 && now >= asked.begun + asked.silent_trial();
+        let (&silent, _) = self.asked.iter().find(|(_, asked)| is_silent(asked))?;
+        self.asked.remove(&silent);
+        Some(Turn::Cut(silent))
+    }
+
+    /// Cuts the slowest of the peers that sent much.
+    fn cut_large(&mut self, now: Instant) -> Option<Turn> {
+        let large = self.asked.iter().filter(|(_, asked)| asked.received > SMALL);
+        let (&slowest, _) = large.min_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now)))?;
         self.wasted += self.asked.remove(&slowest)?.received;
         Some(Turn::Cut(slowest))
     }
@@ -194,8 +229,13 @@ impl Describers {
 }
 
 impl Asked {
-    fn new(now: Instant, grace: Duration) -> Asked {
-        Asked { begun: now, grace, received: 0, total: None, marks: [(now, 0); 2] }
+    fn new(now: Instant, grace: Duration, full_grace: Duration) -> Asked {
+        Asked { begun: now, grace, full_grace, received: 0, total: None, marks: [(now, 0); 2] }
+    }
+
+    /// How long it may send nothing if a stranger waits for its place.
+    fn silent_trial(&self) -> Duration {
+        (2 * self.full_grace).max(SILENT_TRIAL)
     }
 
     /// Whether its grace is over and it sends nothing, or almost nothing.
@@ -255,6 +295,7 @@ mod tests {
                     }
                 }
                 assert!(self.describers.asked.values().filter(|asked| asked.received > 0).count() <= 4);
+                assert!(self.describers.asked.values().filter(|asked| asked.received > SMALL).count() <= 1);
                 for &key in self.asked.keys() {
                     let sent = self.sent(key);
                     if sent >= total {
@@ -303,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hashes_are_measured_by_themselves_and_places_can_change() {
+    fn the_hashes_are_measured_by_themselves_and_places_are_bounded() {
         let now = Instant::now();
         let (mut describers, later) = (Describers::new(4), now + Duration::from_secs(10));
         (0..3).for_each(|peer| describers.ready(PeerKey(peer), RTT));
@@ -311,11 +352,11 @@ mod tests {
         assert_eq!(describers.poll(false, now), None);
         assert!(describers.progress(PeerKey(0), 5, 5, now));
         assert!(!describers.progress(PeerKey(0), 5, 5, now));
-        describers.set_places(1);
+        describers.places = 1;
         assert!(describers.progress(PeerKey(0), MIB, 99 * MIB, later));
         let tried = later + TRIAL;
         assert_eq!(describers.poll(false, tried), None, "there is no other place, and nobody slower");
-        describers.set_places(2);
+        describers.places = 2;
         assert_eq!(describers.poll(false, tried), Some(Turn::Begin(PeerKey(1))));
         describers.left(PeerKey(0));
         describers.ready(PeerKey(2), RTT);
@@ -334,7 +375,34 @@ mod tests {
         assert_eq!(describers.next_timeout(now), Some(overdue));
         assert_eq!(describers.poll(true, overdue), Some(Turn::Begin(PeerKey(1))));
         assert_eq!(describers.poll(true, overdue), None);
-        assert_eq!(describers.poll(false, overdue + TRIAL), None);
-        assert_eq!(describers.poll(true, overdue + TRIAL), Some(Turn::Cut(PeerKey(0))));
+        assert_eq!(describers.poll(false, now + SILENT_TRIAL), None);
+        assert_eq!(describers.poll(true, now + SILENT_TRIAL), Some(Turn::Cut(PeerKey(0))));
+        assert_eq!(describers.poll(true, now + SILENT_TRIAL), None);
+        assert_eq!(describers.poll(true, overdue + SILENT_TRIAL), Some(Turn::Cut(PeerKey(1))));
+    }
+
+    /// Their hellos took half a second, so each may need a second to answer.
+    #[test]
+    fn silent_peers_of_a_slow_network_delay_an_honest_one_by_two_graces() {
+        let now = Instant::now();
+        let mut describers = Describers::new(4);
+        (0..150).for_each(|peer| describers.ready(PeerKey(peer), Duration::from_millis(500)));
+        let mut at = now;
+        let mut asked = 0;
+        while asked < 150 {
+            while let Some(Turn::Begin(_)) = describers.poll(false, at) {
+                asked += 1;
+            }
+            at = describers.next_timeout(at).expect("there are more to ask");
+        }
+        assert!(at - now < 2 * MAX_GRACE + STAGGER, "{:?}", at - now);
+    }
+
+    /// No rule limits the bytes of others while the leader trickles.
+    #[test]
+    fn one_peer_at_a_time_may_send_much() {
+        let mut model = Model::new(vec![10 * 1024; 4]);
+        model.run(2 * MIB);
+        assert!(model.at > Duration::from_secs(200), "{:?}", model.at);
     }
 }

@@ -3,14 +3,16 @@
 //! Pure. Each address is in one state. The bounds hold whatever trackers send. Two peers have one connection, whichever side
 //! dialled: a peer that dialled this process is entered under the address where it listens.
 //!
-//! Policy: The next address to dial is drawn at random from those that are due and have failed least often. If the book is full,
-//! it is drawn from the newest of these. Now and then the address that is due longest has its turn. Dialling stops at
+//! Policy: The next address to dial is drawn at random from those that are due and have failed least often. First a site is drawn (an
+//! IPv4 address, or an IPv6 /64), then an address of it. So the many ports of one host get no more dials than one of another. If the
+//! book is full, it is drawn from the newest of these. Now and then the address that is due longest has its turn. Dialling stops at
 //! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. But up to [`OWN_SHARE`]
 //! this side dials however many have dialled it, so strangers cannot take all places. When the places of the others are full, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected only
 //! to each other, and each such group would have to get its own copy from the origin. Connections that this side dialled are
 //! never replaced.
 //!
-//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it. A peer that
+//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it. A site with many
+//! addresses loses one of these first, or if none failed. A peer that
 //! dials this process is entered even if there is no room. While there are too many, an address is forgotten when its connection
 //! is over.
 //!
@@ -22,7 +24,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -33,6 +35,10 @@ pub const DEFAULT_MAX_PEERS: usize = 80;
 
 /// Maximum number of known addresses.
 const MAX_ADDRESSES: usize = 1_000;
+
+/// A site with more addresses in a full book loses one for a new address of another site. A NAT seldom has more peers behind it that
+/// can be dialled.
+const MANY_OF_A_SITE: usize = 100;
 
 /// Maximum number of banned addresses, and of banned IP addresses. A new ban lifts the oldest. A liar that then returns is
 /// found out again.
@@ -152,7 +158,7 @@ impl PeerBook {
         if self.entries.contains_key(&address) {
             return false;
         }
-        if self.entries.len() >= MAX_ADDRESSES && !self.forget_one() {
+        if self.entries.len() >= MAX_ADDRESSES && !self.forget_one(site(address.ip())) {
             return false;
         }
         self.enter(address, State::Idle(now));
@@ -168,11 +174,22 @@ impl PeerBook {
         new
     }
 
-    /// Makes room for another address. False if no address has failed.
-    fn forget_one(&mut self) -> bool {
-        let idle = self.idle.iter().filter_map(|&(_, address)| Some((address, self.entries.get(&address)?)));
-        let failed = idle.filter(|(_, entry)| entry.failures > 0 && !entry.named);
-        let Some((address, _)) = failed.max_by_key(|(_, entry)| entry.failures) else { return false };
+    /// Makes room for another address, of the site `new`. False if no address has failed and no site has many more than this one.
+    fn forget_one(&mut self, new: IpAddr) -> bool {
+        let mut sizes: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.entries.keys().for_each(|address| *sizes.entry(site(address.ip())).or_default() += 1);
+        let size = |ip: IpAddr| sizes.get(&ip).copied().unwrap_or(0);
+        let idle = || {
+            let idle =
+                self.idle.iter().filter_map(|&(_, address)| Some((address, self.entries.get(&address)?)));
+            idle.filter(|(_, entry)| !entry.named)
+        };
+        // With one more address, the new site must still be smaller.
+        let crowded = idle().filter(|(address, _)| size(site(address.ip())) > size(new) + 1);
+        let crowded = crowded.max_by_key(|(address, entry)| (size(site(address.ip())), entry.failures));
+        let failed = idle().filter(|(_, entry)| entry.failures > 0).max_by_key(|(_, entry)| entry.failures);
+        let is_crowd = crowded.is_some_and(|(address, _)| size(site(address.ip())) > MANY_OF_A_SITE);
+        let Some((address, _)) = (if is_crowd { crowded } else { failed.or(crowded) }) else { return false };
         self.forget(address);
         true
     }
@@ -239,6 +256,9 @@ impl PeerBook {
         let address = if best.len() < due.len() && rng.random_ratio(1, LONGEST_DUE_TURN) {
             longest_due
         } else {
+            let sites: BTreeSet<_> = best.iter().map(|&&(.., address)| site(address.ip())).collect();
+            let drawn = sites.iter().nth(rng.random_range(0..sites.len())).copied();
+            best.retain(|&&(.., address)| Some(site(address.ip())) == drawn);
             best[rng.random_range(0..best.len())].2
         };
         self.set(address, State::Dialling);
@@ -341,12 +361,23 @@ impl PeerBook {
         self.idle.iter().map(|&(from, _)| from).find(|&from| from > now)
     }
 
+    /// Number of addresses that are due.
+    pub(crate) fn due(&self, now: Instant) -> usize {
+        self.idle.iter().take_while(|&&(from, _)| from <= now).count()
+    }
+
     /// Whether an address is due, whether or not there is room.
     pub fn has_due(&self, now: Instant) -> bool {
         self.idle.first().is_some_and(|&(from, _)| from <= now)
     }
 
-    fn has_room_to_dial(&self) -> bool {
+    /// How often an address failed in a row.
+    pub(crate) fn failures(&self, address: SocketAddr) -> u32 {
+        self.entries.get(&address).map_or(0, |entry| entry.failures)
+    }
+
+    /// Whether one more address may be dialled.
+    pub(crate) fn has_room_to_dial(&self) -> bool {
         // Without a connection, no peer knows this process, so no places need to be kept for peers that dial it.
         let most = if self.connections() == 0 { self.max_peers } else { self.part(DIALLED_SHARE) };
         let dialled = self.dialling + self.connected;
@@ -403,5 +434,13 @@ impl PeerBook {
             }
         };
         *counter = if enters { *counter + 1 } else { *counter - 1 };
+    }
+}
+
+/// The site of an address: the IPv4 address, or the /64 of the IPv6 address, because a host commonly has all of one.
+fn site(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
     }
 }

@@ -66,12 +66,8 @@ pub const WAITING_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which received chunks are made durable. A killed process loses as much.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Maximum number of peers that send the metainfo at the same time. Each may send 32 MiB before it is proved.
-const METAINFO_PLACES: usize = 4;
-
-/// Memory for chunk hashes that are not proved yet. Two peers may always send them at the same time, even if this takes more.
-/// Otherwise one slow peer could block the transfer.
-const HASHES_MEMORY: u64 = 128 * 1024 * 1024;
+/// Maximum number of peers that send the description at the same time. One of them may send all of it, the others 1 MiB.
+const DESCRIBERS: usize = 4;
 
 /// A swarm, as one of its leechers sees it.
 #[derive(Debug)]
@@ -124,7 +120,7 @@ impl Swarm {
         let kinds: Vec<_> = config.sources.iter().map(|&(kind, _)| kind).collect();
         Swarm {
             begun,
-            phase: Phase::Describing { describers: Describers::new(METAINFO_PLACES), last_progress: now },
+            phase: Phase::Describing { describers: Describers::new(DESCRIBERS), last_progress: now },
             peers: Peers::new(config.own_id, config.max_peers),
             sources: Sources::new(&kinds),
             hungry_since: Some(now),
@@ -190,11 +186,6 @@ impl Swarm {
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
             Event::Peer(key, PeerEvent::Have(chunk)) => self.add_haves(key, [chunk], now),
             // These are proved, so they count even if this side has ended the connection meanwhile.
-            Event::Peer(_, PeerEvent::Metainfo { chunk_count }) => {
-                if let Phase::Describing { describers, .. } = &mut self.phase {
-                    describers.set_places(hashes_places(chunk_count));
-                }
-            }
             Event::Peer(_, PeerEvent::Described) => {
                 if let Phase::Describing { .. } = self.phase {
                     self.phase = Phase::Opening;
@@ -281,7 +272,7 @@ impl Swarm {
         };
         let seeking = self
             .is_seeking()
-            .then(|| [self.peers.book.next_timeout(now), self.sources.next_timeout(self.hungry_since)]);
+            .then(|| [self.peers.next_timeout(now), self.sources.next_timeout(self.hungry_since)]);
         phase.into_iter().chain(seeking.into_iter().flatten()).flatten().chain([self.next_report]).min()
     }
 
@@ -334,7 +325,10 @@ impl Swarm {
     fn peer_event(&mut self, key: PeerKey, event: PeerEvent, now: Instant, rng: &mut impl Rng) {
         if let Phase::Describing { describers, last_progress } = &mut self.phase {
             match event {
-                PeerEvent::Ready { answers_in } => describers.ready(key, answers_in),
+                PeerEvent::Ready { answers_in } => {
+                    self.peers.answered(key);
+                    describers.ready(key, answers_in);
+                }
                 PeerEvent::Describing { received, total } => {
                     let is_more = describers.progress(key, received, total, now);
                     *last_progress = if is_more { now } else { *last_progress };
@@ -372,7 +366,6 @@ impl Swarm {
             // It was still on its way when the description was complete.
             PeerEvent::Ready { .. }
             | PeerEvent::Describing { .. }
-            | PeerEvent::Metainfo { .. }
             | PeerEvent::Described
             | PeerEvent::BadShare(_)
             | PeerEvent::Closed(_) => {}
@@ -483,10 +476,4 @@ impl Swarm {
         self.actions.push_back(Action::End(result));
         Phase::Over
     }
-}
-
-/// Maximum number of peers that send the chunk hashes at the same time.
-fn hashes_places(chunk_count: u32) -> usize {
-    let len = 32 * u64::from(chunk_count.max(1));
-    usize::try_from(HASHES_MEMORY / len).unwrap_or(usize::MAX).clamp(2, METAINFO_PLACES)
 }

@@ -372,7 +372,9 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
         assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
         let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
         world.handle(Event::Stored { peer: key, chunk, hashing, writing });
-        let [first, second, ..] = requests(&mut world)[..] else { panic!("it asks for several chunks at once") };
+        let [first, second, ..] = requests(&mut world)[..] else {
+            panic!("it asks for several chunks at once")
+        };
         for chunk in [first, second] {
             assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
         }

@@ -213,3 +213,33 @@ fn this_process_is_no_peer_and_no_liar() {
     assert!(!book.discover(address(1), now));
     assert_eq!(book.next_dial(now + REPLACED_REST, &mut rng), None);
 }
+
+/// A thousand ports of one host that never failed, as of strangers that connected and were replaced.
+#[test]
+fn the_ports_of_one_host_keep_no_other_host_out() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(80);
+    (1..=1_000).for_each(|port| _ = book.discover(address(port), now));
+    assert!(!book.discover(address(1_001), now), "the same host gains nothing");
+    let other = |host: u8| SocketAddr::from(([10, 0, 0, host], 7000));
+    (1..=50).for_each(|host| assert!(book.discover(other(host), now), "{host}"));
+    assert_eq!(book.len(), MAX_ADDRESSES);
+    assert!((1..=50).all(|host| book.addresses().any(|known| known == other(host))));
+    // The other hosts are dialled first, apart from one in fifty.
+    let dialled = std::iter::from_fn(|| book.next_dial(now, &mut rng)).take(50);
+    let same = dialled.filter(|dialled| dialled.ip() == address(1).ip()).count();
+    assert!(same < 10, "{same}");
+}
+
+#[test]
+fn a_full_book_of_many_hosts_forgets_what_failed_and_nothing_else() {
+    let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+    let mut book = PeerBook::new(80);
+    let host = |number: u16| SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 7000));
+    (0..1_000).for_each(|number| assert!(book.discover(host(number), now)));
+    assert!(!book.discover(host(1_000), now));
+    let failed = book.next_dial(now, &mut rng).unwrap();
+    book.disconnected(failed, Redial::BackOff, now, &mut rng);
+    assert!(book.discover(host(1_000), now));
+    assert!(!book.addresses().any(|known| known == failed));
+}

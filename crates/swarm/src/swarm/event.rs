@@ -73,11 +73,6 @@ pub enum PeerEvent {
         /// Bytes to receive.
         total: u64,
     },
-    /// The metainfo is known and proved.
-    Metainfo {
-        /// Chunks in the share.
-        chunk_count: u32,
-    },
     /// The complete description is known and proved.
     Described,
     /// The metainfo has the right infohash and is malformed.

@@ -26,6 +26,11 @@ use outcomes::Outcomes;
 /// What a peer receives if there is no room for it. It may come back after 5 s.
 pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: 5_000 };
 
+/// A peer that was dialled and does not say hello within this time makes room for another address, if there is one. The time doubles
+/// with each failure of its address in a row, [`MAX_DOUBLINGS`] times at most: by then the session has given up.
+const DIAL_PATIENCE: Duration = Duration::from_millis(500);
+const MAX_DOUBLINGS: u32 = 5;
+
 /// Maximum number of accepted connections, as a multiple of `max_peers`: those that the book lists, those that it does not list
 /// ([`Peers::replaced_by_unlisted`]), and some that begin or end.
 const ACCEPTED_FACTOR: usize = 2;
@@ -62,7 +67,9 @@ struct Contact {
 /// The life of a connection.
 #[derive(Debug)]
 enum State {
-    /// It is being made, or the peer can only be asked for the description yet.
+    /// This side dials since this time.
+    Dialling(Instant),
+    /// The peer can only be asked for the description yet, or has just connected.
     Beginning,
     /// The peer can be asked for chunks.
     Active(Hello),
@@ -119,7 +126,49 @@ impl Peers {
             return None;
         }
         let address = self.book.next_dial(now, rng)?;
-        Some((self.begin(address, Some(address)), address))
+        Some((self.begin(address, Some(address), State::Dialling(now)), address))
+    }
+
+    /// The peer that was dialled longest ago of those that do not answer in time, if its place is needed for another address.
+    pub(super) fn unanswered(&self, now: Instant) -> Option<PeerKey> {
+        if !self.needs_places(now) {
+            return None;
+        }
+        self.silent_from().filter(|&(from, _)| from <= now).min().map(|(_, key)| key)
+    }
+
+    /// When to call [`Peers::unanswered`] and [`Peers::dial`] again if nothing happens before.
+    pub(super) fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        if !self.needs_places(now) {
+            return self.book.next_timeout(now);
+        }
+        self.silent_from().map(|(from, _)| from).filter(|&from| from > now).min()
+    }
+
+    /// Whether more addresses are due than can be dialled now and when this side's ended connections are over.
+    fn needs_places(&self, now: Instant) -> bool {
+        let is_full = !self.book.has_room_to_dial() || self.dialled() >= self.max_peers;
+        let leaving = || self.peers.values().filter(|peer| peer.dialled && peer.is_leaving()).count();
+        is_full && self.book.due(now) > leaving()
+    }
+
+    /// The peers that were dialled and have not answered, and from when on each makes room for another.
+    fn silent_from(&self) -> impl Iterator<Item = (Instant, PeerKey)> + '_ {
+        self.peers.iter().filter_map(|(&key, peer)| match (&peer.state, peer.listed) {
+            (&State::Dialling(since), Some(address)) => {
+                let patience =
+                    DIAL_PATIENCE * 2_u32.saturating_pow(self.book.failures(address).min(MAX_DOUBLINGS));
+                Some((since + patience, key))
+            }
+            _ => None,
+        })
+    }
+
+    /// A peer said hello.
+    pub(super) fn answered(&mut self, key: PeerKey) {
+        if let Some(Contact { state: state @ State::Dialling(_), .. }) = self.peers.get_mut(&key) {
+            *state = State::Beginning;
+        }
     }
 
     /// A peer connected from `address`. `None` if there is no room.
@@ -127,7 +176,7 @@ impl Peers {
         // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let most = ACCEPTED_FACTOR.saturating_mul(self.max_peers);
-        (self.peers.len() - self.dialled() < most).then(|| self.begin(address, None))
+        (self.peers.len() - self.dialled() < most).then(|| self.begin(address, None, State::Beginning))
     }
 
     /// Number of connections that this side dialled.
@@ -135,11 +184,10 @@ impl Peers {
         self.peers.values().filter(|peer| peer.dialled).count()
     }
 
-    fn begin(&mut self, address: SocketAddr, listed: Option<SocketAddr>) -> PeerKey {
+    fn begin(&mut self, address: SocketAddr, listed: Option<SocketAddr>, state: State) -> PeerKey {
         self.last_key += 1;
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
-        let state = State::Beginning;
         self.peers.insert(key, Contact { address, listed, dialled, state, unproved: 0 });
         key
     }
@@ -254,7 +302,7 @@ impl Peers {
         let (reason, was_active) = match state {
             State::Leaving { reason, was_active } => (reason, was_active),
             State::Active(_) => (reason, true),
-            State::Beginning => (reason, false),
+            State::Dialling(_) | State::Beginning => (reason, false),
         };
         let consequence = reason.consequence(was_active);
         if consequence.is_trouble {

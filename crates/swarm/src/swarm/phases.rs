@@ -6,7 +6,11 @@ use proto::peer::PeerMessage;
 use rand::Rng;
 
 use super::{Action, CHECKPOINT_INTERVAL, PROGRESS_INTERVAL, Phase, Report, Stay, Swarm, WAITING_INTERVAL};
-use crate::{describers::Turn, leaving::LeaveReason, scheduler::Command};
+use crate::{
+    describers::Turn,
+    leaving::{LeaveReason, Unreachable},
+    scheduler::Command,
+};
 
 /// Maximum time that a finished leecher stays because others need chunks that only it has.
 const MAX_LINGER: Duration = Duration::from_secs(60);
@@ -28,6 +32,9 @@ impl Swarm {
             Phase::Over => {}
         }
         if self.is_seeking() {
+            while let Some(key) = self.peers.unanswered(now) {
+                self.leave(key, LeaveReason::Unreachable(Unreachable::Silent), now);
+            }
             while let Some((key, address)) = self.peers.dial(now, rng) {
                 self.actions.push_back(Action::Dial(key, address));
             }

@@ -2,6 +2,7 @@ use proto::InfoHash;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
+use crate::leaving::Unreachable;
 
 const OWN_ID: PeerId = PeerId([5; 16]);
 const MAX_PEERS: usize = 8;
@@ -129,4 +130,33 @@ fn who_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
     bench.peers.proved(liar, bench.now, &mut bench.rng);
     let again = bench.peers.accept(from(3)).unwrap();
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Welcome), "the chunk was right");
+}
+
+/// Each takes the connection and says nothing.
+#[test]
+fn who_does_not_answer_makes_room_for_another_address() {
+    let mut bench = Bench::new();
+    (1..=20).for_each(|host| _ = bench.peers.book.discover(address(host), bench.now));
+    let dial = |bench: &mut Bench| std::iter::from_fn(|| bench.peers.dial(bench.now, &mut bench.rng)).count();
+    assert_eq!(dial(&mut bench), MAX_PEERS);
+    let begun = bench.now;
+    assert_eq!(bench.peers.unanswered(bench.now), None);
+    assert_eq!(bench.peers.next_timeout(bench.now), Some(begun + DIAL_PATIENCE));
+    bench.now += DIAL_PATIENCE;
+    // One has answered.
+    bench.peers.answered(PeerKey(1));
+    let leave_silent = |bench: &mut Bench| {
+        let mut left = Vec::new();
+        while let Some(key) = bench.peers.unanswered(bench.now) {
+            bench.peers.leave(key, LeaveReason::Unreachable(Unreachable::Silent));
+            left.push(key);
+        }
+        left.iter().for_each(|&key| bench.close(key, LeaveReason::Finished));
+        left.len()
+    };
+    assert_eq!(leave_silent(&mut bench), MAX_PEERS - 1);
+    assert_eq!(dial(&mut bench), MAX_PEERS - 1);
+    // No more of them make room than there are addresses.
+    bench.now += DIAL_PATIENCE;
+    assert_eq!(leave_silent(&mut bench), 20 - (2 * MAX_PEERS - 1));
 }
