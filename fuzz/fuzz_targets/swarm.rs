@@ -133,7 +133,7 @@ enum Step {
         received: u16,
         total: u16,
     },
-    Metainfo {
+    Overtaken {
         peer: Nth,
     },
     Described {
@@ -488,9 +488,9 @@ impl World {
                     PeerEvent::Describing { received: received.min(total), total },
                 );
             }
-            Step::Metainfo { peer } => {
-                let chunk_count = self.space.chunk_count();
-                self.peer(self.beginning(peer)?, PeerEvent::Metainfo { chunk_count });
+            // Another peer's metainfo came first, so this one can be asked again.
+            Step::Overtaken { peer } => {
+                self.peer(self.beginning(peer)?, PeerEvent::Ready { answers_in: Duration::ZERO });
             }
             Step::Described { peer } => self.peer(self.beginning(peer)?, PeerEvent::Described),
             Step::BadShare { peer } => {
@@ -905,8 +905,6 @@ impl World {
             let [high, low] = self.fresh.to_be_bytes();
             self.activate(key, PeerId([high, low, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]), 0, None);
         } else if !connection.is_active && std::mem::take(&mut connection.is_asked) {
-            let chunk_count = self.space.chunk_count();
-            self.peer(key, PeerEvent::Metainfo { chunk_count });
             self.peer(key, PeerEvent::Described);
         } else if !connection.is_active {
             let answers_in = Duration::from_millis(1);

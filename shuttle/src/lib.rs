@@ -11,6 +11,8 @@
 
 pub mod scenarios;
 
+#[path = "../../crates/peer/src/activity.rs"]
+mod activity;
 #[path = "../../crates/leecher/src/buffers.rs"]
 mod buffers;
 #[path = "../../crates/peer/src/have_log.rs"]

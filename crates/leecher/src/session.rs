@@ -4,6 +4,7 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use peer::{
+    activity::Activity,
     connection::{self, ConnectionError, Inbox},
     handshake::{self, Connection, HandshakeError, Incoming},
     have_log::HaveLog,
@@ -136,7 +137,7 @@ async fn receive(
     let content = Arc::clone(&download) as Arc<dyn Content>;
     let (have, feed) = match context.serving.get() {
         Some(serving) => {
-            let asker = serving.uploads.join(inbox.outbox().clone());
+            let asker = serving.uploads.join(inbox.outbox().clone(), Activity::default());
             inbox.serve(Serve { content, asker, faults: Arc::clone(&serving.faults) });
             // Take the place in the log first, then the bitfield. So a new chunk may be reported twice, but never missed.
             let feed = serving.have_log.feed();

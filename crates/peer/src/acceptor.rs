@@ -15,14 +15,14 @@ use std::{
 
 use listen::{ListenError, asked_address, listen_tcp};
 use proto::{InfoHash, peer::GoodbyeReason};
-use swarm::NO_ROOM;
+use swarm::{NO_ROOM, places::site};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{
         Notify,
         mpsc::{self, error::TrySendError},
     },
-    task::JoinSet,
+    task::{AbortHandle, JoinError, JoinSet},
     time::sleep,
 };
 use tokio_util::{
@@ -33,10 +33,8 @@ use tokio_util::{
 use crate::handshake::{self, HandshakeError, Incoming};
 
 /// Maximum peers that have not sent a `Hello` yet. Each takes a file descriptor for at most [`handshake::HANDSHAKE_TIMEOUT`].
+/// If there are more, the oldest of the host that has most of them is dropped.
 const MAX_HANDSHAKES: usize = 256;
-
-/// Maximum further connections that are being refused at a time. More are closed without a goodbye.
-const MAX_REFUSALS: usize = 64;
 
 /// Maximum peers that wait for one share to receive them.
 const MAX_WAITING: usize = 64;
@@ -144,39 +142,81 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationTo
     if stop.run_until_cancelled(routes.changed.notified()).await.is_none() {
         return;
     }
-    let mut handshakes = JoinSet::new();
+    let mut handshakes = Handshakes::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            Some(_) = handshakes.join_next() => continue,
+            Some(ended) = handshakes.tasks.join_next() => {
+                handshakes.ended(ended);
+                continue;
+            }
             () = stop.cancelled() => break,
         };
         match accepted {
             Ok((stream, address)) => {
                 // On a socket for both IPv4 and IPv6, IPv4 addresses appear as IPv4-mapped IPv6.
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-                let (routes, waiting) = (Arc::clone(&routes), handshakes.len());
-                if waiting >= MAX_HANDSHAKES + MAX_REFUSALS {
-                    continue;
-                }
-                handshakes.spawn(async move {
-                    let received = if waiting < MAX_HANDSHAKES {
-                        routes.receive(stream, address).await
-                    } else {
-                        handshake::refuse(stream, NO_ROOM).await
-                    };
-                    if let Err(error) = received {
+                let routes = Arc::clone(&routes);
+                handshakes.begin(address.ip(), async move {
+                    if let Err(error) = routes.receive(stream, address).await {
                         tracing::debug!(%address, "not connected: {error}");
                     }
                 });
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
+                // It frees a descriptor.
+                handshakes.drop_one();
                 let _ = stop.run_until_cancelled(sleep(BACK_OFF)).await;
             }
         }
     }
-    handshakes.shutdown().await;
+    handshakes.tasks.shutdown().await;
+}
+
+/// The handshakes under way, in the order in which they began.
+#[derive(Default)]
+struct Handshakes {
+    tasks: JoinSet<u64>,
+    waiting: BTreeMap<u64, (IpAddr, AbortHandle)>,
+    last: u64,
+}
+
+impl Handshakes {
+    fn begin(&mut self, ip: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            self.ended(ended);
+        }
+        if self.waiting.len() >= MAX_HANDSHAKES {
+            self.drop_one();
+        }
+        self.last += 1;
+        let number = self.last;
+        let task = self.tasks.spawn(async move {
+            handshake.await;
+            number
+        });
+        self.waiting.insert(number, (site(ip), task));
+    }
+
+    /// Drops the oldest of the site that has most.
+    fn drop_one(&mut self) {
+        let mut sizes: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.waiting.values().for_each(|&(site, _)| *sizes.entry(site).or_default() += 1);
+        let most = sizes.values().max().copied();
+        let oldest = self.waiting.iter().find(|(_, (site, _))| sizes.get(site).copied() == most);
+        let oldest = oldest.map(|(&number, _)| number);
+        if let Some((_, task)) = oldest.and_then(|oldest| self.waiting.remove(&oldest)) {
+            task.abort();
+        }
+    }
+
+    fn ended(&mut self, ended: Result<u64, JoinError>) {
+        // One that was dropped is no longer among them.
+        if let Ok(number) = ended {
+            self.waiting.remove(&number);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +226,10 @@ mod tests {
         peer::{Hello, Role},
     };
     use rustix::net::{Shutdown, shutdown};
-    use tokio::time::{Instant, timeout};
+    use tokio::{
+        net::TcpSocket,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
@@ -251,6 +294,39 @@ mod tests {
         let refused = waiting.join_next().await.unwrap().unwrap().unwrap_err();
         assert!(matches!(refused, HandshakeError::Goodbye(reason) if reason == NO_ROOM), "{refused}");
         drop(route);
+    }
+
+    /// More than are taken at a time, all of one host. A peer of another host is let in, and so is a later one of the same.
+    #[tokio::test]
+    async fn silent_peers_of_one_host_keep_nobody_out() {
+        let tasks = TaskTracker::new();
+        let acceptor = Acceptor::bind(Some(LOCALHOST), 0, &tasks).unwrap();
+        let mut route = acceptor.route(InfoHash([1; 32])).unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..2 * MAX_HANDSHAKES {
+            silent.push(TcpStream::connect(acceptor.local_addr()).await.unwrap());
+        }
+        for host in [[127, 0, 0, 9], [127, 0, 0, 1]] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::from((host, 0))).unwrap();
+            let stream = socket.connect(acceptor.local_addr()).await.unwrap();
+            let dialled = handshake::initiate(stream, hello(1));
+            let accepted = async {
+                let incoming = route.next().await;
+                let answer = Hello { peer_id: PeerId([9; 16]), ..incoming.hello };
+                incoming.accept(answer).await.unwrap()
+            };
+            assert!(
+                timeout(handshake::HANDSHAKE_TIMEOUT, async { tokio::join!(dialled, accepted) })
+                    .await
+                    .is_ok()
+            );
+        }
+        let open = silent.iter().filter(|stream| stream.try_read(&mut [0]).is_err()).count();
+        assert!(open <= MAX_HANDSHAKES, "{open}");
+        drop((acceptor, route));
+        tasks.close();
+        tasks.wait().await;
     }
 
     /// A socket that was shut down cannot accept, like a socket of a process without free file descriptors.

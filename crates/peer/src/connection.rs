@@ -143,6 +143,8 @@ impl Inbox {
             }
             if self.is_useless(&message)? {
                 self.allowance.charge(Instant::now().into_std())?;
+            } else if let Some(serve) = self.serve.get() {
+                serve.asker.asks();
             }
             match (message, self.serve.get()) {
                 (PeerMessage::Request { .. } | PeerMessage::Cancel { .. }, Some(_)) => {}

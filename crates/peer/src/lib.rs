@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 pub mod acceptor;
+pub mod activity;
 pub mod announcer;
 pub mod connection;
 pub mod faults;
@@ -22,6 +23,7 @@ pub mod handshake;
 pub mod have_log;
 pub mod outbox;
 pub mod outside;
+mod places;
 pub mod rate_limit;
 mod send_file;
 pub mod sender;

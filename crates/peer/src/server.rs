@@ -1,6 +1,6 @@
 //! Serves chunks of shares that are whole.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use proto::{
     PeerId,
@@ -9,7 +9,6 @@ use proto::{
 use store::{Content, OpenChunkError};
 use swarm::{NO_ROOM, uploads::DEFAULT_SLOTS};
 use tokio::{
-    sync::Semaphore,
     task::JoinSet,
     time::{Duration, timeout},
 };
@@ -20,6 +19,7 @@ use crate::{
     connection::{self, ConnectionError, Inbox},
     faults::{self, Faults},
     handshake::{HandshakeError, Incoming},
+    places::{Place, Places},
     rate_limit::RateLimit,
     sender::Serve,
     upload_hub::UploadHub,
@@ -31,7 +31,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// Serves shares to peers. Clones share the places and the limit.
 #[derive(Debug, Clone)]
 pub struct Server {
-    places: Arc<Semaphore>,
+    places: Places,
     limit: RateLimit,
 }
 
@@ -57,7 +57,7 @@ enum ServeError {
 impl Server {
     /// A server with places for `max_peers` peers, of all shares together. It sends no faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
-        Server { places: Arc::new(Semaphore::new(max_peers.min(Semaphore::MAX_PERMITS))), limit }
+        Server { places: Places::new(max_peers), limit }
     }
 
     /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
@@ -90,12 +90,12 @@ impl Server {
                 Some(_) = connections.join_next() => continue,
                 () = shutdown.cancelled() => break,
             };
-            let place = Arc::clone(&self.places).try_acquire_owned().ok();
+            let place = self.places.take(incoming.address.ip(), Instant::now());
             let (served, shutdown) = (Arc::clone(&served), shutdown.clone());
             connections.spawn(async move {
                 let address = incoming.address;
                 let result = match &place {
-                    Some(_) => served.serve(incoming, shutdown).await,
+                    Some(place) => served.serve(incoming, place, shutdown).await,
                     None => incoming.refuse(NO_ROOM).await.map_err(ServeError::from),
                 };
                 match result {
@@ -116,7 +116,12 @@ impl Server {
 }
 
 impl Served {
-    async fn serve(&self, incoming: Incoming, shutdown: CancellationToken) -> Result<(), ServeError> {
+    async fn serve(
+        &self,
+        incoming: Incoming,
+        place: &Place,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
         let hello = Hello {
             infohash: incoming.hello.infohash,
             peer_id: self.peer_id,
@@ -125,7 +130,7 @@ impl Served {
         };
         let connection = incoming.accept(hello).await?;
         let receive = async |_, mut inbox: Inbox| {
-            let asker = self.uploads.join(inbox.outbox().clone());
+            let asker = self.uploads.join(inbox.outbox().clone(), place.activity.clone());
             let (content, faults) = (Arc::clone(&self.content), Arc::clone(&self.faults));
             inbox.serve(Serve { content, asker, faults });
             tokio::select! {
@@ -136,6 +141,7 @@ impl Served {
                     };
                     (result, goodbye)
                 }
+                () = place.lost.cancelled() => (Ok(()), NO_ROOM),
                 () = shutdown.cancelled() => (Ok(()), GoodbyeReason::ShuttingDown),
             }
         };
@@ -166,11 +172,14 @@ mod tests {
 
     use proto::InfoHash;
     use store::{Scan, ScanRules};
+    use swarm::places::IDLE_TIME;
     use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{acceptor::Acceptor, handshake};
+
+    const PLACES: usize = 9;
 
     /// A server of one file, its address, and its reports.
     struct Running {
@@ -181,6 +190,7 @@ mod tests {
         shutdown: CancellationToken,
         task: JoinHandle<u64>,
         acceptors: TaskTracker,
+        server: Server,
     }
 
     impl Running {
@@ -208,9 +218,10 @@ mod tests {
         let address = acceptor.local_addr();
         let (route, shutdown) = (acceptor.route(infohash).unwrap(), CancellationToken::new());
         let stop = shutdown.clone();
-        let server = Server::new(9, RateLimit::unlimited());
-        let task = tokio::spawn(async move { server.serve(route, Arc::new(shared), on_fault, stop).await });
-        Running { dir, address, infohash, faults, shutdown, task, acceptors }
+        let server = Server::new(PLACES, RateLimit::unlimited());
+        let serving = server.clone();
+        let task = tokio::spawn(async move { serving.serve(route, Arc::new(shared), on_fault, stop).await });
+        Running { dir, address, infohash, faults, shutdown, task, acceptors, server }
     }
 
     async fn connect(running: &Running) -> handshake::Connection {
@@ -236,6 +247,21 @@ mod tests {
         let silent = silent.into_std().unwrap();
         let peeked = silent.peek(&mut [0]).map_err(|error| error.kind());
         assert!(matches!(peeked, Ok(0) | Err(ErrorKind::ConnectionReset)), "{peeked:?}");
+    }
+
+    #[tokio::test]
+    async fn an_idle_peer_makes_room_for_a_newcomer_and_one_that_just_came_does_not() {
+        let running = run().await;
+        let mut idle = connect(&running).await;
+        let (ip, now) = (running.address.ip(), Instant::now());
+        let take = |now| running.server.places.take(ip, now);
+        let others: Vec<_> = (1..PLACES).map(|_| take(now).unwrap()).collect();
+        assert!(take(now).is_none(), "the others came a moment ago");
+        let newcomer = take(now + IDLE_TIME).unwrap();
+        let goodbye = idle.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(NO_ROOM)));
+        drop((others, newcomer));
+        running.stop().await;
     }
 
     /// No peer requests a chunk of it.

@@ -15,6 +15,7 @@ use swarm::uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads};
 use tokio::{sync::Notify, time::sleep_until};
 
 use crate::{
+    activity::Activity,
     outbox::{Outbox, OutboxFull},
     sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard},
 };
@@ -52,6 +53,7 @@ pub struct Asker {
     taken: Arc<AtomicU32>,
     /// Whether a granted chunk was refused since this was last asked.
     refused: AtomicBool,
+    activity: Activity,
 }
 
 impl UploadHub {
@@ -62,14 +64,14 @@ impl UploadHub {
         Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
     }
 
-    /// Adds a connection whose sender serves `outbox`.
-    pub fn join(self: &Arc<UploadHub>, outbox: Outbox) -> Asker {
+    /// Adds a connection whose sender serves `outbox`. What the peer does is noted in `activity`.
+    pub fn join(self: &Arc<UploadHub>, outbox: Outbox, activity: Activity) -> Asker {
         let mut state = self.lock();
         state.last_key += 1;
         let key = AskerKey(state.last_key);
         let taken = Arc::new(AtomicU32::new(0));
         state.askers.insert(key, Place { outbox: outbox.clone(), taken: Arc::clone(&taken) });
-        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicBool::new(false) }
+        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicBool::new(false), activity }
     }
 
     /// Starts further uploads as time passes. Run it as long as peers are served; it never returns.
@@ -152,13 +154,26 @@ impl Asker {
         self.refused.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether a request of the peer waits.
+    /// Whether a request of the peer waits. If no chunk is being sent to it, it waits for its turn.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.hub.lock().uploads.is_waiting(self.key)
+        let (is_waiting, is_served) = {
+            let uploads = &self.hub.lock().uploads;
+            (uploads.is_waiting(self.key), uploads.is_served(self.key))
+        };
+        if is_waiting && !is_served {
+            self.activity.touch();
+        }
+        is_waiting
+    }
+
+    /// The peer asks for something.
+    pub(crate) fn asks(&self) {
+        self.activity.touch();
     }
 
     /// The socket has taken in more bytes of the granted chunk.
     pub(crate) fn taken(&self, bytes: usize) {
+        self.activity.touch();
         // At most a chunk, so it fits a u32.
         self.taken.fetch_add(u32::try_from(bytes).unwrap_or(u32::MAX), Ordering::Relaxed);
     }

@@ -24,11 +24,13 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use rand::{Rng, RngExt};
+
+use crate::places::site;
 
 /// Default maximum number of peers that a leecher connects to at the same time.
 pub const DEFAULT_MAX_PEERS: usize = 80;
@@ -434,13 +436,5 @@ impl PeerBook {
             }
         };
         *counter = if enters { *counter + 1 } else { *counter - 1 };
-    }
-}
-
-/// The site of an address: the IPv4 address, or the /64 of the IPv6 address, because a host commonly has all of one.
-fn site(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
     }
 }

@@ -183,6 +183,11 @@ impl Uploads {
         self.askers.get(&key).is_some_and(|asker| !asker.waiting.is_empty())
     }
 
+    /// Whether a chunk is being sent to this peer.
+    pub fn is_served(&self, key: AskerKey) -> bool {
+        self.askers.get(&key).is_some_and(|asker| asker.serving.is_some())
+    }
+
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
         let asker = self.askers.remove(&key);

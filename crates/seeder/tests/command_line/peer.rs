@@ -1,12 +1,17 @@
 //! A peer that says exactly what a test wants it to say.
 
+use std::net::SocketAddr;
+
 use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
     InfoHash, PeerId,
     peer::{Hello, PeerMessage, Role, encode_message},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpSocket};
+
+/// Peers at each of several loopback addresses.
+const PEERS_OF_A_HOST: usize = 100;
 
 /// Connects to a seeder; `number` tells this peer from others.
 pub(crate) async fn connect(
@@ -14,7 +19,11 @@ pub(crate) async fn connect(
     infohash: InfoHash,
     number: usize,
 ) -> Result<Connection, HandshakeError> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // A seeder gives one host no more than a part of its places.
+    let host = 1 + u8::try_from(number / PEERS_OF_A_HOST % 250).unwrap();
+    socket.bind(SocketAddr::from(([127, 0, 0, host], 0))).unwrap();
+    let stream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     let mut peer_id = PeerId([1; 16]);
     peer_id.0[..8].copy_from_slice(&number.to_le_bytes());
     let hello = Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0 };

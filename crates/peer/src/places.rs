@@ -1,0 +1,79 @@
+//! The places of a server, for the peers of all its shares.
+//!
+//! Who gets one is decided in [`swarm::places`]. This file knows who has one and what each did last.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use swarm::places::{Admission, Holder, admit};
+use tokio_util::sync::CancellationToken;
+
+use crate::activity::Activity;
+
+/// The places. Clones are the same places.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    most: usize,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    places: BTreeMap<u64, (IpAddr, Activity, CancellationToken)>,
+    last_key: u64,
+}
+
+/// A place, which is free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Places,
+    key: u64,
+    pub(crate) activity: Activity,
+    /// Cancelled when the peer has to make room for another.
+    pub(crate) lost: CancellationToken,
+}
+
+impl Places {
+    /// This many places.
+    pub(crate) fn new(most: usize) -> Places {
+        Places { most, taken: Arc::default() }
+    }
+
+    /// A place for a peer at `ip`, if there is one.
+    pub(crate) fn take(&self, ip: IpAddr, now: Instant) -> Option<Place> {
+        let mut taken = self.lock();
+        let holder = |(&key, (ip, activity, _)): (&u64, &(IpAddr, Activity, CancellationToken))| Holder {
+            key,
+            ip: *ip,
+            idle: now.saturating_duration_since(activity.last()),
+        };
+        let holders: Vec<_> = taken.places.iter().map(holder).collect();
+        match admit(ip, self.most, &holders) {
+            Admission::Welcome => {}
+            Admission::Instead(key) => {
+                if let Some((.., lost)) = taken.places.remove(&key) {
+                    lost.cancel();
+                }
+            }
+            Admission::Full => return None,
+        }
+        taken.last_key += 1;
+        let (key, activity, lost) = (taken.last_key, Activity::default(), CancellationToken::new());
+        taken.places.insert(key, (ip, activity.clone(), lost.clone()));
+        Some(Place { places: self.clone(), key, activity, lost })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().places.remove(&self.key);
+    }
+}
