@@ -21,6 +21,7 @@ mod by_the_page;
 mod changed_files;
 mod departures;
 mod descriptions;
+mod eclipse;
 mod evil;
 mod garbage;
 mod liars;
