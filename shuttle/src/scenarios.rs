@@ -16,10 +16,10 @@ use shuttle::future::{block_on, spawn, yield_now};
 use swarm::MAX_UNPROVED;
 
 use crate::{
+    activity::Activity,
     buffers::BufferPool,
     have_log::HaveLog,
     outbox::{Outbox, Outgoing},
-    activity::Activity,
     upload_hub::UploadHub,
 };
 
