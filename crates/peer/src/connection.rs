@@ -30,6 +30,9 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long a peer may take to receive the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// How long to go on receiving when sending has failed. All that the peer sent before it left is here by then, or on its way.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Why a connection cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
@@ -78,7 +81,8 @@ pub struct Inbox {
     parts: u32,
 }
 
-/// Runs a connection until `receive` returns or sending fails. `receive` gets the peer's `Hello` and the receiving half. It
+/// Runs a connection until `receive` returns. If sending fails, `receive` may read what the peer has sent before, and the connection
+/// ends soon. `receive` gets the peer's `Hello` and the receiving half. It
 /// returns its result and the goodbye for the peer.
 pub async fn run<T>(
     connection: Connection,
@@ -103,10 +107,16 @@ pub async fn run<T>(
         result
     };
     // The half that ends first ends the other, by closing the outbox or the socket.
-    tokio::pin!(sending);
+    tokio::pin!(sending, receiving);
     tokio::select! {
-        sent = &mut sending => Err(sent.err().map_or(ConnectionError::Closed, ConnectionError::Send)),
-        result = receiving => {
+        sent = &mut sending => {
+            // Nothing that the peer still requests waits to be sent.
+            outbox.close(GoodbyeReason::Done);
+            // The peer may have left with a goodbye, or after a chunk, that was not read yet.
+            let last_words = timeout(LAST_WORDS_TIMEOUT, receiving).await;
+            last_words.map_err(|_| sent.err().map_or(ConnectionError::Closed, ConnectionError::Send))
+        }
+        result = &mut receiving => {
             // A peer that does not receive the goodbye will notice the end of the connection.
             let _ = timeout(GOODBYE_TIMEOUT, sending).await;
             Ok(result)
@@ -216,4 +226,56 @@ impl Inbox {
 fn part_count(metainfo: &Metainfo) -> u32 {
     let metainfo_len = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX);
     metainfo_len.div_ceil(MAX_PART_LEN) + metainfo.chunk_space().chunk_count().div_ceil(MAX_HASHES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytes::BytesMut;
+    use proto::{
+        InfoHash, PeerId,
+        peer::{Role, encode_message},
+    };
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+        task::yield_now,
+    };
+
+    use super::*;
+    use crate::handshake;
+
+    #[tokio::test]
+    async fn a_goodbye_is_read_although_sending_has_failed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, address) = listener.accept().await.unwrap();
+        let hello = |id| Hello {
+            infohash: InfoHash([1; 32]),
+            peer_id: PeerId([id; 16]),
+            role: Role::Leecher,
+            listen_port: 0,
+        };
+        let (near, far) = tokio::join!(handshake::initiate(stream, hello(1)), async {
+            handshake::receive(accepted, address).await?.accept(hello(2)).await
+        });
+        let (mut near, mut far) = (near.unwrap(), far.unwrap());
+        // A socket that is closed with unread bytes in it resets the connection.
+        near.writer.write_all(b"not read").await.unwrap();
+        let goodbye = PeerMessage::Goodbye(GoodbyeReason::ShuttingDown);
+        let mut bytes = BytesMut::new();
+        encode_message(&goodbye, &mut bytes).unwrap();
+        far.writer.write_all(&bytes).await.unwrap();
+        drop(far);
+        let receive = async |_, mut inbox: Inbox| {
+            for _ in 0..1_000 {
+                inbox.outbox().message(PeerMessage::KeepAlive).unwrap();
+                yield_now().await;
+            }
+            (inbox.next().await, GoodbyeReason::Done)
+        };
+        let received = run(near, RateLimit::unlimited(), receive).await.expect("it goes on receiving");
+        assert_eq!(received.unwrap(), Some(goodbye));
+    }
 }
