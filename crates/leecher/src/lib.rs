@@ -22,6 +22,8 @@ mod known_names;
 mod session;
 mod target;
 
+use peer::task::task_output;
+
 pub use destination::Destination;
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
@@ -31,14 +33,3 @@ pub use swarm::{
     Progress, Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
 };
 pub use target::{ParseTargetError, Target, list_shares};
-
-/// The output of a task. If the task panicked, the caller panics too.
-fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
-    match result {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("a task was cancelled by somebody else: {error}"),
-        },
-    }
-}

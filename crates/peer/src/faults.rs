@@ -12,7 +12,10 @@ use std::{
 
 use proto::ChunkIndex;
 use store::{Content, OpenChunkError};
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::task::task_output;
 
 /// Files are checked as often as a share is announced.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
@@ -71,17 +74,16 @@ impl Faults {
 }
 
 /// Checks the files of a share from time to time, until one has changed. Otherwise trackers would go on sending leechers
-/// here if no leecher had come yet.
-pub(crate) async fn watch(content: Arc<dyn Content>, faults: Arc<Faults>) {
+/// here if no leecher had come yet. Ends when `stop` is cancelled, and then no thread is checking any more.
+pub(crate) async fn watch(content: Arc<dyn Content>, faults: Arc<Faults>, stop: CancellationToken) {
     let mut wait = CHECK_INTERVAL;
-    loop {
-        sleep(wait).await;
-        let content = Arc::clone(&content);
-        let checked = tokio::task::spawn_blocking(move || {
+    while stop.run_until_cancelled(sleep(wait)).await.is_some() {
+        let (content, stop) = (Arc::clone(&content), stop.clone());
+        let checked = spawn_blocking(move || {
             let begun = Instant::now();
-            (content.check(), begun.elapsed())
+            (content.check(&|| stop.is_cancelled()), begun.elapsed())
         });
-        let Ok((result, took)) = checked.await else { return };
+        let (result, took) = task_output(checked.await);
         match result {
             Err(OpenChunkError::Path(error)) if error.source.kind() != io::ErrorKind::NotFound => {
                 // The file system may be out of reach for a moment. The next request for a chunk will show it.

@@ -21,7 +21,9 @@ use crate::{
     handshake::{HandshakeError, Incoming},
     places::{Place, Places},
     rate_limit::RateLimit,
+    refusals::Refusals,
     sender::Serve,
+    task::{connection_ended, task_output},
     upload_hub::UploadHub,
 };
 
@@ -80,36 +82,57 @@ impl Server {
             limit: self.limit.clone(),
             content,
         });
-        let (mut helpers, mut connections) = (JoinSet::new(), JoinSet::new());
+        let (mut hub, mut watch, mut connections) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let mut refusals = Refusals::default();
         let uploads = Arc::clone(&served.uploads);
-        helpers.spawn(async move { uploads.run().await });
-        helpers.spawn(faults::watch(Arc::clone(&served.content), Arc::clone(&served.faults)));
+        hub.spawn(async move { uploads.run().await });
+        let (content, faults) = (Arc::clone(&served.content), Arc::clone(&served.faults));
+        watch.spawn(faults::watch(content, faults, shutdown.clone()));
         loop {
             let incoming = tokio::select! {
                 incoming = route.next() => incoming,
-                Some(_) = connections.join_next() => continue,
+                Some(ended) = connections.join_next() => {
+                    connection_ended(ended);
+                    continue;
+                }
+                // Without these two the share cannot be served.
+                Some(ended) = hub.join_next() => {
+                    task_output(ended);
+                    continue;
+                }
+                Some(ended) = watch.join_next() => {
+                    task_output(ended);
+                    continue;
+                }
                 () = shutdown.cancelled() => break,
             };
-            let place = self.places.take(incoming.address.ip(), Instant::now());
+            let Some(place) = self.places.take(incoming.address.ip(), Instant::now()) else {
+                refusals.refuse(incoming, NO_ROOM);
+                continue;
+            };
             let (served, shutdown) = (Arc::clone(&served), shutdown.clone());
             connections.spawn(async move {
                 let address = incoming.address;
-                let result = match &place {
-                    Some(place) => served.serve(incoming, place, shutdown).await,
-                    None => incoming.refuse(NO_ROOM).await.map_err(ServeError::from),
-                };
-                match result {
+                match served.serve(incoming, &place, shutdown).await {
                     Ok(()) => tracing::debug!(%address, "peer left"),
                     Err(error) => tracing::debug!(%address, "peer dropped: {error}"),
                 }
             });
         }
         drop(route);
-        helpers.shutdown().await;
-        let goodbyes = async { while connections.join_next().await.is_some() {} };
+        hub.shutdown().await;
+        refusals.stop().await;
+        let goodbyes = async {
+            while let Some(ended) = connections.join_next().await {
+                connection_ended(ended);
+            }
+        };
         if timeout(STOP_TIMEOUT, goodbyes).await.is_err() {
             tracing::debug!("{} connections did not end in time", connections.len());
             connections.shutdown().await;
+        }
+        while let Some(ended) = watch.join_next().await {
+            task_output(ended);
         }
         served.uploads.bytes_sent()
     }
@@ -168,10 +191,17 @@ async fn receive(mut inbox: Inbox) -> Result<(), ConnectionError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::ErrorKind, net::SocketAddr, ops::ControlFlow};
+    use std::{
+        fmt, fs,
+        io::ErrorKind,
+        net::SocketAddr,
+        ops::ControlFlow,
+        sync::mpsc as blocking,
+        time::{Duration, Instant},
+    };
 
-    use proto::InfoHash;
-    use store::{Scan, ScanRules};
+    use proto::{ChunkIndex, InfoHash, Metainfo};
+    use store::{ChunkHashes, ChunkSource, Scan, ScanRules, Shared};
     use swarm::places::IDLE_TIME;
     use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
     use tokio_util::task::TaskTracker;
@@ -203,6 +233,10 @@ mod tests {
     }
 
     async fn run() -> Running {
+        run_with(|shared| Arc::new(shared)).await
+    }
+
+    async fn run_with(content: impl FnOnce(Shared) -> Arc<dyn Content>) -> Running {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("file"), "12345").unwrap();
         let path = dir.path().join("file");
@@ -210,7 +244,8 @@ mod tests {
             .unwrap()
             .hash(None, &|_| ControlFlow::Continue(()))
             .unwrap();
-        let infohash = shared.metainfo().infohash();
+        let content = content(shared);
+        let infohash = content.metainfo().infohash();
         let (report, faults) = mpsc::unbounded_channel();
         let on_fault = move |error: OpenChunkError| _ = report.send(error.to_string());
         let acceptors = TaskTracker::new();
@@ -220,7 +255,7 @@ mod tests {
         let stop = shutdown.clone();
         let server = Server::new(PLACES, RateLimit::unlimited());
         let serving = server.clone();
-        let task = tokio::spawn(async move { serving.serve(route, Arc::new(shared), on_fault, stop).await });
+        let task = tokio::spawn(async move { serving.serve(route, content, on_fault, stop).await });
         Running { dir, address, infohash, faults, shutdown, task, acceptors, server }
     }
 
@@ -280,5 +315,66 @@ mod tests {
             assert!(fault.contains("file"), "{change}: {fault}");
             running.stop().await;
         }
+    }
+
+    /// Content whose check a test determines.
+    struct Checked<F>(Shared, F);
+
+    impl<F> fmt::Debug for Checked<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.fmt(f)
+        }
+    }
+
+    impl<F: Fn(&dyn Fn() -> bool) + Send + Sync> Content for Checked<F> {
+        fn metainfo(&self) -> &Metainfo {
+            self.0.metainfo()
+        }
+
+        fn hashes(&self) -> &ChunkHashes {
+            self.0.hashes()
+        }
+
+        fn try_open_chunk(&self, chunk: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+            self.0.try_open_chunk(chunk)
+        }
+
+        fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+            self.0.open_chunk(chunk)
+        }
+
+        fn check(&self, is_stopped: &dyn Fn() -> bool) -> Result<(), OpenChunkError> {
+            self.1(is_stopped);
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn when_it_has_stopped_no_thread_is_checking_its_files() {
+        let (begins, mut begun) = mpsc::unbounded_channel();
+        let (ends, ended) = blocking::channel();
+        let check = move |is_stopped: &dyn Fn() -> bool| {
+            begins.send(()).unwrap();
+            let begun = Instant::now();
+            while !is_stopped() && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::yield_now();
+            }
+            ends.send(is_stopped()).unwrap();
+        };
+        let running = run_with(|shared| Arc::new(Checked(shared, check))).await;
+        tokio::time::pause();
+        begun.recv().await.unwrap();
+        tokio::time::resume();
+        running.stop().await;
+        assert_eq!(ended.try_recv(), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_not_silently_the_last() {
+        let check = |is_stopped: &dyn Fn() -> bool| assert!(is_stopped(), "a test");
+        let running = run_with(|shared| Arc::new(Checked(shared, check))).await;
+        tokio::time::pause();
+        let error = running.task.await.unwrap_err();
+        assert!(error.is_panic(), "{error}");
     }
 }

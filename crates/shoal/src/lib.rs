@@ -87,6 +87,8 @@ mod resources;
 mod share;
 pub mod tracker;
 
+use peer::task::task_output;
+
 pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
 pub use hashing::Hashing;
@@ -106,14 +108,3 @@ pub use seeder::AlreadyRouted;
 pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
 pub use store::{DownloadError, OpenChunkError, PathError, ScanError, ShareError as ContentError};
 pub use tokio_stream::{Stream, StreamExt};
-
-/// The output of a task. If the task panicked, the caller panics too.
-fn task_output<T>(result: Result<T, tokio::task::JoinError>) -> T {
-    match result {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => panic!("the runtime stopped before the task did: {error}"),
-        },
-    }
-}

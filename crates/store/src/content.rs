@@ -20,8 +20,9 @@ pub trait Content: fmt::Debug + Send + Sync {
     /// Where to read a chunk. Blocks, if its file has to be opened first.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError>;
 
-    /// Fails if a file changed, as far as its path shows. Blocks. Content that watches its files itself need not implement it.
-    fn check(&self) -> Result<(), OpenChunkError> {
+    /// Fails if a file changed, as far as its path shows. Blocks; ends early when `is_stopped` returns true. Content that watches
+    /// its files itself need not implement it.
+    fn check(&self, _is_stopped: &dyn Fn() -> bool) -> Result<(), OpenChunkError> {
         Ok(())
     }
 }

@@ -212,8 +212,8 @@ impl Content for Shared {
         self.source(file, span)
     }
 
-    fn check(&self) -> Result<(), OpenChunkError> {
-        self.files.iter().try_for_each(|file| {
+    fn check(&self, is_stopped: &dyn Fn() -> bool) -> Result<(), OpenChunkError> {
+        self.files.iter().take_while(|_| !is_stopped()).try_for_each(|file| {
             let meta = std::fs::metadata(&file.path).at("read", &file.path)?;
             match file.identity.change(&FileIdentity::of(&meta)) {
                 None => Ok(()),

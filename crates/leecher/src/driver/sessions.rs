@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use peer::{handshake::Incoming, outbox::Outbox};
+use peer::{handshake::Incoming, outbox::Outbox, refusals::Refusals};
 use proto::peer::{PeerMessage, Role};
 use swarm::{LeaveReason, NO_ROOM, PeerEvent, scheduler::PeerKey};
 use tokio::{
@@ -17,9 +17,6 @@ use crate::{
     task_output,
 };
 
-/// Maximum number of refusals under way, which bounds the cost of a burst of connections. Further ones are dropped.
-const MAX_REFUSALS: usize = 64;
-
 /// Maximum time for all sessions to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -28,7 +25,7 @@ pub(super) struct Sessions {
     context: Arc<Context>,
     tasks: JoinSet<()>,
     open: BTreeMap<PeerKey, Session>,
-    refusals: JoinSet<()>,
+    refusals: Refusals,
 }
 
 struct Session {
@@ -44,7 +41,7 @@ struct Session {
 
 impl Sessions {
     pub(super) fn new(context: Arc<Context>) -> Sessions {
-        Sessions { context, tasks: JoinSet::new(), open: BTreeMap::new(), refusals: JoinSet::new() }
+        Sessions { context, tasks: JoinSet::new(), open: BTreeMap::new(), refusals: Refusals::default() }
     }
 
     /// Starts a session by connecting.
@@ -71,11 +68,7 @@ impl Sessions {
 
     /// Refuses a peer that connected, because there is no room.
     pub(super) fn refuse(&mut self, incoming: Incoming) {
-        while self.refusals.try_join_next().is_some() {}
-        if self.refusals.len() < MAX_REFUSALS {
-            // If this fails, the peer notices that the connection closes.
-            self.refusals.spawn(async move { _ = incoming.refuse(NO_ROOM).await });
-        }
+        self.refusals.refuse(incoming, NO_ROOM);
     }
 
     /// Makes a session ask for the description.
@@ -134,6 +127,6 @@ impl Sessions {
         if timeout(STOP_TIMEOUT, goodbyes).await.is_err() {
             self.tasks.shutdown().await;
         }
-        self.refusals.shutdown().await;
+        self.refusals.stop().await;
     }
 }
