@@ -117,16 +117,16 @@ impl Client {
     async fn connect(address: SocketAddr, infohash: Hash) -> (Client, u8) {
         let mut client = Client { stream: TcpStream::connect(address).await.unwrap() };
         client.stream.write_all(&preamble()).await.unwrap();
-        client.say(HELLO, &[&infohash[..], &[0x77; 16], &[1], &int(0)].concat()).await;
+        client.send(HELLO, &[&infohash[..], &[0x77; 16], &[1], &int(0)].concat()).await;
         let mut answered = [0; 6];
         client.stream.read_exact(&mut answered).await.unwrap();
         assert_eq!(answered[..], preamble());
-        let hello = client.hear().await.unwrap();
+        let hello = client.receive().await.unwrap();
         assert_eq!((hello.number, &hello.fields[..32]), (HELLO, &infohash[..]));
         (client, hello.fields[48])
     }
 
-    async fn say(&mut self, number: u8, fields: &[u8]) {
+    async fn send(&mut self, number: u8, fields: &[u8]) {
         self.say_with(number, fields, &[]).await;
     }
 
@@ -137,7 +137,7 @@ impl Client {
     }
 
     /// The next message, or `None` at the end of the connection.
-    async fn hear(&mut self) -> Option<Message> {
+    async fn receive(&mut self) -> Option<Message> {
         let mut len = [0; 4];
         self.stream.read_exact(&mut len).await.ok()?;
         let mut frame = vec![0; u32::from_be_bytes(len) as usize];
@@ -159,7 +159,7 @@ impl Client {
     /// The next message that is not `KeepAlive` or `Idle`.
     async fn answer(&mut self) -> Option<Message> {
         loop {
-            match self.hear().await {
+            match self.receive().await {
                 Some(Message { number: KEEP_ALIVE | IDLE, .. }) => {}
                 message => return message,
             }
@@ -170,7 +170,7 @@ impl Client {
     async fn metainfo(&mut self, infohash: Hash) -> Vec<u8> {
         let mut metainfo = Vec::new();
         loop {
-            self.say(METAINFO_REQUEST, &int(metainfo.len() as u64)).await;
+            self.send(METAINFO_REQUEST, &int(metainfo.len() as u64)).await;
             let part = self.answer().await.unwrap();
             assert_eq!(part.number, METAINFO);
             metainfo.extend(part.payload);
@@ -188,7 +188,7 @@ impl Client {
         let len: usize = std::str::from_utf8(len).unwrap().parse().unwrap();
         let chunk_count = len.div_ceil(CHUNK_LEN);
 
-        self.say(HASHES_REQUEST, &[int(0), int(chunk_count as u64)].concat()).await;
+        self.send(HASHES_REQUEST, &[int(0), int(chunk_count as u64)].concat()).await;
         let hashes = self.answer().await.unwrap();
         assert_eq!(hashes.number, HASHES);
         let hashes: Vec<Hash> =
@@ -200,9 +200,9 @@ impl Client {
         // A leecher may report what it has to any peer.
         let field = vec![0; chunk_count.div_ceil(8)];
         self.say_with(BITFIELD, &int(field.len() as u64), &field).await;
-        self.say(IDLE, &[]).await;
+        self.send(IDLE, &[]).await;
         for chunk in 0..chunk_count as u64 {
-            self.say(REQUEST, &int(chunk)).await;
+            self.send(REQUEST, &int(chunk)).await;
         }
         let mut file = vec![0; len];
         for _ in 0..chunk_count {
@@ -213,9 +213,9 @@ impl Client {
             assert_eq!(chunk.payload.len(), CHUNK_LEN.min(len - start));
             assert_eq!(chunk_hash(&chunk.payload), hashes[index]);
             file[start..start + chunk.payload.len()].copy_from_slice(&chunk.payload);
-            self.say(HAVE, &int(index as u64)).await;
+            self.send(HAVE, &int(index as u64)).await;
         }
-        self.say(GOODBYE, &[DONE]).await;
+        self.send(GOODBYE, &[DONE]).await;
         file
     }
 }
@@ -290,7 +290,7 @@ fn a_finished_leecher_sends_no_bitfield() {
         };
         let (mut client, role) = Client::connect(leecher, source.infohash().0).await;
         assert_eq!(role, 0, "a seeder");
-        client.say(REQUEST, &int(1)).await;
+        client.send(REQUEST, &int(1)).await;
         assert_eq!(client.answer().await.unwrap().number, CHUNK_MESSAGE);
     });
 }

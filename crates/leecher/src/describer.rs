@@ -171,7 +171,8 @@ impl Describer<'_> {
     async fn all_hashes(&mut self, metainfo: &Metainfo) -> Result<Vec<Digest>, DescriptionError> {
         let chunk_count = metainfo.chunk_space().chunk_count();
         let mut wanted: VecDeque<_> = unknown_hashes(metainfo).into();
-        let total = wanted.iter().map(|range| 32 * u64::from(range.end - range.start)).sum();
+        let total =
+            wanted.iter().map(|range| u64::from(range.end - range.start)).sum::<u64>() * Digest::LEN as u64;
         let mut hashes = Vec::with_capacity(chunk_count as usize);
         let mut asked: VecDeque<Range<u32>> = VecDeque::new();
         let (mut part, mut received, mut at) = (Vec::new(), 0, 0);
@@ -194,10 +195,10 @@ impl Describer<'_> {
             match self.next().await? {
                 PeerMessage::Hashes { first, count } if expected == (first.0..first.0 + count) => {
                     part.clear();
-                    part.resize(count as usize * 32, 0);
+                    part.resize(count as usize * Digest::LEN, 0);
                     self.payload(&mut part, 0, total, received).await?;
                     received += part.len() as u64;
-                    hashes.extend(part.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)));
+                    hashes.extend(part.as_chunks::<{ Digest::LEN }>().0.iter().map(|&hash| Digest(hash)));
                 }
                 other => return Err(unexpected(other)),
             }

@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 
 /// A SHA-256 digest: of a block, of a Merkle node, of a chunk or of a whole file's tree.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(pub [u8; Digest::LEN]);
+
+impl Digest {
+    /// Length in bytes.
+    pub const LEN: usize = 32;
+}
 
 /// The id of a share: its BitTorrent v2 infohash (BEP 52), SHA-256 of the bencoded `info` dictionary.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

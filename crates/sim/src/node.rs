@@ -18,7 +18,7 @@ pub(crate) enum Message {
     Cancel(ChunkIndex),
     /// The first byte of a chunk.
     Header(ChunkIndex),
-    /// More bytes of a chunk: so many by now.
+    /// More bytes of a chunk: this number so far.
     Part {
         bytes: u32,
     },

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use proto::CHUNK_LEN;
 
-/// One way through the network, unless a scenario says otherwise: about a fiftieth of what a chunk takes at
+/// One way through the network, unless a scenario has another value: about a fiftieth of what a chunk takes at
 /// 100 Mbit/s.
 pub const DEFAULT_LATENCY: Duration = Duration::from_millis(1);
 
-/// Interval at which peers read which chunks others have, unless a scenario says otherwise. In a real swarm such a message waits
+/// Interval at which peers read which chunks others have, unless a scenario has another value. In a real swarm such a message waits
 /// in the queue of the uplink, behind chunks.
 pub const DEFAULT_NEWS_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -37,13 +37,13 @@ pub enum Nature {
     Honest,
     /// It leaves once it has this many chunks, without a word.
     LeavesAt(u32),
-    /// It says that it has everything, and what it sends is wrong.
+    /// It claims to have everything, and what it sends is wrong.
     Liar,
     /// A leecher that nobody waits for, because its link or its own limit is slow.
     Slow,
     /// It has everything, and sends it as fast as its link lets it.
     Seeder,
-    /// It says that it has everything, and sends nothing, not even that it is still there.
+    /// It claims to have everything, and sends nothing, not even that it is still there.
     Silent,
 }
 
@@ -170,6 +170,9 @@ impl Scenario {
 /// The links of the benchmarks: 100 Mbit/s up, 200 down.
 pub const BENCH_LINK: Link = Link { up: 100.0 * MBIT, down: 200.0 * MBIT };
 
+/// A slow link has this part of the bandwidth of [`BENCH_LINK`], as fibre and cable of one neighbourhood differ.
+const SLOW_PART: f64 = 4.0;
+
 /// Chunks in a GiB.
 pub const GIB: u32 = 2_048;
 
@@ -239,7 +242,7 @@ pub fn named(name: &str) -> Option<Scenario> {
         "unequal_200" => {
             let mut scenario = Scenario::equal("unequal_200", 200, GIB, BENCH_LINK);
             for leecher in scenario.leechers.iter_mut().step_by(2) {
-                leecher.link = Link { up: BENCH_LINK.up / 4.0, down: BENCH_LINK.down / 4.0 };
+                leecher.link = Link { up: BENCH_LINK.up / SLOW_PART, down: BENCH_LINK.down / SLOW_PART };
             }
             scenario
         }

@@ -60,7 +60,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
 struct World<'a> {
     scenario: &'a Scenario,
     space: ChunkSpace,
-    /// What the simulation's beginning is called; only differences to it matter.
+    /// The time at which the simulation begins. Only differences to it matter.
     start: Instant,
     now: Nanos,
     latency: Nanos,
@@ -70,14 +70,14 @@ struct World<'a> {
     nodes: Vec<Node>,
     /// What each peer has stored, in order.
     logs: Vec<Vec<Stored>>,
-    /// Both ends of every connection there was, and whether it lasts.
+    /// Both ends of every connection so far, and whether it is open.
     conns: Vec<Conn>,
     registry: Registry,
-    /// Peers that have to get everything yet.
+    /// Number of peers that do not have everything yet.
     wanting: usize,
     /// Chunks that the origin has not sent yet.
     unsent: Bitfield,
-    /// What the origin had sent when it had sent every chunk.
+    /// Bytes that the origin had sent when it had sent every chunk.
     first_copy: u64,
     last_finish: Nanos,
     dropped: u64,
@@ -88,7 +88,7 @@ struct World<'a> {
     digest: u64,
 }
 
-/// A chunk that a peer has stored, and others can read of from then on.
+/// A chunk that a peer has stored, and reports to others from then on.
 #[derive(Debug, Clone, Copy)]
 struct Stored {
     at: Nanos,
@@ -98,12 +98,12 @@ struct Stored {
 #[derive(Debug, Clone, Copy)]
 struct Conn {
     ends: [NodeId; 2],
-    /// What each end calls the other.
+    /// The key of the other end at each end.
     keys: [PeerKey; 2],
     open: bool,
     /// When each end last sent something on it.
     spoke: [Nanos; 2],
-    /// When each end last finished to send a chunk on it, if ever.
+    /// When each end last finished sending a chunk on it, if ever.
     sent: [Option<Nanos>; 2],
 }
 
@@ -112,7 +112,7 @@ impl Conn {
         if self.ends[0] == node { self.ends[1] } else { self.ends[0] }
     }
 
-    /// What `node` calls the other end.
+    /// The key of the other end at `node`.
     fn key(&self, node: NodeId) -> PeerKey {
         self.keys[self.side(node)]
     }
@@ -397,7 +397,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Does what a peer's core says.
+    /// Carries out the actions of a peer's core.
     fn act(&mut self, id: NodeId) {
         let now = self.at(self.now);
         while let Some(core) = &mut self.nodes[id.index()].core

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// Wait between the first two lookups, which then doubles each time. Leechers that start together register with the tracker
+/// Wait between the first two lookups, which then grows by [`GROWTH`] each time. Leechers that start together register with the tracker
 /// only when they have the description, so the second lookup finds more of them.
 const FIRST_INTERVAL: Duration = Duration::from_millis(60);
+
+/// The wait grows by this factor with each lookup, so a leecher asks some ten times before the long run begins.
+const GROWTH: u32 = 2;
 
 /// Wait between two lookups in the long run, unless the tracker sends another value.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -55,7 +58,7 @@ impl LookupPace {
         let jitter = rng.random_range(0.8..1.2);
         let fed = self.beginning.min(self.interval);
         let hungry = self.beginning.min(self.interval / HUNGRY_FACTOR);
-        self.beginning = (self.beginning * 2).min(MAX_INTERVAL);
+        self.beginning = (self.beginning * GROWTH).min(MAX_INTERVAL);
         Wait { fed: fed.mul_f64(jitter), hungry: hungry.mul_f64(jitter) }
     }
 }

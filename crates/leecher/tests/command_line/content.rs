@@ -26,7 +26,7 @@ pub(crate) struct Withheld {
     pub(crate) from: ChunkIndex,
 }
 
-/// A share of which so many chunks are served at first, and the others when a file of this name exists.
+/// A share of which this number of chunks is served at first, and the others when a file of this name exists.
 #[derive(Debug)]
 pub(crate) struct Gated {
     pub(crate) shared: Arc<Shared>,

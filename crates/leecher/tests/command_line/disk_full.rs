@@ -13,7 +13,7 @@ use crate::{
     program::{Place, run},
 };
 
-/// Runs its arguments, and then tells on stderr what they left.
+/// Runs its arguments, and then prints to stderr what they left.
 const ONCE: &str = r#"
 "$@"
 code=$?

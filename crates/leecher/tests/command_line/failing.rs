@@ -1,4 +1,4 @@
-//! What goes wrong: exit codes, messages that say what happened, to what, and what to do next, and that
+//! What goes wrong: exit codes, messages that name what happened, to what, and what to do next, and that
 //! nothing is left behind.
 
 use std::{

@@ -135,7 +135,7 @@ fn time_in_which_the_leecher_did_not_run_is_no_stall() {
     let ended = run(half.command(&["--timeout", "5", "-o", "other"]));
     ended.assert_failed(7, &["nothing arrived for 5s"]);
     stopped.signal(Signal::CONT);
-    // What it had told before, what it tells at once, and then some.
+    // What it had printed before, what it prints at once, and then some.
     for _ in 0..10 {
         next_progress(&stopped);
     }

@@ -23,7 +23,7 @@ use tracker::Tracker;
 
 use crate::program::PATIENCE;
 
-/// A tracker, and whoever is started to seed. All of it ends when this is dropped.
+/// A tracker, and the seeders that are started. All of it ends when this is dropped.
 pub(crate) struct Network {
     runtime: Runtime,
     tracker: SocketAddr,

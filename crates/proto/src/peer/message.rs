@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChunkIndex, InfoHash, Metainfo, PeerId,
+    ChunkIndex, Digest, InfoHash, Metainfo, PeerId,
     chunk::{CHUNK_LEN, MAX_CHUNKS},
 };
 
@@ -169,7 +169,7 @@ impl PeerMessage {
             PeerMessage::Metainfo { len, .. }
             | PeerMessage::Bitfield { len }
             | PeerMessage::Chunk { len, .. } => len as usize,
-            PeerMessage::Hashes { count, .. } => count as usize * 32,
+            PeerMessage::Hashes { count, .. } => count as usize * Digest::LEN,
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
             | PeerMessage::Idle

@@ -11,7 +11,7 @@ use seeder::DEFAULT_MAX_PEERS;
 use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
 
 use crate::{
-    peer::{answer, connect, say},
+    peer::{answer, connect, send},
     program::{PATIENCE, Place, Running},
     seeder,
     sharing::{Described, described},
@@ -21,7 +21,7 @@ const CHUNKS: u32 = 4;
 
 /// Asks for every chunk at once, and takes them in whatever order they come.
 async fn fetch(connection: &mut Connection) {
-    say(connection, (0..CHUNKS).map(|chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) })).await;
+    send(connection, (0..CHUNKS).map(|chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) })).await;
     let mut missing: BTreeSet<_> = (0..CHUNKS).map(ChunkIndex).collect();
     while !missing.is_empty() {
         let (PeerMessage::Chunk { chunk, .. }, bytes) = answer(connection).await else { panic!("no chunk") };
@@ -95,7 +95,7 @@ fn answers_every_request_once_whether_it_was_cancelled_or_not() {
         let request = |chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) };
         let cancel = |chunk| PeerMessage::Cancel { chunk: ChunkIndex(chunk) };
         let said = [request(0), request(1), request(2), cancel(2), request(1), cancel(3)];
-        say(&mut connection, said).await;
+        send(&mut connection, said).await;
         let (mut chunks, mut cancelled) = (Vec::new(), 0);
         for _ in 0..4 {
             match answer(&mut connection).await.0 {
@@ -110,7 +110,7 @@ fn answers_every_request_once_whether_it_was_cancelled_or_not() {
         chunks.retain(|&chunk| chunk != 2 || cancelled == 1);
         chunks.sort_unstable();
         assert_eq!(chunks, [0, 1, 1]);
-        say(&mut connection, [request(3)]).await;
+        send(&mut connection, [request(3)]).await;
         let (PeerMessage::Chunk { chunk, .. }, _) = answer(&mut connection).await else { panic!("no chunk") };
         assert_eq!(chunk, ChunkIndex(3), "there is no fifth answer");
     };

@@ -1,4 +1,4 @@
-//! A peer that says exactly what a test wants it to say.
+//! A peer that sends exactly the messages of a test.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use tokio::{io::AsyncWriteExt, net::TcpSocket};
 /// Peers at each of several loopback addresses.
 const PEERS_OF_A_HOST: usize = 100;
 
-/// Connects to a seeder; `number` tells this peer from others.
+/// Connects to a seeder; `number` is part of this peer's id.
 pub(crate) async fn connect(
     port: u16,
     infohash: InfoHash,
@@ -31,7 +31,7 @@ pub(crate) async fn connect(
 }
 
 /// Says all of this at once.
-pub(crate) async fn say(connection: &mut Connection, messages: impl IntoIterator<Item = PeerMessage>) {
+pub(crate) async fn send(connection: &mut Connection, messages: impl IntoIterator<Item = PeerMessage>) {
     let mut said = BytesMut::new();
     messages.into_iter().for_each(|message| encode_message(&message, &mut said).unwrap());
     connection.writer.write_all(&said).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a program says about its flags: `--help` has the same as README.md, and `-h` fits a screen.
+//! A program's description of its flags: `--help` has the same as README.md, and `-h` fits a screen.
 
 use std::collections::BTreeSet;
 

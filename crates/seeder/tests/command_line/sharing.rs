@@ -1,4 +1,4 @@
-//! What a seeder says of what it shares, and that it serves it.
+//! What a seeder prints about what it shares, and that it serves it.
 
 use std::{
     fs::{self, File, FileTimes},
@@ -17,13 +17,13 @@ use store::{Content, Scan, ScanRules};
 use tokio::runtime::Runtime;
 
 use crate::{
-    peer::{answer, connect, say},
+    peer::{answer, connect, send},
     program::{PATIENCE, Place, Running, run},
     seeder,
     tracking::Tracking,
 };
 
-/// What a seeder says of one share.
+/// What a seeder prints about one share.
 #[derive(Debug)]
 pub(crate) struct Described {
     pub(crate) port: u16,
@@ -67,7 +67,7 @@ pub(crate) fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
     Runtime::new().unwrap().block_on(async {
         let mut connection = connect(port, infohash, 0).await.unwrap();
         assert_eq!(connection.hello.role, Role::Seeder);
-        say(&mut connection, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        send(&mut connection, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
         let (message, bytes) = answer(&mut connection).await;
         assert!(matches!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), .. }), "{message:?}");
         bytes
@@ -261,7 +261,7 @@ fn serves_without_a_tracker_and_warns() {
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
 }
 
-/// Changes what the only entry of a hash cache says of the last chunk: a share that comes from it shows that.
+/// Changes the hash of the last chunk in the only entry of a hash cache: a share that comes from it shows that.
 fn forge(cache: &Path) {
     let entry = fs::read_dir(cache).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&entry).unwrap();

@@ -1,4 +1,4 @@
-//! Coming, going, and finding each other.
+//! How peers arrive, find each other, connect and leave.
 
 use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 
@@ -24,10 +24,10 @@ use crate::{
     time::nanos,
 };
 
-/// Port from which everybody connects.
+/// Port from which every peer connects.
 const FROM_PORT: NonZeroU16 = NonZeroU16::new(50_000).unwrap();
 
-/// The first source of every leecher; the origin is the second, for those that are told of it.
+/// The first source of every leecher; the origin is the second, for those that know it from the start.
 const TRACKER: SourceId = SourceId(0);
 
 impl World<'_> {
@@ -76,9 +76,10 @@ impl World<'_> {
         }
     }
 
-    /// Leaves when what was sent has arrived.
+    /// Leaves when what was sent has arrived, and the answers to it.
     pub(super) fn leave_soon(&mut self, id: NodeId) {
-        let at = self.now + 2 * self.latency + nanos(self.scenario.reading_interval);
+        let round_trip = 2 * self.latency;
+        let at = self.now + round_trip + nanos(self.scenario.reading_interval);
         self.queue.push(at, Event::Leave(id));
     }
 
@@ -131,7 +132,7 @@ impl World<'_> {
         self.work(from);
     }
 
-    /// Connects the two, or says why not.
+    /// Connects the two, or returns why not.
     fn meet(&mut self, from: NodeId, key: PeerKey, to: NodeId) -> Result<(), LeaveReason> {
         if from == to {
             return Err(LeaveReason::Itself);
@@ -169,7 +170,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What a peer says of itself.
+    /// The `Hello` of a peer.
     fn introduction(&self, id: NodeId) -> PeerEvent {
         let node = &self.nodes[id.index()];
         let whole = node.have.is_full() && node.nature != Nature::Liar;
@@ -194,11 +195,11 @@ impl World<'_> {
             node.links.retain(|link| link.conn != conn);
             node.conns.remove(&key);
             node.uploads.leave(AskerKey(conn.0.into()));
-            let heard = match reason {
+            let received = match reason {
                 LeaveReason::Disconnected => LeaveReason::Disconnected,
                 reason => LeaveReason::Goodbye(reason.goodbye()),
             };
-            let closed = if id == by { LeaveReason::Finished } else { heard };
+            let closed = if id == by { LeaveReason::Finished } else { received };
             self.handle(id, SwarmEvent::Peer(key, PeerEvent::Closed(closed)));
             self.wake(id, self.now);
         }
