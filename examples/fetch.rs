@@ -1,7 +1,7 @@
 //! Fetches a share into the working directory: `cargo run --release --example fetch -- LINK|INFOHASH|NAME [TRACKER]`.
 
 use anyhow::{Context, Result};
-use shoal::{Endpoint, FetchEvent, Node, Report, StreamExt, Target};
+use shoal::{Endpoint, FetchEvent, Node, StreamExt, Target};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -11,8 +11,8 @@ async fn main() -> Result<()> {
     let mut fetch = Node::builder().tracker(tracker).build().fetch(target);
     while let Some(event) = fetch.events().next().await {
         match event {
-            FetchEvent::Swarm(Report::Waiting(waiting)) => println!("{waiting}"),
-            FetchEvent::Swarm(Report::Progress(progress)) => {
+            FetchEvent::Waiting(waiting) => println!("{waiting}"),
+            FetchEvent::Progress(progress) => {
                 println!("{} of {} bytes", progress.done, progress.total);
             }
             _ => {}

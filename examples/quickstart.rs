@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Result, anyhow, ensure};
 use clap::Parser;
-use shoal::{Fetch, FetchEvent, Node, Report, Share, ShareEvent, StreamExt, tracker};
+use shoal::{Fetch, FetchEvent, Node, Share, ShareEvent, StreamExt, tracker};
 
 const SEEDERS: usize = 3;
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -63,10 +63,10 @@ async fn run(args: Args, scratch: &Path) -> Result<()> {
     let mut fetch = new_node().fetch(Fetch::new(seeders[0].infohash()).directory(scratch));
     while let Some(event) = fetch.events().next().await {
         match event {
-            FetchEvent::Swarm(Report::Progress(progress)) => {
+            FetchEvent::Progress(progress) => {
                 println!("{} of {} bytes", progress.done, progress.total);
             }
-            FetchEvent::Swarm(Report::PeerJoined { address, .. }) => println!("Fetching from {address}"),
+            FetchEvent::PeerJoined { address, .. } => println!("Fetching from {address}"),
             _ => {}
         }
     }

@@ -727,7 +727,7 @@ impl World {
                     let source = Arc::new(io::Error::other("no such name"));
                     Answer::NameFailed(PeerNameError { peer: endpoint, source })
                 } else {
-                    Answer::TrackerFailed(TrackerError::Call { endpoint, source: CallError::Unanswered })
+                    Answer::TrackerFailed(TrackerError::Call { endpoint, error: CallError::Unanswered })
                 }
             }
         }

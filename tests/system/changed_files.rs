@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::{ChunkIndex, Metainfo};
-use shoal::{Failure, FetchError, FetchEvent, LeaveReason, Node, Report, Stay};
+use shoal::{Failure, FetchError, FetchEvent, LeaveReason, Node, Stay};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
 use crate::{
@@ -192,9 +192,11 @@ fn a_leecher_that_stays_leaves_when_its_file_changed() {
             matches!(outcome, Err(FetchError::Swarm(Failure::AllChanged | Failure::Stalled { .. }))),
             "{outcome:?}"
         );
-        assert!(misled.story().iter().all(|event| !matches!(
-            event,
-            FetchEvent::Swarm(Report::PeerLeft { reason: LeaveReason::Lied, .. })
-        )));
+        assert!(
+            misled
+                .story()
+                .iter()
+                .all(|event| !matches!(event, FetchEvent::PeerLeft { reason: LeaveReason::Lied, .. }))
+        );
     });
 }

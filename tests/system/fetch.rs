@@ -6,7 +6,7 @@ use std::{
 };
 
 use proto::Endpoint;
-use shoal::{FetchError, FetchEvent, Fetched, LeaveReason, Node, Report, Started, StreamExt};
+use shoal::{FetchError, FetchEvent, Fetched, LeaveReason, Node, Started, StreamExt};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -96,7 +96,7 @@ impl Fetch {
     /// Waits until it reports that it waits for something with this text.
     pub(crate) async fn waits_for(&mut self, what: &str) {
         self.event(|event| match event {
-            FetchEvent::Swarm(Report::Waiting(waiting)) => waiting.to_string().contains(what).then_some(()),
+            FetchEvent::Waiting(waiting) => waiting.to_string().contains(what).then_some(()),
             _ => None,
         })
         .await;
@@ -129,7 +129,7 @@ impl Fetch {
     /// Waits until this number of bytes is proved and written.
     pub(crate) async fn done(&mut self, bytes: u64) {
         self.event(|event| match event {
-            FetchEvent::Swarm(Report::Progress(progress)) => (progress.done >= bytes).then_some(()),
+            FetchEvent::Progress(progress) => (progress.done >= bytes).then_some(()),
             _ => None,
         })
         .await;
@@ -138,7 +138,7 @@ impl Fetch {
     /// Waits for the next progress report, of which there are several a second; false if the transfer has ended.
     pub(crate) async fn goes_on(&mut self) -> bool {
         let count = |events: &[FetchEvent]| {
-            events.iter().filter(|event| matches!(event, FetchEvent::Swarm(Report::Progress(_)))).count()
+            events.iter().filter(|event| matches!(event, FetchEvent::Progress(_))).count()
         };
         let before = count(&self.events.borrow());
         self.events.wait_for(|events| count(events) > before).await.is_ok()
@@ -147,7 +147,7 @@ impl Fetch {
     /// Waits until it is connected to `peer`.
     pub(crate) async fn joined(&mut self, peer: SocketAddr) {
         self.event(|event| match event {
-            FetchEvent::Swarm(Report::PeerJoined { address, .. }) => (*address == peer).then_some(()),
+            FetchEvent::PeerJoined { address, .. } => (*address == peer).then_some(()),
             _ => None,
         })
         .await;
@@ -156,9 +156,7 @@ impl Fetch {
     /// Waits until the connection to `peer` is over, and returns the reason.
     pub(crate) async fn left(&mut self, peer: SocketAddr) -> LeaveReason {
         self.event(|event| match event {
-            FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
-                (*address == peer).then(|| reason.clone())
-            }
+            FetchEvent::PeerLeft { address, reason } => (*address == peer).then(|| reason.clone()),
             _ => None,
         })
         .await
@@ -167,9 +165,7 @@ impl Fetch {
     /// Waits until a connection to `peer` is over for this reason, even if that is found out afterwards.
     pub(crate) async fn left_for(&mut self, peer: SocketAddr, why: LeaveReason) {
         self.event(|event| match event {
-            FetchEvent::Swarm(Report::PeerLeft { address, reason }) => {
-                (*address == peer && *reason == why).then_some(())
-            }
+            FetchEvent::PeerLeft { address, reason } => (*address == peer && *reason == why).then_some(()),
             _ => None,
         })
         .await;
@@ -178,9 +174,7 @@ impl Fetch {
     /// Whether any event is about a connection to `peer`.
     pub(crate) fn knows(&self, peer: SocketAddr) -> bool {
         self.events.borrow().iter().any(|event| match event {
-            FetchEvent::Swarm(Report::PeerJoined { address, .. } | Report::PeerLeft { address, .. }) => {
-                *address == peer
-            }
+            FetchEvent::PeerJoined { address, .. } | FetchEvent::PeerLeft { address, .. } => *address == peer,
             _ => false,
         })
     }
@@ -188,11 +182,7 @@ impl Fetch {
     /// All events but progress.
     pub(crate) fn story(&self) -> Vec<FetchEvent> {
         let events = self.events.borrow();
-        events
-            .iter()
-            .filter(|event| !matches!(event, FetchEvent::Swarm(Report::Progress(_))))
-            .cloned()
-            .collect()
+        events.iter().filter(|event| !matches!(event, FetchEvent::Progress(_))).cloned().collect()
     }
 }
 

@@ -151,10 +151,10 @@ impl Swarm {
         loop {
             match tracker.peers(Query::Peers { infohash, want: 1 }).await {
                 Err(TrackerError::Call {
-                    source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 0 }),
+                    error: CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 0 }),
                     ..
                 }) => return address,
-                Err(TrackerError::Call { source: CallError::Refused(_), .. }) => {}
+                Err(TrackerError::Call { error: CallError::Refused(_), .. }) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -299,9 +299,7 @@ impl Swarm {
         let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
         match client.peers(Query::Peers { infohash: source.infohash(), want: 1 }).await {
             Ok((peers, _)) => peers.seeders,
-            Err(TrackerError::Call {
-                source: CallError::Refused(ErrorCode::UnknownShare { .. }), ..
-            }) => 0,
+            Err(TrackerError::Call { error: CallError::Refused(ErrorCode::UnknownShare { .. }), .. }) => 0,
             Err(error) => panic!("{error}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use shoal::{Endpoint, Failure, FetchError, FetchEvent, InfoHash, Node, Report, Target};
+use shoal::{Endpoint, Failure, FetchError, FetchEvent, InfoHash, Node, Target};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -139,7 +139,7 @@ fn what_is_waited_for_is_said_again_and_again() {
         let plan = plan.with(|fetch| fetch.stall_timeout(Duration::from_secs(600)));
         let mut fetch = swarm.fetch(plan);
         fetch.waits_for("127.0.0.1:1").await;
-        let waits = |event: &FetchEvent| matches!(event, FetchEvent::Swarm(Report::Waiting(_)));
+        let waits = |event: &FetchEvent| matches!(event, FetchEvent::Waiting(_));
         let before = fetch.story().iter().filter(|event| waits(event)).count();
         fetch.events_until(|events| events.iter().filter(|event| waits(event)).count() > before + 1).await;
         fetch.stop();

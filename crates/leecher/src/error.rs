@@ -69,7 +69,7 @@ pub enum FetchError {
     /// This machine computes wrong hashes, with one of its two implementations.
     #[error("two SHA-256 implementations disagree: this machine cannot be trusted")]
     HashersDisagree,
-    /// The user stopped it.
+    /// The user stopped it, or its handle or its node was. The same fetch resumes it.
     #[error("interrupted")]
     Interrupted {
         /// The `.part` with what was received so far, if there is one.

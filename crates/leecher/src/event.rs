@@ -1,17 +1,33 @@
 //! The events of a transfer, and its result.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use proto::{InfoHash, ShareName, tracker::client::TrackerError};
 use store::{DownloadError, OpenChunkError};
-use swarm::{Contribution, Report, account::Spent};
+use swarm::{Contribution, LeaveReason, Progress, Report, Waiting, account::Spent};
 
 /// An event of a transfer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FetchEvent {
-    /// A report of the swarm: what the leecher waits for, which peers joined or left, and the progress of the transfer.
-    Swarm(Report),
+    /// What the transfer waits for before it can start. Repeated every second.
+    Waiting(Waiting),
+    /// A peer can be asked for chunks.
+    PeerJoined {
+        /// Its address.
+        address: SocketAddr,
+        /// Whether it has all of the share.
+        seeder: bool,
+    },
+    /// A peer is gone.
+    PeerLeft {
+        /// Its address.
+        address: SocketAddr,
+        /// Why it left, or why this side left it.
+        reason: LeaveReason,
+    },
+    /// The progress of the transfer. Repeated several times a second.
+    Progress(Progress),
     /// A tracker did not answer, or refused. The transfer continues.
     TrackerTrouble(TrackerError),
     /// What was received could not be saved. The transfer continues if it can. If it stops now, some chunks must be fetched again.
@@ -88,6 +104,11 @@ pub struct Fetched {
 
 impl From<Report> for FetchEvent {
     fn from(report: Report) -> FetchEvent {
-        FetchEvent::Swarm(report)
+        match report {
+            Report::Waiting(waiting) => FetchEvent::Waiting(waiting),
+            Report::PeerJoined { address, seeder } => FetchEvent::PeerJoined { address, seeder },
+            Report::PeerLeft { address, reason } => FetchEvent::PeerLeft { address, reason },
+            Report::Progress(progress) => FetchEvent::Progress(progress),
+        }
     }
 }

@@ -30,6 +30,6 @@ pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, fetch};
 pub use swarm::{
     Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerTrouble,
-    Progress, Report, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
+    Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent, allowance::Exceeded,
 };
 pub use target::{ParseTargetError, Target, list_shares};

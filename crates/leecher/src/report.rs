@@ -4,7 +4,7 @@ mod json;
 
 use std::time::{Duration, Instant};
 
-use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Report, Started, Target};
+use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
 use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
 
@@ -116,7 +116,21 @@ impl Reporter {
         let label = self.subject.label();
         match event {
             FetchEvent::Finished(fetched) => self.finished(&fetched),
-            FetchEvent::Swarm(report) => self.swarm(report),
+            FetchEvent::Waiting(waiting) => self.waiting(&waiting.to_string()),
+            FetchEvent::PeerJoined { address, seeder } => tracing::info!(%address, seeder, "peer joined"),
+            FetchEvent::PeerLeft { address, reason } => {
+                tracing::debug!(%address, "peer left: {reason}");
+                self.say(&format!("Peer {address} left: {reason}"));
+            }
+            FetchEvent::Progress(progress) => match &mut self.display {
+                Display::Bars(bars) => bars.progress(&progress),
+                Display::Lines { next, .. } => {
+                    if is_due(next) {
+                        eprint_line(format_args!("{label}{}", line(&progress)));
+                    }
+                }
+                Display::None => {}
+            },
             FetchEvent::TrackerTrouble(error) => self.warn(&error.to_string()),
             FetchEvent::Unsaved(error) => self.warn(&error.to_string()),
             FetchEvent::CannotServe(error) => self.warn(&cannot_serve(&error)),
@@ -143,39 +157,16 @@ impl Reporter {
         }
     }
 
-    fn swarm(&mut self, report: Report) {
-        let label = self.subject.label();
-        match report {
-            Report::Waiting(waiting) => {
-                let waiting = waiting.to_string();
-                match &mut self.display {
-                    Display::Bars(bars) => bars.doing(waiting),
-                    Display::Lines { next, last } => {
-                        if is_due(next) || *last != waiting {
-                            eprint_line(format_args!("{label}{waiting}"));
-                            *last = waiting;
-                        }
-                    }
-                    Display::None => {}
+    fn waiting(&mut self, waiting: &str) {
+        match &mut self.display {
+            Display::Bars(bars) => bars.doing(waiting.to_owned()),
+            Display::Lines { next, last } => {
+                if is_due(next) || *last != waiting {
+                    eprint_line(format_args!("{}{waiting}", self.subject.label()));
+                    waiting.clone_into(last);
                 }
             }
-            Report::PeerJoined { address, seeder } => {
-                tracing::info!(%address, seeder, "peer joined");
-            }
-            Report::PeerLeft { address, reason } => {
-                tracing::debug!(%address, "peer left: {reason}");
-                self.say(&format!("Peer {address} left: {reason}"));
-            }
-            Report::Progress(progress) => match &mut self.display {
-                Display::Bars(bars) => bars.progress(&progress),
-                Display::Lines { next, .. } => {
-                    if is_due(next) {
-                        eprint_line(format_args!("{label}{}", line(&progress)));
-                    }
-                }
-                Display::None => {}
-            },
-            other => tracing::debug!(report = ?other),
+            Display::None => {}
         }
     }
 

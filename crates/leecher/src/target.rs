@@ -394,7 +394,7 @@ pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash) -> Answe
             interval_s: Some(peers.interval_s),
         },
         Err(TrackerError::Call {
-            source: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
+            error: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
             ..
         }) => Answer::Unknown { settled: settles_in_s == 0 },
         Err(error) => Answer::TrackerFailed(error),
@@ -406,7 +406,7 @@ pub(crate) async fn resolve_peer(peer: Endpoint) -> Answer {
     let resolved = lookup_host((peer.host.as_str(), peer.port)).await;
     match resolved.map(|addresses| addresses.collect()) {
         Ok(addresses) => Answer::Peers { addresses, interval_s: None },
-        Err(error) => Answer::NameFailed(PeerNameError { peer, source: Arc::new(error) }),
+        Err(error) => Answer::NameFailed(PeerNameError { peer, error: Arc::new(error) }),
     }
 }
 

@@ -35,12 +35,12 @@ pub enum ListenError {
     #[error("not allowed to listen on {0}")]
     NotAllowed(SocketAddr),
     /// Any other failure.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {error}")]
     Other {
         /// The requested address.
         address: SocketAddr,
         /// The system's error.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -95,7 +95,7 @@ impl ListenError {
             io::ErrorKind::AddrInUse => ListenError::PortInUse { protocol, address },
             io::ErrorKind::AddrNotAvailable => ListenError::NoSuchAddress(address),
             io::ErrorKind::PermissionDenied => ListenError::NotAllowed(address),
-            _ => ListenError::Other { address, source },
+            _ => ListenError::Other { address, error: source },
         }
     }
 }

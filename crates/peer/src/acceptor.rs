@@ -74,7 +74,7 @@ impl Acceptor {
     /// # Panics
     /// Outside a Tokio runtime.
     pub fn bind(bind: Option<IpAddr>, port: u16, tasks: &TaskTracker) -> Result<Acceptor, ListenError> {
-        let other = |source| ListenError::Other { address: asked_address(bind, port), source };
+        let other = |error| ListenError::Other { address: asked_address(bind, port), error };
         let listener = TcpListener::from_std(listen_tcp(bind, port)?).map_err(other)?;
         let local_addr = listener.local_addr().map_err(other)?;
         let (routes, stop) = (Arc::<Routes>::default(), CancellationToken::new());

@@ -110,7 +110,7 @@ impl Registration {
                     if had_own_time { rng.random_range(0.9..=1.0) } else { rng.random_range(0.0..=1.0) };
                 interval.mul_f64(part).max(MIN_INTERVAL)
             }
-            Err(TrackerError::Call { source: CallError::Refused(ErrorCode::NotYours), .. }) => {
+            Err(TrackerError::Call { error: CallError::Refused(ErrorCode::NotYours), .. }) => {
                 let again = self.was_not_ours;
                 *self = Registration { was_not_ours: true, ..Registration::new(rng) };
                 // So a tracker that refuses every peer id is not asked all the time.
@@ -118,10 +118,8 @@ impl Registration {
             }
             Err(error) => {
                 self.has_own_time = false;
-                let full = matches!(
-                    error,
-                    TrackerError::Call { source: CallError::Refused(ErrorCode::Full(_)), .. }
-                );
+                let full =
+                    matches!(error, TrackerError::Call { error: CallError::Refused(ErrorCode::Full(_)), .. });
                 around(if full { FULL_RETRY } else { RETRY }, rng)
             }
         }
@@ -156,7 +154,7 @@ mod tests {
     const OK: Result<Announced, TrackerError> = Ok(Announced { interval_s: 30, seeders: 1, leechers: 0 });
 
     fn failed(source: CallError) -> Result<Announced, TrackerError> {
-        Err(TrackerError::Call { endpoint: "127.0.0.1:6020".parse().unwrap(), source })
+        Err(TrackerError::Call { endpoint: "127.0.0.1:6020".parse().unwrap(), error: source })
     }
 
     fn refused(code: ErrorCode) -> Result<Announced, TrackerError> {

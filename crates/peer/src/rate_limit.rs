@@ -98,11 +98,13 @@ impl RateLimit {
     }
 
     /// Bytes to send or receive at a time, if there is a limit.
+    #[doc(hidden)]
     pub fn slice_len(&self) -> Option<u32> {
         self.0.as_ref().map(|limit| limit.slice_len)
     }
 
     /// Waits until `bytes` more may pass, at most a slice.
+    #[doc(hidden)]
     pub async fn take(&self, bytes: u32) {
         let Some(limit) = &self.0 else { return };
         let Some(units) = NonZeroU32::new(bytes.min(limit.slice_len).div_ceil(UNIT)) else { return };
@@ -113,6 +115,7 @@ impl RateLimit {
     }
 
     /// Whether a connection waits for the limit now.
+    #[doc(hidden)]
     pub fn is_waited_for(&self) -> bool {
         self.0.as_ref().is_some_and(|limit| limit.waiting.is_waited())
     }

@@ -123,16 +123,16 @@ impl TrackerClient {
         self.calls.send(Job { call, result }).await.map_err(|_| TrackerError::Stopping(endpoint()))?;
         match outcome.await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(JobError::Call(source))) => Err(TrackerError::Call { endpoint: endpoint(), source }),
+            Ok(Err(JobError::Call(error))) => Err(TrackerError::Call { endpoint: endpoint(), error }),
             Ok(Err(JobError::Unreachable(source))) => {
-                Err(TrackerError::Unreachable { endpoint: endpoint(), source })
+                Err(TrackerError::Unreachable { endpoint: endpoint(), error: source })
             }
             Err(_) => Err(TrackerError::Stopping(endpoint())),
         }
     }
 
     fn unexpected(&self) -> TrackerError {
-        TrackerError::Call { endpoint: (*self.endpoint).clone(), source: CallError::Unexpected }
+        TrackerError::Call { endpoint: (*self.endpoint).clone(), error: CallError::Unexpected }
     }
 }
 

@@ -59,13 +59,25 @@ pub enum ParseLinkError {
     TwoShares,
     /// Its `dn` is not a plain file name.
     #[error("in the link, {0}")]
-    Name(#[from] crate::name::NameError),
+    Name(crate::name::NameError),
     /// A `tr` or `x.pe` is not an address.
     #[error("in the link, {0}")]
-    Endpoint(#[from] crate::endpoint::ParseEndpointError),
+    Endpoint(crate::endpoint::ParseEndpointError),
     /// More than [`MAX_ENDPOINTS`] trackers or peers.
     #[error("the link names more than {MAX_ENDPOINTS} trackers or peers")]
     TooManyEndpoints,
+}
+
+impl From<crate::name::NameError> for ParseLinkError {
+    fn from(error: crate::name::NameError) -> ParseLinkError {
+        ParseLinkError::Name(error)
+    }
+}
+
+impl From<crate::endpoint::ParseEndpointError> for ParseLinkError {
+    fn from(error: crate::endpoint::ParseEndpointError) -> ParseLinkError {
+        ParseLinkError::Endpoint(error)
+    }
 }
 
 impl FromStr for Link {

@@ -110,7 +110,7 @@ pub enum Kind {
 pub enum MetainfoError {
     /// Not bencode.
     #[error("not bencode: {0}")]
-    Bencode(#[from] bendy::decoding::Error),
+    Bencode(bendy::decoding::Error),
     /// Bencode, but not the info dictionary of a share.
     #[error("not a Shoal info dictionary: {0}")]
     Shape(&'static str),
@@ -132,6 +132,12 @@ pub enum MetainfoError {
     /// The bytes do not have the requested infohash.
     #[error("metainfo does not match its infohash")]
     WrongInfoHash,
+}
+
+impl From<bendy::decoding::Error> for MetainfoError {
+    fn from(error: bendy::decoding::Error) -> MetainfoError {
+        MetainfoError::Bencode(error)
+    }
 }
 
 impl Metainfo {

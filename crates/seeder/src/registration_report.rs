@@ -33,7 +33,7 @@ impl RegistrationReport {
         RegistrationReport { names, registered: HashSet::new(), silent: HashSet::new(), full: HashSet::new() }
     }
 
-    /// The line to print for an event, unless it says nothing new.
+    /// The line to print for an event, unless it has nothing new.
     pub(crate) fn news(&mut self, event: Event) -> Option<News> {
         match event {
             Event::Announced { tracker, infohash, .. } => {
@@ -59,7 +59,7 @@ impl RegistrationReport {
         let tracker = error.endpoint().clone();
         match error {
             TrackerError::Stopping(_) => None,
-            TrackerError::Call { source: CallError::Refused(code), .. } => {
+            TrackerError::Call { error: CallError::Refused(code), .. } => {
                 self.silent.remove(&tracker);
                 self.registered.remove(&(infohash, tracker.clone()));
                 let is_new = match code {
@@ -136,7 +136,7 @@ mod tests {
         }
 
         fn failed(&mut self, share: u8, source: CallError) -> Option<News> {
-            let error = TrackerError::Call { endpoint: tracker(), source };
+            let error = TrackerError::Call { endpoint: tracker(), error: source };
             self.0.news(Event::NotAnnounced { infohash: infohash(share), error })
         }
 
@@ -177,7 +177,7 @@ mod tests {
         assert!(line.starts_with("'share 0' is not registered: tracker 127.0.0.1:6020"), "{line}");
         let mut bench = Bench::new(2);
         let source = Arc::new(io::Error::from(io::ErrorKind::NotFound));
-        let error = TrackerError::Unreachable { endpoint: tracker(), source };
+        let error = TrackerError::Unreachable { endpoint: tracker(), error: source };
         let line = bad(bench.0.news(Event::NotAnnounced { infohash: infohash(1), error }));
         assert!(line.starts_with("no share is registered: tracker 127.0.0.1:6020"), "{line}");
         assert_eq!(bench.failed(0, CallError::Unanswered), None);

@@ -67,7 +67,7 @@ pub enum Event {
     NotAnnounced {
         /// The share.
         infohash: InfoHash,
-        /// Why.
+        /// Why the tracker did not accept it.
         error: TrackerError,
     },
     /// A file of a share changed, is gone or cannot be read. The share is no longer announced. Its other files are still

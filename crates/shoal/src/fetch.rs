@@ -35,13 +35,14 @@ impl Fetch {
         Fetch { config: Config::new(target.into()), serve: true, upload_limit: None, download_limit: None }
     }
 
-    /// Saves the share at this path.
+    /// Saves the share at this path, under the name that the path has.
     pub fn output(mut self, path: impl Into<PathBuf>) -> Fetch {
         self.config.destination = Destination::Path(path.into());
         self
     }
 
-    /// Saves the share in this directory as `leeched_<name>`. The directory is created if it does not exist.
+    /// Saves the share in this directory as `leeched_<name>`. The directory is created if it does not exist. The prefix keeps a
+    /// download apart from the original; [`Fetch::output`] chooses the whole path instead.
     pub fn directory(mut self, path: impl Into<PathBuf>) -> Fetch {
         self.config.destination = Destination::Directory(path.into());
         self
@@ -65,13 +66,18 @@ impl Fetch {
         self
     }
 
-    /// Gives up when nothing arrives for this long. More than a year counts as a year.
+    /// Gives up when nothing arrives for this long; by default 60 s. The same limit holds for finding the share and a peer that has
+    /// it. More than a year counts as a year.
     pub fn stall_timeout(mut self, time: Duration) -> Fetch {
         self.config.stall_timeout = time;
         self
     }
 
     /// Waits up to this long until a peer has the share, even if no tracker knows the share yet. More than a year counts as a year.
+    ///
+    /// By default a fetch does not wait for a share that nobody offers: it ends as soon as every tracker has answered that it does
+    /// not know the share, and has run long enough to know all peers. A tracker that does not answer, or that started a short
+    /// time ago, is asked again until [`Fetch::stall_timeout`] has passed.
     pub fn wait(mut self, time: Duration) -> Fetch {
         self.config.wait = time;
         self

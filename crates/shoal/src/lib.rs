@@ -27,7 +27,7 @@
 //! A program that shares until Ctrl-C, and one that draws the progress of a transfer:
 //!
 //! ```no_run
-//! use shoal::{FetchError, FetchEvent, FetchHandle, Report, ShareEvent, ShareHandle, StreamExt};
+//! use shoal::{FetchError, FetchEvent, FetchHandle, ShareEvent, ShareHandle, StreamExt};
 //!
 //! async fn serve(mut share: ShareHandle) -> std::io::Result<()> {
 //!     loop {
@@ -49,10 +49,10 @@
 //! async fn draw(mut fetch: FetchHandle) -> Result<(), FetchError> {
 //!     while let Some(event) = fetch.events().next().await {
 //!         match event {
-//!             FetchEvent::Swarm(Report::Progress(progress)) => {
+//!             FetchEvent::Progress(progress) => {
 //!                 print!("\r{} of {} bytes", progress.done, progress.total);
 //!             }
-//!             FetchEvent::Swarm(Report::Waiting(waiting)) => eprintln!("{waiting}"),
+//!             FetchEvent::Waiting(waiting) => eprintln!("{waiting}"),
 //!             _ => {}
 //!         }
 //!     }
@@ -68,7 +68,8 @@
 //! To try it on one machine, fetch by [`ShareHandle::local_link`]: [`ShareHandle::link`] is for other machines, and needs a tracker
 //! that listens on an address that they reach.
 //!
-//! Some errors leave their cause to [`source`](std::error::Error::source), so print the whole chain, as anyhow does with `{:#}`.
+//! An error's text names its cause, or leaves it to [`source`](std::error::Error::source), never both. So print the whole chain, as
+//! anyhow does with `{:#}`. [`detail`] has the types that errors and events name and that a program rarely needs.
 //!
 //! This crate is thin: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and this crate adds tasks, handles and
 //! streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
@@ -79,6 +80,7 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+pub mod detail;
 mod events;
 mod fetch;
 mod hashing;
@@ -93,9 +95,8 @@ pub use events::Events;
 pub use fetch::{Fetch, FetchHandle};
 pub use hashing::Hashing;
 pub use leecher::{
-    Contribution, Failure, FetchError, FetchEvent, Fetched, LeaveReason, ParseTargetError, PeerNameError,
-    PeerProgress, PeerTrouble, Progress, Report, Spent, Started, Stay, Target, Unreachable, Violation,
-    Waiting, WaitingFor,
+    Contribution, Failure, FetchError, FetchEvent, Fetched, LeaveReason, PeerNameError, PeerProgress,
+    PeerTrouble, Progress, Spent, Started, Stay, Target, Unreachable, Violation, Waiting, WaitingFor,
 };
 pub use listen::ListenError;
 pub use node::{Builder, Node};

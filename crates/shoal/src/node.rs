@@ -68,7 +68,12 @@ impl Node {
         FetchHandle::start(&self.0, fetch.into())
     }
 
-    /// The shares that the node's trackers know.
+    /// The shares that the node's trackers know, each once, in order of their names. Asks all trackers at the same time, and leaves
+    /// out those that fail or answer much later than the first. At most 10,000 shares of each tracker are listed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no tracker answers, or the node has none.
     pub async fn list(&self) -> Result<Vec<ShareEntry>, FetchError> {
         list_shares(&self.0.tracker_clients()).await
     }

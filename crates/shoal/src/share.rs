@@ -94,12 +94,12 @@ pub enum ShareError {
     #[error(transparent)]
     AlreadyRouted(#[from] AlreadyRouted),
     /// The directory of the node's hash cache cannot be used.
-    #[error("cannot remember hashes in {}: {source}", path.display())]
+    #[error("cannot store hashes in {}: {error}", path.display())]
     HashCache {
         /// The directory.
         path: PathBuf,
         /// The system's error.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -232,7 +232,7 @@ fn hash(
     stop: &CancellationToken,
 ) -> Result<Shared, ShareError> {
     let cache = cache
-        .map(|path| HashCache::open(path.clone()).map_err(|source| ShareError::HashCache { path, source }));
+        .map(|path| HashCache::open(path.clone()).map_err(|error| ShareError::HashCache { path, error }));
     let cache = cache.transpose()?;
     let scan = Scan::new(&share.path, share.name, &ScanRules::default()).map_err(store::ShareError::from)?;
     report.send_modify(|hashed| hashed.total = scan.total_len());

@@ -80,7 +80,7 @@ impl fmt::Display for Failure {
         f.write_str(&escape(&said))?;
         let mut source = self.error.source();
         while let Some(error) = source {
-            // Many errors repeat their source in their own message.
+            // Some errors of other libraries repeat their source in their own message.
             let text = error.to_string();
             if !said.contains(&text) {
                 write!(f, ": {}", escape(&text))?;

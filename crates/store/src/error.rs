@@ -66,12 +66,12 @@ pub enum DownloadError {
     },
     /// What was written since the last checkpoint may not be on disk. The download cannot go on.
     #[error("what was written since the last save may be lost: {}: {}", .0, .0.source)]
-    NotDurable(#[source] Arc<PathError>),
+    NotDurable(Arc<PathError>),
     /// The chunks are on disk, but the resume file does not claim them. The download can go on.
     #[error(
         "cannot save how far the download is ({}: {}); if it stops now, some of it must be fetched again", .0, .0.source
     )]
-    NotClaimed(#[source] PathError),
+    NotClaimed(PathError),
     /// A file operation failed.
     #[error(transparent)]
     Path(#[from] PathError),

@@ -31,12 +31,12 @@ pub enum ScanError {
     #[error(transparent)]
     Path(#[from] PathError),
     /// A name in it cannot be the name of a shared file.
-    #[error("cannot share {}: {source}", path.display())]
+    #[error("cannot share {}: {error}", path.display())]
     Name {
         /// The file or directory of that name.
         path: PathBuf,
         /// What is wrong with the name.
-        source: NameError,
+        error: NameError,
     },
     /// A socket, a device or the like.
     #[error("cannot share {}: {kind}, neither a file nor a directory", path.display())]
@@ -178,7 +178,7 @@ fn own_name(path: &Path) -> Result<ShareName, ScanError> {
 }
 
 fn plain(name: &OsStr, path: &Path) -> Result<ShareName, ScanError> {
-    ShareName::from_bytes(name.as_bytes()).map_err(|source| ScanError::Name { path: path.to_owned(), source })
+    ShareName::from_bytes(name.as_bytes()).map_err(|error| ScanError::Name { path: path.to_owned(), error })
 }
 
 /// A walk through the files to share.

@@ -147,7 +147,7 @@ impl World {
             0 => Answer::Unknown { settled: false },
             1 => Answer::TrackerFailed(TrackerError::Call {
                 endpoint: Endpoint { host: "tracker".to_owned(), port: 6020 },
-                source: CallError::Unanswered,
+                error: CallError::Unanswered,
             }),
             _ => {
                 let address = |_| {

@@ -87,7 +87,7 @@ impl Config {
 impl Tracker {
     /// Takes the port. From now on datagrams wait for [`Tracker::run`].
     pub async fn bind(config: Config) -> Result<Tracker, TrackerError> {
-        let other = |source| ListenError::Other { address: config.address(), source };
+        let other = |error| ListenError::Other { address: config.address(), error };
         let count = config.sockets.min(MAX_SOCKETS);
         let sockets = listen_udp(config.bind, config.port, RECEIVE_BUFFER_LEN, count)?;
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;

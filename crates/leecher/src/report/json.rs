@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use leecher::{FetchEvent, Fetched, Report, Target};
+use leecher::{FetchEvent, Fetched, Progress, Target};
 use proto::{InfoHash, ShareName};
 use serde::Serialize;
 use startup::{Failure, print_json_line};
@@ -112,7 +112,12 @@ pub(super) fn print_json(target: Option<&Target>, event: &Json<'_>) {
 /// The JSON of an event; `None` if it has none.
 pub(super) fn json(event: &FetchEvent) -> Option<Json<'_>> {
     Some(match event {
-        FetchEvent::Swarm(report) => return swarm_json(report),
+        FetchEvent::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
+        FetchEvent::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
+        FetchEvent::PeerLeft { address, reason } => {
+            Json::PeerLeft { address: *address, reason: reason.to_string() }
+        }
+        FetchEvent::Progress(progress) => progress_json(progress),
         FetchEvent::TrackerTrouble(error) => Json::Warning { message: error.to_string() },
         FetchEvent::Unsaved(error) => Json::Warning { message: error.to_string() },
         FetchEvent::CannotServe(error) => Json::Warning { message: cannot_serve(error) },
@@ -138,25 +143,16 @@ pub(super) fn json(event: &FetchEvent) -> Option<Json<'_>> {
     })
 }
 
-fn swarm_json(report: &Report) -> Option<Json<'_>> {
-    Some(match report {
-        Report::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
-        Report::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
-        Report::PeerLeft { address, reason } => {
-            Json::PeerLeft { address: *address, reason: reason.to_string() }
-        }
-        Report::Progress(progress) => Json::Progress {
-            bytes: progress.done,
-            total: progress.total,
-            rate: progress.rate,
-            peers: progress
-                .peers
-                .iter()
-                .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
-                .collect(),
-        },
-        _ => return None,
-    })
+fn progress_json(progress: &Progress) -> Json<'_> {
+    let peers = progress.peers.iter();
+    Json::Progress {
+        bytes: progress.done,
+        total: progress.total,
+        rate: progress.rate,
+        peers: peers
+            .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
+            .collect(),
+    }
 }
 
 fn finished_json(fetched: &Fetched) -> Json<'_> {

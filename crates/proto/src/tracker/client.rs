@@ -80,20 +80,20 @@ pub enum CallError {
 #[non_exhaustive]
 pub enum TrackerError {
     /// It did not answer, or refused.
-    #[error("tracker {endpoint}: {source}")]
+    #[error("tracker {endpoint}: {error}")]
     Call {
         /// The tracker.
         endpoint: Endpoint,
         /// Its failure.
-        source: CallError,
+        error: CallError,
     },
     /// Its name has no address, or no socket can reach it.
-    #[error("tracker {endpoint}: {source}")]
+    #[error("tracker {endpoint}: {error}")]
     Unreachable {
         /// The tracker.
         endpoint: Endpoint,
         /// The system's error.
-        source: Arc<io::Error>,
+        error: Arc<io::Error>,
     },
     /// The program is stopping.
     #[error("tracker {0}: stopping")]

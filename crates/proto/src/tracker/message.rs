@@ -408,6 +408,7 @@ impl ShareEntry {
     }
 
     /// The position of this share in the list.
+    #[doc(hidden)]
     pub fn cursor(&self) -> ShareCursor {
         ShareCursor { name: self.name.clone(), standing: self.standing() }
     }

@@ -43,9 +43,9 @@ impl Tracking {
         });
         match found {
             Ok((peers, _)) => peers.peers.iter().map(|peer| peer.port.get()).collect(),
-            Err(TrackerError::Call {
-                source: CallError::Refused(ErrorCode::UnknownShare { .. }), ..
-            }) => Vec::new(),
+            Err(TrackerError::Call { error: CallError::Refused(ErrorCode::UnknownShare { .. }), .. }) => {
+                Vec::new()
+            }
             Err(error) => panic!("{error}"),
         }
     }

@@ -65,7 +65,7 @@ pub enum Failure {
         /// The last trouble with a peer.
         last: Option<Box<PeerTrouble>>,
     },
-    /// The user stopped it.
+    /// The user stopped it. A leecher reports this as an error of its own, with the path of what was received.
     #[error("interrupted")]
     Interrupted,
 }

@@ -9,7 +9,6 @@ use crate::leaving::{LeaveReason, PeerTrouble};
 
 /// A report to the user.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub enum Report {
     /// What the transfer waits for before it can start. Reported every second.
     Waiting(Waiting),
@@ -24,7 +23,7 @@ pub enum Report {
     PeerLeft {
         /// Its address.
         address: SocketAddr,
-        /// Why.
+        /// Why it left, or why this side left it.
         reason: LeaveReason,
     },
     /// The progress of the transfer. The caller makes it at each [`Action::ReportProgress`](super::Action::ReportProgress),

@@ -54,12 +54,12 @@ pub enum Answer {
 
 /// The name of a peer that the user named cannot be resolved.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("peer {peer}: the name cannot be resolved ({source})")]
+#[error("peer {peer}: the name cannot be resolved ({error})")]
 pub struct PeerNameError {
     /// The peer.
     pub peer: Endpoint,
     /// The system's error.
-    pub source: Arc<io::Error>,
+    pub error: Arc<io::Error>,
 }
 
 /// The sources of addresses.
