@@ -68,8 +68,9 @@ impl Node {
         FetchHandle::start(&self.0, fetch.into())
     }
 
-    /// The shares that the node's trackers know, each once, in order of their names. Asks all trackers at the same time, and leaves
-    /// out those that fail or answer much later than the first. At most 10,000 shares of each tracker are listed.
+    /// The shares that the node's trackers know. A share has an entry for each name that its peers give it. Asks all trackers at the
+    /// same time, and leaves out those that fail or answer much later than the first. At most 10,000 entries of each tracker are
+    /// listed.
     ///
     /// # Errors
     ///
