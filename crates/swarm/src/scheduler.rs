@@ -183,6 +183,16 @@ impl Scheduler {
         }
     }
 
+    /// Whether the first chunk of a peer is requested or being proved.
+    pub(crate) fn is_tried(&self, key: PeerKey) -> bool {
+        self.peers.get(&key).is_some_and(Peer::is_tried)
+    }
+
+    /// Whether a chunk of a peer was proved right.
+    pub(crate) fn is_trusted(&self, key: PeerKey) -> bool {
+        self.peers.get(&key).is_some_and(Peer::is_trusted)
+    }
+
     /// Whether every chunk is stored.
     pub fn is_finished(&self) -> bool {
         self.unstored == 0

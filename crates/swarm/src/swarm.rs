@@ -395,6 +395,9 @@ impl Swarm {
 
     /// A peer can be asked for chunks, if it is let in.
     fn activate(&mut self, key: PeerKey, hello: Hello, have: Have, now: Instant, rng: &mut impl Rng) {
+        if self.is_host_tried(key) {
+            return self.leave(key, LeaveReason::Goodbye(NO_ROOM), now);
+        }
         match self.peers.enter(key, hello, now, rng) {
             Verdict::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
             Verdict::Instead(other, reason) => self.leave(other, reason, now),
@@ -411,6 +414,15 @@ impl Swarm {
         if !matches!(self.phase, Phase::Fetching) {
             self.dismiss_seeders(now);
         }
+    }
+
+    /// Whether another peer that connected from the same host is being tried with its first chunk, while no peer of that host has sent a
+    /// right one. The new peer may be the same liar, who is known a moment later.
+    fn is_host_tried(&self, key: PeerKey) -> bool {
+        let Some(Transfer { scheduler, .. }) = &self.transfer else { return false };
+        let others = || self.peers.others_of_its_host(key);
+        others().any(|(other, dialled)| !dialled && scheduler.is_tried(other))
+            && !others().any(|(other, _)| scheduler.is_trusted(other))
     }
 
     /// This side ends a connection.

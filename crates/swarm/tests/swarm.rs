@@ -14,7 +14,7 @@ use proto::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Answer, Config, Event, Failure, LeaveReason, PeerEvent, Source, SourceId, Stay, Swarm,
+    Action, Answer, Config, Event, Failure, LeaveReason, NO_ROOM, PeerEvent, Source, SourceId, Stay, Swarm,
     Unreachable,
     scheduler::{Have, PeerKey, Received},
 };
@@ -394,6 +394,41 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
         world.now += Duration::from_secs(60);
         assert_eq!(dial(&mut world).is_none(), is_wrong);
     }
+}
+
+/// A liar that connects again before its chunk was even received gets no second chance either. Once its host has sent a right chunk,
+/// everybody from there is let in.
+#[test]
+fn of_a_host_that_is_tried_no_other_peer_is_let_in() {
+    let mut world = World::new(1);
+    let connect = |world: &mut World, port| {
+        let address = SocketAddr::from(([10, 0, 3, 1], port));
+        let key = world.core.accept(address).unwrap();
+        let hello =
+            Hello { infohash: INFOHASH, peer_id: PeerId([2; 16]), role: Role::Seeder, listen_port: 0 };
+        world.peer(key, PeerEvent::Active { hello, have: Have::All });
+        let (mut requested, mut closed) = (None, None);
+        while let Some(action) = world.core.poll(world.now, &mut world.rng) {
+            match action {
+                Action::Send(to, PeerMessage::Request { chunk }) => requested = Some((to, chunk)),
+                Action::Close(key, reason) => closed = Some((key, reason)),
+                _ => {}
+            }
+        }
+        (key, requested, closed)
+    };
+    let (first, requested, _) = connect(&mut world, 1);
+    let (_, chunk) = requested.filter(|&(to, _)| to == first).expect("it is tried");
+    let (second, _, closed) = connect(&mut world, 2);
+    assert_eq!(closed, Some((second, LeaveReason::Goodbye(NO_ROOM))));
+    assert_eq!(world.core.received(first, chunk, CHUNK_LEN, world.now), Received::Verify);
+    let (third, _, closed) = connect(&mut world, 3);
+    assert_eq!(closed, Some((third, LeaveReason::Goodbye(NO_ROOM))), "the chunk is not proved");
+    let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
+    world.handle(Event::Stored { peer: first, chunk, hashing, writing });
+    let (fourth, requested, closed) = connect(&mut world, 4);
+    assert_eq!(closed, None);
+    assert!(requested.is_some_and(|(to, _)| [first, fourth].contains(&to)));
 }
 
 /// Checks safety whatever peers do, and progress once there are honest peers.

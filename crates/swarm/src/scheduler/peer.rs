@@ -132,8 +132,17 @@ impl Peer {
 
     /// Whether one more request is allowed. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
     pub(super) fn has_room(&self) -> bool {
-        let is_tried = self.proving > 0 || self.debts().next().is_some();
-        (self.trusted || !is_tried) && self.requests.len() < MAX_PIPELINE
+        !self.is_tried() && self.requests.len() < MAX_PIPELINE
+    }
+
+    /// Whether it is not trusted yet, and its first chunk is requested or being proved.
+    pub(super) fn is_tried(&self) -> bool {
+        !self.trusted && (self.proving > 0 || self.debts().next().is_some())
+    }
+
+    /// Whether a chunk from it was proved right.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
     }
 
     /// Whether a chunk that arrives now may be proved. Of a peer that is not trusted yet, one is proved at a time.

@@ -214,6 +214,14 @@ impl Peers {
         twin.or(replaced).map_or(Verdict::Welcome, |(other, reason)| Verdict::Instead(other, reason))
     }
 
+    /// The other peers of the host that a peer connected from. None if this side dialled the peer.
+    pub(super) fn others_of_its_host(&self, key: PeerKey) -> impl Iterator<Item = (PeerKey, bool)> + '_ {
+        let host = self.peers.get(&key).filter(|peer| !peer.dialled).map(|peer| peer.address.ip());
+        let others =
+            self.peers.iter().filter(move |&(&other, peer)| other != key && Some(peer.address.ip()) == host);
+        others.map(|(&key, peer)| (key, peer.dialled))
+    }
+
     /// The same peer's connection in the other direction, if there is one, and whether this side made it. Any peer can claim any
     /// id, so the address that was dialled must be the one where the peer listens.
     fn twin_of(&self, new: &Contact, hello: &Hello) -> Option<(PeerKey, bool)> {
