@@ -6,12 +6,15 @@ use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError, Incoming};
 use proto::{
     ChunkIndex, InfoHash, PeerId,
-    peer::{GoodbyeReason, Hello, MAX_PIPELINE, PeerMessage, Role, encode_message},
+    peer::{GoodbyeReason, Hello, PeerMessage, Role, encode_message},
 };
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
 };
+
+/// Number of chunks that [`asks_and_reads_nothing`] requests. Shares that it is used with have as many.
+const REQUESTS: u32 = 64;
 
 /// A port where a test answers by hand.
 pub(crate) struct Stranger {
@@ -59,14 +62,14 @@ pub(crate) async fn visit(peer: SocketAddr, infohash: InfoHash) -> Result<Connec
     handshake::initiate(stream, hello(infohash, Role::Seeder)).await
 }
 
-/// Connects to a peer as a leecher, requests as many chunks as may wait, and reads up to the first byte of one. The socket
-/// buffer holds less than a chunk.
+/// Connects to a peer as a leecher, requests [`REQUESTS`] chunks, and reads up to the first byte of one. The socket buffer holds less
+/// than a chunk.
 pub(crate) async fn asks_and_reads_nothing(peer: SocketAddr, infohash: InfoHash) -> Connection {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     let stream = socket.connect(peer).await.unwrap();
     let mut connection = handshake::initiate(stream, hello(infohash, Role::Leecher)).await.unwrap();
-    for chunk in (0..MAX_PIPELINE as u32).map(ChunkIndex) {
+    for chunk in (0..REQUESTS).map(ChunkIndex) {
         assert!(send(&mut connection, PeerMessage::Request { chunk }, &[]).await);
     }
     while !matches!(connection.reader.next().await.unwrap(), Some(PeerMessage::Chunk { .. })) {
