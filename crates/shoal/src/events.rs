@@ -12,13 +12,13 @@ use tokio_stream::{
     wrappers::{BroadcastStream, errors::BroadcastStreamRecvError},
 };
 
-/// Maximum events that wait for their reader. A transfer reports about ten a second, so a reader can be busy for seconds. The
-/// largest event, a progress report with 80 peers, takes about 5 KiB.
-const MAX_WAITING: usize = 64;
+/// Maximum events that wait for their reader: all peers of a leecher may join and leave at the same moment. Otherwise a transfer
+/// reports about ten a second. The largest event, a progress report with 80 peers, takes about 5 KiB.
+const MAX_WAITING: usize = 256;
 
 /// The events of a share or a transfer, in order. The stream ends when the share or the transfer has ended.
 ///
-/// At most 64 events wait to be read. Beyond that the oldest are dropped, and [`Events::missed`] counts them.
+/// At most 256 events wait to be read. Beyond that the oldest are dropped, and [`Events::missed`] counts them.
 pub struct Events<T> {
     stream: BroadcastStream<T>,
     missed: u64,
