@@ -724,8 +724,8 @@ impl World {
             TrackerAnswer::Unknown { .. } | TrackerAnswer::Failed => {
                 let endpoint = Endpoint { host: "source".to_owned(), port: 1 };
                 if is_peer {
-                    let source = Arc::new(io::Error::other("no such name"));
-                    Answer::NameFailed(PeerNameError { peer: endpoint, source })
+                    let error = Arc::new(io::Error::other("no such name"));
+                    Answer::NameFailed(PeerNameError { peer: endpoint, error })
                 } else {
                     Answer::TrackerFailed(TrackerError::Call { endpoint, error: CallError::Unanswered })
                 }
