@@ -363,9 +363,10 @@ impl PeerBook {
         self.idle.iter().map(|&(from, _)| from).find(|&from| from > now)
     }
 
-    /// Number of addresses that are due.
-    pub(crate) fn due(&self, now: Instant) -> usize {
-        self.idle.iter().take_while(|&&(from, _)| from <= now).count()
+    /// Whether more than `count` addresses are due.
+    pub(crate) fn has_more_due(&self, count: usize, now: Instant) -> bool {
+        // They are in the order of their times. A book may have a thousand, and this is asked at each decision.
+        self.idle.iter().nth(count).is_some_and(|&(from, _)| from <= now)
     }
 
     /// Whether an address is due, whether or not there is room.

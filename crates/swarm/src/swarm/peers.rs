@@ -149,7 +149,7 @@ impl Peers {
     fn needs_places(&self, now: Instant) -> bool {
         let is_full = !self.book.has_room_to_dial() || self.dialled() >= self.max_peers;
         let leaving = || self.peers.values().filter(|peer| peer.dialled && peer.is_leaving()).count();
-        is_full && self.book.due(now) > leaving()
+        is_full && self.book.has_more_due(leaving(), now)
     }
 
     /// The peers that were dialled and have not answered, and from when on each makes room for another.
