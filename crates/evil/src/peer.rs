@@ -156,7 +156,7 @@ impl Peer {
         self.visit(SocketAddr::new(ip, port)).await;
     }
 
-    /// Visits until the visited peer lets it in, and then until it is told to stay away.
+    /// Visits until the visited peer accepts it, and then until that peer refuses it.
     async fn visit(&self, to: SocketAddr) {
         for _ in 0..MAX_VISITS {
             let Ok(stream) = self.connect(to).await else { return };

@@ -1,6 +1,6 @@
 //! The places of a server, for the peers of all its shares.
 //!
-//! Who gets one is decided in [`swarm::places`]. This file knows who has one and what each did last.
+//! [`swarm::places`] decides which peers get one. This file records the peers that have one, and when each was last active.
 
 use std::{
     collections::BTreeMap,
