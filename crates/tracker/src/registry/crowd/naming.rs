@@ -41,7 +41,7 @@ impl Crowd {
         }
     }
 
-    /// Removes a name to make room for that of the seeder at this place, if the rules say so ([`Names::weakest`]).
+    /// Removes a name to make room for that of the seeder at this place, if the rules say so ([`Names::weakest`](crate::registry::names::Names::weakest)).
     pub(super) fn make_room_for_name(&mut self, place: usize, votes: &mut Votes) {
         let names_of = |site| self.front_of(site).map_or(0, |front: usize| self.rings[front].claims.len());
         let own = names_of(self.site(place));
