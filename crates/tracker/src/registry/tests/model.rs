@@ -1,5 +1,7 @@
 //! The registry against a model that is too simple to be wrong: a map that every query scans.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::{prelude::*, sample::select};
 use proto::{PeerId, tracker::codec::Subject};
 
