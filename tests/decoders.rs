@@ -124,7 +124,9 @@ fn targets() -> BTreeMap<String, Vec<String>> {
         let decodes = source.lines().filter_map(|line| line.strip_prefix("//! Decodes: "));
         (name, decodes.map(str::to_owned).collect())
     };
-    entries(&root().join("fuzz/fuzz_targets")).into_iter().map(target).collect()
+    // A directory beside a target has the target's modules.
+    let files = entries(&root().join("fuzz/fuzz_targets")).into_iter().filter(|path| path.is_file());
+    files.map(target).collect()
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
