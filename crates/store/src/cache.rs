@@ -109,17 +109,18 @@ pub(crate) fn decode_entry(
     identity: &FileIdentity,
     changed: ChangeTime,
 ) -> Option<Vec<Digest>> {
-    let (body, checksum) = bytes.split_last_chunk::<32>()?;
+    let (body, checksum) = bytes.split_last_chunk::<{ Digest::LEN }>()?;
     let hashes = body.strip_prefix(header(identity, changed).as_slice())?;
     let chunks = identity.len.div_ceil(CHUNK_LEN.into());
-    if hashes.len() as u64 != chunks * 32 || sha2::Sha256::digest(body).as_slice() != checksum {
+    if hashes.len() as u64 != chunks * Digest::LEN as u64 || sha2::Sha256::digest(body).as_slice() != checksum
+    {
         return None;
     }
-    Some(hashes.as_chunks::<32>().0.iter().map(|&hash| Digest(hash)).collect())
+    Some(hashes.as_chunks::<{ Digest::LEN }>().0.iter().map(|&hash| Digest(hash)).collect())
 }
 
 pub(crate) fn encode_entry(identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_LEN + hashes.len() * 32 + 32);
+    let mut bytes = Vec::with_capacity(HEADER_LEN + (hashes.len() + 1) * Digest::LEN);
     bytes.extend(header(identity, changed));
     bytes.extend(hashes.iter().flat_map(|hash| hash.0));
     bytes.extend(sha2::Sha256::digest(&bytes));

@@ -12,7 +12,6 @@ use proto::{
 use sha2::{Digest as _, Sha256};
 
 const BLOCKS: usize = (CHUNK_LEN / BLOCK_LEN) as usize;
-const DIGEST_LEN: usize = 32;
 
 /// Hash of one chunk of a file of `file_len` bytes.
 ///
@@ -47,7 +46,7 @@ pub(crate) fn batch_len() -> usize {
 /// The leaves of one chunk, for callers that do not have all of it in memory at once.
 #[derive(Debug, Default)]
 pub struct Leaves {
-    row: [[u8; DIGEST_LEN]; BLOCKS],
+    row: [[u8; Digest::LEN]; BLOCKS],
     count: usize,
 }
 
@@ -95,7 +94,7 @@ impl Leaves {
 /// If there are no hashes.
 pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
     assert!(!hashes.is_empty(), "a file without chunks has no root");
-    let mut row: Vec<[u8; DIGEST_LEN]> = hashes.iter().map(|hash| hash.0).collect();
+    let mut row: Vec<[u8; Digest::LEN]> = hashes.iter().map(|hash| hash.0).collect();
     let mut padding = zero_root(BLOCKS);
     while row.len() > 1 {
         if row.len() % 2 == 1 {
@@ -108,12 +107,12 @@ pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
 }
 
 /// Root over this number of zero leaves, a power of two.
-fn zero_root(leaves: usize) -> [u8; DIGEST_LEN] {
-    (0..leaves.ilog2()).fold([0; DIGEST_LEN], |node, _| parent(&node, &node))
+fn zero_root(leaves: usize) -> [u8; Digest::LEN] {
+    (0..leaves.ilog2()).fold([0; Digest::LEN], |node, _| parent(&node, &node))
 }
 
 /// One at a time with `sha2`: setting up the lanes of `tape_sha256` costs more than it saves on 64 bytes.
-fn parent(left: &[u8; DIGEST_LEN], right: &[u8; DIGEST_LEN]) -> [u8; DIGEST_LEN] {
+fn parent(left: &[u8; Digest::LEN], right: &[u8; Digest::LEN]) -> [u8; Digest::LEN] {
     Sha256::new().chain_update(left).chain_update(right).finalize().into()
 }
 
@@ -121,6 +120,8 @@ fn parent(left: &[u8; DIGEST_LEN], right: &[u8; DIGEST_LEN]) -> [u8; DIGEST_LEN]
 #[cfg(test)]
 pub(crate) mod faults {
     use std::cell::Cell;
+
+    use proto::Digest;
 
     thread_local! {
         static IS_FAULTY: Cell<bool> = const { Cell::new(false) };
@@ -130,7 +131,7 @@ pub(crate) mod faults {
         IS_FAULTY.set(is_faulty);
     }
 
-    pub(super) fn strike(leaves: &mut [[u8; super::DIGEST_LEN]]) {
+    pub(super) fn strike(leaves: &mut [[u8; Digest::LEN]]) {
         if IS_FAULTY.get() {
             leaves.iter_mut().for_each(|leaf| leaf[31] ^= 1);
         }
@@ -185,7 +186,7 @@ mod tests {
     }
 
     /// A function that hashes messages side by side.
-    type HashMany = fn(&[Message<'_>], &mut [[u8; DIGEST_LEN]]);
+    type HashMany = fn(&[Message<'_>], &mut [[u8; Digest::LEN]]);
 
     /// What `tape_sha256` chose for this processor, and what it has for any.
     const LANES: [(&str, HashMany); 3] = [
@@ -208,7 +209,7 @@ mod tests {
             let expected: Vec<_> = messages.iter().map(|message| sha256(message)).collect();
             let borrowed: Vec<_> = messages.iter().map(|message| Message::new(message)).collect();
             for (name, hash) in LANES {
-                let mut found = vec![[0; DIGEST_LEN]; messages.len()];
+                let mut found = vec![[0; Digest::LEN]; messages.len()];
                 hash(&borrowed, &mut found);
                 prop_assert_eq!(&found, &expected, "{}", name);
             }

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use proto::{Bitfield, InfoHash, chunk::MAX_CHUNKS};
+use proto::{Bitfield, Digest, InfoHash, chunk::MAX_CHUNKS};
 use rustix::fs::OFlags;
 use sha2::Digest as _;
 
@@ -67,7 +67,7 @@ pub(crate) fn file_len(chunk_count: u32) -> u64 {
 }
 
 fn slot_len(chunk_count: u32) -> usize {
-    (HEADER_LEN + Bitfield::byte_len(chunk_count) + 32).next_multiple_of(ALIGNMENT)
+    (HEADER_LEN + Bitfield::byte_len(chunk_count) + Digest::LEN).next_multiple_of(ALIGNMENT)
 }
 
 pub(crate) fn load(path: &Path, infohash: InfoHash, chunk_count: u32) -> Result<Resume, PathError> {
@@ -126,7 +126,7 @@ pub(crate) fn decode_slot(bytes: &[u8]) -> Option<Slot> {
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (bitfield, rest) = rest.split_at_checked(Bitfield::byte_len(chunk_count))?;
     let body = &bytes[..HEADER_LEN + bitfield.len()];
-    if sha2::Sha256::digest(body).as_slice() != rest.first_chunk::<32>()? {
+    if sha2::Sha256::digest(body).as_slice() != rest.first_chunk::<{ Digest::LEN }>()? {
         return None;
     }
     Some(Slot {
@@ -292,7 +292,7 @@ mod tests {
         let (old, new) = (Bitfield::empty(9), Bitfield::full(9));
         ResumeFile::create(&path, SHARE, &old).unwrap().save(&new).unwrap();
         let good = fs::read(&path).unwrap();
-        let used = HEADER_LEN + 2 + 32;
+        let used = HEADER_LEN + 2 + Digest::LEN;
         // The new one is in the first slot.
         for at in 0..used {
             let mut bad = good.clone();
