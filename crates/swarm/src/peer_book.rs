@@ -369,6 +369,11 @@ impl PeerBook {
         self.idle.iter().nth(count).is_some_and(|&(from, _)| from <= now)
     }
 
+    /// Whether an address is being dialled.
+    pub(crate) fn is_dialling(&self) -> bool {
+        self.dialling > 0
+    }
+
     /// Whether an address is due, whether or not there is room.
     pub fn has_due(&self, now: Instant) -> bool {
         self.idle.first().is_some_and(|&(from, _)| from <= now)

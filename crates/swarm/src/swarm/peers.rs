@@ -41,6 +41,9 @@ pub(super) struct Peers {
     pub(super) book: PeerBook,
     own_id: PeerId,
     peers: BTreeMap<PeerKey, Contact>,
+    /// The number of `peers` that this side dialled, and of those of them that it has ended. Kept, because every decision needs them.
+    dialled: usize,
+    dialled_leaving: usize,
     busy: Busy,
     /// The peers that answered for a chunk that its file changed.
     changed: BTreeSet<PeerKey>,
@@ -110,6 +113,8 @@ impl Peers {
             book: PeerBook::new(max_peers),
             own_id,
             peers: BTreeMap::new(),
+            dialled: 0,
+            dialled_leaving: 0,
             busy: Busy::default(),
             changed: BTreeSet::new(),
             outcomes: Outcomes::default(),
@@ -122,7 +127,7 @@ impl Peers {
     /// The next peer to dial, if one is due and there is room.
     pub(super) fn dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<(PeerKey, SocketAddr)> {
         // Counted apart from the accepted ones, so peers that connect cannot stop this side's dials.
-        if self.dialled() >= self.max_peers {
+        if self.dialled >= self.max_peers {
             return None;
         }
         let address = self.book.next_dial(now, rng)?;
@@ -147,14 +152,15 @@ impl Peers {
 
     /// Whether more addresses are due than can be dialled now and when this side's ended connections are over.
     fn needs_places(&self, now: Instant) -> bool {
-        let is_full = !self.book.has_room_to_dial() || self.dialled() >= self.max_peers;
-        let leaving = || self.peers.values().filter(|peer| peer.dialled && peer.is_leaving()).count();
-        is_full && self.book.has_more_due(leaving(), now)
+        let is_full = !self.book.has_room_to_dial() || self.dialled >= self.max_peers;
+        is_full && self.book.has_more_due(self.dialled_leaving, now)
     }
 
     /// The peers that were dialled and have not answered, and from when on each makes room for another.
     fn silent_from(&self) -> impl Iterator<Item = (Instant, PeerKey)> + '_ {
-        self.peers.iter().filter_map(|(&key, peer)| match (&peer.state, peer.listed) {
+        // Usually there are none, and every decision asks.
+        let peers = self.book.is_dialling().then_some(&self.peers).into_iter().flatten();
+        peers.filter_map(|(&key, peer)| match (&peer.state, peer.listed) {
             (&State::Dialling(since), Some(address)) => {
                 let patience =
                     DIAL_PATIENCE * 2_u32.saturating_pow(self.book.failures(address).min(MAX_DOUBLINGS));
@@ -176,18 +182,14 @@ impl Peers {
         // On a socket for IPv4 and IPv6 both, IPv4 addresses appear as IPv4-mapped IPv6.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let most = ACCEPTED_FACTOR.saturating_mul(self.max_peers);
-        (self.peers.len() - self.dialled() < most).then(|| self.begin(address, None, State::Beginning))
-    }
-
-    /// Number of connections that this side dialled.
-    fn dialled(&self) -> usize {
-        self.peers.values().filter(|peer| peer.dialled).count()
+        (self.peers.len() - self.dialled < most).then(|| self.begin(address, None, State::Beginning))
     }
 
     fn begin(&mut self, address: SocketAddr, listed: Option<SocketAddr>, state: State) -> PeerKey {
         self.last_key += 1;
         let key = PeerKey(self.last_key);
         let dialled = listed.is_some();
+        self.dialled += usize::from(dialled);
         self.peers.insert(key, Contact { address, listed, dialled, state, unproved: 0 });
         key
     }
@@ -293,6 +295,7 @@ impl Peers {
     pub(super) fn leave(&mut self, key: PeerKey, reason: LeaveReason) -> bool {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_leaving()) else { return false };
         peer.state = State::Leaving { reason, was_active: peer.is_active() };
+        self.dialled_leaving += usize::from(peer.dialled);
         true
     }
 
@@ -307,8 +310,12 @@ impl Peers {
         let Contact { address, listed, dialled, state, unproved } = self.peers.remove(&key)?;
         self.busy.forget(key);
         self.changed.remove(&key);
+        self.dialled -= usize::from(dialled);
         let (reason, was_active) = match state {
-            State::Leaving { reason, was_active } => (reason, was_active),
+            State::Leaving { reason, was_active } => {
+                self.dialled_leaving -= usize::from(dialled);
+                (reason, was_active)
+            }
             State::Active(_) => (reason, true),
             State::Dialling(_) | State::Beginning => (reason, false),
         };
