@@ -30,7 +30,10 @@ use tokio_util::{
     task::TaskTracker,
 };
 
-use crate::handshake::{self, HandshakeError, Incoming};
+use crate::{
+    handshake::{self, HandshakeError, Incoming},
+    task::connection_ended,
+};
 
 /// Maximum peers that have not sent a `Hello` yet. Each takes a file descriptor for at most [`handshake::HANDSHAKE_TIMEOUT`].
 /// If there are more, the oldest of the host that has most of them is dropped.
@@ -213,9 +216,13 @@ impl Handshakes {
     }
 
     fn ended(&mut self, ended: Result<u64, JoinError>) {
-        // One that was dropped is no longer among them.
-        if let Ok(number) = ended {
-            self.waiting.remove(&number);
+        match ended {
+            Ok(number) => _ = self.waiting.remove(&number),
+            // It panicked, or it was dropped and is no longer among them.
+            Err(error) => {
+                self.waiting.retain(|_, (_, task)| task.id() != error.id());
+                connection_ended(Err(error));
+            }
         }
     }
 }
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silent_peers_hinder_nobody_and_a_share_that_takes_nobody_in_is_full() {
+    async fn silent_peers_hinder_no_others_and_a_share_that_takes_no_peer_in_is_full() {
         let tasks = TaskTracker::new();
         let acceptor = Acceptor::bind(Some(LOCALHOST), 0, &tasks).unwrap();
         let route = acceptor.route(InfoHash([1; 32])).unwrap();
@@ -299,7 +306,7 @@ mod tests {
 
     /// More than are taken at a time, all of one host. A peer of another host is let in, and so is a later one of the same.
     #[tokio::test]
-    async fn silent_peers_of_one_host_keep_nobody_out() {
+    async fn silent_peers_of_one_host_keep_no_other_out() {
         let tasks = TaskTracker::new();
         let acceptor = Acceptor::bind(Some(LOCALHOST), 0, &tasks).unwrap();
         let mut route = acceptor.route(InfoHash([1; 32])).unwrap();
@@ -328,6 +335,16 @@ mod tests {
         drop((acceptor, route));
         tasks.close();
         tasks.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_panics_gives_its_place_back() {
+        let mut handshakes = Handshakes::default();
+        handshakes.begin(LOCALHOST, async { panic!("a test") });
+        handshakes.begin(LOCALHOST, std::future::pending());
+        let ended = handshakes.tasks.join_next().await.unwrap();
+        handshakes.ended(ended);
+        assert_eq!(handshakes.waiting.keys().collect::<Vec<_>>(), [&2]);
     }
 
     /// A socket that was shut down cannot accept, like a socket of a process without free file descriptors.

@@ -200,10 +200,11 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use proto::{ChunkIndex, InfoHash, Metainfo};
+    use bytes::BytesMut;
+    use proto::{ChunkIndex, InfoHash, Metainfo, peer::encode_message};
     use store::{ChunkHashes, ChunkSource, Scan, ScanRules, Shared};
     use swarm::places::IDLE_TIME;
-    use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle};
+    use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, task::JoinHandle};
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -315,6 +316,45 @@ mod tests {
             assert!(fault.contains("file"), "{change}: {fault}");
             running.stop().await;
         }
+    }
+
+    /// A share whose chunks cannot be opened: the task of a peer that requests one panics.
+    #[derive(Debug)]
+    struct Broken(Shared);
+
+    impl Content for Broken {
+        fn metainfo(&self) -> &Metainfo {
+            self.0.metainfo()
+        }
+
+        fn hashes(&self) -> &ChunkHashes {
+            self.0.hashes()
+        }
+
+        fn try_open_chunk(&self, _: ChunkIndex) -> Option<Result<ChunkSource, OpenChunkError>> {
+            panic!("a test")
+        }
+
+        fn open_chunk(&self, _: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
+            panic!("a test")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_panics_ends_no_other() {
+        let running = run_with(|shared| Arc::new(Broken(shared))).await;
+        let mut other = connect(&running).await;
+        let mut first = connect(&running).await;
+        let mut request = BytesMut::new();
+        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
+        first.writer.write_all(&request).await.unwrap();
+        while let Ok(Some(message)) = first.reader.next().await {
+            assert!(!matches!(message, PeerMessage::Goodbye(_)), "it does not end as it should: {message:?}");
+        }
+        connect(&running).await;
+        running.stop().await;
+        let goodbye = other.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(GoodbyeReason::ShuttingDown)));
     }
 
     /// Content whose check a test determines.
