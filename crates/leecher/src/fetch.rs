@@ -250,7 +250,12 @@ fn endpoints(config: &Config) -> (Vec<Endpoint>, Vec<Endpoint>) {
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Handle;
+    use std::sync::mpsc;
+
+    use tokio::{
+        runtime::{Builder, Handle},
+        task::yield_now,
+    };
 
     use super::*;
 
@@ -277,5 +282,33 @@ mod tests {
             }
             assert_eq!(Handle::current().metrics().num_alive_tasks(), 0, "{target}");
         }
+    }
+
+    /// The only thread for work that blocks is busy, so nothing can look at the disk but the thread of the runtime.
+    #[test]
+    fn the_output_is_looked_at_off_the_runtime() {
+        let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("leeched_file"), "in the way").unwrap();
+            let (free, is_free) = mpsc::channel::<()>();
+            let busy = spawn_blocking(move || is_free.recv());
+            let link = format!("magnet:?xt=urn:btmh:1220{}&dn=file", "07".repeat(32));
+            let mut config = Config::new(link.parse().unwrap());
+            config.destination = Destination::Directory(directory.path().to_owned());
+            let fetching = fetch(config, |_| {}, CancellationToken::new());
+            tokio::pin!(fetching);
+            for _ in 0..1_000 {
+                tokio::select! {
+                    biased;
+                    result = &mut fetching => panic!("the thread of the runtime looked at the disk: {result:?}"),
+                    () = yield_now() => {}
+                }
+            }
+            free.send(()).unwrap();
+            busy.await.unwrap().unwrap();
+            let error = fetching.await.unwrap_err();
+            assert!(matches!(error, FetchError::Download(_)), "{error}");
+        });
     }
 }
