@@ -1,27 +1,20 @@
 //! Fake seeders among the peers that a tracker names. Every leecher has to find the honest ones.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    num::NonZeroU16,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use peer::tracker_client::TrackerClient;
-use proto::{
-    PeerId, Secret,
-    tracker::{Announce, Completion, Event, Token},
-};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     source::{MIB, Source},
-    swarm::{Swarm, test},
+    swarm::{Swarm, seeder_at, test},
 };
 
 const LEECHERS: usize = 10;
 const HONEST: usize = 3;
 
-/// Ports that accept connections and say nothing: the system completes connections that no program accepts.
+/// Ports that accept connections and send nothing: the system completes connections that no program accepts.
 async fn silent_ports(ip: IpAddr, count: usize) -> Vec<TcpListener> {
     let mut listeners = Vec::new();
     for _ in 0..count {
@@ -40,18 +33,7 @@ async fn register(swarm: &Swarm, source: &Source, addresses: &[SocketAddr]) {
         let (ip, tracker) = known.unwrap_or_else(|| {
             (address.ip(), TrackerClient::spawn(swarm.tracker(), Some(address.ip()), &tasks))
         });
-        let mut rng = rand::rng();
-        let announce = Announce {
-            token: Token([0; 16]),
-            infohash: source.infohash(),
-            peer_id: PeerId::random(&mut rng),
-            secret: Secret::random(&mut rng),
-            port: NonZeroU16::new(address.port()).unwrap(),
-            name: source.name(),
-            size: source.size(),
-            event: Event::Started,
-            progress: Completion::COMPLETE,
-        };
+        let announce = seeder_at(source, *address);
         client = Some((ip, tracker.clone()));
         announcing.spawn(async move { tracker.announce(announce).await.map(drop) });
         // A tracker drops datagrams when its socket is full.

@@ -190,12 +190,7 @@ fn each_kind_that_connects_meets_its_fate() {
             for &kind in kinds {
                 // The tracker knows a leecher by its share, so each has a share of its own.
                 let source = swarm.share("visited.bin", SIZE);
-                let seeder = swarm.seed_unannounced(&source).await;
-                let honest = swarm.proxy(&seeder, Manner::Honest).await;
-                let plan = swarm.plan_for(source.infohash()).with(|fetch| fetch.peer(honest.address));
-                let mut fetch = swarm.fetch(plan);
-                fetch.joined(honest.address).await;
-                let leecher = swarm.known_peer(source.infohash()).await;
+                let (fetch, honest, leecher) = swarm.fetch_from_one(&source).await;
                 let evil = Den::new(&source).peer(kind);
                 visits.spawn(visit(fetch, leecher, evil, honest, source));
             }

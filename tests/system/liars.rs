@@ -163,13 +163,7 @@ fn a_liar_that_connected_in_is_banned() {
     for waits in [true, false] {
         test(async |swarm| {
             let source = swarm.share("visited.bin", 8 * MIB);
-            let seeder = swarm.seed_unannounced(&source).await;
-            let honest = swarm.proxy(&seeder, Manner::Honest).await;
-            let plan = swarm.plan_for(source.infohash()).with(|fetch| fetch.peer(honest.address));
-            let mut fetch = swarm.fetch(plan);
-            fetch.joined(honest.address).await;
-            let leecher = swarm.known_peer(source.infohash()).await;
-
+            let (mut fetch, honest, leecher) = swarm.fetch_from_one(&source).await;
             let mut liar = visit(leecher, source.infohash()).await.unwrap();
             let address = liar.writer.local_addr().unwrap();
             let chunk = said(&mut liar, |message| match message {

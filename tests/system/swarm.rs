@@ -271,19 +271,8 @@ impl Swarm {
 
     /// Registers a seeder of `source` at `address`. Nothing renews the registration.
     pub(crate) async fn announce(&self, source: &Source, address: SocketAddr) {
-        let mut rng = rand::rng();
-        let announce = Announce {
-            token: Token([0; 16]),
-            infohash: source.infohash(),
-            peer_id: PeerId::random(&mut rng),
-            secret: Secret::random(&mut rng),
-            port: address.port().try_into().unwrap(),
-            name: source.name(),
-            size: source.size(),
-            event: AnnounceEvent::Started,
-            progress: Completion::COMPLETE,
-        };
-        TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks).announce(announce).await.unwrap();
+        let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
+        client.announce(seeder_at(source, address)).await.unwrap();
     }
 
     /// Addresses of the peers of `source` that the tracker knows.
@@ -330,6 +319,18 @@ impl Swarm {
         }
     }
 
+    /// A leecher of `source` that knows one honest peer, which sends no chunk before it is opened. Returns the transfer, that peer, and
+    /// the address where others reach the leecher.
+    pub(crate) async fn fetch_from_one(&mut self, source: &Source) -> (Fetch, Proxy, SocketAddr) {
+        let seeder = self.seed_unannounced(source).await;
+        let honest = self.proxy(&seeder, Manner::Honest).await;
+        let plan = self.plan_for(source.infohash()).with(|fetch| fetch.peer(honest.address));
+        let mut fetch = self.fetch(plan);
+        fetch.joined(honest.address).await;
+        let leecher = self.known_peer(source.infohash()).await;
+        (fetch, honest, leecher)
+    }
+
     /// Starts a transfer.
     pub(crate) fn fetch(&self, plan: Plan) -> Fetch {
         let builder = plan.trackers.iter().cloned().fold(Node::builder(), Builder::tracker);
@@ -365,6 +366,22 @@ impl RunningSeeder {
     pub(crate) async fn announced_again(&mut self) {
         let before = *self.announces.borrow();
         self.announced(before + 1).await;
+    }
+}
+
+/// The first announce of a seeder of `source` that listens on the port of `address`.
+pub(crate) fn seeder_at(source: &Source, address: SocketAddr) -> Announce {
+    let mut rng = rand::rng();
+    Announce {
+        token: Token([0; 16]),
+        infohash: source.infohash(),
+        peer_id: PeerId::random(&mut rng),
+        secret: Secret::random(&mut rng),
+        port: address.port().try_into().unwrap(),
+        name: source.name(),
+        size: source.size(),
+        event: AnnounceEvent::Started,
+        progress: Completion::COMPLETE,
     }
 }
 
