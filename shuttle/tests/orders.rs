@@ -30,6 +30,6 @@ fn the_upload_hub_answers_each_request_once_and_loses_no_slot() {
 }
 
 #[test]
-fn buffers_and_turns_come_back_whoever_gives_up() {
+fn buffers_and_turns_come_back_no_matter_which_task_gives_up() {
     check(scenarios::buffers_take_turns);
 }

@@ -20,7 +20,7 @@ use crate::{
 
 /// There are more of them than a leecher has connections at a time, so it has to close some to reach the one that answers.
 #[test]
-fn peers_that_say_nothing_after_hello_do_not_keep_the_share_unknown() {
+fn peers_that_send_nothing_after_their_hello_do_not_keep_the_share_unknown() {
     test(async |swarm| {
         let source = swarm.share("mute.bin", MIB);
         let seeder = swarm.seed_unannounced(&source).await;
@@ -106,7 +106,7 @@ fn a_peer_that_is_overtaken_serves_chunks_all_the_same() {
 
 /// Its infohash is right, so nobody can have a better one. Asking others does not help, and nobody lied.
 #[test]
-fn a_malformed_share_is_given_up_at_once_and_blamed_on_nobody() {
+fn a_malformed_share_is_given_up_at_once_and_no_peer_is_blamed() {
     test(async |swarm| {
         let metainfo = b"d4:name5:wrong12:piece lengthi524288ee";
         let infohash = InfoHash(sha2(metainfo));

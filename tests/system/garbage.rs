@@ -76,7 +76,7 @@ fn a_seeder_survives_what_strangers_send() {
 
 /// Endless requests whose answers are never read.
 #[test]
-fn a_seeder_survives_one_who_asks_and_does_not_listen() {
+fn a_seeder_survives_a_peer_that_requests_and_does_not_read() {
     test(async |swarm| {
         let source = swarm.share("sturdy.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;

@@ -36,7 +36,7 @@ fn fake(infohash: InfoHash, name: ShareName) -> Announce {
 
 /// After a restart a stranger comes back first: he gives the honest share another name, and its name to a file of his own.
 #[test]
-fn a_stranger_who_is_first_after_a_restart_does_not_get_the_name() {
+fn a_stranger_that_is_first_after_a_restart_does_not_get_the_name() {
     test(async |swarm| {
         let (honest, evil) = (swarm.share("report.pdf", 2 * MIB), swarm.share("report.pdf", 3 * MIB));
         swarm.restart_tracker_that_had_peers(Duration::from_secs(90)).await;
@@ -62,7 +62,7 @@ fn a_stranger_who_is_first_after_a_restart_does_not_get_the_name() {
 
 /// If nobody else has come back when the tracker has heard from everybody, the share is the only one.
 #[test]
-fn a_restarted_tracker_is_believed_when_it_has_heard_from_everybody() {
+fn a_restarted_tracker_is_believed_when_all_peers_had_time_to_come_back() {
     test(async |swarm| {
         let source = swarm.share("report.pdf", 2 * MIB);
         swarm.restart_tracker_that_had_peers(Duration::from_secs(3)).await;
@@ -99,7 +99,7 @@ fn a_thousand_namesakes_from_one_address_do_not_hide_a_share() {
 }
 
 #[test]
-fn a_share_that_has_another_name_than_the_tracker_says_is_refused() {
+fn a_share_that_has_another_name_than_at_the_tracker_is_refused() {
     test(async |swarm| {
         let source = swarm.share("holiday.jpg", MIB);
         let seeder = swarm.seed_unannounced(&source).await;

@@ -75,7 +75,7 @@ fn a_crashed_leecher_goes_on_from_its_last_checkpoint() {
 
 /// The chunks are on disk, and a claim that cannot be written does not stop the transfer.
 #[test]
-fn a_leecher_that_cannot_save_how_far_it_is_says_so_once_and_goes_on() {
+fn a_leecher_that_cannot_save_how_far_it_is_reports_that_once_and_goes_on() {
     test(async |swarm| {
         let source = swarm.share("disk.img", 8 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;

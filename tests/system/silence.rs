@@ -49,7 +49,7 @@ fn an_honest_seeder_is_reached_past_dozens_that_never_answer() {
 }
 
 #[test]
-fn most_peers_say_hello_and_nothing_else() {
+fn most_peers_send_a_hello_and_nothing_else() {
     test(async |swarm| {
         let source = swarm.share("mute.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;

@@ -82,7 +82,7 @@ fn what_peers_stop_to_send_after_a_byte_comes_from_another() {
 
 /// They are there first. A leecher asks them for the description and then for chunks, and they answer nothing.
 #[test]
-fn dozens_that_say_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() {
+fn dozens_that_send_a_hello_and_nothing_else_do_not_keep_a_leecher_from_a_seeder() {
     test(async |swarm| {
         let source = swarm.share("crowd.bin", 16 * MIB);
         let seeder = swarm.seed_unannounced(&source).await;

@@ -82,7 +82,7 @@ fn two_shares_of_one_name_are_listed_and_never_mixed() {
 }
 
 #[test]
-fn what_nobody_has_is_said_to_be_unknown() {
+fn a_share_without_peers_is_reported_as_unknown() {
     test(async |swarm| {
         let plan = impatient(swarm.plan_for(Target::Only));
         assert!(matches!(swarm.fetch(plan).outcome().await, Err(FetchError::NothingShared)));
@@ -119,7 +119,7 @@ fn what_nobody_has_is_said_to_be_unknown() {
 
 /// One tracker's port is closed. The other's is open, and nobody answers there.
 #[test]
-fn a_tracker_that_is_not_there_is_said_to_be_unreachable() {
+fn a_tracker_that_is_not_there_is_reported_as_unreachable() {
     test(async |swarm| {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -29,7 +29,7 @@ fn a_share_that_a_new_tracker_does_not_know_is_waited_for() {
 
 /// A tracker that has been up long enough to know every peer is believed, unless the user wants to wait.
 #[test]
-fn a_leecher_that_is_told_to_wait_starts_before_its_seeder() {
+fn a_leecher_that_waits_can_start_before_its_seeder() {
     test(async |swarm| {
         let source = swarm.share("early.bin", MIB);
         let tracker = swarm.settled_tracker(source.infohash()).await;
@@ -76,7 +76,7 @@ fn a_seeder_that_is_down_is_waited_for() {
 }
 
 #[test]
-fn a_seeder_that_is_full_is_said_to_be_and_waited_for() {
+fn a_full_seeder_is_reported_as_full_and_waited_for() {
     test(async |swarm| {
         let source = swarm.share("popular.bin", MIB);
         let seeder = swarm.seed_with(Node::builder().max_peers(1), &source).await;
@@ -132,7 +132,7 @@ fn a_peer_that_claims_to_be_this_leecher_is_no_liar() {
 
 /// The wait is reported again and again.
 #[test]
-fn what_is_waited_for_is_said_again_and_again() {
+fn what_is_waited_for_is_reported_again_and_again() {
     test(async |swarm| {
         let closed = SocketAddr::from(([127, 0, 0, 1], 1));
         let plan = swarm.plan_for(InfoHash([7; 32])).asking(&[closed.into()]);

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn buffers_are_used_again_and_so_many_chunks_wait_at_a_time() {
+    async fn buffers_are_used_again_and_a_bounded_number_of_chunks_waits() {
         let pool = BufferPool::new();
         let mut held: Vec<_> = (0..=MAX_UNPROVED).map(|_| pool.take(5)).collect();
         for buffer in &mut held[..MAX_UNPROVED] {

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_from_other_trouble_wherever_it_shows() {
+    fn a_full_disk_is_distinguished_from_other_trouble_wherever_it_shows() {
         let path = |kind: io::ErrorKind| PathError { action: "write", path: "x".into(), source: kind.into() };
         let full = || path(io::ErrorKind::StorageFull);
         for error in [

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn links_infohashes_and_names_are_told_apart() {
+    fn links_infohashes_and_names_are_distinguished() {
         let hash = "ab".repeat(32);
         assert_eq!(hash.parse(), Ok(Target::InfoHash(InfoHash([0xab; 32]))));
         let link = format!("magnet:?xt=urn:btmh:1220{hash}");

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_feed_tells_everything_once_from_where_it_began() {
+    fn each_feed_reports_everything_once_from_where_it_began() {
         let log = HaveLog::default();
         let mut early = log.feed();
         log.push(ChunkIndex(5));

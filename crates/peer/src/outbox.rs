@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_drops_what_waits_and_says_goodbye() {
+    async fn closing_drops_what_waits_and_sends_the_goodbye() {
         let outbox = Outbox::default();
         outbox.grant(ChunkIndex(1));
         outbox.metainfo(0).unwrap();

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_came_first_goes_first() {
+    async fn the_first_to_come_goes_first() {
         let limit = RateLimit::bytes_per_second(64_000);
         let order = Mutex::new(Vec::new());
         let sending = async |number| {

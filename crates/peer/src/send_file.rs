@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_is_told_apart_from_what_cannot_be_sent() {
+    async fn what_cannot_be_read_is_distinguished_from_what_cannot_be_sent() {
         let (near, far) = connection().await;
         // Nothing is ever mapped at this address.
         let unreadable = memory(0, 4_096);

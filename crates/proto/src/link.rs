@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_links_say_why() {
+    fn malformed_links_are_refused_with_the_reason() {
         let good = format!("magnet:?xt=urn:btmh:1220{}", "ab".repeat(32));
         assert_eq!("http://x".parse::<Link>(), Err(ParseLinkError::NotMagnet));
         assert_eq!(good[..good.len() - 1].parse::<Link>(), Err(ParseLinkError::NoInfoHash));

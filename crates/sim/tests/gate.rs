@@ -139,7 +139,7 @@ fn ratio_beside(kind: &str, count: usize, seed: u64) -> f64 {
 const MOST_BESIDE: f64 = 1.1;
 
 #[test]
-fn slow_receivers_hold_up_nobody_else() {
+fn slow_receivers_hold_up_no_others() {
     for (kind, counts) in [("receivers", [8, 64, 400]), ("mute", [8, 64, 400])] {
         for count in counts {
             let ratio = ratio_beside(kind, count, 1);
@@ -159,7 +159,7 @@ fn slow_senders_hold_up_no_transfer() {
 }
 
 #[test]
-fn slow_peers_of_all_kinds_at_once_hold_up_nobody() {
+fn slow_peers_of_all_kinds_at_once_hold_up_no_others() {
     for (count, seed) in [(2, 1), (4, 2), (8, 3)] {
         let ratio = ratio_beside("mixed", count, seed);
         assert!(ratio <= MOST_BESIDE, "{ratio:.3} times as long beside {count} of each kind, seed {seed}");

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_says_what_happened_and_what_to_do() {
+    fn a_failure_states_what_happened_and_what_to_do() {
         let failure = Failure::new(ExitCode::Network, "port 7000 is in use").hint("choose another with -p");
         assert_eq!(failure.to_string(), "port 7000 is in use\n  choose another with -p");
     }

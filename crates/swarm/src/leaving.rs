@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_has_no_room_is_left_alone_for_as_long_as_it_says_within_reason() {
+    fn a_peer_that_has_no_room_rests_for_the_time_that_it_gives_within_reason() {
         let rest = |retry_after_ms| {
             LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { retry_after_ms }).consequence(true).redial
         };

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_idle_longest_makes_room_and_nobody_else_does() {
+    fn the_peer_that_was_idle_longest_makes_room_and_no_other_does() {
         let mut all = holders(8, 1, IDLE_TIME);
         assert_eq!(admit(ip(2), 9, &all), Admission::Welcome);
         assert_eq!(admit(ip(2), 8, &all), Admission::Instead(7));

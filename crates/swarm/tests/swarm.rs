@@ -517,7 +517,7 @@ fn a_malformed_share_ends_the_transfer_even_if_its_peer_was_cut_meanwhile() {
 }
 
 #[test]
-fn who_cannot_serve_everything_does_not_stay_whenever_that_was_found() {
+fn a_leecher_that_cannot_serve_everything_does_not_stay_whenever_that_was_found() {
     for is_early in [true, false] {
         let (mut core, now, mut rng) = undescribed(Some(Stay::Forever));
         let space = ChunkSpace::new([u64::from(CHUNK_LEN)]).unwrap();

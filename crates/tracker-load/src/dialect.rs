@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn bep15_is_as_its_specification_says() {
+    fn bep15_is_as_specified() {
         let mut announce = BytesMut::new();
         let job = Job { kind: Kind::Announce, address: 0, peer: 5 };
         writer(Dialect::Bep15).write(job, 0x0102_0304, Token([9; 16]), &mut announce).unwrap();

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_gets_so_many_answers_a_second_and_others_are_not_affected() {
+    fn an_address_gets_a_bounded_number_of_answers_a_second_and_others_are_not_affected() {
         let mut bench = Bench::new(Some(FEW));
         let (one, other) = (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::new(192, 0, 2, 2).into());
         for _ in 0..3 {

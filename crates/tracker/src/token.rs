@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_token_is_refused_though_nobody_asked_in_between() {
+    fn an_old_token_is_refused_although_no_request_came_in_between() {
         let (mut tokens, start, mut rng) = tokens(1);
         let token = tokens.issue(HERE, start, &mut rng);
         assert!(!tokens.accepts(&token, HERE, start + LIFETIME * 1000, &mut rng));
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_say_nothing_about_the_next() {
+    fn tokens_reveal_nothing_about_the_next() {
         let (mut tokens, start, mut rng) = tokens(1);
         let mut token = |ip, s| tokens.issue(ip, start + Duration::from_secs(s), &mut rng).0;
         let (a, b, c) = (token(HERE, 0), token(ELSEWHERE, 0), token(HERE, 1));

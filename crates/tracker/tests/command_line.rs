@@ -115,7 +115,7 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn says_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
+fn prints_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
     for signal in stopping::stopping_signals() {
         let mut tracker = Running::start(&["--bind", "127.0.0.1", "--port", "0"]);
         assert_eq!(tracker.line(), "[STARTING] Tracker is starting at 127.0.0.1:0");
@@ -133,7 +133,7 @@ fn says_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
 }
 
 #[test]
-fn listens_on_every_address_unless_told_otherwise() {
+fn listens_on_every_address_by_default() {
     let tracker = Running::start(&["-p", "0"]);
     assert_eq!(tracker.line(), "[STARTING] Tracker is starting at [::]:0");
     let listening = tracker.line();
@@ -208,7 +208,7 @@ fn counts_garbage_and_logs_it_at_the_end() {
 }
 
 #[test]
-fn a_port_in_use_is_a_network_error_that_says_what_to_do() {
+fn a_port_in_use_is_a_network_error_that_states_what_to_do() {
     let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     for bind in [&["--bind", "127.0.0.1"][..], &[]] {
@@ -221,7 +221,7 @@ fn a_port_in_use_is_a_network_error_that_says_what_to_do() {
 }
 
 #[test]
-fn an_address_of_another_machine_is_a_network_error_that_says_what_to_do() {
+fn an_address_of_another_machine_is_a_network_error_that_states_what_to_do() {
     // TEST-NET-3 (RFC 5737) belongs to nobody.
     let (code, _, err) = run(&["--bind", "203.0.113.1", "-p", "0"]);
     assert_eq!(code, Some(6), "{err}");

@@ -148,7 +148,7 @@ impl Peer {
 }
 
 #[tokio::test]
-async fn a_tracker_that_had_peers_when_it_stopped_says_so_when_it_starts_again() {
+async fn a_tracker_that_had_peers_when_it_stopped_reports_that_when_it_starts_again() {
     let dir = tempfile::tempdir().unwrap();
     let marker = dir.path().join("state/tracker");
     let config = Config {
@@ -211,7 +211,7 @@ async fn serves_ipv6() {
 }
 
 #[tokio::test]
-async fn serves_both_unless_told_otherwise() {
+async fn serves_both_by_default() {
     let tracker = Running::start(None).await.unwrap();
     let port = tracker.address.port();
     check_swarm((Ipv4Addr::LOCALHOST, port).into(), PeerAddress::V4([127, 0, 0, 1])).await;
@@ -219,7 +219,7 @@ async fn serves_both_unless_told_otherwise() {
         let expected = PeerAddress::from(IpAddr::from(Ipv6Addr::LOCALHOST));
         check_swarm((Ipv6Addr::LOCALHOST, port).into(), expected).await;
     } else {
-        eprintln!("SKIPPED half of serves_both_unless_told_otherwise: no IPv6 on this machine");
+        eprintln!("SKIPPED half of serves_both_by_default: no IPv6 on this machine");
     }
     tracker.stop().await;
 }
@@ -277,7 +277,7 @@ async fn clients_come_back_to_a_restarted_tracker() {
 }
 
 #[tokio::test]
-async fn tells_peers_its_own_heartbeat_interval() {
+async fn sends_peers_its_own_heartbeat_interval() {
     let config = Config {
         bind: Some(Ipv4Addr::LOCALHOST.into()),
         port: 0,
@@ -367,7 +367,7 @@ async fn sockets_of_a_tracker_know_the_same_and_hold_to_the_same_limits() {
 }
 
 #[tokio::test]
-async fn a_tracker_that_nobody_waits_for_gives_its_port_back() {
+async fn a_tracker_that_is_dropped_gives_its_port_back() {
     let tracker = Running::start(Some(Ipv4Addr::LOCALHOST.into())).await.unwrap();
     let mut peer = Peer::of(tracker.address).await;
     peer.seed().await;

@@ -58,7 +58,7 @@ fn a_malformed_link() {
 }
 
 #[test]
-fn nobody_answers() {
+fn a_tracker_or_peer_that_does_not_answer_is_named() {
     let place = Place::new();
     let ((_silent, tracker), (_refusing, refusing)) = (silent_tracker(), refusing_peer());
     let hash = "ab".repeat(32);
@@ -205,7 +205,7 @@ fn a_file_system_that_holds_no_files_is_not_called_full() {
 }
 
 #[test]
-fn what_went_wrong_is_told_once() {
+fn what_went_wrong_is_printed_once() {
     let place = Place::new();
     let args = [&"ab".repeat(32), "--tracker", "nowhere.invalid", "--timeout", "1", "--quiet"];
     let ended = run(leecher(&place, &args));

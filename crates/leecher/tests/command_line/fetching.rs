@@ -19,7 +19,7 @@ fn assert_fetched(ended: &Ended, name: &str) {
 }
 
 #[test]
-fn saves_the_share_and_says_so_last() {
+fn saves_the_share_and_reports_that_last() {
     let (place, network, bytes) = (Place::new(), Network::start(), bytes(3));
     let shared = network.file("data.bin", &bytes);
     network.seed(shared.clone());
@@ -74,7 +74,7 @@ fn the_link_that_is_printed_leads_where_the_users_link_led() {
 }
 
 #[test]
-fn a_leecher_that_stays_says_so() {
+fn a_leecher_that_stays_reports_that() {
     let (place, network) = (Place::new(), Network::start());
     network.seed(network.file("data.bin", b"12345"));
     let leecher = Running::start(leecher(&place, &["--seed", "--tracker", &network.tracker()]));
@@ -204,7 +204,7 @@ fn overwrite_replaces_a_file() {
 }
 
 #[test]
-fn quiet_says_nothing() {
+fn quiet_prints_nothing() {
     let (place, network) = (Place::new(), Network::start());
     network.seed(network.file("data.bin", b"12345"));
     let ended = run(leecher(&place, &["-q", "--tracker", &network.tracker()]));
@@ -243,7 +243,7 @@ fn where_there_is_no_terminal_progress_comes_in_lines_and_only_if_wanted() {
 }
 
 #[test]
-fn says_what_it_waits_for() {
+fn prints_what_it_waits_for() {
     let (place, (_silent, address)) = (Place::new(), silent_tracker());
     let waiting = Running::start(leecher(&place, &["data.bin", "--tracker", &address]));
     let line = waiting.err_line();

@@ -24,7 +24,7 @@ pub(crate) fn position(events: &[Value], name: &str) -> usize {
 }
 
 #[test]
-fn tells_a_transfer_from_start_to_finish() {
+fn reports_a_transfer_from_start_to_finish() {
     let (place, network, bytes) = (Place::new(), Network::start(), bytes(9));
     let shared = network.file("data.bin", &bytes);
     let ports = [network.seed(shared.clone()), network.seed(shared.clone())];

@@ -44,7 +44,7 @@ fn lists_in_json_one_share_a_line() {
 }
 
 #[test]
-fn a_tracker_without_shares_is_said_to_be_one() {
+fn a_tracker_without_shares_is_reported_as_one() {
     let (place, network) = (Place::new(), Network::start());
     let ended = run(leecher(&place, &["--list", "--tracker", &network.tracker()]));
     assert_eq!((ended.code, &ended.out[..]), (Some(0), &["The tracker knows no shares.".to_owned()][..]));

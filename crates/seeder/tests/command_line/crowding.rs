@@ -48,7 +48,7 @@ fn share_small_files(place: &Place) -> (Running, Described) {
 }
 
 #[test]
-fn serves_five_hundred_askers_and_tells_one_more_when_to_come_back() {
+fn serves_five_hundred_askers_and_sends_one_more_the_time_to_come_back() {
     let place = Place::new();
     let (_seeder, share) = share_small_files(&place);
     let (port, infohash) = (share.port, share.link.infohash);

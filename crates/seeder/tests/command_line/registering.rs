@@ -83,7 +83,7 @@ fn start_tracker_of_another() -> String {
 }
 
 #[test]
-fn takes_another_peer_id_when_its_own_is_held_for_somebody_else() {
+fn takes_another_peer_id_when_its_own_belongs_to_another() {
     let place = Place::new();
     fs::write(place.path("data.bin"), b"12345").unwrap();
     let tracker = start_tracker_of_another();

@@ -75,7 +75,7 @@ pub(crate) fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
 }
 
 #[test]
-fn says_what_it_shares_and_how_to_fetch_it() {
+fn prints_what_it_shares_and_how_to_fetch_it() {
     let (place, tracker) = (Place::new(), Tracking::start());
     fs::write(place.path("data.bin"), vec![7; 3 * CHUNK_LEN as usize]).unwrap();
     let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker.address()]));
@@ -112,7 +112,7 @@ fn the_command_that_is_printed_works_on_other_hosts() {
 }
 
 #[test]
-fn shares_the_file_that_it_always_shared_if_it_is_told_nothing() {
+fn shares_the_default_file_without_arguments() {
     let place = Place::new();
     run(seeder(&place, &[])).assert_failed(2, &["no large_text_file.txt here", "seeder PATH"]);
     fs::write(place.path("large_text_file.txt"), b"12345").unwrap();
@@ -219,7 +219,7 @@ fn a_path_that_ends_in_nothing_has_the_name_of_what_it_leads_to() {
 }
 
 #[test]
-fn serves_though_nobody_reads_what_it_says() {
+fn serves_although_its_output_is_not_read() {
     let (place, tracker) = (Place::new(), Tracking::start());
     let bytes: Vec<u8> = (0..CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
     fs::write(place.path("data.bin"), &bytes).unwrap();
@@ -272,7 +272,7 @@ fn forge(cache: &Path) {
 }
 
 #[test]
-fn hashes_once_and_remembers_unless_told_otherwise() {
+fn hashes_once_and_remembers_by_default() {
     let place = Place::new();
     let path = place.path("data.bin");
     fs::write(&path, vec![1; 3 * CHUNK_LEN as usize]).unwrap();

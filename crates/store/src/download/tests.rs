@@ -42,7 +42,7 @@ fn assert_fails(bench: &Bench, errno: Errno, result: Result<(), DownloadError>) 
 
 /// A fault of the lanes shows with the first chunk, and no peer is accused for it later.
 #[test]
-fn a_machine_whose_two_hashers_disagree_stores_nothing_and_accuses_nobody() {
+fn a_machine_whose_two_hashers_disagree_stores_nothing_and_accuses_no_peer() {
     let bench = Bench::of_file(3 * CHUNK);
     let (download, _) = bench.open().unwrap();
     let store = |chunk| download.store(ChunkIndex(chunk), &bench.chunk(ChunkIndex(chunk)));
@@ -125,7 +125,7 @@ fn a_sync_that_fails_at_the_end_is_not_made_good_by_the_last_checkpoint() {
 
 /// The next run may read data from memory that is on no disk.
 #[test]
-fn what_nobody_claims_is_written_again_before_it_is_claimed() {
+fn unclaimed_chunks_are_written_again_before_they_are_claimed() {
     for (bench, sync) in shapes() {
         let (download, _) = bench.open().unwrap();
         bench.store(&download, 0..3);

@@ -118,7 +118,7 @@ fn what_does_not_belong_to_the_share_never_ends_up_in_it() {
 
 /// A directory that happens to have the part's name is not a download.
 #[test]
-fn a_directory_of_somebody_else_is_left_alone() {
+fn a_directory_of_another_program_is_left_alone() {
     let bench = mixed();
     let part = bench.output().part_path();
     fs::create_dir(&part).unwrap();

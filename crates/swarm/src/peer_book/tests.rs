@@ -53,7 +53,7 @@ fn failures_are_tried_again_after_longer_and_longer_waits() {
 }
 
 #[test]
-fn who_wants_no_rest_is_left_alone_longer_and_longer_and_a_steady_connection_is_no_failure() {
+fn an_address_that_fails_rests_longer_and_longer_and_a_steady_connection_is_no_failure() {
     let (mut now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut book = PeerBook::new(5);
     book.discover(address(1), now);
@@ -72,7 +72,7 @@ fn who_wants_no_rest_is_left_alone_longer_and_longer_and_a_steady_connection_is_
 }
 
 #[test]
-fn who_asks_to_be_left_alone_is_and_who_lied_is_for_ever() {
+fn a_peer_that_asks_to_rest_does_and_a_liar_rests_for_ever() {
     let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut book = PeerBook::new(5);
     book.discover(address(1), now);
@@ -116,7 +116,7 @@ fn a_newcomer_finds_room_and_each_is_met_once() {
 }
 
 #[test]
-fn who_dialled_everybody_has_no_room() {
+fn a_leecher_that_dialled_all_has_no_room() {
     let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut book = PeerBook::new(1);
     book.discover(address(1), now);
@@ -182,7 +182,7 @@ fn a_new_address_is_dialled_soon_however_many_dead_ones_are_known() {
 }
 
 #[test]
-fn bans_are_bounded_and_nobody_is_let_in_from_where_a_liar_was() {
+fn bans_are_bounded_and_no_peer_is_let_in_from_the_host_of_a_liar() {
     let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut book = PeerBook::new(50);
     let liar = |number: u16| SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 7000));

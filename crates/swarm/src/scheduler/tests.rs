@@ -132,7 +132,7 @@ fn a_seeder_that_is_sending_a_chunk_is_let_go_on() {
 }
 
 #[test]
-fn a_chunk_that_comes_though_it_was_withdrawn_is_asked_of_nobody_else() {
+fn a_chunk_that_comes_although_it_was_withdrawn_is_requested_from_no_other_peer() {
     let mut bench = Bench::new(100, 1);
     bench.on_cancel = OnCancel::TooLate;
     let seeder = bench.join(1, Have::All);
@@ -156,7 +156,7 @@ fn without_leechers_no_more_waits_at_a_seeder_than_its_rate_asks_for() {
 }
 
 #[test]
-fn a_peer_that_says_it_is_there_is_not_struck_and_its_chunks_go_to_others_in_time() {
+fn a_peer_that_sends_keep_alives_is_not_struck_and_its_chunks_go_to_others_in_time() {
     let mut bench = Bench::new(2, 1);
     let busy = bench.join(1, Have::All);
     for _ in 0..29 {
@@ -287,7 +287,7 @@ fn two_unproven_peers_are_asked_for_a_chunk_beside_others_that_they_owe() {
 
 /// A peer with rate r takes over what others keep, and is never idle while they do.
 #[test]
-fn peers_that_trickle_or_say_nothing_keep_no_chunk_from_a_proven_one() {
+fn peers_that_trickle_or_send_nothing_keep_no_chunk_from_a_proven_one() {
     let mut bench = Bench::new(24, 1);
     bench.on_cancel = OnCancel::Silence;
     let chunk_time = Duration::from_millis(80);
@@ -333,7 +333,7 @@ fn an_idle_peer_gets_what_waits_elsewhere_once_that_is_cancelled() {
 }
 
 #[test]
-fn a_chunk_that_comes_while_its_request_moves_is_asked_of_nobody_else() {
+fn a_chunk_that_comes_while_its_request_moves_is_requested_from_no_other_peer() {
     let mut bench = Bench::new(1, 1);
     bench.on_cancel = OnCancel::TooLate;
     let busy = bench.join(1, Have::Some(Bitfield::full(1)));
@@ -431,7 +431,7 @@ fn a_wrong_chunk_is_missing_again() {
 }
 
 #[test]
-fn a_busy_peer_is_left_alone_until_it_said_so() {
+fn a_busy_peer_is_left_alone_until_the_time_that_it_gave() {
     let mut bench = Bench::new(3, 1);
     let busy = bench.join(1, Have::All);
     let until = bench.now + Duration::from_secs(1);

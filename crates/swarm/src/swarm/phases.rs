@@ -71,7 +71,7 @@ impl Swarm {
         if let Some(failure) = self.hopeless() {
             self.phase = self.end(Err(failure));
         } else if now >= last_progress + self.patience() {
-            self.phase = self.end(Err(self.nobody_described()));
+            self.phase = self.end(Err(self.none_described()));
         } else if now >= self.next_report {
             self.next_report = now + WAITING_INTERVAL;
             self.actions.push_back(Action::Report(Report::Waiting(self.waiting())));

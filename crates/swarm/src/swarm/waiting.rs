@@ -26,7 +26,7 @@ impl Swarm {
     }
 
     /// Why no peer sent the description.
-    pub(super) fn nobody_described(&self) -> Failure {
+    pub(super) fn none_described(&self) -> Failure {
         let (peers, sources) = (&self.peers, &self.sources);
         let known = peers.book.len();
         if peers.book.is_all_banned() {

@@ -86,7 +86,7 @@ fn another_upload_starts_only_when_the_receiver_is_the_limit() {
 }
 
 #[test]
-fn receivers_that_take_nothing_hold_up_nobody() {
+fn receivers_that_take_nothing_hold_up_no_others() {
     let start = Instant::now();
     let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
     let stuck: Vec<_> = (100..500).map(AskerKey).collect();
@@ -137,7 +137,7 @@ fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
 }
 
 #[test]
-fn rejects_and_small_chunks_tell_nothing_about_the_link() {
+fn rejects_and_small_chunks_measure_nothing_of_the_link() {
     let now = Instant::now();
     let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
     for bytes in [0, 1, MIN_MEASURED_LEN - 1] {
@@ -187,7 +187,7 @@ fn a_request_can_be_cancelled_while_it_waits_and_goes_with_its_asker() {
 }
 
 #[test]
-fn a_few_hear_once_that_nothing_waits_and_others_the_next_time() {
+fn a_few_learn_once_that_nothing_waits_and_others_the_next_time() {
     let start = Instant::now();
     let mut uploads = Uploads::new(100, 1);
     let everybody: Vec<_> = (0..12).map(AskerKey).collect();

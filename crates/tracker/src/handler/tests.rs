@@ -228,7 +228,7 @@ fn the_largest_replies_fit_a_datagram() {
 }
 
 #[test]
-fn sweeps_forget_everyone_who_expired_within_five_seconds() {
+fn sweeps_forget_all_expired_peers_within_five_seconds() {
     for wait_ms in (0..3_000).step_by(370) {
         let mut bench = Bench::new();
         let soon = bench.now + Duration::from_millis(wait_ms);

@@ -106,7 +106,7 @@ mod tests {
     use super::{super::tick::Tick, *};
 
     #[test]
-    fn a_journal_keeps_what_it_is_told_to_and_no_more_than_so_much() {
+    fn a_journal_keeps_what_it_should_up_to_its_bound() {
         let ids = (PeerId([1; 16]), Secret([2; 16]));
         let peer =
             Peer::new(ids, [192, 0, 2, 1].into(), NonZeroU16::MAX, Completion::COMPLETE, Tick::default());

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_told_of_equally_often_and_every_pair() {
+    fn each_peer_and_each_pair_is_named_equally_often() {
         const ALL: u32 = 40;
         const WANT: u8 = 30;
         const DRAWS: u32 = 20_000;
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_gets_all_begins_with_each_equally_often() {
+    fn an_answer_with_all_peers_begins_with_each_equally_often() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut firsts = [0_u32; 10];
         let mut places = [0; MAX_PEERS];

@@ -137,7 +137,7 @@ fn assert_unknown(result: Result<Peers, ErrorCode>) {
 }
 
 #[test]
-fn every_lookup_tells_how_long_it_takes_until_everybody_had_time_to_come_back() {
+fn every_lookup_states_how_long_it_takes_until_all_peers_had_time_to_come_back() {
     let mut bench = Bench::new(Limits::default());
     bench.now += Duration::from_millis(200);
     bench.announce(&seeder(1, 1), host(1)).unwrap();
@@ -210,7 +210,7 @@ fn a_registration_belongs_to_its_secret() {
 }
 
 #[test]
-fn an_expired_registration_belongs_to_nobody() {
+fn an_expired_registration_is_free() {
     let mut bench = Bench::new(Limits::default());
     bench.announce(&seeder(1, 1), host(1)).unwrap();
     bench.pass(91);
@@ -233,7 +233,7 @@ fn a_renewal_may_change_address_port_and_progress_and_moves_the_count_of_its_add
 }
 
 #[test]
-fn a_tracker_that_had_peers_says_so_until_they_have_come_back() {
+fn a_tracker_that_had_peers_reports_that_until_they_have_come_back() {
     let mut bench = Bench::new(Limits::default());
     let ago =
         |bench: &mut Bench| bench.registry.list(None::<ShareCursor>, bench.now).unwrap().restarted_ago_s;
@@ -247,7 +247,7 @@ fn a_tracker_that_had_peers_says_so_until_they_have_come_back() {
 }
 
 #[test]
-fn a_full_registry_refuses_newcomers_and_keeps_and_renews_who_is_there() {
+fn a_full_registry_refuses_newcomers_and_keeps_and_renews_its_peers() {
     type Refused = fn() -> (Announce, IpAddr);
     let cases: [(Limits, Limit, Refused); 4] = [
         (small(|limits| limits.peers = 2), Limit::Tracker, || (seeder(1, 9), host(9))),

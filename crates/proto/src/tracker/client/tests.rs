@@ -191,7 +191,7 @@ fn a_call_that_is_to_slow_down_asks_again_later_and_not_at_once_with_others() {
 }
 
 #[test]
-fn a_call_that_is_slowed_down_to_its_end_says_so() {
+fn a_call_that_is_slowed_down_to_its_end_reports_that() {
     let mut bench = Bench::new();
     let id = bench.lookup();
     bench.connect();

@@ -118,7 +118,7 @@ fn a_liar_that_left_before_its_lie_was_found_is_banned() {
 }
 
 #[test]
-fn who_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
+fn a_peer_that_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
     let mut bench = Bench::new();
     let from = |port| SocketAddr::new(address(1).ip(), port);
     let liar = bench.peers.accept(from(1)).unwrap();
@@ -134,7 +134,7 @@ fn who_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
 
 /// Each takes the connection and says nothing.
 #[test]
-fn who_does_not_answer_makes_room_for_another_address() {
+fn an_address_that_does_not_answer_makes_room_for_another() {
     let mut bench = Bench::new();
     (1..=20).for_each(|host| _ = bench.peers.book.discover(address(host), bench.now));
     let dial = |bench: &mut Bench| std::iter::from_fn(|| bench.peers.dial(bench.now, &mut bench.rng)).count();

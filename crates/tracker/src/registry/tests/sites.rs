@@ -71,7 +71,7 @@ fn a_peer_on_the_trackers_host_is_given_to_others_as_being_there() {
 }
 
 #[test]
-fn a_link_local_address_is_told_only_to_who_is_on_a_link_with_the_tracker() {
+fn a_link_local_address_is_sent_only_to_hosts_on_a_link_with_the_tracker() {
     let mut bench = Bench::new(Limits::default());
     bench.announce(&seeder(1, 1), "fe80::1".parse().unwrap()).unwrap();
     for elsewhere in [host(1), LOOPBACK, "2001:db8::1".parse().unwrap()] {

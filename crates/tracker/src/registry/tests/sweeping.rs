@@ -36,7 +36,7 @@ fn a_sweep_keeps_to_its_budget_and_goes_everywhere() {
 }
 
 #[test]
-fn a_round_of_sweeping_tells_when_the_next_is_due() {
+fn a_round_of_sweeping_finds_when_the_next_is_due() {
     let mut bench = Bench::new(Limits::default());
     let all = |bench: &mut Bench| bench.registry.sweep(bench.now, usize::MAX).nobody_before.unwrap();
     let slack = 3 * TICK;
@@ -62,7 +62,7 @@ fn a_round_of_sweeping_tells_when_the_next_is_due() {
 }
 
 #[test]
-fn memory_is_given_back_when_everybody_expired() {
+fn memory_is_given_back_when_all_peers_expired() {
     let mut bench = Bench::new(small(|limits| limits.registrations_per_ip = u32::MAX));
     for share in 0..20_000 {
         bench.announce(&leecher(share, 0), host(1)).unwrap();
