@@ -112,9 +112,9 @@ impl Handler {
     }
 
     /// Loads into the processor's caches what the answers to these datagrams, at most a batch, are going to read. It only
-    /// saves time: it changes nothing and trusts nothing.
-    pub fn preload<'a>(&self, datagrams: impl Iterator<Item = &'a [u8]>) {
-        self.registry.preload(datagrams.filter_map(peek_subject));
+    /// saves time: it changes no answer and trusts nothing. The same datagrams are to be handled next, in this order.
+    pub fn preload<'a>(&mut self, datagrams: impl Iterator<Item = &'a [u8]>) {
+        self.registry.preload(datagrams.map(peek_subject));
     }
 
     /// Handles one datagram from `source`. The reply, if there is one, is appended to `replies`, and its position there is
@@ -127,6 +127,7 @@ impl Handler {
         rng: &mut impl CryptoRng,
         replies: &mut BytesMut,
     ) -> Option<Range<usize>> {
+        self.registry.advance();
         let source = source.to_canonical();
         if datagram.len() > MAX_DATAGRAM_LEN {
             self.counters.malformed += 1;

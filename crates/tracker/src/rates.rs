@@ -75,7 +75,10 @@ pub(crate) enum Verdict {
 
 /// The places of a request: those of its address, and of its network if it has one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ticket([Option<[usize; 2]>; 2]);
+pub(crate) struct Ticket([Option<Places>; 2]);
+
+/// One place in each row.
+type Places = [u16; 2];
 
 impl Rates {
     pub(crate) fn new(per_second: Option<NonZeroU32>, now: Instant, rng: &mut impl Rng) -> Rates {
@@ -124,35 +127,34 @@ impl Rates {
     fn each(&mut self, ticket: Ticket, change: impl Fn(&mut Count)) {
         for places in ticket.0.into_iter().flatten() {
             for (row, place) in self.rows.iter_mut().zip(places) {
-                change(&mut row[place]);
+                change(&mut row[usize::from(place)]);
             }
         }
     }
 
-    fn count(&self, [first, second]: [usize; 2]) -> Count {
-        let (first, second) = (self.rows[0][first], self.rows[1][second]);
+    fn count(&self, [first, second]: Places) -> Count {
+        let (first, second) = (self.rows[0][usize::from(first)], self.rows[1][usize::from(second)]);
         Count { answers: first.answers.min(second.answers), bytes: first.bytes.min(second.bytes) }
     }
 
     fn ticket(&self, ip: IpAddr, source: Source) -> Ticket {
-        let proved = source == Source::Proved;
+        let proved = u64::from(source == Source::Proved);
+        // In one number each: whether the source is proved, and how long the prefix is.
+        let places = |prefix, len: u64| self.places(prefix, len << 1 | proved);
         match ip {
-            IpAddr::V4(ip) => Ticket([Some(self.places((4_u8, proved, u64::from(ip.to_bits())))), None]),
+            IpAddr::V4(ip) => Ticket([Some(places(ip.to_bits().into(), 32)), None]),
             IpAddr::V6(ip) => {
                 // The first 64 and 48 bits.
                 let subnet = (ip.to_bits() >> 64) as u64;
-                Ticket(
-                    [(64_u8, subnet), (48, subnet >> 16)]
-                        .map(|(len, bits)| Some(self.places((len, proved, bits)))),
-                )
+                Ticket([Some(places(subnet, 64)), Some(places(subnet >> 16, 48))])
             }
         }
     }
 
-    fn places(&self, prefix: (u8, bool, u64)) -> [usize; 2] {
-        let hash = self.key.hash_one(prefix);
+    fn places(&self, prefix: u64, kind: u64) -> Places {
+        let hash = self.key.hash_one((prefix, kind));
         #[expect(clippy::cast_possible_truncation, reason = "only some of the bits are used")]
-        [hash as usize % PLACES, (hash >> 32) as usize % PLACES]
+        [(hash as usize % PLACES) as u16, ((hash >> 32) as usize % PLACES) as u16]
     }
 }
 

@@ -55,6 +55,7 @@ use directory::{Directory, Entries, Listed};
 use head::{ByInfoHash, Head};
 use journal::What;
 use peer::{Peer, Requester};
+use preload::Ahead;
 use roster::Roster;
 use tick::Tick;
 use votes::Votes;
@@ -103,6 +104,7 @@ pub struct Registry {
     journal: Journal,
     /// The current round of sweeping.
     round: Option<Round>,
+    ahead: Ahead,
 }
 
 /// A round of sweeping, from the last share to the first.
@@ -146,6 +148,7 @@ impl Registry {
             census: Census::default(),
             journal: Journal::default(),
             round: None,
+            ahead: Ahead::default(),
         }
     }
 
@@ -162,8 +165,7 @@ impl Registry {
         let share = self.live_share(&announce.infohash, now);
         let ids = (announce.peer_id, announce.secret);
         let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
-        let known = share
-            .and_then(|share| self.shares[share].roster.find(announce.peer_id).map(|place| (share, place)));
+        let known = share.and_then(|share| Some((share, self.find(share, announce.peer_id)?)));
         let (seeders, leechers) = match (known, announce.event) {
             (Some((share, place)), _)
                 if !self.shares[share].roster.members()[place].has_secret(announce.secret) =>
@@ -420,7 +422,7 @@ impl Registry {
 
     /// The position of the share, if one of its peers is live.
     fn live_share(&mut self, infohash: &InfoHash, now: Instant) -> Option<usize> {
-        let share = self.shares.get_index_of(infohash)?;
+        let share = self.locate(infohash)?;
         let shares = self.shares.len();
         self.drop_expired(share, now);
         (self.shares.len() == shares).then_some(share)

@@ -163,6 +163,11 @@ impl From<IpAddr> for Site {
 }
 
 impl Member {
+    /// Parts that lie in the first and in the last cache line of it, to load both.
+    pub(super) fn ends(&self) -> impl Sized + use<> {
+        (self.seen, self.id.0[0], self.secret.0[15], self.prefix[11])
+    }
+
     /// Whether `secret` is this peer's. Takes the same time for every wrong secret.
     pub(super) fn has_secret(&self, secret: Secret) -> bool {
         // Numbers are compared in one step, arrays byte by byte.
@@ -171,6 +176,10 @@ impl Member {
 }
 
 impl Contact {
+    pub(super) fn port(&self) -> NonZeroU16 {
+        self.port
+    }
+
     pub(super) fn is_seeder(&self) -> bool {
         self.progress.completion().is_complete()
     }

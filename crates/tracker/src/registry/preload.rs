@@ -5,70 +5,107 @@
 //! next step. The loops are so short that the processor waits for many accesses at the same time. When the requests are
 //! answered, their data is in the caches.
 //!
-//! Nothing depends on it: it changes nothing, and data that it misses is fetched when it is needed. So it may guess.
+//! Where the data was found is kept as a guess for each request, which saves the answer a second search. Nothing depends on it:
+//! a guess is checked where it is used, and data that is missed here is searched for when it is needed.
 
-use std::{
-    hash::{Hash, Hasher},
-    hint::black_box,
-};
+use std::{array, hash::BuildHasher, hint::black_box};
 
-use indexmap::Equivalent;
-use proto::{InfoHash, tracker::codec::Subject};
+use indexmap::map::raw_entry_v1::RawEntryApiV1;
+use proto::{InfoHash, PeerId, tracker::codec::Subject};
 
-use super::{Registry, Share, head::ByInfoHash};
+use super::{Registry, Share, head::ByInfoHash, roster::Roster};
 
 /// Requests to load for: those of one batch.
 const AHEAD: usize = 64;
 
-/// Finds the first share whose hash looks like that of this infohash. Sometimes that is another share. Finding out would
-/// mean waiting for the share's infohash.
-struct Guess<'a>(&'a InfoHash);
-
-impl Hash for Guess<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.hash(state);
-    }
+/// Where the share and the peer of a request probably are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Guess {
+    share: Option<usize>,
+    peer: Option<usize>,
 }
 
-impl Equivalent<ByInfoHash> for Guess<'_> {
-    fn equivalent(&self, _: &ByInfoHash) -> bool {
-        true
+/// The guesses for the next requests, in their order.
+pub(super) struct Ahead {
+    guesses: [Guess; AHEAD],
+    next: usize,
+    /// That for the request which is being answered.
+    current: Guess,
+}
+
+impl Default for Ahead {
+    fn default() -> Ahead {
+        Ahead { guesses: [Guess::default(); AHEAD], next: AHEAD, current: Guess::default() }
     }
 }
 
 impl Registry {
-    /// Loads what answers about `subjects` are going to read.
-    pub(crate) fn preload(&self, subjects: impl Iterator<Item = Subject>) {
-        let mut asked = [None; AHEAD];
-        for (asked, subject) in asked.iter_mut().zip(subjects) {
-            *asked = Some(subject);
+    /// Loads what answers about `subjects` are going to read: one for each request of a batch, `None` if it is about no share.
+    pub(crate) fn preload(&mut self, subjects: impl Iterator<Item = Option<Subject>>) {
+        let mut asked: [Option<Subject>; AHEAD] = [None; AHEAD];
+        let mut hashes = [0; AHEAD];
+        for ((asked, hash), subject) in asked.iter_mut().zip(&mut hashes).zip(subjects) {
+            *asked = subject;
+            if let Some(Subject::Announce(infohash, _) | Subject::Lookup(infohash)) = &subject {
+                *hash = self.shares.hasher().hash_one(infohash);
+            }
         }
-        let mut found = [None; AHEAD];
-        for (found, subject) in found.iter_mut().zip(asked.iter().flatten()) {
-            let (Subject::Announce(infohash, _) | Subject::Lookup(infohash)) = subject;
-            *found = self.shares.get_index_of(&Guess(infohash)).map(|share| (share, subject));
+        // The first share whose hash looks like that of the infohash. Sometimes that is another share. Finding out would mean
+        // waiting for the share's infohash.
+        let found: [Option<usize>; AHEAD] = array::from_fn(|at| {
+            asked[at].and_then(|_| self.shares.raw_entry_v1().index_from_hash(hashes[at], |_| true))
+        });
+        let entries = || found.iter().flatten().filter_map(|&share| self.shares.get_index(share));
+        for (ByInfoHash(head), Share { size, roster }) in entries() {
+            black_box((head.address(), *size, matches!(roster, Roster::One(_))));
         }
-        let found = found.iter().flatten();
-        for &(share, _) in found.clone() {
-            black_box(self.shares[share].size);
+        for (_, Share { roster, .. }) in entries() {
+            roster.touch();
         }
-        for &(share, _) in found.clone() {
-            black_box(self.shares[share].roster.len());
-        }
-        for &(share, _) in found.clone() {
-            let Some((ByInfoHash(head), Share { roster, .. })) = self.shares.get_index(share) else {
-                continue;
-            };
+        for (ByInfoHash(head), Share { roster, .. }) in entries() {
             // Half of the infohashes begin in one cache line and end in the next.
             let InfoHash([first, .., last]) = head.infohash();
             black_box((*first, *last));
             roster.touch_contacts();
         }
-        for &(share, subject) in found {
-            if let Subject::Announce(_, peer) = subject {
-                let roster = &self.shares[share].roster;
-                black_box(roster.find(*peer).map(|place| roster.members()[place].seen));
-            }
-        }
+        let guesses = array::from_fn(|at| {
+            let peer = match (found[at], &asked[at]) {
+                (Some(share), Some(Subject::Announce(_, peer))) => {
+                    let roster = &self.shares[share].roster;
+                    let place = roster.find(*peer);
+                    black_box(place.map(|place| roster.members()[place].ends()));
+                    place
+                }
+                _ => None,
+            };
+            Guess { share: found[at], peer }
+        });
+        self.ahead = Ahead { guesses, next: 0, current: Guess::default() };
+    }
+
+    /// The next request of the batch that was loaded is going to be answered.
+    pub(crate) fn advance(&mut self) {
+        let Ahead { guesses, next, current } = &mut self.ahead;
+        *current = guesses.get(*next).copied().unwrap_or_default();
+        *next = next.saturating_add(1);
+    }
+
+    /// The position of a share.
+    pub(super) fn locate(&self, infohash: &InfoHash) -> Option<usize> {
+        let guess = self.ahead.current.share.filter(|&share| {
+            let there = self.shares.get_index(share);
+            there.is_some_and(|(ByInfoHash(head), _)| head.infohash() == infohash)
+        });
+        guess.or_else(|| self.shares.get_index_of(infohash))
+    }
+
+    /// The place of a peer in a share.
+    pub(super) fn find(&self, share: usize, id: PeerId) -> Option<usize> {
+        let roster = &self.shares[share].roster;
+        let guess = self.ahead.current.peer.filter(|&place| {
+            let there = roster.members().get(place);
+            there.is_some_and(|member| member.id == id)
+        });
+        guess.or_else(|| roster.find(id))
     }
 }

@@ -111,6 +111,13 @@ impl Roster {
         }
     }
 
+    /// Reads what leads to the peers, for [`Registry::preload`](super::Registry::preload).
+    pub(super) fn touch(&self) {
+        if let Roster::Many(crowd) = self {
+            crowd.touch();
+        }
+    }
+
     /// Reads what [`Roster::find`] and [`Roster::name`] are going to read, for
     /// [`Registry::preload`](super::Registry::preload).
     pub(super) fn touch_contacts(&self) {
