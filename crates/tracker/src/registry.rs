@@ -18,12 +18,14 @@
 
 mod census;
 mod crowd;
+mod crowded;
 mod directory;
 mod head;
 mod journal;
 mod names;
 mod peer;
 mod preload;
+mod room;
 mod roster;
 mod rules;
 mod sample;
@@ -42,8 +44,7 @@ use indexmap::{IndexMap, map::Entry};
 use proto::{
     InfoHash,
     tracker::{
-        Announce, Announced, ErrorCode, Event, Limit, PeerEntry, Peers, ShareCursor, ShareEntry, Shares,
-        Standing,
+        Announce, Announced, ErrorCode, Event, PeerEntry, Peers, ShareCursor, ShareEntry, Shares, Standing,
         message::{MAX_PEERS, MAX_SHARES},
     },
 };
@@ -139,13 +140,14 @@ impl Stats {
 impl Registry {
     /// An empty registry.
     pub fn new(rules: Rules, now: Instant) -> Registry {
+        let census = Census::new(rules.limits.crowded_from);
         Registry {
             rules,
             start: now,
             shares: IndexMap::default(),
             directory: Directory::default(),
             votes: Votes::default(),
-            census: Census::default(),
+            census,
             journal: Journal::default(),
             round: None,
             ahead: Ahead::default(),
@@ -173,7 +175,7 @@ impl Registry {
                 return Err(ErrorCode::NotYours);
             }
             (Some((share, place)), Event::Stopped) => {
-                self.end(&announce.infohash, share, place);
+                self.end(share, place, || What::Left);
                 self.counts(&announce.infohash)
             }
             (Some((share, place)), Event::Started | Event::Heartbeat | Event::Completed) => {
@@ -292,28 +294,17 @@ impl Registry {
             self.restart(announce, share, twin, peer);
             return Ok(());
         }
-        let mut full = self.limit_for(share, &peer);
-        if let (Some(Limit::Share | Limit::Tracker), Some(share)) = (full, share)
-            && !self.shares[share].roster.has_site(peer.site())
-            && let Some(crowded) = self.change(share, |_, roster, votes| roster.remove_crowded(votes))
-        {
-            self.census.leave(&crowded);
-            self.journal.note(&announce.infohash, &crowded, || What::Displaced);
-            full = None;
-        }
-        if let Some(limit) = full {
-            self.journal.note(&announce.infohash, &peer, || What::Refused(limit));
-            return Err(ErrorCode::Full(limit));
-        }
+        let share = self.make_room(share, announce, &peer)?;
         self.note_registered(announce, &peer);
-        self.census.enter(&peer);
-        match share {
+        let share = match share {
             Some(share) => {
                 let title = title(announce);
                 self.change(share, |head, roster, votes| roster.insert(head, peer, title, votes));
+                share
             }
             None => self.found(announce, peer),
-        }
+        };
+        self.enter(share, &peer);
         Ok(())
     }
 
@@ -328,7 +319,7 @@ impl Registry {
             roster.insert(head, peer, title, votes);
             old
         });
-        self.census.change(&old, &peer);
+        self.recount(share, &old, &peer);
         self.journal.note(&announce.infohash, &old, || What::Displaced);
         self.note_registered(announce, &peer);
     }
@@ -350,27 +341,6 @@ impl Registry {
         });
     }
 
-    /// The limit that is in the way of a new registration.
-    fn limit_for(&self, share: Option<usize>, peer: &Peer) -> Option<Limit> {
-        let limits = &self.rules.limits;
-        let in_share = share.map_or(0, |share| self.shares[share].roster.len());
-        // Limits that the peer itself can change come first.
-        let at_site = share.map_or(0, |share| self.shares[share].roster.peers_at(peer.site()));
-        if self.census.registrations_from(peer.site()) >= limits.registrations_per_ip
-            || at_site >= limits.peers_per_site
-        {
-            Some(Limit::Address)
-        } else if reached(in_share, limits.peers_per_share) {
-            Some(Limit::Share)
-        } else if share.is_none() && reached(self.shares.len(), limits.shares) {
-            Some(Limit::Shares)
-        } else if reached(self.census.peers(), limits.peers) {
-            Some(Limit::Tracker)
-        } else {
-            None
-        }
-    }
-
     /// Renews the registration at `place` of a share.
     fn renew<N: AsRef<str>>(&mut self, announce: &Announce<N>, share: usize, mut place: usize, peer: Peer) {
         let (infohash, title) = (&announce.infohash, title(announce));
@@ -380,7 +350,7 @@ impl Registry {
         {
             // It has moved to where another was.
             let twin = self.change(share, |head, roster, votes| roster.remove(head, twin, votes));
-            self.census.leave(&twin);
+            self.leave(&twin);
             self.journal.note(infohash, &twin, || What::Displaced);
             let found = self.shares[share].roster.find(peer.member.id);
             place = found.expect("it is not the one that was removed");
@@ -394,7 +364,33 @@ impl Registry {
             Some(old) => old,
             None => self.change(share, |head, roster, votes| roster.replace(head, place, peer, title, votes)),
         };
-        self.census.change(&old, &peer);
+        self.recount(share, &old, &peer);
+    }
+
+    /// Counts a new registration.
+    fn enter(&mut self, share: usize, peer: &Peer) {
+        let (ByInfoHash(head), _) = self.shares.get_index(share).expect("a share");
+        self.census.enter(peer, head);
+    }
+
+    /// Counts a registration that ended.
+    fn leave(&mut self, peer: &Peer) {
+        self.census.leave(peer);
+        let (site, shares) = (peer.site(), &self.shares);
+        let count = self.census.registrations_from(site);
+        let is_in =
+            |infohash: &InfoHash| shares.get(infohash).is_some_and(|share| share.roster.has_site(site));
+        self.census.crowded_mut().tidy(site, count, is_in);
+    }
+
+    /// Counts a change of a registration's address or completion.
+    fn recount(&mut self, share: usize, old: &Peer, new: &Peer) {
+        if old.site() != new.site() {
+            self.leave(old);
+            self.enter(share, new);
+        } else if old.contact.is_seeder() != new.contact.is_seeder() {
+            self.census.complete(old, new);
+        }
     }
 
     /// Seeders and leechers of a share; zero if there is no such share.
@@ -402,21 +398,25 @@ impl Registry {
         self.shares.get(infohash).map_or((0, 0), |share| share.roster.counts())
     }
 
-    /// Begins a share with its first peer.
-    fn found<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: Peer) {
+    /// Begins a share with its first peer, and returns its position.
+    fn found<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: Peer) -> usize {
         let head = Head::new(announce.infohash, announce.name.as_ref());
-        if let Entry::Vacant(vacant) = self.shares.entry(ByInfoHash(head.clone())) {
+        let entry = self.shares.entry(ByInfoHash(head.clone()));
+        let share = entry.index();
+        if let Entry::Vacant(vacant) = entry {
             let roster = Roster::new(peer, &head, &mut self.votes);
             self.directory.update(&Entries::default(), roster.listed(&head));
             vacant.insert(Share { size: announce.size, roster });
         }
+        share
     }
 
     /// Ends a registration, and its share when it was the last.
-    fn end(&mut self, infohash: &InfoHash, share: usize, place: usize) {
-        let peer = self.change(share, |head, roster, votes| roster.remove(head, place, votes));
-        self.census.leave(&peer);
-        self.journal.note(infohash, &peer, || What::Left);
+    fn end(&mut self, share: usize, place: usize, why: impl FnOnce() -> What) {
+        let (infohash, peer) =
+            self.change(share, |head, roster, votes| (*head.infohash(), roster.remove(head, place, votes)));
+        self.leave(&peer);
+        self.journal.note(&infohash, &peer, why);
         self.drop_if_empty(share);
     }
 
@@ -442,7 +442,7 @@ impl Registry {
             *head.infohash()
         });
         for peer in expired {
-            self.census.leave(&peer);
+            self.leave(&peer);
             self.journal.note(&infohash, &peer, || What::Expired);
         }
         self.drop_if_empty(share);
@@ -560,10 +560,6 @@ fn title<N: AsRef<str>>(announce: &Announce<N>) -> Title<'_> {
 fn whole_seconds(time: Duration) -> u16 {
     let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
     u16::try_from(seconds).unwrap_or(u16::MAX)
-}
-
-fn reached(count: usize, limit: u32) -> bool {
-    u32::try_from(count).map_or(true, |count| count >= limit)
 }
 
 #[cfg(test)]

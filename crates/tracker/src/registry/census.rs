@@ -1,15 +1,19 @@
-//! Counts to compare with the limits of a registry.
+//! Counts to compare with the limits of a registry, and which sites have most registrations.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
-use super::peer::{Peer, Site};
+use super::{
+    crowded::Crowded,
+    head::Head,
+    peer::{Peer, Site},
+};
 
 /// Counts of all registrations.
-#[derive(Default)]
 pub(super) struct Census {
     seeders: usize,
     leechers: usize,
     sources: Sources,
+    crowded: Crowded,
 }
 
 /// Registrations from each site that has any.
@@ -24,24 +28,38 @@ struct Sources {
 }
 
 impl Census {
-    /// Counts a new registration.
-    pub(super) fn enter(&mut self, peer: &Peer) {
+    /// Sites with this number of registrations count as crowded.
+    pub(super) fn new(crowded_from: u32) -> Census {
+        let crowded = Crowded::new(crowded_from);
+        Census { seeders: 0, leechers: 0, sources: Sources::default(), crowded }
+    }
+
+    /// Counts a new registration in the share of `head`.
+    pub(super) fn enter(&mut self, peer: &Peer, head: &Head) {
         *self.group(peer) += 1;
-        self.sources.add(peer.site());
+        let count = self.sources.add(peer.site());
+        self.crowded.enter(peer.site(), count, head);
     }
 
     /// Counts a registration that ended, which was counted before.
     pub(super) fn leave(&mut self, peer: &Peer) {
         *self.group(peer) -= 1;
-        self.sources.take(peer.site());
+        let left = self.sources.take(peer.site());
+        self.crowded.leave(peer.site(), left);
     }
 
-    /// Counts a change of a registration's address or completion.
-    pub(super) fn change(&mut self, old: &Peer, new: &Peer) {
-        if old.site() != new.site() || old.contact.is_seeder() != new.contact.is_seeder() {
-            self.leave(old);
-            self.enter(new);
-        }
+    /// Counts a change of a registration's completion.
+    pub(super) fn complete(&mut self, old: &Peer, new: &Peer) {
+        *self.group(old) -= 1;
+        *self.group(new) += 1;
+    }
+
+    pub(super) fn crowded(&self) -> &Crowded {
+        &self.crowded
+    }
+
+    pub(super) fn crowded_mut(&mut self) -> &mut Crowded {
+        &mut self.crowded
     }
 
     pub(super) fn seeders(&self) -> usize {
@@ -66,15 +84,18 @@ impl Census {
 }
 
 impl Sources {
-    fn add(&mut self, site: Site) {
+    /// Returns how many there are then.
+    fn add(&mut self, site: Site) -> u32 {
         let count = match site.as_v4() {
             Some(address) => self.v4.entry(address).or_default(),
             None => self.v6.entry(site).or_default(),
         };
         *count += 1;
+        *count
     }
 
-    fn take(&mut self, site: Site) {
+    /// Returns how many are left.
+    fn take(&mut self, site: Site) -> u32 {
         match site.as_v4() {
             Some(address) => take_one(&mut self.v4, address),
             None => take_one(&mut self.v6, site),
@@ -90,11 +111,12 @@ impl Sources {
     }
 }
 
-fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, address: K) {
-    if let Entry::Occupied(mut count) = counts.entry(address) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
+fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, address: K) -> u32 {
+    let Entry::Occupied(mut count) = counts.entry(address) else { return 0 };
+    *count.get_mut() -= 1;
+    let left = *count.get();
+    if left == 0 {
+        count.remove();
     }
+    left
 }

@@ -309,9 +309,19 @@ impl Crowd {
         self.front_of(site).map_or(0, |front| self.rings[front].peers)
     }
 
-    /// Removes the newest of the peers behind the front row, if there is one, to make room for a peer of a new site.
-    pub(super) fn remove_crowded(&mut self, votes: &mut Votes) -> Option<Peer> {
-        (self.members.len() > self.fronts).then(|| self.remove(self.members.len() - 1, votes))
+    /// The newest of the peers behind the front row, if there is one, to make room for a peer of a new site.
+    pub(super) fn crowded(&self) -> Option<usize> {
+        (self.members.len() > self.fronts).then(|| self.members.len() - 1)
+    }
+
+    /// The newest peer of a site.
+    pub(super) fn newest_at(&self, site: Site) -> Option<usize> {
+        self.front_of(site).map(|front| self.rings[front].previous as usize)
+    }
+
+    /// The sites, each once.
+    pub(super) fn sites(&self) -> impl Iterator<Item = Site> {
+        (0..self.fronts).map(|front| self.site(front))
     }
 
     /// Whether a peer of this site is here.

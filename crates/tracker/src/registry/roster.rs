@@ -204,12 +204,29 @@ impl Roster {
         }
     }
 
-    /// Removes a peer of a site that has others here, if there is one.
-    pub(super) fn remove_crowded(&mut self, votes: &mut Votes) -> Option<Peer> {
+    /// The place of a peer of a site that has others here, if there is one.
+    pub(super) fn crowded(&self) -> Option<usize> {
         match self {
             Roster::One(_) => None,
-            Roster::Many(crowd) => crowd.remove_crowded(votes),
+            Roster::Many(crowd) => crowd.crowded(),
         }
+    }
+
+    /// The place of the newest peer of a site.
+    pub(super) fn newest_at(&self, site: Site) -> Option<usize> {
+        match self {
+            Roster::One(only) => (only.site() == site).then_some(0),
+            Roster::Many(crowd) => crowd.newest_at(site),
+        }
+    }
+
+    /// The sites of all peers, each once.
+    pub(super) fn sites(&self) -> impl Iterator<Item = Site> {
+        let (only, crowd) = match self {
+            Roster::One(only) => (Some(only.site()), None),
+            Roster::Many(crowd) => (None, Some(crowd.sites())),
+        };
+        only.into_iter().chain(crowd.into_iter().flatten())
     }
 
     /// The entries of the share in the list, each always at the same place.

@@ -48,6 +48,10 @@ pub struct Limits {
     /// Registrations in one share from one IPv4 address, or one part of an IPv6 network. This is enough for a thousand seeders
     /// behind one address, each of which was just restarted at another port.
     pub peers_per_site: u16,
+    /// From this many registrations on, those of one IPv4 address, or one part of an IPv6 network, make room for newcomers from less
+    /// crowded ones when the tracker is full. To fill it for good, an attacker needs an address for each of so many places. A
+    /// smaller number would take more memory.
+    pub crowded_from: u32,
 }
 
 impl Default for Rules {
@@ -77,6 +81,7 @@ impl Default for Limits {
             peers_per_share: 100_000,
             registrations_per_ip: 10_000,
             peers_per_site: 2_000,
+            crowded_from: 32,
         }
     }
 }

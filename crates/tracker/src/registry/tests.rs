@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use proto::{
     PeerId, Secret, ShareName,
-    tracker::{Completion, PeerAddress, Token},
+    tracker::{Completion, Limit, PeerAddress, Token},
 };
 use rand::{SeedableRng, rngs::StdRng};
 

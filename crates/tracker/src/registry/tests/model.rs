@@ -59,21 +59,38 @@ impl Share {
 }
 
 impl Model {
-    /// Whether some limit is reached for a new registration, counting those that `counts` accepts.
-    fn is_full(&self, limits: &Limits, share: InfoHash, host: u32, counts: impl Fn(&Known) -> bool) -> bool {
+    /// Whether a limit that others can make room for is reached for a new registration, counting those that `counts` accepts.
+    fn is_full(&self, limits: &Limits, share: InfoHash, counts: impl Fn(&Known) -> bool) -> bool {
         let counted = |share: &Share| share.peers.values().filter(|peer| counts(peer)).count();
         let all = self.shares.values().map(counted).sum::<usize>();
         let shares = self.shares.values().filter(|share| counted(share) > 0).count();
         let in_share = self.shares.get(&share).map_or(0, counted);
-        let peers = self.shares.values().flat_map(|share| share.peers.values());
-        let from_host = peers.filter(|peer| peer.host == host && counts(peer)).count();
-        let peers = self.shares.get(&share).into_iter().flat_map(|share| share.peers.values());
-        let at_site = peers.filter(|peer| peer.host == host && counts(peer)).count();
         all >= limits.peers as usize
             || in_share >= limits.peers_per_share as usize
-            || from_host >= limits.registrations_per_ip as usize
-            || at_site >= usize::from(limits.peers_per_site)
             || in_share == 0 && shares >= limits.shares as usize
+    }
+
+    /// Whether a limit of its address is reached for a new registration, counting those that `counts` accepts.
+    fn is_address_full(
+        &self,
+        limits: &Limits,
+        share: InfoHash,
+        host: u32,
+        counts: impl Fn(&Known) -> bool,
+    ) -> bool {
+        let at =
+            |share: &Share| share.peers.values().filter(|peer| peer.host == host && counts(peer)).count();
+        self.shares.values().map(at).sum::<usize>() >= limits.registrations_per_ip as usize
+            || self.shares.get(&share).map_or(0, at) >= usize::from(limits.peers_per_site)
+    }
+
+    /// Live registrations of each address.
+    fn crowds(&self, now: Instant) -> [u32; HOSTS as usize] {
+        let mut crowds = [0; HOSTS as usize];
+        for peer in self.shares.values().flat_map(|share| share.live(now)) {
+            crowds[peer.host as usize] += 1;
+        }
+        crowds
     }
 
     /// Whether another peer of the share is where this one is.
@@ -134,13 +151,9 @@ fn steps(
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    let small = (1_u32..40, 1_u32..SHARES, 1_u32..20, 1_u32..20);
-    let small = small.prop_map(|(peers, shares, peers_per_share, registrations_per_ip)| Limits {
-        peers,
-        shares,
-        peers_per_share,
-        registrations_per_ip,
-        peers_per_site: 7,
+    let small = (1_u32..40, 1_u32..SHARES, 1_u32..20, 1_u32..20, 1_u32..6);
+    let small = small.prop_map(|(peers, shares, peers_per_share, registrations_per_ip, crowded_from)| {
+        Limits { peers, shares, peers_per_share, registrations_per_ip, peers_per_site: 7, crowded_from }
     });
     prop_oneof![small, Just(Limits::default())]
 }
@@ -190,7 +203,10 @@ fn run(limits: Limits, steps: Vec<Step>) {
 
 fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announce: &Announce, from: u32) {
     let now = bench.now;
+    let crowds: [u32; HOSTS as usize] =
+        std::array::from_fn(|number| bench.registry.census.registrations_from(host(number as u32).into()));
     let result = bench.announce(announce, host(from));
+    check_crowded(bench);
     let is_live = |share: &Share| share.live(now).next().is_some();
     if model.shares.get(&announce.infohash).is_some_and(|share| !is_live(share)) {
         // The access dropped it, so its name is free.
@@ -213,27 +229,41 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
         model.forget(|_| false);
     } else if is_new && matches!(result, Err(ErrorCode::Full(_))) {
         assert!(!model.is_twin(announce, from, now), "refused though it takes the place of another");
-        assert!(model.is_full(limits, announce.infohash, from, |_| true), "refused though there is room");
-        let limit_of_others = matches!(result, Err(ErrorCode::Full(Limit::Share | Limit::Tracker)));
+        if result == Err(ErrorCode::Full(Limit::Address)) {
+            let is_full = model.is_address_full(limits, announce.infohash, from, |_| true);
+            assert!(is_full, "refused though the address may have more");
+            return;
+        }
+        assert!(model.is_full(limits, announce.infohash, |_| true), "refused though there is room");
+        let limit_in_share = matches!(result, Err(ErrorCode::Full(Limit::Share | Limit::Tracker)));
         assert!(
-            !limit_of_others || !model.is_crowded_for(announce, from, now),
-            "refused though another would make room"
+            !limit_in_share || !model.is_crowded_for(announce, from, now),
+            "refused though another of the share would make room"
+        );
+        let largest = model.crowds(now).into_iter().max().unwrap_or(0);
+        let makes_room = largest >= limits.crowded_from && largest > crowds[from as usize] + 1;
+        assert!(
+            result != Err(ErrorCode::Full(Limit::Tracker)) || !makes_room,
+            "refused though a crowded address would make room"
         );
         return;
     } else {
-        let no_room = is_new
-            && !model.is_twin(announce, from, now)
-            && model.is_full(limits, announce.infohash, from, |peer| peer.is_live(now));
-        if no_room {
-            assert!(model.is_crowded_for(announce, from, now), "registered though there is no room");
-        }
+        let takes_room = is_new && !model.is_twin(announce, from, now);
+        let is_live = |peer: &Known| peer.is_live(now);
+        assert!(
+            !takes_room || !model.is_address_full(limits, announce.infohash, from, is_live),
+            "registered though its address has enough"
+        );
+        let no_room = takes_room && model.is_full(limits, announce.infohash, is_live);
         if let Some(share) = model.shares.get_mut(&announce.infohash) {
             // At an address and port there is one peer.
             share.peers.retain(|id, peer| {
                 *id == announce.peer_id.0 || peer.host != from || peer.entry.port != announce.port
             });
-            forget_displaced(bench, share, &announce.infohash, now);
         }
+        let displaced = forget_displaced(bench, model, announce, limits, crowds, from);
+        assert!(!no_room || displaced > 0, "registered though there is no room");
+        assert!(displaced == 0 || takes_room, "somebody made room for nobody");
         let share = model
             .shares
             .entry(announce.infohash)
@@ -253,15 +283,69 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
     assert_eq!(result, Ok(Announced { interval_s: 30, seeders, leechers }));
 }
 
-/// Which peer makes room for a newcomer is the registry's choice, but it has to be one of an address that has others.
-fn forget_displaced(bench: &Bench, share: &mut Share, infohash: &InfoHash, now: Instant) {
-    let roster = &bench.registry.shares[infohash].roster;
-    let gone = |(id, peer): &(&[u8; 16], &Known)| peer.is_live(now) && roster.find(PeerId(**id)).is_none();
-    let gone: Vec<_> = share.peers.iter().filter(gone).map(|(&id, peer)| (id, peer.host)).collect();
-    assert!(gone.len() <= 1, "{} peers made room for one", gone.len());
-    for (id, host) in gone {
-        share.peers.remove(&id);
-        assert!(share.live(now).any(|peer| peer.host == host), "who is alone at an address stays");
+/// Which peer makes room for a newcomer is the registry's choice. But it has to be one of an address that has others in the share, or
+/// one of the most crowded address, or all peers of a share that has crowded addresses only. Returns how many.
+fn forget_displaced(
+    bench: &Bench,
+    model: &mut Model,
+    announce: &Announce,
+    limits: &Limits,
+    crowds: [u32; HOSTS as usize],
+    from: u32,
+) -> usize {
+    let now = bench.now;
+    let is_there = |infohash: &InfoHash, id: &[u8; 16]| {
+        let share = bench.registry.shares.get(infohash);
+        share.is_some_and(|share| share.roster.find(PeerId(*id)).is_some())
+    };
+    let mut gone = Vec::new();
+    for (&infohash, share) in &mut model.shares {
+        let displaced = share.peers.extract_if(.., |id, peer| peer.is_live(now) && !is_there(&infohash, id));
+        gone.extend(displaced.map(|(_, peer)| (infohash, peer.host)));
+    }
+    let own = crowds[from as usize];
+    let is_crowded = |host: u32| {
+        let count = crowds[host as usize];
+        count >= limits.crowded_from && count > own + 1
+    };
+    match gone[..] {
+        [] => {}
+        [(infohash, host)]
+            if infohash == announce.infohash
+                && model.shares[&infohash].live(now).any(|peer| peer.host == host) =>
+        {
+            assert_ne!(host, from);
+        }
+        [(infohash, first), ..] => {
+            assert!(gone.iter().all(|&(_, host)| is_crowded(host)), "{crowds:?}, for {own}: {gone:?}");
+            let most = crowds.into_iter().max();
+            if gone.len() > 1 {
+                assert!(gone.iter().all(|&(of, _)| of == infohash && of != announce.infohash));
+                assert_eq!(model.shares[&infohash].live(now).count(), 0, "a share is dropped whole");
+                assert!(gone.iter().any(|&(_, host)| Some(crowds[host as usize]) == most));
+            } else {
+                assert_eq!(Some(crowds[first as usize]), most, "the most crowded make room");
+            }
+        }
+    }
+    // With the last live peer of a share those go that had expired. A share of which a peer was started again stays.
+    let is_left = |share: &Share| share.live(now).next().is_some();
+    let left_by = |infohash| gone.iter().any(|&(of, _)| of == infohash);
+    model.shares.retain(|&infohash, share| !left_by(infohash) || is_left(share));
+    gone.len()
+}
+
+/// The crowded addresses are those with many registrations, and a peer of each is found.
+fn check_crowded(bench: &Bench) {
+    let Bench { registry, .. } = bench;
+    let crowded_from = registry.rules.limits.crowded_from;
+    let sites = (0..HOSTS).map(|number| peer::Site::from(host(number)));
+    let counts = sites.map(|site| (registry.census.registrations_from(site), site));
+    let crowded: BTreeSet<_> = counts.filter(|&(count, _)| count >= crowded_from.max(1)).collect();
+    assert!(registry.census.crowded().all().eq(crowded.iter().copied()));
+    for (count, site) in crowded {
+        let kept = registry.census.crowded().kept(site);
+        assert!(kept > 0 && kept <= (2 * count + crowded_from) as usize, "{kept} shares of {count} peers");
     }
 }
 

@@ -197,3 +197,76 @@ fn a_newcomer_from_a_new_address_takes_the_place_of_one_from_a_crowded_address()
         assert_eq!(bench.registry.census.registrations_from(host(66).into()), 1);
     }
 }
+
+#[test]
+fn a_newcomer_at_a_full_tracker_takes_the_place_of_the_newest_of_the_most_crowded_address() {
+    let mut bench = Bench::new(small(|limits| (limits.peers, limits.crowded_from) = (20, 4)));
+    // Two addresses fill the tracker, each with shares of its own. Of a third one the only share is the oldest.
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    for share in 0..12 {
+        bench.announce(&seeder(100 + share, 1), host(66)).unwrap();
+    }
+    for share in 0..7 {
+        bench.announce(&seeder(200 + share, 1), host(77)).unwrap();
+    }
+    let at = |bench: &Bench, number| bench.registry.census.registrations_from(host(number).into());
+    // A new address, for a new share and for one that is there.
+    assert_eq!(bench.counts(&seeder(2, 2), host(2)), (1, 0));
+    assert_eq!(bench.counts(&seeder(1, 3), host(3)), (2, 0));
+    assert_eq!([1, 66, 77, 2, 3].map(|number| at(&bench, number)), [1, 10, 7, 1, 1]);
+    for (share, is_there) in [(109, true), (110, false), (111, false), (206, true)] {
+        assert_eq!(bench.registry.shares.contains_key(&infohash(share)), is_there, "{share}");
+    }
+    // The less crowded of the two gets places until one more would only make it the other way round.
+    bench.announce(&seeder(300, 1), host(77)).unwrap();
+    assert_eq!([66, 77].map(|number| at(&bench, number)), [9, 8]);
+    let more = |bench: &mut Bench, number| bench.announce(&seeder(400, 1), host(number));
+    assert_eq!(more(&mut bench, 77), Err(ErrorCode::Full(Limit::Tracker)));
+    assert_eq!(more(&mut bench, 66), Err(ErrorCode::Full(Limit::Tracker)));
+    // Addresses with fewer registrations than make a crowd are left alone.
+    for newcomer in 10..100 {
+        let _ = bench.announce(&seeder(newcomer, 1), host(newcomer));
+    }
+    assert_eq!([1, 66, 77].map(|number| at(&bench, number)), [1, 3, 3]);
+    assert_eq!(bench.registry.stats().peers(), 20);
+}
+
+#[test]
+fn a_new_share_at_a_tracker_with_too_many_takes_the_place_of_one_of_crowded_addresses_only() {
+    let mut bench = Bench::new(small(|limits| (limits.shares, limits.crowded_from) = (10, 4)));
+    for share in 0..10 {
+        bench.announce(&seeder(share, 66), host(66)).unwrap();
+        bench.announce(&seeder(share, 77), host(if share < 9 { 77 } else { 1 })).unwrap();
+    }
+    let has = |bench: &Bench, share| bench.registry.shares.contains_key(&infohash(share));
+    bench.announce(&seeder(20, 1), host(2)).unwrap();
+    // The last one has a peer of another address.
+    assert!(has(&bench, 9) && !has(&bench, 8) && has(&bench, 20));
+    assert_eq!(bench.registry.stats(), Stats { shares: 10, seeders: 19, leechers: 0 });
+    // An address with as many registrations has to do with the shares that it has.
+    for share in 30..60 {
+        let _ = bench.announce(&seeder(share, 1), host(3));
+    }
+    let at = |number| bench.registry.census.registrations_from(host(number).into());
+    assert!(at(3) >= 3 && at(3).abs_diff(at(66)) <= 2, "{} and {}", at(3), at(66));
+    assert!(has(&bench, 9) && has(&bench, 20));
+}
+
+/// The shares of a crowded address are found through a list, which must not keep those that it has left.
+#[test]
+fn an_address_that_comes_and_goes_is_not_remembered_with_all_its_shares() {
+    let mut bench = Bench::new(small(|limits| (limits.peers, limits.crowded_from) = (1_001, 4)));
+    for share in 0..1_000 {
+        bench.announce(&seeder(share, 1), host(66)).unwrap();
+    }
+    for share in (10..1_000).rev() {
+        bench.announce(&stop(seeder(share, 1)), host(66)).unwrap();
+    }
+    let kept = bench.registry.census.crowded().kept(host(66).into());
+    assert!((1..=2 * 10 + 4).contains(&kept), "{kept} shares of 10 registrations");
+    for share in (0..10).rev() {
+        bench.announce(&stop(seeder(share, 1)), host(66)).unwrap();
+    }
+    assert_eq!(bench.registry.census.crowded().kept(host(66).into()), 0);
+    assert_eq!(bench.registry.census.crowded().all().count(), 0);
+}
