@@ -2,6 +2,8 @@
 //!
 //! Shoal's own codec writes requests and reads replies, as in any client. BEP 15 is limited to what a measurement needs.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context, ensure};
 use bytes::{BufMut, BytesMut};
 use clap::ValueEnum;
@@ -23,6 +25,13 @@ const SCRAPED: u32 = 5;
 
 /// Size in bytes that every share claims to have.
 const SHARE_LEN: u64 = 1 << 30;
+
+/// One in this many answers is decoded whole. Decoding each list of peers takes as long as writing it, and then the load would
+/// limit the rate, not the tracker.
+const DECODED_EACH: u32 = 16;
+
+/// Kinds of replies that are no refusal and carry no token: `Announced`, `Peers`, `Shares`.
+const YES: RangeInclusive<u8> = 1..=3;
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -190,6 +199,12 @@ impl Dialect {
 }
 
 fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
+    if let Some((transaction, kind)) = transaction_and_kind(datagram)
+        && !transaction.is_multiple_of(DECODED_EACH)
+        && YES.contains(&kind)
+    {
+        return Ok((transaction, Said::Yes));
+    }
     let reply = decode_reply(datagram)?;
     let said = match reply.body {
         ReplyBody::Connected { token, .. } => Said::Connected(token),
@@ -202,12 +217,16 @@ fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
     Ok((reply.transaction.0, said))
 }
 
-/// A Shoal request: the preamble, then a byte that announces a four-byte transaction, and the transaction.
 fn read_echo(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
-    let rest = datagram.strip_prefix(&PREAMBLE).context("not what was sent")?;
-    let Some(&[_, a, b, c, d, kind]) = rest.first_chunk() else { anyhow::bail!("not what was sent") };
+    let (transaction, kind) = transaction_and_kind(datagram).context("not what was sent")?;
     let said = if kind == 0 { Said::Connected(Token([0; 16])) } else { Said::Yes };
-    Ok((u32::from_le_bytes([a, b, c, d]), said))
+    Ok((transaction, said))
+}
+
+/// How a Shoal message begins: the preamble, a byte that announces a four-byte transaction, the transaction, and the number of its kind.
+fn transaction_and_kind(datagram: &[u8]) -> Option<(u32, u8)> {
+    let &[_, a, b, c, d, kind] = datagram.strip_prefix(&PREAMBLE)?.first_chunk()?;
+    Some((u32::from_le_bytes([a, b, c, d]), kind))
 }
 
 fn read_bep15(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
@@ -228,6 +247,8 @@ fn read_bep15(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
 
 #[cfg(test)]
 mod tests {
+    use proto::tracker::{Announced, Reply, codec::encode_reply};
+
     use super::*;
     use crate::population::Spread;
 
@@ -267,6 +288,27 @@ mod tests {
             let (transaction, said) = Dialect::Echo.read(&datagram).unwrap();
             assert_eq!(transaction, 0x8765_4321);
             assert_eq!(matches!(said, Said::Connected(_)), kind == Kind::Connect);
+        }
+    }
+
+    #[test]
+    fn replies_mean_the_same_whether_they_are_decoded_or_only_looked_at() {
+        let announced = ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0 });
+        let token = Token([7; 16]);
+        let replies = [
+            (announced, Said::Yes),
+            (ReplyBody::Connected { token, lifetime_s: 120 }, Said::Connected(token)),
+            (ReplyBody::Error(ErrorCode::TokenRefused), Said::TokenRefused),
+            (ReplyBody::Error(ErrorCode::NotYours), Said::Refused),
+        ];
+        for (body, meaning) in replies {
+            for transaction in 0x8765_4320..0x8765_4322 {
+                let mut datagram = BytesMut::new();
+                let transaction_id = TransactionId(transaction);
+                encode_reply(&Reply { transaction: transaction_id, body: body.clone() }, &mut datagram)
+                    .unwrap();
+                assert_eq!(Dialect::Shoal.read(&datagram).unwrap(), (transaction, meaning));
+            }
         }
     }
 
