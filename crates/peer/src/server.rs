@@ -196,7 +196,7 @@ mod tests {
         io::ErrorKind,
         net::SocketAddr,
         ops::ControlFlow,
-        sync::mpsc as blocking,
+        sync::{Mutex, mpsc as blocking},
         time::{Duration, Instant},
     };
 
@@ -204,7 +204,12 @@ mod tests {
     use proto::{ChunkIndex, InfoHash, Metainfo, peer::encode_message};
     use store::{ChunkHashes, ChunkSource, Scan, ScanRules, Shared};
     use swarm::places::IDLE_TIME;
-    use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc, task::JoinHandle};
+    use tokio::{
+        io::AsyncWriteExt,
+        net::TcpStream,
+        sync::mpsc,
+        task::{JoinHandle, yield_now},
+    };
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -393,18 +398,28 @@ mod tests {
     async fn when_it_has_stopped_no_thread_is_checking_its_files() {
         let (begins, mut begun) = mpsc::unbounded_channel();
         let (ends, ended) = blocking::channel();
+        let (go_on, may_end) = blocking::channel::<()>();
+        let may_end = Mutex::new(may_end);
         let check = move |is_stopped: &dyn Fn() -> bool| {
             begins.send(()).unwrap();
             let begun = Instant::now();
             while !is_stopped() && begun.elapsed() < Duration::from_secs(10) {
                 std::thread::yield_now();
             }
+            // The channel is closed when the test failed.
+            _ = may_end.lock().unwrap().recv();
             ends.send(is_stopped()).unwrap();
         };
         let running = run_with(|shared| Arc::new(Checked(shared, check))).await;
         tokio::time::pause();
         begun.recv().await.unwrap();
         tokio::time::resume();
+        running.shutdown.cancel();
+        for _ in 0..1_000 {
+            yield_now().await;
+            assert!(!running.task.is_finished(), "it stopped while a thread was still checking");
+        }
+        go_on.send(()).unwrap();
         running.stop().await;
         assert_eq!(ended.try_recv(), Ok(true));
     }
@@ -414,7 +429,8 @@ mod tests {
         let check = |is_stopped: &dyn Fn() -> bool| assert!(is_stopped(), "a test");
         let running = run_with(|shared| Arc::new(Checked(shared, check))).await;
         tokio::time::pause();
-        let error = running.task.await.unwrap_err();
+        let ended = timeout(Duration::from_secs(3_600), running.task).await;
+        let error = ended.expect("the panic was ignored").unwrap_err();
         assert!(error.is_panic(), "{error}");
     }
 }

@@ -119,6 +119,12 @@ impl Sessions {
         self.tasks.join_next().await.map(task_output)
     }
 
+    /// Runs a task as if it were that of a session.
+    #[cfg(test)]
+    pub(super) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Ends all sessions, and waits until they have ended.
     pub(super) async fn stop(&mut self) {
         // Without the senders they end because the transfer is over.

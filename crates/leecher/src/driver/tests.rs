@@ -15,7 +15,7 @@ use super::*;
 const INFOHASH: InfoHash = InfoHash([7; 32]);
 
 /// A driver that serves on a free port and knows no peer.
-fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEvent)>, Acceptor) {
+fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEvent) + use<>>, Acceptor) {
     let acceptor = Acceptor::bind(Some(Ipv4Addr::LOCALHOST.into()), 0, tasks).unwrap();
     let setup = Setup {
         infohash: INFOHASH,
@@ -75,6 +75,26 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let over = timeout(Duration::from_secs(30), flood).await;
     assert!(over.is_ok(), "held up: {missing:?}");
     drop((driver, acceptor));
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Otherwise the core would wait for its last event for ever.
+#[tokio::test]
+async fn a_session_that_panics_ends_the_transfer() {
+    let (directory, tasks) = (tempfile::tempdir().unwrap(), TaskTracker::new());
+    let (mut driver, acceptor) = driver(directory.path().to_owned(), &tasks);
+    driver.sessions.spawn(async { panic!("a test") });
+    let driving = tokio::spawn(async move {
+        let stop = CancellationToken::new();
+        loop {
+            driver.next(&stop).await;
+            yield_now().await;
+        }
+    });
+    let ended: Result<Result<(), _>, _> = timeout(Duration::from_secs(30), driving).await;
+    assert!(ended.expect("the panic was ignored").unwrap_err().is_panic());
+    drop(acceptor);
     tasks.close();
     tasks.wait().await;
 }
