@@ -126,7 +126,7 @@ pub(crate) struct Args {
     )]
     timeout: Option<Duration>,
 
-    /// Wait up to this long until somebody has the share, even if no tracker knows it yet
+    /// Wait up to this long until a peer has the share, even if no tracker knows it yet
     ///
     /// As in 90, 90s, 10m or 2h. So a leecher can start before its seeder.
     #[arg(

@@ -124,7 +124,7 @@ impl Describer<'_> {
             if self.owed == 0 {
                 return Ok(());
             }
-            // All parts must be skipped, whatever other peers send meanwhile.
+            // All parts must be skipped, no matter what other peers send meanwhile.
             self.known.mark_unchanged();
             match self.next().await {
                 Ok(_) => {}
@@ -216,7 +216,7 @@ impl Describer<'_> {
         Ok(())
     }
 
-    /// Receives the next part. Other messages of the peer say which chunks it has, and are stored.
+    /// Receives the next part. Other messages of the peer report which chunks it has, and are stored.
     async fn next(&mut self) -> Result<PeerMessage, DescriptionError> {
         let deadline = Instant::now() + SILENCE;
         loop {

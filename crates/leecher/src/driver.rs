@@ -171,7 +171,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     pub(crate) async fn run(mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
         let result = self.drive(stop).await;
         if let Err(error) = &result {
-            // Save what was received, whatever the error is.
+            // Save what was received, no matter what the error is.
             tracing::debug!("transfer ends: {error}");
             if let Err(unsaved) = self.disk.settle().await {
                 tracing::debug!("what arrived last is not saved: {unsaved}");
@@ -181,7 +181,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
         }
         self.service.stop_announcing();
-        // No session waits to send an event that nobody receives.
+        // No session waits to send an event, because the driver receives none any more.
         self.events.close();
         self.sessions.stop().await;
         self.service.stop().await;

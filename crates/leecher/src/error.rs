@@ -34,7 +34,7 @@ pub enum FetchError {
         /// How many match.
         total: usize,
     },
-    /// A tracker that restarted knows one share that matches, and has not yet heard from everybody.
+    /// A tracker that restarted knows one share that matches, and other peers may not have come back yet.
     #[error("tracker {tracker} restarted, and others may share something else{}", match name {
         Some(name) => format!(" under '{name}'"),
         None => String::new(),
@@ -44,7 +44,7 @@ pub enum FetchError {
         tracker: Endpoint,
         /// The name that was asked for.
         name: Option<ShareName>,
-        /// Seconds until it has heard from everybody.
+        /// Seconds until all peers had time to come back.
         settles_in_s: u16,
     },
     /// A tracker lists a share under a name that it does not have.

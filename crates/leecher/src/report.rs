@@ -319,7 +319,7 @@ pub(crate) fn print_failure(failure: &Failure) {
 }
 
 /// A bar for the transfer. If it is the only one, a line for each peer follows. Before and after the transfer there is a line
-/// that says what is being done.
+/// that names what is being done.
 struct Bars {
     block: Block,
     label: String,

@@ -1,8 +1,8 @@
 //! The target that the user named, and the lookups that find its infohash and its peers.
 //!
 //! A name proves nothing: anybody can give it to anything. So a share is taken by its name only if it is the only one of that name
-//! over all trackers. After a restart a tracker knows only those who came back first, so its answer does not count until it has
-//! heard from everybody.
+//! over all trackers. After a restart a tracker knows only the peers that came back first, so its answer does not count until
+//! all had time to come back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -146,11 +146,11 @@ pub(crate) enum Missing {
     Name(ShareName),
     /// Any share.
     Share,
-    /// Everybody else who may share something of this name, or anything: a tracker restarted.
+    /// Answers from peers that may come back and share something of this name, or anything: a tracker restarted.
     Others { name: Option<ShareName>, restart: Restart },
 }
 
-/// A tracker that has restarted and does not know everybody yet.
+/// A tracker that has restarted and does not know all peers yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Restart {
     tracker: Endpoint,

@@ -39,8 +39,8 @@ use crate::{
 /// If there are more, the oldest of the host that has most of them is dropped.
 const MAX_HANDSHAKES: usize = 256;
 
-/// Maximum peers that wait for one share to receive them. Hundreds of machines may start at the same moment; with 64, a quarter of 200
-/// that did was refused for five seconds.
+/// Maximum peers that wait for one share to receive them. Hundreds of machines may start at the same moment. With a
+/// maximum of 64, a quarter of 200 such peers was refused for five seconds.
 const MAX_WAITING: usize = 256;
 
 /// Pause after a failure to accept. The usual reason is that no file descriptor is free, so it would fail again at once.

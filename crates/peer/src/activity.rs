@@ -1,11 +1,11 @@
-//! What a peer did last, so that a server knows who is idle.
+//! When a peer last did something, so that a server knows which peers are idle.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-/// When a peer last asked for something, or took something.
+/// When a peer last requested or received something.
 #[derive(Debug, Clone)]
 pub struct Activity(Arc<Mutex<Instant>>);
 
@@ -21,7 +21,7 @@ impl Activity {
         *self.lock() = Instant::now();
     }
 
-    /// When it last did.
+    /// The time of its last activity.
     pub(crate) fn last(&self) -> Instant {
         *self.lock()
     }

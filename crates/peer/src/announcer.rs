@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(3);
 /// Wait before announcing again to a tracker that has no room.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
-/// Longest and shortest heartbeat that is used, whatever interval a tracker sends.
+/// Longest and shortest heartbeat that is used, no matter which interval a tracker sends.
 const MAX_INTERVAL: Duration = Duration::from_secs(3_600);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -39,13 +39,13 @@ pub enum ConnectionError {
     /// The peer sent bytes that are no message, or the connection failed.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The peer sends messages without use, and no end of them.
+    /// The peer sends too many messages that bring nothing.
     #[error(transparent)]
     Flood(#[from] Exceeded),
     /// The peer does not read the messages that it causes.
     #[error(transparent)]
     OutboxFull(#[from] OutboxFull),
-    /// This side said goodbye.
+    /// This side ended the connection.
     #[error("closed by this side")]
     Closed,
     /// The connection failed, or the peer no longer receives anything.
@@ -81,9 +81,8 @@ pub struct Inbox {
     parts: u32,
 }
 
-/// Runs a connection until `receive` returns. If sending fails, `receive` may read what the peer has sent before, and the connection
-/// ends soon. `receive` gets the peer's `Hello` and the receiving half. It
-/// returns its result and the goodbye for the peer.
+/// Runs a connection until `receive` returns. `receive` gets the peer's `Hello` and the receiving half. It returns its result and the
+/// goodbye for the peer. If sending fails, `receive` may still read what the peer sent before, and the connection ends soon.
 pub async fn run<T>(
     connection: Connection,
     limit: RateLimit,
@@ -172,7 +171,7 @@ impl Inbox {
         }
     }
 
-    /// Whether a message brings nothing. Requests for chunks, and their cancellations, are passed on: the answer shows it.
+    /// Whether a message brings nothing. Requests for chunks, and their cancellations, go to the upload hub, whose answer shows it.
     fn is_useless(&mut self, message: &PeerMessage) -> Result<bool, OutboxFull> {
         let content = self.content.as_ref().map(|content| content.metainfo());
         let serve = self.serve.get();

@@ -65,8 +65,8 @@ enum JobError {
 }
 
 impl TrackerClient {
-    /// Starts the task that talks to `endpoint`, from the address `local` if one is given. It ends when every
-    /// clone is dropped, even while the tracker's name is being resolved.
+    /// Starts the task that sends requests to `endpoint`, from the address `local` if one is given. It ends when every clone is dropped,
+    /// even while the tracker's name is being resolved.
     pub fn spawn(endpoint: Endpoint, local: Option<IpAddr>, tasks: &TaskTracker) -> TrackerClient {
         let (calls, jobs) = mpsc::channel(QUEUE_LEN);
         let endpoint = Arc::new(endpoint);

@@ -30,7 +30,7 @@ impl<T: Clone + Send + 'static> Events<T> {
         (sender, Events { stream: BroadcastStream::new(receiver), missed: 0 })
     }
 
-    /// Events that were dropped so far because nobody read them in time.
+    /// Events that were dropped so far because they were not read in time.
     pub fn missed(&self) -> u64 {
         self.missed
     }

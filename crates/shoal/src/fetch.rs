@@ -75,7 +75,7 @@ impl Fetch {
 
     /// Waits up to this long until a peer has the share, even if no tracker knows the share yet. More than a year counts as a year.
     ///
-    /// By default a fetch does not wait for a share that nobody offers: it ends as soon as every tracker has answered that it does
+    /// By default a fetch does not wait for a share that no peer has: it ends as soon as every tracker has answered that it does
     /// not know the share, and has run long enough to know all peers. A tracker that does not answer, or that started a short
     /// time ago, is asked again until [`Fetch::stall_timeout`] has passed.
     pub fn wait(mut self, time: Duration) -> Fetch {

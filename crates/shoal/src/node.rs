@@ -129,7 +129,7 @@ impl Builder {
     }
 
     /// Maximum number of peers that the node serves at the same time, for all its shares together. Each transfer has its own
-    /// maximum: [`Fetch::max_peers`]. 0 serves nobody.
+    /// maximum: [`Fetch::max_peers`]. With 0 no peer is served.
     pub fn max_peers(mut self, count: usize) -> Builder {
         self.max_peers = count;
         self

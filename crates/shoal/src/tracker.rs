@@ -35,7 +35,8 @@ impl TrackerHandle {
         self.local_addr
     }
 
-    /// Waits until the tracker fails, and returns why; it then answers nobody any more. Waits for ever while it runs. Cancel safe.
+    /// Waits until the tracker fails, and returns the reason. After that the tracker answers no requests. While it runs, this waits for
+    /// ever. Cancel safe.
     pub async fn failed(&mut self) -> RunError {
         if let Some(task) = &mut self.task {
             let result = task_output(task.await);

@@ -15,7 +15,7 @@ pub(crate) const REDIAL_REST: Duration = Duration::from_secs(60);
 pub enum LeaveReason {
     /// It could not be reached.
     Unreachable(Unreachable),
-    /// One of the two sides said goodbye.
+    /// One of the two sides sent a `Goodbye`.
     Goodbye(GoodbyeReason),
     /// It closed the connection, or the connection broke.
     Disconnected,

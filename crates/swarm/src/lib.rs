@@ -3,7 +3,8 @@
 //! Each decision is a type with methods that take events and return actions: which chunk to request from which peer
 //! ([`scheduler`]), which request to serve next ([`uploads`]), which address to connect to ([`peer_book`]), which peer to ask
 //! for the description of the share ([`describers`]), when to ask a tracker again ([`lookup_pace`]), what the time is spent
-//! on ([`account`]), and how many useless messages a peer may send ([`allowance`]), which peers have a place at a seeder ([`places`]). [`Swarm`] joins those of a transfer.
+//! on ([`account`]), how many useless messages a peer may send ([`allowance`]), and which peers have a place at a seeder
+//! ([`places`]). [`Swarm`] joins those of a transfer.
 //!
 //! This crate moves no bytes. It has no socket, file, runtime, channel or thread. The leecher and the seeder drive it, and so
 //! do property tests and the simulation.

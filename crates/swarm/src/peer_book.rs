@@ -1,20 +1,20 @@
 //! The known peers, and which to connect to when.
 //!
-//! Pure. Each address is in one state. The bounds hold whatever trackers send. Two peers have one connection, whichever side
-//! dialled: a peer that dialled this process is entered under the address where it listens.
+//! Pure. Each address is in one state. The bounds hold no matter what trackers send. Two peers have one connection, no matter which
+//! side dialled: a peer that dialled this process is entered under the address where it listens.
 //!
 //! Policy: The next address to dial is drawn at random from those that are due and have failed least often. First a site is drawn (an
 //! IPv4 address, or an IPv6 /64), then an address of it. So the many ports of one host get no more dials than one of another. If the
 //! book is full, it is drawn from the newest of these. Now and then the address that is due longest has its turn. Dialling stops at
-//! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. But up to [`OWN_SHARE`]
-//! this side dials however many have dialled it, so strangers cannot take all places. When the places of the others are full, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected only
-//! to each other, and each such group would have to get its own copy from the origin. Connections that this side dialled are
+//! [`DIALLED_SHARE`] of the maximum number of connections. The rest is for peers that dial this process. But this
+//! side always dials up to [`OWN_SHARE`], no matter how many peers dialled it, so strangers cannot take all places. When the places of
+//! the others are full, a new peer replaces a random one that also dialled this process. Otherwise the first peers would be connected
+//! only to each other, and each such group would have to get its own copy from the origin. Connections that this side dialled are
 //! never replaced.
 //!
-//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it. A site with many
-//! addresses loses one of these first, or if none failed. A peer that
-//! dials this process is entered even if there is no room. While there are too many, an address is forgotten when its connection
-//! is over.
+//! A full book makes room for a new address: it forgets the one that failed most often, unless the user named it. But if a site has more
+//! than [`MANY_OF_A_SITE`] addresses, or if none failed, one of the site with most is forgotten. A peer that dials this process is
+//! entered even if there is no room. While there are too many, an address is forgotten when its connection is over.
 //!
 //! A peer that lied is banned. Its address is not dialled again, and connections from its IP address are refused. Other peers at
 //! that IP address (behind the same NAT, or on the same host) can still be dialled.

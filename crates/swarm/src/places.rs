@@ -1,8 +1,8 @@
-//! Who has a place at a seeder.
+//! Which peers have a place at a seeder.
 //!
-//! Pure: the caller knows who is connected, and for how long each has been idle. A place costs a file descriptor and memory, so places are
-//! bounded, in all and for one site (an IPv4 address, or an IPv6 /64). When they are taken, whoever was idle longest makes room for
-//! a newcomer. So connections that ask for nothing, or take nothing, keep nobody out.
+//! Pure: the caller knows which peers are connected, and for how long each has been idle. A place costs a file descriptor and memory, so places are
+//! bounded, in all and for one site (an IPv4 address, or an IPv6 /64). When they are taken, the peer that was idle longest makes
+//! room for a newcomer. So connections that request or receive nothing keep no other peer out.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -12,7 +12,7 @@ use std::{
 /// Maximum number of places of one site: as many peers as are behind a large NAT.
 pub const MAX_PER_SITE: usize = 256;
 
-/// A peer that has asked for nothing and taken nothing for this long makes room for another. Its requests that wait for their turn
+/// A peer that has requested and received nothing for this long makes room for another. Its requests that wait for their turn
 /// do not count against it.
 pub const IDLE_TIME: Duration = Duration::from_secs(5);
 

@@ -47,7 +47,7 @@ pub enum Violation {
     /// It answered that it will not send a chunk that it was not asked for, or whose request was not cancelled.
     #[error("it answered for chunk {}, which it was not asked for", .0.0)]
     NotRequested(ChunkIndex),
-    /// It sends messages that bring nothing, without end.
+    /// It sends too many messages that bring nothing.
     #[error(transparent)]
     Flood(#[from] Exceeded),
 }

@@ -16,7 +16,7 @@ pub struct Config {
     pub own_id: PeerId,
     /// Where addresses come from.
     pub sources: Vec<(Source, Endpoint)>,
-    /// Maximum number of connections that this side makes. As many again may be accepted.
+    /// Maximum number of connections that this side makes. Those that it accepts have a bound of their own.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long.
     pub stall_timeout: Duration,

@@ -26,8 +26,8 @@ use outcomes::Outcomes;
 /// What a peer receives if there is no room for it. It may come back after 5 s.
 pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms: 5_000 };
 
-/// A peer that was dialled and does not say hello within this time makes room for another address, if there is one. The time doubles
-/// with each failure of its address in a row, [`MAX_DOUBLINGS`] times at most: by then the session has given up.
+/// A peer that was dialled and sends no `Hello` within this time makes room for another address, if there is one. The time doubles with
+/// each failure of its address in a row, [`MAX_DOUBLINGS`] times at most: by then the session has given up.
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_DOUBLINGS: u32 = 5;
 
@@ -50,7 +50,7 @@ pub(super) struct Peers {
     outcomes: Outcomes,
     /// Connections that are over while chunks from them are being proved.
     departed: BTreeMap<PeerKey, Departed>,
-    /// Maximum number of connections that this side makes. As many again may be accepted.
+    /// Maximum number of connections that this side makes. Those that it accepts have a bound of their own.
     max_peers: usize,
     last_key: u64,
 }
@@ -170,7 +170,7 @@ impl Peers {
         })
     }
 
-    /// A peer said hello.
+    /// A peer sent its `Hello`.
     pub(super) fn answered(&mut self, key: PeerKey) {
         if let Some(Contact { state: state @ State::Dialling(_), .. }) = self.peers.get_mut(&key) {
             *state = State::Beginning;

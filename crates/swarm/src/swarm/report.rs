@@ -60,7 +60,7 @@ pub enum WaitingFor {
         name: Option<ShareName>,
         /// Seconds since the tracker started.
         restarted_ago_s: u16,
-        /// Seconds until it knows everybody.
+        /// Seconds until it knows all peers.
         settles_in_s: u16,
     },
     /// No tracker knows the share.

@@ -145,15 +145,15 @@ impl Crowd {
         if behind > 0 && rest.is_empty() {
             front.iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
-        self.tell(front, requester, entries);
+        self.append(front, requester, entries);
         if behind > 0 && !rest.is_empty() {
             let rest = sample(rest, behind, rng);
             rest.iter_mut().for_each(|place| *place += number(self.fronts));
-            self.tell(rest, requester, entries);
+            self.append(rest, requester, entries);
         }
     }
 
-    fn tell(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
+    fn append(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
         let entry = |&place: &u32| {
             let place = place as usize;
             self.contacts[place].entry(|| &self.members[place], requester)

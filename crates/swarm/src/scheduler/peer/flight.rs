@@ -76,7 +76,7 @@ mod tests {
 
     const CHUNK: u32 = 512 * 1024;
 
-    /// Fetches for a number of round trips over a link, always with as many bytes on their way as the window says. Returns the window.
+    /// Fetches for a number of round trips over a link, always with as many bytes on their way as the window allows. Returns the window.
     fn fetch(round_trips: u32, round_trip: Duration, rate: f64) -> u64 {
         let (mut flight, start) = (Flight::default(), Instant::now());
         let mut waiting = std::collections::VecDeque::new();

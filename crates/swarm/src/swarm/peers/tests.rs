@@ -16,7 +16,7 @@ fn hello(id: u8, listen_port: u16) -> Hello {
     Hello { infohash, peer_id, role: Role::Leecher, listen_port }
 }
 
-/// Peers whose connections each begin, enter and end as a test says.
+/// Peers whose connections begin, enter and end as a test decides.
 struct Bench {
     peers: Peers,
     now: Instant,
@@ -132,7 +132,7 @@ fn a_peer_that_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_prove
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Welcome), "the chunk was right");
 }
 
-/// Each takes the connection and says nothing.
+/// Each accepts the connection and sends nothing.
 #[test]
 fn an_address_that_does_not_answer_makes_room_for_another() {
     let mut bench = Bench::new();
