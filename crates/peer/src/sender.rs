@@ -40,7 +40,8 @@ const SMALL_LEN: u32 = 16 * 1024;
 
 /// The last bytes of a chunk wait until its file was checked again. If it changed meanwhile they are not sent. So the chunk
 /// is never whole, and its honest sender does not look like a liar. The bytes before them are in the page cache until they
-/// are sent (see [`crate::unsent`]), so a change within a few milliseconds after that check is not noticed.
+/// are sent (see [`crate::unsent`]), so a change within a few milliseconds after that check is not noticed, at a far peer within a round
+/// trip.
 const HELD_LEN: u32 = 16 * 1024;
 
 /// A message with this many bytes is sent without adding more.
