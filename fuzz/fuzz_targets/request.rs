@@ -10,6 +10,7 @@
 //! Decodes: proto/src/tracker/codec/borrowed.rs: fn borrow_request
 //! Decodes: proto/src/tracker/codec/borrowed.rs: fn peek_subject
 //! Decodes: proto/src/wire.rs: fn decode
+//! Decodes: proto/src/wire.rs: fn decode_padded
 
 #![no_main]
 
@@ -49,8 +50,11 @@ fn check(datagram: &[u8]) {
     assert_eq!(decode_request(&one).expect("its own encoding"), request);
     let expected = match &request.body {
         RequestBody::Announce(announce) => Some(Subject::Announce(announce.infohash, announce.peer_id)),
-        RequestBody::Lookup { query: Query::Peers { infohash, .. }, .. } => Some(Subject::Lookup(*infohash)),
-        RequestBody::Connect { .. } | RequestBody::Lookup { .. } => None,
+        RequestBody::Lookup { query: Query::Peers { infohash, .. }, .. }
+        | RequestBody::FirstLookup { query: Query::Peers { infohash, .. } } => {
+            Some(Subject::Lookup(*infohash))
+        }
+        RequestBody::Connect { .. } | RequestBody::Lookup { .. } | RequestBody::FirstLookup { .. } => None,
     };
     assert_eq!(subject, expected);
 }

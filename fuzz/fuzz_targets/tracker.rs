@@ -215,7 +215,7 @@ impl World {
         let token = match request.as_ref().map(|request| &request.body) {
             Ok(RequestBody::Announce(announce)) => Some(announce.token),
             Ok(RequestBody::Lookup { token, .. }) => Some(*token),
-            Ok(RequestBody::Connect { .. }) | Err(_) => None,
+            Ok(RequestBody::Connect { .. } | RequestBody::FirstLookup { .. }) | Err(_) => None,
         };
         let is_proved = token.is_some_and(|token| self.issued(source).contains(&token));
         if let Ok(Request { body: RequestBody::Announce(announce), .. }) = &request
@@ -246,6 +246,7 @@ impl World {
                 let counted = if announce.progress.is_complete() { counts.seeders } else { counts.leechers };
                 assert!(counted >= 1 || announce.event == Event::Stopped, "it is not counted: {counts:?}");
             }
+            (RequestBody::FirstLookup { .. }, ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {}
             (_, ReplyBody::Announced(_) | ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {
                 assert!(is_proved, "it is answered without a token");
             }

@@ -6,7 +6,7 @@ use peer::handshake::Connection;
 use proto::{
     Digest, InfoHash, Metainfo, ShareName,
     metainfo::{FileNode, Node, Tree},
-    peer::{MAX_PART_LEN, PeerMessage},
+    peer::{MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage},
 };
 use shoal::{Failure, FetchError};
 
@@ -54,7 +54,7 @@ async fn asked_for(infohash: InfoHash, swarm: &mut Swarm) -> (Fetch, Connection)
     (fetch, peer.met(infohash).await)
 }
 
-/// The peer answers the first request. It answers the others only when eight of them have arrived.
+/// The peer answers the first part of the first request. It answers the others only when eight of them have been requested.
 #[test]
 fn several_parts_of_a_description_are_asked_for_at_a_time() {
     test(async |swarm| {
@@ -66,6 +66,9 @@ fn several_parts_of_a_description_are_asked_for_at_a_time() {
             let ahead = if answered == 0 { 1 } else { 8.min(parts - answered) };
             while asked.len() - answered < ahead {
                 match connection.reader.next().await.unwrap() {
+                    Some(PeerMessage::DescriptionRequest) => {
+                        asked.extend((0..MAX_PUSHED_PARTS).map(|part| part * MAX_PART_LEN));
+                    }
                     Some(PeerMessage::MetainfoRequest { offset }) => asked.push(offset),
                     other => panic!("{other:?}"),
                 }

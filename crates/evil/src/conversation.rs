@@ -7,7 +7,10 @@ use bytes::BytesMut;
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, InfoHash, PREAMBLE,
     metainfo::MAX_METAINFO_LEN,
-    peer::{Hello, MAX_PART_LEN, PeerMessage, PeerReader, RejectReason, Role, encode_message},
+    peer::{
+        DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader, RejectReason, Role,
+        description_parts, encode_message,
+    },
 };
 use rand::RngExt;
 use socket2::SockRef;
@@ -118,6 +121,17 @@ impl Conversation<'_> {
                 return self.flood(&flood).await;
             }
             match message {
+                PeerMessage::DescriptionRequest => {
+                    let parts: Vec<_> = description_parts(self.peer.share.metainfo()).collect();
+                    for part in parts.into_iter().take(MAX_PUSHED_PARTS as usize) {
+                        match part {
+                            DescriptionPart::Metainfo { offset } => self.send_metainfo(offset).await?,
+                            DescriptionPart::Hashes { first, count } => {
+                                self.send_hashes(first, count).await?;
+                            }
+                        }
+                    }
+                }
                 PeerMessage::MetainfoRequest { offset } => self.send_metainfo(offset).await?,
                 PeerMessage::HashesRequest { first, count } => self.send_hashes(first, count).await?,
                 PeerMessage::Request { chunk } => self.answer(chunk).await?,

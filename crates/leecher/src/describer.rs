@@ -12,7 +12,7 @@ use peer::{
 use proto::{
     ChunkIndex, Digest, InfoHash, Metainfo,
     metainfo::MetainfoError,
-    peer::{GoodbyeReason, MAX_HASHES, MAX_PART_LEN, PeerMessage},
+    peer::{GoodbyeReason, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, description_parts, unknown_hashes},
 };
 use store::{ChunkHashes, HashesError};
 use swarm::{PeerEvent, scheduler::PeerKey};
@@ -28,10 +28,6 @@ const SILENCE: Duration = Duration::from_secs(20);
 
 /// Maximum number of parts on their way: 8 MiB, the hashes of a share of 128 GiB, cover 80 ms at 100 MB/s.
 const MAX_PARTS: usize = 32;
-
-/// Maximum number of known hashes that are requested again because they lie between unknown ones. A second request would
-/// take more bytes.
-const MAX_GAP: u32 = 64;
 
 /// Bytes between two progress reports. The end of each part is reported too.
 const PROGRESS_STEP: usize = 16 * 1024;
@@ -85,14 +81,46 @@ fn unexpected(message: PeerMessage) -> DescriptionError {
     ConnectionError::Unexpected(message).into()
 }
 
+/// The parts of a description that a peer still has to send. If another peer is faster, they arrive later.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Owed {
+    /// Parts that were requested and have not started to arrive.
+    requested: u32,
+    /// Parts that come without a request of their own and are not counted yet, if the description has that many.
+    pushed: u32,
+    /// Parts that were counted so far.
+    counted: u32,
+}
+
+impl Owed {
+    /// If the description was requested with the hello, its first parts come without further requests.
+    pub(crate) fn after_hello(description_requested: bool) -> Owed {
+        Owed { pushed: if description_requested { MAX_PUSHED_PARTS } else { 0 }, ..Owed::default() }
+    }
+
+    /// Counts the next part. Returns whether it must be requested.
+    fn count(&mut self) -> bool {
+        self.requested += 1;
+        self.counted += 1;
+        let is_pushed = self.pushed > 0;
+        self.pushed = self.pushed.saturating_sub(1);
+        !is_pushed
+    }
+
+    /// Number of parts that still arrive, if none is requested any more.
+    pub(crate) fn left(self, metainfo: &Metainfo) -> u32 {
+        let others = description_parts(metainfo).skip(self.counted as usize).take(self.pushed as usize);
+        self.requested + others.map(|_| 1).sum::<u32>()
+    }
+}
+
 /// A peer that is asked for the description.
 pub(crate) struct Describer<'a> {
     pub(crate) inbox: &'a mut Inbox,
     pub(crate) early: &'a mut EarlyHaves,
     /// Changes when another peer has sent more of the description.
     pub(crate) known: watch::Receiver<Known>,
-    /// Parts that were requested and have not started to arrive. If another peer is faster, they arrive later.
-    pub(crate) owed: u32,
+    pub(crate) owed: Owed,
     pub(crate) key: PeerKey,
     /// Receives the progress.
     pub(crate) events: &'a mpsc::Sender<(PeerKey, SessionEvent)>,
@@ -117,11 +145,12 @@ impl Describer<'_> {
     }
 
     /// Skips the parts that were requested before another peer was faster.
-    pub(crate) async fn drain(&mut self) -> Result<(), DescriptionError> {
+    pub(crate) async fn drain(&mut self, metainfo: &Metainfo) -> Result<(), DescriptionError> {
+        self.owed = Owed { requested: self.owed.left(metainfo), ..Owed::default() };
         loop {
             let deadline = Instant::now() + SILENCE;
             timeout_at(deadline, self.inbox.skip_payload()).await.map_err(|_| DescriptionError::Silent)??;
-            if self.owed == 0 {
+            if self.owed.requested == 0 {
                 return Ok(());
             }
             // All parts must be skipped, no matter what other peers send meanwhile.
@@ -211,8 +240,9 @@ impl Describer<'_> {
     }
 
     fn ask(&mut self, request: PeerMessage) -> Result<(), DescriptionError> {
-        self.inbox.outbox().message(request)?;
-        self.owed += 1;
+        if self.owed.count() {
+            self.inbox.outbox().message(request)?;
+        }
         Ok(())
     }
 
@@ -239,7 +269,7 @@ impl Describer<'_> {
                     self.early.haves.push(chunk);
                 }
                 Some(message @ (PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. })) => {
-                    self.owed = self.owed.saturating_sub(1);
+                    self.owed.requested = self.owed.requested.saturating_sub(1);
                     return Ok(message);
                 }
                 Some(message) => return Err(unexpected(message)),
@@ -274,71 +304,7 @@ impl Describer<'_> {
     }
 }
 
-/// The chunks whose hashes must be requested, in as few ranges as possible.
-fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
-    let space = metainfo.chunk_space();
-    let mut ranges: Vec<Range<u32>> = Vec::new();
-    for chunks in (0..metainfo.files().len()).map(|file| space.chunks_of(file)) {
-        if chunks.len() <= 1 {
-            continue;
-        }
-        let mut start = chunks.start;
-        if let Some(last) = ranges.last_mut()
-            && chunks.start - last.end <= MAX_GAP
-        {
-            last.end = chunks.end.min(last.start + MAX_HASHES);
-            start = start.max(last.end);
-        }
-        while start < chunks.end {
-            let end = chunks.end.min(start + MAX_HASHES);
-            ranges.push(start..end);
-            start = end;
-        }
-    }
-    ranges
-}
-
 /// Runs `work` on a blocking thread: proving the hashes of a large share takes long.
 async fn off_reactor<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     task_output(tokio::task::spawn_blocking(work).await)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proto::{
-        CHUNK_LEN, ShareName,
-        metainfo::{FileNode, Node, Tree},
-    };
-
-    use super::*;
-
-    fn directory(chunk_counts: &[u64]) -> Metainfo {
-        let file =
-            |chunks| FileNode { len: chunks * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
-        let entries: BTreeMap<_, _> = chunk_counts
-            .iter()
-            .enumerate()
-            .map(|(number, &chunks)| {
-                (ShareName::new(&format!("{number:05}")).unwrap(), Node::File(file(chunks)))
-            })
-            .collect();
-        Metainfo::new(ShareName::new("d").unwrap(), Tree::Directory(entries)).unwrap()
-    }
-
-    #[test]
-    fn hashes_are_asked_for_in_few_ranges_and_those_that_are_known_are_left_out() {
-        let ranges = |chunk_counts: &[u64]| {
-            let ranges = unknown_hashes(&directory(chunk_counts));
-            ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
-        };
-        assert_eq!(ranges(&[1, 1, 1]), []);
-        assert_eq!(ranges(&[1, 3, 1, 2]), [(1, 7)]);
-        assert_eq!(ranges(&[2; 9_000]), [(0, 8_192), (8_192, 16_384), (16_384, 18_000)]);
-        assert_eq!(ranges(&[2, 20_000]), [(0, 8_192), (8_192, 16_384), (16_384, 20_002)]);
-        let mut far_apart = vec![1; 102];
-        (far_apart[0], far_apart[101]) = (2, 2);
-        assert_eq!(ranges(&far_apart), [(0, 2), (102, 104)]);
-    }
 }

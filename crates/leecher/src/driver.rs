@@ -57,6 +57,8 @@ const EVENT_QUEUE: usize = 256;
 pub(crate) struct Setup {
     pub(crate) infohash: InfoHash,
     pub(crate) trackers: Vec<TrackerClient>,
+    /// First answers of trackers, which came with the share's name.
+    pub(crate) named: Vec<(Endpoint, Answer)>,
     /// Peers to connect to without asking a tracker.
     pub(crate) peers: Vec<Endpoint>,
     /// Where other peers connect to this one; `None` if it serves nothing.
@@ -309,6 +311,12 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     fn look_up(&mut self, source: SourceId) {
         match self.setup.trackers.get(source.0) {
             Some(tracker) => {
+                let named = self.setup.named.iter().position(|(endpoint, _)| endpoint == tracker.endpoint());
+                if let Some(named) = named {
+                    let (_, answer) = self.setup.named.swap_remove(named);
+                    self.lookups.spawn(async move { (source, answer) });
+                    return;
+                }
                 let asking = look_up(tracker.clone(), self.setup.infohash);
                 self.lookups.spawn(async move { (source, asking.await) });
             }

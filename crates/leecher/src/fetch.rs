@@ -8,7 +8,7 @@ use std::{
 };
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
-use proto::{Endpoint, InfoHash, ShareName};
+use proto::{Endpoint, ShareName};
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::{
     task::spawn_blocking,
@@ -23,7 +23,7 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched},
     known_names,
-    target::{Missing, Target, Unresolved, resolve},
+    target::{Missing, Resolved, Target, Unresolved, resolve},
     task_output,
 };
 
@@ -124,7 +124,7 @@ async fn fetch_among(
     let (trackers, peers) = endpoints(&config);
     let trackers: Vec<_> =
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, tasks)).collect();
-    let (infohash, name) = find(&config, &trackers, &mut on_event, &stop).await?;
+    let Resolved { infohash, name, peers: named } = find(&config, &trackers, &mut on_event, &stop).await?;
     if let (Target::Name(name), Some(path)) = (&config.target, config.known_names.clone()) {
         let asked = name.clone();
         let before = task_output(spawn_blocking(move || known_names::recall(&path, &asked)).await);
@@ -140,6 +140,7 @@ async fn fetch_among(
     let setup = Setup {
         infohash,
         trackers,
+        named,
         peers,
         acceptor: config.acceptor.clone(),
         destination: config.destination.clone(),
@@ -203,7 +204,7 @@ async fn find(
     trackers: &[TrackerClient],
     on_event: &mut impl FnMut(FetchEvent),
     stop: &CancellationToken,
-) -> Result<(InfoHash, Option<ShareName>), FetchError> {
+) -> Result<Resolved, FetchError> {
     let endpoints = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
     let mut missing = Missing::Answer { trackers: endpoints, last: None };
     let mut clock = RunClock::new(Instant::now());

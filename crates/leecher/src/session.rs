@@ -1,12 +1,12 @@
 //! A session: one connection to a peer. It connects, exchanges hellos, fetches the description if it is asked to, and then
 //! turns each message of the peer into an event for the swarm. It decides nothing.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::ready, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use peer::{
     activity::Activity,
     connection::{self, ConnectionError, Inbox},
-    handshake::{self, Connection, HandshakeError, Incoming},
+    handshake::{self, Ask, Connection, HandshakeError, Incoming},
     have_log::HaveLog,
     sender::Serve,
 };
@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     context::{Context, SessionEvent},
-    describer::{Describer, DescriptionError, EarlyHaves},
+    describer::{Describer, DescriptionError, EarlyHaves, Owed},
     description::{Description, Known},
 };
 
@@ -67,17 +67,17 @@ pub(crate) async fn run(
 ) -> LeaveReason {
     // Without a sender the transfer is over.
     let mut stopped = pin!(async { stop.await.unwrap_or(LeaveReason::Finished) });
-    let connection = tokio::select! {
-        connection = connect(&context, origin) => connection,
+    let connected = tokio::select! {
+        connected = connect(&context, origin, &turn) => connected,
         reason = &mut stopped => return reason,
     };
-    let (connection, role, answers_in) = match connection {
+    let (connection, start) = match connected {
         Ok(connected) => connected,
         Err(reason) => return reason,
     };
     let receive = async |hello, inbox| {
         let reason = tokio::select! {
-            reason = receive(&context, key, (hello, role), inbox, (&turn, answers_in)) => reason,
+            reason = receive(&context, key, hello, inbox, (&turn, start)) => reason,
             reason = stopped => reason,
         };
         let goodbye = reason.goodbye();
@@ -87,8 +87,23 @@ pub(crate) async fn run(
     left.unwrap_or(LeaveReason::Disconnected)
 }
 
-/// Makes the connection. Also returns the role of this side, and the time that the peer took to answer.
-async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role, Duration), LeaveReason> {
+/// How a connection began.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    /// The role of this side.
+    role: Role,
+    /// The time that the peer took to answer.
+    answers_in: Duration,
+    /// What was requested with the hello.
+    asked: Ask,
+}
+
+/// Makes the connection. If it is the session's turn already, the description is requested with the hello.
+async fn connect(
+    context: &Context,
+    origin: Origin,
+    turn: &Notify,
+) -> Result<(Connection, Start), LeaveReason> {
     let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
     let hello = Hello {
         infohash: context.infohash,
@@ -103,12 +118,18 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
                 .map_err(|error| LeaveReason::Unreachable(error.into()))?;
             let begun = Instant::now();
-            let connection = handshake::initiate(stream, hello).await.map_err(handshake_failed)?;
-            Ok((connection, hello.role, begun.elapsed()))
+            let asked = tokio::select! {
+                biased;
+                () = turn.notified() => Ask::Description,
+                () = ready(()) => Ask::Nothing,
+            };
+            let connection = handshake::initiate_and_ask(stream, hello, asked).await;
+            let connection = connection.map_err(handshake_failed)?;
+            Ok((connection, Start { role: hello.role, answers_in: begun.elapsed(), asked }))
         }
         Origin::Accepted(incoming) => {
             let connection = incoming.accept(hello).await.map_err(handshake_failed)?;
-            Ok((connection, hello.role, UNKNOWN_DELAY))
+            Ok((connection, Start { role: hello.role, answers_in: UNKNOWN_DELAY, asked: Ask::Nothing }))
         }
     }
 }
@@ -116,13 +137,13 @@ async fn connect(context: &Context, origin: Origin) -> Result<(Connection, Role,
 async fn receive(
     context: &Context,
     key: PeerKey,
-    (hello, role): (Hello, Role),
+    hello: Hello,
     mut inbox: Inbox,
-    turn: (&Notify, Duration),
+    (turn, start): (&Notify, Start),
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
-    let late_parts = match describe(context, key, &mut inbox, &mut early, turn).await {
-        Ok(late_parts) => late_parts,
+    let owed = match describe(context, key, &mut inbox, &mut early, (turn, start)).await {
+        Ok(owed) => owed,
         Err(DescriptionError::BadShare(error)) => {
             let _ = context.events.send((key, PeerEvent::BadShare(error).into())).await;
             return LeaveReason::Finished;
@@ -150,31 +171,34 @@ async fn receive(
         }
     };
     // A seeder sends no bitfield and needs none.
-    if (hello.role, role) == (Role::Leecher, Role::Leecher) && inbox.outbox().bitfield(have, feed).is_err() {
+    if (hello.role, start.role) == (Role::Leecher, Role::Leecher)
+        && inbox.outbox().bitfield(have, feed).is_err()
+    {
         return LeaveReason::TooSlow;
     }
     let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
         Ok(have) => have,
         Err(violation) => return LeaveReason::Protocol(violation),
     };
-    let has_bitfield = early.bitfield.is_some();
+    let (has_bitfield, late_parts) = (early.bitfield.is_some(), owed.left(download.metainfo()));
     let receiver = Receiver { context, key, download, inbox, has_bitfield, late_parts };
     receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
 }
 
-/// Fetches the description from this peer when it is its turn, unless another peer is faster. Returns how many parts of a
-/// description this peer still has to send.
+/// Fetches the description from this peer when it is its turn, unless another peer is faster. Returns what this peer still has to
+/// send of it.
 async fn describe(
     context: &Context,
     key: PeerKey,
     inbox: &mut Inbox,
     early: &mut EarlyHaves,
-    (turn, answers_in): (&Notify, Duration),
-) -> Result<u32, DescriptionError> {
+    (turn, Start { answers_in, asked, .. }): (&Notify, Start),
+) -> Result<Owed, DescriptionError> {
     let report = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
-    let mut describer =
-        Describer { inbox, early, known: known.clone(), owed: 0, key, events: &context.events };
+    let owed = Owed::after_hello(asked == Ask::Description);
+    let mut describer = Describer { inbox, early, known: known.clone(), owed, key, events: &context.events };
+    let mut is_turn = asked == Ask::Description;
     loop {
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
@@ -183,22 +207,27 @@ async fn describe(
             return Err(DescriptionError::Finished);
         }
         // Reported once for each turn, so that no turn is left over that the swarm does not know of.
-        loop {
+        while !std::mem::take(&mut is_turn) {
             tokio::select! {
                 _ = known.changed() => {
                     if matches!(*known.borrow_and_update(), Known::All) {
                         return Ok(describer.owed);
                     }
                 }
-                () = turn.notified() => break,
+                () = turn.notified() => is_turn = true,
             }
         }
-        describer.drain().await?;
         let described = async {
             let known = describer.known.borrow_and_update().clone();
             let metainfo = match known {
                 Known::All => return Err(DescriptionError::Overtaken),
-                Known::Metainfo(metainfo) => metainfo,
+                Known::Metainfo(metainfo) => {
+                    describer.drain(&metainfo).await?;
+                    if matches!(*describer.known.borrow_and_update(), Known::All) {
+                        return Err(DescriptionError::Overtaken);
+                    }
+                    metainfo
+                }
                 Known::Nothing => {
                     let metainfo = Arc::new(describer.metainfo(context.infohash).await?);
                     context.known.send_if_modified(|known| {

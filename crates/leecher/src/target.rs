@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::SocketAddr,
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -19,7 +20,7 @@ use proto::{
     tracker::{
         ErrorCode, Query,
         client::CallError,
-        message::{MAX_PEERS, ShareCursor, ShareEntry, Shares},
+        message::{MAX_PEERS, Peers, ShareCursor, ShareEntry, Shares},
     },
 };
 use swarm::{Answer, Failure, PeerNameError, Waiting, WaitingFor};
@@ -186,14 +187,25 @@ impl From<Missing> for Waiting {
     }
 }
 
-/// Finds the share of the target, and its name if that is known.
-pub(crate) async fn resolve(
-    target: &Target,
-    trackers: &[TrackerClient],
-) -> Result<(InfoHash, Option<ShareName>), Unresolved> {
+/// The share of a target.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) infohash: InfoHash,
+    /// Its name, if that is known.
+    pub(crate) name: Option<ShareName>,
+    /// Peers that trackers sent with it.
+    pub(crate) peers: Vec<(Endpoint, Answer)>,
+}
+
+/// Finds the share of the target.
+pub(crate) async fn resolve(target: &Target, trackers: &[TrackerClient]) -> Result<Resolved, Unresolved> {
     let name = match target {
-        Target::Link(link) => return Ok((link.infohash, link.name.clone())),
-        Target::InfoHash(infohash) => return Ok((*infohash, None)),
+        Target::Link(link) => {
+            return Ok(Resolved { infohash: link.infohash, name: link.name.clone(), peers: Vec::new() });
+        }
+        Target::InfoHash(infohash) => {
+            return Ok(Resolved { infohash: *infohash, name: None, peers: Vec::new() });
+        }
         Target::Name(name) => Some(name),
         Target::Only => None,
     };
@@ -205,7 +217,7 @@ pub(crate) async fn resolve(
         Some(name) => find(trackers, Patience::All, |tracker| named(tracker, name.clone())).await,
         None => find(trackers, Patience::All, |tracker| list(tracker, MAX_NAMESAKES)).await,
     };
-    let Found { mut shares, total, settled, restart } = found.map_err(Unresolved::NotYet)?;
+    let Found { mut shares, total, settled, restart, peers } = found.map_err(Unresolved::NotYet)?;
     if name.is_none() {
         // A share may be listed under several names.
         let mut known = BTreeSet::new();
@@ -219,7 +231,7 @@ pub(crate) async fn resolve(
         (1, name, Some(restart)) => Err(Unresolved::NotYet(Missing::Others { name: name.cloned(), restart })),
         (1, _, None) => {
             let share = shares.remove(0);
-            Ok((share.infohash, Some(share.name)))
+            Ok(Resolved { infohash: share.infohash, name: Some(share.name), peers })
         }
         (several, name, _) => {
             let total = if name.is_some() { total.max(several) } else { several };
@@ -244,6 +256,8 @@ struct Found {
     settled: bool,
     /// A tracker that restarted and has not.
     restart: Option<Restart>,
+    /// The peers of the only share of a name, from each tracker that knows no other.
+    peers: Vec<(Endpoint, Answer)>,
 }
 
 /// How long to wait for trackers.
@@ -266,7 +280,7 @@ where
 {
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
     let mut shares: BTreeMap<(ShareName, InfoHash), ShareEntry> = BTreeMap::new();
-    let (mut answers, mut last, mut total, mut restart) = (0, None, 0, None);
+    let (mut answers, mut last, mut total, mut restart, mut peers) = (0, None, 0, None, Vec::new());
     let mut settled = true;
     let mut deadline = None;
     loop {
@@ -284,6 +298,7 @@ where
                 settled &= found.settled;
                 total = total.max(found.total);
                 restart = restart.or(found.restart);
+                peers.extend(found.peers);
                 for share in found.shares {
                     let known =
                         shares.entry((share.name.clone(), share.infohash)).or_insert_with(|| share.clone());
@@ -307,7 +322,7 @@ where
     let total = total.max(shares.len());
     let mut shares: Vec<ShareEntry> = shares.into_values().collect();
     shares.sort_by_cached_key(ShareEntry::standing);
-    Ok(Found { shares, total, settled: settled && answers == trackers.len(), restart })
+    Ok(Found { shares, total, settled: settled && answers == trackers.len(), restart, peers })
 }
 
 async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, TrackerError> {
@@ -330,7 +345,9 @@ async fn pages(
     most: usize,
     query: impl Fn(Option<ShareCursor>) -> Query,
 ) -> Result<Found, TrackerError> {
-    let (shares, total, end) = collect_pages(most, |after| tracker.shares(query(after))).await?;
+    let Pages { shares, total, peers, end } =
+        collect_pages(most, |after| tracker.shares(query(after))).await?;
+    let peers = peers.into_iter().map(|answer| (tracker.endpoint().clone(), answer)).collect();
     if let ListEnd::TooSlow = end {
         tracing::warn!(
             "tracker {}: the list ends after {} shares, because it took longer than {} s",
@@ -340,11 +357,11 @@ async fn pages(
         );
     }
     let ListEnd::Enough { settles_in_s, restarted_ago_s } = end else {
-        return Ok(Found { shares, total, settled: false, restart: None });
+        return Ok(Found { shares, total, settled: false, restart: None, peers });
     };
     let restart = restarted_ago_s.filter(|_| settles_in_s > 0);
     let restart = restart.map(|ago_s| Restart { tracker: tracker.endpoint().clone(), ago_s, settles_in_s });
-    Ok(Found { shares, total, settled: settles_in_s == 0, restart })
+    Ok(Found { shares, total, settled: settles_in_s == 0, restart, peers })
 }
 
 /// Why no more pages of a list are asked for.
@@ -360,26 +377,38 @@ enum ListEnd {
     TooSlow,
 }
 
-/// The shares of all pages, up to about `most`, and how many there are. `ask` receives the last share of the previous page.
-async fn collect_pages<F: Future<Output = Result<Shares, E>>, E>(
+/// The pages of a list.
+#[derive(Debug)]
+struct Pages {
+    shares: Vec<ShareEntry>,
+    /// How many there are, as the tracker counts.
+    total: usize,
+    /// The peers of the only share.
+    peers: Option<Answer>,
+    end: ListEnd,
+}
+
+/// Collects pages, up to about `most` shares. `ask` receives the last share of the previous page.
+async fn collect_pages<F: Future<Output = Result<(Shares, SocketAddr), E>>, E>(
     most: usize,
     ask: impl Fn(Option<ShareCursor>) -> F,
-) -> Result<(Vec<ShareEntry>, usize, ListEnd), E> {
+) -> Result<Pages, E> {
     let deadline = Instant::now() + LISTING_TIMEOUT;
-    let mut found: Vec<ShareEntry> = Vec::new();
-    let mut most_known = 0;
+    let mut pages = Pages { shares: Vec::new(), total: 0, peers: None, end: ListEnd::TooSlow };
     loop {
-        let after = found.last().map(ShareEntry::cursor);
+        let after = pages.shares.last().map(ShareEntry::cursor);
         let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
-            return Ok((found, most_known, ListEnd::TooSlow));
+            return Ok(pages);
         };
-        let Shares { shares, more, settles_in_s, restarted_ago_s, total } = page?;
-        most_known = most_known.max(total as usize);
+        let (Shares { shares, more, settles_in_s, restarted_ago_s, total, peers }, reached_at) = page?;
+        pages.total = pages.total.max(total as usize);
+        pages.peers = peers.map(|peers| peers_answer(&peers, reached_at));
         // Otherwise a tracker that repeats its pages would be asked without end.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
-        found.extend(shares);
-        if !more || !advanced || found.len() >= most {
-            return Ok((found, most_known, ListEnd::Enough { settles_in_s, restarted_ago_s }));
+        pages.shares.extend(shares);
+        if !more || !advanced || pages.shares.len() >= most {
+            pages.end = ListEnd::Enough { settles_in_s, restarted_ago_s };
+            return Ok(pages);
         }
     }
 }
@@ -389,15 +418,20 @@ pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash) -> Answe
     #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
     let want = MAX_PEERS as u8;
     match tracker.peers(Query::Peers { infohash, want }).await {
-        Ok((peers, reached_at)) => Answer::Peers {
-            addresses: peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect(),
-            interval_s: Some(peers.interval_s),
-        },
+        Ok((peers, reached_at)) => peers_answer(&peers, reached_at),
         Err(TrackerError::Call {
             error: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),
             ..
         }) => Answer::Unknown { settled: settles_in_s == 0 },
         Err(error) => Answer::TrackerFailed(error),
+    }
+}
+
+/// The peers that a tracker at this address named.
+fn peers_answer(peers: &Peers, reached_at: SocketAddr) -> Answer {
+    Answer::Peers {
+        addresses: peers.peers.iter().filter_map(|peer| peer.socket_addr(reached_at)).collect(),
+        interval_s: Some(peers.interval_s),
     }
 }
 
@@ -412,12 +446,17 @@ pub(crate) async fn resolve_peer(peer: Endpoint) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tokio::time::sleep;
 
     use super::*;
 
     /// A list without end.
-    async fn endless(after: Option<ShareCursor>, pause: Duration) -> Result<Shares, TrackerError> {
+    async fn endless(
+        after: Option<ShareCursor>,
+        pause: Duration,
+    ) -> Result<(Shares, SocketAddr), TrackerError> {
         sleep(pause).await;
         let number = after
             .map_or(0, |share| u32::from_be_bytes(*share.standing.infohash.0.first_chunk().unwrap()) + 1);
@@ -425,20 +464,22 @@ mod tests {
         infohash[..4].copy_from_slice(&number.to_be_bytes());
         let (infohash, name) = (InfoHash(infohash), ShareName::new("n").unwrap());
         let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0, sites: 1, votes: 1 };
-        Ok(Shares { settles_in_s: 0, restarted_ago_s: None, total: 1, shares: vec![share], more: true })
+        let (settles_in_s, restarted_ago_s, shares, peers) = (0, None, vec![share], None);
+        let shares = Shares { settles_in_s, restarted_ago_s, total: 1, shares, more: true, peers };
+        Ok((shares, (Ipv4Addr::LOCALHOST, 1).into()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_endless_tracker_does_not_make_a_list_run_for_ever() {
         let begun = Instant::now();
         let slow = |after| endless(after, Duration::from_secs(7));
-        let (found, _, end) = collect_pages(MAX_LISTED, slow).await.unwrap();
-        assert_eq!((begun.elapsed(), end), (LISTING_TIMEOUT, ListEnd::TooSlow));
-        assert_eq!(found.len(), 8);
+        let pages = collect_pages(MAX_LISTED, slow).await.unwrap();
+        assert_eq!((begun.elapsed(), pages.end), (LISTING_TIMEOUT, ListEnd::TooSlow));
+        assert_eq!(pages.shares.len(), 8);
         let fast = |after| endless(after, Duration::ZERO);
-        let (found, _, end) = collect_pages(MAX_LISTED, fast).await.unwrap();
+        let pages = collect_pages(MAX_LISTED, fast).await.unwrap();
         assert_eq!(
-            (found.len(), end),
+            (pages.shares.len(), pages.end),
             (MAX_LISTED, ListEnd::Enough { settles_in_s: 0, restarted_ago_s: None })
         );
     }
@@ -446,7 +487,7 @@ mod tests {
     #[tokio::test]
     async fn a_tracker_that_goes_in_circles_is_asked_twice() {
         let circle = |_| endless(None, Duration::ZERO);
-        assert_eq!(collect_pages(MAX_LISTED, circle).await.unwrap().0.len(), 2);
+        assert_eq!(collect_pages(MAX_LISTED, circle).await.unwrap().shares.len(), 2);
     }
 
     #[test]

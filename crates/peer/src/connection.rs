@@ -7,7 +7,8 @@ use std::{io, sync::Arc, time::Duration};
 use proto::{
     Metainfo,
     peer::{
-        FrameError, GoodbyeReason, Hello, MAX_HASHES, MAX_PART_LEN, PeerMessage, PeerReader, RejectReason,
+        DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_HASHES, MAX_PART_LEN, MAX_PUSHED_PARTS,
+        PeerMessage, PeerReader, RejectReason, description_parts,
     },
 };
 use store::Content;
@@ -79,6 +80,8 @@ pub struct Inbox {
     haves: u32,
     /// Number of parts of the description that the peer has requested.
     parts: u32,
+    /// The peer has sent a `DescriptionRequest`.
+    is_described: bool,
 }
 
 /// Runs a connection until `receive` returns. `receive` gets the peer's `Hello` and the receiving half. It returns its result and the
@@ -98,6 +101,7 @@ pub async fn run<T>(
         allowance: Allowance::default(),
         haves: 0,
         parts: 0,
+        is_described: false,
     };
     let sending = sender::send(writer, outbox.clone(), serve, limit);
     let receiving = async {
@@ -161,6 +165,15 @@ impl Inbox {
                     self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
                 }
                 (PeerMessage::Cancel { .. }, None) => {}
+                (PeerMessage::DescriptionRequest, Some(serve)) if !self.is_described => {
+                    self.is_described = true;
+                    for part in description_parts(serve.content.metainfo()).take(MAX_PUSHED_PARTS as usize) {
+                        match part {
+                            DescriptionPart::Metainfo { offset } => self.outbox.metainfo(offset)?,
+                            DescriptionPart::Hashes { first, count } => self.outbox.hashes(first, count)?,
+                        }
+                    }
+                }
                 (PeerMessage::MetainfoRequest { offset }, Some(_)) => self.outbox.metainfo(offset)?,
                 (PeerMessage::HashesRequest { first, count }, Some(_)) => self.outbox.hashes(first, count)?,
                 (PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. }, None) => {

@@ -19,6 +19,15 @@ use tokio::{
 /// Both sides must have sent their `Hello` within this time.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What is requested together with the `Hello`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Nothing.
+    Nothing,
+    /// The description of the share.
+    Description,
+}
+
 /// A connection after the handshake.
 #[derive(Debug)]
 pub struct Connection {
@@ -72,9 +81,18 @@ impl From<io::Error> for HandshakeError {
 
 /// Sends the first `Hello`, on the side that made the connection.
 pub async fn initiate(stream: TcpStream, hello: Hello) -> Result<Connection, HandshakeError> {
+    initiate_and_ask(stream, hello, Ask::Nothing).await
+}
+
+/// [`initiate`] with a request that does not wait for the answer, which saves a round trip.
+pub async fn initiate_and_ask(
+    stream: TcpStream,
+    hello: Hello,
+    ask: Ask,
+) -> Result<Connection, HandshakeError> {
     within_time(async {
         let (mut reader, mut writer) = split(stream)?;
-        send_hello(&mut writer, hello).await?;
+        send_hello(&mut writer, hello, ask).await?;
         let answer = receive_hello(&mut reader).await?;
         if answer.infohash != hello.infohash {
             return Err(HandshakeError::OtherShare);
@@ -104,7 +122,7 @@ impl Incoming {
             self.refuse(GoodbyeReason::SelfConnection).await?;
             return Err(HandshakeError::SelfConnection);
         }
-        within_time(send_hello(&mut self.writer, hello)).await?;
+        within_time(send_hello(&mut self.writer, hello, Ask::Nothing)).await?;
         Ok(Connection { hello: self.hello, reader: self.reader, writer: self.writer })
     }
 
@@ -136,9 +154,12 @@ fn split(stream: TcpStream) -> io::Result<(PeerReader<OwnedReadHalf>, OwnedWrite
     Ok((PeerReader::new(reader), writer))
 }
 
-async fn send_hello(writer: &mut OwnedWriteHalf, hello: Hello) -> Result<(), HandshakeError> {
+async fn send_hello(writer: &mut OwnedWriteHalf, hello: Hello, ask: Ask) -> Result<(), HandshakeError> {
     let mut bytes = BytesMut::from(&PREAMBLE[..]);
     encode_message(&PeerMessage::Hello(hello), &mut bytes)?;
+    if ask == Ask::Description {
+        encode_message(&PeerMessage::DescriptionRequest, &mut bytes)?;
+    }
     Ok(writer.write_all(&bytes).await?)
 }
 

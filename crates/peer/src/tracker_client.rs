@@ -109,10 +109,10 @@ impl TrackerClient {
         }
     }
 
-    /// Looks up shares.
-    pub async fn shares(&self, query: Query) -> Result<Shares, TrackerError> {
+    /// Looks up shares. Also returns the address at which the tracker was reached.
+    pub async fn shares(&self, query: Query) -> Result<(Shares, SocketAddr), TrackerError> {
         match self.call(Call::Lookup(query)).await? {
-            (Answer::Shares(shares), _) => Ok(shares),
+            (Answer::Shares(shares), address) => Ok((shares, address)),
             _ => Err(self.unexpected()),
         }
     }

@@ -72,6 +72,7 @@ fn the_protocol_page_has_the_limits() {
         (format!("{} bytes", peer::MAX_FRAME_LEN), "MAX_FRAME_LEN"),
         (bytes(peer::MAX_PART_LEN.into()), "MAX_PART_LEN"),
         (grouped(peer::MAX_HASHES.into()), "MAX_HASHES"),
+        (peer::MAX_PUSHED_PARTS.to_string(), "MAX_PUSHED_PARTS"),
         (peer::MAX_PIPELINE.to_string(), "MAX_PIPELINE"),
     ] {
         let row = format!("| {value} | `{constant}` |");

@@ -6,10 +6,12 @@
 
 #[cfg(feature = "codecs")]
 pub mod codec;
+mod description;
 pub mod message;
 
 #[cfg(feature = "codecs")]
 pub use codec::{FrameError, PeerCodec, PeerReader, encode_message};
+pub use description::{DescriptionPart, description_parts, unknown_hashes};
 pub use message::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role};
 
 /// The seeder's default TCP port.
@@ -23,6 +25,10 @@ pub const MAX_PART_LEN: u32 = 256 * 1024;
 
 /// Maximum chunk hashes in one `Hashes` message.
 pub const MAX_HASHES: u32 = MAX_PART_LEN / 32;
+
+/// Parts of a description that one `DescriptionRequest` brings: all of it for a share of up to some 12 GiB, and never more than 1 MiB
+/// for nothing.
+pub const MAX_PUSHED_PARTS: u32 = 4;
 
 /// Maximum requests of a peer that may wait at another. Further ones are rejected as busy. Full chunks then fill a link with 10
 /// Gbit/s and a round trip of 200 ms.

@@ -64,12 +64,21 @@ pub(crate) fn encode<T: Serialize>(message: &T, limit: usize, dst: &mut BytesMut
 
 /// Decodes a message that takes up all of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+    decode_padded(bytes, |_| false)
+}
+
+/// Decodes a message at the front of `bytes`. More bytes may follow it only if `is_padded`.
+pub(crate) fn decode_padded<T: DeserializeOwned>(
+    bytes: &[u8],
+    is_padded: impl Fn(&T) -> bool,
+) -> Result<T, WireError> {
     if bytes.len() > MAX_MESSAGE_LEN {
         return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
     }
     let (message, used) = bincode::serde::decode_from_slice(bytes, CONFIG).map_err(WireError::Malformed)?;
     match bytes.len() - used {
         0 => Ok(message),
+        _ if is_padded(&message) => Ok(message),
         left => Err(WireError::TrailingBytes(left)),
     }
 }

@@ -3,6 +3,8 @@
 //! Pure. A description (metainfo and chunk hashes) is useful only when it is complete, so it comes from one peer. But the
 //! first peer that is asked may be slow or send nothing. The fastest of the asked peers is the *leader*.
 //!
+//! The first peer that is dialled is asked with the hello, which saves a round trip.
+//!
 //! Policy while no peer sends: The first peer is asked at once. A peer that does not start to answer within its grace (a
 //! multiple of the delay of its `Hello`) is *overdue*. For each overdue peer another one is asked, so the number of silent
 //! peers that were asked doubles with each grace. The grace of those that are asked next is shorter each time. And if this side could
@@ -75,6 +77,8 @@ pub(crate) struct Describers {
     waiting: VecDeque<(PeerKey, Duration)>,
     asked: BTreeMap<PeerKey, Asked>,
     places: usize,
+    /// The peer that is asked with the hello, until it has answered that.
+    early: Option<PeerKey>,
     last_begun: Option<Instant>,
     /// Bytes from peers that were cut.
     wasted: u64,
@@ -96,14 +100,29 @@ struct Asked {
 impl Describers {
     /// No peers yet. At most `places` peers may send at the same time. A peer that sends nothing takes no place.
     pub(crate) fn new(places: usize) -> Describers {
-        Describers { waiting: VecDeque::new(), asked: BTreeMap::new(), places, last_begun: None, wasted: 0 }
+        let (waiting, asked) = (VecDeque::new(), BTreeMap::new());
+        Describers { waiting, asked, places, early: None, last_begun: None, wasted: 0 }
+    }
+
+    /// Whether a peer that is dialled now should be asked with the hello. If so, it is.
+    pub(crate) fn ask_early(&mut self, key: PeerKey) -> bool {
+        let is_first = self.early.is_none() && self.asked.is_empty() && self.waiting.is_empty();
+        if is_first {
+            self.early = Some(key);
+        }
+        is_first
     }
 
     /// A peer can be asked, for the first time or again. It took `answers_in` to answer this side's `Hello`.
-    pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration) {
+    pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration, now: Instant) {
         self.asked.remove(&key);
-        if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
-            self.waiting.push_back((key, (answers_in * GRACE + MIN_GRACE).min(MAX_GRACE)));
+        let grace = (answers_in * GRACE + MIN_GRACE).min(MAX_GRACE);
+        if self.early == Some(key) {
+            self.early = None;
+            self.asked.insert(key, Asked::new(now, grace, grace));
+            self.last_begun = Some(now);
+        } else if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
+            self.waiting.push_back((key, grace));
         }
     }
 
@@ -125,6 +144,7 @@ impl Describers {
     /// A peer is gone.
     pub(crate) fn left(&mut self, key: PeerKey) {
         self.waiting.retain(|&(waiting, _)| waiting != key);
+        self.early = self.early.filter(|&early| early != key);
         if self.asked.remove(&key).is_some() {
             // If it was the leader, the others now have another leader to compare with.
             self.wasted = 0;
@@ -274,7 +294,7 @@ mod tests {
     impl Model {
         fn new(rates: Vec<u64>) -> Model {
             let mut describers = Describers::new(4);
-            (0..rates.len()).for_each(|peer| describers.ready(PeerKey(peer as u64), RTT));
+            (0..rates.len()).for_each(|peer| describers.ready(PeerKey(peer as u64), RTT, Instant::now()));
             let (asked, at) = (BTreeMap::new(), Duration::ZERO);
             Model { describers, start: Instant::now(), rates, asked, at }
         }
@@ -290,7 +310,7 @@ mod tests {
                         Turn::Cut(key) => {
                             vain += self.sent(key);
                             self.asked.remove(&key).expect("it was asked");
-                            self.describers.ready(key, RTT);
+                            self.describers.ready(key, RTT, now);
                         }
                     }
                 }
@@ -324,6 +344,32 @@ mod tests {
     }
 
     #[test]
+    fn the_first_that_is_dialled_is_asked_with_the_hello_and_others_only_if_it_does_not_answer() {
+        let now = Instant::now();
+        let mut describers = Describers::new(4);
+        assert!(describers.ask_early(PeerKey(0)));
+        assert!(!describers.ask_early(PeerKey(1)));
+        describers.ready(PeerKey(0), RTT, now);
+        assert_eq!(describers.poll(false, now), None, "it is asked already");
+        describers.ready(PeerKey(1), RTT, now);
+        assert_eq!(describers.poll(false, now), None);
+        let overdue = now + GRACE * RTT + MIN_GRACE;
+        assert_eq!(describers.poll(false, overdue), Some(Turn::Begin(PeerKey(1))));
+    }
+
+    #[test]
+    fn a_peer_that_answers_before_the_one_that_is_asked_with_the_hello_is_asked_too() {
+        let now = Instant::now();
+        let mut describers = Describers::new(4);
+        assert!(describers.ask_early(PeerKey(0)));
+        describers.ready(PeerKey(1), RTT, now);
+        assert_eq!(describers.poll(false, now), Some(Turn::Begin(PeerKey(1))));
+        describers.left(PeerKey(1));
+        describers.left(PeerKey(0));
+        assert!(describers.ask_early(PeerKey(2)));
+    }
+
+    #[test]
     fn a_fast_one_is_found_behind_many_that_are_silent_or_trickle() {
         for slow in [0, 100] {
             let mut rates = vec![slow; 60];
@@ -347,7 +393,7 @@ mod tests {
     fn the_hashes_are_measured_by_themselves_and_places_are_bounded() {
         let now = Instant::now();
         let (mut describers, later) = (Describers::new(4), now + Duration::from_secs(10));
-        (0..3).for_each(|peer| describers.ready(PeerKey(peer), RTT));
+        (0..3).for_each(|peer| describers.ready(PeerKey(peer), RTT, now));
         assert_eq!(describers.poll(false, now), Some(Turn::Begin(PeerKey(0))));
         assert_eq!(describers.poll(false, now), None);
         assert!(describers.progress(PeerKey(0), 5, 5, now));
@@ -359,7 +405,7 @@ mod tests {
         describers.places = 2;
         assert_eq!(describers.poll(false, tried), Some(Turn::Begin(PeerKey(1))));
         describers.left(PeerKey(0));
-        describers.ready(PeerKey(2), RTT);
+        describers.ready(PeerKey(2), RTT, now);
         assert_eq!(describers.poll(false, tried + STAGGER), Some(Turn::Begin(PeerKey(2))));
         assert!(!describers.progress(PeerKey(0), 5, 5, tried));
     }
@@ -368,7 +414,7 @@ mod tests {
     fn silent_peers_make_room_when_others_cannot_be_dialled_for_them() {
         let now = Instant::now();
         let mut describers = Describers::new(4);
-        (0..2).for_each(|peer| describers.ready(PeerKey(peer), RTT));
+        (0..2).for_each(|peer| describers.ready(PeerKey(peer), RTT, now));
         let overdue = now + GRACE * RTT + MIN_GRACE;
         assert_eq!(describers.poll(true, now), Some(Turn::Begin(PeerKey(0))));
         assert_eq!(describers.poll(true, now), None);
@@ -386,7 +432,7 @@ mod tests {
     fn silent_peers_of_a_slow_network_delay_an_honest_one_by_two_graces() {
         let now = Instant::now();
         let mut describers = Describers::new(4);
-        (0..150).for_each(|peer| describers.ready(PeerKey(peer), Duration::from_millis(500)));
+        (0..150).for_each(|peer| describers.ready(PeerKey(peer), Duration::from_millis(500), now));
         let mut at = now;
         let mut asked = 0;
         while asked < 150 {

@@ -23,7 +23,7 @@
 //! again, it is dropped. A peer that sends keep-alives ([`Scheduler::alive`]) only serves others first. When nothing is left to
 //! request, chunks that are expected late are requested from a second peer too ([`endgame`]). The first to send the chunk ends the
 //! other's request. A wrong chunk bans its sender. Until a first chunk of a peer is proved right, the peer is asked for one chunk at a
-//! time, and a second is not proved meanwhile. So a liar gets one wrong chunk in.
+//! time, or two if the first takes long, and a second is not proved meanwhile. So a liar gets one wrong chunk in.
 //!
 //! A peer answers each request once, with the chunk or a rejection, also when the request was cancelled. So what a peer owes is
 //! always known, and a chunk that was not requested is a violation of the protocol.
@@ -274,6 +274,9 @@ impl Scheduler {
     pub fn progressed(&mut self, key: PeerKey, bytes: u32, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.progressed(bytes, now);
+            if peer.is_tried() && peer.has_room() {
+                self.ready.insert(key);
+            }
         }
     }
 

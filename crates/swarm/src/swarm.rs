@@ -327,7 +327,7 @@ impl Swarm {
             match event {
                 PeerEvent::Ready { answers_in } => {
                     self.peers.answered(key);
-                    describers.ready(key, answers_in);
+                    describers.ready(key, answers_in, now);
                 }
                 PeerEvent::Describing { received, total } => {
                     let is_more = describers.progress(key, received, total, now);
@@ -358,6 +358,7 @@ impl Swarm {
             PeerEvent::Progress { bytes } => {
                 transfer.last_arrival = now;
                 scheduler.progressed(key, bytes, now);
+                self.is_decided &= !scheduler.has_news();
             }
             PeerEvent::Rejected(chunk, reason) => {
                 scheduler.alive(key, now);

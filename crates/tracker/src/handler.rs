@@ -1,8 +1,8 @@
 //! From one datagram to at most one reply.
 //!
 //! Pure: the [`service`](crate::service) has the socket and the clock. Three rules hold for every datagram. Without a token
-//! that proves the source address, nothing is registered and no peer or share is sent. Without one no reply is larger
-//! than its request, so nobody can aim the tracker at a third party. And nobody gets more than the rates of an address allow.
+//! that proves the source address, nothing is registered. Without one no reply is larger than its request, so nobody can aim the
+//! tracker at a third party. And nobody gets more than the rates of an address allow.
 
 use std::{
     net::IpAddr,
@@ -14,7 +14,8 @@ use bytes::BytesMut;
 use proto::{
     ShareNameRef,
     tracker::{
-        ErrorCode, MAX_DATAGRAM_LEN, PeerEntry, Peers, Query, Reply, ReplyBody, RequestBody,
+        ErrorCode, MAX_DATAGRAM_LEN, PeerEntry, Peers, Query, Reply, ReplyBody, RequestBody, ShareEntry,
+        Shares,
         codec::{borrow_request, encode_reply, peek_subject},
         message::MAX_PEERS,
     },
@@ -39,6 +40,13 @@ const SWEEP_STEP: usize = 256;
 
 /// Maximum turns of a round. With [`TURN_EVERY`] a round takes two seconds. In a small registry one turn is a whole round.
 const TURNS_PER_ROUND: usize = 100;
+
+/// Bytes of a reply with one share, at most, without the share's name and its peers. Like the decoder's limit, it counts a number by
+/// its size in memory.
+const SOLE_SHARE_LEN: usize = 160;
+
+/// Bytes of a peer in a reply, at most, counted in the same way.
+const PEER_ENTRY_LEN: usize = 24;
 
 /// The tracker without its socket.
 pub struct Handler {
@@ -82,7 +90,7 @@ pub struct Counters {
     pub connects: u64,
     /// Announces with a good token.
     pub announces: u64,
-    /// Lookups with a good token.
+    /// Lookups with a good token, or with padding instead of one.
     pub lookups: u64,
     /// Requests whose token was refused.
     pub tokens_refused: u64,
@@ -148,7 +156,9 @@ impl Handler {
         };
         let start = replies.len();
         let encoded = encode_reply(&reply, replies);
-        if let ReplyBody::Peers(Peers { peers, .. }) = reply.body {
+        if let ReplyBody::Peers(Peers { peers, .. })
+        | ReplyBody::Shares(Shares { peers: Some(Peers { peers, .. }), .. }) = reply.body
+        {
             self.spare_entries = peers;
         }
         if encoded.is_err() || replies.len() - start > limit {
@@ -224,23 +234,30 @@ impl Handler {
                 let connected = ReplyBody::Connected { token, lifetime_s: token::LIFETIME_S };
                 return Some((connected, Source::Unproved, ticket));
             }
-            RequestBody::Announce(announce) => announce.token,
-            RequestBody::Lookup { token, .. } => *token,
+            RequestBody::Announce(announce) => Some(announce.token),
+            RequestBody::Lookup { token, .. } => Some(*token),
+            RequestBody::FirstLookup { .. } => None,
         };
-        if !self.tokens.accepts(&token, source, now, rng) {
-            self.counters.tokens_refused += 1;
-            let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
-            return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved, ticket));
-        }
-        let (ticket, verdict) = self.admit(source, Source::Proved, now, rng)?;
-        if let (Verdict::Small(left), RequestBody::Lookup { .. }) = (verdict, &request) {
+        let proof = match token {
+            Some(token) if self.tokens.accepts(&token, source, now, rng) => Source::Proved,
+            Some(_) => {
+                self.counters.tokens_refused += 1;
+                let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
+                return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved, ticket));
+            }
+            None => Source::Unproved,
+        };
+        let (ticket, verdict) = self.admit(source, proof, now, rng)?;
+        if let (Verdict::Small(left), RequestBody::Lookup { .. } | RequestBody::FirstLookup { .. }) =
+            (verdict, &request)
+        {
             self.counters.slowed += 1;
             let retry_after_ms = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
             let slow_down = ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms });
-            return Some((slow_down, Source::Proved, ticket));
+            return Some((slow_down, proof, ticket));
         }
-        let result = self.answer_proved(request, source, now, rng)?;
-        Some((result.unwrap_or_else(ReplyBody::Error), Source::Proved, ticket))
+        let result = self.answer_admitted(request, source, now, rng)?;
+        Some((result.unwrap_or_else(ReplyBody::Error), proof, ticket))
     }
 
     /// Whether a request may be answered, and how.
@@ -259,7 +276,7 @@ impl Handler {
         Some((ticket, verdict))
     }
 
-    fn answer_proved(
+    fn answer_admitted(
         &mut self,
         request: RequestBody<ShareNameRef<'_>>,
         source: IpAddr,
@@ -273,7 +290,7 @@ impl Handler {
                 self.counters.announces += 1;
                 Some(self.registry.announce(&announce, source, now).map(ReplyBody::Announced))
             }
-            RequestBody::Lookup { query, .. } => {
+            RequestBody::Lookup { query, .. } | RequestBody::FirstLookup { query } => {
                 self.counters.lookups += 1;
                 let result = self.look_up(&query, source, now, rng);
                 // No answer: the client asks again by itself, and by then the expired shares have been swept.
@@ -296,11 +313,27 @@ impl Handler {
                 let peers = self.registry.peers_into(entries, infohash, *want, source, now, rng);
                 return Some(peers.map(ReplyBody::Peers));
             }
+            Query::Named { name, after: None } => {
+                let mut shares = self.registry.named(name, None, now)?;
+                if let ([share], false) = (&shares.shares[..], shares.more) {
+                    let want = peers_that_fit(share);
+                    let entries = &mut self.spare_entries;
+                    let peers = self.registry.peers_into(entries, &share.infohash, want, source, now, rng);
+                    shares.peers = peers.ok();
+                }
+                shares
+            }
             Query::Named { name, after } => self.registry.named(name, *after, now)?,
             Query::List { after } => self.registry.list(after.clone(), now)?,
         };
         Some(Ok(ReplyBody::Shares(shares)))
     }
+}
+
+/// How many peers of a share fit into a reply beside the share itself.
+fn peers_that_fit(share: &ShareEntry) -> u8 {
+    let room = MAX_DATAGRAM_LEN.saturating_sub(SOLE_SHARE_LEN + share.name.as_str().len());
+    u8::try_from(room / PEER_ENTRY_LEN).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]

@@ -509,7 +509,7 @@ impl Registry {
             .then(|| whole_seconds(now.saturating_duration_since(self.start)));
         // No more than the peers, and these are counted by a `u32`.
         let total = u32::try_from(total).unwrap_or(u32::MAX);
-        Shares { settles_in_s, restarted_ago_s, total, shares, more: more == More::Yes }
+        Shares { settles_in_s, restarted_ago_s, total, shares, more: more == More::Yes, peers: None }
     }
 
     /// Seconds until [`Rules::settles_after`] is over.

@@ -20,6 +20,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
     let setup = Setup {
         infohash: INFOHASH,
         trackers: Vec::new(),
+        named: Vec::new(),
         peers: Vec::new(),
         acceptor: Some(acceptor.clone()),
         destination: Destination::Directory(directory),

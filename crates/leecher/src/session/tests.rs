@@ -2,12 +2,15 @@
 
 use std::{net::Ipv4Addr, sync::OnceLock};
 
+use bytes::BytesMut;
 use peer::rate_limit::RateLimit;
 use proto::{
     CHUNK_LEN, Digest, InfoHash, Metainfo, PeerId, ShareName,
     metainfo::{FileNode, Tree},
+    peer::encode_message,
 };
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpListener,
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -31,6 +34,11 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Bench {
+        Bench::with(Arc::default()).await
+    }
+
+    /// With a `turn` that may have been given already.
+    async fn with(turn: Arc<Notify>) -> Bench {
         let (events_in, events) = mpsc::channel(99);
         let (opened, download) = watch::channel(None);
         let context = Arc::new(Context {
@@ -47,7 +55,7 @@ impl Bench {
         });
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let origin = Origin::Dial(listener.local_addr().unwrap());
-        let (turn, (stop, stopped)) = (Arc::<Notify>::default(), oneshot::channel());
+        let (stop, stopped) = oneshot::channel();
         let running = run(Arc::clone(&context), KEY, origin, Arc::clone(&turn), stopped);
         let session = tokio::spawn(running);
         let (stream, address) = listener.accept().await.unwrap();
@@ -84,6 +92,37 @@ async fn a_peer_that_waits_for_its_turn_reports_once_that_it_is_ready() {
     }
     bench.turn.notify_one();
     assert!(matches!(bench.event().await, PeerEvent::Describing { received: 0, .. }));
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
+    drop(bench.stop);
+    assert_eq!(bench.session.await.unwrap(), LeaveReason::Finished);
+}
+
+/// The whole description comes without another request.
+#[tokio::test]
+async fn a_session_whose_turn_it_is_asks_for_the_description_with_the_hello() {
+    let turn = Arc::<Notify>::default();
+    turn.notify_one();
+    let mut bench = Bench::with(turn).await;
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::DescriptionRequest));
+    assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
+    // Another peer has sent the metainfo meanwhile, so this one's parts are skipped, and its hashes requested again.
+    let metainfo = metainfo();
+    bench.context.known.send_replace(Known::Metainfo(Arc::new(metainfo.clone())));
+    let len = u32::try_from(metainfo.as_bytes().len()).unwrap();
+    let parts = [
+        (PeerMessage::Metainfo { total_len: len, offset: 0, len }, metainfo.as_bytes().to_vec()),
+        (PeerMessage::Hashes { first: ChunkIndex(0), count: 2 }, vec![0; 64]),
+    ];
+    for (message, payload) in parts {
+        let mut bytes = BytesMut::new();
+        encode_message(&message, &mut bytes).unwrap();
+        bench.peer.writer.write_all(&bytes).await.unwrap();
+        bench.peer.writer.write_all(&payload).await.unwrap();
+    }
+    while matches!(bench.event().await, PeerEvent::Describing { .. }) {}
+    bench.turn.notify_one();
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
     drop(bench.stop);

@@ -8,7 +8,7 @@ use proto::{
     InfoHash, PeerId, ShareName,
     peer::{Hello, PeerMessage, Role, encode_message},
     tracker::{
-        Query, Reply, ReplyBody, RequestBody, ShareEntry, Shares, Token,
+        Query, Reply, ReplyBody, RequestBody, ShareEntry, Shares,
         codec::{decode_request, encode_reply},
     },
 };
@@ -48,15 +48,21 @@ fn a_tracker_with_a_hostile_name_is_not_listened_to() {
         while let Ok((len, source)) = socket.recv_from(&mut datagram) {
             let request = decode_request(&datagram[..len]).unwrap();
             let body = match request.body {
-                RequestBody::Connect { .. } => ReplyBody::Connected { token: Token([1; 16]), lifetime_s: 60 },
-                RequestBody::Lookup { query: Query::List { .. }, .. } => {
+                RequestBody::FirstLookup { query: Query::List { .. } } => {
                     let name = ShareName::new(STANDS_FOR_IT).unwrap();
                     let infohash = InfoHash([1; 32]);
                     let (seeders, leechers, sites, votes) = (1, 0, 1, 1);
                     let share = ShareEntry { infohash, name, size: 1, seeders, leechers, sites, votes };
                     let (settles_in_s, restarted_ago_s, total, more) = (0, None, 1, false);
                     let shares = vec![share];
-                    ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total, shares, more })
+                    ReplyBody::Shares(Shares {
+                        settles_in_s,
+                        restarted_ago_s,
+                        total,
+                        shares,
+                        more,
+                        peers: None,
+                    })
                 }
                 other => panic!("{other:?}"),
             };
@@ -94,7 +100,7 @@ fn a_peer_with_a_hostile_name_is_not_listened_to() {
             let hello = Hello { infohash, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
             let mut connection =
                 handshake::receive(stream, address).await.unwrap().accept(hello).await.unwrap();
-            let Ok(Some(PeerMessage::MetainfoRequest { offset: 0 })) = connection.reader.next().await else {
+            let Ok(Some(PeerMessage::DescriptionRequest)) = connection.reader.next().await else {
                 continue;
             };
             let len = u32::try_from(metainfo.len()).unwrap();

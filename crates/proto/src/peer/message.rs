@@ -104,6 +104,9 @@ pub enum PeerMessage {
     Goodbye(GoodbyeReason),
     /// No peer's request waits at the speaker, and it could send more.
     Idle,
+    /// Send the first [`super::MAX_PUSHED_PARTS`] parts of the description, in order ([`super::description_parts`]). At most once, and
+    /// only to the peer that accepted the connection. It may follow `Hello` at once.
+    DescriptionRequest,
 }
 
 /// Why a chunk is not sent.
@@ -173,6 +176,7 @@ impl PeerMessage {
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
             | PeerMessage::Idle
+            | PeerMessage::DescriptionRequest
             | PeerMessage::MetainfoRequest { .. }
             | PeerMessage::HashesRequest { .. }
             | PeerMessage::Have { .. }
@@ -199,9 +203,11 @@ impl PeerMessage {
             | PeerMessage::Cancel { chunk }
             | PeerMessage::Reject { chunk, .. } => chunk.0 < space.chunk_count(),
             PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),
-            PeerMessage::Hello(_) | PeerMessage::KeepAlive | PeerMessage::Goodbye(_) | PeerMessage::Idle => {
-                true
-            }
+            PeerMessage::Hello(_)
+            | PeerMessage::KeepAlive
+            | PeerMessage::Goodbye(_)
+            | PeerMessage::Idle
+            | PeerMessage::DescriptionRequest => true,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The logic of a tracker client: tokens, retries with back-off and jitter, reconnecting after the tracker restarted.
 //!
+//! A lookup needs a token only if its first try, which is large, gets no answer. So it takes one round trip.
+//!
 //! Pure: no socket and no clock. The caller sends what [`Client::poll_transmit`] returns, hands in the replies, calls it
 //! again at [`Client::next_timeout`], and collects [`Client::poll_outcome`]. Every call ends in an outcome, at most
 //! [`CALL_TIMEOUT`] after it began.
@@ -145,7 +147,7 @@ struct Flight {
 struct Pending {
     call: Call,
     give_up_at: Instant,
-    /// `None` until there is a token to send it with.
+    /// `None` until it is sent.
     flight: Option<Flight>,
     /// The tracker's last answer, if it was [`ErrorCode::SlowDown`].
     slowed: Option<ErrorCode>,
@@ -171,12 +173,22 @@ impl Client {
         if self.calls.is_empty() {
             return None;
         }
-        match &mut self.token {
-            TokenState::Held { token, renew_at } if now < *renew_at => {
-                let token = *token;
-                self.calls.values_mut().find_map(|pending| pending.poll_transmit(token, now, rng))
+        if let TokenState::Held { token, renew_at } = self.token
+            && now < renew_at
+        {
+            return self.calls.values_mut().find_map(|pending| pending.poll_transmit(token, now, rng));
+        }
+        if let TokenState::Backoff(until) = self.token {
+            if now < until {
+                return None;
             }
-            TokenState::Backoff(until) if now < *until => None,
+            self.token = TokenState::None;
+        }
+        let first = self.calls.values_mut().find_map(|pending| pending.first_lookup(now, rng));
+        if first.is_some() || !self.calls.values().any(|pending| pending.needs_token(now)) {
+            return first;
+        }
+        match &mut self.token {
             TokenState::Connecting(flight) if now < flight.retry_at => None,
             TokenState::Connecting(flight) => {
                 flight.retry(now, rng);
@@ -227,10 +239,10 @@ impl Client {
     pub fn next_timeout(&self) -> Option<Instant> {
         let give_up = self.calls.values().map(|pending| pending.give_up_at).min()?;
         let retry = match &self.token {
-            TokenState::None => None,
             TokenState::Backoff(until) => Some(*until),
+            // A call that has to be sent again waits for the token.
             TokenState::Connecting(flight) => Some(flight.retry_at),
-            TokenState::Held { .. } => {
+            TokenState::None | TokenState::Held { .. } => {
                 self.calls.values().filter_map(|pending| pending.flight).map(|flight| flight.retry_at).min()
             }
         };
@@ -293,6 +305,19 @@ impl Flight {
 }
 
 impl Pending {
+    /// A lookup that was not sent yet, without a token.
+    fn first_lookup(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Request> {
+        let (Call::Lookup(query), None) = (&self.call, self.flight) else { return None };
+        let flight = *self.flight.insert(Flight::new(now, rng));
+        let body = RequestBody::FirstLookup { query: query.clone() };
+        Some(Request { transaction: flight.transaction, body })
+    }
+
+    /// Whether it cannot be sent without a token.
+    fn needs_token(&self, now: Instant) -> bool {
+        self.flight.is_none_or(|flight| now >= flight.retry_at)
+    }
+
     fn poll_transmit(&mut self, token: Token, now: Instant, rng: &mut impl Rng) -> Option<Request> {
         let flight = match &mut self.flight {
             Some(flight) if now < flight.retry_at => return None,

@@ -1,7 +1,7 @@
 //! Codecs of the tracker's datagrams, for `tokio_util::udp::UdpFramed`.
 
 use bytes::{BufMut, BytesMut};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::{
@@ -38,12 +38,18 @@ pub enum DatagramError {
 
 /// Encodes one request as a datagram.
 pub fn encode_request<N: Serialize>(request: &Request<N>, dst: &mut BytesMut) -> Result<(), DatagramError> {
-    encode(request, dst)
+    let start = dst.len();
+    encode(request, dst)?;
+    if request.body.is_padded() {
+        dst.resize(start + MAX_DATAGRAM_LEN, 0);
+    }
+    Ok(())
 }
 
 /// Decodes the datagram of one request.
 pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
-    decode(datagram)
+    let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
+    Ok(wire::decode_padded(message, |request: &Request| request.body.is_padded())?)
 }
 
 /// Encodes one reply as a datagram.
@@ -53,7 +59,8 @@ pub fn encode_reply(reply: &Reply, dst: &mut BytesMut) -> Result<(), DatagramErr
 
 /// Decodes the datagram of one reply.
 pub fn decode_reply(datagram: &[u8]) -> Result<Reply, DatagramError> {
-    decode(datagram)
+    let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
+    Ok(wire::decode(message)?)
 }
 
 impl Decoder for RequestCodec {
@@ -61,7 +68,7 @@ impl Decoder for RequestCodec {
     type Error = DatagramError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Request>, DatagramError> {
-        decode_datagram(src)
+        decode_datagram(src, decode_request)
     }
 }
 
@@ -78,7 +85,7 @@ impl Decoder for ReplyCodec {
     type Error = DatagramError;
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, DatagramError> {
-        decode_datagram(src)
+        decode_datagram(src, decode_reply)
     }
 }
 
@@ -86,7 +93,7 @@ impl Encoder<Request> for ReplyCodec {
     type Error = DatagramError;
 
     fn encode(&mut self, request: Request, dst: &mut BytesMut) -> Result<(), DatagramError> {
-        encode(&request, dst)
+        encode_request(&request, dst)
     }
 }
 
@@ -100,13 +107,11 @@ fn encode<T: Serialize>(message: &T, dst: &mut BytesMut) -> Result<(), DatagramE
     Ok(result?)
 }
 
-fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, DatagramError> {
-    let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
-    Ok(wire::decode(message)?)
-}
-
 /// One datagram is one message. After success or failure, none of its bytes may be left for the next.
-fn decode_datagram<T: DeserializeOwned>(src: &mut BytesMut) -> Result<Option<T>, DatagramError> {
+fn decode_datagram<T>(
+    src: &mut BytesMut,
+    decode: impl Fn(&[u8]) -> Result<T, DatagramError>,
+) -> Result<Option<T>, DatagramError> {
     if src.is_empty() {
         return Ok(None);
     }

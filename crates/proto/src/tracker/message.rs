@@ -55,11 +55,25 @@ pub enum RequestBody<N = ShareName> {
         /// The question.
         query: Query<N>,
     },
+    /// The same from a client that has no token yet: it saves the round trip of `Connect`. Padding follows, as much as the datagram
+    /// holds, because the answer is never larger than the request.
+    FirstLookup {
+        /// The question.
+        query: Query<N>,
+    },
 }
 
 impl RequestBody {
     /// A `Connect` with its padding.
     pub const CONNECT: RequestBody = RequestBody::Connect { padding: [0; CONNECT_PADDING] };
+}
+
+impl<N> RequestBody<N> {
+    /// Whether the rest of the datagram is padding, which means nothing.
+    #[cfg(feature = "codecs")]
+    pub(super) fn is_padded(&self) -> bool {
+        matches!(self, RequestBody::FirstLookup { .. })
+    }
 }
 
 /// A peer's claims about itself and one share. The peer's IP address is that of the datagram.
@@ -281,6 +295,8 @@ pub struct Shares {
     pub shares: Vec<ShareEntry>,
     /// Whether there are more after the last of these.
     pub more: bool,
+    /// If the name that was asked for has one share: a sample of its peers, as many as fit.
+    pub peers: Option<Peers>,
 }
 
 /// Why the tracker gives no answer.

@@ -23,6 +23,9 @@ const CHUNK: u64 = CHUNK_LEN as u64;
 /// Maximum bytes of chunks that no leecher has that wait at a seeder.
 pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
 
+/// Requests that may wait at a peer that is not trusted yet, once its first chunk is seen to take long.
+const TRIAL_REQUESTS: usize = 2;
+
 /// Wait before a late peer is asked again. It grows by this time with each strike.
 const LATE_PAUSE: Duration = Duration::from_secs(3);
 
@@ -131,8 +134,12 @@ impl Peer {
     }
 
     /// Whether one more request is allowed. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
+    /// If that chunk takes long to arrive, a second is requested meanwhile, so that a far peer does not pause for a round trip.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_tried() && self.requests.len() < MAX_PIPELINE
+        let is_slow_trial = self.proving == 0
+            && self.requests.len() < TRIAL_REQUESTS
+            && self.arriving.is_some_and(|arriving| arriving.bytes > 0);
+        (!self.is_tried() || is_slow_trial) && self.requests.len() < MAX_PIPELINE
     }
 
     /// Whether it is not trusted yet, and its first chunk is requested or being proved.

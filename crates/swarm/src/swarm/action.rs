@@ -14,7 +14,7 @@ pub enum Action {
     LookUp(SourceId),
     /// Connect to this address.
     Dial(PeerKey, SocketAddr),
-    /// Ask this peer for the description.
+    /// Ask this peer for the description. If it is still being dialled, ask with the hello.
     AskDescription(PeerKey),
     /// The description is known. Open the output, and pass in an [`Event::Opened`](super::Event::Opened).
     Open,

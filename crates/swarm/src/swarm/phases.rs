@@ -37,6 +37,11 @@ impl Swarm {
             }
             while let Some((key, address)) = self.peers.dial(now, rng) {
                 self.actions.push_back(Action::Dial(key, address));
+                if let Phase::Describing { describers, .. } = &mut self.phase
+                    && describers.ask_early(key)
+                {
+                    self.actions.push_back(Action::AskDescription(key));
+                }
             }
             while let Some(source) = self.sources.poll(self.hungry_since, now) {
                 self.actions.push_back(Action::LookUp(source));

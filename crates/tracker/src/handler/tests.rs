@@ -184,7 +184,14 @@ fn a_token_ages_and_a_restarted_tracker_refuses_it() {
     let mut bench = Bench::new();
     let token = bench.connect(HERE);
     let lookup = RequestBody::Lookup { token, query: Query::List { after: None } };
-    let empty = Shares { settles_in_s: 45, restarted_ago_s: None, total: 0, shares: Vec::new(), more: false };
+    let empty = Shares {
+        settles_in_s: 45,
+        restarted_ago_s: None,
+        total: 0,
+        shares: Vec::new(),
+        more: false,
+        peers: None,
+    };
     let empty = ReplyBody::Shares(empty);
     assert_eq!(bench.ask(lookup.clone(), HERE), empty);
     let refused = ReplyBody::Error(ErrorCode::TokenRefused);
@@ -223,6 +230,52 @@ fn the_largest_replies_fit_a_datagram() {
     }
     match bench.ask(RequestBody::Lookup { token, query: Query::List { after: None } }, HERE) {
         ReplyBody::Shares(page) => assert_eq!((page.shares.len(), page.more), (3, true)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A client that has no token yet asks with a datagram as large as any answer.
+#[test]
+fn a_first_lookup_is_answered_at_once_and_never_with_more_than_it_sent() {
+    let mut bench = Bench::new();
+    for peer in 0..60 {
+        let source =
+            IpAddr::from([0x20, 1, 0xd, 0xb8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, peer]);
+        let token = bench.connect(source);
+        let name = ShareName::new(&"n".repeat(255)).unwrap();
+        let announce = Announce { name, port: u16::MAX.try_into().unwrap(), ..announce(token, peer) };
+        assert!(matches!(bench.ask(RequestBody::Announce(announce), source), ReplyBody::Announced(_)));
+    }
+    let name = ShareName::new(&"n".repeat(255)).unwrap();
+    let by_name = RequestBody::FirstLookup { query: Query::Named { name, after: None } };
+    match bench.ask(by_name.clone(), ELSEWHERE) {
+        ReplyBody::Shares(Shares { shares, peers: Some(peers), .. }) => {
+            assert_eq!((shares.len(), shares[0].infohash, peers.seeders), (1, InfoHash([1; 32]), 60));
+            assert!(peers.peers.len() >= 30, "{} peers", peers.peers.len());
+        }
+        other => panic!("{other:?}"),
+    }
+    let by_infohash =
+        RequestBody::FirstLookup { query: Query::Peers { infohash: InfoHash([1; 32]), want: 50 } };
+    assert!(matches!(bench.ask(by_infohash, ELSEWHERE), ReplyBody::Peers(peers) if peers.peers.len() == 50));
+    assert_eq!(bench.handler.counters().lookups, 2);
+    // Without its padding it is a legal request, but the answer would be larger.
+    let short = &datagram(by_name)[..300];
+    assert_eq!(bench.handle(short, ELSEWHERE), None);
+    assert_eq!(bench.handler.counters().withheld, 1);
+}
+
+#[test]
+fn a_name_of_two_shares_brings_no_peers() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    for share in 1..=2 {
+        let announce = Announce { infohash: InfoHash([share; 32]), ..announce(token, share) };
+        bench.ask(RequestBody::Announce(announce), HERE);
+    }
+    let query = Query::Named { name: name(), after: None };
+    match bench.ask(RequestBody::FirstLookup { query }, ELSEWHERE) {
+        ReplyBody::Shares(Shares { shares, peers, .. }) => assert_eq!((shares.len(), peers), (2, None)),
         other => panic!("{other:?}"),
     }
 }

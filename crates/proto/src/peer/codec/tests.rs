@@ -76,6 +76,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Goodbye, Banned", goodbye(GoodbyeReason::Banned), "00000002 0c 06"),
         ("Frame Goodbye, Done", goodbye(GoodbyeReason::Done), "00000002 0c 07"),
         ("Frame Idle", PeerMessage::Idle, "00000001 0d"),
+        ("Frame DescriptionRequest", PeerMessage::DescriptionRequest, "00000001 0e"),
     ]
 }
 
@@ -100,7 +101,7 @@ fn every_message_has_its_golden_bytes() {
         assert_eq!(frame(&message), bytes(hex), "{what}");
         assert_eq!(decode_frame(&bytes(hex)).unwrap(), Some(message), "{what}");
     }
-    assert_eq!(PREAMBLE, *bytes("53484f414c 03"));
+    assert_eq!(PREAMBLE, *bytes("53484f414c 04"));
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 /// The first unused number of every enum. One more variant needs golden bytes, and a number here.
 #[test]
 fn unknown_variants_are_refused() {
-    for content in ["0e", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
+    for content in ["0f", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
@@ -337,6 +338,7 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         hellos,
         Just(PeerMessage::KeepAlive),
         Just(PeerMessage::Idle),
+        Just(PeerMessage::DescriptionRequest),
         numbers().prop_map(|offset| PeerMessage::MetainfoRequest { offset }),
         metainfos,
         (starts(), 1..=MAX_HASHES).prop_map(|(first, count)| PeerMessage::HashesRequest { first, count }),

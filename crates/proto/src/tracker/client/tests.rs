@@ -29,7 +29,16 @@ impl Bench {
         self.client.on_reply(Reply { transaction, body }, self.now, &mut self.rng);
     }
 
+    fn first_lookup_sent(&mut self) -> TransactionId {
+        let sent = self.sent();
+        assert!(matches!(sent[..], [Request { body: RequestBody::FirstLookup { .. }, .. }]), "{sent:?}");
+        sent[0].transaction
+    }
+
+    /// The first lookup is lost, and the client connects.
     fn connect(&mut self) {
+        self.first_lookup_sent();
+        self.now = self.client.next_timeout().unwrap();
         let sent = self.sent();
         assert!(matches!(sent[..], [Request { body: RequestBody::Connect { .. }, .. }]), "{sent:?}");
         self.reply(sent[0].transaction, ReplyBody::Connected { token: TOKEN, lifetime_s: 60 });
@@ -47,6 +56,28 @@ impl Bench {
 
 fn peers() -> Peers {
     Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 0, peers: Vec::new() }
+}
+
+#[test]
+fn a_lookup_without_a_token_takes_one_request() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    let transaction = bench.first_lookup_sent();
+    assert_eq!(bench.sent(), []);
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
+    assert_eq!(bench.client.next_timeout(), None);
+}
+
+#[test]
+fn a_late_reply_to_the_first_lookup_counts() {
+    let mut bench = Bench::new();
+    let id = bench.lookup();
+    let transaction = bench.first_lookup_sent();
+    bench.now = bench.client.next_timeout().unwrap();
+    assert!(matches!(bench.sent()[..], [Request { body: RequestBody::Connect { .. }, .. }]));
+    bench.reply(transaction, ReplyBody::Peers(peers()));
+    assert_eq!(bench.client.poll_outcome(), Some((id, Ok(Answer::Peers(peers())))));
 }
 
 #[test]
@@ -86,8 +117,11 @@ fn a_silent_tracker_is_tried_four_times_with_growing_waits_and_then_given_up() {
     let mut tries = Vec::new();
     while bench.client.poll_outcome().is_none() {
         for request in bench.sent() {
-            assert!(matches!(request.body, RequestBody::Connect { .. }));
-            tries.push(bench.now - start);
+            match request.body {
+                RequestBody::FirstLookup { .. } => assert_eq!(bench.now, start),
+                RequestBody::Connect { .. } => tries.push(bench.now - start),
+                other => panic!("{other:?}"),
+            }
         }
         match bench.client.next_timeout() {
             Some(timeout) => bench.now = timeout,

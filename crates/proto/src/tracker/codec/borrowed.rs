@@ -20,7 +20,9 @@ pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, Data
     let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
     let mut fields = Fields::of(message)?;
     let request = Request { transaction: TransactionId(fields.u32()?), body: body(&mut fields)? };
-    fields.end()?;
+    if !request.body.is_padded() {
+        fields.end()?;
+    }
     Ok(request)
 }
 
@@ -39,10 +41,11 @@ pub fn peek_subject(datagram: &[u8]) -> Option<Subject> {
     let mut fields = Fields::of(datagram.strip_prefix(&PREAMBLE)?).ok()?;
     let _transaction = fields.u32().ok()?;
     let request = fields.u32().ok()?;
-    if !matches!(request, 1 | 2) {
-        return None;
+    match request {
+        1 | 2 => _ = fields.bytes::<{ size_of::<Token>() }>().ok()?,
+        3 => {}
+        _ => return None,
     }
-    let _token: [u8; 16] = fields.bytes().ok()?;
     if request == 1 {
         return Some(Subject::Announce(InfoHash(fields.bytes().ok()?), PeerId(fields.bytes().ok()?)));
     }
@@ -57,6 +60,7 @@ fn body<'a>(fields: &mut Fields<'a>) -> Result<RequestBody<ShareNameRef<'a>>, Wi
         0 => Ok(RequestBody::Connect { padding: fields.bytes()? }),
         1 => Ok(RequestBody::Announce(announce(fields)?)),
         2 => Ok(RequestBody::Lookup { token: Token(fields.bytes()?), query: query(fields)? }),
+        3 => Ok(RequestBody::FirstLookup { query: query(fields)? }),
         _ => Err(WireError::illegal("no such request")),
     }
 }

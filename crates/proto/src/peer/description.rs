@@ -1,0 +1,110 @@
+//! The parts in which a description (metainfo and chunk hashes) travels.
+
+use std::ops::Range;
+
+use super::{MAX_HASHES, MAX_PART_LEN};
+use crate::{ChunkIndex, Metainfo};
+
+/// Maximum number of known hashes that are sent again because they lie between unknown ones. A second part would take more bytes.
+const MAX_GAP: u32 = 64;
+
+/// A part of a description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DescriptionPart {
+    /// A part of the metainfo.
+    Metainfo {
+        /// Its first byte.
+        offset: u32,
+    },
+    /// The hashes of a range of chunks.
+    Hashes {
+        /// The first chunk.
+        first: ChunkIndex,
+        /// Number of chunks.
+        count: u32,
+    },
+}
+
+/// The parts of a share's description, in the order in which they are requested and sent.
+pub fn description_parts(metainfo: &Metainfo) -> impl Iterator<Item = DescriptionPart> {
+    // A metainfo is at most `MAX_METAINFO_LEN` bytes long.
+    let len = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX);
+    let offsets = (0..len).step_by(MAX_PART_LEN as usize);
+    let hashes = unknown_hashes(metainfo).into_iter();
+    offsets.map(|offset| DescriptionPart::Metainfo { offset }).chain(hashes.map(|range| {
+        DescriptionPart::Hashes { first: ChunkIndex(range.start), count: range.end - range.start }
+    }))
+}
+
+/// The chunks whose hashes are not in the metainfo, in as few ranges as possible. (The hash of a file with one chunk is.)
+pub fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
+    let space = metainfo.chunk_space();
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for chunks in (0..metainfo.files().len()).map(|file| space.chunks_of(file)) {
+        if chunks.len() <= 1 {
+            continue;
+        }
+        let mut start = chunks.start;
+        if let Some(last) = ranges.last_mut()
+            && chunks.start - last.end <= MAX_GAP
+        {
+            last.end = chunks.end.min(last.start + MAX_HASHES);
+            start = start.max(last.end);
+        }
+        while start < chunks.end {
+            let end = chunks.end.min(start + MAX_HASHES);
+            ranges.push(start..end);
+            start = end;
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        CHUNK_LEN, Digest, ShareName,
+        metainfo::{FileNode, Node, Tree},
+    };
+
+    fn directory(chunk_counts: &[u64]) -> Metainfo {
+        let file =
+            |chunks| FileNode { len: chunks * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
+        let entries: BTreeMap<_, _> = chunk_counts
+            .iter()
+            .enumerate()
+            .map(|(number, &chunks)| {
+                (ShareName::new(&format!("{number:05}")).unwrap(), Node::File(file(chunks)))
+            })
+            .collect();
+        Metainfo::new(ShareName::new("d").unwrap(), Tree::Directory(entries)).unwrap()
+    }
+
+    #[test]
+    fn hashes_are_in_few_ranges_and_those_that_are_known_are_left_out() {
+        let ranges = |chunk_counts: &[u64]| {
+            let ranges = unknown_hashes(&directory(chunk_counts));
+            ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+        };
+        assert_eq!(ranges(&[1, 1, 1]), []);
+        assert_eq!(ranges(&[1, 3, 1, 2]), [(1, 7)]);
+        assert_eq!(ranges(&[2; 9_000]), [(0, 8_192), (8_192, 16_384), (16_384, 18_000)]);
+        assert_eq!(ranges(&[2, 20_000]), [(0, 8_192), (8_192, 16_384), (16_384, 20_002)]);
+        let mut far_apart = vec![1; 102];
+        (far_apart[0], far_apart[101]) = (2, 2);
+        assert_eq!(ranges(&far_apart), [(0, 2), (102, 104)]);
+    }
+
+    #[test]
+    fn the_metainfo_comes_before_the_hashes() {
+        let metainfo = directory(&[2; 9_000]);
+        let parts: Vec<_> = description_parts(&metainfo).collect();
+        let offsets = metainfo.as_bytes().len().div_ceil(MAX_PART_LEN as usize);
+        assert_eq!(parts.len(), offsets + 3);
+        assert_eq!(parts[1], DescriptionPart::Metainfo { offset: MAX_PART_LEN });
+        assert_eq!(parts[offsets], DescriptionPart::Hashes { first: ChunkIndex(0), count: MAX_HASHES });
+    }
+}
