@@ -16,6 +16,7 @@ mod source;
 mod stranger;
 mod swarm;
 
+mod attacked;
 mod backing_off;
 mod by_the_page;
 mod changed_files;

@@ -31,6 +31,7 @@ use tokio_util::{
 };
 
 use crate::{
+    descriptors::{FOR_HANDSHAKES, FOR_WAITING, at_most},
     handshake::{self, HandshakeError, Incoming},
     task::connection_ended,
 };
@@ -93,7 +94,7 @@ impl Acceptor {
 
     /// The route of the peers that will connect for this share; `None` if the share has one already.
     pub fn route(&self, infohash: InfoHash) -> Option<Route> {
-        let (sender, incoming) = mpsc::channel(MAX_WAITING);
+        let (sender, incoming) = mpsc::channel(at_most(MAX_WAITING, FOR_WAITING));
         match self.routes.lock().entry(infohash) {
             Entry::Occupied(_) => return None,
             Entry::Vacant(place) => place.insert(sender),
@@ -146,7 +147,7 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationTo
     if stop.run_until_cancelled(routes.changed.notified()).await.is_none() {
         return;
     }
-    let mut handshakes = Handshakes::default();
+    let mut handshakes = Handshakes::new(at_most(MAX_HANDSHAKES, FOR_HANDSHAKES));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -161,11 +162,12 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationTo
                 // On a socket for both IPv4 and IPv6, IPv4 addresses appear as IPv4-mapped IPv6.
                 let address = SocketAddr::new(address.ip().to_canonical(), address.port());
                 let routes = Arc::clone(&routes);
-                handshakes.begin(address.ip(), async move {
+                let handshake = async move {
                     if let Err(error) = routes.receive(stream, address).await {
                         tracing::debug!(%address, "not connected: {error}");
                     }
-                });
+                };
+                handshakes.begin(address.ip(), handshake).await;
             }
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -179,20 +181,30 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, stop: CancellationTo
 }
 
 /// The handshakes under way, in the order in which they began.
-#[derive(Default)]
 struct Handshakes {
+    most: usize,
     tasks: JoinSet<u64>,
     waiting: BTreeMap<u64, (IpAddr, AbortHandle)>,
     last: u64,
 }
 
 impl Handshakes {
-    fn begin(&mut self, ip: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
+    fn new(most: usize) -> Handshakes {
+        Handshakes { most, tasks: JoinSet::new(), waiting: BTreeMap::new(), last: 0 }
+    }
+
+    /// Waits until there is room, which is soon: one that is dropped keeps its descriptor only until its task runs.
+    async fn begin(&mut self, ip: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
         while let Some(ended) = self.tasks.try_join_next() {
             self.ended(ended);
         }
-        if self.waiting.len() >= MAX_HANDSHAKES {
+        if self.waiting.len() >= self.most {
             self.drop_one();
+        }
+        while self.tasks.len() >= self.most
+            && let Some(ended) = self.tasks.join_next().await
+        {
+            self.ended(ended);
         }
         self.last += 1;
         let number = self.last;
@@ -339,12 +351,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_that_panics_gives_its_place_back() {
-        let mut handshakes = Handshakes::default();
-        handshakes.begin(LOCALHOST, async { panic!("a test") });
-        handshakes.begin(LOCALHOST, std::future::pending());
+        let mut handshakes = Handshakes::new(MAX_HANDSHAKES);
+        handshakes.begin(LOCALHOST, async { panic!("a test") }).await;
+        handshakes.begin(LOCALHOST, std::future::pending()).await;
         let ended = handshakes.tasks.join_next().await.unwrap();
         handshakes.ended(ended);
         assert_eq!(handshakes.waiting.keys().collect::<Vec<_>>(), [&2]);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_is_dropped_is_over_before_another_begins() {
+        let mut handshakes = Handshakes::new(2);
+        for number in 1..=9 {
+            handshakes.begin(LOCALHOST, std::future::pending()).await;
+            assert_eq!(handshakes.tasks.len(), number.min(2));
+        }
+        assert_eq!(handshakes.waiting.keys().collect::<Vec<_>>(), [&8, &9]);
     }
 
     /// A socket that was shut down cannot accept, like a socket of a process without free file descriptors.

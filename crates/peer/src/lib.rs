@@ -18,6 +18,7 @@ pub mod acceptor;
 pub mod activity;
 pub mod announcer;
 pub mod connection;
+mod descriptors;
 pub mod faults;
 pub mod handshake;
 pub mod have_log;

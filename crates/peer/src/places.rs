@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use swarm::places::{Admission, Holder, admit};
@@ -37,6 +37,15 @@ pub(crate) struct Place {
     pub(crate) lost: CancellationToken,
 }
 
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoPlace {
+    /// There is none now.
+    Now,
+    /// There may be one after this time.
+    Before(Duration),
+}
+
 impl Places {
     /// This many places.
     pub(crate) fn new(most: usize) -> Places {
@@ -44,7 +53,7 @@ impl Places {
     }
 
     /// A place for a peer at `ip`, if there is one.
-    pub(crate) fn take(&self, ip: IpAddr, now: Instant) -> Option<Place> {
+    pub(crate) fn take(&self, ip: IpAddr, now: Instant) -> Result<Place, NoPlace> {
         let mut taken = self.lock();
         let holder = |(&key, (ip, activity, _)): (&u64, &(IpAddr, Activity, CancellationToken))| Holder {
             key,
@@ -59,12 +68,13 @@ impl Places {
                     lost.cancel();
                 }
             }
-            Admission::Full => return None,
+            Admission::Later(wait) => return Err(NoPlace::Before(wait)),
+            Admission::Full => return Err(NoPlace::Now),
         }
         taken.last_key += 1;
         let (key, activity, lost) = (taken.last_key, Activity::default(), CancellationToken::new());
         taken.places.insert(key, (ip, activity.clone(), lost.clone()));
-        Some(Place { places: self.clone(), key, activity, lost })
+        Ok(Place { places: self.clone(), key, activity, lost })
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {

@@ -3,31 +3,44 @@
 use proto::peer::GoodbyeReason;
 use tokio::task::JoinSet;
 
-use crate::{handshake::Incoming, task::task_output};
+use crate::{
+    descriptors::{FOR_REFUSALS, at_most},
+    handshake::Incoming,
+    task::task_output,
+};
 
 /// Maximum number of refusals under way, which bounds the cost of a burst of connections. Further peers are dropped without a
 /// goodbye.
 pub(crate) const MAX_REFUSALS: usize = 64;
 
 /// The refusals that are under way.
-#[derive(Debug, Default)]
-pub struct Refusals(JoinSet<()>);
+#[derive(Debug)]
+pub struct Refusals {
+    under_way: JoinSet<()>,
+    most: usize,
+}
+
+impl Default for Refusals {
+    fn default() -> Refusals {
+        Refusals { under_way: JoinSet::new(), most: at_most(MAX_REFUSALS, FOR_REFUSALS) }
+    }
+}
 
 impl Refusals {
     /// Refuses a peer.
     pub fn refuse(&mut self, incoming: Incoming, reason: GoodbyeReason) {
-        while let Some(ended) = self.0.try_join_next() {
+        while let Some(ended) = self.under_way.try_join_next() {
             task_output(ended);
         }
-        if self.0.len() < MAX_REFUSALS {
+        if self.under_way.len() < self.most {
             // If this fails, the peer notices that the connection closes.
-            self.0.spawn(async move { _ = incoming.refuse(reason).await });
+            self.under_way.spawn(async move { _ = incoming.refuse(reason).await });
         }
     }
 
     /// Gives up those that are under way. When it returns, no task is left.
     pub async fn stop(&mut self) {
-        self.0.shutdown().await;
+        self.under_way.shutdown().await;
     }
 }
 

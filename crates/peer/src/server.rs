@@ -10,16 +10,17 @@ use store::{Content, OpenChunkError};
 use swarm::{NO_ROOM, uploads::DEFAULT_SLOTS};
 use tokio::{
     task::JoinSet,
-    time::{Duration, timeout},
+    time::{Duration, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     acceptor::Route,
     connection::{self, ConnectionError, Inbox},
+    descriptors::{FOR_PLACES, FOR_WAITING, at_most},
     faults::{self, Faults},
     handshake::{HandshakeError, Incoming},
-    places::{Place, Places},
+    places::{NoPlace, Place, Places},
     rate_limit::RateLimit,
     refusals::Refusals,
     sender::Serve,
@@ -29,6 +30,9 @@ use crate::{
 
 /// How long connections may take to end when the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Maximum number of peers that wait a moment for a place.
+const MAX_WAITING: usize = 16;
 
 /// Serves shares to peers. Clones share the places and the limit.
 #[derive(Debug, Clone)]
@@ -57,9 +61,10 @@ enum ServeError {
 }
 
 impl Server {
-    /// A server with places for `max_peers` peers, of all shares together. It sends no faster than `limit`.
+    /// A server with places for `max_peers` peers, of all shares together, or for fewer if this process may open few files. It sends no
+    /// faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
-        Server { places: Places::new(max_peers), limit }
+        Server { places: Places::new(at_most(max_peers, FOR_PLACES)), limit }
     }
 
     /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
@@ -83,14 +88,16 @@ impl Server {
             content,
         });
         let (mut hub, mut watch, mut connections) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-        let mut refusals = Refusals::default();
+        let (mut refusals, mut waiting) = (Refusals::default(), JoinSet::new());
+        let most_waiting = at_most(MAX_WAITING, FOR_WAITING);
         let uploads = Arc::clone(&served.uploads);
         hub.spawn(async move { uploads.run().await });
         let (content, faults) = (Arc::clone(&served.content), Arc::clone(&served.faults));
         watch.spawn(faults::watch(content, faults, shutdown.clone()));
         loop {
-            let incoming = tokio::select! {
-                incoming = route.next() => incoming,
+            let (incoming, has_waited) = tokio::select! {
+                incoming = route.next() => (incoming, false),
+                Some(waited) = waiting.join_next() => (task_output(waited), true),
                 Some(ended) = connections.join_next() => {
                     connection_ended(ended);
                     continue;
@@ -106,9 +113,19 @@ impl Server {
                 }
                 () = shutdown.cancelled() => break,
             };
-            let Some(place) = self.places.take(incoming.address.ip(), Instant::now()) else {
-                refusals.refuse(incoming, NO_ROOM);
-                continue;
+            let place = match self.places.take(incoming.address.ip(), Instant::now()) {
+                Ok(place) => place,
+                Err(NoPlace::Before(wait)) if !has_waited && waiting.len() < most_waiting => {
+                    waiting.spawn(async move {
+                        sleep(wait).await;
+                        incoming
+                    });
+                    continue;
+                }
+                Err(_) => {
+                    refusals.refuse(incoming, NO_ROOM);
+                    continue;
+                }
             };
             let (served, shutdown) = (Arc::clone(&served), shutdown.clone());
             connections.spawn(async move {
@@ -122,6 +139,7 @@ impl Server {
         drop(route);
         hub.shutdown().await;
         refusals.stop().await;
+        waiting.shutdown().await;
         let goodbyes = async {
             while let Some(ended) = connections.join_next().await {
                 connection_ended(ended);
@@ -194,7 +212,7 @@ mod tests {
     use std::{
         fmt, fs,
         io::ErrorKind,
-        net::SocketAddr,
+        net::{IpAddr, SocketAddr},
         ops::ControlFlow,
         sync::{Mutex, mpsc as blocking},
         time::{Duration, Instant},
@@ -297,11 +315,22 @@ mod tests {
         let (ip, now) = (running.address.ip(), Instant::now());
         let take = |now| running.server.places.take(ip, now);
         let others: Vec<_> = (1..PLACES).map(|_| take(now).unwrap()).collect();
-        assert!(take(now).is_none(), "the others came a moment ago");
+        assert_eq!(take(now).unwrap_err(), NoPlace::Now, "the others came a moment ago");
         let newcomer = take(now + IDLE_TIME).unwrap();
         let goodbye = idle.reader.next().await.unwrap();
         assert_eq!(goodbye, Some(PeerMessage::Goodbye(NO_ROOM)));
         drop((others, newcomer));
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_waits_a_moment_for_a_place_of_a_crowd() {
+        let running = run().await;
+        let crowd = IpAddr::from([10, 0, 0, 1]);
+        let places = || running.server.places.take(crowd, Instant::now()).unwrap();
+        let others: Vec<_> = (0..PLACES).map(|_| places()).collect();
+        let _welcome = connect(&running).await;
+        assert_eq!(others.iter().filter(|place| place.lost.is_cancelled()).count(), 1);
         running.stop().await;
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use lru::LruCache;
+use rustix::process::{Resource, getrlimit};
 
 /// Files that one share keeps open. A share may have a hundred thousand; a process may commonly open 1,024.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -19,8 +20,15 @@ pub(crate) struct FilePool {
 
 impl Default for FilePool {
     fn default() -> FilePool {
-        FilePool { open: Mutex::new(LruCache::new(CAPACITY)) }
+        let limit = getrlimit(Resource::Nofile).current;
+        FilePool { open: Mutex::new(LruCache::new(capacity(limit))) }
     }
+}
+
+/// An eighth of the limit of open files, where that is low: the rest is for connections.
+fn capacity(limit: Option<u64>) -> NonZeroUsize {
+    let part = limit.and_then(|limit| NonZeroUsize::new(usize::try_from(limit / 8).ok()?.max(1)));
+    part.map_or(CAPACITY, |part| part.min(CAPACITY))
 }
 
 impl FilePool {
@@ -54,6 +62,15 @@ impl FilePool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_may_open_few_files_keeps_few_open() {
+        let of = |limit| capacity(limit).get();
+        assert_eq!(
+            [of(None), of(Some(1_024)), of(Some(64)), of(Some(1))],
+            [CAPACITY.get(), CAPACITY.get(), 8, 1]
+        );
+    }
 
     #[test]
     fn keeps_the_recently_used_and_no_more_than_it_may() {

@@ -1,6 +1,7 @@
 //! The `seeder` program as its users see it.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod attacked;
 mod crowding;
 mod failing;
 mod options;

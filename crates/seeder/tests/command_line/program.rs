@@ -107,6 +107,13 @@ impl Running {
         self.err.recv_timeout(PATIENCE).expect("a line on stderr")
     }
 
+    /// The peak of its resident memory in MiB; `None` where there is no `/proc`.
+    pub(crate) fn peak_mib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        Some(line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
