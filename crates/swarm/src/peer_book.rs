@@ -135,6 +135,8 @@ pub struct PeerBook {
     banned: VecDeque<SocketAddr>,
     /// The IP addresses from which connections are refused, oldest first.
     barred: VecDeque<IpAddr>,
+    /// The IP addresses from which connections are refused until a time, oldest first.
+    resting: VecDeque<(IpAddr, Instant)>,
     itself: usize,
     max_peers: usize,
 }
@@ -150,6 +152,7 @@ impl PeerBook {
             accepted: BTreeSet::new(),
             banned: VecDeque::new(),
             barred: VecDeque::new(),
+            resting: VecDeque::new(),
             itself: 0,
             max_peers,
         }
@@ -236,6 +239,21 @@ impl PeerBook {
             self.barred.pop_front();
         }
         self.barred.push_back(ip.to_canonical());
+    }
+
+    /// Whether connections from this IP address are refused now.
+    pub fn is_resting(&self, ip: IpAddr, now: Instant) -> bool {
+        self.resting.iter().any(|&(resting, until)| resting == ip.to_canonical() && until > now)
+    }
+
+    /// Refuses connections from this IP address until a time.
+    pub fn rest_host(&mut self, ip: IpAddr, until: Instant) {
+        let ip = ip.to_canonical();
+        self.resting.retain(|&(resting, _)| resting != ip);
+        if self.resting.len() >= MAX_BANNED {
+            self.resting.pop_front();
+        }
+        self.resting.push_back((ip, until));
     }
 
     /// The next address to dial, if one is due and there is room.

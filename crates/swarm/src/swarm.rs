@@ -434,7 +434,7 @@ impl Swarm {
         if let Phase::Describing { describers, .. } = &mut self.phase {
             describers.left(key);
         }
-        if self.peers.leave(key, reason.clone()) {
+        if self.peers.leave(key, reason.clone(), now) {
             self.forget_actions(key);
             self.actions.push_back(Action::Close(key, reason));
         }

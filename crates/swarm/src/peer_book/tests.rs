@@ -203,6 +203,19 @@ fn bans_are_bounded_and_no_peer_is_let_in_from_the_host_of_a_liar() {
 }
 
 #[test]
+fn no_more_hosts_rest_than_a_book_remembers() {
+    let now = Instant::now();
+    let mut book = PeerBook::new(5);
+    let host = |number: usize| IpAddr::from([10, 0, (number / 250) as u8, (number % 250) as u8]);
+    (0..=MAX_BANNED).for_each(|number| book.rest_host(host(number), now + REPLACED_REST));
+    assert_eq!(book.resting.len(), MAX_BANNED);
+    assert!(!book.is_resting(host(0), now) && book.is_resting(host(1), now));
+    book.rest_host(host(1), now);
+    assert!(!book.is_resting(host(1), now), "the latest time holds");
+    assert!(book.is_resting(host(2), now) && !book.is_resting(host(2), now + REPLACED_REST));
+}
+
+#[test]
 fn this_process_is_no_peer_and_no_liar() {
     let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
     let mut book = PeerBook::new(5);

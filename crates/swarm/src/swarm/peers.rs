@@ -257,6 +257,9 @@ impl Peers {
         if self.book.is_barred(peer.address.ip()) {
             return Err(GoodbyeReason::Banned);
         }
+        if self.book.is_resting(peer.address.ip(), now) {
+            return Err(NO_ROOM);
+        }
         // It may be a liar that left. A moment later that is known.
         if self.departed.values().any(|other| !other.dialled && other.address.ip() == peer.address.ip()) {
             return Err(NO_ROOM);
@@ -292,11 +295,23 @@ impl Peers {
     }
 
     /// This side ends a connection. False if it is already ended or over.
-    pub(super) fn leave(&mut self, key: PeerKey, reason: LeaveReason) -> bool {
+    pub(super) fn leave(&mut self, key: PeerKey, reason: LeaveReason, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key).filter(|peer| !peer.is_leaving()) else { return false };
-        peer.state = State::Leaving { reason, was_active: peer.is_active() };
-        self.dialled_leaving += usize::from(peer.dialled);
+        let (address, dialled) = (peer.address, peer.dialled);
+        peer.state = State::Leaving { reason: reason.clone(), was_active: peer.is_active() };
+        self.dialled_leaving += usize::from(dialled);
+        // Before the connection is over, so that it cannot come again meanwhile.
+        self.refuse_host(&reason, address, dialled, now);
         true
+    }
+
+    /// Refuses the host of a peer that lied, or that connected and broke the protocol. It has no other address to be known by.
+    fn refuse_host(&mut self, reason: &LeaveReason, address: SocketAddr, dialled: bool, now: Instant) {
+        match reason {
+            LeaveReason::Lied => self.book.bar(address.ip()),
+            LeaveReason::Protocol(_) if !dialled => self.book.rest_host(address.ip(), now + REDIAL_REST),
+            _ => {}
+        }
     }
 
     /// A connection is over. `reason` is what the other side or the network did.
@@ -323,9 +338,7 @@ impl Peers {
         if consequence.is_trouble {
             self.outcomes.trouble(address, reason.clone());
         }
-        if reason == LeaveReason::Lied {
-            self.book.bar(address.ip());
-        }
+        self.refuse_host(&reason, address, dialled, now);
         if let Some(listed) = listed {
             self.outcomes.record(listed, consequence.outcome, &self.book);
         }
@@ -377,8 +390,10 @@ impl Peers {
     /// A peer that has left, or is leaving for another reason, was found to have lied. Returns its address if it has left and
     /// was not known as a liar.
     pub(super) fn ban_departed(&mut self, key: PeerKey) -> Option<SocketAddr> {
-        if let Some(Contact { state: State::Leaving { reason, .. }, .. }) = self.peers.get_mut(&key) {
+        if let Some(Contact { state: State::Leaving { reason, .. }, address, .. }) = self.peers.get_mut(&key)
+        {
             *reason = LeaveReason::Lied;
+            self.book.bar(address.ip());
             return None;
         }
         let departed = self.departed.get_mut(&key).filter(|departed| departed.redial != Redial::Never)?;

@@ -2,7 +2,7 @@ use proto::InfoHash;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::leaving::Unreachable;
+use crate::{leaving::Unreachable, violation::Violation};
 
 const OWN_ID: PeerId = PeerId([5; 16]);
 const MAX_PEERS: usize = 8;
@@ -118,6 +118,23 @@ fn a_liar_that_left_before_its_lie_was_found_is_banned() {
 }
 
 #[test]
+fn a_liar_does_not_come_again_while_its_connection_ends() {
+    let mut bench = Bench::new();
+    for (host, leaves_first) in [(1, false), (2, true)] {
+        let liar = bench.peers.accept(address(host)).unwrap();
+        assert!(matches!(bench.enter(liar, hello(1, 0)), Verdict::Welcome));
+        if leaves_first {
+            bench.peers.leave(liar, LeaveReason::TooSlow, bench.now);
+            assert_eq!(bench.peers.ban_departed(liar), None);
+        } else {
+            bench.peers.leave(liar, LeaveReason::Lied, bench.now);
+        }
+        let again = bench.peers.accept(address(host)).unwrap();
+        assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Refused(GoodbyeReason::Banned)));
+    }
+}
+
+#[test]
 fn a_peer_that_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_proved() {
     let mut bench = Bench::new();
     let from = |port| SocketAddr::new(address(1).ip(), port);
@@ -130,6 +147,28 @@ fn a_peer_that_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_prove
     bench.peers.proved(liar, bench.now, &mut bench.rng);
     let again = bench.peers.accept(from(3)).unwrap();
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Welcome), "the chunk was right");
+}
+
+#[test]
+fn a_peer_that_connected_and_broke_the_protocol_is_not_let_in_again_for_a_minute() {
+    let mut bench = Bench::new();
+    let flooder = bench.peers.accept(address(1)).unwrap();
+    assert!(matches!(bench.enter(flooder, hello(1, 0)), Verdict::Welcome));
+    bench.close(flooder, LeaveReason::Protocol(Violation::Malformed));
+    for listen_port in [0, 7000] {
+        let again = bench.peers.accept(address(1)).unwrap();
+        assert!(
+            matches!(bench.enter(again, hello(1, listen_port)), Verdict::Refused(reason) if reason == NO_ROOM)
+        );
+        bench.close(again, LeaveReason::Goodbye(NO_ROOM));
+    }
+    // A peer that this side dialled rests at the address where it listens, and others of its host may come.
+    let dialled = bench.dial(address(2));
+    assert!(matches!(bench.enter(dialled, hello(2, 7000)), Verdict::Welcome));
+    bench.close(dialled, LeaveReason::Protocol(Violation::Malformed));
+    bench.accept(address(2), 7001);
+    bench.now += REDIAL_REST;
+    bench.accept(address(1), 0);
 }
 
 /// Each accepts the connection and sends nothing.
@@ -148,7 +187,7 @@ fn an_address_that_does_not_answer_makes_room_for_another() {
     let leave_silent = |bench: &mut Bench| {
         let mut left = Vec::new();
         while let Some(key) = bench.peers.unanswered(bench.now) {
-            bench.peers.leave(key, LeaveReason::Unreachable(Unreachable::Silent));
+            bench.peers.leave(key, LeaveReason::Unreachable(Unreachable::Silent), bench.now);
             left.push(key);
         }
         left.iter().for_each(|&key| bench.close(key, LeaveReason::Finished));
