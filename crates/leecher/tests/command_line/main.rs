@@ -10,6 +10,7 @@ mod interrupting;
 mod json;
 mod killing;
 mod listing;
+mod memory;
 mod network;
 mod options;
 // One program is watched like the other.
