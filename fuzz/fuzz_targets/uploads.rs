@@ -5,12 +5,15 @@
 
 #![no_main]
 
+#[path = "uploads/input.rs"]
+mod input;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use arbitrary::Arbitrary;
+use input::Step;
 use libfuzzer_sys::fuzz_target;
 use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
 use swarm::uploads::{AskerKey, Requested, Uploads};
@@ -19,19 +22,6 @@ const CHUNKS: u32 = 12;
 
 /// Steps of a run.
 const MAX_STEPS: usize = 500;
-
-#[derive(Debug, Arbitrary)]
-enum Step {
-    Request { asker: u8, chunk: u8 },
-    RequestAll { asker: u8 },
-    Cancel { asker: u8, chunk: u8 },
-    Leave { asker: u8 },
-    Take { asker: u8, part: u8 },
-    Finish { asker: u8 },
-    Reject { asker: u8 },
-    Pass { ms: u16 },
-    PassToTimeout,
-}
 
 fuzz_target!(|input: (u8, Vec<Step>)| {
     let (slots, steps) = input;
@@ -128,10 +118,12 @@ impl World {
         assert!(next.is_none_or(|at| at > self.now), "what is due was not done");
         for (&key, asker) in &self.askers {
             assert_eq!(self.uploads.is_waiting(key), !asker.waiting.is_empty());
+            assert_eq!(self.uploads.is_served(key), asker.sending.is_some());
         }
         let waits = self.askers.values().any(|asker| asker.sending.is_none() && !asker.waiting.is_empty());
         let is_sending = self.askers.values().any(|asker| asker.sending.is_some());
-        assert!(!waits || is_sending || next.is_some(), "a request waits, and nothing will serve it");
+        assert!(!waits || is_sending, "a request waits, and nothing is sent");
+        assert!(next.is_none() || waits, "it wakes for nobody");
     }
 
     /// Receivers that took nothing so far hold up nobody for ever: all others are served. Then they are, too.

@@ -53,6 +53,8 @@ pub struct World {
     barred: BTreeSet<IpAddr>,
     stage: Stage,
     pub is_over: bool,
+    /// A tracker named more addresses than the book can hold.
+    was_flooded: bool,
     /// The next address of an honest peer.
     fresh: u16,
 }
@@ -145,6 +147,7 @@ impl World {
             barred: BTreeSet::new(),
             stage: Stage::Describing,
             is_over: false,
+            was_flooded: false,
             fresh: 0,
         };
         if input.setting.is_described {
@@ -467,9 +470,13 @@ impl World {
                 let addresses = addresses(0, first % 32, count % 16);
                 Answer::Peers { addresses, interval_s: interval_s.filter(|_| !is_peer) }
             }
-            TrackerAnswer::Flood { net } => {
+            // The book takes long for one, so a run has no more.
+            TrackerAnswer::Flood { net } if !std::mem::replace(&mut self.was_flooded, true) => {
                 let addresses = (0..5).flat_map(|more| addresses(1 + (net % 8) * 5 + more, 0, 255)).collect();
                 Answer::Peers { addresses, interval_s: None }
+            }
+            TrackerAnswer::Flood { net } => {
+                Answer::Peers { addresses: addresses(1 + net % 40, 0, 9), interval_s: None }
             }
             TrackerAnswer::Unknown { settled } if !is_peer => Answer::Unknown { settled },
             TrackerAnswer::Unknown { .. } | TrackerAnswer::Failed => {
