@@ -91,8 +91,15 @@ fuzz_target!(|input: Input| {
     let mut rng = StdRng::seed_from_u64(input.seed);
     let mut rules = Rules::default();
     if input.are_limits_small {
-        rules.limits =
-            Limits { peers: 12, shares: 4, peers_per_share: 6, registrations_per_ip: 5, ..rules.limits };
+        let Limits { peers_per_site, .. } = rules.limits;
+        rules.limits = Limits {
+            peers: 12,
+            shares: 4,
+            peers_per_share: 6,
+            registrations_per_ip: 5,
+            peers_per_site,
+            crowded_from: 3,
+        };
     }
     let expire = rules.expire;
     let handler = Handler::new(rules, start, &mut rng);

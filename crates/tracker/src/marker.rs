@@ -105,3 +105,46 @@ fn remove(path: &Path) -> io::Result<()> {
         result => result,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::{handler::Handler, registry::Rules};
+
+    /// Seconds until a tracker without peers that found its file removes it.
+    async fn cleared_after_s(settles_in_s: u64) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("marker");
+        write(&path).unwrap();
+        let now = Instant::now();
+        let (marker, past) = Marker::open(path.clone(), now + Duration::from_secs(settles_in_s));
+        assert_eq!(past, Past::Peers);
+        let handler = Handler::new(Rules::default(), now, &mut StdRng::seed_from_u64(1));
+        let (shared, stop) = (Shared::new(handler), CancellationToken::new());
+        let (keeping, began) = (marker.keep(&shared, &stop), tokio::time::Instant::now());
+        tokio::pin!(keeping);
+        while path.exists() {
+            tokio::select! {
+                _ = &mut keeping => panic!("it keeps the file until it is stopped"),
+                () = sleep(Duration::from_secs(1)) => {}
+            }
+            assert!(began.elapsed() < Duration::from_secs(300), "the file is never removed");
+        }
+        began.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_file_goes_when_no_peer_has_been_there_for_a_while() {
+        let cleared = cleared_after_s(0).await;
+        assert!((9..=12).contains(&cleared), "{cleared} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_file_stays_until_peers_had_time_to_come_back() {
+        let cleared = cleared_after_s(45).await;
+        assert!((43..=47).contains(&cleared), "{cleared} s");
+    }
+}

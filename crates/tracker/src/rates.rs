@@ -239,6 +239,23 @@ mod tests {
         assert_eq!(bench.ask(v6(3, 1, 1), Source::Proved, 0), Verdict::Anything);
     }
 
+    #[test]
+    fn the_places_of_an_address_change_every_second() {
+        let mut bench = Bench::new(Some(FEW));
+        let ips: Vec<IpAddr> = (0..10).map(|host| Ipv4Addr::new(192, 0, 2, host).into()).collect();
+        let places = |bench: &Bench| {
+            ips.iter().map(|&ip| bench.rates.ticket(ip, Source::Proved).0).collect::<Vec<_>>()
+        };
+        let before = places(&bench);
+        bench.now += PERIOD / 2;
+        bench.ask(ips[0], Source::Proved, 0);
+        assert_eq!(places(&bench), before);
+        bench.now += PERIOD;
+        bench.ask(ips[0], Source::Proved, 0);
+        let after = places(&bench);
+        assert!(before.iter().zip(&after).all(|(before, after)| before != after));
+    }
+
     /// A hundred addresses flood, and a thousand others ask once.
     #[test]
     fn a_flood_of_some_addresses_seldom_hits_others() {

@@ -389,6 +389,37 @@ fn one_client_gets_large_answers_then_small_ones_then_none() {
 
 /// Everybody behind one address comes back after a restart, and all are registered.
 #[test]
+fn a_client_over_its_bytes_can_still_announce_and_receives_when_to_ask_again() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    for share in 0..3 {
+        let name = ShareName::new(&"n".repeat(255)).unwrap();
+        let announce = Announce { infohash: InfoHash([share; 32]), name, ..announce(token, share) };
+        bench.ask(RequestBody::Announce(announce), HERE);
+    }
+    bench.now += Duration::from_millis(300);
+    let list = || RequestBody::Lookup { token, query: Query::List { after: None } };
+    let slowed = (0..DEFAULT_RATE.get()).find_map(|_| match bench.ask(list(), HERE) {
+        ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms }) => Some(retry_after_ms),
+        _ => None,
+    });
+    assert_eq!(slowed, Some(700));
+    let answer = bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
+    assert!(matches!(answer, ReplyBody::Announced(_)), "{answer:?}");
+}
+
+#[test]
+fn forged_tokens_do_not_use_up_what_an_address_may_ask() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    let forged = datagram(RequestBody::Announce(announce(BAD_TOKEN, 1)));
+    let answered = (0..2 * DEFAULT_RATE.get()).filter(|_| bench.handle(&forged, HERE).is_some()).count();
+    assert!(answered <= DEFAULT_RATE.get() as usize, "{answered}");
+    let answer = bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
+    assert!(matches!(answer, ReplyBody::Announced(_)), "{answer:?}");
+}
+
+#[test]
 fn a_thousand_seeders_behind_one_address_come_back_at_once() {
     let mut bench = Bench::new();
     for peer in 0..1_000_u16 {

@@ -147,6 +147,36 @@ fn names_beyond_the_maximum_make_room_for_those_of_other_sites() {
 }
 
 #[test]
+fn the_newest_name_of_the_site_with_most_makes_room_or_one_that_no_seeder_has() {
+    let called = |name: &str, announce: Announce| Announce { name: name_of(name), ..announce };
+    let names = |bench: &mut Bench| {
+        let pages = bench.pages(None);
+        pages.iter().map(|share| share.name.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    // All names are those of leechers, or of seeders of one site, or each of another site.
+    let fill = |announce: fn(u32, u32) -> Announce, sites: u32| {
+        let mut bench = Bench::new(Limits::default());
+        for number in 0..names::MAX_NAMES as u32 {
+            let fake = at_port(called(&format!("fake {number}"), announce(1, number)), 8_000 + number as u16);
+            bench.announce(&fake, host(number % sites)).unwrap();
+        }
+        bench
+    };
+    let without = |name: &str| {
+        let fakes = (0..names::MAX_NAMES).map(|number| format!("fake {number}"));
+        fakes.filter(|fake| fake != name).collect::<Vec<_>>()
+    };
+    for mut bench in [fill(leecher, 1), fill(seeder, 1)] {
+        bench.announce(&called("honest", seeder(1, 100)), host(100)).unwrap();
+        assert_eq!(names(&mut bench), [without("fake 7"), vec!["honest".to_owned()]].concat());
+    }
+    // A site with one name brings another, of a share in which every site has one.
+    let mut bench = fill(seeder, 8);
+    bench.announce(&called("second", seeder(1, 100)), host(0)).unwrap();
+    assert_eq!(names(&mut bench), without("none"));
+}
+
+#[test]
 fn a_name_that_many_sites_stand_behind_is_kept() {
     let mut bench = Bench::new(Limits::default());
     for peer in 0..2 {

@@ -232,6 +232,21 @@ fn a_newcomer_at_a_full_tracker_takes_the_place_of_the_newest_of_the_most_crowde
 }
 
 #[test]
+fn of_the_peers_of_a_crowded_address_in_a_share_the_newest_makes_room() {
+    let mut bench = Bench::new(small(|limits| (limits.peers, limits.crowded_from) = (10, 4)));
+    let peers = (0..10).map(|peer| at_port(seeder(1, peer), 8_000 + peer as u16)).collect::<Vec<_>>();
+    for peer in &peers {
+        bench.announce(peer, host(66)).unwrap();
+    }
+    for newcomer in 1..4 {
+        bench.announce(&seeder(2, newcomer), host(newcomer)).unwrap();
+    }
+    let roster = &bench.registry.shares[&infohash(1)].roster;
+    let left = peers.iter().map(|peer| roster.find(peer.peer_id).is_some());
+    assert!(left.eq((0..10).map(|peer| peer < 7)));
+}
+
+#[test]
 fn a_new_share_at_a_tracker_with_too_many_takes_the_place_of_one_of_crowded_addresses_only() {
     let mut bench = Bench::new(small(|limits| (limits.shares, limits.crowded_from) = (10, 4)));
     for share in 0..10 {
@@ -250,6 +265,21 @@ fn a_new_share_at_a_tracker_with_too_many_takes_the_place_of_one_of_crowded_addr
     let at = |number| bench.registry.census.registrations_from(host(number).into());
     assert!(at(3) >= 3 && at(3).abs_diff(at(66)) <= 2, "{} and {}", at(3), at(66));
     assert!(has(&bench, 9) && has(&bench, 20));
+}
+
+#[test]
+fn a_large_share_is_not_dropped_for_a_new_one() {
+    let mut bench = Bench::new(small(|limits| (limits.shares, limits.crowded_from) = (2, 4)));
+    for peer in 0..9 {
+        bench.announce(&at_port(seeder(2, peer), 8_000 + peer as u16), host(66)).unwrap();
+        if peer == 5 {
+            bench.announce(&seeder(1, 1), host(66)).unwrap();
+        }
+    }
+    bench.announce(&seeder(3, 1), host(1)).unwrap();
+    let has = |bench: &Bench, share| bench.registry.shares.contains_key(&infohash(share));
+    assert!(!has(&bench, 1) && has(&bench, 2) && has(&bench, 3));
+    assert_eq!(bench.announce(&seeder(4, 1), host(2)), Err(ErrorCode::Full(Limit::Shares)));
 }
 
 /// The shares of a crowded address are found through a list, which must not keep those that it has left.
