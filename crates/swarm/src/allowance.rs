@@ -53,6 +53,15 @@ mod tests {
     }
 
     #[test]
+    fn a_long_silence_saves_up_no_more_than_a_burst() {
+        let (mut allowance, now) = (Allowance::default(), Instant::now());
+        allowance.charge(now).unwrap();
+        let later = now + Duration::from_secs(3_600);
+        (0..MAX_BURST).for_each(|_| allowance.charge(later).unwrap());
+        assert_eq!(allowance.charge(later), Err(Exceeded));
+    }
+
+    #[test]
     fn an_honest_peer_never_exceeds_it_even_if_this_process_was_stopped() {
         let (mut allowance, begun) = (Allowance::default(), Instant::now());
         // An hour of the most that an honest peer sends: a keep-alive a second, and 50 notices that it is idle.
