@@ -391,10 +391,12 @@ fn of_two_chunks_of_a_peer_that_is_not_trusted_one_is_proved() {
     (bench.trusts, bench.on_cancel) = (false, OnCancel::Silence);
     let peer = bench.join(1, Have::All);
     let first = bench.waiting[&peer][0];
-    for _ in 0..100 {
+    // Its request is withdrawn, and it is asked again, for the same chunk or for another.
+    let second = (0..1_000).find_map(|_| {
         bench.advance(Duration::from_millis(100));
-    }
-    let second = bench.waiting[&peer][0];
+        bench.waiting[&peer].iter().copied().find(|&chunk| chunk != first)
+    });
+    let second = second.expect("another chunk is requested");
     assert_eq!(bench.scheduler.received(peer, first, bench.now), Received::Verify);
     assert_eq!(bench.scheduler.received(peer, second, bench.now), Received::Duplicate);
     bench.scheduler.remove_peer(peer, bench.now);
