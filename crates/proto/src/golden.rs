@@ -73,7 +73,7 @@ fn the_protocol_page_has_the_limits() {
         (bytes(peer::MAX_PART_LEN.into()), "MAX_PART_LEN"),
         (grouped(peer::MAX_HASHES.into()), "MAX_HASHES"),
         (peer::MAX_PUSHED_PARTS.to_string(), "MAX_PUSHED_PARTS"),
-        (peer::MAX_PIPELINE.to_string(), "MAX_PIPELINE"),
+        (grouped(peer::MAX_PIPELINE as u64), "MAX_PIPELINE"),
     ] {
         let row = format!("| {value} | `{constant}` |");
         assert!(PAGE.contains(&row), "{row} in docs/protocol.md");
