@@ -304,8 +304,13 @@ fn forget_displaced(
     };
     let mut gone = Vec::new();
     for (&infohash, share) in &mut model.shares {
-        let displaced = share.peers.extract_if(.., |id, peer| peer.is_live(now) && !is_there(&infohash, id));
-        gone.extend(displaced.map(|(_, peer)| (infohash, peer.host)));
+        share.peers.retain(|id, peer| {
+            let is_displaced = peer.is_live(now) && !is_there(&infohash, id);
+            if is_displaced {
+                gone.push((infohash, peer.host));
+            }
+            !is_displaced
+        });
     }
     let own = crowds[from as usize];
     let is_crowded = |host: u32| {
