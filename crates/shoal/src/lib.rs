@@ -5,6 +5,9 @@
 //! [`FetchHandle`] is dropped. Both handles have a stream of events. A node can share and fetch any number of things at the same
 //! time. [`tracker::TrackerHandle`] runs a tracker in this process.
 //!
+//! It needs a Tokio runtime with time and I/O enabled. A debug build hashes some forty times slower than a release build, unless your
+//! workspace's `Cargo.toml` has `opt-level = 3` under `[profile.dev.package.tape-sha256]` and `[profile.dev.package.sha2]`.
+//!
 //! ```no_run
 //! use shoal::{Endpoint, Node, StreamExt, Target};
 //!
@@ -50,7 +53,7 @@
 //!     while let Some(event) = fetch.events().next().await {
 //!         match event {
 //!             FetchEvent::Progress(progress) => {
-//!                 print!("\r{} of {} bytes", progress.done, progress.total);
+//!                 eprint!("\r{} of {} bytes", progress.done, progress.total);
 //!             }
 //!             FetchEvent::Waiting(waiting) => eprintln!("{waiting}"),
 //!             _ => {}

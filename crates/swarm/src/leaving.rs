@@ -1,4 +1,5 @@
-//! Why a peer left, and everything that follows from it, in one table.
+//! Why a peer left, and what follows from it, in one table. (That the IP address of a liar is refused too is decided in
+//! `swarm/peers.rs`.)
 
 use std::{fmt, io, net::SocketAddr, time::Duration};
 

@@ -3,8 +3,8 @@
 //! Pure: time is an argument, and the caller moves the bytes. One [`Uploads`] serves one share.
 //!
 //! A receiver can pass on a chunk only when it is complete, so a few uploads at a time spread a share faster than many. The swarm
-//! also multiplies a chunk faster than this side can. Hence the policy: Requests for chunks that were sent at most once go first,
-//! and among those the requests of the peer that was served least. [`PARALLEL`] uploads run at a time. A further one starts only
+//! also multiplies a chunk faster than this side can. Hence the policy: Chunks that were never sent go first, then those that were
+//! sent once, then all others. Among equals the peer that was served least goes first. [`PARALLEL`] uploads run at a time. A further one starts only
 //! when these take longer than they should on this side's link.
 //!
 //! An upload does not count while its receiver holds it up ([`link`]): its socket takes less than a quarter of its share of this
