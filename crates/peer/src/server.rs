@@ -231,7 +231,10 @@ mod tests {
     use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::{acceptor::Acceptor, handshake};
+    use crate::{
+        acceptor::Acceptor,
+        handshake::{self, Ask},
+    };
 
     const PLACES: usize = 9;
 
@@ -306,6 +309,31 @@ mod tests {
         let silent = silent.into_std().unwrap();
         let peeked = silent.peek(&mut [0]).map_err(|error| error.kind());
         assert!(matches!(peeked, Ok(0) | Err(ErrorKind::ConnectionReset)), "{peeked:?}");
+    }
+
+    /// Each would cost up to 1 MiB.
+    #[tokio::test]
+    async fn the_description_comes_with_the_hello_once_and_a_second_request_ends_the_connection() {
+        let running = run().await;
+        let hello = Hello {
+            infohash: running.infohash,
+            peer_id: PeerId([2; 16]),
+            role: Role::Leecher,
+            listen_port: 0,
+        };
+        let stream = TcpStream::connect(running.address).await.unwrap();
+        let mut peer = handshake::initiate_and_ask(stream, hello, Ask::Description).await.unwrap();
+        let Ok(Some(PeerMessage::Metainfo { total_len, offset: 0, len })) = peer.reader.next().await else {
+            panic!("no metainfo")
+        };
+        assert_eq!(total_len, len);
+        peer.reader.skip_payload().await.unwrap();
+        let mut again = BytesMut::new();
+        encode_message(&PeerMessage::DescriptionRequest, &mut again).unwrap();
+        peer.writer.write_all(&again).await.unwrap();
+        let goodbye = peer.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(GoodbyeReason::Protocol)));
+        running.stop().await;
     }
 
     #[tokio::test]
