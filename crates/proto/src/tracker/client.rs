@@ -185,8 +185,15 @@ impl Client {
             self.token = TokenState::None;
         }
         let first = self.calls.values_mut().find_map(|pending| pending.first_lookup(now, rng));
-        if first.is_some() || !self.calls.values().any(|pending| pending.needs_token(now)) {
+        if first.is_some() {
             return first;
+        }
+        if !self.calls.values().any(|pending| pending.needs_token(now)) {
+            // The call that needed it was given up.
+            if matches!(&self.token, TokenState::Connecting(flight) if now >= flight.retry_at) {
+                self.token = TokenState::None;
+            }
+            return None;
         }
         match &mut self.token {
             TokenState::Connecting(flight) if now < flight.retry_at => None,

@@ -236,3 +236,42 @@ fn a_call_that_is_slowed_down_to_its_end_reports_that() {
     assert_eq!(bench.sent(), []);
     assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Refused(code)))));
 }
+
+/// An announce that is given up no longer needs a token, and a lookup under way does not need one yet.
+#[test]
+fn nothing_is_due_for_a_token_that_no_call_needs() {
+    for later_ms in 6_500..7_000 {
+        let mut bench = Bench::new();
+        bench.rng = StdRng::seed_from_u64(later_ms);
+        let start = bench.now;
+        let announce = Announce {
+            token: TOKEN,
+            infohash: InfoHash([1; 32]),
+            peer_id: crate::PeerId([2; 16]),
+            secret: crate::Secret([3; 16]),
+            port: 7_000.try_into().unwrap(),
+            name: crate::ShareName::new("n").unwrap(),
+            size: 1,
+            event: crate::tracker::Event::Started,
+            progress: crate::tracker::Completion::COMPLETE,
+        };
+        bench.client.start(Call::Announce(announce), start);
+        let mut later = Some(start + Duration::from_millis(later_ms));
+        loop {
+            bench.sent();
+            while bench.client.poll_outcome().is_some() {}
+            let timeout = bench.client.next_timeout();
+            assert!(timeout.is_none_or(|at| at > bench.now), "what is due was not done, {later_ms} ms");
+            match (timeout, later) {
+                (Some(timeout), Some(at)) if timeout < at => bench.now = timeout,
+                (_, Some(at)) => {
+                    bench.now = at.max(bench.now);
+                    later = None;
+                    bench.lookup();
+                }
+                (Some(timeout), None) => bench.now = timeout,
+                (None, None) => break,
+            }
+        }
+    }
+}
