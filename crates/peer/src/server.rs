@@ -287,6 +287,10 @@ mod tests {
     }
 
     async fn connect(running: &Running) -> handshake::Connection {
+        connect_and_ask(running, Ask::Nothing).await
+    }
+
+    async fn connect_and_ask(running: &Running, ask: Ask) -> handshake::Connection {
         let hello = Hello {
             infohash: running.infohash,
             peer_id: PeerId([2; 16]),
@@ -294,7 +298,7 @@ mod tests {
             listen_port: 0,
         };
         let stream = TcpStream::connect(running.address).await.unwrap();
-        handshake::initiate(stream, hello).await.unwrap()
+        handshake::initiate_and_ask(stream, hello, ask).await.unwrap()
     }
 
     #[tokio::test]
@@ -315,14 +319,7 @@ mod tests {
     #[tokio::test]
     async fn the_description_comes_with_the_hello_once_and_a_second_request_ends_the_connection() {
         let running = run().await;
-        let hello = Hello {
-            infohash: running.infohash,
-            peer_id: PeerId([2; 16]),
-            role: Role::Leecher,
-            listen_port: 0,
-        };
-        let stream = TcpStream::connect(running.address).await.unwrap();
-        let mut peer = handshake::initiate_and_ask(stream, hello, Ask::Description).await.unwrap();
+        let mut peer = connect_and_ask(&running, Ask::Description).await;
         let Ok(Some(PeerMessage::Metainfo { total_len, offset: 0, len })) = peer.reader.next().await else {
             panic!("no metainfo")
         };

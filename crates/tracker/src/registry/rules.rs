@@ -49,8 +49,8 @@ pub struct Limits {
     /// behind one address, each of which was just restarted at another port.
     pub peers_per_site: u16,
     /// From this many registrations on, those of one IPv4 address, or one part of an IPv6 network, make room for newcomers from less
-    /// crowded ones when the tracker is full. To fill it for good, an attacker needs an address for each of so many places. A
-    /// smaller number would take more memory.
+    /// crowded ones when the tracker is full. To keep it full, an attacker needs one address for this many places. A smaller
+    /// number would take more memory.
     pub crowded_from: u32,
 }
 
