@@ -6,11 +6,12 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::{
     MAX_DATAGRAM_LEN,
-    message::{Reply, Request},
+    message::{Reply, ReplyBody, Request},
 };
 use crate::{PREAMBLE, wire, wire::WireError};
 
 mod borrowed;
+mod peers;
 
 pub use borrowed::{Subject, borrow_request, peek_subject};
 
@@ -54,7 +55,12 @@ pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
 
 /// Encodes one reply as a datagram.
 pub fn encode_reply(reply: &Reply, dst: &mut BytesMut) -> Result<(), DatagramError> {
-    encode(reply, dst)
+    match &reply.body {
+        ReplyBody::Peers(peers) => {
+            append(|limit, dst| peers::encode(reply.transaction, peers, limit, dst), dst)
+        }
+        _ => encode(reply, dst),
+    }
 }
 
 /// Decodes the datagram of one reply.
@@ -76,7 +82,7 @@ impl Encoder<Reply> for RequestCodec {
     type Error = DatagramError;
 
     fn encode(&mut self, reply: Reply, dst: &mut BytesMut) -> Result<(), DatagramError> {
-        encode(&reply, dst)
+        encode_reply(&reply, dst)
     }
 }
 
@@ -98,9 +104,17 @@ impl Encoder<Request> for ReplyCodec {
 }
 
 fn encode<T: Serialize>(message: &T, dst: &mut BytesMut) -> Result<(), DatagramError> {
+    append(|limit, dst| wire::encode(message, limit, dst), dst)
+}
+
+/// Appends the preamble and the message that `write` appends. On error `dst` does not change.
+fn append(
+    write: impl FnOnce(usize, &mut BytesMut) -> Result<(), WireError>,
+    dst: &mut BytesMut,
+) -> Result<(), DatagramError> {
     let start = dst.len();
     dst.put_slice(&PREAMBLE);
-    let result = wire::encode(message, MAX_DATAGRAM_LEN - PREAMBLE.len(), dst);
+    let result = write(MAX_DATAGRAM_LEN - PREAMBLE.len(), dst);
     if result.is_err() {
         dst.truncate(start);
     }

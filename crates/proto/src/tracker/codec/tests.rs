@@ -585,6 +585,9 @@ proptest! {
     fn a_reply_decodes_to_itself_and_never_from_a_part(reply in replies(), more in any::<u8>()) {
         let mut datagram = reply_bytes(&reply);
         prop_assert!(datagram.len() <= MAX_DATAGRAM_LEN);
+        let mut by_serde = BytesMut::new();
+        encode(&reply, &mut by_serde).unwrap();
+        prop_assert_eq!(&by_serde[..], &datagram[..]);
         prop_assert_eq!(decode_reply(&datagram).unwrap(), reply);
         for len in 0..datagram.len() {
             prop_assert!(decode_reply(&datagram[..len]).is_err(), "{} bytes", len);
