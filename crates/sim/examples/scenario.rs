@@ -1,5 +1,5 @@
 //! Runs scenarios and prints their figures:
-//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--reading MS] [--news MS] [--start MS]
+//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--work MS] [--news MS] [--start MS]
 //! [--max-peers N] [--chunks N]`. The last ones change what a scenario says of itself.
 
 use std::time::{Duration, Instant};
@@ -30,8 +30,8 @@ fn main() {
         if let Some(ms) = number("--latency") {
             scenario.latency = Duration::from_millis(ms);
         }
-        if let Some(ms) = number("--reading") {
-            scenario.reading_interval = Duration::from_millis(ms);
+        if let Some(ms) = number("--work") {
+            scenario.work_interval = Duration::from_millis(ms);
         }
         if let Some(ms) = number("--news") {
             scenario.news_interval = Duration::from_millis(ms);

@@ -8,7 +8,7 @@
 //! Sessions are simulated with these simplifications:
 //! - Proving and writing a chunk takes no time, and messages have no size.
 //! - Peers read at intervals which chunks the others have ([`Scenario::news_interval`]), as they read what waited in a TCP stream.
-//! - They may read all messages at intervals ([`Scenario::reading_interval`]). Both delay a decision, and make a large swarm faster to
+//! - They may read all messages at intervals ([`Scenario::work_interval`]). Both delay a decision, and make a large swarm faster to
 //!   simulate.
 //! - A flow has a fair share of both links. Only where the scenario says so, a flow on a silent connection starts slowly
 //!   ([`Scenario::start_time`]). Otherwise nothing of TCP is simulated, and nothing is lost.

@@ -66,9 +66,8 @@ pub(crate) struct Node {
     /// Its connections, in the order in which they were made.
     pub(crate) links: Vec<Neighbour>,
     pub(crate) inbox: VecDeque<Incoming>,
-    /// When [`crate::queue::Event::Inbox`] and [`crate::queue::Event::Wake`] come next.
-    pub(crate) inbox_at: Nanos,
-    pub(crate) wake_at: Nanos,
+    /// When it next reads which chunks others have.
+    pub(crate) news_at: Nanos,
     pub(crate) arrived: Nanos,
     pub(crate) finished: Option<Nanos>,
     pub(crate) sent: u64,
@@ -97,8 +96,7 @@ impl Node {
             have,
             links: Vec::new(),
             inbox: VecDeque::new(),
-            inbox_at: NEVER,
-            wake_at: NEVER,
+            news_at: NEVER,
             arrived: 0,
             finished: None,
             sent: 0,

@@ -14,11 +14,7 @@ use crate::{
 pub(crate) enum Event {
     /// A peer starts.
     Arrive(NodeId),
-    /// Messages have reached a peer.
-    Inbox(NodeId),
-    /// A peer looks which chunks others have by now.
-    News(NodeId),
-    /// A peer wanted to be called again at this time.
+    /// A peer has something to do: messages to read, or a timer that is due.
     Wake(NodeId),
     /// The last byte of a flow may have been sent.
     FlowDone(FlowId, u32),

@@ -96,8 +96,9 @@ pub struct Scenario {
     pub leechers: Vec<LeecherPlan>,
     /// One way through the network.
     pub latency: Duration,
-    /// Peers read what has come at multiples of this time: always a delay, but less to simulate. Zero is at once.
-    pub reading_interval: Duration,
+    /// Peers read what has come, and look at their timers, at multiples of this time: always a delay, but less to simulate. Zero is
+    /// at once.
+    pub work_interval: Duration,
     /// At this interval, which is not zero, peers read which chunks others have by now.
     pub news_interval: Duration,
     /// A flow on a connection that was silent gets its whole share of a busy uplink after this time. Zero is at once.
@@ -127,7 +128,7 @@ impl Scenario {
             origin_leaves: OriginLeaves::Never,
             leechers: leechers.collect(),
             latency: DEFAULT_LATENCY,
-            reading_interval: Duration::ZERO,
+            work_interval: Duration::ZERO,
             news_interval: DEFAULT_NEWS_INTERVAL,
             start_time: Duration::ZERO,
             max_peers: DEFAULT_MAX_PEERS,
@@ -247,13 +248,13 @@ pub fn named(name: &str) -> Option<Scenario> {
             scenario
         }
         "equal_1000" => Scenario {
-            reading_interval: Duration::from_millis(20),
+            work_interval: Duration::from_millis(20),
             news_interval: Duration::from_millis(100),
             max_peers: 20,
             ..Scenario::equal("equal_1000", 1_000, 4 * GIB, BENCH_LINK)
         },
         "equal_10000" => Scenario {
-            reading_interval: Duration::from_millis(20),
+            work_interval: Duration::from_millis(20),
             news_interval: Duration::from_millis(100),
             max_peers: 20,
             ..Scenario::equal("equal_10000", 10_000, GIB, BENCH_LINK)

@@ -9,15 +9,13 @@ impl World<'_> {
         self.events += 1;
         let (kind, one, other) = match event {
             Event::Arrive(id) => (1, id.0, 0),
-            Event::Inbox(id) => (2, id.0, 0),
-            Event::Wake(id) => (3, id.0, 0),
+            Event::Wake(id) => (2, id.0, 0),
             Event::FlowDone(flow, life) => (4, flow.0, life),
             Event::FlowLasts(flow, life) => (5, flow.0, life),
             Event::Dialled { from, to, .. } => (6, from.0, to.0),
             Event::Announce(id) => (7, id.0, 0),
             Event::KeepAlive(id) => (9, id.0, 0),
             Event::Leave(id) => (10, id.0, 0),
-            Event::News(id) => (11, id.0, 0),
             Event::FlowGrows(flow, life) => (12, flow.0, life),
         };
         for word in [at, kind, one.into(), other.into(), self.messages, self.haves] {

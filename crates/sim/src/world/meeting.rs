@@ -41,7 +41,7 @@ impl World<'_> {
         self.queue.push(now + nanos(WAITING_KEEP_ALIVE), Event::KeepAlive(id));
         if !self.nodes[id.index()].nature.has_everything() {
             self.start_core(id);
-            self.queue.push(now + nanos(self.scenario.news_interval), Event::News(id));
+            self.node(id).news_at = now;
             self.work(id);
         }
     }
@@ -79,7 +79,7 @@ impl World<'_> {
     /// Leaves when what was sent has arrived, and the answers to it.
     pub(super) fn leave_soon(&mut self, id: NodeId) {
         let round_trip = 2 * self.latency;
-        let at = self.now + round_trip + nanos(self.scenario.reading_interval);
+        let at = self.now + round_trip + nanos(self.scenario.work_interval);
         self.queue.push(at, Event::Leave(id));
     }
 
