@@ -40,6 +40,10 @@ const MAX_CALLS: usize = 256;
 /// Maximum addresses of a tracker name that are tried.
 const MAX_RESOLVED: usize = 8;
 
+/// A tracker that has several addresses is asked at the next one if it is silent for this long. By then a request was sent twice. So a
+/// call goes on elsewhere within two seconds, and few do so because datagrams were lost.
+const FAILOVER: Duration = Duration::from_millis(1_200);
+
 /// Wait after the tracker's name could not be resolved, or no socket could be opened.
 const RESOLVE_BACK_OFF: Duration = Duration::from_secs(1);
 
@@ -142,8 +146,11 @@ struct Worker {
     client: Client,
     waiting: BTreeMap<CallId, JobResult>,
     rng: StdRng,
-    /// Which of the tracker's addresses to try first. It advances each time one cannot be used.
-    next_address: usize,
+    /// The addresses of the tracker's name, as it was last resolved.
+    addresses: Vec<SocketAddr>,
+    /// Those that could not be used, the latest last. They are tried last. A name server may return its addresses in another order
+    /// each time.
+    failed: Vec<SocketAddr>,
 }
 
 /// Why a socket is closed.
@@ -154,6 +161,13 @@ enum SocketEnd {
     NoTracker,
 }
 
+/// What came from a tracker's address.
+enum Received {
+    Reply,
+    /// Something that cannot be decoded.
+    Other,
+}
+
 impl Worker {
     fn new(endpoint: Arc<Endpoint>, local: Option<IpAddr>) -> Worker {
         Worker {
@@ -162,7 +176,8 @@ impl Worker {
             client: Client::default(),
             waiting: BTreeMap::new(),
             rng: rand::make_rng(),
-            next_address: 0,
+            addresses: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
@@ -177,8 +192,8 @@ impl Worker {
                 let Some(job) = jobs.recv().await else { return };
                 self.start(job);
             }
-            let opened = match resolve().await {
-                Ok(addresses) => self.open_socket(addresses).await,
+            let opened = match self.resolve(&resolve).await {
+                Ok(()) => self.open_socket().await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -186,7 +201,11 @@ impl Worker {
                     if let SocketEnd::Done = self.drive(&socket, address, &mut jobs).await {
                         return;
                     }
-                    self.next_address = self.next_address.wrapping_add(1);
+                    self.note_failed(address);
+                    // If none is left to try, calls go on at their pace.
+                    if self.has_untried() {
+                        self.client.start_over();
+                    }
                 }
                 Err(error) => {
                     tracing::debug!(endpoint = %self.endpoint, "cannot reach the tracker: {error}");
@@ -197,13 +216,35 @@ impl Worker {
         }
     }
 
-    async fn open_socket(&mut self, mut addresses: Vec<SocketAddr>) -> io::Result<(UdpSocket, SocketAddr)> {
+    /// Resolves the tracker's name, unless one of its addresses has yet to be tried.
+    async fn resolve(&mut self, resolve: &impl AsyncFn() -> io::Result<Vec<SocketAddr>>) -> io::Result<()> {
+        if !self.failed.is_empty() && self.has_untried() {
+            return Ok(());
+        }
+        let mut addresses = resolve().await?;
         addresses.retain(|address| self.local.is_none_or(|local| local.is_ipv4() == address.is_ipv4()));
         addresses.truncate(MAX_RESOLVED);
-        let first = self.next_address % addresses.len().max(1);
-        addresses.rotate_left(first);
+        self.failed.retain(|address| addresses.contains(address));
+        self.addresses = addresses;
+        Ok(())
+    }
+
+    fn has_untried(&self) -> bool {
+        self.addresses.iter().any(|address| !self.failed.contains(address))
+    }
+
+    fn note_failed(&mut self, address: SocketAddr) {
+        self.failed.retain(|&failed| failed != address);
+        self.failed.push(address);
+    }
+
+    /// A socket to the address that failed longest ago, or never, of those for which one can be opened.
+    async fn open_socket(&mut self) -> io::Result<(UdpSocket, SocketAddr)> {
+        let mut addresses = self.addresses.clone();
+        let failed = |address: &SocketAddr| self.failed.iter().position(|failed| failed == address);
+        addresses.sort_by_key(|address| failed(address).map_or(0, |place| place + 1));
         let (skipped, opened) = open_first(&addresses, self.local).await?;
-        self.next_address = self.next_address.wrapping_add(skipped);
+        addresses.iter().take(skipped).for_each(|&address| self.note_failed(address));
         Ok(opened)
     }
 
@@ -216,26 +257,41 @@ impl Worker {
     ) -> SocketEnd {
         // One byte more than is legal, so that a datagram that is too long is not cut to a legal one.
         let mut datagram = [0; MAX_DATAGRAM_LEN + 1];
+        // When the tracker was first asked since it last answered.
+        let mut silent_since = None;
         loop {
-            self.transmit(socket).await;
-            let silent = self.report(address);
-            if silent && self.client.calls_under_way() == 0 {
-                return SocketEnd::NoTracker;
+            if self.transmit(socket).await && silent_since.is_none() {
+                silent_since = Some(Instant::now());
             }
-            let timeout = self.client.next_timeout();
-            tokio::select! {
-                received = socket.recv(&mut datagram) => {
-                    if let Err(error) = self.receive(received, &datagram)
-                        && error.kind() == io::ErrorKind::ConnectionRefused
-                    {
-                        return SocketEnd::NoTracker;
-                    }
+            let unanswered = self.report(address);
+            if self.client.calls_under_way() == 0 {
+                if unanswered {
+                    return SocketEnd::NoTracker;
                 }
+                silent_since = None;
+            }
+            let failover = silent_since.filter(|_| self.addresses.len() > 1).map(|since| since + FAILOVER);
+            let timeout = [self.client.next_timeout(), failover].into_iter().flatten().min();
+            tokio::select! {
+                received = socket.recv(&mut datagram) => match self.receive(received, &datagram) {
+                    Ok(Received::Reply) => {
+                        silent_since = None;
+                        self.failed.retain(|&failed| failed != address);
+                    }
+                    Ok(Received::Other) => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return SocketEnd::NoTracker,
+                    Err(_) => {}
+                },
                 job = jobs.recv(), if self.client.calls_under_way() < MAX_CALLS => match job {
                     Some(job) => self.start(job),
                     None => return SocketEnd::Done,
                 },
-                () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {}
+                () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {
+                    if failover.is_some_and(|failover| failover <= Instant::now()) {
+                        tracing::debug!(endpoint = %self.endpoint, %address, "silent: the next address is tried");
+                        return SocketEnd::NoTracker;
+                    }
+                }
             }
         }
     }
@@ -245,8 +301,11 @@ impl Worker {
         self.waiting.insert(id, job.result);
     }
 
-    async fn transmit(&mut self, socket: &UdpSocket) {
+    /// Sends what is due. Returns whether anything was.
+    async fn transmit(&mut self, socket: &UdpSocket) -> bool {
+        let mut was_due = false;
         while let Some(request) = self.client.poll_transmit(Instant::now(), &mut self.rng) {
+            was_due = true;
             let mut datagram = BytesMut::with_capacity(MAX_DATAGRAM_LEN);
             let sent = match encode_request(&request, &mut datagram) {
                 Ok(()) => socket.send(&datagram).await.map(|_| ()),
@@ -257,18 +316,24 @@ impl Worker {
                 tracing::debug!(endpoint = %self.endpoint, "cannot send: {error}");
             }
         }
+        was_due
     }
 
-    fn receive(&mut self, received: io::Result<usize>, datagram: &[u8]) -> io::Result<()> {
+    fn receive(&mut self, received: io::Result<usize>, datagram: &[u8]) -> io::Result<Received> {
         match received.map(|len| decode_reply(&datagram[..len])) {
-            Ok(Ok(reply)) => self.client.on_reply(reply, Instant::now(), &mut self.rng),
-            Ok(Err(error)) => tracing::debug!(endpoint = %self.endpoint, "dropped a datagram: {error}"),
+            Ok(Ok(reply)) => {
+                self.client.on_reply(reply, Instant::now(), &mut self.rng);
+                Ok(Received::Reply)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(endpoint = %self.endpoint, "dropped a datagram: {error}");
+                Ok(Received::Other)
+            }
             Err(error) => {
                 tracing::debug!(endpoint = %self.endpoint, "{error}");
-                return Err(error);
+                Err(error)
             }
         }
-        Ok(())
     }
 
     /// There is no address to send to.
@@ -281,15 +346,15 @@ impl Worker {
 
     /// Returns outcomes to their callers; true if a call was not answered.
     fn report(&mut self, address: SocketAddr) -> bool {
-        let mut silent = false;
+        let mut unanswered = false;
         while let Some((id, outcome)) = self.client.poll_outcome() {
-            silent |= outcome == Err(CallError::Unanswered);
+            unanswered |= outcome == Err(CallError::Unanswered);
             if let Some(result) = self.waiting.remove(&id) {
                 // A caller that went away needs no answer.
                 let _ = result.send(outcome.map(|answer| (answer, address)).map_err(JobError::Call));
             }
         }
-        silent
+        unanswered
     }
 }
 
@@ -323,7 +388,6 @@ async fn open(address: SocketAddr, local: Option<IpAddr>) -> io::Result<UdpSocke
 mod tests {
     use std::future::pending;
 
-    use proto::tracker::client::CALL_TIMEOUT;
     use tokio::time::timeout;
     use tracker::Tracker;
 
@@ -359,23 +423,58 @@ mod tests {
         assert_eq!(address, second);
     }
 
+    /// The call itself is answered there: it does not have to fail first.
     #[tokio::test]
     async fn the_next_address_is_asked_when_the_first_has_not_answered() {
         let silent = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
         let (jobs, queue) = mpsc::channel(QUEUE_LEN);
-        let mut worker = Worker::new(nowhere(), None);
-        // A call whose time is over when it begins.
-        let (result, unanswered) = oneshot::channel();
-        let id = worker.client.start(LIST, Instant::now() - CALL_TIMEOUT);
-        worker.waiting.insert(id, result);
-        let asked = async {
-            let unanswered = unanswered.await.unwrap();
-            assert!(matches!(unanswered, Err(JobError::Call(CallError::Unanswered))));
-            list(&jobs).await
-        };
         let first = silent.local_addr().unwrap();
-        let (address, second) = beside_a_tracker(worker, queue, first, asked).await;
+        let worker = Worker::new(nowhere(), None);
+        let (address, second) = beside_a_tracker(worker, queue, first, list(&jobs)).await;
         assert_eq!(address, second);
+    }
+
+    /// With no address left to try, requests are sent at the pace of a call. Both refuse at once.
+    #[tokio::test]
+    async fn addresses_that_all_refuse_are_not_asked_without_pause() {
+        let refusing =
+            [UdpSocket::bind((LOCALHOST, 0)).await.unwrap(), UdpSocket::bind((LOCALHOST, 0)).await.unwrap()];
+        let [a, b] = [refusing[0].local_addr().unwrap(), refusing[1].local_addr().unwrap()];
+        // Each receives from the other only.
+        refusing[0].connect(b).await.unwrap();
+        refusing[1].connect(a).await.unwrap();
+        let (jobs, queue) = mpsc::channel(QUEUE_LEN);
+        let resolved = std::cell::Cell::new(0);
+        let work = Worker::new(nowhere(), None).run(queue, async || {
+            resolved.set(resolved.get() + 1);
+            Ok(vec![a, b])
+        });
+        let (result, outcome) = oneshot::channel();
+        jobs.send(Job { call: LIST, result }).await.unwrap_or_else(|_| unreachable!("the queue is open"));
+        tokio::select! {
+            _ = outcome => {}
+            () = work => panic!("the worker ended"),
+        }
+        assert!(resolved.get() < 20, "asked {} times", resolved.get());
+    }
+
+    #[tokio::test]
+    async fn addresses_that_failed_are_tried_last_in_whichever_order_the_name_server_returns_them() {
+        let [a, b, c] = [1, 2, 3].map(|host| SocketAddr::from(([127, 0, 0, host], 6020)));
+        let mut worker = Worker::new(nowhere(), None);
+        let mut tried = Vec::new();
+        let orders =
+            std::cell::RefCell::new([vec![a, b, c], vec![c, b, a], vec![b, a, c]].into_iter().cycle());
+        for _ in 0..9 {
+            worker.resolve(&async || Ok(orders.borrow_mut().next().unwrap())).await.unwrap();
+            let (_, address) = worker.open_socket().await.unwrap();
+            worker.note_failed(address);
+            tried.push(address);
+        }
+        assert_eq!(tried, [a, b, c, a, b, c, a, b, c]);
+        worker.failed.retain(|&failed| failed != b);
+        worker.resolve(&async || unreachable!("an address has yet to be tried")).await.unwrap();
+        assert_eq!(worker.open_socket().await.unwrap().1, b);
     }
 
     #[tokio::test]

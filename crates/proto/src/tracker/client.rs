@@ -237,6 +237,15 @@ impl Client {
         }
     }
 
+    /// The tracker is asked at another address from now on, where another tracker may be. Calls under way begin anew there, and have as
+    /// much time left as before.
+    pub fn start_over(&mut self) {
+        self.token = TokenState::None;
+        for pending in self.calls.values_mut() {
+            pending.flight = None;
+        }
+    }
+
     /// The next finished call, if any. Call until it returns `None`.
     pub fn poll_outcome(&mut self) -> Option<(CallId, Result<Answer, CallError>)> {
         self.outcomes.pop_front()

@@ -275,3 +275,19 @@ fn nothing_is_due_for_a_token_that_no_call_needs() {
         }
     }
 }
+
+#[test]
+fn calls_begin_anew_at_another_address_and_have_no_more_time_there() {
+    let mut bench = Bench::new();
+    let began = bench.now;
+    let call = bench.lookup();
+    bench.connect();
+    bench.one_lookup_sent();
+    bench.now += Duration::from_secs(1);
+    bench.client.start_over();
+    // Neither a token of the first address nor a wait from there.
+    bench.first_lookup_sent();
+    bench.now = began + CALL_TIMEOUT;
+    bench.sent();
+    assert_eq!(bench.client.poll_outcome(), Some((call, Err(CallError::Unanswered))));
+}
