@@ -23,6 +23,7 @@ use proto::{
 use rand::CryptoRng;
 
 use crate::{
+    fleet::{seam::Seam, secret::FleetSecret, time::StoreClock},
     rates::{Rates, Source, Ticket, Verdict},
     registry::{Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
@@ -33,6 +34,9 @@ const TURN_EVERY: Duration = Duration::from_millis(20);
 
 /// Minimum time between two rounds of sweeping. An expired peer is swept at most 4 s later: after this rest and a round.
 const REST: Duration = Duration::from_secs(2);
+
+/// Maximum time between two rounds in a fleet.
+const FLEET_REST: Duration = Duration::from_secs(5);
 
 /// Peers that one call of [`Handler::sweep`] checks (and all those of the last share that it checks). Requests wait
 /// meanwhile: with a million peers expiring, answers took less than 10 ms (docs/benchmarks.md).
@@ -57,6 +61,8 @@ pub struct Handler {
     sweeping: Sweeping,
     /// Memory for the peers of the next reply.
     spare_entries: Vec<PeerEntry>,
+    /// If this tracker is part of a fleet.
+    seam: Option<Box<Seam>>,
 }
 
 /// The state of sweeping.
@@ -116,7 +122,44 @@ impl Handler {
             counters: Counters::default(),
             sweeping: Sweeping::Resting(now),
             spare_entries: Vec::with_capacity(MAX_PEERS),
+            seam: None,
         }
+    }
+
+    /// From now on, this tracker, which must not have answered yet, is part of a fleet.
+    pub fn join_fleet(&mut self, clock: StoreClock) {
+        self.seam = Some(Box::new(Seam::new(&mut self.registry, clock)));
+    }
+
+    /// If this tracker is part of a fleet: what it has to do with the others.
+    pub fn fleet(&mut self) -> Option<(&mut Seam, &mut Registry)> {
+        self.seam.as_deref_mut().map(|seam| (seam, &mut self.registry))
+    }
+
+    /// From now on, tokens are those of all trackers that have this secret.
+    pub fn share_tokens(&mut self, secret: &FleetSecret, clock: StoreClock, now: Instant) {
+        self.tokens.share(secret, clock, now);
+    }
+
+    /// Handles a datagram like [`Handler::handle`], and answers a lookup of an unknown share too, because it has waited already.
+    pub fn handle_at_last(
+        &mut self,
+        datagram: &[u8],
+        source: IpAddr,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+        replies: &mut BytesMut,
+    ) -> Option<Range<usize>> {
+        let could_wait = self.seam.as_mut().is_some_and(|seam| {
+            let could_wait = seam.may_wait();
+            seam.let_wait(false);
+            could_wait
+        });
+        let reply = self.handle(datagram, source, now, rng, replies);
+        if let Some(seam) = &mut self.seam {
+            seam.let_wait(could_wait);
+        }
+        reply
     }
 
     /// Loads into the processor's caches what the answers to these datagrams, at most a batch, are going to read. It only
@@ -183,7 +226,11 @@ impl Handler {
         };
         let Sweep { looked, nobody_before } = self.registry.sweep(now, left.min(SWEEP_STEP));
         if let Some(nobody_before) = nobody_before {
-            let until = nobody_before.max(now + REST);
+            let mut until = nobody_before.max(now + REST);
+            if self.seam.is_some() {
+                // Others may know of peers that expire sooner.
+                until = until.min(now + FLEET_REST);
+            }
             self.sweeping = Sweeping::Resting(until);
             return Swept::Until(until);
         }
@@ -288,13 +335,18 @@ impl Handler {
             RequestBody::Connect { .. } => None,
             RequestBody::Announce(announce) => {
                 self.counters.announces += 1;
-                Some(self.registry.announce(&announce, source, now).map(ReplyBody::Announced))
+                let announced = match &mut self.seam {
+                    None => self.registry.announce(&announce, source, now),
+                    Some(seam) => seam.announce(&mut self.registry, &announce, source, now),
+                };
+                Some(announced.map(ReplyBody::Announced))
             }
             RequestBody::Lookup { query, .. } | RequestBody::FirstLookup { query } => {
                 self.counters.lookups += 1;
                 let result = self.look_up(&query, source, now, rng);
                 // No answer: the client asks again by itself, and by then the expired shares have been swept.
-                self.counters.put_off += u64::from(result.is_none());
+                let is_put_off = result.is_none() && self.seam.as_ref().is_none_or(|seam| !seam.is_waiting());
+                self.counters.put_off += u64::from(is_put_off);
                 result
             }
         }
@@ -311,6 +363,12 @@ impl Handler {
             Query::Peers { infohash, want } => {
                 let entries = &mut self.spare_entries;
                 let peers = self.registry.peers_into(entries, infohash, *want, source, now, rng);
+                if peers.is_err()
+                    && let Some(seam) = &mut self.seam
+                    && seam.wait_for(infohash)
+                {
+                    return None;
+                }
                 return Some(peers.map(ReplyBody::Peers));
             }
             Query::Named { name, after: None } => {

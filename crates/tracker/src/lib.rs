@@ -12,6 +12,7 @@
 
 pub mod datagrams;
 mod error;
+pub mod fleet;
 pub mod handler;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod marker;

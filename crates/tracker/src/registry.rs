@@ -22,6 +22,7 @@ mod crowded;
 mod directory;
 mod head;
 mod journal;
+mod merging;
 mod names;
 mod peer;
 mod preload;
@@ -62,6 +63,7 @@ use tick::Tick;
 use votes::Votes;
 
 pub use journal::{FREQUENT, Journal};
+pub use merging::{Registration, Standing as PeerStanding};
 pub use rules::{Limits, Past, Rules};
 pub use tick::TICK;
 
@@ -98,6 +100,10 @@ pub struct Stats {
 pub struct Registry {
     rules: Rules,
     start: Instant,
+    /// When the clock of [`Tick`]s began.
+    epoch: Instant,
+    /// Everybody who was registered elsewhere or before is known this long after the start.
+    settles_after: Duration,
     shares: IndexMap<ByInfoHash, Share, RandomState>,
     directory: Directory,
     votes: Votes,
@@ -142,8 +148,10 @@ impl Registry {
     pub fn new(rules: Rules, now: Instant) -> Registry {
         let census = Census::new(rules.limits.crowded_from);
         Registry {
+            settles_after: rules.settles_after(),
             rules,
             start: now,
+            epoch: now,
             shares: IndexMap::default(),
             directory: Directory::default(),
             votes: Votes::default(),
@@ -512,9 +520,9 @@ impl Registry {
         Shares { settles_in_s, restarted_ago_s, total, shares, more: more == More::Yes, peers: None }
     }
 
-    /// Seconds until [`Rules::settles_after`] is over.
+    /// Seconds until everybody is known.
     fn settles_in_s(&self, now: Instant) -> u16 {
-        whole_seconds(self.rules.settles_after().saturating_sub(now.saturating_duration_since(self.start)))
+        whole_seconds(self.settles_after.saturating_sub(now.saturating_duration_since(self.start)))
     }
 
     /// Frees memory after many shares went at once.
@@ -528,7 +536,7 @@ impl Registry {
     /// When a peer that was last seen in `tick` has expired.
     fn expiry_of(&self, tick: Tick) -> Instant {
         // The peer was seen at some time of the tick, and is live for the rest of the tick in which it expires.
-        self.start + tick.since_beginning() + self.rules.expire + 2 * TICK
+        self.epoch + tick.since_beginning() + self.rules.expire + 2 * TICK
     }
 
     fn interval_s(&self) -> u16 {
@@ -541,7 +549,7 @@ impl Registry {
     }
 
     fn tick(&self, now: Instant) -> Tick {
-        Tick::at(now.saturating_duration_since(self.start))
+        Tick::at(now.saturating_duration_since(self.epoch))
     }
 }
 

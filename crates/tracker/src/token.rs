@@ -5,6 +5,9 @@
 //! peer announces and looks up from several sockets. Keys never leave the process and are drawn anew at every start. So
 //! tokens from before a restart are refused, and clients connect again.
 //!
+//! The trackers of a fleet have a secret in common. Their keys follow from it and from the clock of their store, so a token of one is
+//! accepted by all.
+//!
 //! Pure: time and randomness are arguments.
 
 use std::{
@@ -18,6 +21,11 @@ use rand::{CryptoRng, RngExt};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use subtle::ConstantTimeEq;
 
+use crate::fleet::{
+    secret::FleetSecret,
+    time::{StoreClock, StoreTime},
+};
+
 /// A token is accepted for this long. It is four heartbeats. With a third of that there would be as many connects as
 /// announces. Addresses change hands more slowly than this. BEP 15 has the same two minutes.
 pub const LIFETIME: Duration = Duration::from_secs(LIFETIME_S as u64);
@@ -29,19 +37,31 @@ pub const LIFETIME_S: u16 = 120;
 /// of its key.
 const ROTATION: Duration = LIFETIME;
 
+/// Trackers of a fleet may be this far apart in what they take for the time of their store.
+const FLEET_SKEW_S: u32 = 5;
+
 /// Bytes of a token that hold its time of issue; the others hold the MAC.
 const TIME_LEN: usize = 4;
 
-type Key = [u8; 16];
+pub(crate) type Key = [u8; 16];
 
 /// Issues tokens and checks them.
 pub struct Tokens {
     start: Instant,
     /// The clock's value at the start. It is random, so tokens do not reveal how long the tracker has been up.
     start_s: u32,
-    rotated_at: Instant,
+    rotate_at: Instant,
     current: Key,
     previous: Key,
+    fleet: Option<Fleet>,
+}
+
+/// What tokens of a fleet need besides.
+struct Fleet {
+    secret: FleetSecret,
+    clock: StoreClock,
+    /// The key that other trackers may have already.
+    next: Key,
 }
 
 impl Tokens {
@@ -50,10 +70,21 @@ impl Tokens {
         Tokens {
             start: now,
             start_s: rng.random(),
-            rotated_at: now,
+            rotate_at: now + ROTATION,
             current: draw_key(rng),
             previous: draw_key(rng),
+            fleet: None,
         }
+    }
+
+    /// From now on, tokens are those of all trackers that have this secret.
+    pub fn share(&mut self, secret: &FleetSecret, clock: StoreClock, now: Instant) {
+        self.start = now;
+        #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
+        let start_s = clock.read(now).seconds() as u32;
+        self.start_s = start_s;
+        self.fleet = Some(Fleet { secret: secret.clone(), clock, next: Key::default() });
+        self.derive(now);
     }
 
     /// A token for `ip`, to be accepted for [`LIFETIME`].
@@ -73,8 +104,13 @@ impl Tokens {
         let signed_by =
             |key: &Key| bool::from(u128::from_le_bytes(self::token(key, issued, ip).0).ct_eq(&shown));
         // A genuine token is recognised sooner under the current key. That reveals nothing.
-        let genuine = signed_by(&self.current) || signed_by(&self.previous);
-        genuine && self.seconds(now).wrapping_sub(issued) <= LIFETIME_S.into()
+        let (next, skew_s) = match &self.fleet {
+            None => (None, 0),
+            Some(fleet) => (Some(&fleet.next), FLEET_SKEW_S),
+        };
+        let genuine = signed_by(&self.current) || signed_by(&self.previous) || next.is_some_and(signed_by);
+        let age = self.seconds(now).wrapping_add(skew_s).wrapping_sub(issued);
+        genuine && age <= u32::from(LIFETIME_S) + skew_s
     }
 
     /// The clock's value in whole seconds. It has no meaning outside this process, and wraps around after 136 years.
@@ -87,11 +123,26 @@ impl Tokens {
     /// One step is enough even after a long time without requests: tokens of the key that becomes the previous one are
     /// refused because of their age.
     fn rotate(&mut self, now: Instant, rng: &mut impl CryptoRng) {
-        if now.saturating_duration_since(self.rotated_at) >= ROTATION {
+        if now >= self.rotate_at {
+            if self.fleet.is_some() {
+                return self.derive(now);
+            }
             self.previous = self.current;
             self.current = draw_key(rng);
-            self.rotated_at = now;
+            self.rotate_at = now + ROTATION;
         }
+    }
+
+    /// Derives the keys of the fleet for this time.
+    fn derive(&mut self, now: Instant) {
+        let Some(fleet) = &mut self.fleet else { return };
+        let StoreTime(now_ms) = fleet.clock.read(now);
+        let rotation_ms = u64::from(LIFETIME_S) * 1_000;
+        let period = now_ms / rotation_ms;
+        self.previous = fleet.secret.key(period.wrapping_sub(1));
+        self.current = fleet.secret.key(period);
+        fleet.next = fleet.secret.key(period + 1);
+        self.rotate_at = now + Duration::from_millis(rotation_ms - now_ms % rotation_ms);
     }
 }
 
@@ -207,6 +258,47 @@ mod tests {
         let token = tokens.issue(HERE, start, &mut rng);
         assert!(tokens.accepts(&token, HERE, start + Duration::from_secs(60), &mut rng));
         assert!(!tokens.accepts(&token, HERE, start + LIFETIME + Duration::from_secs(1), &mut rng));
+    }
+
+    /// Two trackers of a fleet that were started at different times, and whose clocks are two seconds apart.
+    #[test]
+    fn a_token_of_one_tracker_of_a_fleet_is_good_at_all_for_its_whole_life() {
+        let secret = FleetSecret([7; 32]);
+        let shown_ms = 1_800_000_000_000;
+        for issued_ms in (0..400_000).step_by(17_300) {
+            let (mut a, start, mut rng) = tokens(1);
+            let (mut b, ..) = tokens(2);
+            a.share(&secret, StoreClock::new(start, StoreTime(shown_ms)), start);
+            b.share(&secret, StoreClock::new(start, StoreTime(shown_ms - 2_000)), start);
+            let issued = start + Duration::from_millis(issued_ms);
+            let issued_there = [a.issue(HERE, issued, &mut rng), b.issue(HERE, issued, &mut rng)];
+            for age_s in 0..=u64::from(LIFETIME_S) - 2 {
+                let now = issued + Duration::from_secs(age_s);
+                for token in &issued_there {
+                    for (which, tokens) in [&mut a, &mut b].into_iter().enumerate() {
+                        assert!(
+                            tokens.accepts(token, HERE, now, &mut rng),
+                            "{which}: {issued_ms} ms, {age_s} s"
+                        );
+                        assert!(!tokens.accepts(token, ELSEWHERE, now, &mut rng));
+                    }
+                }
+            }
+            let late = issued + LIFETIME + Duration::from_secs(3);
+            for token in &issued_there {
+                assert!(!a.accepts(token, HERE, late, &mut rng) && !b.accepts(token, HERE, late, &mut rng));
+            }
+        }
+    }
+
+    #[test]
+    fn another_secret_makes_other_tokens() {
+        let (mut tokens, start, mut rng) = tokens(1);
+        let clock = StoreClock::new(start, StoreTime(1_800_000_000_000));
+        tokens.share(&FleetSecret([7; 32]), clock, start);
+        let token = tokens.issue(HERE, start, &mut rng);
+        tokens.share(&FleetSecret([8; 32]), clock, start);
+        assert!(!tokens.accepts(&token, HERE, start, &mut rng));
     }
 
     #[test]

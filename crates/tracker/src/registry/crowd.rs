@@ -16,7 +16,7 @@ mod naming;
 use std::{collections::HashMap, hint::black_box};
 
 use foldhash::quality::RandomState;
-use proto::{InfoHash, PeerId, tracker::PeerEntry};
+use proto::{InfoHash, PeerId, ShareName, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
@@ -302,6 +302,16 @@ impl Crowd {
     pub(super) fn is_called(&self, place: usize, name: &str) -> bool {
         let label = self.labels[place].name();
         label.is_some_and(|label| self.names.name(label).head.name_bytes() == name.as_bytes())
+    }
+
+    /// What the peer at this place calls the share, if it has a name.
+    pub(super) fn name_at(&self, place: usize) -> Option<ShareName> {
+        self.labels[place].name().and_then(|name| self.names.name(name).head.name())
+    }
+
+    /// The peer at this place.
+    pub(super) fn peer(&self, place: usize) -> Peer {
+        Peer { member: self.members[place], contact: self.contacts[place] }
     }
 
     /// Peers of a site.

@@ -168,6 +168,11 @@ impl Member {
         (self.seen, self.id.0[0], self.secret.0[15], self.prefix[11])
     }
 
+    /// What its secret is compared with.
+    pub(super) fn secret(&self) -> Secret {
+        self.secret
+    }
+
     /// Whether `secret` is this peer's. Takes the same time for every wrong secret.
     pub(super) fn has_secret(&self, secret: Secret) -> bool {
         // Numbers are compared in one step, arrays byte by byte.
@@ -182,6 +187,10 @@ impl Contact {
 
     pub(super) fn is_seeder(&self) -> bool {
         self.progress.completion().is_complete()
+    }
+
+    pub(super) fn completion(&self) -> Completion {
+        self.progress.completion()
     }
 
     /// Whether it holds the vote of its site.

@@ -7,7 +7,7 @@
 
 use std::{mem, slice};
 
-use proto::{PeerId, tracker::PeerEntry};
+use proto::{PeerId, ShareName, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
@@ -261,6 +261,22 @@ impl Roster {
         match self {
             Roster::One(_) => head.name_bytes() == name.as_bytes(),
             Roster::Many(crowd) => crowd.is_called(place, name),
+        }
+    }
+
+    /// What the peer at this place calls the share, if it has a name.
+    pub(super) fn name_at(&self, head: &Head, place: usize) -> Option<ShareName> {
+        match self {
+            Roster::One(_) => head.name(),
+            Roster::Many(crowd) => crowd.name_at(place),
+        }
+    }
+
+    /// The peer at this place.
+    pub(super) fn peer(&self, place: usize) -> Peer {
+        match self {
+            Roster::One(only) => *only,
+            Roster::Many(crowd) => crowd.peer(place),
         }
     }
 

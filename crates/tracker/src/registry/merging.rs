@@ -1,0 +1,191 @@
+//! What trackers of a fleet know of each other's registrations: taken in here, and given out.
+//!
+//! A registration from elsewhere passes the same admission as one that is announced here. So limits, names and votes hold over all of
+//! them. The newer announce of a peer wins, no matter where it came from.
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU16,
+    time::{Duration, Instant},
+};
+
+use proto::{
+    InfoHash, PeerId, Secret, ShareName,
+    tracker::{Announce, Completion, Event, Token},
+};
+
+use super::{ByInfoHash, Registry, Share, TICK, Tick, journal::What, peer::Peer};
+
+/// A registration as trackers exchange it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The share.
+    pub infohash: InfoHash,
+    /// The peer.
+    pub peer_id: PeerId,
+    /// What its secret is compared with: in a fleet, a hash of it.
+    pub secret: Secret,
+    /// Where the peer is.
+    pub ip: IpAddr,
+    /// The TCP port that it listens on.
+    pub port: NonZeroU16,
+    /// How much of the share it has.
+    pub progress: Completion,
+    /// What it calls the share.
+    pub name: ShareName,
+    /// Bytes in the share.
+    pub size: u64,
+}
+
+/// What a registry knows of a peer that is about to announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// When it was last seen, rounded down to a [`TICK`](super::TICK).
+    pub seen: Instant,
+    /// Whether it has all of the share.
+    pub is_seeder: bool,
+    /// Whether it is at the address that the announce comes from.
+    pub is_there: bool,
+}
+
+impl Registry {
+    /// Takes in a registration that another tracker knows and that lasts for `remaining`. It changes nothing if the one here is newer, or
+    /// belongs to another secret, or if a limit is in the way. Returns whether the peer is registered now as it was given.
+    pub fn merge(&mut self, known: &Registration, remaining: Duration, now: Instant) -> bool {
+        if remaining.is_zero() {
+            return false;
+        }
+        let seen = self.seen(remaining, now);
+        let ids = (known.peer_id, known.secret);
+        let peer = Peer::new(ids, known.ip, known.port, known.progress, seen);
+        let share = self.live_share(&known.infohash, now);
+        let found = share.and_then(|share| Some((share, self.find(share, known.peer_id)?)));
+        let announce = Announce {
+            token: Token([0; 16]),
+            infohash: known.infohash,
+            peer_id: known.peer_id,
+            secret: known.secret,
+            port: known.port,
+            name: &known.name,
+            size: known.size,
+            event: Event::Heartbeat,
+            progress: known.progress,
+        };
+        let is_in = match found {
+            Some((share, place)) => {
+                let member = &self.shares[share].roster.members()[place];
+                let is_newer = member.has_secret(known.secret) && member.seen <= seen;
+                if is_newer {
+                    self.renew(&announce, share, place, peer);
+                }
+                is_newer
+            }
+            None => self.register(share, &announce, peer).is_ok(),
+        };
+        if is_in {
+            self.note_oldest(seen);
+        }
+        is_in
+    }
+
+    /// Ends a registration that its peer ended at another tracker, unless it was renewed here after that. If the peer had renewed it instead,
+    /// it would last for `remaining`.
+    pub fn forget(&mut self, known: &Registration, remaining: Duration, now: Instant) -> bool {
+        let ended = self.seen(remaining, now);
+        let Some(share) = self.live_share(&known.infohash, now) else { return false };
+        let Some(place) = self.find(share, known.peer_id) else { return false };
+        let member = &self.shares[share].roster.members()[place];
+        let is_theirs = member.has_secret(known.secret) && member.seen <= ended;
+        if is_theirs {
+            self.end(share, place, || What::Left);
+        }
+        is_theirs
+    }
+
+    /// What is known of the peer that is about to announce from `source`.
+    pub fn standing<N>(&mut self, announce: &Announce<N>, source: IpAddr, now: Instant) -> Option<Standing> {
+        let share = self.live_share(&announce.infohash, now)?;
+        let place = self.find(share, announce.peer_id)?;
+        let roster = &self.shares[share].roster;
+        let ids = (announce.peer_id, announce.secret);
+        let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
+        let seen = self.epoch + roster.members()[place].seen.since_beginning();
+        Some(Standing {
+            seen,
+            is_seeder: roster.peer(place).contact.is_seeder(),
+            is_there: roster.is_at(place, &peer),
+        })
+    }
+
+    /// Gives out the live peers of the share at `position`, each with how long it lasts. Returns how many there are; `None` after the last
+    /// share.
+    pub fn export(
+        &self,
+        position: usize,
+        now: Instant,
+        mut each: impl FnMut(Registration, Duration),
+    ) -> Option<usize> {
+        let (ByInfoHash(head), Share { size, roster }) = self.shares.get_index(position)?;
+        let oldest_live = self.tick(now).before(self.rules.expire);
+        for place in 0..roster.len() {
+            let Some(name) = roster.name_at(head, place) else { continue };
+            let peer = roster.peer(place);
+            if peer.member.seen < oldest_live {
+                continue;
+            }
+            let age = self.tick(now).since_beginning().saturating_sub(peer.member.seen.since_beginning());
+            let known = Registration {
+                infohash: *head.infohash(),
+                peer_id: peer.member.id,
+                secret: peer.member.secret(),
+                ip: peer.address(),
+                port: peer.port(),
+                progress: peer.contact.completion(),
+                name,
+                size: *size,
+            };
+            // Rounded down, so that no registration lasts longer because it was exchanged.
+            each(known, self.rules.expire.saturating_sub(age + TICK));
+        }
+        Some(roster.len())
+    }
+
+    /// Gives out the peers of one share, as [`Registry::export`] does.
+    pub fn export_share(&self, infohash: &InfoHash, now: Instant, each: impl FnMut(Registration, Duration)) {
+        if let Some(position) = self.shares.get_index_of(infohash) {
+            self.export(position, now, each);
+        }
+    }
+
+    /// Lets the clock of this registry, which must be empty, begin so early that it has times for peers that other trackers saw before.
+    pub fn predate(&mut self) {
+        if self.shares.is_empty()
+            && let Some(epoch) = self.start.checked_sub(self.rules.expire + TICK)
+        {
+            self.epoch = epoch;
+        }
+    }
+
+    /// Everybody is known from `after` on, because the peers that other trackers know have been taken in.
+    pub fn settle(&mut self, after: Duration, now: Instant) {
+        self.settles_after = now.saturating_duration_since(self.start).saturating_add(after);
+    }
+
+    /// When a peer was last seen whose registration lasts for `remaining`.
+    fn seen(&self, remaining: Duration, now: Instant) -> Tick {
+        let age = self.rules.expire.saturating_sub(remaining);
+        self.tick(now.checked_sub(age).unwrap_or(now))
+    }
+
+    /// A round of sweeping that is under way knows of everybody who came meanwhile.
+    fn note_oldest(&mut self, seen: Tick) {
+        if let Some(round) = &mut self.round {
+            round.oldest = round.oldest.min(seen);
+        }
+    }
+
+    /// Time between two announces of a peer, and after which a silent one is gone.
+    pub fn times(&self) -> (Duration, Duration) {
+        (self.rules.heartbeat, self.rules.expire)
+    }
+}
