@@ -2,7 +2,7 @@ use std::net::Ipv4Addr;
 
 use proto::{
     PeerId, Secret, ShareName,
-    tracker::{Completion, Limit, PeerAddress, Token},
+    tracker::{Completion, Limit, PeerAddress, ShareCursor, ShareEntry, Shares, Token, message::MAX_SHARES},
 };
 use rand::{SeedableRng, rngs::StdRng};
 

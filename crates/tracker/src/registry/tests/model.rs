@@ -6,6 +6,7 @@ use proptest::{prelude::*, sample::select};
 use proto::{PeerId, tracker::codec::Subject};
 
 use super::*;
+use crate::registry::directory::Listed;
 
 /// Few of everything, so steps affect each other.
 const SHARES: u32 = 6;
