@@ -199,7 +199,7 @@ impl Describer<'_> {
     /// The hashes of all chunks. The hash of a file with one chunk is in the metainfo; only the others are requested.
     async fn all_hashes(&mut self, metainfo: &Metainfo) -> Result<Vec<Digest>, DescriptionError> {
         let chunk_count = metainfo.chunk_space().chunk_count();
-        let mut wanted: VecDeque<_> = unknown_hashes(metainfo).into();
+        let mut wanted: VecDeque<_> = unknown_hashes(metainfo).collect();
         let total =
             wanted.iter().map(|range| u64::from(range.end - range.start)).sum::<u64>() * Digest::LEN as u64;
         let mut hashes = Vec::with_capacity(chunk_count as usize);

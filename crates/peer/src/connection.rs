@@ -7,8 +7,8 @@ use std::{io, sync::Arc, time::Duration};
 use proto::{
     Metainfo,
     peer::{
-        DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_HASHES, MAX_PART_LEN, MAX_PUSHED_PARTS,
-        PeerMessage, PeerReader, RejectReason, description_parts,
+        DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_PUSHED_PARTS, PeerMessage, PeerReader,
+        RejectReason, description_parts,
     },
 };
 use store::Content;
@@ -80,6 +80,8 @@ pub struct Inbox {
     haves: u32,
     /// Number of parts of the description that the peer has requested.
     parts: u32,
+    /// Number of parts that it may request, once it has requested one of a share that is known.
+    most_parts: Option<u32>,
     /// The peer has sent a `DescriptionRequest`.
     is_described: bool,
 }
@@ -101,6 +103,7 @@ pub async fn run<T>(
         allowance: Allowance::default(),
         haves: 0,
         parts: 0,
+        most_parts: None,
         is_described: false,
     };
     let sending = sender::send(writer, outbox.clone(), serve, limit);
@@ -196,8 +199,10 @@ impl Inbox {
             }
             PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. } => {
                 self.parts = self.parts.saturating_add(1);
-                content
-                    .is_some_and(|metainfo| self.parts > PART_REQUESTS.saturating_mul(part_count(metainfo)))
+                // Counting the parts means going through all files, so it is done once.
+                let most = || Some(PART_REQUESTS.saturating_mul(part_count(content?)));
+                self.most_parts = self.most_parts.or_else(most);
+                self.most_parts.is_some_and(|most| self.parts > most)
             }
             PeerMessage::Request { chunk } => match serve {
                 // One that was refused earlier counts when the next request comes.
@@ -236,8 +241,7 @@ impl Inbox {
 
 /// Number of messages that describe a share.
 fn part_count(metainfo: &Metainfo) -> u32 {
-    let metainfo_len = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX);
-    metainfo_len.div_ceil(MAX_PART_LEN) + metainfo.chunk_space().chunk_count().div_ceil(MAX_HASHES)
+    u32::try_from(description_parts(metainfo).count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

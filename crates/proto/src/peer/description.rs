@@ -25,39 +25,58 @@ pub enum DescriptionPart {
     },
 }
 
-/// The parts of a share's description, in the order in which they are requested and sent.
-pub fn description_parts(metainfo: &Metainfo) -> impl Iterator<Item = DescriptionPart> {
+/// The parts of a share's description, in the order in which they are requested and sent. Each is found when it is asked for, so the
+/// first parts of a share of many files cost little.
+pub fn description_parts(metainfo: &Metainfo) -> impl Iterator<Item = DescriptionPart> + '_ {
     // A metainfo is at most `MAX_METAINFO_LEN` bytes long.
     let len = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX);
     let offsets = (0..len).step_by(MAX_PART_LEN as usize);
-    let hashes = unknown_hashes(metainfo).into_iter();
-    offsets.map(|offset| DescriptionPart::Metainfo { offset }).chain(hashes.map(|range| {
+    offsets.map(|offset| DescriptionPart::Metainfo { offset }).chain(unknown_hashes(metainfo).map(|range| {
         DescriptionPart::Hashes { first: ChunkIndex(range.start), count: range.end - range.start }
     }))
 }
 
 /// The chunks whose hashes are not in the metainfo, in as few ranges as possible. (The hash of a file with one chunk is.)
-pub fn unknown_hashes(metainfo: &Metainfo) -> Vec<Range<u32>> {
+pub fn unknown_hashes(metainfo: &Metainfo) -> impl Iterator<Item = Range<u32>> + '_ {
     let space = metainfo.chunk_space();
-    let mut ranges: Vec<Range<u32>> = Vec::new();
-    for chunks in (0..metainfo.files().len()).map(|file| space.chunks_of(file)) {
-        if chunks.len() <= 1 {
-            continue;
-        }
-        let mut start = chunks.start;
-        if let Some(last) = ranges.last_mut()
-            && chunks.start - last.end <= MAX_GAP
-        {
-            last.end = chunks.end.min(last.start + MAX_HASHES);
-            start = start.max(last.end);
-        }
-        while start < chunks.end {
-            let end = chunks.end.min(start + MAX_HASHES);
-            ranges.push(start..end);
-            start = end;
+    let files = (0..metainfo.files().len()).map(|file| space.chunks_of(file));
+    UnknownHashes { files: files.filter(|chunks| chunks.len() > 1), last: None, rest: 0..0 }
+}
+
+struct UnknownHashes<F> {
+    /// The chunks of each file that has several and was not looked at.
+    files: F,
+    /// The last range so far. The next file may make it longer.
+    last: Option<Range<u32>>,
+    /// Chunks of the last file that are in no range yet.
+    rest: Range<u32>,
+}
+
+impl<F: Iterator<Item = Range<u32>>> Iterator for UnknownHashes<F> {
+    type Item = Range<u32>;
+
+    fn next(&mut self) -> Option<Range<u32>> {
+        loop {
+            if self.rest.is_empty() {
+                let Some(chunks) = self.files.next() else { return self.last.take() };
+                let mut start = chunks.start;
+                if let Some(last) = &mut self.last
+                    && chunks.start - last.end <= MAX_GAP
+                {
+                    last.end = chunks.end.min(last.start + MAX_HASHES);
+                    start = start.max(last.end);
+                }
+                self.rest = start..chunks.end;
+            } else {
+                let end = self.rest.end.min(self.rest.start + MAX_HASHES);
+                let range = self.rest.start..end;
+                self.rest.start = end;
+                if let Some(complete) = self.last.replace(range) {
+                    return Some(complete);
+                }
+            }
         }
     }
-    ranges
 }
 
 #[cfg(test)]
@@ -86,13 +105,15 @@ mod tests {
     #[test]
     fn hashes_are_in_few_ranges_and_those_that_are_known_are_left_out() {
         let ranges = |chunk_counts: &[u64]| {
-            let ranges = unknown_hashes(&directory(chunk_counts));
-            ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>()
+            let metainfo = directory(chunk_counts);
+            unknown_hashes(&metainfo).map(|range| (range.start, range.end)).collect::<Vec<_>>()
         };
         assert_eq!(ranges(&[1, 1, 1]), []);
         assert_eq!(ranges(&[1, 3, 1, 2]), [(1, 7)]);
         assert_eq!(ranges(&[2; 9_000]), [(0, 8_192), (8_192, 16_384), (16_384, 18_000)]);
         assert_eq!(ranges(&[2, 20_000]), [(0, 8_192), (8_192, 16_384), (16_384, 20_002)]);
+        assert_eq!(ranges(&[20_000, 2]), [(0, 8_192), (8_192, 16_384), (16_384, 20_002)]);
+        assert_eq!(ranges(&[8_192, 1, 8_190, 1, 3]), [(0, 8_192), (8_193, 16_385), (16_385, 16_387)]);
         let mut far_apart = vec![1; 102];
         (far_apart[0], far_apart[101]) = (2, 2);
         assert_eq!(ranges(&far_apart), [(0, 2), (102, 104)]);
