@@ -42,8 +42,8 @@ pub enum FetchEvent {
         /// Maximum bytes to prove.
         total: u64,
     },
-    /// A name leads to another share than when it was last fetched by ([`Config::known_names`](crate::Config::known_names)). The
-    /// transfer continues.
+    /// A name leads to another share than when it was last fetched by, if that is remembered (the setting `known_names`).
+    /// The transfer continues.
     NameMoved {
         /// The name.
         name: ShareName,
@@ -94,7 +94,7 @@ pub struct Fetched {
     pub wasted: u64,
     /// Bytes of chunks that were sent to others.
     pub uploaded: u64,
-    /// From the call of [`fetch`](crate::fetch()) until the share was durable.
+    /// From the start of the transfer until the share was durable.
     pub elapsed: Duration,
     /// What came from each peer, largest first.
     pub peers: Vec<Contribution>,

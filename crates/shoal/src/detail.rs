@@ -3,20 +3,21 @@
 pub use leecher::{Exceeded, ParseTargetError};
 pub use peer::rate_limit::ParseRateError;
 pub use proto::{
-    ChunkIndex,
+    ChunkIndex, PeerId,
     bitfield::BitfieldError,
+    chunk::TooLargeError,
     endpoint::ParseEndpointError,
     id::ParseInfoHashError,
     link::ParseLinkError,
     metainfo::MetainfoError,
     name::NameError,
-    peer::{GoodbyeReason, PeerMessage},
+    peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::{
         client::CallError,
         message::{ErrorCode, Limit},
     },
 };
-pub use store::{FileChange, SpecialKind, Stopped};
+pub use store::{FileChange, HashesError, SpecialKind, Stopped};
 
 #[cfg(test)]
 mod tests {

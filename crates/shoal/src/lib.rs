@@ -74,8 +74,7 @@
 //! An error's text names its cause, or leaves it to [`source`](std::error::Error::source), never both. So print the whole chain, as
 //! anyhow does with `{:#}`. [`detail`] has the types that errors and events name and that a program rarely needs.
 //!
-//! This crate is thin: [`seeder`], [`leecher`] and [`tracker`](::tracker) do the work, and this crate adds tasks, handles and
-//! streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
+//! This crate is thin: the crates `seeder`, `leecher` and `tracker` do the work, and this crate adds tasks, handles and streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
 //! [`tracing`](https://docs.rs/tracing). Everything needs a Tokio runtime.
 //!
 //! Invariants: Nothing that can wait for a disk runs on the runtime's worker threads. After its handle is dropped, a task runs only
@@ -106,7 +105,7 @@ pub use node::{Builder, Node};
 pub use peer::{rate_limit::RateLimit, tracker_client::TrackerError};
 pub use proto::{
     Endpoint, InfoHash, Link, ShareName,
-    tracker::message::{Announced, ShareEntry},
+    tracker::message::{Announced, ShareEntry, Standing},
 };
 pub use seeder::AlreadyRouted;
 pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};

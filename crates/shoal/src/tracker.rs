@@ -4,7 +4,7 @@ use std::{future::pending, net::SocketAddr};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
-pub use tracker::{Config, Limits, TrackerError as RunError};
+pub use tracker::{Config, Limits, MAX_SOCKETS, TrackerError as RunError};
 
 use crate::task_output;
 
