@@ -26,6 +26,6 @@ mod upload_hub;
 mod sync {
     pub(crate) use shuttle::sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, AtomicU64},
+        atomic::{AtomicU32, AtomicU64},
     };
 }

@@ -78,6 +78,8 @@ pub struct Inbox {
     allowance: Allowance,
     /// Number of chunks that the peer has announced.
     haves: u32,
+    /// Number of chunks that the peer has requested and that were refused when it was their turn.
+    refused: u32,
     /// Number of parts of the description that the peer has requested.
     parts: u32,
     /// Number of parts that it may request, once it has requested one of a share that is known.
@@ -102,6 +104,7 @@ pub async fn run<T>(
         content: None,
         allowance: Allowance::default(),
         haves: 0,
+        refused: 0,
         parts: 0,
         most_parts: None,
         is_described: false,
@@ -157,8 +160,10 @@ impl Inbox {
             if self.content.as_ref().is_some_and(|content| !message.fits(content.metainfo())) {
                 return Err(ConnectionError::OutOfRange(message));
             }
-            if self.is_useless(&message)? {
-                self.allowance.charge(Instant::now().into_std())?;
+            let useless = self.useless(&message)?;
+            if useless > 0 {
+                let now = Instant::now().into_std();
+                (0..useless).try_for_each(|_| self.allowance.charge(now))?;
             } else if let Some(serve) = self.serve.get() {
                 serve.asker.asks();
             }
@@ -187,11 +192,12 @@ impl Inbox {
         }
     }
 
-    /// Whether a message brings nothing. Requests for chunks, and their cancellations, go to the upload hub, whose answer shows it.
-    fn is_useless(&mut self, message: &PeerMessage) -> Result<bool, OutboxFull> {
+    /// Number of messages that bring nothing and are known by this one: usually itself. Requests for chunks, and their cancellations, go
+    /// to the upload hub, whose answer shows it.
+    fn useless(&mut self, message: &PeerMessage) -> Result<u32, OutboxFull> {
         let content = self.content.as_ref().map(|content| content.metainfo());
         let serve = self.serve.get();
-        Ok(match *message {
+        let is_useless = match *message {
             PeerMessage::KeepAlive | PeerMessage::Idle => true,
             PeerMessage::Have { .. } => {
                 self.haves = self.haves.saturating_add(1);
@@ -205,8 +211,15 @@ impl Inbox {
                 self.most_parts.is_some_and(|most| self.parts > most)
             }
             PeerMessage::Request { chunk } => match serve {
-                // One that was refused earlier counts when the next request comes.
-                Some(serve) => !serve.asker.request(chunk)? | serve.asker.take_refused(),
+                Some(serve) => {
+                    let is_refused = !serve.asker.request(chunk)?;
+                    // Those that were refused later count when the next request comes. An honest peer requests each chunk once that
+                    // is refused: its file has changed.
+                    let free = serve.content.metainfo().chunk_space().chunk_count();
+                    let before = self.refused.max(free);
+                    self.refused = self.refused.saturating_add(serve.asker.take_refused());
+                    return Ok(u32::from(is_refused) + (self.refused.max(free) - before));
+                }
                 None => true,
             },
             PeerMessage::Cancel { chunk } => match serve {
@@ -214,7 +227,8 @@ impl Inbox {
                 None => true,
             },
             _ => false,
-        })
+        };
+        Ok(is_useless.into())
     }
 
     /// Reads some of the payload of the last message into the front of `buf`, and returns the number of bytes, 0 only at the
@@ -245,53 +259,4 @@ fn part_count(metainfo: &Metainfo) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use bytes::BytesMut;
-    use proto::{
-        InfoHash, PeerId,
-        peer::{Role, encode_message},
-    };
-    use tokio::{
-        io::AsyncWriteExt,
-        net::{TcpListener, TcpStream},
-        task::yield_now,
-    };
-
-    use super::*;
-    use crate::handshake;
-
-    #[tokio::test]
-    async fn a_goodbye_is_read_although_sending_has_failed() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, address) = listener.accept().await.unwrap();
-        let hello = |id| Hello {
-            infohash: InfoHash([1; 32]),
-            peer_id: PeerId([id; 16]),
-            role: Role::Leecher,
-            listen_port: 0,
-        };
-        let (near, far) = tokio::join!(handshake::initiate(stream, hello(1)), async {
-            handshake::receive(accepted, address).await?.accept(hello(2)).await
-        });
-        let (mut near, mut far) = (near.unwrap(), far.unwrap());
-        // A socket that is closed with unread bytes in it resets the connection.
-        near.writer.write_all(b"not read").await.unwrap();
-        let goodbye = PeerMessage::Goodbye(GoodbyeReason::ShuttingDown);
-        let mut bytes = BytesMut::new();
-        encode_message(&goodbye, &mut bytes).unwrap();
-        far.writer.write_all(&bytes).await.unwrap();
-        drop(far);
-        let receive = async |_, mut inbox: Inbox| {
-            for _ in 0..1_000 {
-                inbox.outbox().message(PeerMessage::KeepAlive).unwrap();
-                yield_now().await;
-            }
-            (inbox.next().await, GoodbyeReason::Done)
-        };
-        let received = run(near, RateLimit::unlimited(), receive).await.expect("it goes on receiving");
-        assert_eq!(received.unwrap(), Some(goodbye));
-    }
-}
+mod tests;

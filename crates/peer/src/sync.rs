@@ -4,5 +4,5 @@
 
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU32, AtomicU64},
+    atomic::{AtomicU32, AtomicU64},
 };

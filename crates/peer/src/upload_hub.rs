@@ -17,7 +17,7 @@ use tokio::{sync::Notify, time::sleep_until};
 use crate::{
     activity::Activity,
     outbox::{Outbox, OutboxFull},
-    sync::{AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard},
+    sync::{AtomicU32, AtomicU64, Mutex, MutexGuard},
 };
 
 /// The uploads of one share, for all of its connections.
@@ -51,8 +51,8 @@ pub struct Asker {
     outbox: Outbox,
     /// Bytes of the current chunk that the socket has taken in.
     taken: Arc<AtomicU32>,
-    /// Whether a granted chunk was refused since this was last asked.
-    refused: AtomicBool,
+    /// Number of granted chunks that were refused since this was last asked.
+    refused: AtomicU32,
     activity: Activity,
 }
 
@@ -71,7 +71,7 @@ impl UploadHub {
         let key = AskerKey(state.last_key);
         let taken = Arc::new(AtomicU32::new(0));
         state.askers.insert(key, Place { outbox: outbox.clone(), taken: Arc::clone(&taken) });
-        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicBool::new(false), activity }
+        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicU32::new(0), activity }
     }
 
     /// Starts further uploads as time passes. Run it as long as peers are served; it never returns.
@@ -149,9 +149,9 @@ impl Asker {
         Ok(waited)
     }
 
-    /// Whether a granted chunk was refused since this was last asked.
-    pub(crate) fn take_refused(&self) -> bool {
-        self.refused.swap(false, Ordering::Relaxed)
+    /// Number of granted chunks that were refused since this was last asked.
+    pub(crate) fn take_refused(&self) -> u32 {
+        self.refused.swap(0, Ordering::Relaxed)
     }
 
     /// Whether a request of the peer waits. If no chunk is being sent to it, it waits for its turn.
@@ -183,7 +183,7 @@ impl Asker {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
         self.taken.store(0, Ordering::Relaxed);
         if bytes == 0 {
-            self.refused.store(true, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.hub.update(|state| state.uploads.finished(self.key, bytes, Instant::now()));
     }
