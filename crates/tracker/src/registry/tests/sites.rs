@@ -231,6 +231,34 @@ fn a_newcomer_at_a_full_tracker_takes_the_place_of_the_newest_of_the_most_crowde
     assert_eq!(bench.registry.stats().peers(), 20);
 }
 
+/// Each address of an attacker has one registration less than the mirror at most, and tries to get more for ever.
+#[test]
+fn an_address_with_many_registrations_keeps_as_many_as_any_other_has_and_its_oldest() {
+    const PLACES: u32 = 2_000;
+    const MIRRORED: u32 = 100;
+    for attackers in [20, 100] {
+        let mut bench = Bench::new(small(|limits| (limits.peers, limits.crowded_from) = (PLACES, 4)));
+        for share in 0..MIRRORED {
+            bench.announce(&seeder(share, 1), host(1)).unwrap();
+        }
+        for round in 0..2 * MIRRORED {
+            for attacker in 0..attackers {
+                let at = host(1_000 + attacker);
+                let count = bench.registry.census.registrations_from(at.into());
+                if count < MIRRORED - 1 {
+                    let _ = bench.announce(&seeder(1_000 + round * attackers + attacker, 1), at);
+                }
+            }
+        }
+        assert_eq!(bench.registry.stats().peers(), PLACES as usize);
+        let kept = bench.registry.census.registrations_from(host(1).into());
+        let even = PLACES / (attackers + 1);
+        assert!(kept >= even.min(MIRRORED - 1), "{kept} of {MIRRORED}, against {attackers}");
+        let is_there = |share| bench.registry.shares.contains_key(&infohash(share));
+        assert!((0..MIRRORED).map(is_there).eq((0..MIRRORED).map(|share| share < kept)));
+    }
+}
+
 #[test]
 fn of_the_peers_of_a_crowded_address_in_a_share_the_newest_makes_room() {
     let mut bench = Bench::new(small(|limits| (limits.peers, limits.crowded_from) = (10, 4)));
