@@ -333,6 +333,33 @@ mod tests {
         running.stop().await;
     }
 
+    /// Each may have 512 KiB, and is read to its end.
+    #[tokio::test]
+    async fn a_second_bitfield_ends_the_connection() {
+        let running = run().await;
+        let mut peer = connect(&running).await;
+        let mut bitfield = BytesMut::new();
+        encode_message(&PeerMessage::Bitfield { len: 1 }, &mut bitfield).unwrap();
+        bitfield.extend_from_slice(&[0]);
+        let mut request = BytesMut::new();
+        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
+        let sent = async |peer: &mut handshake::Connection, bytes: &[u8]| {
+            peer.writer.write_all(bytes).await.unwrap();
+            loop {
+                match peer.reader.next().await.unwrap() {
+                    Some(PeerMessage::Idle) => {}
+                    message => return message,
+                }
+            }
+        };
+        let answer = sent(&mut peer, &[&bitfield[..], &request].concat()).await;
+        assert_eq!(answer, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: 5 }));
+        peer.reader.skip_payload().await.unwrap();
+        let answer = sent(&mut peer, &[&bitfield[..], &request].concat()).await;
+        assert_eq!(answer, Some(PeerMessage::Goodbye(GoodbyeReason::Protocol)));
+        running.stop().await;
+    }
+
     #[tokio::test]
     async fn an_idle_peer_makes_room_for_a_newcomer_and_one_that_just_came_does_not() {
         let running = run().await;

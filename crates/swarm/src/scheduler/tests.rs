@@ -384,6 +384,21 @@ fn a_peer_that_is_not_trusted_gets_one_chunk_in_before_it_is_proved() {
     assert!(bench.asked(peer) > 1);
 }
 
+/// For a moment it is still there.
+#[test]
+fn a_wrong_chunk_brings_its_sender_no_trust() {
+    let mut bench = Bench::new(9, 1);
+    bench.trusts = false;
+    let liar = bench.join(1, Have::All);
+    let [first] = bench.waiting[&liar][..] else { panic!("{:?}", bench.waiting) };
+    assert_eq!(bench.scheduler.received(liar, first, bench.now), Received::Verify);
+    bench.waiting.insert(liar, Vec::new());
+    bench.scheduler.wrong(first);
+    assert!(!bench.scheduler.is_trusted(liar));
+    bench.fill();
+    assert_eq!(bench.asked(liar), 1);
+}
+
 /// It keeps silent until it is asked again, and then sends both chunks.
 #[test]
 fn of_two_chunks_of_a_peer_that_is_not_trusted_one_is_proved() {

@@ -110,11 +110,26 @@ fn a_liar_that_left_before_its_lie_was_found_is_banned() {
     bench.close(liar, LeaveReason::Disconnected);
     assert_eq!(bench.peers.ban_departed(liar), Some(address(1)));
     assert_eq!(bench.peers.ban_departed(liar), None, "reported once");
+    let again = bench.peers.accept(address(1)).unwrap();
+    let verdict = bench.enter(again, hello(1, 0));
+    assert!(matches!(verdict, Verdict::Refused(GoodbyeReason::Banned)), "from this moment on");
     assert!(!bench.peers.book.is_all_banned(), "another chunk is being proved");
     (0..2).for_each(|_| bench.peers.proved(liar, bench.now, &mut bench.rng));
     assert!(bench.peers.book.is_all_banned());
     let again = bench.peers.accept(address(1)).unwrap();
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Refused(GoodbyeReason::Banned)));
+}
+
+#[test]
+fn a_liar_that_is_leaving_for_another_reason_is_banned_and_reported_as_a_liar() {
+    let mut bench = Bench::new();
+    let liar = bench.dial(address(1));
+    assert!(matches!(bench.enter(liar, hello(1, 7000)), Verdict::Welcome));
+    bench.peers.leave(liar, LeaveReason::TooSlow, bench.now);
+    assert_eq!(bench.peers.ban_departed(liar), None);
+    let left = bench.peers.closed(liar, LeaveReason::Disconnected, bench.now, &mut bench.rng).unwrap();
+    assert_eq!(left.reason, LeaveReason::Lied);
+    assert!(bench.peers.book.is_all_banned());
 }
 
 #[test]
