@@ -16,6 +16,11 @@ use startup::{
 };
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, DEFAULT_RATE, MAX_SOCKETS, Tracker, TrackerError};
+#[cfg(feature = "registry")]
+use {
+    std::{fs, path::Path},
+    tracker::{Credentials, StoreError, Target},
+};
 
 /// Groups of flags in `--help`.
 const LISTENING: &str = "Listening";
@@ -27,7 +32,8 @@ Examples:
   tracker                           listen on UDP port 6020
   tracker -p 7020 --bind 192.0.2.2  listen on another port, of one address
   tracker --heartbeat 10s --expire 30s
-                                    forget a peer that is gone after 30 seconds";
+                                    forget a peer that is gone after 30 seconds
+  tracker --registry redis://store  be one of several trackers with one registry";
 
 /// Keep track of who has which share, and introduce peers to each other
 #[derive(Debug, Parser)]
@@ -92,6 +98,25 @@ pub(crate) struct Args {
     )]
     state: Option<PathBuf>,
 
+    /// Redis or Valkey that trackers share their registrations in
+    ///
+    /// As in redis://host:6379, or rediss:// for TLS. Any number of trackers with the same store act as one. With a cluster, name one of
+    /// its nodes.
+    #[cfg(feature = "registry")]
+    #[arg(
+        long, value_name = "URL", env = "SHOAL_REGISTRY", hide_env_values = true, value_parser = parse_registry,
+        help_heading = REGISTRATIONS
+    )]
+    registry: Option<String>,
+
+    /// File with USER:PASSWORD for the registry; :PASSWORD for the default user
+    #[cfg(feature = "registry")]
+    #[arg(
+        long, value_name = "FILE", env = "SHOAL_REGISTRY_CREDENTIALS", requires = "registry",
+        help_heading = REGISTRATIONS, hide_short_help = true
+    )]
+    registry_credentials: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) logs: LogArgs,
 }
@@ -124,6 +149,8 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
         expire: args.expire,
         marker: marker(&args),
         rate: args.rate.map_or(Some(DEFAULT_RATE), |Rate(rate)| rate),
+        #[cfg(feature = "registry")]
+        registry: registry(&args)?,
         ..Config::default()
     };
     let asked = config.address();
@@ -146,6 +173,36 @@ fn marker(args: &Args) -> Option<PathBuf> {
             Some(choose_base_strategy().ok()?.state_dir()?.join("shoal").join(name))
         }
     }
+}
+
+/// The store of the fleet, if this tracker is part of one.
+#[cfg(feature = "registry")]
+fn registry(args: &Args) -> Result<Option<Target>, Failure> {
+    let Some(url) = &args.registry else { return Ok(None) };
+    let credentials = match &args.registry_credentials {
+        Some(path) => credentials(path)?,
+        None => Credentials::default(),
+    };
+    let target = Target::new(url, credentials).map_err(|error| Failure::new(ExitCode::Usage, error))?;
+    Ok(Some(target))
+}
+
+/// Reads the user and the password of the store. They do not belong on a command line, which others can see.
+#[cfg(feature = "registry")]
+fn credentials(path: &Path) -> Result<Credentials, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::io(error, format_args!("cannot read {}", path.display())))?;
+    let Some((user, password)) = text.trim_end_matches(['\r', '\n']).split_once(':') else {
+        let message = format!("{} does not have the form USER:PASSWORD", path.display());
+        return Err(Failure::new(ExitCode::Usage, message));
+    };
+    let user = Some(user.to_owned()).filter(|user| !user.is_empty());
+    Ok(Credentials { user, password: Some(password.to_owned()) })
+}
+
+#[cfg(feature = "registry")]
+fn parse_registry(text: &str) -> Result<String, StoreError> {
+    Target::new(text, Credentials::default()).map(|_| text.to_owned())
 }
 
 /// Reads a time that the answer to an announce can hold: whole seconds, in 16 bits.
@@ -183,5 +240,8 @@ fn failure(error: TrackerError) -> Failure {
         TrackerError::Listen(error) => error.into(),
         TrackerError::Receive(_) | TrackerError::Serve(_) => Failure::new(ExitCode::Network, error)
             .hint("start the tracker again: peers register again by themselves"),
+        #[cfg(feature = "registry")]
+        TrackerError::Registry { .. } => Failure::new(ExitCode::Network, error)
+            .hint("check --registry and --registry-credentials; it has to be Redis 6.2 or later, or Valkey"),
     }
 }

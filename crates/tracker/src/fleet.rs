@@ -10,7 +10,7 @@
 //!
 //! So no answer waits for the store, with one exception: a lookup of a share that is unknown here waits for one read of that share.
 //!
-//! All of this is pure. What connects it to a store is not here yet.
+//! All of this is pure, except for `redis` and `link`, which have the connection, the clock and the task.
 //!
 //! Invariants:
 //! - The store is trusted as much as the other trackers, but not more than a decoder is: nothing that it holds makes this tracker panic
@@ -21,8 +21,14 @@
 mod departed;
 pub mod feed;
 pub mod layout;
+#[cfg(feature = "registry")]
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
+pub(crate) mod link;
 pub mod outbox;
 pub mod record;
+#[cfg(feature = "registry")]
+pub mod redis;
 pub mod seam;
 pub mod secret;
+pub(crate) mod side;
 pub mod time;

@@ -27,6 +27,8 @@ pub mod token;
 mod worker;
 
 pub use error::TrackerError;
+#[cfg(feature = "registry")]
+pub use fleet::redis::{Credentials, StoreError, Target};
 pub use handler::{Counters, Handler, Swept};
 pub use rates::DEFAULT_RATE;
 pub use registry::{FREQUENT, Limits, Past, Registry, Rules, Stats};

@@ -123,7 +123,7 @@ mod tests {
         let (marker, past) = Marker::open(path.clone(), now + Duration::from_secs(settles_in_s));
         assert_eq!(past, Past::Peers);
         let handler = Handler::new(Rules::default(), now, &mut StdRng::seed_from_u64(1));
-        let (shared, stop) = (Shared::new(handler), CancellationToken::new());
+        let (shared, stop) = (Shared::new(handler, None), CancellationToken::new());
         let (keeping, began) = (marker.keep(&shared, &stop), tokio::time::Instant::now());
         tokio::pin!(keeping);
         while path.exists() {

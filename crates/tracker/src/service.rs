@@ -18,10 +18,19 @@ use std::{
 use listen::{ListenError, asked_address, listen_udp};
 use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
+#[cfg(feature = "registry")]
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
 
+#[cfg(feature = "registry")]
+use crate::fleet::{
+    link::Link,
+    redis::Target,
+    side::FleetSide,
+    time::{StoreClock, StoreTime},
+};
 use crate::{
     error::TrackerError,
     handler::Handler,
@@ -59,6 +68,9 @@ pub struct Config {
     /// A file that exists while the tracker has peers, so that it knows after a restart whether some may come back. Until they have,
     /// leechers that ask by name wait. By default none: then the tracker counts as one that had no peers before.
     pub marker: Option<PathBuf>,
+    /// The store of the fleet that this tracker is part of. By default it is part of none.
+    #[cfg(feature = "registry")]
+    pub registry: Option<Target>,
 }
 
 /// A tracker that listens but does not answer yet: see [`Tracker::run`].
@@ -67,13 +79,26 @@ pub struct Tracker {
     local_addr: SocketAddr,
     handler: Handler,
     marker: Option<Marker>,
+    #[cfg(feature = "registry")]
+    registry: Option<Target>,
 }
 
 impl Default for Config {
     fn default() -> Config {
         let Rules { heartbeat, expire, limits, past: _, rate } = Rules::default();
         let (bind, port, sockets, marker) = (None, DEFAULT_PORT, NonZeroUsize::MIN, None);
-        Config { bind, port, sockets, heartbeat, expire, limits, rate, marker }
+        Config {
+            bind,
+            port,
+            sockets,
+            heartbeat,
+            expire,
+            limits,
+            rate,
+            marker,
+            #[cfg(feature = "registry")]
+            registry: None,
+        }
     }
 }
 
@@ -87,11 +112,19 @@ impl Config {
 impl Tracker {
     /// Takes the port. From now on datagrams wait for [`Tracker::run`].
     pub async fn bind(config: Config) -> Result<Tracker, TrackerError> {
+        #[cfg(feature = "registry")]
+        if let Some(target) = &config.registry {
+            Link::try_out(target)
+                .await
+                .map_err(|error| TrackerError::Registry { target: target.to_string(), error })?;
+        }
         let other = |error| ListenError::Other { address: config.address(), error };
         let count = config.sockets.min(MAX_SOCKETS);
         let sockets = listen_udp(config.bind, config.port, RECEIVE_BUFFER_LEN, count)?;
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;
         let local_addr = first.local_addr().map_err(other)?;
+        #[cfg(feature = "registry")]
+        let registry = config.registry;
         let Config { heartbeat, expire, limits, rate, marker, .. } = config;
         let now = Instant::now();
         let mut rules = Rules { heartbeat, expire, limits, past: Past::NoPeers, rate };
@@ -104,7 +137,19 @@ impl Tracker {
         if tracing::enabled!(target: FREQUENT, Level::DEBUG) {
             handler.keep_journal();
         }
-        Ok(Tracker { sockets, local_addr, handler, marker })
+        #[cfg(feature = "registry")]
+        if registry.is_some() {
+            // Until the store has been asked, this host's own calendar has to do.
+            handler.join_fleet(StoreClock::new(now, calendar()));
+        }
+        Ok(Tracker {
+            sockets,
+            local_addr,
+            handler,
+            marker,
+            #[cfg(feature = "registry")]
+            registry,
+        })
     }
 
     /// The address that the tracker listens on. `[::]` includes IPv4.
@@ -114,7 +159,18 @@ impl Tracker {
 
     /// Answers until `shutdown` is cancelled or a socket breaks. No thread is left when it returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), TrackerError> {
-        let shared = Arc::new(Shared::new(self.handler));
+        #[cfg(feature = "registry")]
+        let (side, link) = match self.registry.zip(self.sockets.first()) {
+            Some((target, socket)) => {
+                let (side, questions) = FleetSide::new();
+                let socket = socket.try_clone().map_err(TrackerError::Serve)?;
+                (Some(side), Some(Link::new(target, questions, socket)))
+            }
+            None => (None, None),
+        };
+        #[cfg(not(feature = "registry"))]
+        let side = None;
+        let shared = Arc::new(Shared::new(self.handler, side));
         // If the caller drops this future, the threads end too.
         let stop = shutdown.child_token();
         let _stopped = stop.clone().drop_guard();
@@ -124,6 +180,14 @@ impl Tracker {
             let worker = Worker::new(socket, duty, Arc::clone(&shared));
             let stop = stop.clone();
             workers.spawn_blocking(move || worker.run(&stop));
+        }
+        #[cfg(feature = "registry")]
+        if let Some(link) = link {
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            workers.spawn_blocking(move || {
+                link.run(&shared, &stop);
+                Ok(())
+            });
         }
         let marker = self.marker;
         let keeping = async {
@@ -139,6 +203,13 @@ impl Tracker {
         shared.log_summary("stopped");
         result
     }
+}
+
+/// What this host takes for the time.
+#[cfg(feature = "registry")]
+fn calendar() -> StoreTime {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    StoreTime::default().plus(since_1970)
 }
 
 /// Waits until all workers have ended. If one fails, the others end too.

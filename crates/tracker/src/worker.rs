@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     datagrams::{Incoming, MAX_BATCHES, Outgoing},
     error::TrackerError,
+    fleet::side::{FleetSide, Question},
     handler::{Handler, Swept},
     summaries::Summaries,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Shared {
     /// Whether anybody is registered. It is written while the handler is locked.
     is_occupied: AtomicBool,
     occupancy: Notify,
+    /// If this tracker is part of a fleet.
+    pub(crate) fleet: Option<FleetSide>,
 }
 
 /// The task of a worker.
@@ -63,13 +66,14 @@ struct Work<'a> {
 }
 
 impl Shared {
-    pub(crate) fn new(handler: Handler) -> Shared {
+    pub(crate) fn new(handler: Handler, fleet: Option<FleetSide>) -> Shared {
         Shared {
             handler: Mutex::new(handler),
             summaries: Summaries::new(),
             unsent: AtomicU64::new(0),
             is_occupied: AtomicBool::new(false),
             occupancy: Notify::new(),
+            fleet,
         }
     }
 
@@ -84,7 +88,7 @@ impl Shared {
     }
 
     /// To be called before the lock of the handler is released.
-    fn note_occupancy(&self, handler: &Handler) {
+    pub(crate) fn note_occupancy(&self, handler: &Handler) {
         let is_occupied = handler.stats().peers() > 0;
         if self.is_occupied.load(Ordering::Relaxed) != is_occupied {
             self.is_occupied.store(is_occupied, Ordering::Relaxed);
@@ -92,7 +96,7 @@ impl Shared {
         }
     }
 
-    fn handler(&self) -> MutexGuard<'_, Handler> {
+    pub(crate) fn handler(&self) -> MutexGuard<'_, Handler> {
         self.handler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,6 +122,9 @@ impl Shared {
             leechers = stats.leechers,
             "{why}"
         );
+        if let Some(fleet) = &self.fleet {
+            fleet.counts.log();
+        }
     }
 }
 
@@ -215,6 +222,22 @@ impl Work<'_> {
         for (source, datagram) in self.incoming.datagrams() {
             let handle = |replies: &mut _| handler.handle(datagram, source.ip(), now, &mut self.rng, replies);
             self.outgoing.push(source, handle);
+            if let Some(fleet) = &shared.fleet
+                && let Some(infohash) = handler.fleet().and_then(|(seam, _)| seam.take_waiting())
+            {
+                let question = Question { source, datagram: datagram.into(), infohash, at: now };
+                if fleet.questions.try_send(question).is_err() {
+                    let handle = |replies: &mut _| {
+                        handler.handle_at_last(datagram, source.ip(), now, &mut self.rng, replies)
+                    };
+                    self.outgoing.push(source, handle);
+                }
+            }
+        }
+        if let Some(fleet) = &shared.fleet
+            && handler.fleet().is_some_and(|(seam, _)| seam.has_changes())
+        {
+            fleet.changed.notify_one();
         }
         let journal = handler.take_journal();
         shared.note_occupancy(&handler);

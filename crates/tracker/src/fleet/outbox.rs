@@ -58,6 +58,11 @@ impl Outbox {
         &self.in_flight
     }
 
+    /// Changes in flight.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// The batch in flight has arrived.
     pub fn arrived(&mut self) {
         self.in_flight.clear();

@@ -166,6 +166,11 @@ impl Registry {
         }
     }
 
+    /// The time that everybody who was registered before needs to come back.
+    pub fn settling_time(&self) -> Duration {
+        self.rules.settles_after()
+    }
+
     /// Everybody is known from `after` on, because the peers that other trackers know have been taken in.
     pub fn settle(&mut self, after: Duration, now: Instant) {
         self.settles_after = now.saturating_duration_since(self.start).saturating_add(after);

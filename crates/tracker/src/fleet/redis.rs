@@ -1,0 +1,533 @@
+//! The store: Redis or Valkey, as one server or as a cluster.
+//!
+//! This file is the only one that names the client crate. `redis` was chosen over `fred` because it has more users and more frequent
+//! releases, and shares its versions of `rand`, `socket2` and `tokio` with the rest of Shoal.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use proto::InfoHash;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    IntoConnectionInfo, Pipeline, RedisError, Value,
+    aio::{MultiplexedConnection, PubSubStream},
+    cluster::ClusterClient,
+    cluster_async::ClusterConnection,
+    cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
+};
+use tokio::{net::lookup_host, task::JoinSet, time::timeout};
+use tokio_stream::StreamExt;
+
+use super::{
+    feed::{Change, TrackerId, encode},
+    layout,
+    record::{Record, Score, records_of},
+    secret::FleetSecret,
+    time::StoreTime,
+};
+
+/// Maximum time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A store that does not answer a command for this long counts as gone.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The oldest version that has all commands which are used.
+const MIN_VERSION: (u32, u32) = (6, 2);
+
+/// Maximum members of a share that one waiting lookup reads: the newest. It is more than an answer has, and takes the store two
+/// milliseconds.
+const MAX_READ: usize = 2_000;
+
+/// Keys that one step of a scan looks at.
+const SCAN_STEP: usize = 500;
+
+/// The secret of the fleet goes when no tracker has renewed it for this long.
+const FLEET_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The key of a share lasts longer than its last registration by this.
+const KEY_MARGIN: Duration = Duration::from_secs(10);
+
+/// In one batch of this many, the expired members of its shares are removed. Readers leave them out anyway.
+const TRIM_EVERY: u64 = 8;
+
+/// Where the store is, and who this tracker is there.
+#[derive(Clone)]
+pub struct Target {
+    info: ConnectionInfo,
+}
+
+/// The user of the store, and the password.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The user; the default one if there is none.
+    pub user: Option<String>,
+    /// The password.
+    pub password: Option<String>,
+}
+
+/// Why the store did not do what it was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It will not work by itself either: a wrong password, address or version.
+    #[error("{0}")]
+    Unusable(String),
+    /// It does not answer, or serves nobody now.
+    #[error("{0}")]
+    Lost(String),
+    /// It has no memory left.
+    #[error("it is full: {0}")]
+    Full(String),
+}
+
+/// A connection to the store. Clones share it.
+#[derive(Clone)]
+pub(super) struct Store {
+    connection: Connection,
+    /// A hash slot of each primary, in a cluster.
+    slots: Vec<u16>,
+    batches: u64,
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// What others publish.
+pub(super) struct Feed(PubSubStream);
+
+/// What the store says about itself and the fleet.
+pub(super) struct Check {
+    pub(super) now: StoreTime,
+    pub(super) secret: FleetSecret,
+    /// Since when the registrations of the fleet are in the store.
+    pub(super) since: StoreTime,
+}
+
+/// How far a scan of all shares is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cursor {
+    node: usize,
+    at: u64,
+}
+
+impl Target {
+    /// Reads a URL like `redis://host:6379`, `rediss://host` or `valkey://host/2`. A user or a password in it counts less than those given.
+    pub fn new(url: &str, credentials: Credentials) -> Result<Target, StoreError> {
+        let info = url.into_connection_info().map_err(|error| StoreError::Unusable(error.to_string()))?;
+        if matches!(info.addr(), ConnectionAddr::Unix(_)) {
+            return Err(StoreError::Unusable("a path is no place for trackers on other machines".to_owned()));
+        }
+        let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
+        if let Some(user) = credentials.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = credentials.password {
+            settings = settings.set_password(password);
+        }
+        Ok(Target { info: info.set_redis_settings(settings) })
+    }
+
+    fn host(&self) -> (&str, u16) {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
+            // Refused by `Target::new`, and there are no others.
+            _ => ("", 0),
+        }
+    }
+
+    /// The address at which the store sees this host. Other machines reach it there too, as far as anybody can know here.
+    pub(super) async fn own_ip(&self) -> Option<IpAddr> {
+        let addresses: Vec<SocketAddr> = lookup_host(self.host()).await.ok()?.collect();
+        addresses.into_iter().find_map(|address| {
+            let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
+            let socket = UdpSocket::bind(any).ok()?;
+            // This sends nothing.
+            socket.connect(address).ok()?;
+            socket.local_addr().ok().map(|address| address.ip())
+        })
+    }
+}
+
+impl fmt::Display for Target {
+    /// Without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (host, port) = self.host();
+        write!(f, "{host}:{port}")
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Target({self})")
+    }
+}
+
+impl Store {
+    /// Connects, and finds out whether this is a cluster, and whether its version will do.
+    pub(super) async fn connect(target: &Target) -> Result<Store, StoreError> {
+        within(CONNECT_TIMEOUT, async {
+            // It fails if the process has another provider already, which is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let client = Client::open(target.info.clone())?;
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                .set_response_timeout(Some(RESPONSE_TIMEOUT));
+            let mut one = client.get_multiplexed_async_connection_with_config(&config).await?;
+            let info: String = redis::cmd("INFO").query_async(&mut one).await?;
+            check_version(&info)?;
+            if field(&info, "cluster_enabled") != Some("1") {
+                return Ok(Store { connection: Connection::One(one), slots: Vec::new(), batches: 0 });
+            }
+            let slots: Value = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut one).await?;
+            let client = ClusterClient::builder([target.info.clone()])
+                .connection_timeout(CONNECT_TIMEOUT)
+                .response_timeout(RESPONSE_TIMEOUT)
+                .retries(2)
+                .build()?;
+            let connection = Connection::Cluster(client.get_async_connection().await?);
+            Ok(Store { connection, slots: slots_of_primaries(&slots), batches: 0 })
+        })
+        .await
+    }
+
+    /// Subscribes to what others publish.
+    pub(super) async fn subscribe(target: &Target) -> Result<Feed, StoreError> {
+        within(CONNECT_TIMEOUT, async {
+            let mut subscriber = Client::open(target.info.clone())?.get_async_pubsub().await?;
+            subscriber.subscribe(layout::FEED).await?;
+            Ok(Feed(subscriber.into_on_message()))
+        })
+        .await
+    }
+
+    /// Asks for the time and the secret of the fleet, and sets the secret to `own` if there is none. Publishes nothing but that this tracker
+    /// is there.
+    pub(super) async fn check(&mut self, from: TrackerId, own: &FleetSecret) -> Result<Check, StoreError> {
+        let lasts_ms = millis(FLEET_LASTS);
+        let mut asking = redis::pipe();
+        asking
+            .cmd("TIME")
+            .cmd("GET")
+            .arg(layout::FLEET)
+            .cmd("PEXPIRE")
+            .arg(layout::FLEET)
+            .arg(lasts_ms)
+            .ignore();
+        let ((seconds, micros), mut known): ((u64, u64), Option<Vec<u8>>) = self.run(&asking).await?;
+        let now = StoreTime(seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
+        if known.is_none() {
+            let value = [&own.0[..], &now.0.to_le_bytes()].concat();
+            let mut setting = redis::pipe();
+            setting.cmd("SET").arg(layout::FLEET).arg(value).arg("NX").arg("PX").arg(lasts_ms).ignore();
+            setting.cmd("GET").arg(layout::FLEET);
+            (known,) = self.run(&setting).await?;
+        }
+        self.publish(encode(from, &[])).await?;
+        let known = known.unwrap_or_default();
+        let (Some(secret), Some(since)) = (known.first_chunk::<32>(), known.last_chunk::<8>()) else {
+            return Err(StoreError::Unusable(format!("{} holds something else", layout::FLEET)));
+        };
+        Ok(Check { now, secret: FleetSecret(*secret), since: StoreTime(u64::from_le_bytes(*since)) })
+    }
+
+    /// Writes a batch of changes, and publishes it. It is published even if the store has no room for it.
+    pub(super) async fn write(
+        &mut self,
+        from: TrackerId,
+        changes: &[Change],
+        expire: Duration,
+        now: StoreTime,
+    ) -> Result<(), StoreError> {
+        self.batches += 1;
+        let mut parts: BTreeMap<u8, BTreeMap<InfoHash, Vec<&Change>>> = BTreeMap::new();
+        for change in changes {
+            let infohash = change.record().known.infohash;
+            let part = if let Connection::One(_) = self.connection { 0 } else { layout::part(&infohash) };
+            parts.entry(part).or_default().entry(infohash).or_default().push(change);
+        }
+        let mut work: Vec<Pipeline> = Vec::with_capacity(parts.len());
+        for shares in parts.values() {
+            let mut pipeline = redis::pipe();
+            for (infohash, changes) in shares {
+                let is_trimmed = self.batches.wrapping_add(infohash.0[1].into()).is_multiple_of(TRIM_EVERY);
+                add_share(&mut pipeline, infohash, changes, expire, is_trimmed.then_some(now));
+            }
+            work.push(pipeline);
+        }
+        let message = encode(from, changes);
+        match &mut self.connection {
+            Connection::One(_) => {
+                let mut pipeline = work.pop().unwrap_or_default();
+                pipeline.cmd("PUBLISH").arg(layout::FEED).arg(message).ignore();
+                self.run(&pipeline).await
+            }
+            Connection::Cluster(_) => {
+                let mut written = JoinSet::new();
+                for pipeline in work {
+                    let mut store = self.clone();
+                    written.spawn(async move { store.run::<()>(&pipeline).await });
+                }
+                let published = self.publish(message).await;
+                let mut result = published;
+                while let Some(part) = written.join_next().await {
+                    let part = part.unwrap_or_else(|error| Err(StoreError::Lost(error.to_string())));
+                    result = result.and(part);
+                }
+                result
+            }
+        }
+    }
+
+    /// The registrations in a share, the newest if there are many.
+    pub(super) async fn read(
+        &mut self,
+        infohash: InfoHash,
+        now: StoreTime,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut reading = redis::pipe();
+        reading.cmd("ZREVRANGEBYSCORE").arg(layout::share_key(&infohash)).arg("+inf").arg(after(now));
+        reading.arg("WITHSCORES").arg("LIMIT").arg(0).arg(MAX_READ);
+        let (members,): (Vec<(Vec<u8>, String)>,) = self.run(&reading).await?;
+        Ok(records(infohash, &members))
+    }
+
+    /// Some shares from `cursor` on, with all registrations in them, and where to go on.
+    pub(super) async fn scan(
+        &mut self,
+        cursor: Cursor,
+        now: StoreTime,
+    ) -> Result<(Vec<Record>, Option<Cursor>), StoreError> {
+        let mut scanning = redis::cmd("SCAN");
+        scanning.arg(cursor.at).arg("MATCH").arg(layout::SHARES).arg("COUNT").arg(SCAN_STEP);
+        let (at, keys): (u64, Vec<Vec<u8>>) = match &mut self.connection {
+            Connection::One(connection) => scanning.query_async(connection).await?,
+            Connection::Cluster(_) => {
+                let slot = self.slots.get(cursor.node).copied().unwrap_or(0);
+                self.ask_node(scanning, slot).await?
+            }
+        };
+        let mut parts: BTreeMap<u8, Vec<InfoHash>> = BTreeMap::new();
+        for infohash in keys.iter().filter_map(|key| layout::share_of(key)) {
+            let part = if let Connection::One(_) = self.connection { 0 } else { layout::part(&infohash) };
+            parts.entry(part).or_default().push(infohash);
+        }
+        let mut found = Vec::new();
+        for shares in parts.values() {
+            let mut reading = redis::pipe();
+            for infohash in shares {
+                reading.cmd("ZRANGEBYSCORE").arg(layout::share_key(infohash)).arg(after(now)).arg("+inf");
+                reading.arg("WITHSCORES");
+            }
+            let members: Vec<Vec<(Vec<u8>, String)>> = self.run(&reading).await?;
+            for (infohash, members) in shares.iter().zip(&members) {
+                found.extend(records(*infohash, members));
+            }
+        }
+        let next = match at {
+            0 => Cursor { node: cursor.node + 1, at: 0 },
+            at => Cursor { at, ..cursor },
+        };
+        let nodes = self.slots.len().max(1);
+        Ok((found, Some(next).filter(|next| next.node < nodes)))
+    }
+
+    async fn publish(&mut self, message: Vec<u8>) -> Result<(), StoreError> {
+        let mut publishing = redis::cmd("PUBLISH");
+        publishing.arg(layout::FEED).arg(message);
+        let _: u64 = match &mut self.connection {
+            Connection::One(connection) => publishing.query_async(connection).await?,
+            Connection::Cluster(connection) => publishing.query_async(connection).await?,
+        };
+        Ok(())
+    }
+
+    async fn run<T: FromRedisValue>(&mut self, pipeline: &Pipeline) -> Result<T, StoreError> {
+        Ok(match &mut self.connection {
+            Connection::One(connection) => pipeline.query_async(connection).await?,
+            Connection::Cluster(connection) => pipeline.query_async(connection).await?,
+        })
+    }
+
+    /// Asks the primary that has `slot`.
+    async fn ask_node<T: FromRedisValue>(&mut self, command: Cmd, slot: u16) -> Result<T, StoreError> {
+        Ok(match &mut self.connection {
+            Connection::One(connection) => command.query_async(connection).await?,
+            Connection::Cluster(connection) => {
+                let route = SingleNodeRoutingInfo::SpecificNode(Route::new(slot, SlotAddr::Master));
+                let value = connection.route_command(command, RoutingInfo::SingleNode(route)).await?;
+                redis::from_redis_value(value).map_err(RedisError::from)?
+            }
+        })
+    }
+}
+
+impl Feed {
+    /// The next message; `None` when the connection is over.
+    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
+        self.0.next().await.map(|message| message.get_payload_bytes().to_vec())
+    }
+}
+
+impl From<RedisError> for StoreError {
+    fn from(error: RedisError) -> StoreError {
+        let text = error.to_string();
+        let codes: Vec<String> = match error.clone().into_server_errors() {
+            Some(errors) => errors.iter().map(|(_, error)| error.code().to_owned()).collect(),
+            None => error.code().map(str::to_owned).into_iter().collect(),
+        };
+        let is_one_of = |known: &[&str]| codes.iter().any(|code| known.contains(&code.as_str()));
+        let is_unusable =
+            matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
+        if is_unusable || is_one_of(&["NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "WRONGTYPE"]) {
+            StoreError::Unusable(text)
+        } else if is_one_of(&["OOM"]) {
+            StoreError::Full(text)
+        } else {
+            StoreError::Lost(text)
+        }
+    }
+}
+
+/// Adds the commands that write what changed in a share.
+fn add_share(
+    pipeline: &mut Pipeline,
+    infohash: &InfoHash,
+    changes: &[&Change],
+    expire: Duration,
+    trim_at: Option<StoreTime>,
+) {
+    let key = layout::share_key(infohash);
+    let gone: Vec<Vec<u8>> = changes
+        .iter()
+        .filter(|change| matches!(change, Change::Gone(_)))
+        .map(|change| change.record().peer_member())
+        .collect();
+    if !gone.is_empty() {
+        pipeline.cmd("ZREM").arg(&key).arg(gone).ignore();
+    }
+    let mut scores: BTreeMap<Vec<u8>, Score> = BTreeMap::new();
+    for change in changes {
+        if let Change::Present(record) = change {
+            let score = record.score();
+            scores.insert(record.peer_member(), score);
+            let of_name = scores.entry(record.name_member()).or_insert(score);
+            *of_name = score.max(*of_name);
+        }
+    }
+    if !scores.is_empty() {
+        let adding = pipeline.cmd("ZADD").arg(&key).arg("GT");
+        for (member, Score(score)) in scores {
+            adding.arg(score).arg(member);
+        }
+        adding.ignore();
+        pipeline.cmd("PEXPIRE").arg(&key).arg(millis(expire + KEY_MARGIN)).ignore();
+    }
+    if let Some(now) = trim_at {
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(now).0).ignore();
+    }
+}
+
+/// The bound of scores of what is not over at `now`.
+fn after(now: StoreTime) -> String {
+    format!("({}", Score::over_at(now).0)
+}
+
+fn records(infohash: InfoHash, members: &[(Vec<u8>, String)]) -> Vec<Record> {
+    let scored = members.iter().filter_map(|(member, score)| Some((&member[..], Score(score.parse().ok()?))));
+    records_of(infohash, scored)
+}
+
+/// A line `name:value` of the answer to `INFO`.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn check_version(info: &str) -> Result<(), StoreError> {
+    let Some(version) = field(info, "redis_version") else { return Ok(()) };
+    let mut numbers = version.split('.').map_while(|part| part.parse().ok());
+    let found: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if found < MIN_VERSION {
+        let (major, minor) = MIN_VERSION;
+        return Err(StoreError::Unusable(format!("its version {version} is older than {major}.{minor}")));
+    }
+    Ok(())
+}
+
+/// A hash slot of each primary, from the answer to `CLUSTER SLOTS`.
+fn slots_of_primaries(answer: &Value) -> Vec<u16> {
+    let mut slots = Vec::new();
+    let mut seen = Vec::new();
+    let Value::Array(ranges) = answer else { return slots };
+    for range in ranges {
+        if let Value::Array(range) = range
+            && let [Value::Int(first), _, Value::Array(primary), ..] = &range[..]
+            && let (Ok(first), Some(address)) = (u16::try_from(*first), primary.get(..2))
+            && !seen.contains(&address)
+        {
+            seen.push(address);
+            slots.push(first);
+        }
+    }
+    slots
+}
+
+async fn within<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = || StoreError::Lost(format!("no answer within {} seconds", time.as_secs()));
+    timeout(time, work).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> Result<String, StoreError> {
+        Target::new(url, Credentials::default()).map(|target| target.to_string())
+    }
+
+    #[test]
+    fn a_url_names_a_host_and_its_password_is_never_shown() {
+        assert_eq!(target("redis://store.example").unwrap(), "store.example:6379");
+        assert_eq!(target("rediss://user:hidden@store.example:7000/2").unwrap(), "store.example:7000");
+        let credentials = Credentials { user: None, password: Some("hidden".to_owned()) };
+        let target = Target::new("valkey://[::1]:1", credentials).unwrap();
+        assert!(!format!("{target:?} {target}").contains("hidden"));
+        for url in ["", "store.example", "http://store.example", "unix:///run/redis.sock", "redis://:99999"] {
+            assert!(matches!(self::target(url), Err(StoreError::Unusable(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn old_versions_are_refused_and_those_of_valkey_count_by_what_they_are_compatible_with() {
+        let info = |version: &str| format!("# Server\r\nredis_version:{version}\r\nvalkey_version:8.0.1\r\n");
+        assert!(
+            ["6.2.0", "7.0.15", "7.2.4", "10.0", "255.255.255"]
+                .iter()
+                .all(|version| check_version(&info(version)).is_ok())
+        );
+        assert!(["6.0.16", "5.0.3", "2.8"].iter().all(|version| check_version(&info(version)).is_err()));
+    }
+
+    #[test]
+    fn a_cluster_is_scanned_once_at_each_primary() {
+        let node = |port| Value::Array(vec![Value::BulkString(b"127.0.0.1".to_vec()), Value::Int(port)]);
+        let range = |first, last, port| {
+            Value::Array(vec![Value::Int(first), Value::Int(last), node(port), node(port + 100)])
+        };
+        let answer = Value::Array(vec![range(0, 99, 1), range(100, 199, 2), range(200, 16_383, 1)]);
+        assert_eq!(slots_of_primaries(&answer), [0, 100]);
+    }
+}
