@@ -14,9 +14,8 @@ use bytes::BytesMut;
 use proto::{
     ShareNameRef,
     tracker::{
-        ErrorCode, MAX_DATAGRAM_LEN, PeerEntry, Peers, Query, Reply, ReplyBody, RequestBody, ShareEntry,
-        Shares,
-        codec::{borrow_request, encode_reply, peek_subject},
+        ErrorCode, MAX_DATAGRAM_LEN, PeerEntry, Peers, Query, ReplyBody, RequestBody, ShareEntry, Shares,
+        codec::{borrow_request, encode_answer, peek_subject},
         message::MAX_PEERS,
     },
 };
@@ -24,7 +23,7 @@ use rand::CryptoRng;
 
 use crate::{
     fleet::{seam::Seam, secret::FleetSecret, time::StoreClock},
-    rates::{Rates, Source, Ticket, Verdict},
+    rates::{Rates, Source, Verdict},
     registry::{Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
@@ -77,6 +76,17 @@ enum Sweeping {
         /// Peers to check in the rest of this turn.
         left: usize,
     },
+}
+
+/// What a request shows of its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// It has a good token.
+    Good,
+    /// It has another token.
+    Refused,
+    /// It needs no token.
+    None,
 }
 
 /// What a call of [`Handler::sweep`] left to do.
@@ -184,23 +194,37 @@ impl Handler {
             self.counters.malformed += 1;
             return None;
         }
-        let request = match borrow_request(datagram) {
-            Ok(request) => request,
-            Err(_) => {
-                self.counters.malformed += 1;
-                return None;
-            }
+        // Requests and answers stay where they are made: moving one costs more than reading it.
+        let request = borrow_request(datagram);
+        let Ok(request) = &request else {
+            self.counters.malformed += 1;
+            return None;
         };
-        let (body, proof, ticket) = self.answer(request.body, source, now, rng)?;
-        let reply = Reply { transaction: request.transaction, body };
-        let limit = match proof {
-            Source::Proved => MAX_DATAGRAM_LEN,
-            Source::Unproved => datagram.len(),
+        let proof = self.prove(&request.body, source, now, rng);
+        let (from, limit) = match proof {
+            Proof::Good => (Source::Proved, MAX_DATAGRAM_LEN),
+            Proof::Refused | Proof::None => (Source::Unproved, datagram.len()),
+        };
+        let (ticket, verdict) = self.rates.admit(source, from, now, rng);
+        let answer = match (proof, verdict) {
+            (_, Verdict::Nothing) => {
+                self.counters.silenced += 1;
+                None
+            }
+            (Proof::Refused, _) => Some(ReplyBody::Error(ErrorCode::TokenRefused)),
+            (_, Verdict::Small(left)) if is_lookup(&request.body) => {
+                self.counters.slowed += 1;
+                let retry_after_ms = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+                Some(ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms }))
+            }
+            (Proof::Good | Proof::None, _) => self.answer(&request.body, source, now, rng),
         };
         let start = replies.len();
-        let encoded = encode_reply(&reply, replies);
-        if let ReplyBody::Peers(Peers { peers, .. })
-        | ReplyBody::Shares(Shares { peers: Some(Peers { peers, .. }), .. }) = reply.body
+        let encoded = encode_answer(request.transaction, answer.as_ref()?, replies);
+        if let Some(
+            ReplyBody::Peers(Peers { peers, .. })
+            | ReplyBody::Shares(Shares { peers: Some(Peers { peers, .. }), .. }),
+        ) = answer
         {
             self.spare_entries = peers;
         }
@@ -266,90 +290,60 @@ impl Handler {
         self.counters
     }
 
-    fn answer(
+    /// Checks the token of a request.
+    fn prove(
         &mut self,
-        request: RequestBody<ShareNameRef<'_>>,
+        request: &RequestBody<ShareNameRef<'_>>,
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
-    ) -> Option<(ReplyBody, Source, Ticket)> {
-        let token = match &request {
+    ) -> Proof {
+        let token = match request {
             RequestBody::Connect { .. } => {
                 self.counters.connects += 1;
-                let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
-                let token = self.tokens.issue(source, now, rng);
-                let connected = ReplyBody::Connected { token, lifetime_s: token::LIFETIME_S };
-                return Some((connected, Source::Unproved, ticket));
+                return Proof::None;
             }
-            RequestBody::Announce(announce) => Some(announce.token),
-            RequestBody::Lookup { token, .. } => Some(*token),
-            RequestBody::FirstLookup { .. } => None,
+            RequestBody::FirstLookup { .. } => return Proof::None,
+            RequestBody::Announce(announce) => &announce.token,
+            RequestBody::Lookup { token, .. } => token,
         };
-        let proof = match token {
-            Some(token) if self.tokens.accepts(&token, source, now, rng) => Source::Proved,
-            Some(_) => {
-                self.counters.tokens_refused += 1;
-                let (ticket, _) = self.admit(source, Source::Unproved, now, rng)?;
-                return Some((ReplyBody::Error(ErrorCode::TokenRefused), Source::Unproved, ticket));
-            }
-            None => Source::Unproved,
-        };
-        let (ticket, verdict) = self.admit(source, proof, now, rng)?;
-        if let (Verdict::Small(left), RequestBody::Lookup { .. } | RequestBody::FirstLookup { .. }) =
-            (verdict, &request)
-        {
-            self.counters.slowed += 1;
-            let retry_after_ms = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
-            let slow_down = ReplyBody::Error(ErrorCode::SlowDown { retry_after_ms });
-            return Some((slow_down, proof, ticket));
+        if self.tokens.accepts(token, source, now, rng) {
+            return Proof::Good;
         }
-        let result = self.answer_admitted(request, source, now, rng)?;
-        Some((result.unwrap_or_else(ReplyBody::Error), proof, ticket))
+        self.counters.tokens_refused += 1;
+        Proof::Refused
     }
 
-    /// Whether a request may be answered, and how.
-    fn admit(
+    /// The answer to a request that may be answered; `None` if the client should ask again.
+    fn answer(
         &mut self,
-        ip: IpAddr,
-        source: Source,
-        now: Instant,
-        rng: &mut impl CryptoRng,
-    ) -> Option<(Ticket, Verdict)> {
-        let (ticket, verdict) = self.rates.admit(ip, source, now, rng);
-        if verdict == Verdict::Nothing {
-            self.counters.silenced += 1;
-            return None;
-        }
-        Some((ticket, verdict))
-    }
-
-    fn answer_admitted(
-        &mut self,
-        request: RequestBody<ShareNameRef<'_>>,
+        request: &RequestBody<ShareNameRef<'_>>,
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
-    ) -> Option<Result<ReplyBody, ErrorCode>> {
-        match request {
-            // Needs no token, so it has been answered.
-            RequestBody::Connect { .. } => None,
+    ) -> Option<ReplyBody> {
+        let answer = match request {
+            RequestBody::Connect { .. } => {
+                let token = self.tokens.issue(source, now, rng);
+                ReplyBody::Connected { token, lifetime_s: token::LIFETIME_S }
+            }
             RequestBody::Announce(announce) => {
                 self.counters.announces += 1;
                 let announced = match &mut self.seam {
-                    None => self.registry.announce(&announce, source, now),
-                    Some(seam) => seam.announce(&mut self.registry, &announce, source, now),
+                    None => self.registry.announce(announce, source, now),
+                    Some(seam) => seam.announce(&mut self.registry, announce, source, now),
                 };
-                Some(announced.map(ReplyBody::Announced))
+                match announced {
+                    Ok(announced) => ReplyBody::Announced(announced),
+                    Err(code) => ReplyBody::Error(code),
+                }
             }
             RequestBody::Lookup { query, .. } | RequestBody::FirstLookup { query } => {
                 self.counters.lookups += 1;
-                let result = self.look_up(&query, source, now, rng);
-                // No answer: the client asks again by itself, and by then the expired shares have been swept.
-                let is_put_off = result.is_none() && self.seam.as_ref().is_none_or(|seam| !seam.is_waiting());
-                self.counters.put_off += u64::from(is_put_off);
-                result
+                return self.look_up(query, source, now, rng);
             }
-        }
+        };
+        Some(answer)
     }
 
     fn look_up(
@@ -358,22 +352,21 @@ impl Handler {
         source: IpAddr,
         now: Instant,
         rng: &mut impl CryptoRng,
-    ) -> Option<Result<ReplyBody, ErrorCode>> {
+    ) -> Option<ReplyBody> {
         let shares = match query {
             Query::Peers { infohash, want } => {
                 let entries = &mut self.spare_entries;
-                let peers = self.registry.peers_into(entries, infohash, *want, source, now, rng);
-                if peers.is_err()
-                    && let Some(seam) = &mut self.seam
-                    && seam.wait_for(infohash)
-                {
-                    return None;
-                }
-                return Some(peers.map(ReplyBody::Peers));
+                return match self.registry.peers_into(entries, infohash, *want, source, now, rng) {
+                    Ok(peers) => Some(ReplyBody::Peers(peers)),
+                    Err(_) if self.seam.as_mut().is_some_and(|seam| seam.wait_for(infohash)) => None,
+                    Err(code) => Some(ReplyBody::Error(code)),
+                };
             }
             Query::Named { name, after: None } => {
-                let mut shares = self.registry.named(name, None, now)?;
-                if let ([share], false) = (&shares.shares[..], shares.more) {
+                let mut shares = self.registry.named(name, None, now);
+                if let Some(shares) = &mut shares
+                    && let ([share], false) = (&shares.shares[..], shares.more)
+                {
                     let want = peers_that_fit(share);
                     let entries = &mut self.spare_entries;
                     let peers = self.registry.peers_into(entries, &share.infohash, want, source, now, rng);
@@ -381,11 +374,17 @@ impl Handler {
                 }
                 shares
             }
-            Query::Named { name, after } => self.registry.named(name, *after, now)?,
-            Query::List { after } => self.registry.list(after.clone(), now)?,
+            Query::Named { name, after } => self.registry.named(name, *after, now),
+            Query::List { after } => self.registry.list(after.clone(), now),
         };
-        Some(Ok(ReplyBody::Shares(shares)))
+        // No answer: the client asks again by itself, and by then the expired shares have been swept.
+        self.counters.put_off += u64::from(shares.is_none());
+        shares.map(ReplyBody::Shares)
     }
+}
+
+fn is_lookup(request: &RequestBody<ShareNameRef<'_>>) -> bool {
+    matches!(request, RequestBody::Lookup { .. } | RequestBody::FirstLookup { .. })
 }
 
 /// How many peers of a share fit into a reply beside the share itself.

@@ -6,7 +6,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::{
     MAX_DATAGRAM_LEN,
-    message::{Reply, ReplyBody, Request},
+    message::{Reply, ReplyBody, Request, TransactionId},
 };
 use crate::{PREAMBLE, wire, wire::WireError};
 
@@ -55,11 +55,18 @@ pub fn decode_request(datagram: &[u8]) -> Result<Request, DatagramError> {
 
 /// Encodes one reply as a datagram.
 pub fn encode_reply(reply: &Reply, dst: &mut BytesMut) -> Result<(), DatagramError> {
-    match &reply.body {
-        ReplyBody::Peers(peers) => {
-            append(|limit, dst| peers::encode(reply.transaction, peers, limit, dst), dst)
-        }
-        _ => encode(reply, dst),
+    encode_answer(reply.transaction, &reply.body, dst)
+}
+
+/// Encodes the datagram of a reply from its two parts.
+pub fn encode_answer(
+    transaction: TransactionId,
+    answer: &ReplyBody,
+    dst: &mut BytesMut,
+) -> Result<(), DatagramError> {
+    match answer {
+        ReplyBody::Peers(peers) => append(|limit, dst| peers::encode(transaction, peers, limit, dst), dst),
+        _ => encode(&(transaction, answer), dst),
     }
 }
 

@@ -93,10 +93,6 @@ impl Seam {
         self.waiting.take()
     }
 
-    pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
-    }
-
     /// Registers, renews or ends a registration, and notes that for the others.
     pub(crate) fn announce(
         &mut self,

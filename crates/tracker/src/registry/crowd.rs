@@ -170,6 +170,14 @@ impl Crowd {
         peers.position(|(contact, member)| contact.may_be(id) && member.id == id)
     }
 
+    /// Where a peer probably is. It reads no member, because reading many of them one after the other takes long.
+    pub(super) fn guess(&self, id: PeerId) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.places.get(&id).map(|&place| place as usize),
+            None => self.contacts.iter().position(|contact| contact.may_be(id)),
+        }
+    }
+
     /// Whether the peer at this place is reached where `peer` is.
     pub(super) fn is_at(&self, place: usize, peer: &Peer) -> bool {
         peer.is_where(&self.contacts[place], &self.members[place])

@@ -68,18 +68,18 @@ impl Registry {
             black_box((*first, *last));
             roster.touch_contacts();
         }
-        let guesses = array::from_fn(|at| {
+        let guesses: [Guess; AHEAD] = array::from_fn(|at| {
             let peer = match (found[at], &asked[at]) {
-                (Some(share), Some(Subject::Announce(_, peer))) => {
-                    let roster = &self.shares[share].roster;
-                    let place = roster.find(*peer);
-                    black_box(place.map(|place| roster.members()[place].ends()));
-                    place
-                }
+                (Some(share), Some(Subject::Announce(_, peer))) => self.shares[share].roster.guess(*peer),
                 _ => None,
             };
             Guess { share: found[at], peer }
         });
+        for guess in &guesses {
+            if let Guess { share: Some(share), peer: Some(place) } = *guess {
+                black_box(self.shares[share].roster.members()[place].ends());
+            }
+        }
         self.ahead = Ahead { guesses, next: 0, current: Guess::default() };
     }
 

@@ -87,6 +87,14 @@ impl Roster {
         }
     }
 
+    /// Where a peer probably is. It reads no [`Member`].
+    pub(super) fn guess(&self, id: PeerId) -> Option<usize> {
+        match self {
+            Roster::One(_) => Some(0),
+            Roster::Many(crowd) => crowd.guess(id),
+        }
+    }
+
     /// Whether the peer at this place is reached where `peer` is.
     pub(super) fn is_at(&self, place: usize, peer: &Peer) -> bool {
         match self {
