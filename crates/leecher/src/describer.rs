@@ -33,7 +33,7 @@ const MAX_PARTS: usize = 32;
 const PROGRESS_STEP: usize = 16 * 1024;
 
 /// Maximum number of chunks that a peer may announce before its description is complete.
-const MAX_EARLY_HAVES: usize = 10_000;
+pub(crate) const MAX_EARLY_HAVES: usize = 10_000;
 
 /// The chunks that a peer announced before the share was known.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::buffers::BufferPool;
+use crate::{buffers::BufferPool, describer::MAX_EARLY_HAVES};
 
 const KEY: PeerKey = PeerKey(7);
 
@@ -127,6 +127,34 @@ async fn a_session_whose_turn_it_is_asks_for_the_description_with_the_hello() {
     assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
     drop(bench.stop);
     assert_eq!(bench.session.await.unwrap(), LeaveReason::Finished);
+}
+
+/// A bitfield may have 512 KiB, and one that comes before the share is known is kept.
+#[tokio::test]
+async fn a_second_bitfield_before_the_description_ends_the_session() {
+    let mut bench = Bench::new().await;
+    bench.turn.notify_one();
+    let mut bitfield = BytesMut::new();
+    encode_message(&PeerMessage::Bitfield { len: 1 }, &mut bitfield).unwrap();
+    bitfield.extend_from_slice(&[0]);
+    for _ in 0..2 {
+        bench.peer.writer.write_all(&bitfield).await.unwrap();
+    }
+    let second = Violation::Unexpected(PeerMessage::Bitfield { len: 1 });
+    assert_eq!(bench.session.await.unwrap(), LeaveReason::Protocol(second));
+}
+
+/// They are kept until the share is known. An honest peer has announced few by then.
+#[tokio::test]
+async fn news_without_end_before_the_description_end_the_session() {
+    let mut bench = Bench::new().await;
+    bench.turn.notify_one();
+    let mut news = BytesMut::new();
+    let chunk = ChunkIndex(3);
+    (0..=MAX_EARLY_HAVES).for_each(|_| encode_message(&PeerMessage::Have { chunk }, &mut news).unwrap());
+    bench.peer.writer.write_all(&news).await.unwrap();
+    let one_more = Violation::Unexpected(PeerMessage::Have { chunk });
+    assert_eq!(bench.session.await.unwrap(), LeaveReason::Protocol(one_more));
 }
 
 #[tokio::test]
