@@ -1,16 +1,16 @@
-//! Types that the errors, events and settings of this crate name.
+//! Types and limits that the errors, events and settings of this crate name.
 
 pub use leecher::{Exceeded, ParseTargetError};
 pub use peer::rate_limit::ParseRateError;
 pub use proto::{
-    ChunkIndex, PeerId,
+    CHUNK_LEN, ChunkIndex, PeerId,
     bitfield::BitfieldError,
-    chunk::TooLargeError,
+    chunk::{MAX_CHUNKS, MAX_SHARE_LEN, TooLargeError},
     endpoint::ParseEndpointError,
     id::ParseInfoHashError,
-    link::ParseLinkError,
-    metainfo::MetainfoError,
-    name::NameError,
+    link::{MAX_ENDPOINTS, ParseLinkError},
+    metainfo::{MAX_DEPTH, MAX_METAINFO_LEN, MetainfoError},
+    name::{MAX_NAME_LEN, NameError},
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::{
         client::CallError,

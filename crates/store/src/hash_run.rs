@@ -28,7 +28,7 @@ const RUN: usize = 8;
 /// Called from several threads with the number of bytes that were just hashed. `Break` stops the run.
 pub type OnProgress<'a> = &'a (dyn Fn(u64) -> ControlFlow<()> + Sync);
 
-/// The run was stopped by its [`OnProgress`].
+/// The run was stopped before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("stopped")]
 pub struct Stopped;
