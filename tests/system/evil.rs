@@ -13,7 +13,7 @@ use std::{
 use evil::{EvilPeer, Fate, KINDS, Kind, Share};
 use proto::peer::GoodbyeReason;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use shoal::LeaveReason;
+use shoal::{Fetched, LeaveReason};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +29,9 @@ const AT_A_TIME: usize = 16;
 
 /// A peer that has not met its fate by then never will.
 const FATE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Chunks that a peer of which none was proved may send.
+const MOST_WRONG: u32 = 2;
 
 /// Evil peers of a random mix.
 const MIX: usize = 8;
@@ -90,7 +93,9 @@ impl Pair {
             wrong.push(format!("{kind} does not meet its fate: {:?}", evil.record()));
         }
         honest.open();
-        source.assert_fetched(&fetch.fetched().await);
+        let fetched = fetch.fetched().await;
+        source.assert_fetched(&fetched);
+        wrong.extend(use_of(evil, honest, &fetched));
         let record = evil.record();
         if kind.fate() >= Fate::Dropped && record.connections != 1 {
             wrong.push(format!("{kind} comes back: {record:?}"));
@@ -100,12 +105,20 @@ impl Pair {
     }
 }
 
-/// What is wrong if a liar that nobody else was faster than got a second wrong chunk in. One that was trusted before may have sent
-/// what it was already asked for.
+/// What is wrong if a liar that nobody else was faster than was believed. If its first chunk takes long to arrive, it is asked for a second
+/// one, which is not proved before the first. One that was trusted before may have sent what it was already asked for.
 fn belief(evil: &EvilPeer) -> Option<String> {
     let (kind, record) = (evil.kind, evil.record());
-    let is_believed = kind != Kind::HonestThenWrong && record.wrong_chunks > 1;
+    let is_believed = kind != Kind::HonestThenWrong && record.wrong_chunks > MOST_WRONG;
     is_believed.then(|| format!("{kind} is believed: {record:?}"))
+}
+
+/// What is wrong if the honest peer, which sends nothing before the other has met its fate, was not needed. Then that other was not dropped
+/// for what it did: its connection ended because the transfer did.
+fn use_of(evil: &EvilPeer, honest: &Proxy, fetched: &Fetched) -> Option<String> {
+    let is_needed = fetched.peers.iter().any(|peer| peer.address == honest.address && peer.bytes > 0);
+    let is_missing = evil.kind.fate() >= Fate::Dropped && !is_needed;
+    is_missing.then(|| format!("{} is relied on: {:?}", evil.kind, evil.record()))
 }
 
 /// What is wrong if a liar was dialled again.
@@ -176,8 +189,9 @@ async fn visit(
         wrong.push(format!("{kind} does not meet its fate: {:?}", evil.record()));
     }
     honest.open();
-    source.assert_fetched(&fetch.fetched().await);
-    wrong.extend(belief(&evil));
+    let fetched = fetch.fetched().await;
+    source.assert_fetched(&fetched);
+    wrong.extend(belief(&evil).into_iter().chain(use_of(&evil, &honest, &fetched)));
     wrong
 }
 
