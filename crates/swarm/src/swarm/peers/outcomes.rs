@@ -72,3 +72,25 @@ impl Peers {
         self.peers.is_empty() && self.all_had(|outcome| outcome == Outcome::Changed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// A book forgets addresses for new ones, and trackers may name any number.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "only differences to it matter")]
+    fn outcomes_of_forgotten_addresses_are_forgotten() {
+        let (mut outcomes, mut book) = (Outcomes::default(), PeerBook::new(8));
+        let address = |number: u16| SocketAddr::from(([10, 0, 0, 1], number));
+        book.discover(address(1), Instant::now());
+        for number in 1..1_000 {
+            outcomes.record(address(number), Outcome::Other, &book);
+            assert!(outcomes.last.len() <= MAX_OUTCOMES_FACTOR * book.len());
+        }
+        outcomes.record(address(1), Outcome::Full, &book);
+        assert_eq!(outcomes.last.get(&address(1)), Some(&Outcome::Full));
+    }
+}

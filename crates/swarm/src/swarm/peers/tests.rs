@@ -1,3 +1,5 @@
+use std::net::Ipv4Addr;
+
 use proto::InfoHash;
 use rand::{SeedableRng, rngs::StdRng};
 
@@ -120,6 +122,29 @@ fn a_liar_that_left_before_its_lie_was_found_is_banned() {
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Refused(GoodbyeReason::Banned)));
 }
 
+/// Another peer may listen there, behind the same NAT.
+#[test]
+fn a_liar_that_connected_does_not_get_the_address_banned_that_it_claims() {
+    let mut bench = Bench::new();
+    bench.accept(SocketAddr::new(address(1).ip(), 50_000), 7000);
+    bench.close(PeerKey(1), LeaveReason::Lied);
+    assert!(bench.peers.dial(bench.now, &mut bench.rng).is_none());
+    bench.now += REDIAL_REST;
+    bench.dial(address(1));
+}
+
+#[test]
+fn connections_that_have_not_entered_are_bounded() {
+    let mut bench = Bench::new();
+    let from = |host: u16| SocketAddr::from((Ipv4Addr::new(10, 1, 0, 1).to_ipv6_mapped(), host));
+    let accepted: Vec<_> = (1..100).map_while(|port| bench.peers.accept(from(port))).collect();
+    assert_eq!(accepted.len(), ACCEPTED_FACTOR * MAX_PEERS);
+    let first = bench.peers.address(accepted[0]);
+    assert_eq!(first, Some(([10, 1, 0, 1], 1).into()), "an IPv4 address has one form");
+    bench.close(accepted[0], LeaveReason::Disconnected);
+    assert!(bench.peers.accept(from(100)).is_some() && bench.peers.accept(from(101)).is_none());
+}
+
 #[test]
 fn a_liar_that_is_leaving_for_another_reason_is_banned_and_reported_as_a_liar() {
     let mut bench = Bench::new();
@@ -162,6 +187,12 @@ fn a_peer_that_left_with_a_chunk_unproved_is_not_let_in_again_before_it_is_prove
     bench.peers.proved(liar, bench.now, &mut bench.rng);
     let again = bench.peers.accept(from(3)).unwrap();
     assert!(matches!(bench.enter(again, hello(1, 0)), Verdict::Welcome), "the chunk was right");
+    // A peer that this side dialled is known by its address, and others of its host may come.
+    let dialled = bench.dial(address(2));
+    assert!(matches!(bench.enter(dialled, hello(2, 7000)), Verdict::Welcome));
+    bench.peers.proving(dialled);
+    bench.close(dialled, LeaveReason::Disconnected);
+    bench.accept(address(2), 7001);
 }
 
 #[test]
