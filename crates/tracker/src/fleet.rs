@@ -30,5 +30,6 @@ pub mod record;
 pub mod redis;
 pub mod seam;
 pub mod secret;
+#[cfg_attr(not(feature = "registry"), expect(dead_code, reason = "there is no task without the feature"))]
 pub(crate) mod side;
 pub mod time;
