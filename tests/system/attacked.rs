@@ -17,6 +17,9 @@ const PLACES: usize = 8;
 /// More connections than a seeder reads the `Hello` of at the same time.
 const CONNECTIONS: usize = 300;
 
+/// Of this many, none makes room for another: a process that may open 1,024 files reads the `Hello` of 125 peers at the same time.
+const NEWEST: usize = 100;
+
 /// A seeder of a small file, with few places.
 async fn besieged(swarm: &mut Swarm) -> (Source, RunningSeeder) {
     let source = swarm.share("besieged.bin", 2 * MIB);
@@ -71,8 +74,12 @@ fn connections_that_stop_before_or_after_their_hello_keep_no_leecher_from_a_seed
     for attack in [Attack::HalfOpen, Attack::HalfHello, Attack::Idle] {
         test(async |swarm| {
             let (source, seeder) = besieged(swarm).await;
-            let _attackers = begin(attack, CONNECTIONS, &seeder, &source).await;
+            let attackers = begin(attack, CONNECTIONS, &seeder, &source).await;
             is_served(swarm, &seeder, &source).await;
+            // Those that said nothing are still there, apart from older ones. So the leecher was served beside them, and did not wait until
+            // the time for their `Hello` was over.
+            let is_there = |attacker: &TcpStream| attacker.try_read(&mut [0]).is_err();
+            assert!(attack == Attack::Idle || is_there(&attackers[CONNECTIONS - NEWEST]), "{attack}");
         });
     }
 }

@@ -213,6 +213,8 @@ fn no_more_hosts_rest_than_a_book_remembers() {
     book.rest_host(host(1), now);
     assert!(!book.is_resting(host(1), now), "the latest time holds");
     assert!(book.is_resting(host(2), now) && !book.is_resting(host(2), now + REPLACED_REST));
+    (0..MAX_BANNED).for_each(|_| book.rest_host(host(2), now + REPLACED_REST));
+    assert!(book.is_resting(host(3), now), "one host keeps no other out of the list");
 }
 
 #[test]
