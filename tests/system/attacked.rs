@@ -14,6 +14,9 @@ use crate::{
 /// Places of the seeder, few enough for the attackers of one host to take all of them.
 const PLACES: usize = 8;
 
+/// A slow reader requests the first 16 chunks. A request for one that the share does not have would end its connection.
+const SIZE: u64 = 8 * MIB;
+
 /// More connections than a seeder reads the `Hello` of at the same time.
 const CONNECTIONS: usize = 300;
 
@@ -22,7 +25,7 @@ const NEWEST: usize = 100;
 
 /// A seeder of a small file, with few places.
 async fn besieged(swarm: &mut Swarm) -> (Source, RunningSeeder) {
-    let source = swarm.share("besieged.bin", 2 * MIB);
+    let source = swarm.share("besieged.bin", SIZE);
     let seeder = swarm.seed_with(Node::builder().max_peers(PLACES), &source).await;
     (source, seeder)
 }
