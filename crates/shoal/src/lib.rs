@@ -5,7 +5,7 @@
 //! [`FetchHandle`] is dropped. Both handles have a stream of events. A node can share and fetch any number of things at the same
 //! time. [`tracker::TrackerHandle`] runs a tracker in this process.
 //!
-//! It needs a Tokio runtime with time and I/O enabled. A debug build hashes some forty times slower than a release build, unless your
+//! The crate needs a Tokio runtime with time and I/O enabled. A debug build hashes some forty times slower than a release build, unless your
 //! workspace's `Cargo.toml` has `opt-level = 3` under `[profile.dev.package.tape-sha256]` and `[profile.dev.package.sha2]`.
 //!
 //! ```no_run
@@ -41,7 +41,7 @@
 //!                 None => return Ok(()),
 //!             },
 //!             stopped = tokio::signal::ctrl_c() => {
-//!                 // Removes the share from the trackers. Without this they list it until it expires, for 90 s.
+//!                 // Waits until the trackers have removed the share. A program that exits without this stays listed for up to 90 s.
 //!                 share.stop().await;
 //!                 return stopped;
 //!             }
@@ -59,7 +59,7 @@
 //!             _ => {}
 //!         }
 //!     }
-//!     // If it ended before, this is how.
+//!     // The events are over, so the transfer is too. If it failed, this returns the error.
 //!     let fetched = fetch.finished().await?;
 //!     for peer in &fetched.peers {
 //!         println!("{} bytes from {}", peer.bytes, peer.address);
@@ -68,17 +68,17 @@
 //! }
 //! ```
 //!
-//! To try it on one machine, fetch by [`ShareHandle::local_link`]: [`ShareHandle::link`] is for other machines, and needs a tracker
-//! that listens on an address that they reach.
+//! To try it on one machine, fetch by [`ShareHandle::local_link`]. [`ShareHandle::link`] is for other machines: they must be able to
+//! reach the trackers that it names, or the node itself if it has no tracker.
 //!
-//! An error's text names its cause, or leaves it to [`source`](std::error::Error::source), never both. So print the whole chain, as
+//! The cause of an error is either in its text or in its [`source`](std::error::Error::source), never in both. So print the whole chain, as
 //! anyhow does with `{:#}`. [`detail`] has the types that errors and events name and that a program rarely needs.
 //!
 //! This crate is thin: the crates `seeder`, `leecher` and `tracker` do the work, and this crate adds tasks, handles and streams. It parses no command line, prints nothing and sets up no log. Shoal's libraries report details to
-//! [`tracing`](https://docs.rs/tracing). Everything needs a Tokio runtime.
+//! [`tracing`](https://docs.rs/tracing).
 //!
-//! Invariants: Nothing that can wait for a disk runs on the runtime's worker threads. After its handle is dropped, a task runs only
-//! until its goodbyes are sent. A slow reader of events loses events and never delays a transfer.
+//! Invariants: Nothing that can wait for a disk runs on the runtime's worker threads. When a handle is dropped, its
+//! task saves what has arrived, takes leave of peers and trackers (for a few seconds at most), and ends. A slow reader of events loses events and never delays a transfer.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
