@@ -186,3 +186,52 @@ async fn requests_that_an_honest_peer_makes_are_no_flood() {
         assert!(met.is_ok(), "{serving:?}: {met:?}");
     }
 }
+
+#[tokio::test]
+async fn a_message_that_is_not_about_this_share_ends_the_connection() {
+    use PeerMessage::{Cancel, HashesRequest, Have, MetainfoRequest, Request};
+    let messages: [About; 5] = [
+        |_| Request { chunk: ChunkIndex(1) },
+        |_| Cancel { chunk: ChunkIndex(1) },
+        |_| Have { chunk: ChunkIndex(1) },
+        |_| HashesRequest { first: ChunkIndex(0), count: 2 },
+        |_| MetainfoRequest { offset: 1_000 },
+    ];
+    for message in messages {
+        let met =
+            Flood { serving: Serving::Well, files: 1, message, unanswered: FLOOD, at_once: 1 }.meets().await;
+        assert!(matches!(met, Err(ConnectionError::OutOfRange(_))), "{met:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_sends_nothing_more_is_gone_after_a_while() {
+    for is_in_payload in [false, true] {
+        let (near, mut far) = connected().await;
+        let mut begun = BytesMut::new();
+        encode_message(&PeerMessage::Bitfield { len: 9 }, &mut begun).unwrap();
+        begun.extend_from_slice(&[7]);
+        far.writer.write_all(&begun).await.unwrap();
+        let receive = async |_, mut inbox: Inbox| {
+            inbox.next().await.unwrap();
+            inbox.read_some(&mut [0; 9]).await.unwrap();
+            if !is_in_payload {
+                far.writer.write_all(&[7; 8]).await.unwrap();
+                inbox.skip_payload().await.unwrap();
+            }
+            tokio::time::pause();
+            let nothing = async {
+                if is_in_payload {
+                    inbox.read_some(&mut [0; 9]).await.err()
+                } else {
+                    inbox.next().await.err()
+                }
+            };
+            let gone = timeout(2 * IDLE_TIMEOUT, nothing).await;
+            tokio::time::resume();
+            (gone, GoodbyeReason::Done)
+        };
+        let gone = run(near, RateLimit::unlimited(), receive).await.unwrap();
+        assert!(matches!(gone, Ok(Some(ConnectionError::Idle))), "{is_in_payload}: {gone:?}");
+    }
+}
