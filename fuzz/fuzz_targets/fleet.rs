@@ -34,7 +34,7 @@ fn check_members(record: &Record) {
     if record.expires.0 > LAST_MS {
         return;
     }
-    let members = [record.peer_member(), record.name_member()];
+    let members = [record.peer_member(record.tag()), record.name_member(record.tag())];
     let scored = members.iter().map(|member| (&member[..], record.score()));
     let found = records_of(record.known.infohash, scored);
     let [found] = &found[..] else { panic!("{found:?} in place of {record:?}") };

@@ -3,7 +3,11 @@
 //! Of a peer that announces faster than the store takes it, one change waits. A batch that the store did not take waits again, except for
 //! what has changed since.
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    mem,
+    sync::Arc,
+};
 
 use foldhash::quality::RandomState;
 use proto::{InfoHash, PeerId};
@@ -25,7 +29,7 @@ pub struct Outbox {
     waiting: HashMap<Key, Change, RandomState>,
     /// The keys of `waiting` in order, and some that are gone.
     order: VecDeque<Key>,
-    in_flight: Vec<Change>,
+    in_flight: Arc<Vec<Change>>,
     dropped: u64,
 }
 
@@ -48,14 +52,16 @@ impl Outbox {
     }
 
     /// Takes out the next batch, which is then in flight. There must be none in flight.
-    pub fn begin(&mut self) -> &[Change] {
+    pub fn begin(&mut self) -> Arc<Vec<Change>> {
         debug_assert!(self.in_flight.is_empty(), "one batch at a time");
-        while self.in_flight.len() < MAX_BATCH
+        let mut batch = Vec::with_capacity(MAX_BATCH.min(self.waiting.len()));
+        while batch.len() < MAX_BATCH
             && let Some(key) = self.order.pop_front()
         {
-            self.in_flight.extend(self.waiting.remove(&key));
+            batch.extend(self.waiting.remove(&key));
         }
-        &self.in_flight
+        self.in_flight = Arc::new(batch);
+        Arc::clone(&self.in_flight)
     }
 
     /// Changes in flight.
@@ -65,12 +71,12 @@ impl Outbox {
 
     /// The batch in flight has arrived.
     pub fn arrived(&mut self) {
-        self.in_flight.clear();
+        self.in_flight = Arc::default();
     }
 
     /// The batch in flight may not have arrived, and waits again.
     pub fn failed(&mut self) {
-        for change in self.in_flight.drain(..).rev() {
+        for change in Arc::unwrap_or_clone(mem::take(&mut self.in_flight)).into_iter().rev() {
             let known = &change.record().known;
             let key = (known.infohash, known.peer_id);
             if let Entry::Vacant(entry) = self.waiting.entry(key) {
@@ -103,7 +109,7 @@ impl Outbox {
 
     /// Changes that found no room, since the last call.
     pub fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
+        mem::take(&mut self.dropped)
     }
 }
 
@@ -124,9 +130,9 @@ mod tests {
         for (peer, at) in [(1, 1), (2, 2), (1, 3)] {
             outbox.push(present(peer, at));
         }
-        assert_eq!(outbox.begin(), [present(1, 3), present(2, 2)]);
+        assert_eq!(*outbox.begin(), [present(1, 3), present(2, 2)]);
         outbox.arrived();
-        assert_eq!(outbox.begin(), []);
+        assert_eq!(*outbox.begin(), []);
     }
 
     #[test]
@@ -138,7 +144,7 @@ mod tests {
         outbox.push(present(3, 2));
         outbox.push(present(2, 2));
         outbox.failed();
-        assert_eq!(outbox.begin(), [present(1, 1), present(3, 2), present(2, 2)]);
+        assert_eq!(*outbox.begin(), [present(1, 1), present(3, 2), present(2, 2)]);
     }
 
     #[test]
@@ -166,6 +172,6 @@ mod tests {
         left.known.peer_id = record(1, 2, 0).known.peer_id;
         left.expires = StoreTime(80);
         outbox.withdraw(&Change::Gone(left));
-        assert_eq!(outbox.begin(), [present(2, 90)]);
+        assert_eq!(*outbox.begin(), [present(2, 90)]);
     }
 }

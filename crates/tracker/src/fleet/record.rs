@@ -92,14 +92,19 @@ impl Record {
         Score::of(self.expires, self.known.progress)
     }
 
-    /// The member of the peer.
-    pub fn peer_member(&self) -> Vec<u8> {
-        let Registration { peer_id, secret, ip, port, name, size, .. } = &self.known;
+    /// The tag of its name and size.
+    pub fn tag(&self) -> Tag {
+        tag(self.known.name.as_str(), self.known.size)
+    }
+
+    /// The member of the peer, with [`Record::tag`].
+    pub fn peer_member(&self, tag: Tag) -> Vec<u8> {
+        let Registration { peer_id, secret, ip, port, .. } = &self.known;
         let mut member = Vec::with_capacity(59);
         member.put_u8(if ip.is_ipv4() { PEER_V4 } else { PEER_V6 });
         member.put_slice(&peer_id.0);
         member.put_slice(&secret.0);
-        member.put_slice(&tag(name.as_str(), *size));
+        member.put_slice(&tag);
         member.put_u16_le(port.get());
         match ip {
             IpAddr::V4(ip) => member.put_slice(&ip.octets()),
@@ -108,12 +113,12 @@ impl Record {
         member
     }
 
-    /// The member of the name.
-    pub fn name_member(&self) -> Vec<u8> {
+    /// The member of the name, with [`Record::tag`].
+    pub fn name_member(&self, tag: Tag) -> Vec<u8> {
         let Registration { name, size, .. } = &self.known;
         let mut member = Vec::with_capacity(17 + name.as_str().len());
         member.put_u8(NAME);
-        member.put_slice(&tag(name.as_str(), *size));
+        member.put_slice(&tag);
         member.put_u64_le(*size);
         member.put_slice(name.as_str().as_bytes());
         member
@@ -275,12 +280,8 @@ pub(super) mod tests {
     }
 
     fn members(records: &[Record]) -> Vec<(Vec<u8>, Score)> {
-        records
-            .iter()
-            .flat_map(|record| {
-                [(record.peer_member(), record.score()), (record.name_member(), record.score())]
-            })
-            .collect()
+        let both = |record: &Record| [record.peer_member(record.tag()), record.name_member(record.tag())];
+        records.iter().flat_map(|record| both(record).map(|member| (member, record.score()))).collect()
     }
 
     fn read(members: &[(Vec<u8>, Score)]) -> Vec<Record> {
@@ -322,7 +323,7 @@ pub(super) mod tests {
         let mut record = record(1, 2, 0);
         record.known.ip = "2001:db8::1".parse().unwrap();
         record.known.name = ShareName::new("a-name-of-forty-seven-bytes-is-packed-in-as-well").unwrap();
-        assert!(record.peer_member().len() <= 64 && record.name_member().len() <= 65);
+        assert!(record.peer_member(record.tag()).len() <= 64 && record.name_member(record.tag()).len() <= 65);
     }
 
     #[test]
@@ -347,7 +348,8 @@ pub(super) mod tests {
     fn only_a_hash_of_a_secret_is_kept() {
         let secret = Secret([7; 16]);
         assert_ne!(hashed(secret).0, secret.0);
-        let member = record(1, 7, 0).peer_member();
+        let record = record(1, 7, 0);
+        let member = record.peer_member(record.tag());
         assert!(!member.windows(16).skip(17).any(|window| window == secret.0));
     }
 }

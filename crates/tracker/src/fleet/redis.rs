@@ -25,7 +25,7 @@ use tokio_stream::StreamExt;
 use super::{
     feed::{Change, TrackerId, encode},
     layout,
-    record::{Record, Score, records_of},
+    record::{Record, Score, Tag, records_of},
     secret::FleetSecret,
     time::StoreTime,
 };
@@ -101,6 +101,9 @@ enum Connection {
 
 /// What others publish.
 pub(super) struct Feed(PubSubStream);
+
+/// A message that was published.
+pub(super) struct Message(redis::Msg);
 
 /// What the store says about itself and the fleet.
 pub(super) struct Check {
@@ -246,18 +249,18 @@ impl Store {
         now: StoreTime,
     ) -> Result<(), StoreError> {
         self.batches += 1;
-        let mut parts: BTreeMap<u8, BTreeMap<InfoHash, Vec<&Change>>> = BTreeMap::new();
-        for change in changes {
-            let infohash = change.record().known.infohash;
-            let part = if let Connection::One(_) = self.connection { 0 } else { layout::part(&infohash) };
-            parts.entry(part).or_default().entry(infohash).or_default().push(change);
-        }
-        let mut work: Vec<Pipeline> = Vec::with_capacity(parts.len());
-        for shares in parts.values() {
-            let mut pipeline = redis::pipe();
-            for (infohash, changes) in shares {
-                let is_trimmed = self.batches.wrapping_add(infohash.0[1].into()).is_multiple_of(TRIM_EVERY);
-                add_share(&mut pipeline, infohash, changes, expire, is_trimmed.then_some(now));
+        let is_cluster = matches!(self.connection, Connection::Cluster(_));
+        let part =
+            |change: &Change| if is_cluster { layout::part(&change.record().known.infohash) } else { 0 };
+        let mut sorted: Vec<&Change> = changes.iter().collect();
+        sorted.sort_unstable_by_key(|change| (part(change), change.record().known.infohash));
+        let mut work = Vec::new();
+        for changes in sorted.chunk_by(|one, other| part(one) == part(other)) {
+            let mut pipeline = Pipeline::with_capacity(2 * changes.len() + 1);
+            for changes in
+                changes.chunk_by(|one, other| one.record().known.infohash == other.record().known.infohash)
+            {
+                add_share(&mut pipeline, changes, expire, now, self.batches);
             }
             work.push(pipeline);
         }
@@ -265,7 +268,7 @@ impl Store {
         match &mut self.connection {
             Connection::One(_) => {
                 let mut pipeline = work.pop().unwrap_or_default();
-                pipeline.cmd("PUBLISH").arg(layout::FEED).arg(message).ignore();
+                pipeline.cmd("PUBLISH").arg(layout::FEED).arg(message);
                 self.run(&pipeline).await
             }
             Connection::Cluster(_) => {
@@ -370,8 +373,14 @@ impl Store {
 
 impl Feed {
     /// The next message; `None` when the connection is over.
-    pub(super) async fn next(&mut self) -> Option<Vec<u8>> {
-        self.0.next().await.map(|message| message.get_payload_bytes().to_vec())
+    pub(super) async fn next(&mut self) -> Option<Message> {
+        self.0.next().await.map(Message)
+    }
+}
+
+impl Message {
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.0.get_payload_bytes()
     }
 }
 
@@ -395,42 +404,48 @@ impl From<RedisError> for StoreError {
     }
 }
 
-/// Adds the commands that write what changed in a share.
-fn add_share(
-    pipeline: &mut Pipeline,
-    infohash: &InfoHash,
-    changes: &[&Change],
-    expire: Duration,
-    trim_at: Option<StoreTime>,
-) {
-    let key = layout::share_key(infohash);
-    let gone: Vec<Vec<u8>> = changes
-        .iter()
-        .filter(|change| matches!(change, Change::Gone(_)))
-        .map(|change| change.record().peer_member())
-        .collect();
+/// Adds the commands that write what changed in one share.
+fn add_share(pipeline: &mut Pipeline, changes: &[&Change], expire: Duration, now: StoreTime, batch: u64) {
+    let Some(infohash) = changes.first().map(|change| change.record().known.infohash) else { return };
+    let key = layout::share_key(&infohash);
+    let gone =
+        changes.iter().filter(|change| matches!(change, Change::Gone(_))).map(|change| change.record());
+    let gone: Vec<Vec<u8>> = gone.map(|record| record.peer_member(record.tag())).collect();
     if !gone.is_empty() {
-        pipeline.cmd("ZREM").arg(&key).arg(gone).ignore();
+        pipeline.cmd("ZREM").arg(&key).arg(gone);
     }
-    let mut scores: BTreeMap<Vec<u8>, Score> = BTreeMap::new();
-    for change in changes {
-        if let Change::Present(record) = change {
+    let present = || changes.iter().filter(|change| matches!(change, Change::Present(_)));
+    if present().next().is_some() {
+        let mut adding = Cmd::with_capacity(3 + 4 * changes.len(), 96 + 128 * changes.len());
+        adding.arg("ZADD").arg(&key).arg("GT");
+        // Nearly always one.
+        let mut names: Vec<(&Record, Tag, Score)> = Vec::new();
+        for record in present().map(|change| change.record()) {
+            let is_called =
+                |of: &Record| of.known.name == record.known.name && of.known.size == record.known.size;
             let score = record.score();
-            scores.insert(record.peer_member(), score);
-            let of_name = scores.entry(record.name_member()).or_insert(score);
-            *of_name = score.max(*of_name);
+            let tag = match names.iter_mut().find(|(of, ..)| is_called(of)) {
+                Some((_, tag, latest)) => {
+                    *latest = score.max(*latest);
+                    *tag
+                }
+                None => {
+                    let tag = record.tag();
+                    names.push((record, tag, score));
+                    tag
+                }
+            };
+            adding.arg(score.0).arg(record.peer_member(tag));
         }
-    }
-    if !scores.is_empty() {
-        let adding = pipeline.cmd("ZADD").arg(&key).arg("GT");
-        for (member, Score(score)) in scores {
-            adding.arg(score).arg(member);
+        for (record, tag, Score(latest)) in names {
+            adding.arg(latest).arg(record.name_member(tag));
         }
-        adding.ignore();
-        pipeline.cmd("PEXPIRE").arg(&key).arg(millis(expire + KEY_MARGIN)).ignore();
+        let mut lasting = Cmd::with_capacity(3, 96);
+        lasting.arg("PEXPIRE").arg(&key).arg(millis(expire + KEY_MARGIN));
+        pipeline.add_command(adding).add_command(lasting);
     }
-    if let Some(now) = trim_at {
-        pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(now).0).ignore();
+    if batch.wrapping_add(infohash.0[1].into()).is_multiple_of(TRIM_EVERY) {
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(now).0);
     }
 }
 

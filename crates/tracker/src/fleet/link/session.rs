@@ -15,7 +15,7 @@ use crate::{
         feed::{self, Change},
         outbox::MAX_BATCH,
         record::Record,
-        redis::{Check, Cursor, Feed, Store, StoreError},
+        redis::{Check, Cursor, Feed, Message, Store, StoreError},
         side::{FleetCounts, FleetSide, Question},
         time::{StoreClock, StoreTime},
     },
@@ -180,7 +180,7 @@ impl<'a> Session<'a> {
             self.is_noted = false;
             link.collect(self.shared, self.side);
             self.write_back(link, now);
-            let batch = link.outbox.begin().to_vec();
+            let batch = link.outbox.begin();
             if !batch.is_empty() {
                 self.is_writing = true;
                 self.write_after = now + BATCH_PAUSE;
@@ -246,10 +246,10 @@ impl<'a> Session<'a> {
     }
 
     /// Another tracker, or this one, has published something.
-    fn heard(&mut self, link: &mut Link, message: Option<Vec<u8>>) -> Result<(), StoreError> {
+    fn heard(&mut self, link: &mut Link, message: Option<Message>) -> Result<(), StoreError> {
         let message = message.ok_or_else(|| StoreError::Lost("the connection is closed".to_owned()))?;
         self.heard_at = Instant::now();
-        if let Some((from, changes)) = feed::decode(&message)
+        if let Some((from, changes)) = feed::decode(message.bytes())
             && from != link.id
         {
             let changes: Vec<Change> = changes.collect();
@@ -366,7 +366,7 @@ impl<'a> Session<'a> {
     async fn write_rest(&mut self, link: &mut Link) {
         link.collect(self.shared, self.side);
         while !link.outbox.is_empty() {
-            let batch = link.outbox.begin().to_vec();
+            let batch = link.outbox.begin();
             let now = self.clock.read(Instant::now());
             if self.store.write(link.id, &batch, self.expire, now).await.is_err() {
                 return;
