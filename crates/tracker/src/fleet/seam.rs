@@ -23,8 +23,8 @@ use super::{
 use crate::registry::{PeerStanding, Registration, Registry};
 
 /// Of the announces of a peer that change nothing, one in this part of a heartbeat is written. So a client that announces all the time
-/// costs the store no more than three honest ones.
-const WRITES_PER_HEARTBEAT: u32 = 3;
+/// costs the store no more than two honest ones.
+const WRITES_PER_HEARTBEAT: u32 = 2;
 
 /// What a handler has if its tracker is part of a fleet.
 pub struct Seam {

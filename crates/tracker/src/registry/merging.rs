@@ -50,7 +50,7 @@ pub struct Standing {
 
 impl Registry {
     /// Takes in a registration that another tracker knows and that lasts for `remaining`. It changes nothing if the one here is newer, or
-    /// belongs to another secret, or if a limit is in the way. Returns whether the peer is registered now as it was given.
+    /// belongs to another secret, or if another peer was seen there later, or if a limit is in the way. Returns whether the peer is registered now as it was given.
     pub fn merge(&mut self, known: &Registration, remaining: Duration, now: Instant) -> bool {
         if remaining.is_zero() {
             return false;
@@ -80,7 +80,14 @@ impl Registry {
                 }
                 is_newer
             }
-            None => self.register(share, &announce, peer).is_ok(),
+            None => {
+                // At one address and port there is one peer, and that is the one that announced last.
+                let twin = share.and_then(|share| {
+                    let roster = &self.shares[share].roster;
+                    roster.find_at(&peer).map(|twin| roster.members()[twin].seen)
+                });
+                twin.is_none_or(|twin| twin <= seen) && self.register(share, &announce, peer).is_ok()
+            }
         };
         if is_in {
             self.note_oldest(seen);
