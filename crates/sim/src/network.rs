@@ -1,10 +1,10 @@
 //! Flows over links that they share.
 //!
-//! A flow's rate is its share of the sender's uplink or of the receiver's downlink, whichever is less. What it leaves unused of the
-//! other is not used, except that what throttled peers ([`THROTTLED`]) leave of a link is shared by the other flows. Flows have
-//! equal shares, but a flow of a connection that was silent begins with a small part of its share of the uplink ([`Warmth`]): TCP
-//! needs several round trips through the queue that the others fill. When a flow starts, grows or ends, those that share a link
-//! with it are looked at again, and no others.
+//! Rates are max-min fair, as those of TCP flows are nearly: the flows of a link that could use more than an equal share of it have
+//! equal rates there, and what a flow cannot use because of its other end goes to the others. A flow of a connection that was
+//! silent counts for less on the uplink at first ([`Warmth`]), because TCP needs several round trips through the queue that the
+//! others fill. When a flow starts, grows or ends, the links at its two ends are shared out anew. Another link follows at once if it
+//! would carry more than it can, and else when one of its own flows starts or ends: TCP needs some time for this too.
 
 use proto::{CHUNK_LEN, ChunkIndex};
 
@@ -18,8 +18,8 @@ use crate::{
 /// A receiver learns of part of a chunk at this interval.
 pub(crate) const PART_INTERVAL: Nanos = 250_000_000;
 
-/// Bits a second: a link with less than this is throttled. How many of those there are matters to nobody else.
-const THROTTLED: f64 = 1e6;
+/// Rates that differ by less than this part count as equal.
+const TOLERANCE: f64 = 0.001;
 
 /// A link is shared in proportion to weights; this one is a whole share. A power of two, so that equal flows get exactly equal
 /// parts.
@@ -66,12 +66,20 @@ pub(crate) struct Flow {
 /// One direction of a node's link.
 #[derive(Debug)]
 struct Half {
-    /// Bits a second.
+    /// Bits a second that it can carry.
     rate: f64,
     flows: Vec<FlowId>,
-    /// The weight of those whose other end is not throttled, and how many the others are.
-    weight: u32,
-    throttled: u32,
+    /// Bits a second that it carries.
+    used: f64,
+    /// Bits a second for a flow of full weight that could use more.
+    level: f64,
+}
+
+/// A direction of a node's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
 }
 
 /// The link of one node.
@@ -116,21 +124,23 @@ impl Flow {
 
 impl Half {
     fn new(rate: f64) -> Half {
-        Half { rate, flows: Vec::new(), weight: 0, throttled: 0 }
+        Half { rate, flows: Vec::new(), used: 0.0, level: rate }
+    }
+}
+
+impl Ends {
+    fn half(&self, direction: Direction) -> &Half {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
     }
 
-    fn is_throttled(&self) -> bool {
-        self.rate < THROTTLED
-    }
-
-    /// What a flow gets of a link that is throttled.
-    fn throttled_rate(&self) -> Option<f64> {
-        self.is_throttled().then(|| self.rate / self.flows.len().max(1) as f64)
-    }
-
-    /// What a flow of this weight gets if throttled ones use so much.
-    fn rate_of(&self, weight: u32, used: f64) -> f64 {
-        (self.rate - used).max(0.0) * f64::from(weight) / f64::from(self.weight.max(1))
+    fn half_mut(&mut self, direction: Direction) -> &mut Half {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
     }
 }
 
@@ -189,7 +199,6 @@ impl Network {
         }
         sender.up.flows.push(id);
         self.ends[to.index()].down.flows.push(id);
-        self.weigh(&flow, |weight, own| weight + own, |throttled| throttled + 1);
         self.share_out(from, to, now, queue);
     }
 
@@ -216,15 +225,12 @@ impl Network {
         if flow.life != life {
             return;
         }
-        let old = *flow;
         flow.weight *= 2;
-        if flow.weight < FULL {
-            queue.push(now + flow.growth_interval, Event::FlowGrows(id, life));
+        let Flow { from, to, weight, growth_interval, .. } = *flow;
+        if weight < FULL {
+            queue.push(now + growth_interval, Event::FlowGrows(id, life));
         }
-        if !self.ends[old.to.index()].down.is_throttled() {
-            self.ends[old.from.index()].up.weight += old.weight;
-        }
-        self.share_out(old.from, old.to, now, queue);
+        self.share_out(from, to, now, queue);
     }
 
     /// Ends every flow of a connection.
@@ -257,7 +263,9 @@ impl Network {
     fn end(&mut self, id: FlowId, now: Nanos, queue: &mut Queue) {
         let flow = self.flows[id.index()];
         self.flows[id.index()].life += 1;
-        let Flow { from, to, .. } = flow;
+        let Flow { from, to, rate, .. } = flow;
+        self.ends[from.index()].up.used -= rate;
+        self.ends[to.index()].down.used -= rate;
         let sender = &mut self.ends[from.index()];
         sender.up.flows.retain(|&other| other != id);
         if sender.up.flows.is_empty() {
@@ -265,77 +273,76 @@ impl Network {
         }
         self.ends[to.index()].down.flows.retain(|&other| other != id);
         self.free.push(id);
-        self.weigh(&flow, |weight, own| weight - own, |throttled| throttled - 1);
         self.share_out(from, to, now, queue);
     }
 
-    /// Counts a flow at both ends.
-    fn weigh(&mut self, flow: &Flow, weight: impl Fn(u32, u32) -> u32, throttled: impl Fn(u32) -> u32) {
-        let is_up_throttled = self.ends[flow.from.index()].up.is_throttled();
-        let is_down_throttled = self.ends[flow.to.index()].down.is_throttled();
-        let up = &mut self.ends[flow.from.index()].up;
-        if is_down_throttled {
-            up.throttled = throttled(up.throttled);
-        } else {
-            up.weight = weight(up.weight, flow.weight);
-        }
-        let down = &mut self.ends[flow.to.index()].down;
-        if is_up_throttled {
-            down.throttled = throttled(down.throttled);
-        } else {
-            down.weight = weight(down.weight, FULL);
-        }
-    }
-
-    /// What flows with throttled receivers use of an uplink.
-    fn used_of_uplink(&self, sender: NodeId) -> f64 {
-        let up = &self.ends[sender.index()].up;
-        if up.throttled == 0 {
-            return 0.0;
-        }
-        let far_ends = up.flows.iter().map(|id| &self.ends[self.flows[id.index()].to.index()].down);
-        far_ends.filter_map(Half::throttled_rate).sum()
-    }
-
-    /// What flows with throttled senders use of a downlink.
-    fn used_of_downlink(&self, receiver: NodeId) -> f64 {
-        let down = &self.ends[receiver.index()].down;
-        if down.throttled == 0 {
-            return 0.0;
-        }
-        let far_ends = down.flows.iter().map(|id| &self.ends[self.flows[id.index()].from.index()].up);
-        far_ends.filter_map(Half::throttled_rate).sum()
-    }
-
+    /// Shares out an uplink and a downlink.
     fn share_out(&mut self, from: NodeId, to: NodeId, now: Nanos, queue: &mut Queue) {
-        let used = self.used_of_uplink(from);
-        for at in 0..self.ends[from.index()].up.flows.len() {
-            let id = self.ends[from.index()].up.flows[at];
-            let used_there = self.used_of_downlink(self.flows[id.index()].to);
-            self.adapt(id, (used, used_there), now, queue);
-        }
-        let used = self.used_of_downlink(to);
-        for at in 0..self.ends[to.index()].down.flows.len() {
-            let id = self.ends[to.index()].down.flows[at];
-            let used_there = self.used_of_uplink(self.flows[id.index()].from);
-            self.adapt(id, (used_there, used), now, queue);
+        for (node, direction) in [(from, Direction::Up), (to, Direction::Down)] {
+            self.set_level(node, direction);
+            for at in 0..self.ends[node.index()].half(direction).flows.len() {
+                let id = self.ends[node.index()].half(direction).flows[at];
+                let grows = self.adapt(id, now, queue);
+                let Flow { from, to, .. } = self.flows[id.index()];
+                let (far, other) = match direction {
+                    Direction::Up => (to, Direction::Down),
+                    Direction::Down => (from, Direction::Up),
+                };
+                let half = self.ends[far.index()].half(other);
+                if grows && half.used > half.rate * (1.0 + TOLERANCE) {
+                    // Its flows become slower, so no further link can carry too much because of it.
+                    self.set_level(far, other);
+                    for at in 0..self.ends[far.index()].half(other).flows.len() {
+                        self.adapt(self.ends[far.index()].half(other).flows[at], now, queue);
+                    }
+                }
+            }
         }
     }
 
-    /// Gives a flow the rate that it has by now, if others use so much of the uplink and of the downlink.
-    fn adapt(&mut self, id: FlowId, (used_up, used_down): (f64, f64), now: Nanos, queue: &mut Queue) {
-        let flow = &mut self.flows[id.index()];
-        let (up, down) = (&self.ends[flow.from.index()].up, &self.ends[flow.to.index()].down);
-        let throttled = [up.throttled_rate(), down.throttled_rate()];
-        let rate = throttled
-            .into_iter()
-            .flatten()
-            .reduce(f64::min)
-            .unwrap_or_else(|| up.rate_of(flow.weight, used_up).min(down.rate_of(FULL, used_down)));
-        #[expect(clippy::float_cmp, reason = "the same division gives the same result")]
-        if rate == flow.rate {
-            return;
+    /// Finds the level at which the flows of a link fill it, if each is as fast there as its other end allows.
+    fn set_level(&mut self, node: NodeId, direction: Direction) {
+        let half = self.ends[node.index()].half(direction);
+        // The weight on this link, and the most that the flow can be because of its other end.
+        let limits = || {
+            half.flows.iter().map(|id| {
+                let flow = &self.flows[id.index()];
+                let weight = f64::from(flow.weight) / f64::from(FULL);
+                match direction {
+                    Direction::Up => (weight, self.ends[flow.to.index()].down.level),
+                    Direction::Down => (1.0, self.ends[flow.from.index()].up.level * weight),
+                }
+            })
+        };
+        let mut level = 0.0;
+        loop {
+            let (mut left, mut weights) = (half.rate, 0.0);
+            for (weight, limit) in limits() {
+                if limit <= level * weight { left -= limit } else { weights += weight }
+            }
+            let next = if weights > 0.0 { left / weights } else { half.rate };
+            // It only rises, because each flow that cannot use it leaves more to the others.
+            if weights == 0.0 || next <= level * (1.0 + TOLERANCE) {
+                level = next.max(level);
+                break;
+            }
+            level = next;
         }
+        self.ends[node.index()].half_mut(direction).level = level;
+    }
+
+    /// Gives a flow the rate that it has by now. Returns whether it becomes faster.
+    fn adapt(&mut self, id: FlowId, now: Nanos, queue: &mut Queue) -> bool {
+        let flow = &mut self.flows[id.index()];
+        let (from, to) = (flow.from.index(), flow.to.index());
+        let weight = f64::from(flow.weight) / f64::from(FULL);
+        let rate = (self.ends[from].up.level * weight).min(self.ends[to].down.level);
+        if (rate - flow.rate).abs() <= flow.rate * TOLERANCE {
+            return false;
+        }
+        self.ends[from].up.used += rate - flow.rate;
+        self.ends[to].down.used += rate - flow.rate;
+        let grows = rate > flow.rate;
         flow.left -= flow.rate * (now - flow.at) as f64 / 1e9;
         (flow.rate, flow.at) = (rate, now);
         let end = flow.end();
@@ -348,5 +355,6 @@ impl Network {
             flow.is_slow = true;
             queue.push(now + PART_INTERVAL, Event::FlowLasts(id, flow.life));
         }
+        grows
     }
 }

@@ -46,6 +46,8 @@ pub(crate) struct Neighbour {
     /// The other end, and what this peer's core calls it.
     pub(crate) id: NodeId,
     pub(crate) key: PeerKey,
+    /// One way to it.
+    pub(crate) latency: Nanos,
     /// How far this peer has read in the other's log of stored chunks.
     pub(crate) read: usize,
 }
@@ -60,6 +62,10 @@ pub(crate) struct Node {
     pub(crate) core: Option<Swarm>,
     pub(crate) uploads: Uploads,
     pub(crate) max_peers: usize,
+    /// One way from it to the middle of the network.
+    pub(crate) distance: Nanos,
+    /// Whether others can dial it.
+    pub(crate) is_reachable: bool,
     /// Its connections, by what its core calls the other ends.
     pub(crate) conns: BTreeMap<PeerKey, ConnId>,
     pub(crate) have: Bitfield,
@@ -92,6 +98,8 @@ impl Node {
             core: None,
             uploads,
             max_peers,
+            distance: 0,
+            is_reachable: true,
             conns: BTreeMap::new(),
             have,
             links: Vec::new(),

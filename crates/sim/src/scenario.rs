@@ -68,6 +68,17 @@ pub struct LeecherPlan {
     pub arrives: Duration,
     /// What it is like.
     pub nature: Nature,
+    /// What its link adds to [`Scenario::latency`], each way.
+    pub distance: Duration,
+    /// Whether others can dial it. A peer behind NAT can only dial.
+    pub is_reachable: bool,
+}
+
+impl LeecherPlan {
+    /// A leecher like most: honest, near and reachable.
+    pub fn new(link: Link, arrives: Duration) -> LeecherPlan {
+        LeecherPlan { link, arrives, nature: Nature::Honest, distance: Duration::ZERO, is_reachable: true }
+    }
 }
 
 /// When the origin leaves.
@@ -116,11 +127,8 @@ pub struct Scenario {
 impl Scenario {
     /// An origin and `count` leechers of one `link`, all started within a tenth of a second.
     pub fn equal(name: &'static str, count: usize, chunks: u32, link: Link) -> Scenario {
-        let leechers = (0..count).map(|number| LeecherPlan {
-            link,
-            arrives: Duration::from_millis(100).mul_f64((number as f64 + 1.0) / count as f64),
-            nature: Nature::Honest,
-        });
+        let arrives = |number| Duration::from_millis(100).mul_f64((number as f64 + 1.0) / count as f64);
+        let leechers = (0..count).map(|number| LeecherPlan::new(link, arrives(number)));
         Scenario {
             name,
             chunks,
@@ -140,7 +148,7 @@ impl Scenario {
 
     /// An origin and one leecher, which arrives when the origin and `others` have been at work for some seconds.
     pub fn beside(name: &'static str, chunks: u32, link: Link, others: Vec<LeecherPlan>) -> Scenario {
-        let fast = LeecherPlan { link, arrives: Duration::from_secs(5), nature: Nature::Honest };
+        let fast = LeecherPlan::new(link, Duration::from_secs(5));
         let mut scenario = Scenario::equal(name, 0, chunks, link);
         scenario.give_up = Duration::from_secs(120);
         scenario.names_origin = true;
@@ -154,17 +162,29 @@ impl Scenario {
         f64::from(self.chunks) * f64::from(CHUNK_LEN) * 8.0
     }
 
-    /// The least time, in seconds, in which everyone who wants the share can have it (Kumar and Ross 2006):
-    /// the origin has to send it once, each has to receive it, and all copies have to be sent by somebody.
-    /// Liars and those that nobody waits for neither count as receivers nor as senders.
+    /// The least time, in seconds, at which everyone who wants the share can have it. Like the bound of Kumar and Ross (2006),
+    /// but peers may arrive at any time: the origin has to send the share once, each has to receive it after it arrived, and all
+    /// copies have to be sent by those that are there. Liars and those that nobody waits for neither count as receivers nor as
+    /// senders.
     pub fn t_opt(&self) -> f64 {
         let counts = |nature| matches!(nature, Nature::Honest | Nature::LeavesAt(_));
         let honest = || self.leechers.iter().filter(|leecher| counts(leecher.nature));
-        let slowest = honest().map(|leecher| leecher.link.down).fold(f64::INFINITY, f64::min);
-        let up: f64 = honest().map(|leecher| leecher.link.up).sum();
         let bits = self.bits();
+        let last = honest().map(|leecher| leecher.arrives.as_secs_f64() + bits / leecher.link.down);
         let copies = honest().count() as f64;
-        (bits / self.origin.up).max(bits / slowest).max(copies * bits / (self.origin.up + up))
+        // With the leechers in order of arrival: as soon as those that are there can have sent it all before the next arrives.
+        let mut arrivals: Vec<_> =
+            honest().map(|leecher| (leecher.arrives.as_secs_f64(), leecher.link.up)).collect();
+        arrivals.sort_by(|one, other| one.0.total_cmp(&other.0));
+        let (mut time, mut up, mut left) = (0.0, self.origin.up, copies * bits);
+        for (arrives, more) in arrivals {
+            if left <= up * (arrives - time) {
+                break;
+            }
+            left -= up * (arrives - time);
+            (time, up) = (arrives, up + more);
+        }
+        (bits / self.origin.up).max(last.fold(0.0, f64::max)).max(time + left / up)
     }
 }
 
@@ -173,6 +193,9 @@ pub const BENCH_LINK: Link = Link { up: 100.0 * MBIT, down: 200.0 * MBIT };
 
 /// A slow link has this part of the bandwidth of [`BENCH_LINK`], as fibre and cable of one neighbourhood differ.
 const SLOW_PART: f64 = 4.0;
+
+/// What far peers are away, each way: two of them have a round trip of 100 ms.
+const FAR: Duration = Duration::from_micros(24_500);
 
 /// Chunks in a GiB.
 pub const GIB: u32 = 2_048;
@@ -190,7 +213,7 @@ const TRICKLE: f64 = 8.0;
 /// Peers of one kind that are there from the start, for [`Scenario::beside`].
 fn company(count: usize, nature: Nature, link: Link) -> Vec<LeecherPlan> {
     let arrives = |number: usize| Duration::from_secs(1).mul_f64(number as f64 / count as f64);
-    (0..count).map(|number| LeecherPlan { link, arrives: arrives(number), nature }).collect()
+    (0..count).map(|number| LeecherPlan { nature, ..LeecherPlan::new(link, arrives(number)) }).collect()
 }
 
 /// A leecher beside `count` peers that are slow in one way: `receivers` take 20 kB/s and `mute` ones nothing; `senders` send
@@ -247,6 +270,28 @@ pub fn named(name: &str) -> Option<Scenario> {
             }
             scenario
         }
+        "far_and_near" => {
+            let mut scenario = Scenario::equal("far_and_near", 50, GIB, BENCH_LINK);
+            for leecher in scenario.leechers.iter_mut().step_by(2) {
+                leecher.distance = FAR;
+            }
+            scenario
+        }
+        "slow_origin" => Scenario {
+            origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
+            ..Scenario::equal("slow_origin", 50, GIB / 8, BENCH_LINK)
+        },
+        "fast_origin" => Scenario {
+            origin: Link { up: 100.0 * BENCH_LINK.up, down: BENCH_LINK.down },
+            ..Scenario::equal("fast_origin", 50, GIB, BENCH_LINK)
+        },
+        "half_behind_nat" => {
+            let mut scenario = Scenario::equal("half_behind_nat", 50, GIB, BENCH_LINK);
+            for leecher in scenario.leechers.iter_mut().step_by(2) {
+                leecher.is_reachable = false;
+            }
+            scenario
+        }
         "equal_1000" => Scenario {
             work_interval: Duration::from_millis(20),
             news_interval: Duration::from_millis(100),
@@ -296,13 +341,17 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 13] = [
+pub const NAMES: [&str; 17] = [
     "small_8",
     "small_16",
     "slow_starts_16",
     "equal_50",
     "equal_50_leaving",
     "unequal_200",
+    "far_and_near",
+    "slow_origin",
+    "fast_origin",
+    "half_behind_nat",
     "equal_1000",
     "equal_10000",
     "origin_leaves",

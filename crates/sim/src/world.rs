@@ -169,7 +169,9 @@ impl<'a> World<'a> {
             let id = NodeId(number);
             let have = if plan.nature.has_everything() { full.clone() } else { Bitfield::empty(chunks) };
             world.network.add(plan.link);
-            world.nodes.push(Node::new(id, plan.nature, uploads(), scenario.max_peers, have));
+            let mut node = Node::new(id, plan.nature, uploads(), scenario.max_peers, have);
+            (node.distance, node.is_reachable) = (nanos(plan.distance), plan.is_reachable);
+            world.nodes.push(node);
             world.queue.push(nanos(plan.arrives), Event::Arrive(id));
         }
         world
@@ -192,8 +194,8 @@ impl<'a> World<'a> {
             }
             Event::FlowLasts(flow, life) => {
                 if let Some(flow) = self.network.lasts(flow, life) {
-                    let (conn, to, bytes) = (flow.conn, flow.to, flow.sent(self.now));
-                    self.deliver(conn, to, Message::Part { bytes });
+                    let (conn, ends, bytes) = (flow.conn, (flow.from, flow.to), flow.sent(self.now));
+                    self.deliver(conn, ends, Message::Part { bytes });
                     self.queue.push(self.now + PART_INTERVAL, event);
                 }
             }
@@ -229,13 +231,22 @@ impl<'a> World<'a> {
         let side = end.side(from);
         end.spoke[side] = self.now;
         let to = end.other(from);
-        self.deliver(conn, to, message);
+        self.deliver(conn, (from, to), message);
     }
 
-    fn deliver(&mut self, conn: ConnId, to: NodeId, message: Message) {
+    /// One way between two peers.
+    fn latency(&self, one: NodeId, other: NodeId) -> Nanos {
+        self.latency + self.nodes[one.index()].distance + self.nodes[other.index()].distance
+    }
+
+    fn deliver(&mut self, conn: ConnId, (from, to): (NodeId, NodeId), message: Message) {
         self.messages += 1;
-        let at = self.now + self.latency;
-        self.nodes[to.index()].inbox.push_back(Incoming { at, conn, message });
+        let at = self.now + self.latency(from, to);
+        let inbox = &mut self.nodes[to.index()].inbox;
+        // Usually the last to be sent is the last to arrive. What was sent from farther away may arrive later.
+        let is_last = inbox.back().is_none_or(|last| last.at <= at);
+        let place = if is_last { inbox.len() } else { inbox.partition_point(|earlier| earlier.at <= at) };
+        inbox.insert(place, Incoming { at, conn, message });
         self.wake(to, at);
     }
 
@@ -364,7 +375,7 @@ impl<'a> World<'a> {
         }
         for link in &mut node.links {
             let news = &self.logs[link.id.index()][link.read..];
-            let news = &news[..news.partition_point(|stored| stored.at + self.latency <= self.now)];
+            let news = &news[..news.partition_point(|stored| stored.at + link.latency <= self.now)];
             if !news.is_empty() {
                 link.read += news.len();
                 self.haves += news.len() as u64;

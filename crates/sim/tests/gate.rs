@@ -53,7 +53,7 @@ fn eight_and_sixteen_leechers_of_a_small_file() {
 fn sixteen_leechers_whose_connections_start_slowly() {
     for seed in 1..=5 {
         let report = run_small("slow_starts_16", seed);
-        assert!(report.ratio() <= 1.15, "{report}");
+        assert!(report.ratio() <= 1.105, "{report}");
     }
 }
 
@@ -75,7 +75,27 @@ fn fifty_leechers_that_leave_when_they_are_done() {
 
 #[test]
 fn two_hundred_leechers_half_of_them_at_a_quarter_of_the_rate() {
-    run_in_release("unequal_200", 1);
+    let Some(report) = run_in_release("unequal_200", 1) else { return };
+    assert!(report.ratio() <= 1.15, "{report}");
+}
+
+#[test]
+fn fifty_leechers_of_which_half_are_far() {
+    let Some(report) = run_in_release("far_and_near", 1) else { return };
+    assert!(report.ratio() <= 1.15, "{report}");
+    assert!(report.origin_copies <= 1.10, "{report}");
+}
+
+/// No bound yet: half of the leechers can only dial, and finish later than the others.
+#[test]
+fn fifty_leechers_of_which_half_cannot_be_dialled() {
+    run_in_release("half_behind_nat", 1);
+}
+
+/// No bound yet: an origin with a tenth of a leecher's uplink sends some chunks twice before it has sent all.
+#[test]
+fn fifty_leechers_of_a_slow_origin() {
+    run_in_release("slow_origin", 1);
 }
 
 /// A kind of slow peer and a number would be another scenario ([`scenario::named`]).
@@ -114,7 +134,8 @@ fn a_tenth_of_the_leechers_leave_half_way() {
 
 #[test]
 fn a_crowd_that_arrives_over_a_minute_behind_a_running_swarm() {
-    run_in_release("flash_crowd", 1);
+    let Some(report) = run_in_release("flash_crowd", 1) else { return };
+    assert!(report.ratio() <= 1.20, "{report}");
 }
 
 #[test]

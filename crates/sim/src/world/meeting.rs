@@ -78,7 +78,8 @@ impl World<'_> {
 
     /// Leaves when what was sent has arrived, and the answers to it.
     pub(super) fn leave_soon(&mut self, id: NodeId) {
-        let round_trip = 2 * self.latency;
+        let farthest = self.nodes.iter().map(|node| node.distance).max().unwrap_or(0);
+        let round_trip = 2 * (self.latency + 2 * farthest);
         let at = self.now + round_trip + nanos(self.scenario.work_interval);
         self.queue.push(at, Event::Leave(id));
     }
@@ -117,8 +118,9 @@ impl World<'_> {
     }
 
     pub(super) fn dial(&mut self, id: NodeId, key: PeerKey, address: SocketAddr) {
-        let at = self.now + self.latency * u64::from(DIAL_TRIPS);
-        self.queue.push(at, Event::Dialled { from: id, key, to: NodeId::at(address) });
+        let to = NodeId::at(address);
+        let at = self.now + self.latency(id, to) * u64::from(DIAL_TRIPS);
+        self.queue.push(at, Event::Dialled { from: id, key, to });
     }
 
     pub(super) fn dialled(&mut self, from: NodeId, key: PeerKey, to: NodeId) {
@@ -138,7 +140,7 @@ impl World<'_> {
             return Err(LeaveReason::Itself);
         }
         let other = self.node(to);
-        if !other.online {
+        if !other.online || !other.is_reachable {
             return Err(LeaveReason::Unreachable(Unreachable::Io(ErrorKind::ConnectionRefused)));
         }
         let far_key = match &mut other.core {
@@ -157,7 +159,8 @@ impl World<'_> {
         });
         for (id, key, other) in [(from, key, to), (to, far_key, from)] {
             // What comes before is in the other's bitfield.
-            let link = Neighbour { conn, id: other, key, read: self.logs[other.index()].len() };
+            let (latency, read) = (self.latency(from, to), self.logs[other.index()].len());
+            let link = Neighbour { conn, id: other, key, latency, read };
             let node = self.node(id);
             node.links.push(link);
             node.conns.insert(key, conn);
@@ -173,9 +176,12 @@ impl World<'_> {
     /// The `Hello` of a peer.
     fn introduction(&self, id: NodeId) -> PeerEvent {
         let node = &self.nodes[id.index()];
-        let whole = node.have.is_full() && node.nature != Nature::Liar;
-        let (role, have) =
-            if whole { (Role::Seeder, Have::All) } else { (Role::Leecher, Have::Some(node.have.clone())) };
+        let is_seeder = node.nature.has_everything() && node.nature != Nature::Liar;
+        let (role, have) = if is_seeder {
+            (Role::Seeder, Have::All)
+        } else {
+            (Role::Leecher, Have::Some(node.have.clone()))
+        };
         let hello = Hello { infohash: INFOHASH, peer_id: peer_id(id), role, listen_port: PORT.get() };
         PeerEvent::Active { hello, have }
     }
