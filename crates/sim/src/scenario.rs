@@ -279,7 +279,7 @@ pub fn named(name: &str) -> Option<Scenario> {
         }
         "slow_origin" => Scenario {
             origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
-            ..Scenario::equal("slow_origin", 50, GIB / 8, BENCH_LINK)
+            ..Scenario::equal("slow_origin", 50, GIB, BENCH_LINK)
         },
         "fast_origin" => Scenario {
             origin: Link { up: 100.0 * BENCH_LINK.up, down: BENCH_LINK.down },

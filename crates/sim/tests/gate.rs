@@ -92,10 +92,11 @@ fn fifty_leechers_of_which_half_cannot_be_dialled() {
     run_in_release("half_behind_nat", 1);
 }
 
-/// No bound yet: an origin with a tenth of a leecher's uplink sends some chunks twice before it has sent all.
 #[test]
-fn fifty_leechers_of_a_slow_origin() {
-    run_in_release("slow_origin", 1);
+fn fifty_leechers_of_an_origin_with_a_tenth_of_their_uplink() {
+    let Some(report) = run_in_release("slow_origin", 1) else { return };
+    assert!(report.ratio() <= 1.10, "{report}");
+    assert!(report.origin_copies <= 1.10, "{report}");
 }
 
 /// A kind of slow peer and a number would be another scenario ([`scenario::named`]).
