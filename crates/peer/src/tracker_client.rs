@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use tokio::{
     net::{UdpSocket, lookup_host},
     sync::{mpsc, oneshot},
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -119,6 +119,12 @@ impl TrackerClient {
             (Answer::Shares(shares), address) => Ok((shares, address)),
             _ => Err(self.unexpected()),
         }
+    }
+
+    /// Whether the tracker answers within this time. A refusal is an answer too.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let asked = timeout(within, self.shares(Query::List { after: None })).await;
+        matches!(asked, Ok(Ok(_) | Err(TrackerError::Call { error: CallError::Refused(_), .. })))
     }
 
     async fn call(&self, call: Call) -> Result<(Answer, SocketAddr), TrackerError> {
@@ -388,7 +394,6 @@ async fn open(address: SocketAddr, local: Option<IpAddr>) -> io::Result<UdpSocke
 mod tests {
     use std::future::pending;
 
-    use tokio::time::timeout;
     use tracker::Tracker;
 
     use super::*;
@@ -495,6 +500,21 @@ mod tests {
         drop(client);
         tasks.close();
         timeout(Duration::from_secs(60), tasks.wait()).await.expect("the task goes on");
+    }
+
+    #[tokio::test]
+    async fn a_tracker_answers_and_a_silent_socket_does_not() {
+        let config = tracker::Config { bind: Some(LOCALHOST), port: 0, ..tracker::Config::default() };
+        let tracker = Tracker::bind(config).await.unwrap();
+        let silent = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let client = |address: SocketAddr| TrackerClient::spawn(address.into(), None, &tasks);
+        let (there, nobody) = (client(tracker.local_addr()), client(silent.local_addr().unwrap()));
+        let running = tokio::spawn(tracker.run(stop.clone()));
+        assert!(there.answers(Duration::from_secs(60)).await);
+        assert!(!nobody.answers(Duration::from_millis(10)).await);
+        stop.cancel();
+        running.await.unwrap().unwrap();
     }
 
     fn nowhere() -> Arc<Endpoint> {

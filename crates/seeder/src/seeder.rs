@@ -89,7 +89,8 @@ pub struct AlreadyRouted(pub InfoHash);
 #[derive(Debug, Clone)]
 pub struct Seeder {
     acceptor: Acceptor,
-    trackers: Vec<TrackerClient>,
+    /// Trackers are added and never removed.
+    trackers: Arc<watch::Sender<Vec<TrackerClient>>>,
     server: Server,
 }
 
@@ -107,7 +108,12 @@ impl Seeder {
 
     /// A seeder on a port that transfers may use too.
     pub fn new(acceptor: Acceptor, trackers: Vec<TrackerClient>, server: Server) -> Seeder {
-        Seeder { acceptor, trackers, server }
+        Seeder { acceptor, trackers: Arc::new(watch::Sender::new(trackers)), server }
+    }
+
+    /// Registers all shares, those that run too, with another tracker.
+    pub fn add_tracker(&self, tracker: TrackerClient) {
+        self.trackers.send_modify(|trackers| trackers.push(tracker));
     }
 
     /// Where the seeder listens.
@@ -119,7 +125,7 @@ impl Seeder {
     pub fn share(&self, content: Arc<dyn Content>) -> Result<Sharing, AlreadyRouted> {
         let infohash = content.metainfo().infohash();
         let route = self.acceptor.route(infohash).ok_or(AlreadyRouted(infohash))?;
-        Ok(Sharing { route, content, trackers: self.trackers.clone(), server: self.server.clone() })
+        Ok(Sharing { route, content, trackers: self.trackers.subscribe(), server: self.server.clone() })
     }
 }
 
@@ -128,7 +134,7 @@ impl Seeder {
 pub struct Sharing {
     route: Route,
     content: Arc<dyn Content>,
-    trackers: Vec<TrackerClient>,
+    trackers: watch::Receiver<Vec<TrackerClient>>,
     server: Server,
 }
 
@@ -144,9 +150,31 @@ impl Sharing {
         let infohash = content.metainfo().infohash();
         // Ends the registrations only.
         let withdrawn = shutdown.child_token();
-        let mut announcers = JoinSet::new();
-        for tracker in trackers {
-            let Some(port) = NonZeroU16::new(route.port()) else { continue };
+        let registering =
+            register(Arc::clone(&content), route.port(), trackers, on_event.clone(), withdrawn.clone());
+        let on_fault = move |error| {
+            withdrawn.cancel();
+            on_event(Event::Withdrawn { infohash, error });
+        };
+        let (sent, ()) = tokio::join!(server.serve(route, content, on_fault, shutdown), registering);
+        sent
+    }
+}
+
+/// Keeps a share registered with all trackers, and with those that are added, until `withdrawn`.
+async fn register(
+    content: Arc<dyn Content>,
+    port: u16,
+    mut trackers: watch::Receiver<Vec<TrackerClient>>,
+    on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
+    withdrawn: CancellationToken,
+) {
+    let Some(port) = NonZeroU16::new(port) else { return };
+    let infohash = content.metainfo().infohash();
+    let mut announcers = JoinSet::new();
+    loop {
+        let new = trackers.borrow_and_update()[announcers.len()..].to_vec();
+        for tracker in new {
             let (content, on_event, withdrawn) = (Arc::clone(&content), on_event.clone(), withdrawn.clone());
             announcers.spawn(async move {
                 let endpoint = tracker.endpoint().clone();
@@ -160,11 +188,58 @@ impl Sharing {
                 announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
             });
         }
-        let on_fault = move |error| {
-            withdrawn.cancel();
-            on_event(Event::Withdrawn { infohash, error });
-        };
-        let (sent, _) = tokio::join!(server.serve(route, content, on_fault, shutdown), announcers.join_all());
-        sent
+        tokio::select! {
+            changed = trackers.changed() => if changed.is_err() { break },
+            () = withdrawn.cancelled() => break,
+        }
+    }
+    announcers.join_all().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, ops::ControlFlow, time::Duration};
+
+    use store::{Scan, ScanRules};
+    use tokio::{sync::mpsc, time::timeout};
+    use tracker::Tracker;
+
+    use super::*;
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_share_that_runs_is_registered_with_each_tracker_that_is_added() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "content").unwrap();
+        let rules = ScanRules { strict: false, exclude: Vec::new() };
+        let scan = Scan::new(&dir.path().join("file"), None, &rules).unwrap();
+        let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let localhost = Some(Ipv4Addr::LOCALHOST.into());
+        let config = Config { bind: localhost, port: 0, ..Config::default() };
+        let seeder = Seeder::bind(config, &tasks).unwrap();
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let on_event = move |event| _ = sender.send(event);
+        let running = tokio::spawn(seeder.share(Arc::new(shared)).unwrap().run(on_event, stop.clone()));
+        let mut trackers = JoinSet::new();
+        for _ in 0..2 {
+            let config = tracker::Config { bind: localhost, port: 0, ..tracker::Config::default() };
+            let tracker = Tracker::bind(config).await.unwrap();
+            let endpoint = Endpoint::from(tracker.local_addr());
+            trackers.spawn(tracker.run(stop.clone()));
+            seeder.add_tracker(TrackerClient::spawn(endpoint.clone(), None, &tasks));
+            match timeout(PATIENCE, events.recv()).await.expect("an event") {
+                Some(Event::Announced { tracker, .. }) => assert_eq!(tracker, endpoint),
+                event => panic!("{event:?}"),
+            }
+        }
+        drop(seeder);
+        stop.cancel();
+        timeout(PATIENCE, running).await.expect("the share ends").unwrap();
+        trackers.join_all().await.into_iter().for_each(|end| end.unwrap());
+        tasks.close();
+        timeout(PATIENCE, tasks.wait()).await.expect("a task is left");
     }
 }
