@@ -27,8 +27,16 @@ enum Features {
 }
 
 /// What only programs need.
-const OF_PROGRAMS: [&str; 6] =
-    ["clap", "console", "indicatif", "startup", "tracing-appender", "tracing-subscriber"];
+const OF_PROGRAMS: [&str; 8] = [
+    "clap",
+    "console",
+    "discovery",
+    "indicatif",
+    "mdns-sd",
+    "startup",
+    "tracing-appender",
+    "tracing-subscriber",
+];
 
 /// The packages that `package` links with these features, itself included.
 fn linked(package: &str, features: Features) -> BTreeSet<String> {
@@ -70,6 +78,7 @@ fn no_crate_uses_one_above_it() {
         ("store", &["swarm", "peer", "seeder", "leecher", "tracker", "startup"]),
         ("swarm", &["store", "peer", "seeder", "leecher", "tracker", "startup"]),
         ("peer", &["seeder", "leecher", "tracker", "startup"]),
+        ("discovery", &["store", "swarm", "peer", "seeder", "leecher", "tracker", "startup"]),
         ("seeder", &["leecher", "tracker"]),
         ("leecher", &["seeder", "tracker"]),
         ("tracker", &["swarm", "store", "peer", "seeder", "leecher"]),

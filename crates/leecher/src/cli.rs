@@ -3,13 +3,14 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
+use discovery::{LOCAL_TIMEOUT, Search};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
     Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target, fetch,
 };
-use peer::{acceptor::Acceptor, rate_limit::RateLimit};
+use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS, tracker};
-use startup::{ExitCode, Failure, LogArgs, human_time};
+use startup::{ExitCode, Failure, LogArgs, eprint_line, human_time};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -79,7 +80,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST", help_heading = SOURCE)]
     list: bool,
 
-    /// Tracker [default: the link's or 127.0.0.1:6020]
+    /// Tracker [default: the link's, or 127.0.0.1:6020, or one in the network]
     ///
     /// Repeatable, or separated by commas.
     #[arg(
@@ -87,6 +88,16 @@ pub(crate) struct Args {
         env = "SHOAL_TRACKER", help_heading = SOURCE
     )]
     trackers: Vec<Endpoint>,
+
+    /// Do not look for a tracker in the local network
+    ///
+    /// By default, without a tracker that is named and without an answer from 127.0.0.1:6020, the leecher looks for trackers by
+    /// multicast DNS.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_DISCOVERY", help_heading = SOURCE,
+        hide_short_help = true
+    )]
+    no_discovery: bool,
 
     /// Peer to fetch from
     ///
@@ -262,7 +273,8 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let json = args.json;
     let result = if args.list {
-        listing::list(trackers(&args, &Target::Only), json, shutdown).await.map_err(explain)
+        let defaults = default_trackers(&args, &[Target::Only], &shutdown).await;
+        listing::list(trackers(&args, &Target::Only, &defaults), json, shutdown).await.map_err(explain)
     } else {
         fetch_shares(args, shutdown).await
     };
@@ -309,10 +321,11 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         download_limit: args.download_limit.clone().unwrap_or_default(),
         ..Config::new(Target::Only)
     };
+    let defaults = default_trackers(&args, &targets, &shutdown).await;
     let screen = Screen::default();
     let mut fetches = JoinSet::new();
     for (number, target) in targets.iter().enumerate() {
-        let trackers = trackers(&args, target);
+        let trackers = trackers(&args, target, &defaults);
         let named = link_endpoints(target, &trackers, &args.peers);
         let subject = match targets.len() {
             1 => Subject::Only,
@@ -420,18 +433,50 @@ fn staying(stay: Stay) -> Option<String> {
     }
 }
 
-/// The trackers to ask: those that the user named, or those of the link, or the default. None is asked if peers are
+/// The trackers to ask: those that the user named, or those of the link, or the default ones. None is asked if peers are
 /// named and no tracker is needed.
-fn trackers(args: &Args, target: &Target) -> Vec<Endpoint> {
+fn trackers(args: &Args, target: &Target, defaults: &[Endpoint]) -> Vec<Endpoint> {
+    if needs_default(args, target) { defaults.to_vec() } else { args.trackers.clone() }
+}
+
+/// Whether a tracker is needed and none is named.
+fn needs_default(args: &Args, target: &Target) -> bool {
     let needless = match target {
         Target::Link(link) => !(link.trackers.is_empty() && link.peers.is_empty() && args.peers.is_empty()),
         Target::InfoHash(_) => !args.peers.is_empty(),
         Target::Name(_) | Target::Only => false,
     };
-    if !args.trackers.is_empty() || needless {
-        return args.trackers.clone();
+    args.trackers.is_empty() && !needless
+}
+
+/// The trackers to ask where none is named: the one on this host, or those of the local network if that does not answer.
+async fn default_trackers(args: &Args, targets: &[Target], shutdown: &CancellationToken) -> Vec<Endpoint> {
+    let local = Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT };
+    let on_loopback = args.bind.is_some_and(|bind| bind.is_loopback());
+    if args.no_discovery || on_loopback || !targets.iter().any(|target| needs_default(args, target)) {
+        return vec![local];
     }
-    vec![Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT }]
+    let tasks = TaskTracker::new();
+    let look = async {
+        if TrackerClient::spawn(local.clone(), args.bind, &tasks).answers(LOCAL_TIMEOUT).await {
+            return Vec::new();
+        }
+        Search::default().round().await
+    };
+    let found = shutdown.run_until_cancelled(look).await.unwrap_or_default();
+    tasks.close();
+    tasks.wait().await;
+    if found.is_empty() {
+        return vec![local];
+    }
+    for tracker in &found {
+        if args.json && !args.list {
+            report::print_found_tracker(tracker);
+        } else if !args.quiet {
+            eprint_line(format_args!("Found a {tracker} by multicast DNS"));
+        }
+    }
+    found.into_iter().map(|tracker| tracker.endpoint).collect()
 }
 
 /// The trackers and peers of the link that is printed: those of the user's link, then those that the user named.

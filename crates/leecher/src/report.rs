@@ -4,6 +4,7 @@ mod json;
 
 use std::time::{Duration, Instant};
 
+use discovery::FoundTracker;
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
 use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
@@ -311,6 +312,11 @@ fn peers(progress: &Progress) -> String {
         1 => "1 peer".to_owned(),
         many => format!("{many} peers"),
     }
+}
+
+/// Prints a tracker that was found in the local network as JSON.
+pub(crate) fn print_found_tracker(found: &FoundTracker) {
+    print_json(None, &Json::TrackerFound { tracker: found.endpoint.to_string(), name: &found.name });
 }
 
 /// Prints the failure of the program as JSON.

@@ -11,14 +11,17 @@ use std::{
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
-use proto::{Endpoint, InfoHash, Link, ShareName};
+use proto::{Endpoint, InfoHash, Link, Metainfo, ShareName};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::registration_report::{News, RegistrationReport};
+use crate::{
+    registration_report::{News, RegistrationReport},
+    trackers::{self, Trackers},
+};
 
 /// The file that is shared if the user names none.
 const DEFAULT_FILE: &str = "large_text_file.txt";
@@ -83,14 +86,23 @@ pub(crate) struct Args {
     )]
     port: u16,
 
-    /// Tracker
+    /// Tracker [default: 127.0.0.1:6020, or one found in the network]
     ///
     /// The seeder registers its shares there. Repeatable, or separated by commas.
     #[arg(
-        long = "tracker", value_name = "HOST[:PORT]", default_value = "127.0.0.1:6020",
-        value_delimiter = ',', value_parser = Endpoint::parse_tracker, env = "SHOAL_TRACKER", help_heading = NETWORK
+        long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = Endpoint::parse_tracker,
+        env = "SHOAL_TRACKER", help_heading = NETWORK
     )]
     trackers: Vec<Endpoint>,
+
+    /// Do not look for a tracker in the local network
+    ///
+    /// By default, without --tracker and without an answer from 127.0.0.1:6020, the seeder looks for trackers by multicast DNS.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_DISCOVERY", help_heading = NETWORK,
+        hide_short_help = true
+    )]
+    no_discovery: bool,
 
     /// Listen on this IP address only [default: all]
     ///
@@ -162,7 +174,8 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let config = Config {
         bind: args.bind,
         port: args.port,
-        trackers: args.trackers.clone(),
+        // Shares are registered after they are described.
+        trackers: Vec::new(),
         max_peers: args.max_peers,
         upload_limit: args.upload_limit.clone().unwrap_or_default(),
     };
@@ -170,6 +183,7 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let tasks = TaskTracker::new();
     let seeder = Seeder::bind(config, &tasks)?;
     let port = seeder.local_addr().port();
+    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
     let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
     // For the same reason all paths are scanned before the first is hashed.
     let mut scans = Vec::with_capacity(paths.len());
@@ -191,21 +205,42 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
         described.push(path);
     }
     let own_address = outside::own_address(args.bind);
+    let _ = shutdown.run_until_cancelled(trackers.first_round()).await;
+    let named = trackers.for_links();
+    let mut links = Vec::with_capacity(shares.len());
     for (path, shared) in described.into_iter().zip(&shares) {
-        describe(path, shared, port, &args.trackers, own_address);
+        let metainfo = shared.metainfo();
+        let link = Link {
+            infohash: metainfo.infohash(),
+            name: Some(metainfo.name().clone()),
+            trackers: named.clone(),
+            peers: Vec::new(),
+        };
+        describe(path, metainfo, port);
+        print_links(&link, own_address);
+        links.push(link);
     }
-    if own_address.is_none() && args.trackers.iter().any(outside::is_loopback) {
+    if own_address.is_none() && named.iter().any(outside::is_loopback) {
         print_line("The links work on this machine only: no other machine can reach this seeder");
     }
     print_line("Press Ctrl+C to stop");
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
-    let report = report(names);
+    // The tracker on this host answers, so no other is looked for.
+    let answers = shutdown.child_token();
+    let report = report(names, trackers.spare(), answers.clone());
     let mut running = JoinSet::new();
     for shared in shares {
         let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
         running.spawn(sharing.run(report.clone(), shutdown.clone()));
     }
-    let sent = running.join_all().await.into_iter().sum();
+    let on_found = |tracker: Endpoint| {
+        for link in &links {
+            print_links(&Link { trackers: vec![tracker.clone()], ..link.clone() }, own_address);
+        }
+    };
+    let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
+    let (sent, _) = tokio::join!(running.join_all(), registering);
+    let sent = sent.into_iter().sum();
     drop(seeder);
     tasks.close();
     tasks.wait().await;
@@ -272,19 +307,8 @@ fn explain(error: ShareError) -> Failure {
     Failure::new(code, error).hint(hint)
 }
 
-/// Prints what is shared and the command that fetches it: for other machines and, if it differs, for this one.
-fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint], own_address: Option<IpAddr>) {
-    let metainfo = shared.metainfo();
-    let link = |trackers: Vec<Endpoint>| Link {
-        infohash: metainfo.infohash(),
-        name: Some(metainfo.name().clone()),
-        trackers,
-        peers: Vec::new(),
-    };
-    let here = link(trackers.to_vec());
-    let elsewhere = own_address.map(|own| link(outside::seen_from_elsewhere(trackers, own)));
-    let link = elsewhere.as_ref().unwrap_or(&here);
-    let leecher = command_for("leecher", "seeder");
+/// Prints what is shared.
+fn describe(path: &Path, metainfo: &Metainfo, port: u16) {
     print_line(format_args!("Seeder running on port {port} for file {}", path.display()));
     print_line(format_args!("  name      {}", metainfo.name()));
     print_line(format_args!("  infohash  {}", metainfo.infohash()));
@@ -294,9 +318,17 @@ fn describe(path: &Path, shared: &Shared, port: u16, trackers: &[Endpoint], own_
         count(metainfo.files().len(), "file"),
         count(metainfo.chunk_space().chunk_count() as usize, "chunk")
     ));
+}
+
+/// Prints the command that fetches a share: for other machines and, if it differs, for this one.
+fn print_links(here: &Link, own_address: Option<IpAddr>) {
+    let seen = |own| Link { trackers: outside::seen_from_elsewhere(&here.trackers, own), ..here.clone() };
+    let elsewhere = own_address.map(seen);
+    let link = elsewhere.as_ref().unwrap_or(here);
+    let leecher = command_for("leecher", "seeder");
     print_line(format_args!("  link      {link}"));
     print_line(format_args!("  fetch it  {leecher} '{link}'"));
-    if *link != here {
+    if link != here {
         print_line(format_args!("  or here   {leecher} '{here}'"));
     }
 }
@@ -306,11 +338,21 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Reports registrations to the user.
-fn report(names: HashMap<InfoHash, ShareName>) -> impl Fn(Event) + Clone + Send + Sync + 'static {
+/// Reports registrations to the user, but no failure of the tracker `spare`. Cancels `local_answers` when the tracker on this host
+/// accepts a registration.
+fn report(
+    names: HashMap<InfoHash, ShareName>,
+    spare: Option<Endpoint>,
+    local_answers: CancellationToken,
+) -> impl Fn(Event) + Clone + Send + Sync + 'static {
     let report = Arc::new(Mutex::new(RegistrationReport::new(names)));
     move |event| {
         tracing::debug!(?event);
+        match &event {
+            Event::Announced { tracker, .. } if *tracker == trackers::local() => local_answers.cancel(),
+            Event::NotAnnounced { error, .. } if Some(error.endpoint()) == spare.as_ref() => return,
+            _ => {}
+        }
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         match report.news(event) {
             Some(News::Good(text)) => print_line(text),

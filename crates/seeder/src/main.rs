@@ -4,6 +4,7 @@
 
 mod cli;
 mod registration_report;
+mod trackers;
 
 fn main() -> std::process::ExitCode {
     let args: cli::Args = startup::parse(cli::EXCLUSIVE);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, builder::FalseyValueParser, error::ErrorKind};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use proto::tracker::DEFAULT_PORT;
 use startup::{
@@ -117,6 +117,15 @@ pub(crate) struct Args {
     )]
     registry_credentials: Option<PathBuf>,
 
+    /// Do not advertise the tracker in the local network
+    ///
+    /// By default seeders and leechers that were not told a tracker can find it by multicast DNS.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_DISCOVERY", help_heading = LISTENING,
+        hide_short_help = true
+    )]
+    no_discovery: bool,
+
     #[command(flatten)]
     pub(crate) logs: LogArgs,
 }
@@ -157,8 +166,21 @@ pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(),
     print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
     let tracker = Tracker::bind(config).await.map_err(failure)?;
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
-    print_line(format_args!("[LISTENING] Tracker is listening on {}", tracker.local_addr()));
-    tracker.run(shutdown).await.map_err(failure)
+    let address = tracker.local_addr();
+    print_line(format_args!("[LISTENING] Tracker is listening on {address}"));
+    let advertised = shutdown.child_token();
+    let advertising = async {
+        if !args.no_discovery {
+            discovery::advertise(address, advertised.cancelled()).await;
+        }
+    };
+    let serving = async {
+        let result = tracker.run(shutdown).await;
+        advertised.cancel();
+        result
+    };
+    let (served, ()) = tokio::join!(serving, advertising);
+    served.map_err(failure)
 }
 
 /// The file that says whether the tracker has peers. A tracker on any free port is another one each time.

@@ -85,7 +85,7 @@ impl Drop for Running {
 /// The program with nothing from the environment of the tests.
 fn tracker(args: &[&str], dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tracker"));
-    command.args(args).current_dir(dir).env_clear();
+    command.args(args).current_dir(dir).env_clear().env("SHOAL_NO_DISCOVERY", "true");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -12,6 +12,10 @@ use store::OpenChunkError;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Json<'a> {
+    TrackerFound {
+        tracker: String,
+        name: &'a str,
+    },
     Waiting {
         message: String,
     },
