@@ -1,10 +1,11 @@
 //! Everything that runs in one test.
 
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
