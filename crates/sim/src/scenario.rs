@@ -146,6 +146,12 @@ impl Scenario {
         }
     }
 
+    /// This one with every `interval`-th leecher changed, from the first on.
+    fn with_every(mut self, interval: usize, change: impl Fn(&mut LeecherPlan)) -> Scenario {
+        self.leechers.iter_mut().step_by(interval).for_each(change);
+        self
+    }
+
     /// An origin and one leecher, which arrives when the origin and `others` have been at work for some seconds.
     pub fn beside(name: &'static str, chunks: u32, link: Link, others: Vec<LeecherPlan>) -> Scenario {
         let fast = LeecherPlan::new(link, Duration::from_secs(5));
@@ -264,19 +270,12 @@ pub fn named(name: &str) -> Option<Scenario> {
             Scenario { leave_when_done: true, ..Scenario::equal("equal_50_leaving", 50, GIB, BENCH_LINK) }
         }
         "unequal_200" => {
-            let mut scenario = Scenario::equal("unequal_200", 200, GIB, BENCH_LINK);
-            for leecher in scenario.leechers.iter_mut().step_by(2) {
-                leecher.link = Link { up: BENCH_LINK.up / SLOW_PART, down: BENCH_LINK.down / SLOW_PART };
-            }
-            scenario
+            let slow = Link { up: BENCH_LINK.up / SLOW_PART, down: BENCH_LINK.down / SLOW_PART };
+            let scenario = Scenario::equal("unequal_200", 200, GIB, BENCH_LINK);
+            scenario.with_every(2, |leecher| leecher.link = slow)
         }
-        "far_and_near" => {
-            let mut scenario = Scenario::equal("far_and_near", 50, GIB, BENCH_LINK);
-            for leecher in scenario.leechers.iter_mut().step_by(2) {
-                leecher.distance = FAR;
-            }
-            scenario
-        }
+        "far_and_near" => Scenario::equal("far_and_near", 50, GIB, BENCH_LINK)
+            .with_every(2, |leecher| leecher.distance = FAR),
         "slow_origin" => Scenario {
             origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
             ..Scenario::equal("slow_origin", 50, GIB, BENCH_LINK)
@@ -285,13 +284,8 @@ pub fn named(name: &str) -> Option<Scenario> {
             origin: Link { up: 100.0 * BENCH_LINK.up, down: BENCH_LINK.down },
             ..Scenario::equal("fast_origin", 50, GIB, BENCH_LINK)
         },
-        "half_behind_nat" => {
-            let mut scenario = Scenario::equal("half_behind_nat", 50, GIB, BENCH_LINK);
-            for leecher in scenario.leechers.iter_mut().step_by(2) {
-                leecher.is_reachable = false;
-            }
-            scenario
-        }
+        "half_behind_nat" => Scenario::equal("half_behind_nat", 50, GIB, BENCH_LINK)
+            .with_every(2, |leecher| leecher.is_reachable = false),
         "equal_1000" => Scenario {
             work_interval: Duration::from_millis(20),
             news_interval: Duration::from_millis(100),
@@ -313,13 +307,8 @@ pub fn named(name: &str) -> Option<Scenario> {
             origin_leaves: OriginLeaves::AfterEveryChunk,
             ..Scenario::equal("origin_leaves_early", 50, GIB, BENCH_LINK)
         },
-        "churn" => {
-            let mut scenario = Scenario::equal("churn", 50, GIB, BENCH_LINK);
-            for leecher in scenario.leechers.iter_mut().step_by(10) {
-                leecher.nature = Nature::LeavesAt(GIB / 2);
-            }
-            scenario
-        }
+        "churn" => Scenario::equal("churn", 50, GIB, BENCH_LINK)
+            .with_every(10, |leecher| leecher.nature = Nature::LeavesAt(GIB / 2)),
         "flash_crowd" => {
             let mut scenario = Scenario::equal("flash_crowd", 60, GIB, BENCH_LINK);
             for (number, leecher) in scenario.leechers.iter_mut().skip(10).enumerate() {
@@ -328,13 +317,8 @@ pub fn named(name: &str) -> Option<Scenario> {
             }
             scenario
         }
-        "liars" => {
-            let mut scenario = Scenario::equal("liars", 50, GIB, BENCH_LINK);
-            for leecher in scenario.leechers.iter_mut().step_by(5) {
-                leecher.nature = Nature::Liar;
-            }
-            scenario
-        }
+        "liars" => Scenario::equal("liars", 50, GIB, BENCH_LINK)
+            .with_every(5, |leecher| leecher.nature = Nature::Liar),
         _ => return None,
     };
     Some(scenario)
