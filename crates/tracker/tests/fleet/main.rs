@@ -271,6 +271,7 @@ async fn a_store_that_goes_and_comes_back_empty_gets_everything_back() {
         peer.announce(tracker, 2, seeder, Event::Started).await;
         assert_eq!(peer.seeders(tracker, 1).await, 1);
         assert_eq!(peer.seeders(tracker, 2).await, 1, "each knows its own");
+        assert_eq!(peer.seeders(tracker, 9).await, 0, "nobody waits for a store that is away");
     }
     redis.restart();
     for tracker in &fleet {
