@@ -40,7 +40,7 @@ pub struct Registration {
 /// What a registry knows of a peer that is about to announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// When it was last seen, rounded down to a [`TICK`](super::TICK).
+    /// When it was last seen, rounded down to a [`TICK`].
     pub seen: Instant,
     /// Whether it has all of the share.
     pub is_seeder: bool,

@@ -50,7 +50,10 @@ impl Running {
     async fn try_start(url: &str, credentials: Credentials) -> Result<Running, TrackerError> {
         let registry = Some(Target::new(url, credentials).unwrap());
         let bind = Some(Ipv4Addr::LOCALHOST.into());
-        let tracker = Tracker::bind(Config { bind, port: 0, registry, ..Config::default() }).await?;
+        // So long that a tracker settles in no test by itself.
+        let (heartbeat, expire) = (5 * PATIENCE, 10 * PATIENCE);
+        let config = Config { bind, port: 0, registry, heartbeat, expire, ..Config::default() };
+        let tracker = Tracker::bind(config).await?;
         let (address, shutdown) = (tracker.local_addr(), CancellationToken::new());
         let task = tokio::spawn(tracker.run(shutdown.clone()));
         Ok(Running { address, shutdown, task })
@@ -239,9 +242,9 @@ async fn a_tracker_whose_fleet_has_settled_knows_everybody_when_it_starts() {
     let first = Running::start(&redis.url()).await;
     peer.announce(&first, 1, 1, Event::Started).await;
     wait_for_store(&redis, "DBSIZE", |size| size == ":2").await;
-    // The store is a minute old.
+    // The store is ten minutes old.
     let aged = "EVAL \"local value = redis.call('GET', 'shoal:1:fleet') \
-                local since = struct.unpack('<I8', value:sub(33)) - 60000 \
+                local since = struct.unpack('<I8', value:sub(33)) - 600000 \
                 redis.call('SET', 'shoal:1:fleet', value:sub(1, 32) .. struct.pack('<I8', since), 'KEEPTTL') return 1\" 0";
     assert_eq!(redis.command(aged), ":1");
     let second = Running::start(&redis.url()).await;
@@ -253,6 +256,21 @@ async fn a_tracker_whose_fleet_has_settled_knows_everybody_when_it_starts() {
     assert_eq!(unknown, Err(ErrorCode::UnknownShare { settles_in_s: 0 }));
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_which_only_the_store_knows_is_found_when_it_is_asked_for() {
+    let Some(server) = server() else { return };
+    let redis = Redis::start(server, &[]);
+    let mut peer = Peer::new().await;
+    let tracker = Running::start(&redis.url()).await;
+    peer.announce(&tracker, 1, 1, Event::Started).await;
+    wait_for_store(&redis, "DBSIZE", |size| size == ":2").await;
+    // Nothing is published of this one, and the tracker has read the store before.
+    let key = |share: u8| format!("shoal:1:{{{share:02}}}:{}", infohash(share));
+    assert_eq!(redis.command(&format!("COPY {} {}", key(1), key(9))), ":1");
+    assert_eq!(peer.seeders(&tracker, 9).await, 1);
+    tracker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

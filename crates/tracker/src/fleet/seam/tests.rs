@@ -184,6 +184,39 @@ fn a_peer_that_left_does_not_come_back_by_what_was_known_before() {
     assert_eq!((bench.take_in(0, &again), bench.counts(0)), (1, (1, 0)));
 }
 
+#[test]
+fn what_was_known_of_a_peer_before_changes_nothing_that_it_announced_since() {
+    let mut bench = Bench::new(2);
+    let source = host(1);
+    let token = bench.token(0, source);
+    let leecher = Announce { token, progress: Completion::of(0, 2), ..announce(1, Event::Started) };
+    bench.ask(0, source, RequestBody::Announce(leecher));
+    let before = bench.noted(0);
+    bench.pass(30);
+    bench.announce(1, 1, Event::Completed);
+    assert_eq!(bench.take_in(1, &before), 0);
+    assert_eq!(bench.counts(1), (1, 0));
+    bench.pass(80);
+    assert_eq!(bench.counts(1), (1, 0), "it lasts as long as what it announced");
+}
+
+#[test]
+fn a_peer_that_came_back_is_not_ended_by_what_it_ended_before() {
+    let mut bench = Bench::new(3);
+    bench.announce(0, 1, Event::Started);
+    bench.pass(1);
+    bench.announce(0, 1, Event::Stopped);
+    let left = bench.noted(0);
+    bench.pass(1);
+    bench.announce(1, 1, Event::Started);
+    let back = bench.noted(1);
+    assert_eq!(bench.take_in(2, &back), 1);
+    for tracker in [1, 2] {
+        assert_eq!(bench.take_in(tracker, &left), 0);
+        assert_eq!(bench.counts(tracker), (1, 0));
+    }
+}
+
 /// A client that knows the trackers one by one registers at each, under another id, and has one place all the same.
 #[test]
 fn of_two_registrations_at_one_port_the_later_stays_in_whichever_order_they_arrive() {
