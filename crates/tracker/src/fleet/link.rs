@@ -4,7 +4,7 @@
 //! lookups that wait for a share. It hands them nothing: it takes changes and adds registrations under the handler's lock, some at a time,
 //! and answers the waiting lookups itself.
 //!
-//! While the store is away, changes wait in the [`Outbox`](super::outbox::Outbox) and no lookup waits. When it is back, everything that is
+//! While the store is away, changes wait in the [`Outbox`] and no lookup waits. When it is back, everything that is
 //! known here is written back, and everything that it has is read.
 
 mod questions;
