@@ -1,6 +1,6 @@
 //! Looking for trackers in the local network.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use mdns_sd::ServiceEvent;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -15,8 +15,8 @@ use crate::{
 /// lost.
 const ROUND: Duration = Duration::from_millis(1_500);
 
-/// How long a round waits for more answers after the first.
-const GRACE: Duration = Duration::from_millis(300);
+/// How long a round waits for more answers after the first. A lookup by name needs all trackers that there are, and a busy host answers late.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Wait between the first two rounds. Each further wait is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
@@ -32,7 +32,6 @@ const MAX_EVENTS: usize = 256;
 #[derive(Debug, Default)]
 pub struct Search {
     candidates: Candidates,
-    waiting: VecDeque<FoundTracker>,
     /// The wait before the next round, if there was one.
     pause: Option<Duration>,
 }
@@ -57,19 +56,18 @@ impl Search {
         found
     }
 
-    /// Waits until another tracker is found. Asks in rounds, with pauses of up to half a minute. Does not return when
+    /// Asks in rounds, with pauses of up to half a minute, until one finds trackers. Does not return when
     /// [`MAX_FOUND`](crate::MAX_FOUND) trackers were found.
-    pub async fn next(&mut self) -> FoundTracker {
+    pub async fn next_round(&mut self) -> Vec<FoundTracker> {
         loop {
-            if let Some(found) = self.waiting.pop_front() {
-                return found;
-            }
             if self.candidates.is_full() {
                 std::future::pending::<()>().await;
             }
             sleep(self.pause.unwrap_or_default()).await;
             let found = self.round().await;
-            self.waiting.extend(found);
+            if !found.is_empty() {
+                return found;
+            }
         }
     }
 

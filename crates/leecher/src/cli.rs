@@ -3,26 +3,23 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
-use discovery::{LOCAL_TIMEOUT, Search};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target, fetch,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target,
 };
-use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
-use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS, tracker};
-use startup::{ExitCode, Failure, LogArgs, eprint_line, human_time};
+use peer::{acceptor::Acceptor, rate_limit::RateLimit};
+use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS};
+use startup::{ExitCode, Failure, LogArgs, human_time};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     explain::explain,
     listing,
+    looking::{self, Look},
     report::{self, Reporter, Style, Subject},
     screen::Screen,
 };
-
-/// The tracker to ask if the user names none.
-const DEFAULT_TRACKER: &str = "127.0.0.1";
 
 /// Flags that exclude each other.
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
@@ -273,7 +270,8 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
 pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let json = args.json;
     let result = if args.list {
-        let defaults = default_trackers(&args, &[Target::Only], &shutdown).await;
+        let look = discovers(&args, &[Target::Only]).then_some((&args).into());
+        let defaults = looking::local_or_found(look, &shutdown).await;
         listing::list(trackers(&args, &Target::Only, &defaults), json, shutdown).await.map_err(explain)
     } else {
         fetch_shares(args, shutdown).await
@@ -321,11 +319,11 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         download_limit: args.download_limit.clone().unwrap_or_default(),
         ..Config::new(Target::Only)
     };
-    let defaults = default_trackers(&args, &targets, &shutdown).await;
+    let (mut looking, found) = looking::start(discovers(&args, &targets).then_some((&args).into()), &tasks);
     let screen = Screen::default();
     let mut fetches = JoinSet::new();
     for (number, target) in targets.iter().enumerate() {
-        let trackers = trackers(&args, target, &defaults);
+        let trackers = trackers(&args, target, &[looking::local()]);
         let named = link_endpoints(target, &trackers, &args.peers);
         let subject = match targets.len() {
             1 => Subject::Only,
@@ -334,15 +332,17 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         let mut report =
             Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
         let config = Config { target: target.clone(), trackers, ..config.clone() };
+        let found = needs_default(&args, target).then(|| found.clone());
         let stop = shutdown.clone();
         fetches.spawn(async move {
-            let fetched = fetch(config, |event| report.event(event), stop).await.map_err(explain);
+            let fetched = looking::fetch_among(config, found, &mut report, stop).await.map_err(explain);
             report.end(&fetched);
             fetched
         });
     }
     drop(config);
     let mut failures: Vec<_> = fetches.join_all().await.into_iter().filter_map(Result::err).collect();
+    looking.shutdown().await;
     tasks.close();
     tasks.wait().await;
     match (targets.len(), failures.len()) {
@@ -449,38 +449,25 @@ fn needs_default(args: &Args, target: &Target) -> bool {
     args.trackers.is_empty() && !needless
 }
 
-/// The trackers to ask where none is named: the one on this host, or those of the local network if that does not answer.
-async fn default_trackers(args: &Args, targets: &[Target], shutdown: &CancellationToken) -> Vec<Endpoint> {
-    let local = Endpoint { host: DEFAULT_TRACKER.to_owned(), port: tracker::DEFAULT_PORT };
+/// Whether to look for trackers in the local network. No other host can be reached from loopback.
+fn discovers(args: &Args, targets: &[Target]) -> bool {
     let on_loopback = args.bind.is_some_and(|bind| bind.is_loopback());
-    if args.no_discovery || on_loopback || !targets.iter().any(|target| needs_default(args, target)) {
-        return vec![local];
+    !args.no_discovery && !on_loopback && targets.iter().any(|target| needs_default(args, target))
+}
+
+impl From<&Args> for Look {
+    fn from(args: &Args) -> Look {
+        let report = match (args.list, args.json, args.quiet) {
+            (false, true, _) => looking::Report::Json,
+            (_, _, true) => looking::Report::Nothing,
+            _ => looking::Report::Line,
+        };
+        Look { bind: args.bind, report }
     }
-    let tasks = TaskTracker::new();
-    let look = async {
-        if TrackerClient::spawn(local.clone(), args.bind, &tasks).answers(LOCAL_TIMEOUT).await {
-            return Vec::new();
-        }
-        Search::default().round().await
-    };
-    let found = shutdown.run_until_cancelled(look).await.unwrap_or_default();
-    tasks.close();
-    tasks.wait().await;
-    if found.is_empty() {
-        return vec![local];
-    }
-    for tracker in &found {
-        if args.json && !args.list {
-            report::print_found_tracker(tracker);
-        } else if !args.quiet {
-            eprint_line(format_args!("Found a {tracker} by multicast DNS"));
-        }
-    }
-    found.into_iter().map(|tracker| tracker.endpoint).collect()
 }
 
 /// The trackers and peers of the link that is printed: those of the user's link, then those that the user named.
-fn link_endpoints(
+pub(crate) fn link_endpoints(
     target: &Target,
     trackers: &[Endpoint],
     peers: &[Endpoint],

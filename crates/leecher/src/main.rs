@@ -5,6 +5,7 @@
 mod cli;
 mod explain;
 mod listing;
+mod looking;
 mod report;
 mod screen;
 

@@ -92,6 +92,11 @@ impl Subject {
 }
 
 impl Reporter {
+    /// Names these trackers and peers in the link from now on.
+    pub(crate) fn rename_endpoints(&mut self, (trackers, peers): (Vec<Endpoint>, Vec<Endpoint>)) {
+        (self.trackers, self.peers) = (trackers, peers);
+    }
+
     /// A reporter whose link names `trackers` and `peers`. `staying` is what the leecher does after the transfer, if it
     /// does not leave.
     pub(crate) fn new(

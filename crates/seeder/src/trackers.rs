@@ -76,10 +76,11 @@ impl Trackers {
         named.into_iter().chain(found).for_each(|tracker| seeder.add_tracker(tracker));
         let Some(mut search) = search else { return std::future::pending().await };
         loop {
-            let tracker = search.next().await;
-            report(&tracker);
-            on_found(tracker.endpoint.clone());
-            seeder.add_tracker(TrackerClient::spawn(tracker.endpoint, bind, &tasks));
+            for tracker in search.next_round().await {
+                report(&tracker);
+                on_found(tracker.endpoint.clone());
+                seeder.add_tracker(TrackerClient::spawn(tracker.endpoint, bind, &tasks));
+            }
         }
     }
 }
