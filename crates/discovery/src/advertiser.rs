@@ -1,6 +1,7 @@
 //! A tracker makes itself known in the local network.
 
 use std::{
+    hash::{BuildHasher, Hasher, RandomState},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -91,11 +92,14 @@ fn register(address: SocketAddr) -> mdns_sd::Result<(Daemon, String)> {
 fn record(host: &str, address: SocketAddr) -> mdns_sd::Result<ServiceInfo> {
     let host = cut(host, MAX_HOST_LEN);
     let host = if host.is_empty() { "shoal" } else { host };
+    // Hosts may share a name, as copies of one image do, and a host may have several trackers. Records of one name would replace each other.
+    let random = RandomState::new().build_hasher().finish() >> 32;
+    let instance = format!("{host} {random:08x}");
     // The name of the host itself may be answered for by another program here, with other addresses.
     let label: String = host.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let server = format!("{label}-shoal-{}.local.", address.port());
+    let server = format!("{label}-shoal-{random:08x}.local.");
     let version = [(VERSION_KEY, VERSION)];
-    let service = |ip: &str| ServiceInfo::new(SERVICE, host, &server, ip, address.port(), &version[..]);
+    let service = |ip: &str| ServiceInfo::new(SERVICE, &instance, &server, ip, address.port(), &version[..]);
     match address.ip().to_canonical() {
         ip if !ip.is_unspecified() => service(&ip.to_string()),
         IpAddr::V6(_) => Ok(service("")?.enable_addr_auto()),
