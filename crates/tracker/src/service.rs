@@ -102,6 +102,11 @@ impl Default for Config {
     }
 }
 
+/// Before a tracker of a fleet answers, it reads the store, for this long at most. Otherwise its first answers would lack what others
+/// know.
+#[cfg(feature = "registry")]
+const FIRST_READ_TIME: Duration = Duration::from_secs(1);
+
 impl Config {
     /// The address to listen on. `[::]` stands for every address, those of IPv4 too.
     pub fn address(&self) -> SocketAddr {
@@ -175,12 +180,6 @@ impl Tracker {
         let stop = shutdown.child_token();
         let _stopped = stop.clone().drop_guard();
         let mut workers = JoinSet::new();
-        let duties = [Duty::AnswerAndSweep].into_iter().chain(iter::repeat(Duty::Answer));
-        for (socket, duty) in self.sockets.into_iter().zip(duties) {
-            let worker = Worker::new(socket, duty, Arc::clone(&shared));
-            let stop = stop.clone();
-            workers.spawn_blocking(move || worker.run(&stop));
-        }
         #[cfg(feature = "registry")]
         if let Some(link) = link {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -188,6 +187,21 @@ impl Tracker {
                 link.run(&shared, &stop);
                 Ok(())
             });
+        }
+        #[cfg(feature = "registry")]
+        if let Some(side) = &shared.fleet {
+            // Meanwhile requests wait in the sockets.
+            tokio::select! {
+                () = side.first_read.notified() => {}
+                () = tokio::time::sleep(FIRST_READ_TIME) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+        let duties = [Duty::AnswerAndSweep].into_iter().chain(iter::repeat(Duty::Answer));
+        for (socket, duty) in self.sockets.into_iter().zip(duties) {
+            let worker = Worker::new(socket, duty, Arc::clone(&shared));
+            let stop = stop.clone();
+            workers.spawn_blocking(move || worker.run(&stop));
         }
         let marker = self.marker;
         let keeping = async {

@@ -115,6 +115,7 @@ impl Link {
                 }
                 Err(error) => error,
             };
+            side.first_read.notify_one();
             if is_reported {
                 tracing::debug!("the registry at {}: {error}", self.target);
             } else {

@@ -26,6 +26,8 @@ pub(crate) struct FleetSide {
     pub(crate) questions: mpsc::Sender<Question>,
     /// To be notified when the handler has noted changes.
     pub(crate) changed: Notify,
+    /// Notified when the store has been read for the first time, or could not be.
+    pub(crate) first_read: Notify,
     pub(crate) counts: FleetCounts,
 }
 
@@ -50,7 +52,8 @@ impl FleetSide {
     /// And the end of the queue that the task reads.
     pub(crate) fn new() -> (FleetSide, mpsc::Receiver<Question>) {
         let (questions, receiver) = mpsc::channel(MAX_QUESTIONS);
-        (FleetSide { questions, changed: Notify::new(), counts: FleetCounts::default() }, receiver)
+        let (changed, first_read, counts) = (Notify::new(), Notify::new(), FleetCounts::default());
+        (FleetSide { questions, changed, first_read, counts }, receiver)
     }
 
     pub(crate) fn set_connected(&self, is_connected: bool) {

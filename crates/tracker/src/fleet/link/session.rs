@@ -343,6 +343,7 @@ impl<'a> Session<'a> {
         if std::mem::replace(&mut link.has_read, true) {
             return;
         }
+        self.side.first_read.notify_one();
         let now = Instant::now();
         let age = self.clock.read(now).since(self.since);
         if let Some((_, registry)) = self.shared.handler().fleet() {
