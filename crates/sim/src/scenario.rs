@@ -290,7 +290,7 @@ pub fn named(name: &str) -> Option<Scenario> {
             work_interval: Duration::from_millis(20),
             news_interval: Duration::from_millis(100),
             max_peers: 20,
-            ..Scenario::equal("equal_1000", 1_000, 4 * GIB, BENCH_LINK)
+            ..Scenario::equal("equal_1000", 1_000, 2 * GIB, BENCH_LINK)
         },
         "equal_10000" => Scenario {
             work_interval: Duration::from_millis(20),
