@@ -168,10 +168,10 @@ impl Scenario {
         f64::from(self.chunks) * f64::from(CHUNK_LEN) * 8.0
     }
 
-    /// The least time, in seconds, at which everyone who wants the share can have it. Like the bound of Kumar and Ross (2006),
-    /// but peers may arrive at any time: the origin has to send the share once, each has to receive it after it arrived, and all
-    /// copies have to be sent by those that are there. Liars and those that nobody waits for neither count as receivers nor as
-    /// senders.
+    /// A lower bound of the time, in seconds, at which the last leecher is done. It is the bound of Kumar and Ross (2006), for peers
+    /// that may arrive at any time. The origin sends the share at least once. Each leecher receives it after its arrival. All
+    /// copies together are sent by the peers that are there. Liars count neither as receivers nor as senders, and so do peers
+    /// whose end a run does not wait for.
     pub fn t_opt(&self) -> f64 {
         let counts = |nature| matches!(nature, Nature::Honest | Nature::LeavesAt(_));
         let honest = || self.leechers.iter().filter(|leecher| counts(leecher.nature));
