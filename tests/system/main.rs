@@ -28,6 +28,7 @@ mod garbage;
 mod liars;
 mod names;
 mod outputs;
+mod parts;
 mod restarts;
 mod resuming;
 mod seeders;

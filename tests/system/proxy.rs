@@ -60,6 +60,8 @@ pub(crate) struct Traffic {
     pub(crate) closed: u32,
     /// Bytes of chunks passed on, or about to be.
     pub(crate) chunk_bytes: u64,
+    /// Bytes of everything passed on, in whole messages.
+    pub(crate) bytes: u64,
     /// Parts of a description that were held back for a while.
     pub(crate) held: u32,
 }
@@ -212,6 +214,8 @@ impl Relay {
             }
             frame.clear();
             encode_message(&message, &mut frame)?;
+            let passed = (frame.len() + payload.len()) as u64;
+            self.traffic.send_modify(|traffic| traffic.bytes += passed);
             to.write_all(&frame).await?;
             if !matches!(message, PeerMessage::Chunk { .. }) {
                 to.write_all(&payload).await?;

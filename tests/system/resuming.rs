@@ -10,7 +10,7 @@ use std::{
 
 use proto::ChunkIndex;
 use shoal::{FetchError, FetchEvent};
-use store::{Content, Download, Output};
+use store::{Content, Download, Output, Wanted};
 
 use crate::{
     fetch::part_of,
@@ -143,7 +143,9 @@ fn leave_part(source: &Source, dir: &Path, durable: Range<u32>, lost: Range<u32>
     let part = output.part_path();
     let metainfo = Arc::new(source.shared.metainfo().clone());
     let hashes = source.shared.hashes().clone();
-    let (download, _) = Download::open(metainfo, hashes, output, &|_| ControlFlow::Continue(())).unwrap();
+    let wanted = Wanted::all(&metainfo);
+    let (download, _) =
+        Download::open(metainfo, hashes, output, wanted, &|_| ControlFlow::Continue(())).unwrap();
     let content = fs::read(&source.path).unwrap();
     let chunks: Vec<_> = content.chunks(CHUNK as usize).collect();
     let store = |chunk: u32| {

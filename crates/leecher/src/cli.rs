@@ -5,18 +5,20 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Destination, ParseTargetError, Stay, Target,
+    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched, ParseTargetError,
+    Stay, Target,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit};
 use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS};
 use startup::{ExitCode, Failure, LogArgs, human_time};
+use store::FilePattern;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     explain::explain,
-    listing,
-    looking::{self, Look},
+    file_list, listing,
+    looking::{self, Look, Transfer},
     report::{self, Reporter, Style, Subject},
     screen::Screen,
 };
@@ -25,6 +27,13 @@ use crate::{
 pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
     ("list", "targets"),
     ("list", "file"),
+    ("list", "list_files"),
+    ("list", "only"),
+    ("list_files", "output"),
+    ("list_files", "dir"),
+    ("list_files", "seed"),
+    ("list_files", "seed_for"),
+    ("list_files", "seed_ratio"),
     ("file", "targets"),
     ("output", "dir"),
     ("json", "quiet"),
@@ -43,6 +52,10 @@ const LIMITS: &str = "Limits";
 const SERVING: &str = "Serving other leechers";
 const REPORTING: &str = "Reporting";
 
+const FETCH: Transfer<Fetched> = |config, on_event, stop| Box::pin(leecher::fetch(config, on_event, stop));
+const DESCRIBE: Transfer<Description> =
+    |config, on_event, stop| Box::pin(leecher::describe(config, on_event, stop));
+
 /// Printed below `--help`.
 const EXAMPLES: &str = "\
 Examples:
@@ -52,6 +65,7 @@ Examples:
   leecher 'magnet:?…' -d /data --seed     save in /data, and go on serving
   leecher INFOHASH --peer 192.0.2.2:7000  fetch without a tracker
   leecher disk.img models -d /data        fetch several shares at the same time
+  leecher models --only 'small/**'        fetch a part of a share; --list-files lists its files
 
 Run the same command again to go on with a download that was interrupted.";
 
@@ -76,6 +90,20 @@ pub(crate) struct Args {
     /// List what the trackers know, and fetch nothing
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST", help_heading = SOURCE)]
     list: bool,
+
+    /// Fetch only the files that this pattern matches; repeatable
+    ///
+    /// The pattern is compared with the whole path inside the share; a directory stands for all that is below it. * and ? do not
+    /// match a slash, ** does. Run again with other patterns to fetch more: what is here stays.
+    #[arg(long, value_name = "GLOB", env = "SHOAL_ONLY", help_heading = SOURCE, hide_short_help = true)]
+    only: Vec<FilePattern>,
+
+    /// List the files of the share, and fetch nothing else
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST_FILES", help_heading = SOURCE,
+        hide_short_help = true
+    )]
+    list_files: bool,
 
     /// Tracker [default: the link's, or 127.0.0.1:6020, or one in the network]
     ///
@@ -300,7 +328,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
     }
     let destination = destination(&args)?;
     let tasks = TaskTracker::new();
-    let acceptor = match args.no_serve {
+    let acceptor = match args.no_serve || args.list_files {
         true => None,
         false => Some(Acceptor::bind(args.bind, args.port, &tasks).map_err(|error| explain(error.into()))?),
     };
@@ -308,6 +336,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         peers: args.peers.clone(),
         destination,
         overwrite: args.overwrite,
+        only: args.only.clone(),
         max_peers: args.max_peers,
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),
@@ -334,10 +363,23 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         let config = Config { target: target.clone(), trackers, ..config.clone() };
         let found = needs_default(&args, target).then(|| found.clone());
         let stop = shutdown.clone();
+        if args.list_files {
+            let json = args.json;
+            fetches.spawn(async move {
+                let only = config.only.clone();
+                let described = looking::among(DESCRIBE, config, found, &mut report, stop).await;
+                let result =
+                    described.and_then(|description| Ok(file_list::print(&description, &only, json)?));
+                let result = result.map_err(explain);
+                report.failed(&result);
+                result
+            });
+            continue;
+        }
         fetches.spawn(async move {
-            let fetched = looking::fetch_among(config, found, &mut report, stop).await.map_err(explain);
+            let fetched = looking::among(FETCH, config, found, &mut report, stop).await.map_err(explain);
             report.end(&fetched);
-            fetched
+            fetched.map(|_| ())
         });
     }
     drop(config);
@@ -405,6 +447,7 @@ fn known_names(args: &Args) -> Option<PathBuf> {
 
 fn style(args: &Args) -> Style {
     match () {
+        () if args.json && args.list_files => Style::Quiet,
         () if args.json => Style::Json,
         () if args.quiet => Style::Quiet,
         () if args.no_progress => Style::Plain,

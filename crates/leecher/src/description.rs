@@ -5,11 +5,14 @@ use std::sync::Arc;
 use proto::Metainfo;
 use store::ChunkHashes;
 
-/// A proved description.
-#[derive(Debug)]
-pub(crate) struct Description {
-    pub(crate) metainfo: Arc<Metainfo>,
-    pub(crate) hashes: ChunkHashes,
+/// A share's description, proved against its infohash.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Description {
+    /// Names, lengths and tree roots of its files.
+    pub metainfo: Arc<Metainfo>,
+    /// The hashes of its chunks.
+    pub hashes: ChunkHashes,
 }
 
 /// How much of the description is known, from any peer.

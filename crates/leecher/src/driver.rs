@@ -23,7 +23,7 @@ use peer::{
 };
 use proto::{Endpoint, InfoHash, PeerId};
 use rand::rngs::StdRng;
-use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
+use store::{Content, Download, DownloadError, FilePattern, Resumed, StoreChunkError};
 use swarm::{
     Action, Answer, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
     scheduler::{PeerKey, Received},
@@ -63,8 +63,11 @@ pub(crate) struct Setup {
     pub(crate) peers: Vec<Endpoint>,
     /// Where other peers connect to this one; `None` if it serves nothing.
     pub(crate) acceptor: Option<Acceptor>,
+    pub(crate) goal: Goal,
     pub(crate) destination: Destination,
     pub(crate) overwrite: bool,
+    /// Which files to fetch; all if it is empty.
+    pub(crate) only: Vec<FilePattern>,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -73,6 +76,15 @@ pub(crate) struct Setup {
     pub(crate) stay: Stay,
     /// When the user asked for the share.
     pub(crate) begun: Instant,
+}
+
+/// What a transfer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// The share, or some of its files.
+    Files,
+    /// Only its description.
+    Description,
 }
 
 /// What happens next.
@@ -182,22 +194,34 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 }
             }
         }
+        self.leave().await;
+        result.map(|()| self.fetched())
+    }
+
+    /// Fetches the description of the share and nothing else. When it returns, none of its tasks is left.
+    pub(crate) async fn describe(mut self, stop: &CancellationToken) -> Result<Description, FetchError> {
+        let result = self.drive(stop).await;
+        self.leave().await;
+        result.map(|()| self.description.take().expect("a transfer ends well only with what it is for"))
+    }
+
+    async fn leave(&mut self) {
         self.service.stop_announcing();
         // No session waits to send an event, because the driver receives none any more.
         self.events.close();
         self.sessions.stop().await;
         self.service.stop().await;
         self.lookups.shutdown().await;
-        result
     }
 
-    async fn drive(&mut self, stop: &CancellationToken) -> Result<Fetched, FetchError> {
+    async fn drive(&mut self, stop: &CancellationToken) -> Result<(), FetchError> {
         loop {
             let now = self.clock.now();
             self.observe(now);
             while let Some(action) = self.core.poll(now, &mut self.rng) {
                 match action {
-                    Action::End(Ok(())) => return Ok(self.fetched()),
+                    Action::End(Ok(())) => return Ok(()),
+                    Action::Open if self.setup.goal == Goal::Description => return Ok(()),
                     Action::End(Err(failure)) => return Err(self.failed(failure)),
                     action => self.act(action, now, stop),
                 }
@@ -275,7 +299,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
                     let (destination, overwrite) = (self.setup.destination.clone(), self.setup.overwrite);
-                    self.disk.open(description, destination, overwrite, stop.clone());
+                    let only = self.setup.only.clone();
+                    self.disk.open(description, destination, overwrite, only, stop.clone());
                 }
             }
             Action::Send(key, message) => {
@@ -419,7 +444,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         }
         self.opened.send_replace(Some(Arc::clone(download)));
         let space = download.metainfo().chunk_space().clone();
-        self.handle(Event::Opened { space, have: download.have() });
+        let wanted = download.wanted().clone();
+        self.handle(Event::Opened { space, wanted, have: download.have() });
     }
 
     /// The share has its final name.
@@ -433,6 +459,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 name: metainfo.name().clone(),
                 path: download.output().path().to_owned(),
                 size: metainfo.chunk_space().total_len(),
+                wanted: download.wanted_len(),
                 wasted: summary.wasted,
                 uploaded: self.bytes_uploaded(),
                 elapsed: now.saturating_duration_since(self.setup.begun),
@@ -480,6 +507,7 @@ fn started(download: &Download, resumed: Resumed) -> Started {
         infohash: metainfo.infohash(),
         name: metainfo.name().clone(),
         size: space.total_len(),
+        wanted: download.wanted_len(),
         chunks: space.chunk_count(),
         resumed: lens.sum(),
         lost_chunks: resumed.lost,

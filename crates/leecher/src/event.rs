@@ -56,7 +56,7 @@ pub enum FetchEvent {
     Started(Started),
     /// All chunks are received and proved, and are being made durable.
     Flushing,
-    /// The share is complete and on disk under its final name. The leecher may stay to serve others.
+    /// Everything that is wanted of the share is on disk under its final name. The leecher may stay to serve others.
     Finished(Fetched),
 }
 
@@ -69,6 +69,8 @@ pub struct Started {
     pub name: ShareName,
     /// Bytes in it.
     pub size: u64,
+    /// Bytes in the files of it that are fetched.
+    pub wanted: u64,
     /// Chunks in it.
     pub chunks: u32,
     /// Bytes that an earlier run left and that were proved again.
@@ -90,6 +92,8 @@ pub struct Fetched {
     pub path: PathBuf,
     /// Bytes in it.
     pub size: u64,
+    /// Bytes in the files of it that are saved.
+    pub wanted: u64,
     /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
     pub wasted: u64,
     /// Bytes of chunks that were sent to others.

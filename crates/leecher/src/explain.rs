@@ -108,6 +108,9 @@ fn other() -> (ExitCode, String) {
 
 fn explain_download(error: &DownloadError) -> (ExitCode, String) {
     match error {
+        DownloadError::NothingMatches(_) => {
+            (ExitCode::NotFound, "--list-files lists the files of the share".to_owned())
+        }
         DownloadError::NotReplaceable(_) => {
             (ExitCode::OutputExists, "save elsewhere with -o or -d, or remove it yourself".to_owned())
         }

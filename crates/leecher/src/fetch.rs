@@ -9,6 +9,7 @@ use std::{
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, ShareName};
+use store::FilePattern;
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::{
     task::spawn_blocking,
@@ -18,8 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::{LOOK_INTERVAL, RunClock},
+    description::Description,
     destination::Destination,
-    driver::{Driver, Setup},
+    driver::{Driver, Goal, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
     known_names,
@@ -52,6 +54,8 @@ pub struct Config {
     pub destination: Destination,
     /// Replace a file that has the output's name.
     pub overwrite: bool,
+    /// Files of the share to fetch; all if it is empty. Fetching more of the same share later adds to what is there.
+    pub only: Vec<FilePattern>,
     /// Maximum number of peers to connect to at the same time; at least 1.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
@@ -83,6 +87,7 @@ impl Config {
             peers: Vec::new(),
             destination: Destination::Directory(PathBuf::new()),
             overwrite: false,
+            only: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
@@ -94,23 +99,61 @@ impl Config {
             download_limit: RateLimit::unlimited(),
         }
     }
+
+    fn within_limits(mut self) -> Config {
+        self.max_peers = self.max_peers.max(1);
+        self.stall_timeout = self.stall_timeout.min(LONGEST_WAIT);
+        self.wait = self.wait.min(LONGEST_WAIT);
+        self
+    }
 }
 
 /// Fetches a share. `on_event` receives its events. Cancelling `stop` ends the transfer; what was received is kept. When it
 /// returns, none of its tasks is left.
 pub async fn fetch(
-    mut config: Config,
+    config: Config,
     on_event: impl FnMut(FetchEvent),
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
-    config.max_peers = config.max_peers.max(1);
-    config.stall_timeout = config.stall_timeout.min(LONGEST_WAIT);
-    config.wait = config.wait.min(LONGEST_WAIT);
+    let config = config.within_limits();
     let tasks = TaskTracker::new();
     let result = fetch_among(&tasks, config, on_event, stop).await;
     tasks.close();
     tasks.wait().await;
     result
+}
+
+/// Fetches the description of a share, and no chunk of it: what [`Config`] says about the output and about serving does not
+/// matter. `on_event` receives what is waited for. When it returns, none of its tasks is left.
+pub async fn describe(
+    config: Config,
+    on_event: impl FnMut(FetchEvent),
+    stop: CancellationToken,
+) -> Result<Description, FetchError> {
+    let config = Config { acceptor: None, ..config.within_limits() };
+    let tasks = TaskTracker::new();
+    let result = describe_among(&tasks, &config, on_event, stop).await;
+    tasks.close();
+    tasks.wait().await;
+    result
+}
+
+async fn describe_among(
+    tasks: &TaskTracker,
+    config: &Config,
+    mut on_event: impl FnMut(FetchEvent),
+    stop: CancellationToken,
+) -> Result<Description, FetchError> {
+    let (setup, _) = prepare(tasks, config, Goal::Description, &mut on_event, &stop).await?;
+    let infohash = setup.infohash;
+    let description = Driver::new(setup, on_event).describe(&stop).await?;
+    match &config.target {
+        Target::Name(name) if description.metainfo.name() != name => {
+            let real = description.metainfo.name().clone();
+            Err(FetchError::Misnamed { name: name.clone(), real, infohash })
+        }
+        _ => Ok(description),
+    }
 }
 
 /// Fetches a share. Its tasks are among `tasks`, and end when it has returned.
@@ -120,11 +163,29 @@ async fn fetch_among(
     mut on_event: impl FnMut(FetchEvent),
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
+    let (setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
+    if let Some(name) = &name {
+        // Checked now, so that the user learns it before peers are asked.
+        let output = config.destination.output(name, config.overwrite);
+        task_output(spawn_blocking(move || output.check_free()).await)?;
+    }
+    let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
+    fetch_named(tasks, asked, config.known_names.as_deref(), setup, on_event, &stop).await
+}
+
+/// Finds the share, and its name if the target or a tracker gives one.
+async fn prepare(
+    tasks: &TaskTracker,
+    config: &Config,
+    goal: Goal,
+    on_event: &mut impl FnMut(FetchEvent),
+    stop: &CancellationToken,
+) -> Result<(Setup, Option<ShareName>), FetchError> {
     let begun = Instant::now();
-    let (trackers, peers) = endpoints(&config);
+    let (trackers, peers) = endpoints(config);
     let trackers: Vec<_> =
         trackers.into_iter().map(|endpoint| TrackerClient::spawn(endpoint, config.bind, tasks)).collect();
-    let Resolved { infohash, name, peers: named } = find(&config, &trackers, &mut on_event, &stop).await?;
+    let Resolved { infohash, name, peers: named } = find(config, &trackers, on_event, stop).await?;
     if let (Target::Name(name), Some(path)) = (&config.target, config.known_names.clone()) {
         let asked = name.clone();
         let before = task_output(spawn_blocking(move || known_names::recall(&path, &asked)).await);
@@ -132,13 +193,10 @@ async fn fetch_among(
             on_event(FetchEvent::NameMoved { name: name.clone(), before, now: infohash });
         }
     }
-    if let Some(name) = &name {
-        // Checked now, so that the user learns it before peers are asked.
-        let output = config.destination.output(name, config.overwrite);
-        task_output(spawn_blocking(move || output.check_free()).await)?;
-    }
     let setup = Setup {
         infohash,
+        goal,
+        only: config.only.clone(),
         trackers,
         named,
         peers,
@@ -153,8 +211,7 @@ async fn fetch_among(
         stay: config.stay,
         begun,
     };
-    let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
-    fetch_named(tasks, asked, config.known_names.as_deref(), setup, on_event, &stop).await
+    Ok((setup, name))
 }
 
 /// Fetches a share that was found by its name. Anybody can give it any name at a tracker, but its metainfo has its own.

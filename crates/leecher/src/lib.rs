@@ -1,6 +1,6 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! Programs call [`fetch()`]. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes: a `session` for each
+//! Programs call [`fetch()`], or [`describe()`] for the list of a share's files. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes: a `session` for each
 //! peer, and the `driver`, the one task that owns the core.
 //!
 //! Invariants: Only proved chunks are written. A wrong chunk bans its sender. Memory does not grow with the size of the swarm: there
@@ -24,10 +24,11 @@ mod target;
 
 use peer::task::task_output;
 
+pub use description::Description;
 pub use destination::Destination;
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
-pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, fetch};
+pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, describe, fetch};
 pub use swarm::{
     Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerTrouble,
     Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent, allowance::Exceeded,

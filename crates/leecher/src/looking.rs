@@ -6,12 +6,12 @@
 
 use std::{
     net::IpAddr,
-    pin::pin,
+    pin::Pin,
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use discovery::{FoundTracker, LOCAL_TIMEOUT, Search};
-use leecher::{Config, FetchError, FetchEvent, Fetched, fetch};
+use leecher::{Config, FetchError, FetchEvent};
 use peer::tracker_client::TrackerClient;
 use proto::{Endpoint, tracker::DEFAULT_PORT};
 use startup::eprint_line;
@@ -83,23 +83,36 @@ async fn local_answers(look: Look, tasks: &TaskTracker) -> bool {
     TrackerClient::spawn(local(), look.bind, tasks).answers(LOCAL_TIMEOUT).await
 }
 
-/// Fetches a share. Begins anew when trackers are found before the first answer.
-pub(crate) async fn fetch_among(
+/// Receives the events of a transfer.
+pub(crate) type OnEvent<'a> = &'a mut (dyn FnMut(FetchEvent) + Send);
+
+/// A transfer: [`leecher::fetch()`] or [`leecher::describe()`].
+pub(crate) type Transfer<T> = for<'a> fn(
+    Config,
+    OnEvent<'a>,
+    CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<T, FetchError>> + Send + 'a>>;
+
+/// Runs a transfer. Begins anew when trackers are found before the first answer.
+pub(crate) async fn among<T>(
+    transfer: Transfer<T>,
     config: Config,
     found: Option<Found>,
     report: &mut Reporter,
     stop: CancellationToken,
-) -> Result<Fetched, FetchError> {
-    let Some(mut found) = found else { return fetch(config, |event| report.event(event), stop).await };
+) -> Result<T, FetchError> {
+    let Some(mut found) = found else {
+        return transfer(config, &mut |event| report.event(event), stop).await;
+    };
     let trackers = {
         let (attempt, answered) = (stop.child_token(), AtomicBool::new(false));
-        let on_event = |event: FetchEvent| {
+        let mut on_event = |event: FetchEvent| {
             if !matches!(event, FetchEvent::Waiting(_) | FetchEvent::TrackerTrouble(_)) {
                 answered.store(true, Ordering::Relaxed);
             }
             report.event(event);
         };
-        let mut fetching = pin!(fetch(config.clone(), on_event, attempt.clone()));
+        let mut fetching = transfer(config.clone(), &mut on_event, attempt.clone());
         let trackers = tokio::select! {
             fetched = &mut fetching => return fetched,
             Ok(()) = found.changed() => found.borrow().clone(),
@@ -114,7 +127,7 @@ pub(crate) async fn fetch_among(
         }
     };
     report.rename_endpoints(link_endpoints(&config.target, &trackers, &config.peers));
-    fetch(Config { trackers, ..config }, |event| report.event(event), stop).await
+    transfer(Config { trackers, ..config }, &mut |event| report.event(event), stop).await
 }
 
 impl Look {
@@ -175,7 +188,8 @@ mod tests {
         );
         let (sender, found) = watch::channel(Vec::new());
         sender.send_replace(vec![endpoint]);
-        let fetching = fetch_among(config, Some(found), &mut report, stop.clone());
+        let fetch: Transfer<_> = |config, on_event, stop| Box::pin(leecher::fetch(config, on_event, stop));
+        let fetching = among(fetch, config, Some(found), &mut report, stop.clone());
         let error = timeout(Duration::from_secs(60), fetching).await.expect("an end").unwrap_err();
         assert!(matches!(error, FetchError::UnknownName(_)), "{error:?}");
         stop.cancel();

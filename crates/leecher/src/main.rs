@@ -4,6 +4,7 @@
 
 mod cli;
 mod explain;
+mod file_list;
 mod listing;
 mod looking;
 mod report;

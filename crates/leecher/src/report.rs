@@ -187,7 +187,7 @@ impl Reporter {
             print_line(format_args!("  {percent:5.1}% ({}) from {}", HumanBytes(peer.bytes), peer.address));
         }
         self.spent(fetched);
-        let (size, seconds) = (HumanBytes(fetched.size), fetched.elapsed.as_secs_f64());
+        let (size, seconds) = (HumanBytes(fetched.wanted), fetched.elapsed.as_secs_f64());
         let rate = HumanBytes(average(fetched));
         print_line(format_args!("Saved {size} to {} in {seconds:.2} s ({rate}/s)", fetched.path.display()));
         print_line(format_args!("Successfully downloaded {}", fetched.name));
@@ -220,9 +220,16 @@ impl Reporter {
     /// Reports the end of the transfer. If it is the only one, its failure is reported when the program ends.
     pub(crate) fn end(mut self, result: &Result<Fetched, Failure>) {
         self.display = Display::None;
+        match result {
+            Ok(fetched) => self.left(fetched),
+            Err(_) => self.failed(result),
+        }
+    }
+
+    /// Reports a failure, if the transfer had one and is not the only one.
+    pub(crate) fn failed<T>(&self, result: &Result<T, Failure>) {
         match (result, &self.subject) {
-            (Ok(fetched), _) => self.left(fetched),
-            (Err(_), Subject::Only) => {}
+            (Ok(_), _) | (Err(_), Subject::Only) => {}
             (Err(failure), subject) if self.style == Style::Json => {
                 json::print_failure(subject.target(), failure);
             }
@@ -256,7 +263,11 @@ impl Reporter {
         }
         let (trackers, peers) = (self.trackers.clone(), self.peers.clone());
         let link = Link { infohash: started.infohash, name: Some(started.name.clone()), trackers, peers };
-        let (size, output) = (HumanBytes(started.size), started.output.display());
+        let size = match HumanBytes(started.size) {
+            size if started.wanted == started.size => size.to_string(),
+            size => format!("{} of {size}", HumanBytes(started.wanted)),
+        };
+        let output = started.output.display();
         print_line(format_args!("Downloading {} ({size}) to {output}", started.name));
         print_line(format_args!("  {link}"));
         if started.resumed > 0 {
@@ -284,7 +295,7 @@ impl Reporter {
 /// Bytes a second over the whole transfer.
 fn average(fetched: &Fetched) -> u64 {
     let ms = fetched.elapsed.as_millis().max(1);
-    u64::try_from(u128::from(fetched.size) * 1_000 / ms).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(fetched.wanted) * 1_000 / ms).unwrap_or(u64::MAX)
 }
 
 fn is_due(next: &mut Instant) -> bool {

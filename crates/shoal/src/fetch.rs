@@ -12,6 +12,7 @@ use leecher::{Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetE
 use listen::ListenError;
 use peer::rate_limit::RateLimit;
 use proto::Endpoint;
+use store::FilePattern;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -51,6 +52,12 @@ impl Fetch {
     /// Replaces a regular file that has the output's name. Nothing else is ever replaced.
     pub fn overwrite(mut self) -> Fetch {
         self.config.overwrite = true;
+        self
+    }
+
+    /// Fetches only the files that one of these patterns matches. Fetching more of the same share later adds to what is there.
+    pub fn only(mut self, patterns: impl IntoIterator<Item = FilePattern>) -> Fetch {
+        self.config.only.extend(patterns);
         self
     }
 

@@ -109,5 +109,8 @@ pub use proto::{
 };
 pub use seeder::AlreadyRouted;
 pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
-pub use store::{DownloadError, OpenChunkError, PathError, ScanError, ShareError as ContentError};
+pub use store::{
+    DownloadError, FilePattern, FilePatternError, OpenChunkError, PathError, ScanError,
+    ShareError as ContentError,
+};
 pub use tokio_stream::{Stream, StreamExt};

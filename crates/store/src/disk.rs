@@ -17,7 +17,7 @@ use std::{
 
 use proto::ShareName;
 use rustix::{
-    fs::{CWD, FallocateFlags, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 
@@ -322,6 +322,15 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     fs::remove_dir_all(path)?;
     #[cfg(test)]
     record::removed(path);
+    Ok(())
+}
+
+/// Removes a file, or an empty directory, from `dir`.
+pub(crate) fn remove_in(dir: impl AsFd, name: &str, flags: AtFlags) -> io::Result<()> {
+    attempt(Call::Remove)?;
+    rustix::fs::unlinkat(dir.as_fd(), name, flags)?;
+    #[cfg(test)]
+    record::removed_in(dir, name.as_ref());
     Ok(())
 }
 

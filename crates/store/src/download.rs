@@ -38,6 +38,7 @@ use crate::{
     resume::ResumeFile,
     start::{Resumed, Start},
     survey,
+    wanted::Wanted,
 };
 
 /// Maximum files of a share that are written to at the same time. Disks and file servers gain little by more.
@@ -59,6 +60,9 @@ pub struct Download {
     /// Each file has one of these, held while it is written. The kernel lets one thread at a time write to a file. Others
     /// would spin and keep a core from receiving and hashing.
     writing: [Mutex<()>; WRITERS],
+    wanted: Wanted,
+    /// The chunks of the wanted files.
+    wanted_chunks: Bitfield,
     have: Mutex<Bitfield>,
     /// Chunks that were hashed so far.
     hashed: AtomicU64,
@@ -98,18 +102,22 @@ pub struct Stored {
 }
 
 impl Download {
-    /// Starts or resumes a download. Checks the output and the free space, and proves what an earlier run left. `progress`
-    /// receives the bytes as they are proved.
+    /// Starts or resumes a download of the wanted files of a share. Checks the output and the free space, and proves what an earlier run left. `progress` receives the bytes as they are proved.
+    ///
+    /// Whole files that an earlier run was asked for stay, and count as wanted.
     pub fn open(
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
         output: Output,
+        wanted: Wanted,
         progress: OnProgress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_free()?;
         let part = Part::open(output.part_path(), metainfo.kind())?;
-        let Start { resume, have, resumed } = Start::find(&metainfo, &hashes, &output, &part, progress)?;
+        let Start { resume, have, wanted, resumed } =
+            Start::find(&metainfo, &hashes, &output, &part, wanted, progress)?;
         let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable: have.clone() };
+        let wanted_chunks = wanted.chunks(metainfo.chunk_space());
         let download = Download {
             metainfo,
             hashes,
@@ -117,6 +125,8 @@ impl Download {
             part,
             pool: FilePool::default(),
             writing: Default::default(),
+            wanted,
+            wanted_chunks,
             have: Mutex::new(have),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
@@ -174,7 +184,17 @@ impl Download {
         lock(&self.have).clone()
     }
 
-    /// Whether every chunk is here.
+    /// The chunks to fetch, and those that are here.
+    pub fn wanted(&self) -> &Bitfield {
+        &self.wanted_chunks
+    }
+
+    /// Bytes in the wanted files.
+    pub fn wanted_len(&self) -> u64 {
+        self.wanted.total_len(self.metainfo.chunk_space())
+    }
+
+    /// Whether every chunk of the share is here, wanted or not.
     pub fn is_whole(&self) -> bool {
         lock(&self.have).is_full()
     }
@@ -195,17 +215,17 @@ impl Download {
         ledger.claim()
     }
 
-    /// Makes the whole share durable and gives it its final name.
+    /// Makes everything that is wanted durable and gives it the share's final name.
     ///
     /// # Panics
-    /// If a chunk is missing.
+    /// If a wanted chunk is missing.
     pub fn finish(&self) -> Result<(), DownloadError> {
         let have = self.have();
-        assert!(have.is_full(), "{} of {} chunks", have.count(), have.len());
+        assert!(have == self.wanted_chunks, "{} of {} chunks", have.count(), self.wanted_chunks.count());
         let mut ledger = lock(&self.ledger);
         self.part.check_there()?;
         self.sync(&mut ledger, have)?;
-        let files = survey::identify_files(&self.part, &self.metainfo)?;
+        let files = survey::identify_files(&self.part, &self.metainfo, &self.wanted)?;
         self.output.publish(self.metainfo.kind())?;
         // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
@@ -290,7 +310,7 @@ impl Download {
             |chunk: u32| have.contains(ChunkIndex(chunk)) && !ledger.durable.contains(ChunkIndex(chunk));
         let changed = (0..self.metainfo.files().len()).filter(|&file| space.chunks_of(file).any(is_new));
         let open = |file| self.file(file, Access::Write);
-        match self.part.sync(&self.metainfo, changed, open) {
+        match self.part.sync(&self.metainfo, &self.wanted, changed, open) {
             Ok(()) => {
                 ledger.is_claimed &= have == ledger.durable;
                 ledger.durable = have;

@@ -34,6 +34,9 @@ impl PathError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
+    /// A pattern matches no file of the share.
+    #[error("nothing in the share matches '{0}'")]
+    NothingMatches(String),
     /// The output's name is taken by a regular file.
     #[error("{} already exists", .0.display())]
     OutputExists(PathBuf),

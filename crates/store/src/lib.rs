@@ -7,7 +7,7 @@
 //! Everything here blocks: callers keep it off their reactor. Nothing here knows of peers or the network.
 //!
 //! Invariants: no byte is written into a download that was not proved against the infohash; a download's final name never
-//! holds anything but the whole proved share; a file that is shared is never written to.
+//! holds anything but the proved share, or whole proved files of it; a file that is shared is never written to.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
@@ -37,6 +37,7 @@ mod shared;
 mod start;
 mod survey;
 mod tmpfs;
+mod wanted;
 
 pub use cache::HashCache;
 pub use content::{ChunkSource, Content, OpenChunkError};
@@ -51,3 +52,4 @@ pub use scan::{LeftOut, Scan, ScanError, ScanRules, SpecialKind};
 pub use shared::{ShareError, Shared};
 pub use start::Resumed;
 pub use tmpfs::is_tmpfs;
+pub use wanted::{FilePattern, FilePatternError, Wanted, path_in_share};

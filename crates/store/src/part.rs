@@ -19,7 +19,7 @@ use proto::{
     metainfo::{FileEntry, Kind},
 };
 use rustix::{
-    fs::{CWD, OFlags},
+    fs::{AtFlags, CWD, OFlags},
     io::Errno,
 };
 
@@ -28,6 +28,7 @@ use crate::{
     error::{AtPath, DownloadError, PathError},
     identity::FileId,
     tmpfs::is_tmpfs,
+    wanted::Wanted,
 };
 
 /// A file in a directory that is no longer than this is created when its chunk is written. Reserving room for it would take
@@ -128,13 +129,16 @@ impl Part {
         }
     }
 
-    /// Creates missing directories, and missing files that are not small, and reserves room for those files.
-    pub(crate) fn reserve(&self, metainfo: &Metainfo) -> Result<(), DownloadError> {
+    /// Creates missing directories, and missing files that are not small, and reserves room for those files. Only what is wanted is
+    /// created.
+    pub(crate) fn reserve(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), DownloadError> {
+        let empty = wanted.empty_directories(metainfo);
         let mut dirs = DirStack::default();
-        for dir in metainfo.empty_directories() {
+        for dir in &*empty {
             dirs.make(self, dir)?;
         }
-        for entry in metainfo.files() {
+        for file in wanted.positions() {
+            let entry = &metainfo.files()[file];
             if let Some((_, parents)) = entry.path.split_last() {
                 dirs.make(self, parents)?;
             }
@@ -146,10 +150,55 @@ impl Part {
             if file.metadata().at("examine", &path)?.len() != entry.node.len {
                 // On `tmpfs`, reserving fills memory once and writing fills it again, so only the free space was checked.
                 disk::reserve(&file, entry.node.len, !is_tmpfs(&file))
-                    .map_err(|source| self.no_space(metainfo, source, &path))?;
+                    .map_err(|source| self.no_space(metainfo, wanted, source, &path))?;
             }
         }
         Ok(())
+    }
+
+    /// Removes the files of the share that are not wanted, and directories in which nothing is left.
+    pub(crate) fn remove_unwanted(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), PathError> {
+        if wanted.is_all() {
+            return Ok(());
+        }
+        let is_unwanted = |file: &usize| !wanted.has_file(*file);
+        for file in (0..metainfo.files().len()).filter(is_unwanted) {
+            self.remove_entry(&metainfo.files()[file].path, AtFlags::empty())?;
+        }
+        let mut kept: BTreeSet<&[ShareName]> = BTreeSet::new();
+        let empty = wanted.empty_directories(metainfo);
+        for file in wanted.positions() {
+            kept.extend(directories_above(&metainfo.files()[file].path));
+        }
+        for path in &*empty {
+            kept.extend(directories_above(path).chain([&path[..]]));
+        }
+        let above_files = metainfo.files().iter().flat_map(|entry| directories_above(&entry.path));
+        let all = metainfo.empty_directories().iter();
+        let all = all.flat_map(|path| directories_above(path).chain([&path[..]]));
+        let gone: BTreeSet<&[ShareName]> = above_files.chain(all).filter(|dir| !kept.contains(dir)).collect();
+        // Those inside come before those that they are in.
+        for dir in gone.into_iter().rev() {
+            self.remove_entry(dir, AtFlags::REMOVEDIR)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an entry, if it is there.
+    fn remove_entry(&self, path: &[ShareName], flags: AtFlags) -> Result<(), PathError> {
+        let Some((name, parents)) = path.split_last() else { return Ok(()) };
+        let removed = match parents {
+            [] => disk::remove_in(&self.root, name.as_str(), flags),
+            parents => disk::open_below(&self.root, parents, OFlags::RDONLY | OFlags::DIRECTORY)
+                .and_then(|dir| disk::remove_in(&dir, name.as_str(), flags)),
+        };
+        match removed {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => {
+                self.has_new_entries.store(true, Ordering::Release);
+                result.at("remove", &join(&self.path, path))
+            }
+        }
     }
 
     /// Opens a file of the share.
@@ -200,6 +249,7 @@ impl Part {
     pub(crate) fn sync(
         &self,
         metainfo: &Metainfo,
+        wanted: &Wanted,
         changed: impl Iterator<Item = usize>,
         open: impl Fn(usize) -> Result<Arc<File>, PathError>,
     ) -> Result<(), PathError> {
@@ -211,7 +261,7 @@ impl Part {
         for file in changed {
             disk::sync_data(&*open(file)?).at("sync", &self.path_of(&metainfo.files()[file]))?;
         }
-        self.sync_directories(metainfo)
+        self.sync_directories(metainfo, wanted)
     }
 
     /// The file or directory itself.
@@ -220,13 +270,16 @@ impl Part {
     }
 
     /// Makes the names of files and directories durable, if some are new.
-    fn sync_directories(&self, metainfo: &Metainfo) -> Result<(), PathError> {
+    fn sync_directories(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), PathError> {
         if self.kind == Kind::File || !self.has_new_entries.swap(false, Ordering::Acquire) {
             return Ok(());
         }
-        let above_files =
-            metainfo.files().iter().filter_map(|entry| entry.path.split_last()).map(|last| last.1);
-        let empty = metainfo.empty_directories().iter().map(|path| &path[..]);
+        let above_files = wanted
+            .positions()
+            .filter_map(|file| metainfo.files()[file].path.split_last())
+            .map(|(_, parents)| parents);
+        let empty = wanted.empty_directories(metainfo);
+        let empty = empty.iter().map(|path| &path[..]);
         let dirs: BTreeSet<&[ShareName]> =
             above_files.chain(empty).flat_map(|path| (1..=path.len()).map(move |len| &path[..len])).collect();
         for dir in dirs {
@@ -238,14 +291,25 @@ impl Part {
         disk::sync_directory(&self.root, &self.path).at("sync", &self.path)
     }
 
-    fn no_space(&self, metainfo: &Metainfo, source: io::Error, path: &Path) -> DownloadError {
+    fn no_space(
+        &self,
+        metainfo: &Metainfo,
+        wanted: &Wanted,
+        source: io::Error,
+        path: &Path,
+    ) -> DownloadError {
         if source.kind() != io::ErrorKind::StorageFull {
             return PathError { action: "allocate", path: path.to_owned(), source }.into();
         }
         let free = disk::free_space(&self.path).ok().flatten().unwrap_or(0);
-        let needed = metainfo.chunk_space().total_len();
+        let needed = wanted.total_len(metainfo.chunk_space());
         DownloadError::NoSpace { path: self.path.clone(), needed, free }
     }
+}
+
+/// The directories of a share that a path is in, outermost first.
+fn directories_above(path: &[ShareName]) -> impl Iterator<Item = &[ShareName]> {
+    (1..path.len()).map(|len| &path[..len])
 }
 
 fn link_in_the_way() -> io::Error {

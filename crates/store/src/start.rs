@@ -16,6 +16,7 @@ use crate::{
     part::{Access, Part},
     resume::{self, Resume, ResumeFile},
     survey,
+    wanted::Wanted,
 };
 
 /// What there is when a download begins.
@@ -23,6 +24,8 @@ pub(crate) struct Start {
     pub(crate) resume: ResumeFile,
     /// Chunks that are here and proved. They are durable, and the resume file claims them.
     pub(crate) have: Bitfield,
+    /// What is fetched: what the user wants, and whole files that an earlier run was asked for.
+    pub(crate) wanted: Wanted,
     pub(crate) resumed: Resumed,
 }
 
@@ -42,9 +45,10 @@ impl Start {
         hashes: &ChunkHashes,
         output: &Output,
         part: &Part,
+        wanted: Wanted,
         progress: OnProgress<'_>,
     ) -> Result<Start, DownloadError> {
-        let beginning = Beginning { metainfo, hashes, output, part, progress };
+        let beginning = Beginning { metainfo, hashes, output, part, wanted, progress };
         let is_new = part.is_empty()?;
         beginning.start(is_new).inspect_err(|_| {
             if is_new {
@@ -59,6 +63,7 @@ struct Beginning<'a> {
     hashes: &'a ChunkHashes,
     output: &'a Output,
     part: &'a Part,
+    wanted: Wanted,
     progress: OnProgress<'a>,
 }
 
@@ -93,13 +98,13 @@ impl Beginning<'_> {
     fn anew(&self, path: &Path) -> Result<Start, DownloadError> {
         let space = self.metainfo.chunk_space();
         let none = Bitfield::empty(space.chunk_count());
-        self.check_space(space.total_len() + resume::file_len(space.chunk_count()))?;
+        self.check_space(self.wanted.total_len(space) + resume::file_len(space.chunk_count()))?;
         let resume = ResumeFile::create(path, self.metainfo.infohash(), &none)?;
-        if let Err(error) = self.part.reserve(self.metainfo) {
+        if let Err(error) = self.part.reserve(self.metainfo, &self.wanted) {
             resume.remove();
             return Err(error);
         }
-        Ok(Start { resume, have: none, resumed: Resumed::default() })
+        Ok(Start { resume, have: none, wanted: self.wanted.clone(), resumed: Resumed::default() })
     }
 
     /// Fails if the file system has fewer than `needed` bytes free.
@@ -119,7 +124,7 @@ impl Beginning<'_> {
     fn claimed(&self, mut resume: ResumeFile, claims: &Bitfield) -> Result<Start, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
         resume.sync()?;
-        self.part.reserve(self.metainfo)?;
+        self.part.reserve(self.metainfo, &self.wanted)?;
         let chunks: Vec<_> = claims.iter().collect();
         let pool = FilePool::default();
         let open = |file: usize| pool.file(file, || self.open(file, Access::Write));
@@ -145,13 +150,32 @@ impl Beginning<'_> {
             }
         }
         let resumed = Resumed { kept: have.count(), lost: claims.count() - have.count() };
-        if resumed.lost > 0 {
+        let wanted = self.with_whole_files(&mut have);
+        if have.count() < claims.count() {
             // Corrected now, because a claimed chunk counts as durable, and a chunk that is fetched again is not. In both
             // slots, so that no damage brings the old claims back.
             resume.save(&have)?;
             resume.save(&have)?;
         }
-        Ok(Start { resume, have, resumed })
+        self.part.remove_unwanted(self.metainfo, &wanted)?;
+        let resumed = Resumed { kept: have.count(), ..resumed };
+        Ok(Start { resume, have, wanted, resumed })
+    }
+
+    /// What is wanted, and the files that an earlier run was asked for and that are whole. Chunks of other files are taken out of
+    /// `have`: their files go, because the finished share must not hold a part of a file.
+    fn with_whole_files(&self, have: &mut Bitfield) -> Wanted {
+        let space = self.metainfo.chunk_space();
+        let mut wanted = self.wanted.clone();
+        for file in (0..self.metainfo.files().len()).filter(|&file| !self.wanted.has_file(file)) {
+            let chunks = || space.chunks_of(file).map(ChunkIndex);
+            if chunks().len() > 0 && chunks().all(|chunk| have.contains(chunk)) {
+                wanted.add_file(file);
+            } else {
+                chunks().for_each(|chunk| _ = have.remove(chunk));
+            }
+        }
+        wanted
     }
 
     /// Keeps the right chunks of a part without a resume file. `None` if no chunk is right: then the part may belong to
@@ -173,17 +197,19 @@ impl Beginning<'_> {
         if have.is_empty() && space.total_len() > 0 {
             return Ok(None);
         }
-        self.part.reserve(self.metainfo)?;
+        let wanted = self.with_whole_files(&mut have);
+        self.part.reserve(self.metainfo, &wanted)?;
+        self.part.remove_unwanted(self.metainfo, &wanted)?;
         // Claimed at once. Otherwise the next run would have to prove and write it again.
         let files = 0..self.metainfo.files().len();
         let changed =
             files.filter(|&file| space.chunks_of(file).any(|chunk| have.contains(ChunkIndex(chunk))));
         self.part
-            .sync(self.metainfo, changed, |file| self.open(file, Access::Write).map(Arc::new))
+            .sync(self.metainfo, &wanted, changed, |file| self.open(file, Access::Write).map(Arc::new))
             .map_err(|error| DownloadError::NotDurable(Arc::new(error)))?;
         let resume = ResumeFile::create(path, self.metainfo.infohash(), &have)?;
         let resumed = Resumed { kept: have.count(), lost: 0 };
-        Ok(Some(Start { resume, have, resumed }))
+        Ok(Some(Start { resume, have, wanted, resumed }))
     }
 
     /// Proves a chunk of the part and writes it again. Data that an earlier run could not write to the disk may still be in

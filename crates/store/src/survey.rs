@@ -19,26 +19,38 @@ use crate::{
     error::{AtPath, DownloadError, PathError},
     identity::FileIdentity,
     part::{Part, is_small, join},
+    wanted::Wanted,
 };
 
 /// Fails if the part holds anything that does not belong to the share, or an entry of the wrong kind. Entries may be missing.
 pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<(), DownloadError> {
-    Survey { part, metainfo, found: None }.run().map(|_| ())
+    let (files, empty_directories) = (metainfo.files(), metainfo.empty_directories());
+    Survey { part, kind: metainfo.kind(), files, empty_directories, found: None }.run().map(|_| ())
 }
 
-/// Fails if the part holds anything that does not belong to the share, or if something is missing or has another length.
-/// Returns the identities of the files, in order; small files have none, because there may be many.
+/// Fails if the part holds anything but what is wanted of the share, or if something is missing or has another length. Returns the
+/// identities of all files of the share, in order. Small files have none, because there may be many, and neither have those that are
+/// not wanted.
 pub(crate) fn identify_files(
     part: &Part,
     metainfo: &Metainfo,
+    wanted: &Wanted,
 ) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
-    let found = Some(Vec::with_capacity(metainfo.files().len()));
-    Survey { part, metainfo, found }.run()
+    let (files, empty_directories) = (wanted.files(metainfo), wanted.empty_directories(metainfo));
+    let found = Some(Vec::with_capacity(files.len()));
+    let survey =
+        Survey { part, kind: metainfo.kind(), files: &files, empty_directories: &empty_directories, found };
+    let mut found = survey.run()?.into_iter();
+    let identity_of = |file| if wanted.has_file(file) { found.next() } else { None };
+    Ok((0..metainfo.files().len()).map(identity_of).map(Option::unwrap_or_default).collect())
 }
 
 struct Survey<'a> {
     part: &'a Part,
-    metainfo: &'a Metainfo,
+    kind: Kind,
+    /// What may be there, in the share's order.
+    files: &'a [FileEntry],
+    empty_directories: &'a [Box<[ShareName]>],
     /// The files found so far; `None` if some may be missing.
     found: Option<Vec<OnceLock<FileIdentity>>>,
 }
@@ -61,21 +73,17 @@ impl Survey<'_> {
     fn run(mut self) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
         let path = self.part.path();
         let root = self.part.root().try_clone().at("open", path)?;
-        if self.metainfo.kind() == Kind::File {
+        if self.kind == Kind::File {
             if let Some(found) = &mut self.found {
                 let meta = root.metadata().at("examine", path)?;
-                if meta.len() != self.metainfo.files()[0].node.len {
+                if meta.len() != self.files[0].node.len {
                     return Err(DownloadError::PartGone(path.to_owned()));
                 }
                 found.push(FileIdentity::of(&meta).into());
             }
             return Ok(self.found.unwrap_or_default());
         }
-        let below = Below {
-            depth: 0,
-            files: self.metainfo.files(),
-            empty_directories: self.metainfo.empty_directories(),
-        };
+        let below = Below { depth: 0, files: self.files, empty_directories: self.empty_directories };
         // Listed through a handle of its own, because a listing moves the handle to the end.
         let root = disk::open_in(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?;
         self.directory(root, path, below)?;

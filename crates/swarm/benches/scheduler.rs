@@ -59,7 +59,7 @@ impl Transfer {
     fn begin(fields: Vec<Bitfield>) -> Transfer {
         let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(CHUNK_LEN)]).unwrap();
         let mut transfer = Transfer {
-            scheduler: Scheduler::new(space, &Bitfield::empty(CHUNKS)),
+            scheduler: Scheduler::new(space, &Bitfield::full(CHUNKS), &Bitfield::empty(CHUNKS)),
             now: Instant::now(),
             rng: StdRng::seed_from_u64(2),
             asked: VecDeque::new(),

@@ -10,6 +10,7 @@
 //!    ▲                 │ peer left, stalled,     │
 //!    └─────────────────┴ rejected ───────────────┘ wrong
 //! ```
+//! A chunk that is not wanted is `Unwanted` from the beginning to the end.
 //!
 //! Policy: A peer that joined with all chunks is a *seeder*, any other a *leecher*. A chunk that a leecher has is requested from
 //! it, the rarest first with random ties. Few requests wait at a leecher, because it serves many others. A chunk that no leecher
@@ -97,6 +98,8 @@ pub enum Received {
 /// The state of a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ChunkState {
+    /// It is not here and is never requested.
+    Unwanted,
     Missing,
     Asked,
     Arrived,
@@ -133,7 +136,9 @@ pub struct Scheduler {
     /// Number of peers that are not seeders.
     leechers: usize,
     commands: VecDeque<Command>,
+    /// Number of chunks that are wanted and not stored.
     unstored: u32,
+    stored: u32,
     /// No deadline and no pause ends before this time.
     next_check: Option<Instant>,
     /// When peers were last reviewed.
@@ -148,20 +153,26 @@ impl Scheduler {
         &self.space
     }
 
-    /// Number of chunks that are not stored.
-    pub(crate) fn unstored(&self) -> u32 {
-        self.unstored
+    /// Number of chunks that are stored.
+    pub(crate) fn stored_count(&self) -> u32 {
+        self.stored
     }
 
-    /// A scheduler for a share of which `have` is here.
-    pub fn new(space: ChunkSpace, have: &Bitfield) -> Scheduler {
+    /// A scheduler for the chunks `wanted` of a share, of which `have` is here. Chunks that are here count as wanted.
+    pub fn new(space: ChunkSpace, wanted: &Bitfield, have: &Bitfield) -> Scheduler {
         let count = space.chunk_count();
-        assert_eq!(have.len(), count, "a bitfield of another share");
-        let state = |chunk| if have.contains(chunk) { ChunkState::Stored } else { ChunkState::Missing };
+        assert_eq!((wanted.len(), have.len()), (count, count), "a bitfield of another share");
+        let state = |chunk| match (have.contains(chunk), wanted.contains(chunk)) {
+            (true, _) => ChunkState::Stored,
+            (false, true) => ChunkState::Missing,
+            (false, false) => ChunkState::Unwanted,
+        };
         let states: Vec<_> = (0..count).map(ChunkIndex).map(state).collect();
         let mut missing = Rarity::new(count);
-        for chunk in (0..count).map(ChunkIndex).filter(|&chunk| !have.contains(chunk)) {
+        let mut unstored = 0;
+        for chunk in wanted.iter().filter(|&chunk| !have.contains(chunk)) {
             missing.insert(chunk);
+            unstored += 1;
         }
         Scheduler {
             space,
@@ -176,7 +187,8 @@ impl Scheduler {
             arriving: BTreeSet::new(),
             leechers: 0,
             commands: VecDeque::new(),
-            unstored: count - have.count(),
+            unstored,
+            stored: have.count(),
             next_check: None,
             reviewed: None,
             hostages: Vec::new(),
@@ -193,7 +205,7 @@ impl Scheduler {
         self.peers.get(&key).is_some_and(Peer::is_trusted)
     }
 
-    /// Whether every chunk is stored.
+    /// Whether every wanted chunk is stored.
     pub fn is_finished(&self) -> bool {
         self.unstored == 0
     }
@@ -250,9 +262,9 @@ impl Scheduler {
             };
             let Some(peer) = &mut peer else { continue };
             let Have::Some(field) = &mut peer.have else { continue };
-            // The availability of a stored chunk no longer matters. It is left out of the field too, so that the field and the
+            // The availability of a chunk that is stored or not wanted does not matter. It is left out of the field too, so that the field and the
             // count stay consistent.
-            if state == ChunkState::Stored || !field.insert(chunk) {
+            if matches!(state, ChunkState::Stored | ChunkState::Unwanted) || !field.insert(chunk) {
                 continue;
             }
             self.missing.more_available(chunk);
@@ -263,7 +275,11 @@ impl Scheduler {
                     self.ready.insert(key);
                 }
                 ChunkState::Asked if self.missing.available(chunk) == 1 => newly_spread.push(chunk),
-                ChunkState::Missing | ChunkState::Asked | ChunkState::Arrived | ChunkState::Stored => {}
+                ChunkState::Unwanted
+                | ChunkState::Missing
+                | ChunkState::Asked
+                | ChunkState::Arrived
+                | ChunkState::Stored => {}
             }
         }
         newly_spread.into_iter().for_each(|chunk| self.withdraw(chunk, now));
@@ -337,7 +353,9 @@ impl Scheduler {
         self.ready.extend(self.held_back.drain(..));
         match (standing, self.states[chunk.0 as usize]) {
             (None, _) => return Received::Unrequested,
-            (_, ChunkState::Arrived | ChunkState::Stored) => return Received::Duplicate,
+            (_, ChunkState::Unwanted | ChunkState::Arrived | ChunkState::Stored) => {
+                return Received::Duplicate;
+            }
             _ if !may_prove => {
                 self.take_back(key, &[chunk]);
                 return Received::Duplicate;
@@ -373,6 +391,7 @@ impl Scheduler {
         debug_assert_eq!(*state, ChunkState::Arrived, "{chunk:?}");
         *state = ChunkState::Stored;
         self.unstored -= 1;
+        self.stored += 1;
         self.proved(chunk, true);
     }
 

@@ -200,8 +200,8 @@ impl Swarm {
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
-            Event::Opened { space, have } => {
-                self.transfer = Some(Transfer::new(space, &have, self.begun, now));
+            Event::Opened { space, wanted, have } => {
+                self.transfer = Some(Transfer::new(space, &wanted, &have, self.begun, now));
                 self.phase = Phase::Fetching;
                 self.next_report = now;
                 self.next_checkpoint = now + CHECKPOINT_INTERVAL;

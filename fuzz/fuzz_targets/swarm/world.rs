@@ -345,7 +345,11 @@ impl World {
     fn opened(&mut self) {
         if self.stage == Stage::Opening {
             self.stage = Stage::Fetching;
-            self.handle(Event::Opened { space: self.space.clone(), have: self.have.clone() });
+            self.handle(Event::Opened {
+                space: self.space.clone(),
+                wanted: Bitfield::full(self.space.chunk_count()),
+                have: self.have.clone(),
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use proto::ChunkIndex;
-use store::{Download, DownloadError, Output, Resumed, StoreChunkError, Stored};
+use store::{Download, DownloadError, FilePattern, Output, Resumed, StoreChunkError, Stored, Wanted};
 use swarm::scheduler::PeerKey;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,7 @@ impl Disk {
         description: Description,
         destination: Destination,
         overwrite: bool,
+        only: Vec<FilePattern>,
         stop: CancellationToken,
     ) {
         let Description { metainfo, hashes } = description;
@@ -107,11 +108,13 @@ impl Disk {
                 proving.send_modify(|(done, of)| (*done, *of) = (*done + bytes, total));
                 if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let opened = destination.make_directory().map_err(FetchError::from).and_then(|()| {
-                let (download, resumed) = Download::open(metainfo, hashes, output, &progress)?;
+            let open = || {
+                let wanted = Wanted::of(&metainfo, &only)?;
+                destination.make_directory()?;
+                let (download, resumed) = Download::open(metainfo, hashes, output, wanted, &progress)?;
                 Ok((Arc::new(download), resumed))
-            });
-            Done::Opened(opened)
+            };
+            Done::Opened(open())
         });
     }
 

@@ -23,8 +23,10 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         named: Vec::new(),
         peers: Vec::new(),
         acceptor: Some(acceptor.clone()),
+        goal: Goal::Files,
         destination: Destination::Directory(directory),
         overwrite: false,
+        only: Vec::new(),
         max_peers: 9,
         stall_timeout: Duration::from_secs(60),
         wait: Duration::ZERO,
@@ -44,7 +46,13 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let metainfo = Metainfo::new(ShareName::new("empty").unwrap(), Tree::Directory(BTreeMap::new())).unwrap();
     let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
     let description = Description { metainfo: Arc::new(metainfo), hashes };
-    driver.disk.open(description, driver.setup.destination.clone(), false, CancellationToken::new());
+    driver.disk.open(
+        description,
+        driver.setup.destination.clone(),
+        false,
+        Vec::new(),
+        CancellationToken::new(),
+    );
     driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
     driver.route = acceptor.route(INFOHASH);
     let address = acceptor.local_addr();

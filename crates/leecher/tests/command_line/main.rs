@@ -13,6 +13,7 @@ mod listing;
 mod memory;
 mod network;
 mod options;
+mod parts;
 // One program is watched like the other.
 #[path = "../../../seeder/tests/command_line/program.rs"]
 mod program;

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use proto::{
-    Endpoint, PeerId, Secret, ShareName,
+    Bitfield, Endpoint, PeerId, Secret, ShareName,
     peer::{GoodbyeReason, Hello, Role},
     tracker::{Announce, Completion, Event as AnnounceEvent, Token, message::MAX_PEERS},
 };
@@ -61,7 +61,8 @@ impl World<'_> {
         let now = self.at(self.now);
         let mut core = Swarm::new(config, now, now);
         let (space, have) = (self.space.clone(), self.nodes[id.index()].have.clone());
-        core.handle(SwarmEvent::Opened { space, have }, now, &mut self.rng);
+        let wanted = Bitfield::full(space.chunk_count());
+        core.handle(SwarmEvent::Opened { space, wanted, have }, now, &mut self.rng);
         self.node(id).core = Some(core);
     }
 

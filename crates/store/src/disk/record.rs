@@ -190,6 +190,14 @@ pub(super) fn removed(path: &Path) {
     });
 }
 
+pub(super) fn removed_in(dir: impl AsFd, name: &Path) {
+    with(|recorder| {
+        let place = recorder.place_in(dir, name);
+        recorder.remove(&place);
+        recorder.push(Op::Remove(place));
+    });
+}
+
 impl Recorder {
     /// Takes in a file or directory that is there at the beginning, and what is in it.
     fn take_in(&mut self, path: &Path) -> Node {

@@ -10,7 +10,9 @@ use std::{
 };
 
 use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
-use store::{Content, Download, DownloadError, Output, Resumed, Scan, ScanRules, Shared};
+use store::{
+    Content, Download, DownloadError, FilePattern, Output, Resumed, Scan, ScanRules, Shared, Wanted,
+};
 
 pub(crate) const CHUNK: usize = CHUNK_LEN as usize;
 
@@ -65,8 +67,19 @@ impl Bench {
     }
 
     pub(crate) fn open_to(&self, output: Output) -> Result<(Download, Resumed), DownloadError> {
+        self.open_only(output, &[])
+    }
+
+    /// Opens a download of what these patterns match.
+    pub(crate) fn open_only(
+        &self,
+        output: Output,
+        only: &[&str],
+    ) -> Result<(Download, Resumed), DownloadError> {
         let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
-        Download::open(metainfo, self.shared.hashes().clone(), output, &|_| ControlFlow::Continue(()))
+        let only: Vec<FilePattern> = only.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        let wanted = Wanted::of(&metainfo, &only)?;
+        Download::open(metainfo, self.shared.hashes().clone(), output, wanted, &|_| ControlFlow::Continue(()))
     }
 
     /// Resumes a download, and checks how many claimed chunks are intact and how many are lost.
@@ -108,7 +121,7 @@ impl Bench {
     }
 
     pub(crate) fn store_missing(&self, download: &Download) {
-        for chunk in self.shared.metainfo().chunk_space().chunks().filter(|&c| !download.have().contains(c)) {
+        for chunk in download.wanted().iter().filter(|&chunk| !download.have().contains(chunk)) {
             download.store(chunk, &self.chunk(chunk)).unwrap();
         }
     }

@@ -4,13 +4,14 @@
 mod bench;
 mod intruders;
 mod leftovers;
+mod parts;
 
 use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, sync::Arc};
 
 use bench::{Bench, CHUNK, content, listing, names_in};
 use proptest::prelude::*;
 use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
-use store::{Content, Download, DownloadError, Output, Resumed, StoreChunkError};
+use store::{Content, Download, DownloadError, Output, Resumed, StoreChunkError, Wanted};
 
 #[test]
 fn files_of_every_size_arrive_whole() {
@@ -239,7 +240,8 @@ fn a_share_larger_than_the_disk_leaves_nothing_behind() {
         (store::ChunkHashes::prove(&metainfo, hashes).unwrap(), Arc::new(metainfo))
     };
     let output = Output::in_dir(dir.path(), metainfo.1.name());
-    let result = Download::open(metainfo.1, metainfo.0, output, &|_| ControlFlow::Continue(()));
+    let wanted = Wanted::all(&metainfo.1);
+    let result = Download::open(metainfo.1, metainfo.0, output, wanted, &|_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(DownloadError::NoSpace { .. })), "{result:?}");
     assert_eq!(names_in(dir.path()), [""; 0]);
 }

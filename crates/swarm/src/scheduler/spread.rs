@@ -1,8 +1,8 @@
 //! What other peers have: whether they can do without this one, and which of them owe chunks.
 
-use proto::Bitfield;
+use proto::{Bitfield, ChunkIndex};
 
-use super::{Have, Scheduler};
+use super::{ChunkState, Have, Scheduler};
 
 impl Scheduler {
     /// Whether a connected peer needs a chunk that only this one can send: no seeder is connected, and none of the unfinished leechers
@@ -22,7 +22,8 @@ impl Scheduler {
                 None => union = Some(field.clone()),
             }
         }
-        union.is_some_and(|union| !union.is_full())
+        let is_stored = |chunk: ChunkIndex| self.states[chunk.0 as usize] == ChunkState::Stored;
+        union.is_some_and(|union| self.space.chunks().any(|chunk| is_stored(chunk) && !union.contains(chunk)))
     }
 
     /// Whether a seeder is connected.

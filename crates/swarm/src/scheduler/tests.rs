@@ -484,11 +484,48 @@ fn a_chunk_that_a_peer_turns_out_not_to_have_is_not_asked_of_it_again() {
 fn what_is_here_already_is_not_asked_for() {
     let have = field(5, &[0, 2, 3]);
     let mut bench = Bench::new(5, 1);
-    bench.scheduler = Scheduler::new(space(5), &have);
+    bench.scheduler = Scheduler::new(space(5), &Bitfield::full(5), &have);
     let peer = bench.join(1, Have::All);
     let mut asked = bench.waiting[&peer].clone();
     asked.sort();
     assert_eq!(asked, [ChunkIndex(1), ChunkIndex(4)]);
     while bench.deliver(peer).is_some() {}
     assert!(bench.scheduler.is_finished());
+}
+
+#[test]
+fn a_chunk_that_is_not_wanted_is_never_asked_for() {
+    let (wanted, have) = (field(6, &[1, 2, 4]), field(6, &[2]));
+    let mut bench = Bench::new(6, 1);
+    bench.scheduler = Scheduler::new(space(6), &wanted, &have);
+    // One has everything, one says so chunk by chunk, one has only what is not wanted.
+    let peers = [Have::All, Have::Some(Bitfield::empty(6)), Have::Some(field(6, &[0, 3, 5]))];
+    let [seeder, leecher, useless] = [0, 1, 2].map(|key| bench.join(key, peers[key as usize].clone()));
+    for chunk in 0..6 {
+        bench.scheduler.add_haves(leecher, [ChunkIndex(chunk)], bench.now).unwrap();
+    }
+    assert!(bench.scheduler.wants_of(seeder) && !bench.scheduler.wants_of(useless));
+    for _ in 0..50 {
+        bench.advance(Duration::from_millis(200));
+        while bench.deliver(seeder).is_some() || bench.deliver(leecher).is_some() {}
+        assert_eq!(bench.asked(useless), 0);
+    }
+    bench.stored.sort();
+    assert_eq!(bench.stored, [ChunkIndex(1), ChunkIndex(4)]);
+    assert!(bench.scheduler.is_finished());
+    assert_eq!(bench.scheduler.stored_count(), 3);
+}
+
+/// A leecher that wants a part is needed only for what it has.
+#[test]
+fn a_peer_with_a_part_is_needed_while_another_lacks_some_of_that_part() {
+    let wanted = field(4, &[0, 1]);
+    let mut bench = Bench::new(4, 1);
+    bench.scheduler = Scheduler::new(space(4), &wanted, &wanted);
+    assert!(!bench.scheduler.is_needed());
+    let other = bench.join(1, Have::Some(field(4, &[0])));
+    assert!(bench.scheduler.is_needed());
+    bench.scheduler.remove_peer(other, bench.now);
+    bench.join(2, Have::Some(wanted));
+    assert!(!bench.scheduler.is_needed(), "nobody can get the other chunks from here");
 }

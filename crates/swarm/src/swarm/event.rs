@@ -25,6 +25,8 @@ pub enum Event {
     Opened {
         /// The chunks of the share.
         space: ChunkSpace,
+        /// Those to fetch, and those that are in the output.
+        wanted: Bitfield,
         /// Those that are in the output.
         have: Bitfield,
     },

@@ -30,6 +30,7 @@ pub(super) struct Transfer {
     pub(super) scheduler: Scheduler,
     /// Bytes that are here.
     pub(super) done: u64,
+    /// Bytes in the chunks that are wanted.
     pub(super) total: u64,
     /// Bytes that were received but not needed.
     pub(super) wasted: u64,
@@ -48,13 +49,22 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// A transfer of a share of which `have` is here. The user started it at `begun`.
-    pub(super) fn new(space: ChunkSpace, have: &Bitfield, begun: Instant, now: Instant) -> Transfer {
-        let lens = have.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len));
+    /// A transfer of the chunks `wanted`, of which `have` is here. The user started it at `begun`.
+    pub(super) fn new(
+        space: ChunkSpace,
+        wanted: &Bitfield,
+        have: &Bitfield,
+        begun: Instant,
+        now: Instant,
+    ) -> Transfer {
+        let spans = |chunks: &Bitfield| {
+            let spans = chunks.iter().filter_map(|chunk| space.span(chunk));
+            spans.map(|span| u64::from(span.len)).sum()
+        };
         Transfer {
-            done: lens.sum(),
-            total: space.total_len(),
-            scheduler: Scheduler::new(space, have),
+            done: spans(have),
+            total: spans(wanted),
+            scheduler: Scheduler::new(space, wanted, have),
             wasted: 0,
             last_arrival: now,
             unproved: 0,
@@ -97,10 +107,9 @@ impl Transfer {
         self.scheduler.space().span(chunk).map_or(0, |span| span.len)
     }
 
-    /// How much is here, for trackers.
+    /// How much of the whole share is here, for trackers. So a peer that wants only a part never counts as a seeder.
     pub(super) fn completion(&self) -> Completion {
-        let all = self.scheduler.space().chunk_count();
-        Completion::of(all - self.scheduler.unstored(), all)
+        Completion::of(self.scheduler.stored_count(), self.scheduler.space().chunk_count())
     }
 
     /// What came from each peer, largest first.

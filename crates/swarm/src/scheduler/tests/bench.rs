@@ -50,7 +50,7 @@ impl Bench {
     pub(super) fn of(space: ChunkSpace, seed: u64) -> Bench {
         let have = Bitfield::empty(space.chunk_count());
         Bench {
-            scheduler: Scheduler::new(space, &have),
+            scheduler: Scheduler::new(space, &Bitfield::full(have.len()), &have),
             now: Instant::now(),
             rng: StdRng::seed_from_u64(seed),
             waiting: BTreeMap::new(),
