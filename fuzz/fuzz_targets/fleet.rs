@@ -1,17 +1,17 @@
 //! What a tracker reads from the store of its fleet: messages of other trackers, and the members of a share.
 //!
-//! Whoever can write to the store can write anything. Changes that are decoded encode to the same bytes, and a record of a share comes out
-//! of its two members as it went in.
+//! Whoever can write to the store can write anything. Changes that are decoded encode to the same bytes, and a record comes out
+//! of its members as it went in.
 //!
 //! Decodes: tracker/src/fleet/feed.rs: fn decode
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proto::InfoHash;
 use tracker::fleet::{
     feed::{Change, decode, encode},
-    record::{Record, Score, records_of},
+    members::{peer_member, records_of, tag, title_members},
+    record::{Record, Score},
 };
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     // Any members, cut at every 0x0a.
     let members = bytes.split(|&byte| byte == b'\n').zip(1..);
     let scored = members.map(|(member, score)| (member, Score(score * 128 + 100)));
-    records_of(InfoHash([1; 32]), scored).iter().for_each(check_members);
+    records_of(scored).iter().for_each(check_members);
 });
 
 /// Times of the next two centuries fit a score.
@@ -34,9 +34,10 @@ fn check_members(record: &Record) {
     if record.expires.0 > LAST_MS {
         return;
     }
-    let members = [record.peer_member(record.tag()), record.name_member(record.tag())];
+    let mut members = title_members(record, tag(record));
+    members.push(peer_member(record, tag(record)));
     let scored = members.iter().map(|member| (&member[..], record.score()));
-    let found = records_of(record.known.infohash, scored);
+    let found = records_of(scored);
     let [found] = &found[..] else { panic!("{found:?} in place of {record:?}") };
     assert_eq!(found.known, record.known);
     // A score has tenths of a second.

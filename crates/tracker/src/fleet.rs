@@ -24,6 +24,7 @@ pub mod layout;
 #[cfg(feature = "registry")]
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub(crate) mod link;
+pub mod members;
 pub mod outbox;
 pub mod record;
 #[cfg(feature = "registry")]

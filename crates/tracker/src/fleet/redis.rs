@@ -1,34 +1,31 @@
 //! The store: Redis or Valkey, as one server or as a cluster.
 //!
-//! This file is the only one that names the client crate. `redis` was chosen over `fred` because it has more users and more frequent
+//! This file and [`target`] are the only ones that name the client crate. `redis` was chosen over `fred` because it has more users and more frequent
 //! releases, and shares its versions of `rand`, `socket2` and `tokio` with the rest of Shoal.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::{IpAddr, SocketAddr, UdpSocket},
-    time::Duration,
-};
+mod target;
 
-use proto::InfoHash;
+use std::{collections::BTreeMap, time::Duration};
+
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
-    IntoConnectionInfo, Pipeline, RedisError, Value,
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisError, Value,
     aio::{MultiplexedConnection, PubSubStream},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
 };
-use tokio::{net::lookup_host, task::JoinSet, time::timeout};
+use tokio::{task::JoinSet, time::timeout};
 use tokio_stream::StreamExt;
 
 use super::{
     feed::{Change, TrackerId, encode},
-    layout,
-    record::{Record, Score, Tag, records_of},
+    layout::{self, Bucket},
+    members::{Tag, peer_member, records_of, tag, title_members},
+    record::{Record, Score},
     secret::FleetSecret,
     time::StoreTime,
 };
+pub use target::{Credentials, StoreError, Target};
 
 /// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,50 +36,21 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The oldest version that has all commands which are used.
 const MIN_VERSION: (u32, u32) = (6, 2);
 
-/// Maximum members of a share that one waiting lookup reads: the newest. It is more than an answer has, and takes the store two
-/// milliseconds.
+/// Maximum members that one waiting lookup reads of the bucket of its share: the newest. It is more than an answer has, and takes the store
+/// two milliseconds.
 const MAX_READ: usize = 2_000;
 
-/// Keys that one step of a scan looks at.
-const SCAN_STEP: usize = 500;
+/// Keys that one step of a scan looks at. With a million shares that is 1,600 of them, and takes the store some milliseconds.
+const SCAN_STEP: usize = 100;
 
 /// The secret of the fleet goes when no tracker has renewed it for this long.
 const FLEET_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The key of a share lasts longer than its last registration by this.
+/// A bucket lasts longer than its last registration by this.
 const KEY_MARGIN: Duration = Duration::from_secs(10);
 
-/// In one batch of this many, the expired members of its shares are removed. Readers leave them out anyway.
+/// In one batch of this many, the expired members of its buckets are removed. Readers leave them out anyway.
 const TRIM_EVERY: u64 = 8;
-
-/// Where the store is, and who this tracker is there.
-#[derive(Clone)]
-pub struct Target {
-    info: ConnectionInfo,
-}
-
-/// The user of the store, and the password.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// The user; the default one if there is none.
-    pub user: Option<String>,
-    /// The password.
-    pub password: Option<String>,
-}
-
-/// Why the store did not do what it was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// It will not work by itself either: a wrong password, address or version.
-    #[error("{0}")]
-    Unusable(String),
-    /// It does not answer, or serves nobody now.
-    #[error("{0}")]
-    Lost(String),
-    /// It has no memory left.
-    #[error("it is full: {0}")]
-    Full(String),
-}
 
 /// A connection to the store. Clones share it.
 #[derive(Clone)]
@@ -113,63 +81,19 @@ pub(super) struct Check {
     pub(super) since: StoreTime,
 }
 
-/// How far a scan of all shares is.
+/// Where a batch is written, and how long it lasts there.
+pub(super) struct Lasting {
+    pub(super) secret: FleetSecret,
+    /// How long a peer stays without an announce.
+    pub(super) expire: Duration,
+    pub(super) now: StoreTime,
+}
+
+/// How far a scan of all buckets is.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cursor {
     node: usize,
     at: u64,
-}
-
-impl Target {
-    /// Reads a URL like `redis://host:6379`, `rediss://host` or `valkey://host/2`. A user or a password in it counts less than those given.
-    pub fn new(url: &str, credentials: Credentials) -> Result<Target, StoreError> {
-        let info = url.into_connection_info().map_err(|error| StoreError::Unusable(error.to_string()))?;
-        if matches!(info.addr(), ConnectionAddr::Unix(_)) {
-            return Err(StoreError::Unusable("a path is no place for trackers on other machines".to_owned()));
-        }
-        let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
-        if let Some(user) = credentials.user {
-            settings = settings.set_username(user);
-        }
-        if let Some(password) = credentials.password {
-            settings = settings.set_password(password);
-        }
-        Ok(Target { info: info.set_redis_settings(settings) })
-    }
-
-    fn host(&self) -> (&str, u16) {
-        match self.info.addr() {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => (host, *port),
-            // Refused by `Target::new`, and there are no others.
-            _ => ("", 0),
-        }
-    }
-
-    /// The address at which the store sees this host. Other machines reach it there too, as far as anybody can know here.
-    pub(super) async fn own_ip(&self) -> Option<IpAddr> {
-        let addresses: Vec<SocketAddr> = lookup_host(self.host()).await.ok()?.collect();
-        addresses.into_iter().find_map(|address| {
-            let any: SocketAddr = if address.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-            let socket = UdpSocket::bind(any).ok()?;
-            // This sends nothing.
-            socket.connect(address).ok()?;
-            socket.local_addr().ok().map(|address| address.ip())
-        })
-    }
-}
-
-impl fmt::Display for Target {
-    /// Without user and password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (host, port) = self.host();
-        write!(f, "{host}:{port}")
-    }
-}
-
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Target({self})")
-    }
 }
 
 impl Store {
@@ -245,22 +169,21 @@ impl Store {
         &mut self,
         from: TrackerId,
         changes: &[Change],
-        expire: Duration,
-        now: StoreTime,
+        rules: &Lasting,
     ) -> Result<(), StoreError> {
         self.batches += 1;
         let is_cluster = matches!(self.connection, Connection::Cluster(_));
-        let part =
-            |change: &Change| if is_cluster { layout::part(&change.record().known.infohash) } else { 0 };
-        let mut sorted: Vec<&Change> = changes.iter().collect();
-        sorted.sort_unstable_by_key(|change| (part(change), change.record().known.infohash));
+        let node_of = |bucket: Bucket| if is_cluster { bucket.part() } else { 0 };
+        let mut sorted: Vec<(Bucket, &Change)> = changes
+            .iter()
+            .map(|change| (Bucket::of(&change.record().known.infohash, &rules.secret), change))
+            .collect();
+        sorted.sort_unstable_by_key(|&(bucket, _)| (node_of(bucket), bucket));
         let mut work = Vec::new();
-        for changes in sorted.chunk_by(|one, other| part(one) == part(other)) {
+        for changes in sorted.chunk_by(|(one, _), (other, _)| node_of(*one) == node_of(*other)) {
             let mut pipeline = Pipeline::with_capacity(2 * changes.len() + 1);
-            for changes in
-                changes.chunk_by(|one, other| one.record().known.infohash == other.record().known.infohash)
-            {
-                add_share(&mut pipeline, changes, expire, now, self.batches);
+            for changes in changes.chunk_by(|(one, _), (other, _)| one == other) {
+                add_bucket(&mut pipeline, changes, rules, self.batches);
             }
             work.push(pipeline);
         }
@@ -288,27 +211,23 @@ impl Store {
         }
     }
 
-    /// The registrations in a share, the newest if there are many.
-    pub(super) async fn read(
-        &mut self,
-        infohash: InfoHash,
-        now: StoreTime,
-    ) -> Result<Vec<Record>, StoreError> {
+    /// The registrations in a share and in those that lie with it, the newest if there are many.
+    pub(super) async fn read(&mut self, bucket: Bucket, now: StoreTime) -> Result<Vec<Record>, StoreError> {
         let mut reading = redis::pipe();
-        reading.cmd("ZREVRANGEBYSCORE").arg(layout::share_key(&infohash)).arg("+inf").arg(after(now));
+        reading.cmd("ZREVRANGEBYSCORE").arg(bucket.key()).arg("+inf").arg(after(now));
         reading.arg("WITHSCORES").arg("LIMIT").arg(0).arg(MAX_READ);
         let (members,): (Vec<(Vec<u8>, String)>,) = self.run(&reading).await?;
-        Ok(records(infohash, &members))
+        Ok(records(&members))
     }
 
-    /// Some shares from `cursor` on, with all registrations in them, and where to go on.
+    /// The registrations in some buckets from `cursor` on, and where to go on.
     pub(super) async fn scan(
         &mut self,
         cursor: Cursor,
         now: StoreTime,
     ) -> Result<(Vec<Record>, Option<Cursor>), StoreError> {
         let mut scanning = redis::cmd("SCAN");
-        scanning.arg(cursor.at).arg("MATCH").arg(layout::SHARES).arg("COUNT").arg(SCAN_STEP);
+        scanning.arg(cursor.at).arg("MATCH").arg(layout::BUCKETS).arg("COUNT").arg(SCAN_STEP);
         let (at, keys): (u64, Vec<Vec<u8>>) = match &mut self.connection {
             Connection::One(connection) => scanning.query_async(connection).await?,
             Connection::Cluster(_) => {
@@ -316,22 +235,19 @@ impl Store {
                 self.ask_node(scanning, slot).await?
             }
         };
-        let mut parts: BTreeMap<u8, Vec<InfoHash>> = BTreeMap::new();
-        for infohash in keys.iter().filter_map(|key| layout::share_of(key)) {
-            let part = if let Connection::One(_) = self.connection { 0 } else { layout::part(&infohash) };
-            parts.entry(part).or_default().push(infohash);
+        let mut parts: BTreeMap<u16, Vec<Bucket>> = BTreeMap::new();
+        for bucket in keys.iter().filter_map(|key| Bucket::with_key(key)) {
+            let part = if let Connection::One(_) = self.connection { 0 } else { bucket.part() };
+            parts.entry(part).or_default().push(bucket);
         }
         let mut found = Vec::new();
-        for shares in parts.values() {
+        for buckets in parts.values() {
             let mut reading = redis::pipe();
-            for infohash in shares {
-                reading.cmd("ZRANGEBYSCORE").arg(layout::share_key(infohash)).arg(after(now)).arg("+inf");
-                reading.arg("WITHSCORES");
+            for bucket in buckets {
+                reading.cmd("ZRANGEBYSCORE").arg(bucket.key()).arg(after(now)).arg("+inf").arg("WITHSCORES");
             }
             let members: Vec<Vec<(Vec<u8>, String)>> = self.run(&reading).await?;
-            for (infohash, members) in shares.iter().zip(&members) {
-                found.extend(records(*infohash, members));
-            }
+            found.extend(members.iter().flat_map(|members| records(members)));
         }
         let next = match at {
             0 => Cursor { node: cursor.node + 1, at: 0 },
@@ -384,68 +300,52 @@ impl Message {
     }
 }
 
-impl From<RedisError> for StoreError {
-    fn from(error: RedisError) -> StoreError {
-        let text = error.to_string();
-        let codes: Vec<String> = match error.clone().into_server_errors() {
-            Some(errors) => errors.iter().map(|(_, error)| error.code().to_owned()).collect(),
-            None => error.code().map(str::to_owned).into_iter().collect(),
+/// Adds the commands that write what changed in one bucket.
+fn add_bucket(pipeline: &mut Pipeline, changes: &[(Bucket, &Change)], rules: &Lasting, batch: u64) {
+    let Some(&(bucket, _)) = changes.first() else { return };
+    let key = bucket.key();
+    let mut gone = Vec::new();
+    let mut adding = Cmd::with_capacity(3 + 4 * changes.len(), 96 + 128 * changes.len());
+    adding.arg("ZADD").arg(&key).arg("GT");
+    // Nearly always one.
+    let mut titles: Vec<(&Record, Tag, Score)> = Vec::new();
+    for (_, change) in changes {
+        let record = match change {
+            Change::Present(record) => record,
+            Change::Gone(record) => {
+                gone.push(peer_member(record, tag(record)));
+                continue;
+            }
         };
-        let is_one_of = |known: &[&str]| codes.iter().any(|code| known.contains(&code.as_str()));
-        let is_unusable =
-            matches!(error.kind(), ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig);
-        if is_unusable || is_one_of(&["NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "WRONGTYPE"]) {
-            StoreError::Unusable(text)
-        } else if is_one_of(&["OOM"]) {
-            StoreError::Full(text)
-        } else {
-            StoreError::Lost(text)
-        }
+        let score = record.score();
+        let tag = match titles.iter_mut().find(|(of, ..)| of.has_title_of(record)) {
+            Some((_, tag, latest)) => {
+                *latest = score.max(*latest);
+                *tag
+            }
+            None => {
+                let tag = tag(record);
+                titles.push((record, tag, score));
+                tag
+            }
+        };
+        adding.arg(score.0).arg(peer_member(record, tag));
     }
-}
-
-/// Adds the commands that write what changed in one share.
-fn add_share(pipeline: &mut Pipeline, changes: &[&Change], expire: Duration, now: StoreTime, batch: u64) {
-    let Some(infohash) = changes.first().map(|change| change.record().known.infohash) else { return };
-    let key = layout::share_key(&infohash);
-    let gone =
-        changes.iter().filter(|change| matches!(change, Change::Gone(_))).map(|change| change.record());
-    let gone: Vec<Vec<u8>> = gone.map(|record| record.peer_member(record.tag())).collect();
     if !gone.is_empty() {
         pipeline.cmd("ZREM").arg(&key).arg(gone);
     }
-    let present = || changes.iter().filter(|change| matches!(change, Change::Present(_)));
-    if present().next().is_some() {
-        let mut adding = Cmd::with_capacity(3 + 4 * changes.len(), 96 + 128 * changes.len());
-        adding.arg("ZADD").arg(&key).arg("GT");
-        // Nearly always one.
-        let mut names: Vec<(&Record, Tag, Score)> = Vec::new();
-        for record in present().map(|change| change.record()) {
-            let is_called =
-                |of: &Record| of.known.name == record.known.name && of.known.size == record.known.size;
-            let score = record.score();
-            let tag = match names.iter_mut().find(|(of, ..)| is_called(of)) {
-                Some((_, tag, latest)) => {
-                    *latest = score.max(*latest);
-                    *tag
-                }
-                None => {
-                    let tag = record.tag();
-                    names.push((record, tag, score));
-                    tag
-                }
-            };
-            adding.arg(score.0).arg(record.peer_member(tag));
+    if !titles.is_empty() {
+        for (record, tag, Score(latest)) in titles {
+            title_members(record, tag).into_iter().for_each(|member| {
+                adding.arg(latest).arg(member);
+            });
         }
-        for (record, tag, Score(latest)) in names {
-            adding.arg(latest).arg(record.name_member(tag));
-        }
-        let mut lasting = Cmd::with_capacity(3, 96);
-        lasting.arg("PEXPIRE").arg(&key).arg(millis(expire + KEY_MARGIN));
+        let mut lasting = Cmd::with_capacity(3, 64);
+        lasting.arg("PEXPIRE").arg(&key).arg(millis(rules.expire + KEY_MARGIN));
         pipeline.add_command(adding).add_command(lasting);
     }
-    if batch.wrapping_add(infohash.0[1].into()).is_multiple_of(TRIM_EVERY) {
-        pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(now).0);
+    if batch.wrapping_add(bucket.0.into()).is_multiple_of(TRIM_EVERY) {
+        pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(rules.now).0);
     }
 }
 
@@ -454,9 +354,8 @@ fn after(now: StoreTime) -> String {
     format!("({}", Score::over_at(now).0)
 }
 
-fn records(infohash: InfoHash, members: &[(Vec<u8>, String)]) -> Vec<Record> {
-    let scored = members.iter().filter_map(|(member, score)| Some((&member[..], Score(score.parse().ok()?))));
-    records_of(infohash, scored)
+fn records(members: &[(Vec<u8>, String)]) -> Vec<Record> {
+    records_of(members.iter().filter_map(|(member, score)| Some((&member[..], Score(score.parse().ok()?)))))
 }
 
 /// A line `name:value` of the answer to `INFO`.
@@ -508,22 +407,6 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn target(url: &str) -> Result<String, StoreError> {
-        Target::new(url, Credentials::default()).map(|target| target.to_string())
-    }
-
-    #[test]
-    fn a_url_names_a_host_and_its_password_is_never_shown() {
-        assert_eq!(target("redis://store.example").unwrap(), "store.example:6379");
-        assert_eq!(target("rediss://user:hidden@store.example:7000/2").unwrap(), "store.example:7000");
-        let credentials = Credentials { user: None, password: Some("hidden".to_owned()) };
-        let target = Target::new("valkey://[::1]:1", credentials).unwrap();
-        assert!(!format!("{target:?} {target}").contains("hidden"));
-        for url in ["", "store.example", "http://store.example", "unix:///run/redis.sock", "redis://:99999"] {
-            assert!(matches!(self::target(url), Err(StoreError::Unusable(_))), "{url}");
-        }
-    }
 
     #[test]
     fn old_versions_are_refused_and_those_of_valkey_count_by_what_they_are_compatible_with() {

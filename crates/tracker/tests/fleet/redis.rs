@@ -6,11 +6,16 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
 /// Longer than anything here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -118,6 +123,44 @@ impl Redis {
 
     pub(crate) fn go_on(&self) {
         kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
+    }
+}
+
+/// A port that leads to a server, and later to another one, like a name in the DNS.
+pub(crate) struct Forwarder {
+    port: u16,
+    leads_to: Arc<AtomicU16>,
+    _task: JoinSet<()>,
+}
+
+impl Forwarder {
+    pub(crate) async fn start(to: u16) -> Forwarder {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let leads_to = Arc::new(AtomicU16::new(to));
+        let target = leads_to.clone();
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let to = target.load(Ordering::Relaxed);
+                connections.spawn(async move {
+                    if let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await {
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Forwarder { port, leads_to, _task: task }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn lead_to(&self, port: u16) {
+        self.leads_to.store(port, Ordering::Relaxed);
     }
 }
 

@@ -13,9 +13,11 @@ use super::{Link, questions::Waiting};
 use crate::{
     fleet::{
         feed::{self, Change},
+        layout::Bucket,
         outbox::MAX_BATCH,
         record::Record,
-        redis::{Check, Cursor, Feed, Message, Store, StoreError},
+        redis::{Check, Cursor, Feed, Lasting, Message, Store, StoreError},
+        secret::FleetSecret,
         side::{FleetCounts, FleetSide, Question},
         time::{StoreClock, StoreTime},
     },
@@ -148,7 +150,7 @@ impl<'a> Session<'a> {
                     Err(error) => Err(StoreError::Lost(error.to_string())),
                 },
                 Some(question) = link.questions.recv() => {
-                    self.ask(question);
+                    self.ask(question, &link.secret);
                     Ok(())
                 }
                 () = self.side.changed.notified(), if !self.is_noted => {
@@ -184,10 +186,8 @@ impl<'a> Session<'a> {
             if !batch.is_empty() {
                 self.is_writing = true;
                 self.write_after = now + BATCH_PAUSE;
-                let (mut store, from, expire) = (self.store.clone(), link.id, self.expire);
-                let store_now = self.clock.read(now);
-                self.jobs
-                    .spawn(async move { Done::Wrote(store.write(from, &batch, expire, store_now).await) });
+                let (mut store, from, lasting) = (self.store.clone(), link.id, self.lasting(link, now));
+                self.jobs.spawn(async move { Done::Wrote(store.write(from, &batch, &lasting).await) });
             }
         }
         if let Some(cursor) = self.scan.filter(|_| !self.is_scanning) {
@@ -200,6 +200,10 @@ impl<'a> Session<'a> {
             let (mut store, from, secret) = (self.store.clone(), link.id, link.secret.clone());
             self.jobs.spawn(async move { Done::Checked(now, store.check(from, &secret).await) });
         }
+    }
+
+    fn lasting(&self, link: &Link, now: Instant) -> Lasting {
+        Lasting { secret: link.secret.clone(), expire: self.expire, now: self.clock.read(now) }
     }
 
     fn next_timer(&self, link: &Link) -> Instant {
@@ -223,13 +227,14 @@ impl<'a> Session<'a> {
     }
 
     /// A lookup waits for the store.
-    fn ask(&mut self, question: Question) {
+    fn ask(&mut self, question: Question, secret: &FleetSecret) {
         FleetCounts::add(&self.side.counts.waited, 1);
         let infohash = question.infohash;
         if self.waiting.push(question) && self.reads < MAX_READS {
             self.reads += 1;
             let (mut store, now) = (self.store.clone(), self.clock.read(Instant::now()));
-            self.jobs.spawn(async move { Done::Read(infohash, store.read(infohash, now).await) });
+            let bucket = Bucket::of(&infohash, secret);
+            self.jobs.spawn(async move { Done::Read(infohash, store.read(bucket, now).await) });
         }
     }
 
@@ -368,8 +373,8 @@ impl<'a> Session<'a> {
         link.collect(self.shared, self.side);
         while !link.outbox.is_empty() {
             let batch = link.outbox.begin();
-            let now = self.clock.read(Instant::now());
-            if self.store.write(link.id, &batch, self.expire, now).await.is_err() {
+            let lasting = self.lasting(link, Instant::now());
+            if self.store.write(link.id, &batch, &lasting).await.is_err() {
                 return;
             }
             link.outbox.arrived();
