@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
-        Announce, Completion, ErrorCode, Event, Peers, Query, Token,
+        Announce, Completion, ErrorCode, Event, Peers, Query, ReplyBody, Request, RequestBody, Token,
+        TransactionId,
         client::{Answer, Call, CallError, Client},
         codec::{decode_reply, encode_request},
     },
@@ -48,15 +49,22 @@ impl Running {
     }
 
     async fn try_start(url: &str, credentials: Credentials) -> Result<Running, TrackerError> {
+        Ok(Running::run(Running::bind(url, credentials).await?))
+    }
+
+    async fn bind(url: &str, credentials: Credentials) -> Result<Tracker, TrackerError> {
         let registry = Some(Target::new(url, credentials).unwrap());
         let bind = Some(Ipv4Addr::LOCALHOST.into());
         // So long that a tracker settles in no test by itself.
         let (heartbeat, expire) = (5 * PATIENCE, 10 * PATIENCE);
         let config = Config { bind, port: 0, registry, heartbeat, expire, ..Config::default() };
-        let tracker = Tracker::bind(config).await?;
+        Tracker::bind(config).await
+    }
+
+    fn run(tracker: Tracker) -> Running {
         let (address, shutdown) = (tracker.local_addr(), CancellationToken::new());
         let task = tokio::spawn(tracker.run(shutdown.clone()));
-        Ok(Running { address, shutdown, task })
+        Running { address, shutdown, task }
     }
 
     async fn three(url: &str) -> [Running; 3] {
@@ -292,6 +300,29 @@ async fn a_share_of_which_only_the_store_knows_is_found_when_it_is_asked_for() {
     assert_eq!(peer.seeders(&tracker, 1).await, 0);
     assert_eq!(redis.command(&rename("hidden:", "")), ":1");
     assert_eq!(peer.seeders(&tracker, 1).await, 1);
+    tracker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_reads_the_store_before_its_first_answer() {
+    let Some(server) = server() else { return };
+    let redis = Redis::start(server, &[]);
+    let mut peer = Peer::new().await;
+    with_one_peer(&redis, &mut peer).await.stop().await;
+    // There is so much else in the store that reading it takes some milliseconds.
+    let fill = "EVAL \"for i = 0, 4999 do redis.call('ZADD', string.format('shoal:1:{%02d}:%04x', i % 64, i), 9e18, 'x') end return 1\" 0";
+    assert_eq!(redis.command(fill), ":1");
+    let tracker = Running::bind(&redis.url(), Credentials::default()).await.unwrap();
+    // The question is there before the tracker runs.
+    let query = Query::Named { name: ShareName::new("share 1").unwrap(), after: None };
+    let request = Request { transaction: TransactionId(1), body: RequestBody::FirstLookup { query } };
+    let (mut datagram, mut answer) = (BytesMut::new(), [0; 1500]);
+    encode_request(&request, &mut datagram).unwrap();
+    peer.socket.send_to(&datagram, tracker.local_addr()).await.unwrap();
+    let tracker = Running::run(tracker);
+    let (len, _) = peer.socket.recv_from(&mut answer).await.unwrap();
+    let ReplyBody::Shares(shares) = decode_reply(&answer[..len]).unwrap().body else { panic!("no shares") };
+    assert_eq!(shares.total, 1);
     tracker.stop().await;
 }
 
