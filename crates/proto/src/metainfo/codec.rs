@@ -1,0 +1,143 @@
+//! The bencoded form of metainfo.
+
+use bendy::{
+    decoding::{Decoder, DictDecoder, Object},
+    encoding::{Encoder, SortedDictEncoder},
+};
+
+use super::{Directory, FileNode, MAX_DEPTH, MetainfoError, Node, Tree};
+use crate::{chunk::CHUNK_LEN, id::Digest, name::ShareName};
+
+/// The bencode nesting of [`MAX_DEPTH`]: the info and file tree dictionaries, the directories, and the file's own two.
+const MAX_BENCODE_DEPTH: usize = MAX_DEPTH + 4;
+
+pub(super) fn encode(name: &ShareName, tree: &Tree) -> Result<Vec<u8>, MetainfoError> {
+    let mut encoder = Encoder::new().with_max_depth(MAX_BENCODE_DEPTH);
+    let result = encoder.emit_dict(|mut info| {
+        info.emit_pair_with(b"file tree", |value| {
+            value.emit_dict(|mut dict| match tree {
+                Tree::File(node) => emit_file(&mut dict, name, node),
+                Tree::Directory(entries) => emit_directory(&mut dict, entries),
+            })
+        })?;
+        info.emit_pair(b"meta version", 2)?;
+        info.emit_pair(b"name", name.as_str())?;
+        info.emit_pair(b"piece length", CHUNK_LEN)
+    });
+    // The keys are sorted and the structure is our own, so only nesting can be refused.
+    result.and_then(|()| encoder.get_output()).map_err(|_| MetainfoError::TooDeep)
+}
+
+type EncodeResult = Result<(), bendy::encoding::Error>;
+
+fn emit_directory(dict: &mut SortedDictEncoder<'_>, entries: &Directory) -> EncodeResult {
+    entries.iter().try_for_each(|(name, node)| match node {
+        Node::File(node) => emit_file(dict, name, node),
+        Node::Directory(entries) => dict.emit_pair_with(name.as_str().as_bytes(), |value| {
+            value.emit_dict(|mut dict| emit_directory(&mut dict, entries))
+        }),
+    })
+}
+
+fn emit_file(dict: &mut SortedDictEncoder<'_>, name: &ShareName, node: &FileNode) -> EncodeResult {
+    dict.emit_pair_with(name.as_str().as_bytes(), |value| {
+        value.emit_dict(|mut leaf| {
+            leaf.emit_pair_with(b"", |value| {
+                value.emit_dict(|mut dict| {
+                    dict.emit_pair(b"length", node.len)?;
+                    match &node.pieces_root {
+                        Some(root) => dict.emit_pair_with(b"pieces root", |value| value.emit_bytes(&root.0)),
+                        None => Ok(()),
+                    }
+                })
+            })
+        })
+    })
+}
+
+pub(super) fn decode_info(bytes: &[u8]) -> Result<(ShareName, Tree), MetainfoError> {
+    let mut decoder = Decoder::new(bytes).with_max_depth(MAX_BENCODE_DEPTH);
+    let Some(Object::Dict(mut info)) = decoder.next_object()? else {
+        return Err(MetainfoError::Shape("not a dictionary"));
+    };
+    let (mut entries, mut version, mut name, mut piece_len) = (None, None, None, None);
+    while let Some((key, value)) = info.next_pair()? {
+        match (key, value) {
+            (b"file tree", Object::Dict(dict)) => entries = Some(decode_directory(dict, 0)?),
+            (b"meta version", Object::Integer(digits)) => version = Some(digits),
+            (b"name", Object::Bytes(bytes)) => name = Some(ShareName::from_bytes(bytes)?),
+            (b"piece length", Object::Integer(digits)) => piece_len = digits.parse::<u32>().ok(),
+            _ => return Err(MetainfoError::Shape("an unknown key, or a value of the wrong type")),
+        }
+    }
+    if version != Some("2") {
+        return Err(MetainfoError::Shape("'meta version' is not 2"));
+    }
+    if piece_len != Some(CHUNK_LEN) {
+        return Err(MetainfoError::Shape("'piece length' is not 524288"));
+    }
+    let name = name.ok_or(MetainfoError::Shape("no 'name'"))?;
+    let entries = entries.ok_or(MetainfoError::Shape("no 'file tree'"))?;
+    let tree = Tree::new_directory(&name, entries);
+    Ok((name, tree))
+}
+
+fn decode_directory(mut dict: DictDecoder<'_, '_>, depth: usize) -> Result<Directory, MetainfoError> {
+    let mut entries = Directory::new();
+    while let Some((key, value)) = dict.next_pair()? {
+        decode_entry(&mut entries, key, value, depth)?;
+    }
+    Ok(entries)
+}
+
+fn decode_entry(
+    entries: &mut Directory,
+    key: &[u8],
+    value: Object<'_, '_>,
+    depth: usize,
+) -> Result<(), MetainfoError> {
+    let name = ShareName::from_bytes(key)?;
+    let Object::Dict(node) = value else {
+        return Err(MetainfoError::Shape("an entry of 'file tree' is not a dictionary"));
+    };
+    entries.insert(name, decode_node(node, depth)?);
+    Ok(())
+}
+
+/// A node is a file if its first key is the empty string, else a directory.
+fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, MetainfoError> {
+    let mut entries = Directory::new();
+    let file = match node.next_pair()? {
+        Some((b"", Object::Dict(leaf))) => Some(decode_file(leaf)?),
+        Some((key, value)) => {
+            if depth == MAX_DEPTH {
+                return Err(MetainfoError::TooDeep);
+            }
+            decode_entry(&mut entries, key, value, depth + 1)?;
+            None
+        }
+        None => None,
+    };
+    if let Some(file) = file {
+        return if node.next_pair()?.is_some() { Err(FILE_SHAPE) } else { Ok(Node::File(file)) };
+    }
+    entries.append(&mut decode_directory(node, depth + 1)?);
+    Ok(Node::Directory(entries))
+}
+
+const FILE_SHAPE: MetainfoError =
+    MetainfoError::Shape("a file has a 'length', a 'pieces root' unless it is empty, and nothing else");
+
+fn decode_file(mut dict: DictDecoder<'_, '_>) -> Result<FileNode, MetainfoError> {
+    let (mut len, mut pieces_root) = (None, None);
+    while let Some((key, value)) = dict.next_pair()? {
+        match (key, value) {
+            (b"length", Object::Integer(digits)) => len = digits.parse().ok(),
+            (b"pieces root", Object::Bytes(bytes)) => {
+                pieces_root = Some(Digest(bytes.try_into().map_err(|_| FILE_SHAPE)?));
+            }
+            _ => return Err(FILE_SHAPE),
+        }
+    }
+    Ok(FileNode { len: len.ok_or(FILE_SHAPE)?, pieces_root })
+}
