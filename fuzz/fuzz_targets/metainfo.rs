@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use proto::{
     CHUNK_LEN, InfoHash, Metainfo, ShareName,
     chunk::{MAX_CHUNKS, MAX_SHARE_LEN},
-    metainfo::{Kind, MAX_DEPTH},
+    metainfo::{Kind, MAX_DEPTH, MAX_LINK_LEN},
 };
 use sha2::{Digest, Sha256};
 
@@ -44,11 +44,19 @@ fn check_paths(metainfo: &Metainfo) {
     for path in files.clone().chain(metainfo.empty_directories()) {
         assert!(path.len() <= MAX_DEPTH + 1 && path.iter().all(is_plain), "{path:?}");
     }
+    for link in metainfo.links() {
+        assert!(!link.path.is_empty() && link.path.len() <= MAX_DEPTH + 1 && link.path.iter().all(is_plain));
+        assert!(!link.node.target().is_empty() && link.node.target().iter().all(is_plain));
+        let text = link.text();
+        assert!(text.len() <= MAX_LINK_LEN);
+        assert_eq!(resolve(&link.path, &text), link.node.target());
+    }
     let paths: Vec<_> = files.collect();
     assert!(paths.is_sorted() && paths.windows(2).all(|pair| pair[0] != pair[1]), "{paths:?}");
     match metainfo.kind() {
         Kind::File => {
-            assert!(paths.len() == 1 && paths[0].is_empty() && metainfo.empty_directories().is_empty())
+            assert!(paths.len() == 1 && paths[0].is_empty() && metainfo.empty_directories().is_empty());
+            assert!(metainfo.links().is_empty());
         }
         Kind::Directory => assert!(paths.iter().all(|path| !path.is_empty())),
     }
@@ -66,4 +74,18 @@ fn check_chunks(metainfo: &Metainfo) {
         next = chunks.end;
     }
     assert_eq!(next, space.chunk_count());
+}
+
+/// Where a link of this text leads: names below the share's directory.
+fn resolve(path: &[ShareName], text: &str) -> Vec<ShareName> {
+    let mut names = path[..path.len() - 1].to_vec();
+    for component in Path::new(text).components() {
+        match component {
+            Component::Normal(name) => names.push(ShareName::new(name.to_str().unwrap()).unwrap()),
+            Component::ParentDir => _ = names.pop().expect("it stays inside"),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => panic!("{text} is relative"),
+        }
+    }
+    names
 }

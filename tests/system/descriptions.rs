@@ -39,7 +39,7 @@ fn peers_that_send_nothing_after_their_hello_do_not_keep_the_share_unknown() {
 /// A share with so many files that its metainfo has a dozen parts.
 fn wide_metainfo() -> Metainfo {
     let name = |number: u32| ShareName::new(&format!("{number:0200}")).unwrap();
-    let file = FileNode { len: 1, pieces_root: Some(Digest([7; 32])) };
+    let file = FileNode::new(1, Some(Digest([7; 32])));
     let files: BTreeMap<_, _> = (0..11_000).map(|number| (name(number), Node::File(file))).collect();
     let metainfo = Metainfo::new(ShareName::new("wide").unwrap(), Tree::Directory(files)).unwrap();
     assert!(metainfo.as_bytes().len() > 11 * MAX_PART_LEN as usize);

@@ -146,6 +146,14 @@ pub(crate) struct Args {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_OVERWRITE", help_heading = OUTPUT)]
     overwrite: bool,
 
+    /// Give files the modification times that they have at the seeder
+    ///
+    /// For a share of a seeder with --times. By default files have the time at which they arrived.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_TIMES", help_heading = OUTPUT, hide_short_help = true
+    )]
+    times: bool,
+
     /// Maximum number of peers to fetch from at the same time
     #[arg(
         short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
@@ -337,6 +345,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         destination,
         overwrite: args.overwrite,
         only: args.only.clone(),
+        times: args.times,
         max_peers: args.max_peers,
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),

@@ -21,11 +21,12 @@ impl Destination {
         std::fs::create_dir_all(dir).map_err(|source| PathError { action: "make", path: dir.clone(), source })
     }
 
-    pub(crate) fn output(&self, name: &ShareName, overwrite: bool) -> Output {
+    pub(crate) fn output(&self, name: &ShareName, overwrite: bool, times: bool) -> Output {
         let output = match self {
             Destination::Directory(dir) => Output::in_dir(dir, name),
             Destination::Path(path) => Output::at(path.clone()),
         };
-        if overwrite { output.replacing_file() } else { output }
+        let output = if overwrite { output.replacing_file() } else { output };
+        if times { output.keeping_times() } else { output }
     }
 }

@@ -68,6 +68,7 @@ pub(crate) struct Setup {
     pub(crate) overwrite: bool,
     /// Which files to fetch; all if it is empty.
     pub(crate) only: Vec<FilePattern>,
+    pub(crate) times: bool,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -298,9 +299,10 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
-                    let (destination, overwrite) = (self.setup.destination.clone(), self.setup.overwrite);
-                    let only = self.setup.only.clone();
-                    self.disk.open(description, destination, overwrite, only, stop.clone());
+                    let Setup { overwrite, times, .. } = self.setup;
+                    let output = self.setup.destination.output(description.metainfo.name(), overwrite, times);
+                    let (destination, only) = (self.setup.destination.clone(), self.setup.only.clone());
+                    self.disk.open(description, destination, output, only, stop.clone());
                 }
             }
             Action::Send(key, message) => {

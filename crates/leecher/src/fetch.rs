@@ -56,6 +56,8 @@ pub struct Config {
     pub overwrite: bool,
     /// Files of the share to fetch; all if it is empty. Fetching more of the same share later adds to what is there.
     pub only: Vec<FilePattern>,
+    /// Give files and links the times that the share keeps, if it keeps any.
+    pub times: bool,
     /// Maximum number of peers to connect to at the same time; at least 1.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
@@ -88,6 +90,7 @@ impl Config {
             destination: Destination::Directory(PathBuf::new()),
             overwrite: false,
             only: Vec::new(),
+            times: false,
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
@@ -166,7 +169,7 @@ async fn fetch_among(
     let (setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
-        let output = config.destination.output(name, config.overwrite);
+        let output = config.destination.output(name, config.overwrite, config.times);
         task_output(spawn_blocking(move || output.check_free()).await)?;
     }
     let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
@@ -203,6 +206,7 @@ async fn prepare(
         acceptor: config.acceptor.clone(),
         destination: config.destination.clone(),
         overwrite: config.overwrite,
+        times: config.times,
         max_peers: config.max_peers,
         stall_timeout: config.stall_timeout,
         wait: config.wait,

@@ -61,6 +61,7 @@ fn the_protocol_page_has_the_limits() {
         (bytes(metainfo::MAX_METAINFO_LEN.into()), "MAX_METAINFO_LEN"),
         (metainfo::MAX_DEPTH.to_string(), "MAX_DEPTH"),
         (format!("{} bytes", name::MAX_NAME_LEN), "MAX_NAME_LEN"),
+        (bytes(metainfo::MAX_LINK_LEN as u64), "MAX_LINK_LEN"),
         (format!("{} each", link::MAX_ENDPOINTS), "MAX_ENDPOINTS"),
         (format!("{PREAMBLE_LEN} bytes"), "PREAMBLE_LEN"),
         (tracker::DEFAULT_PORT.to_string(), "tracker::DEFAULT_PORT"),

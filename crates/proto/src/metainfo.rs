@@ -7,12 +7,16 @@
 //! Two things BEP 52 leaves open are settled here. An empty directory is an empty dictionary in the file tree. A directory
 //! that holds only one file with the directory's own name has the same encoding as that file alone. So it is that file
 //! ([`Tree::new_directory`] collapses it).
+//!
+//! A file that its owner may execute and a symbolic link have the `attr` that BEP 47 gives them, as libtorrent writes it. A link
+//! leads to a path inside the share, whether or not something is there. So it never leads out of the share, not even by way
+//! of other links.
 
 mod codec;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, iter, num::NonZeroI64};
 
 use bytes::Bytes;
 use sha2::Digest as _;
@@ -29,6 +33,9 @@ pub const MAX_METAINFO_LEN: u32 = 32 * 1024 * 1024;
 /// Deepest nesting of directories in a share.
 pub const MAX_DEPTH: usize = 64;
 
+/// Longest text of a symbolic link in bytes. XFS stores no longer one.
+pub const MAX_LINK_LEN: usize = 1_023;
+
 /// The metainfo of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileNode {
@@ -36,18 +43,75 @@ pub struct FileNode {
     pub len: u64,
     /// Root of the file's hash tree; `None` for an empty file, and only for one.
     pub pieces_root: Option<Digest>,
+    /// Whether its owner may execute it.
+    pub is_executable: bool,
+    /// When its content last changed, in seconds since 1970, if the share keeps that.
+    pub mtime_s: Option<NonZeroI64>,
+}
+
+impl FileNode {
+    /// A file that is not executable and has no time. `pieces_root` is `None` if the file is empty, and only then.
+    pub fn new(len: u64, pieces_root: Option<Digest>) -> FileNode {
+        FileNode { len, pieces_root, is_executable: false, mtime_s: None }
+    }
+}
+
+/// The metainfo of one symbolic link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkNode {
+    target: Box<[ShareName]>,
+    mtime_s: Option<NonZeroI64>,
+}
+
+impl LinkNode {
+    /// A link to `target`, a path below the share's directory. `None` if the path is empty: no link leads to the share itself.
+    pub fn new(target: Box<[ShareName]>) -> Option<LinkNode> {
+        (!target.is_empty()).then_some(LinkNode { target, mtime_s: None })
+    }
+
+    /// The link with the time at which it was last changed, in seconds since 1970; `None` if the share does not keep that.
+    #[must_use]
+    pub fn with_mtime(self, mtime_s: Option<NonZeroI64>) -> LinkNode {
+        LinkNode { mtime_s, ..self }
+    }
+
+    /// When it was last changed, in seconds since 1970, if the share keeps that.
+    pub fn mtime_s(&self) -> Option<NonZeroI64> {
+        self.mtime_s
+    }
+
+    /// Where it leads: a path below the share's directory. There need not be anything.
+    pub fn target(&self) -> &[ShareName] {
+        &self.target
+    }
+
+    /// The text of the link, if it is in the directory `dir` of the share: the shortest relative one, so that the share can be moved.
+    pub fn text(&self, dir: &[ShareName]) -> String {
+        let common = dir.iter().zip(&self.target).take_while(|(above, name)| above == name).count();
+        let up = iter::repeat_n("..", dir.len() - common);
+        let text =
+            up.chain(self.target[common..].iter().map(ShareName::as_str)).collect::<Vec<_>>().join("/");
+        if text.is_empty() { ".".to_owned() } else { text }
+    }
+
+    /// Whether the text of the link is short enough, if it is in the directory `dir` of the share.
+    pub fn fits(&self, dir: &[ShareName]) -> bool {
+        self.text(dir).len() <= MAX_LINK_LEN
+    }
 }
 
 /// A directory's entries, in the byte order of their names.
 pub type Directory = BTreeMap<ShareName, Node>;
 
-/// A file or a directory inside a share.
+/// An entry of a directory inside a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// A file.
     File(FileNode),
     /// A directory, which may be empty.
     Directory(Directory),
+    /// A symbolic link.
+    Link(LinkNode),
 }
 
 /// The content of a share.
@@ -77,8 +141,24 @@ impl Tree {
 pub struct FileEntry {
     /// Path below the share's directory; empty if the share is this file.
     pub path: Box<[ShareName]>,
-    /// Length and hash.
+    /// Length, hash and attributes.
     pub node: FileNode,
+}
+
+/// One symbolic link of a share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEntry {
+    /// Path below the share's directory, not empty.
+    pub path: Box<[ShareName]>,
+    /// Where it leads.
+    pub node: LinkNode,
+}
+
+impl LinkEntry {
+    /// The text of the link.
+    pub fn text(&self) -> String {
+        self.node.text(self.path.split_last().map_or(&[], |(_, dir)| dir))
+    }
 }
 
 /// A share's description, proved well formed.
@@ -87,6 +167,7 @@ pub struct Metainfo {
     name: ShareName,
     kind: Kind,
     files: Vec<FileEntry>,
+    links: Vec<LinkEntry>,
     empty_directories: Vec<Box<[ShareName]>>,
     chunk_space: ChunkSpace,
     infohash: InfoHash,
@@ -120,6 +201,9 @@ pub enum MetainfoError {
     /// Directories nested deeper than [`MAX_DEPTH`].
     #[error("directories nested deeper than {MAX_DEPTH}")]
     TooDeep,
+    /// A symbolic link with a text longer than [`MAX_LINK_LEN`].
+    #[error("a symbolic link of more than {MAX_LINK_LEN} bytes")]
+    LinkTooLong,
     /// Too many bytes or chunks.
     #[error(transparent)]
     TooLarge(#[from] crate::chunk::TooLargeError),
@@ -144,23 +228,33 @@ impl Metainfo {
         if bytes.len() > MAX_METAINFO_LEN as usize {
             return Err(MetainfoError::MetainfoTooLarge);
         }
-        let (mut files, mut empty_directories) = (Vec::new(), Vec::new());
+        let mut lists = Lists::default();
         let kind = match &tree {
             Tree::File(node) => {
-                files.push(FileEntry { path: Box::new([]), node: *node });
+                lists.files.push(FileEntry { path: Box::new([]), node: *node });
                 Kind::File
             }
             Tree::Directory(entries) => {
-                flatten(entries, &mut Vec::new(), &mut files, &mut empty_directories)?;
+                lists.flatten(entries, &mut Vec::new())?;
                 Kind::Directory
             }
         };
+        let Lists { files, links, empty_directories } = lists;
         if files.iter().any(|file| (file.node.len == 0) != file.node.pieces_root.is_none()) {
             return Err(MetainfoError::Shape("a file has a 'pieces root' unless it is empty"));
         }
         let chunk_space = ChunkSpace::new(files.iter().map(|file| file.node.len))?;
         let infohash = InfoHash(sha2::Sha256::digest(&bytes).into());
-        Ok(Metainfo { name, kind, files, empty_directories, chunk_space, infohash, bytes: bytes.into() })
+        Ok(Metainfo {
+            name,
+            kind,
+            files,
+            links,
+            empty_directories,
+            chunk_space,
+            infohash,
+            bytes: bytes.into(),
+        })
     }
 
     /// Decodes an info dictionary in canonical form.
@@ -197,6 +291,11 @@ impl Metainfo {
         &self.files
     }
 
+    /// The symbolic links, in the order of their paths.
+    pub fn links(&self) -> &[LinkEntry] {
+        &self.links
+    }
+
     /// Paths of the empty directories, below the share's directory.
     pub fn empty_directories(&self) -> &[Box<[ShareName]>] {
         &self.empty_directories
@@ -224,25 +323,37 @@ impl fmt::Debug for Metainfo {
     }
 }
 
-fn flatten(
-    entries: &Directory,
-    path: &mut Vec<ShareName>,
-    files: &mut Vec<FileEntry>,
-    empty_directories: &mut Vec<Box<[ShareName]>>,
-) -> Result<(), MetainfoError> {
-    if path.len() > MAX_DEPTH {
-        return Err(MetainfoError::TooDeep);
-    }
-    if entries.is_empty() && !path.is_empty() {
-        empty_directories.push(path.clone().into());
-    }
-    for (name, node) in entries {
-        path.push(name.clone());
-        match node {
-            Node::File(node) => files.push(FileEntry { path: path.clone().into(), node: *node }),
-            Node::Directory(entries) => flatten(entries, path, files, empty_directories)?,
+/// What a directory holds, each list in file tree order.
+#[derive(Default)]
+struct Lists {
+    files: Vec<FileEntry>,
+    links: Vec<LinkEntry>,
+    empty_directories: Vec<Box<[ShareName]>>,
+}
+
+impl Lists {
+    /// Adds everything below `path`, which holds `entries`.
+    fn flatten(&mut self, entries: &Directory, path: &mut Vec<ShareName>) -> Result<(), MetainfoError> {
+        if path.len() > MAX_DEPTH {
+            return Err(MetainfoError::TooDeep);
         }
-        path.pop();
+        if entries.is_empty() && !path.is_empty() {
+            self.empty_directories.push(path.clone().into());
+        }
+        for (name, node) in entries {
+            path.push(name.clone());
+            match node {
+                Node::File(node) => self.files.push(FileEntry { path: path.clone().into(), node: *node }),
+                Node::Link(node) if !node.fits(&path[..path.len() - 1]) => {
+                    return Err(MetainfoError::LinkTooLong);
+                }
+                Node::Link(node) => {
+                    self.links.push(LinkEntry { path: path.clone().into(), node: node.clone() });
+                }
+                Node::Directory(entries) => self.flatten(entries, path)?,
+            }
+            path.pop();
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -14,7 +14,9 @@ use peer::{outside, rate_limit::RateLimit};
 use proto::{Endpoint, InfoHash, Link, Metainfo, ShareName};
 use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
-use store::{Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared};
+use store::{
+    Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
+};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -72,12 +74,31 @@ pub(crate) struct Args {
 
     /// Refuse a directory with anything but files and directories in it
     ///
-    /// By default the seeder leaves sockets, devices, FIFOs and links that lead nowhere out, with a warning.
+    /// By default the seeder leaves sockets, devices, FIFOs and links that cannot be kept out, with a warning.
     #[arg(
         long, value_parser = FalseyValueParser::new(), env = "SHOAL_STRICT", help_heading = SHARES,
         hide_short_help = true
     )]
     strict: bool,
+
+    /// Symbolic links in a directory: keep, follow or skip them
+    ///
+    /// keep: those that stay inside the directory are links in the share too; the seeder leaves others out, with a warning.
+    /// follow: the share holds what they lead to. skip: the share holds none.
+    #[arg(
+        long, value_name = "HOW", default_value = "keep", value_parser = parse_symlinks, env = "SHOAL_SYMLINKS",
+        help_heading = SHARES, hide_short_help = true
+    )]
+    symlinks: Symlinks,
+
+    /// Keep the modification times of files, for leechers that want them
+    ///
+    /// A share with times has another infohash, and each change of a time makes another share.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_TIMES", help_heading = SHARES,
+        hide_short_help = true
+    )]
+    times: bool,
 
     /// TCP port; 0 for any free port
     #[arg(
@@ -143,6 +164,15 @@ pub(crate) struct Args {
     pub(crate) logs: LogArgs,
 }
 
+fn parse_symlinks(text: &str) -> Result<Symlinks, String> {
+    match text {
+        "keep" => Ok(Symlinks::Keep),
+        "follow" => Ok(Symlinks::Follow),
+        "skip" => Ok(Symlinks::Skip),
+        _ => Err("it must be keep, follow or skip".to_owned()),
+    }
+}
+
 /// A process can hardly have more than 100,000 connections open.
 fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -188,7 +218,12 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     // For the same reason all paths are scanned before the first is hashed.
     let mut scans = Vec::with_capacity(paths.len());
     for path in &paths {
-        let rules = ScanRules { strict: args.strict, exclude: args.exclude.clone() };
+        let rules = ScanRules {
+            strict: args.strict,
+            exclude: args.exclude.clone(),
+            symlinks: args.symlinks,
+            times: args.times,
+        };
         scans.push((path, scan(path, args.name.clone(), rules).await?));
     }
     let mut shares: Vec<Arc<Shared>> = Vec::with_capacity(scans.len());

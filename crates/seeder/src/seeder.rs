@@ -213,7 +213,7 @@ mod tests {
     async fn a_share_that_runs_is_registered_with_each_tracker_that_is_added() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), "content").unwrap();
-        let rules = ScanRules { strict: false, exclude: Vec::new() };
+        let rules = ScanRules::default();
         let scan = Scan::new(&dir.path().join("file"), None, &rules).unwrap();
         let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -61,6 +61,12 @@ impl Fetch {
         self
     }
 
+    /// Gives files and links the times that the share keeps, if it keeps any (see [`Share::times`](crate::Share::times)).
+    pub fn times(mut self) -> Fetch {
+        self.config.times = true;
+        self
+    }
+
     /// Adds a peer to fetch from, beside those that trackers and the link name.
     pub fn peer(mut self, peer: impl Into<Endpoint>) -> Fetch {
         self.config.peers.push(peer.into());

@@ -111,6 +111,6 @@ pub use seeder::AlreadyRouted;
 pub use share::{Hashed, Share, ShareError, ShareEvent, ShareHandle};
 pub use store::{
     DownloadError, FilePattern, FilePatternError, OpenChunkError, PathError, ScanError,
-    ShareError as ContentError,
+    ShareError as ContentError, Symlinks,
 };
 pub use tokio_stream::{Stream, StreamExt};

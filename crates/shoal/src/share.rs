@@ -14,7 +14,7 @@ use listen::ListenError;
 use peer::{outside, tracker_client::TrackerError};
 use proto::{Endpoint, InfoHash, Link, ShareName, tracker::message::Announced};
 use seeder::{AlreadyRouted, Seeder};
-use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared, Stopped};
+use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, Shared, Stopped, Symlinks};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -26,17 +26,32 @@ use crate::{events::Events, resources::Resources, task_output};
 pub struct Share {
     path: PathBuf,
     name: Option<ShareName>,
+    rules: ScanRules,
 }
 
 impl Share {
     /// Shares this file or directory.
     pub fn new(path: impl Into<PathBuf>) -> Share {
-        Share { path: path.into(), name: None }
+        Share { path: path.into(), name: None, rules: ScanRules::default() }
     }
 
     /// Gives the share this name.
     pub fn name(mut self, name: ShareName) -> Share {
         self.name = Some(name);
+        self
+    }
+
+    /// What becomes of symbolic links in a directory. By default, links that stay inside the share are kept as links, and others are
+    /// left out.
+    pub fn symlinks(mut self, symlinks: Symlinks) -> Share {
+        self.rules.symlinks = symlinks;
+        self
+    }
+
+    /// Keeps the times at which files and links last changed. A share with times has another infohash, and each change of a time
+    /// makes another share.
+    pub fn times(mut self) -> Share {
+        self.rules.times = true;
         self
     }
 }
@@ -234,7 +249,7 @@ fn hash(
     let cache = cache
         .map(|path| HashCache::open(path.clone()).map_err(|error| ShareError::HashCache { path, error }));
     let cache = cache.transpose()?;
-    let scan = Scan::new(&share.path, share.name, &ScanRules::default()).map_err(store::ShareError::from)?;
+    let scan = Scan::new(&share.path, share.name, &share.rules).map_err(store::ShareError::from)?;
     report.send_modify(|hashed| hashed.total = scan.total_len());
     let progress = |bytes| {
         report.send_modify(|hashed| hashed.done += bytes);

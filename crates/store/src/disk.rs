@@ -8,8 +8,9 @@
 //! for the other end of a FIFO.
 
 use std::{
-    fs::{self, File, Metadata, TryLockError},
+    fs::{self, File, Metadata, Permissions, TryLockError},
     io,
+    num::NonZeroI64,
     os::{fd::AsFd, unix::fs::FileExt},
     path::Path,
     sync::Once,
@@ -17,7 +18,7 @@ use std::{
 
 use proto::ShareName;
 use rustix::{
-    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags},
+    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT},
     io::Errno,
 };
 
@@ -54,6 +55,10 @@ pub(crate) enum Call {
     SyncFileSystem,
     Rename,
     Remove,
+    SetPermissions,
+    SetTime,
+    MakeLink,
+    ReadLink,
 }
 
 /// Given to every `open`: see the head of this file.
@@ -219,6 +224,57 @@ fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)?;
     #[cfg(test)]
     record::wrote(file, bytes, offset);
+    Ok(())
+}
+
+pub(crate) fn set_permissions(file: &File, permissions: Permissions) -> io::Result<()> {
+    attempt(Call::SetPermissions)?;
+    file.set_permissions(permissions.clone())?;
+    #[cfg(test)]
+    record::set_permissions(file, &permissions);
+    Ok(())
+}
+
+/// Sets when the content of a file last changed, in seconds since 1970.
+pub(crate) fn set_mtime(file: &File, mtime_s: NonZeroI64) -> io::Result<()> {
+    attempt(Call::SetTime)?;
+    Ok(rustix::fs::futimens(file, &changed_at(mtime_s))?)
+}
+
+/// Sets when a symbolic link was last changed, in seconds since 1970.
+pub(crate) fn set_link_mtime(dir: impl AsFd, name: &str, mtime_s: NonZeroI64) -> io::Result<()> {
+    attempt(Call::SetTime)?;
+    Ok(rustix::fs::utimensat(dir, name, &changed_at(mtime_s), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn changed_at(mtime_s: NonZeroI64) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: mtime_s.get(), tv_nsec: 0 },
+    }
+}
+
+/// Creates a symbolic link.
+pub(crate) fn make_link(dir: impl AsFd, name: &str, text: &str) -> io::Result<()> {
+    attempt(Call::MakeLink)?;
+    rustix::fs::symlinkat(text, dir.as_fd(), name)?;
+    #[cfg(test)]
+    record::made_link(dir, name.as_ref(), text.as_ref());
+    Ok(())
+}
+
+/// The text of a symbolic link.
+pub(crate) fn read_link(dir: impl AsFd, name: &str) -> io::Result<Vec<u8>> {
+    attempt(Call::ReadLink)?;
+    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+}
+
+/// Makes what was written to a file durable, its permissions and times too.
+pub(crate) fn sync_all(file: &File) -> io::Result<()> {
+    attempt(Call::SyncData)?;
+    file.sync_all()?;
+    #[cfg(test)]
+    record::synced_all(file);
     Ok(())
 }
 

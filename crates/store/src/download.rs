@@ -25,6 +25,7 @@ use std::{
 use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
 
 use crate::{
+    attributes,
     content::{ChunkSource, Content, OpenChunkError},
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
@@ -210,7 +211,7 @@ impl Download {
         // Copied before the data is synced: chunks that arrive meanwhile belong to the next checkpoint.
         let have = self.have();
         if have != ledger.durable {
-            self.sync(&mut ledger, have)?;
+            self.sync(&mut ledger, have, &[])?;
         }
         ledger.claim()
     }
@@ -224,8 +225,11 @@ impl Download {
         assert!(have == self.wanted_chunks, "{} of {} chunks", have.count(), self.wanted_chunks.count());
         let mut ledger = lock(&self.ledger);
         self.part.check_there()?;
-        self.sync(&mut ledger, have)?;
-        let files = survey::identify_files(&self.part, &self.metainfo, &self.wanted)?;
+        let open = |file| self.file(file, Access::Write);
+        let Download { part, metainfo, wanted, .. } = self;
+        let attributed = attributes::apply(part, metainfo, wanted, self.output.keeps_times(), open)?;
+        self.sync(&mut ledger, have, &attributed)?;
+        let files = survey::identify_files(part, metainfo, wanted)?;
         self.output.publish(self.metainfo.kind())?;
         // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
@@ -300,8 +304,8 @@ impl Download {
         Ok((!is_right).then_some(FileChange::Written))
     }
 
-    /// Makes the chunks of `have` durable.
-    fn sync(&self, ledger: &mut Ledger, have: Bitfield) -> Result<(), DownloadError> {
+    /// Makes the chunks of `have` durable, and the permissions and times of the files `attributed`.
+    fn sync(&self, ledger: &mut Ledger, have: Bitfield, attributed: &[usize]) -> Result<(), DownloadError> {
         if let Stage::Failed(error) = &ledger.stage {
             return Err(DownloadError::NotDurable(Arc::clone(error)));
         }
@@ -310,7 +314,7 @@ impl Download {
             |chunk: u32| have.contains(ChunkIndex(chunk)) && !ledger.durable.contains(ChunkIndex(chunk));
         let changed = (0..self.metainfo.files().len()).filter(|&file| space.chunks_of(file).any(is_new));
         let open = |file| self.file(file, Access::Write);
-        match self.part.sync(&self.metainfo, &self.wanted, changed, open) {
+        match self.part.sync(&self.metainfo, &self.wanted, changed, attributed, open) {
             Ok(()) => {
                 ledger.is_claimed &= have == ledger.durable;
                 ledger.durable = have;

@@ -15,6 +15,7 @@
 #[cfg(test)]
 extern crate self as store;
 
+mod attributes;
 mod cache;
 mod content;
 mod disk;
@@ -48,7 +49,7 @@ pub use hash_run::{OnProgress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
 pub use identity::FileChange;
 pub use output::Output;
-pub use scan::{LeftOut, Scan, ScanError, ScanRules, SpecialKind};
+pub use scan::{LeftOut, Scan, ScanError, ScanRules, SpecialKind, Symlinks};
 pub use shared::{ShareError, Shared};
 pub use start::Resumed;
 pub use tmpfs::is_tmpfs;

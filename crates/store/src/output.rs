@@ -33,6 +33,7 @@ const MAX_EXTENSION_LEN: usize = 16;
 pub struct Output {
     path: PathBuf,
     replace: Replace,
+    keeps_times: bool,
 }
 
 /// What to do about a file that already has the output's name.
@@ -47,7 +48,7 @@ pub(crate) enum Replace {
 impl Output {
     /// A download to exactly this path.
     pub fn at(path: PathBuf) -> Output {
-        Output { path, replace: Replace::Never }
+        Output { path, replace: Replace::Never, keeps_times: false }
     }
 
     /// A download into `dir` under the name that Shoal gives it.
@@ -61,6 +62,17 @@ impl Output {
     pub fn replacing_file(mut self) -> Output {
         self.replace = Replace::File;
         self
+    }
+
+    /// Gives files and links the times that the share keeps, if it keeps any.
+    #[must_use]
+    pub fn keeping_times(mut self) -> Output {
+        self.keeps_times = true;
+        self
+    }
+
+    pub(crate) fn keeps_times(&self) -> bool {
+        self.keeps_times
     }
 
     /// Where the share will be.

@@ -132,10 +132,15 @@ impl Part {
     /// Creates missing directories, and missing files that are not small, and reserves room for those files. Only what is wanted is
     /// created.
     pub(crate) fn reserve(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), DownloadError> {
-        let empty = wanted.empty_directories(metainfo);
+        let (links, empty) = (wanted.links(metainfo), wanted.empty_directories(metainfo));
         let mut dirs = DirStack::default();
         for dir in &*empty {
             dirs.make(self, dir)?;
+        }
+        for link in &*links {
+            if let Some((_, parents)) = link.path.split_last() {
+                dirs.make(self, parents)?;
+            }
         }
         for file in wanted.positions() {
             let entry = &metainfo.files()[file];
@@ -165,7 +170,12 @@ impl Part {
         for file in (0..metainfo.files().len()).filter(is_unwanted) {
             self.remove_entry(&metainfo.files()[file].path, AtFlags::empty())?;
         }
+        let links = wanted.links(metainfo);
+        for link in metainfo.links().iter().filter(|link| !links.contains(link)) {
+            self.remove_entry(&link.path, AtFlags::empty())?;
+        }
         let mut kept: BTreeSet<&[ShareName]> = BTreeSet::new();
+        kept.extend(links.iter().flat_map(|link| directories_above(&link.path)));
         let empty = wanted.empty_directories(metainfo);
         for file in wanted.positions() {
             kept.extend(directories_above(&metainfo.files()[file].path));
@@ -174,9 +184,11 @@ impl Part {
             kept.extend(directories_above(path).chain([&path[..]]));
         }
         let above_files = metainfo.files().iter().flat_map(|entry| directories_above(&entry.path));
+        let above_links = metainfo.links().iter().flat_map(|link| directories_above(&link.path));
         let all = metainfo.empty_directories().iter();
         let all = all.flat_map(|path| directories_above(path).chain([&path[..]]));
-        let gone: BTreeSet<&[ShareName]> = above_files.chain(all).filter(|dir| !kept.contains(dir)).collect();
+        let gone: BTreeSet<&[ShareName]> =
+            above_files.chain(above_links).chain(all).filter(|dir| !kept.contains(dir)).collect();
         // Those inside come before those that they are in.
         for dir in gone.into_iter().rev() {
             self.remove_entry(dir, AtFlags::REMOVEDIR)?;
@@ -195,7 +207,7 @@ impl Part {
         match removed {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             result => {
-                self.has_new_entries.store(true, Ordering::Release);
+                self.has_new_entry();
                 result.at("remove", &join(&self.path, path))
             }
         }
@@ -220,7 +232,7 @@ impl Part {
             match disk::open_below(&self.root, &entry.path, flags | OFlags::CREATE | OFlags::EXCL) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 created => {
-                    self.has_new_entries.store(true, Ordering::Release);
+                    self.has_new_entry();
                     return created;
                 }
             }
@@ -245,21 +257,31 @@ impl Part {
         &self.path
     }
 
-    /// Makes durable what was written to these files, and the names of files and directories.
+    /// Remembers that something was created in it.
+    pub(crate) fn has_new_entry(&self) {
+        self.has_new_entries.store(true, Ordering::Release);
+    }
+
+    /// Makes durable what was written to the files `changed`, the permissions and times of the files `attributed`, and the names of
+    /// files and directories.
     pub(crate) fn sync(
         &self,
         metainfo: &Metainfo,
         wanted: &Wanted,
         changed: impl Iterator<Item = usize>,
+        attributed: &[usize],
         open: impl Fn(usize) -> Result<Arc<File>, PathError>,
     ) -> Result<(), PathError> {
-        let count = metainfo.files().len() + metainfo.empty_directories().len();
+        let count = metainfo.files().len() + metainfo.links().len() + metainfo.empty_directories().len();
         // The handle was open before anything was written, so it reports every write that failed.
         if count >= SYNC_ALL_FROM && disk::sync_file_system(&self.root).at("sync", &self.path)? {
             return Ok(());
         }
         for file in changed {
             disk::sync_data(&*open(file)?).at("sync", &self.path_of(&metainfo.files()[file]))?;
+        }
+        for &file in attributed {
+            disk::sync_all(&*open(file)?).at("sync", &self.path_of(&metainfo.files()[file]))?;
         }
         self.sync_directories(metainfo, wanted)
     }
@@ -274,14 +296,14 @@ impl Part {
         if self.kind == Kind::File || !self.has_new_entries.swap(false, Ordering::Acquire) {
             return Ok(());
         }
-        let above_files = wanted
-            .positions()
-            .filter_map(|file| metainfo.files()[file].path.split_last())
-            .map(|(_, parents)| parents);
+        let links = wanted.links(metainfo);
+        let paths = wanted.positions().map(|file| &metainfo.files()[file].path);
+        let paths = paths.chain(links.iter().map(|link| &link.path));
+        let parents = paths.filter_map(|path| path.split_last()).map(|(_, parents)| parents);
         let empty = wanted.empty_directories(metainfo);
         let empty = empty.iter().map(|path| &path[..]);
         let dirs: BTreeSet<&[ShareName]> =
-            above_files.chain(empty).flat_map(|path| (1..=path.len()).map(move |len| &path[..len])).collect();
+            parents.chain(empty).flat_map(|path| (1..=path.len()).map(move |len| &path[..len])).collect();
         for dir in dirs {
             let path = join(&self.path, dir);
             let file =
@@ -337,7 +359,7 @@ impl<'a> DirStack<'a> {
                 .and_then(|()| disk::open_in(parent, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY))
                 .at("create", &join(&part.path, dir))?;
             self.open.push((name, made));
-            part.has_new_entries.store(true, Ordering::Release);
+            part.has_new_entry();
         }
         Ok(())
     }

@@ -1,23 +1,28 @@
 //! Finding the files of a path to share.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fmt,
     fs::{self, Metadata},
     io,
-    os::unix::{ffi::OsStrExt, fs::FileTypeExt},
-    path::{Path, PathBuf},
+    num::NonZeroI64,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use proto::{
     ShareName,
-    metainfo::{FileNode, MAX_DEPTH, Metainfo, MetainfoError, Node, Tree},
+    metainfo::{Directory, FileNode, LinkNode, MAX_DEPTH, Metainfo, MetainfoError, Node, Tree},
     name::NameError,
 };
 
 use rustix::io::Errno;
 
 use crate::{
+    attributes::is_executable,
     error::{AtPath, PathError},
     exclusion::Exclusion,
     identity::{ChangeTime, FileIdentity},
@@ -60,8 +65,12 @@ pub enum SpecialKind {
     Socket,
     /// A device.
     Device,
-    /// A symbolic link that leads nowhere.
+    /// A symbolic link that is followed and leads nowhere.
     DanglingLink,
+    /// A symbolic link that is kept and leads out of the share, or to all of it.
+    OutsideLink,
+    /// A symbolic link that is kept, and whose text is too long or holds a name that no file of a share can have.
+    UnfitLink,
 }
 
 impl fmt::Display for SpecialKind {
@@ -71,17 +80,37 @@ impl fmt::Display for SpecialKind {
             SpecialKind::Socket => "a socket",
             SpecialKind::Device => "a device",
             SpecialKind::DanglingLink => "a symbolic link that leads nowhere",
+            SpecialKind::OutsideLink => "a symbolic link that leads out of the share, or to all of it",
+            SpecialKind::UnfitLink => {
+                "a symbolic link that is too long, or leads to a name that cannot be shared"
+            }
         })
     }
 }
 
-/// Which entries of a directory are shared.
+/// What becomes of the symbolic links in a directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Symlinks {
+    /// Those that stay inside the share are links in the share; others cannot be shared.
+    #[default]
+    Keep,
+    /// The share holds what they lead to.
+    Follow,
+    /// They are not shared.
+    Skip,
+}
+
+/// Which entries of a directory are shared, and what of them.
 #[derive(Debug, Clone, Default)]
 pub struct ScanRules {
     /// Fail if there is something that cannot be shared, instead of leaving it out.
     pub strict: bool,
     /// Entries to leave out.
     pub exclude: Vec<Exclusion>,
+    /// What becomes of symbolic links.
+    pub symlinks: Symlinks,
+    /// Keep the times at which files and links last changed. A share with times has another infohash.
+    pub times: bool,
 }
 
 /// Entries of a directory that cannot be shared and were left out: the first few, and their number.
@@ -102,6 +131,9 @@ pub(crate) struct ScannedFile {
     pub(crate) path: PathBuf,
     pub(crate) identity: FileIdentity,
     pub(crate) changed: ChangeTime,
+    pub(crate) is_executable: bool,
+    /// When its content last changed, if the share keeps that.
+    pub(crate) mtime_s: Option<NonZeroI64>,
 }
 
 /// What to share: a tree whose leaves are positions in a list of files. The list is in file tree order.
@@ -117,20 +149,22 @@ pub struct Scan {
 enum ScannedNode {
     File(usize),
     Directory(Vec<(ShareName, ScannedNode)>),
+    Link(LinkNode),
 }
 
 impl Scan {
-    /// Finds the files below `path`. Symbolic links are followed, so the share holds what `cat` would show. `rules` do not
-    /// apply to `path` itself, because the user named it.
+    /// Finds the files below `path`. `rules` do not apply to `path` itself, because the user named it: if it is a symbolic link, it
+    /// is followed.
     pub fn new(path: &Path, name: Option<ShareName>, rules: &ScanRules) -> Result<Scan, ScanError> {
         let name = match name {
             Some(name) => name,
             None => own_name(path)?,
         };
-        let mut walk = Walk { root: path, rules, files: Vec::new(), left_out: LeftOut::default() };
-        let root = match walk.look_at(path)? {
-            Found::Special(kind) => return Err(ScanError::Special { path: path.to_owned(), kind }),
-            Found::Entry(meta) => walk.node(path, &meta, 0)?,
+        let absolute = std::path::absolute(path).at("read", path)?;
+        let mut walk = Walk { root: path, absolute, rules, files: Vec::new(), left_out: LeftOut::default() };
+        let root = match walk.follow(path)? {
+            Err(kind) => return Err(ScanError::Special { path: path.to_owned(), kind }),
+            Ok(meta) => walk.node(path, &meta, 0)?,
         };
         Ok(Scan { name, files: walk.files, left_out: walk.left_out, root })
     }
@@ -150,6 +184,8 @@ impl Scan {
         let tree = match to_node(self.root, nodes) {
             Node::File(file) => Tree::File(file),
             Node::Directory(entries) => Tree::new_directory(&self.name, entries),
+            // The path itself is followed, so it is no link.
+            Node::Link(_) => Tree::Directory(Directory::new()),
         };
         Metainfo::new(self.name, tree)
     }
@@ -158,6 +194,7 @@ impl Scan {
 fn to_node(node: ScannedNode, nodes: &[FileNode]) -> Node {
     match node {
         ScannedNode::File(index) => Node::File(nodes[index]),
+        ScannedNode::Link(link) => Node::Link(link),
         ScannedNode::Directory(entries) => {
             Node::Directory(entries.into_iter().map(|(name, node)| (name, to_node(node, nodes))).collect())
         }
@@ -184,6 +221,8 @@ fn plain(name: &OsStr, path: &Path) -> Result<ShareName, ScanError> {
 /// A walk through the files to share.
 struct Walk<'a> {
     root: &'a Path,
+    /// The same, from the root of the file system on.
+    absolute: PathBuf,
     rules: &'a ScanRules,
     files: Vec<ScannedFile>,
     left_out: LeftOut,
@@ -193,6 +232,10 @@ struct Walk<'a> {
 enum Found {
     /// A file or a directory.
     Entry(Metadata),
+    /// A symbolic link that is kept.
+    Link(LinkNode),
+    /// A symbolic link that the user does not want.
+    Skipped,
     Special(SpecialKind),
 }
 
@@ -205,6 +248,8 @@ impl Walk<'_> {
                 path: path.to_owned(),
                 identity: FileIdentity::of(meta),
                 changed: ChangeTime::of(meta),
+                is_executable: is_executable(meta.mode()),
+                mtime_s: self.mtime_s(meta),
             });
             return Ok(ScannedNode::File(self.files.len() - 1));
         }
@@ -239,6 +284,8 @@ impl Walk<'_> {
         }
         let meta = match self.look_at(path)? {
             Found::Entry(meta) => meta,
+            Found::Link(link) => return Ok(Some((plain(name, path)?, ScannedNode::Link(link)))),
+            Found::Skipped => return Ok(None),
             Found::Special(kind) if self.rules.strict => {
                 return Err(ScanError::Special { path: path.to_owned(), kind });
             }
@@ -263,23 +310,84 @@ impl Walk<'_> {
     }
 
     fn look_at(&self, path: &Path) -> Result<Found, ScanError> {
-        let meta = match fs::metadata(path) {
-            Ok(meta) => meta,
-            Err(error) if leads_nowhere(&error) && path.is_symlink() && path != self.root => {
-                return Ok(Found::Special(SpecialKind::DanglingLink));
+        let meta = match self.rules.symlinks {
+            Symlinks::Follow => self.follow(path)?,
+            Symlinks::Keep | Symlinks::Skip => {
+                let meta = fs::symlink_metadata(path).at("read", path)?;
+                match (meta.is_symlink(), self.rules.symlinks) {
+                    (true, Symlinks::Skip) => return Ok(Found::Skipped),
+                    (true, _) => return self.link(path, &meta),
+                    (false, _) => fit(meta),
+                }
             }
-            Err(error) => return Err(error).at("read", path).map_err(ScanError::from),
         };
-        let kind = meta.file_type();
-        Ok(if kind.is_file() || kind.is_dir() {
-            Found::Entry(meta)
-        } else if kind.is_fifo() {
-            Found::Special(SpecialKind::Fifo)
-        } else if kind.is_socket() {
-            Found::Special(SpecialKind::Socket)
-        } else {
-            Found::Special(SpecialKind::Device)
+        Ok(meta.map_or_else(Found::Special, Found::Entry))
+    }
+
+    /// What is at `path`, or where the link there leads: a file or a directory, or something that cannot be shared.
+    fn follow(&self, path: &Path) -> Result<Result<Metadata, SpecialKind>, ScanError> {
+        match fs::metadata(path) {
+            Ok(meta) => Ok(fit(meta)),
+            Err(error) if leads_nowhere(&error) && path.is_symlink() && path != self.root => {
+                Ok(Err(SpecialKind::DanglingLink))
+            }
+            Err(error) => Err(error).at("read", path).map_err(ScanError::from),
+        }
+    }
+
+    /// A symbolic link that is kept, if it stays inside the share.
+    fn link(&self, path: &Path, meta: &Metadata) -> Result<Found, ScanError> {
+        let text = fs::read_link(path).at("read", path)?;
+        let Some(target) = self.target(path, &text).filter(|target| !target.is_empty()) else {
+            return Ok(Found::Special(SpecialKind::OutsideLink));
+        };
+        let dir = path.strip_prefix(self.root).ok().and_then(Path::parent).unwrap_or(Path::new(""));
+        let names = |names: &mut dyn Iterator<Item = &OsStr>| -> Option<Vec<ShareName>> {
+            names.map(|name| ShareName::from_bytes(name.as_bytes()).ok()).collect()
+        };
+        let link =
+            names(&mut target.iter().map(OsString::as_os_str)).and_then(|names| LinkNode::new(names.into()));
+        let link = link.filter(|link| names(&mut dir.iter()).is_some_and(|dir| link.fits(&dir)));
+        Ok(match link {
+            Some(link) => Found::Link(link.with_mtime(self.mtime_s(meta))),
+            None => Found::Special(SpecialKind::UnfitLink),
         })
+    }
+
+    /// Where a link with this text leads, as names below the share's directory; `None` if it leads out of it. As in libtorrent,
+    /// the text decides, and not what is on the way.
+    fn target(&self, path: &Path, text: &Path) -> Option<Vec<OsString>> {
+        let (mut names, text) = match text.is_absolute() {
+            true => (Vec::new(), text.strip_prefix(&self.absolute).ok()?),
+            false => {
+                let dir = path.strip_prefix(self.root).ok()?.parent()?;
+                (dir.iter().map(OsStr::to_owned).collect(), text)
+            }
+        };
+        for component in text.components() {
+            match component {
+                Component::Normal(name) => names.push(name.to_owned()),
+                Component::ParentDir => _ = names.pop()?,
+                Component::CurDir => {}
+                Component::RootDir | Component::Prefix(_) => return None,
+            }
+        }
+        Some(names)
+    }
+
+    /// When it last changed, if the share keeps that.
+    fn mtime_s(&self, meta: &Metadata) -> Option<NonZeroI64> {
+        NonZeroI64::new(meta.mtime()).filter(|_| self.rules.times)
+    }
+}
+
+/// A file or a directory, or the kind of what is neither.
+fn fit(meta: Metadata) -> Result<Metadata, SpecialKind> {
+    match meta.file_type() {
+        kind if kind.is_file() || kind.is_dir() => Ok(meta),
+        kind if kind.is_fifo() => Err(SpecialKind::Fifo),
+        kind if kind.is_socket() => Err(SpecialKind::Socket),
+        _ => Err(SpecialKind::Device),
     }
 }
 

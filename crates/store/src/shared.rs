@@ -69,7 +69,8 @@ impl Scan {
         let hashes = hash_files(&space, &self.files, cache, progress)?;
         let node = |file| {
             let pieces_root = file_root(file_hashes(&space, &hashes, file));
-            FileNode { len: space.file_len(file), pieces_root }
+            let ScannedFile { is_executable, mtime_s, .. } = self.files[file];
+            FileNode { is_executable, mtime_s, ..FileNode::new(space.file_len(file), pieces_root) }
         };
         let nodes: Vec<FileNode> = (0..self.files.len()).map(node).collect();
         let files = self.files.clone();

@@ -205,7 +205,7 @@ impl Beginning<'_> {
         let changed =
             files.filter(|&file| space.chunks_of(file).any(|chunk| have.contains(ChunkIndex(chunk))));
         self.part
-            .sync(self.metainfo, &wanted, changed, |file| self.open(file, Access::Write).map(Arc::new))
+            .sync(self.metainfo, &wanted, changed, &[], |file| self.open(file, Access::Write).map(Arc::new))
             .map_err(|error| DownloadError::NotDurable(Arc::new(error)))?;
         let resume = ResumeFile::create(path, self.metainfo.infohash(), &have)?;
         let resumed = Resumed { kept: have.count(), lost: 0 };

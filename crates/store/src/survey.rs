@@ -7,14 +7,15 @@ use std::{fs::File, io, path::Path, sync::OnceLock};
 
 use proto::{
     Metainfo, ShareName,
-    metainfo::{FileEntry, Kind},
+    metainfo::{FileEntry, Kind, LinkEntry},
 };
 use rustix::{
-    fs::{AtFlags, FileType, OFlags, Stat, statat},
+    fs::{AtFlags, Dir, FileType, OFlags, Stat, statat},
     io::Errno,
 };
 
 use crate::{
+    attributes::is_link_to,
     disk,
     error::{AtPath, DownloadError, PathError},
     identity::FileIdentity,
@@ -24,8 +25,15 @@ use crate::{
 
 /// Fails if the part holds anything that does not belong to the share, or an entry of the wrong kind. Entries may be missing.
 pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<(), DownloadError> {
-    let (files, empty_directories) = (metainfo.files(), metainfo.empty_directories());
-    Survey { part, kind: metainfo.kind(), files, empty_directories, found: None }.run().map(|_| ())
+    let survey = Survey {
+        part,
+        kind: metainfo.kind(),
+        files: metainfo.files(),
+        links: metainfo.links(),
+        empty_directories: metainfo.empty_directories(),
+        found: None,
+    };
+    survey.run().map(|_| ())
 }
 
 /// Fails if the part holds anything but what is wanted of the share, or if something is missing or has another length. Returns the
@@ -36,10 +44,15 @@ pub(crate) fn identify_files(
     metainfo: &Metainfo,
     wanted: &Wanted,
 ) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
-    let (files, empty_directories) = (wanted.files(metainfo), wanted.empty_directories(metainfo));
-    let found = Some(Vec::with_capacity(files.len()));
-    let survey =
-        Survey { part, kind: metainfo.kind(), files: &files, empty_directories: &empty_directories, found };
+    let files = wanted.files(metainfo);
+    let survey = Survey {
+        part,
+        kind: metainfo.kind(),
+        files: &files,
+        links: &wanted.links(metainfo),
+        empty_directories: &wanted.empty_directories(metainfo),
+        found: Some(Vec::with_capacity(files.len())),
+    };
     let mut found = survey.run()?.into_iter();
     let identity_of = |file| if wanted.has_file(file) { found.next() } else { None };
     Ok((0..metainfo.files().len()).map(identity_of).map(Option::unwrap_or_default).collect())
@@ -50,6 +63,7 @@ struct Survey<'a> {
     kind: Kind,
     /// What may be there, in the share's order.
     files: &'a [FileEntry],
+    links: &'a [LinkEntry],
     empty_directories: &'a [Box<[ShareName]>],
     /// The files found so far; `None` if some may be missing.
     found: Option<Vec<OnceLock<FileIdentity>>>,
@@ -59,13 +73,15 @@ struct Survey<'a> {
 enum Child<'a> {
     File(&'a FileEntry),
     Directory(Below<'a>),
+    Link(&'a LinkEntry),
 }
 
-/// The files and empty directories below a directory: the parts of the share's lists that begin with its path.
+/// The files, links and empty directories below a directory: the parts of the share's lists that begin with its path.
 #[derive(Clone, Copy)]
 struct Below<'a> {
     depth: usize,
     files: &'a [FileEntry],
+    links: &'a [LinkEntry],
     empty_directories: &'a [Box<[ShareName]>],
 }
 
@@ -83,7 +99,8 @@ impl Survey<'_> {
             }
             return Ok(self.found.unwrap_or_default());
         }
-        let below = Below { depth: 0, files: self.files, empty_directories: self.empty_directories };
+        let Survey { files, links, empty_directories, .. } = self;
+        let below = Below { depth: 0, files, links, empty_directories };
         // Listed through a handle of its own, because a listing moves the handle to the end.
         let root = disk::open_in(&root, ".", OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?;
         self.directory(root, path, below)?;
@@ -102,9 +119,11 @@ impl Survey<'_> {
                 continue;
             }
             let child = children.binary_search_by_key(&bytes, |(name, _)| name.as_str().as_bytes());
-            let expected = child.ok().map(|child| match &children[child].1 {
+            let child = child.ok().map(|child| &children[child].1);
+            let expected = child.map(|child| match child {
                 Child::File(_) => FileType::RegularFile,
                 Child::Directory(_) => FileType::Directory,
+                Child::Link(_) => FileType::Symlink,
             });
             let is = match entry.file_type() {
                 // Some file systems do not report the type.
@@ -114,8 +133,14 @@ impl Survey<'_> {
                 }
                 known => known,
             };
-            if expected != Some(is) {
-                let path = path.join(String::from_utf8_lossy(bytes).as_ref());
+            let path = || path.join(String::from_utf8_lossy(bytes).as_ref());
+            let is_right = expected == Some(is)
+                && match child {
+                    Some(Child::Link(entry)) => is_right_link(&listed, entry).at("examine", &path())?,
+                    _ => true,
+                };
+            if !is_right {
+                let path = path();
                 return Err(DownloadError::PartInTheWay { path, reason: "it does not belong to the share" });
             }
             count += 1;
@@ -139,6 +164,15 @@ impl Survey<'_> {
                         None => return Err(DownloadError::PartGone(join(self.part.path(), &entry.path))),
                     }
                 }
+                // With as many entries as there should be, none is missing.
+                Child::Link(_) if self.found.is_none() || count == children.len() => {}
+                Child::Link(entry) => {
+                    let path = || join(self.part.path(), &entry.path);
+                    let there = statat(dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+                    if present(there).at("examine", &path())?.is_none() {
+                        return Err(DownloadError::PartGone(path()));
+                    }
+                }
                 Child::Directory(below) => {
                     let path = path.join(name.as_str());
                     let opened = disk::open_in(dir, name.as_str(), OFlags::RDONLY | OFlags::DIRECTORY);
@@ -157,6 +191,11 @@ impl Survey<'_> {
     }
 }
 
+fn is_right_link(listed: &Dir, entry: &LinkEntry) -> io::Result<bool> {
+    let name = entry.path.last().map_or("", ShareName::as_str);
+    is_link_to(listed.fd()?, name, &entry.text())
+}
+
 fn present(stat: Result<Stat, Errno>) -> io::Result<Option<Stat>> {
     match stat {
         Ok(stat) => Ok(Some(stat)),
@@ -170,9 +209,9 @@ fn file_type(stat: &Stat) -> FileType {
 }
 
 impl<'a> Below<'a> {
-    /// The entries of the directory, by name; both lists have the same order.
+    /// The entries of the directory, by name; all lists have the same order.
     fn children(self) -> Vec<(&'a ShareName, Child<'a>)> {
-        let Below { depth, mut files, mut empty_directories } = self;
+        let Below { depth, mut files, mut links, mut empty_directories } = self;
         // An empty directory is in the list under its own path.
         if let [path, ..] = empty_directories
             && path.len() == depth
@@ -182,8 +221,9 @@ impl<'a> Below<'a> {
         let mut children = Vec::new();
         loop {
             let file = files.first().map(|entry| &entry.path[depth]);
+            let link = links.first().map(|entry| &entry.path[depth]);
             let empty = empty_directories.first().map(|path| &path[depth]);
-            let Some(name) = file.into_iter().chain(empty).min() else { return children };
+            let Some(name) = file.into_iter().chain(link).chain(empty).min() else { return children };
             if let Some((entry, rest)) = files.split_first()
                 && entry.path.len() == depth + 1
                 && entry.path[depth] == *name
@@ -192,14 +232,28 @@ impl<'a> Below<'a> {
                 files = rest;
                 continue;
             }
-            let of_files = files.partition_point(|entry| entry.path[depth] == *name);
-            let of_empty = empty_directories.partition_point(|path| path[depth] == *name);
-            let below;
-            let empty_below;
-            (below, files) = files.split_at(of_files);
-            (empty_below, empty_directories) = empty_directories.split_at(of_empty);
-            let below = Below { depth: depth + 1, files: below, empty_directories: empty_below };
+            if let Some((entry, rest)) = links.split_first()
+                && entry.path.len() == depth + 1
+                && entry.path[depth] == *name
+            {
+                children.push((name, Child::Link(entry)));
+                links = rest;
+                continue;
+            }
+            let below = Below {
+                depth: depth + 1,
+                files: split_off(&mut files, |entry| entry.path[depth] == *name),
+                links: split_off(&mut links, |entry| entry.path[depth] == *name),
+                empty_directories: split_off(&mut empty_directories, |path| path[depth] == *name),
+            };
             children.push((name, Child::Directory(below)));
         }
     }
+}
+
+/// Takes off the beginning for which `belongs` is true.
+fn split_off<'a, T>(list: &mut &'a [T], belongs: impl Fn(&T) -> bool) -> &'a [T] {
+    let taken;
+    (taken, *list) = list.split_at(list.partition_point(belongs));
+    taken
 }

@@ -5,7 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use globset::{GlobBuilder, GlobMatcher};
 use proto::{
     Bitfield, ChunkIndex, ChunkSpace, Metainfo, ShareName,
-    metainfo::{FileEntry, Kind},
+    metainfo::{FileEntry, Kind, LinkEntry},
 };
 
 use crate::error::DownloadError;
@@ -62,11 +62,12 @@ impl FilePattern {
     }
 }
 
-/// The files, and empty directories, of a share that are fetched.
+/// The files, links and empty directories of a share that are fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// By their position in the share.
     files: Vec<bool>,
+    links: Vec<bool>,
     empty_directories: Vec<bool>,
 }
 
@@ -88,25 +89,27 @@ impl Wanted {
         };
         let files =
             metainfo.files().iter().map(|entry| take(&path_in_share(metainfo, entry), false)).collect();
+        let links = metainfo.links().iter().map(|link| take(&joined(&link.path), false)).collect();
         let directories = metainfo.empty_directories().iter();
         let empty_directories = directories.map(|path| take(&joined(path), true)).collect();
         match is_used.iter().position(|&is_used| !is_used) {
             Some(unused) => Err(DownloadError::NothingMatches(patterns[unused].text.clone())),
-            None => Ok(Wanted { files, empty_directories }),
+            None => Ok(Wanted { files, links, empty_directories }),
         }
     }
 
-    /// Every file and directory of a share.
+    /// Everything in a share.
     pub fn all(metainfo: &Metainfo) -> Wanted {
         Wanted {
             files: vec![true; metainfo.files().len()],
+            links: vec![true; metainfo.links().len()],
             empty_directories: vec![true; metainfo.empty_directories().len()],
         }
     }
 
-    /// Whether every file and directory is wanted.
+    /// Whether every file, link and directory is wanted.
     pub(crate) fn is_all(&self) -> bool {
-        self.files.iter().chain(&self.empty_directories).all(|&is_wanted| is_wanted)
+        self.files.iter().chain(&self.links).chain(&self.empty_directories).all(|&is_wanted| is_wanted)
     }
 
     /// Whether the file at this position is wanted.
@@ -141,6 +144,11 @@ impl Wanted {
     /// The wanted files, in the share's order.
     pub fn files<'a>(&self, metainfo: &'a Metainfo) -> Cow<'a, [FileEntry]> {
         chosen(metainfo.files(), &self.files)
+    }
+
+    /// The wanted links, in the share's order. A link is wanted for its own path, wherever it leads.
+    pub fn links<'a>(&self, metainfo: &'a Metainfo) -> Cow<'a, [LinkEntry]> {
+        chosen(metainfo.links(), &self.links)
     }
 
     /// The wanted empty directories, in the share's order.

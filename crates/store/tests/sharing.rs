@@ -6,10 +6,10 @@ use std::{
     ops::ControlFlow,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, symlink},
+        fs::{FileExt, PermissionsExt, symlink},
         net::UnixListener,
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime},
 };
@@ -19,7 +19,7 @@ use proto::{CHUNK_LEN, ChunkIndex, ShareName};
 use sha2::Digest as _;
 use store::{
     Content, HashCache, LeftOut, OpenChunkError, Scan, ScanError, ScanRules, ShareError, Shared, SpecialKind,
-    Stopped,
+    Stopped, Symlinks,
 };
 
 fn share(path: &Path) -> Result<Shared, ShareError> {
@@ -117,9 +117,12 @@ fn links_are_followed_and_loops_of_them_are_an_error() {
     fs::create_dir(&tree).unwrap();
     fs::write(dir.path().join("elsewhere"), b"12345").unwrap();
     symlink("../elsewhere", tree.join("link")).unwrap();
-    assert_eq!(share(&tree).unwrap().metainfo().chunk_space().total_len(), 5);
+    let follow = ScanRules { symlinks: Symlinks::Follow, ..ScanRules::default() };
+    assert_eq!(Scan::new(&tree, None, &follow).unwrap().total_len(), 5);
     symlink("..", tree.join("loop")).unwrap();
-    assert!(matches!(share(dir.path()), Err(ShareError::Scan(_))));
+    assert!(matches!(Scan::new(dir.path(), None, &follow), Err(ScanError::TooDeep(_))));
+    // The same loop is a link like any other where links are kept.
+    assert_eq!(links(&share(dir.path()).unwrap()).len(), 1);
 }
 
 #[test]
@@ -156,7 +159,8 @@ fn what_is_neither_file_nor_directory_is_left_out_of_a_directory_unless_scanning
     symlink("/dev/null", root.join("c device")).unwrap();
     let _socket = UnixListener::bind(root.join("deep/d socket")).unwrap();
     mkfifo(&root.join("e fifo"), Mode::S_IRUSR).unwrap();
-    let (files, left_out) = scan(&root, &ScanRules::default()).unwrap();
+    let follow = ScanRules { symlinks: Symlinks::Follow, ..ScanRules::default() };
+    let (files, left_out) = scan(&root, &follow).unwrap();
     assert_eq!(files, ["deep/file"]);
     let first = [
         (root.join("a dangling link"), SpecialKind::DanglingLink),
@@ -165,12 +169,127 @@ fn what_is_neither_file_nor_directory_is_left_out_of_a_directory_unless_scanning
     ];
     assert_eq!(left_out, LeftOut { first: first.to_vec(), count: 5 });
 
-    let strict = ScanRules { strict: true, ..ScanRules::default() };
+    let strict = ScanRules { strict: true, ..follow };
     assert!(matches!(scan(&root, &strict), Err(ScanError::Special { .. })));
     let exclude = ["a*", "b*", "c*", "deep/d socket", "/e*"].map(|glob| glob.parse().unwrap()).into();
-    let (files, left_out) = scan(&root, &ScanRules { strict: true, exclude }).unwrap();
+    let (files, left_out) = scan(&root, &ScanRules { exclude, ..strict }).unwrap();
     assert_eq!((files, left_out.count), (vec!["deep/file".to_owned()], 0));
     assert!(matches!(scan(&root.join("e fifo"), &ScanRules::default()), Err(ScanError::Special { .. })));
+}
+
+/// A directory with links of all kinds, in `dir`.
+fn linked(dir: &Path) -> PathBuf {
+    let root = dir.join("tree");
+    fs::create_dir_all(root.join("sub/deep")).unwrap();
+    fs::write(root.join("sub/file"), b"12345").unwrap();
+    fs::write(dir.join("outside"), b"1").unwrap();
+    let long = format!("sub/{}", "n/".repeat(600));
+    for (link, text) in [
+        ("absolute", root.join("sub/file").to_str().unwrap()),
+        ("all", "."),
+        ("dangling", "nowhere/at/all"),
+        ("directory", "sub/"),
+        ("itself", "itself"),
+        ("long", &long),
+        ("name", "a\\b"),
+        ("out", "../outside"),
+        ("out-and-in", "../tree/sub/file"),
+        ("roundabout", "./sub//deep/.././file"),
+        ("sub/deep/up", "../../directory/file"),
+        ("sub/near", "../sub/file"),
+        ("sub/out", "deep/../../../outside"),
+        ("system", "/etc/passwd"),
+    ] {
+        symlink(text, root.join(link)).unwrap();
+    }
+    root
+}
+
+fn links(shared: &Shared) -> Vec<(String, String)> {
+    let join = |path: &[ShareName]| path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/");
+    shared.metainfo().links().iter().map(|link| (join(&link.path), link.text())).collect()
+}
+
+/// libtorrent keeps the same links.
+#[test]
+fn links_that_stay_inside_a_share_are_kept_and_others_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = linked(dir.path());
+    let scan = Scan::new(&root, None, &ScanRules::default()).unwrap();
+    let out = |name: &str| (root.join(name), SpecialKind::OutsideLink);
+    let unfit = |name: &str| (root.join(name), SpecialKind::UnfitLink);
+    // `out`, `out-and-in`, `sub/out` and `system` are the others.
+    let first = vec![out("all"), unfit("long"), unfit("name")];
+    assert_eq!(*scan.left_out(), LeftOut { first, count: 7 });
+    let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(shared.metainfo().files().len(), 1);
+    let kept = [
+        ("absolute", "sub/file"),
+        ("dangling", "nowhere/at/all"),
+        ("directory", "sub"),
+        ("itself", "itself"),
+        ("roundabout", "sub/file"),
+        ("sub/deep/up", "../../directory/file"),
+        ("sub/near", "file"),
+    ];
+    assert_eq!(links(&shared), kept.map(|(path, text)| (path.to_owned(), text.to_owned())));
+    let strict = ScanRules { strict: true, ..ScanRules::default() };
+    assert!(matches!(Scan::new(&root, None, &strict), Err(ScanError::Special { .. })));
+}
+
+#[test]
+fn links_are_followed_or_skipped_where_that_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = linked(dir.path());
+    fs::remove_file(root.join("all")).unwrap();
+    let follow = ScanRules { symlinks: Symlinks::Follow, ..ScanRules::default() };
+    let (files, left_out) = scan(&root, &follow).unwrap();
+    let followed =
+        ["absolute", "directory/deep/up", "directory/file", "directory/near", "directory/out", "out"];
+    assert_eq!(files[..followed.len()], followed);
+    assert!(files.contains(&"system".to_owned()));
+    assert!(left_out.first.contains(&(root.join("dangling"), SpecialKind::DanglingLink)), "{left_out:?}");
+
+    let skip = ScanRules { symlinks: Symlinks::Skip, strict: true, ..ScanRules::default() };
+    let (files, left_out) = scan(&root, &skip).unwrap();
+    assert_eq!((files, left_out.count), (vec!["sub/file".to_owned()], 0));
+}
+
+#[test]
+fn a_link_that_the_user_named_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    linked(dir.path());
+    symlink("tree/sub", dir.path().join("current")).unwrap();
+    let scan = Scan::new(&dir.path().join("current"), None, &ScanRules::default()).unwrap();
+    let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(shared.metainfo().name().as_str(), "current");
+    assert_eq!(shared.metainfo().files().len(), 1);
+    // What is inside depends on where the share begins.
+    assert_eq!(links(&shared), []);
+}
+
+#[test]
+fn the_owners_permission_and_the_time_are_in_the_metainfo() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("tree");
+    fs::create_dir(&root).unwrap();
+    for (name, mode) in [("all", 0o755), ("group", 0o610), ("owner", 0o500), ("nobody", 0o666)] {
+        fs::write(root.join(name), name).unwrap();
+        fs::set_permissions(root.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_234_567_890_987);
+    File::options().write(true).open(root.join("nobody")).unwrap().set_modified(time).unwrap();
+    let nodes = |rules: &ScanRules| {
+        let shared =
+            Scan::new(&root, None, rules).unwrap().hash(None, &|_| ControlFlow::Continue(())).unwrap();
+        shared.metainfo().files().iter().map(|file| file.node).collect::<Vec<_>>()
+    };
+    let plain = nodes(&ScanRules::default());
+    assert_eq!(plain.iter().map(|node| node.is_executable).collect::<Vec<_>>(), [true, false, false, true]);
+    assert!(plain.iter().all(|node| node.mtime_s.is_none()));
+    let timed = nodes(&ScanRules { times: true, ..ScanRules::default() });
+    assert_eq!(timed[2].mtime_s.unwrap().get(), 1_234_567_890);
+    assert!(timed.iter().all(|node| node.mtime_s.is_some()));
 }
 
 #[test]

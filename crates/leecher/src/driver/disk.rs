@@ -95,12 +95,11 @@ impl Disk {
         &mut self,
         description: Description,
         destination: Destination,
-        overwrite: bool,
+        output: Output,
         only: Vec<FilePattern>,
         stop: CancellationToken,
     ) {
         let Description { metainfo, hashes } = description;
-        let output = destination.output(metainfo.name(), overwrite);
         self.output = Some(output.clone());
         let (proving, total) = (self.proving.clone(), metainfo.chunk_space().total_len());
         self.jobs.spawn_blocking(move || {

@@ -27,6 +27,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         destination: Destination::Directory(directory),
         overwrite: false,
         only: Vec::new(),
+        times: false,
         max_peers: 9,
         stall_timeout: Duration::from_secs(60),
         wait: Duration::ZERO,
@@ -46,13 +47,9 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let metainfo = Metainfo::new(ShareName::new("empty").unwrap(), Tree::Directory(BTreeMap::new())).unwrap();
     let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
     let description = Description { metainfo: Arc::new(metainfo), hashes };
-    driver.disk.open(
-        description,
-        driver.setup.destination.clone(),
-        false,
-        Vec::new(),
-        CancellationToken::new(),
-    );
+    let destination = driver.setup.destination.clone();
+    let output = destination.output(description.metainfo.name(), false, false);
+    driver.disk.open(description, destination, output, Vec::new(), CancellationToken::new());
     driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
     driver.route = acceptor.route(INFOHASH);
     let address = acceptor.local_addr();

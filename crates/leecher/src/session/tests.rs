@@ -75,7 +75,7 @@ impl Bench {
 
 /// The metainfo of a file of two chunks.
 fn metainfo() -> Metainfo {
-    let file = FileNode { len: 2 * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
+    let file = FileNode::new(2 * u64::from(CHUNK_LEN), Some(Digest([7; 32])));
     Metainfo::new(ShareName::new("file").unwrap(), Tree::File(file)).unwrap()
 }
 

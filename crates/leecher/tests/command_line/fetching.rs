@@ -1,14 +1,21 @@
 //! Transfers that succeed: what is saved where, and what is said.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use proto::{CHUNK_LEN, ChunkIndex, Link};
-use store::Content;
+use store::{Content, ScanRules};
 
 use crate::{
     content::{Withheld, bytes},
     leecher,
-    network::{Network, link, refusing_peer, silent_tracker},
+    network::{Network, link, refusing_peer, share, silent_tracker},
     program::{Ended, Place, Running, run},
 };
 
@@ -31,6 +38,57 @@ fn saves_the_share_and_reports_that_last() {
     assert_eq!(link.trackers, [network.tracker().parse().unwrap()]);
     assert_eq!(place.names(), ["leeched_data.bin", "leecher_debug.log"]);
     assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), bytes);
+}
+
+/// By the umask of the receiver, and not by the mode at the seeder.
+#[test]
+fn a_build_arrives_as_it_was() {
+    let (place, network) = (Place::new(), Network::start());
+    let source = place.path("build");
+    fs::create_dir_all(source.join("bin")).unwrap();
+    fs::write(source.join("bin/run"), b"#!/bin/sh\nexit 5\n").unwrap();
+    fs::set_permissions(source.join("bin/run"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(source.join("data"), b"12345").unwrap();
+    symlink("bin/run", source.join("run")).unwrap();
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_234_567_890);
+    fs::File::options().write(true).open(source.join("data")).unwrap().set_modified(time).unwrap();
+    network.seed(share(&source, &ScanRules { times: true, ..ScanRules::default() }));
+    for (mask, executable, plain, times) in [
+        ("022", 0o755, 0o644, true),
+        ("027", 0o750, 0o640, false),
+        ("033", 0o744, 0o644, true),
+        ("077", 0o700, 0o600, false),
+    ] {
+        let mut command = leecher(&place, &["build", "-o", mask, "--tracker", &network.tracker()]);
+        if times {
+            command.arg("--times");
+        }
+        assert_fetched(&run(with_mask(mask, &command)), "build");
+        let mode = |name: &str| fs::metadata(place.path(mask).join(name)).unwrap().mode() & 0o777;
+        assert_eq!((mode("bin/run"), mode("data")), (executable, plain), "{mask}");
+        assert_eq!(fs::read_link(place.path(mask).join("run")).unwrap(), Path::new("bin/run"));
+        let ran = Command::new(place.path(mask).join("run")).status().unwrap();
+        assert_eq!(ran.code(), Some(5));
+        let arrived = fs::metadata(place.path(mask).join("data")).unwrap().modified().unwrap();
+        assert_eq!(arrived == time, times, "{mask}");
+    }
+}
+
+/// The same command under this umask.
+fn with_mask(mask: &str, command: &Command) -> Command {
+    let mut masked = Command::new("sh");
+    masked.args(["-c", "umask $0; exec \"$@\"", mask]).arg(command.get_program()).args(command.get_args());
+    masked.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => masked.env(name, value),
+            None => masked.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        masked.current_dir(dir);
+    }
+    masked
 }
 
 /// With `leeched_` before it and `.part` behind it, such a name is longer than a file system takes.

@@ -5,6 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     ops::ControlFlow,
     os::fd::OwnedFd,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -63,12 +64,7 @@ impl Network {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
-        Arc::new(
-            Scan::new(&root, None, &ScanRules::default())
-                .unwrap()
-                .hash(None, &|_| ControlFlow::Continue(()))
-                .unwrap(),
-        )
+        share(&root, &ScanRules::default())
     }
 
     /// Starts a seeder, and returns its port when the tracker knows it.
@@ -100,6 +96,12 @@ impl Network {
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(work);
     }
+}
+
+/// A share of this path.
+pub(crate) fn share(path: &Path, rules: &ScanRules) -> Arc<Shared> {
+    let scan = Scan::new(path, None, rules).unwrap();
+    Arc::new(scan.hash(None, &|_| ControlFlow::Continue(())).unwrap())
 }
 
 /// A link to a share.

@@ -1,15 +1,24 @@
 //! The bencoded form of metainfo.
 
+use std::num::NonZeroI64;
+
 use bendy::{
-    decoding::{Decoder, DictDecoder, Object},
+    decoding::{Decoder, DictDecoder, ListDecoder, Object},
     encoding::{Encoder, SortedDictEncoder},
 };
 
-use super::{Directory, FileNode, MAX_DEPTH, MetainfoError, Node, Tree};
+use super::{Directory, FileNode, LinkNode, MAX_DEPTH, MetainfoError, Node, Tree};
 use crate::{chunk::CHUNK_LEN, id::Digest, name::ShareName};
 
-/// The bencode nesting of [`MAX_DEPTH`]: the info and file tree dictionaries, the directories, and the file's own two.
-const MAX_BENCODE_DEPTH: usize = MAX_DEPTH + 4;
+/// The bencode nesting of [`MAX_DEPTH`]: the info and file tree dictionaries, the directories, the two of a file or a link, and the
+/// list that is a link's target.
+const MAX_BENCODE_DEPTH: usize = MAX_DEPTH + 5;
+
+/// The `attr` of a file that its owner may execute (BEP 47).
+const EXECUTABLE: &str = "x";
+
+/// The `attr` of a symbolic link. On Linux every link can be executed, so libtorrent writes both letters.
+const LINK: &str = "xl";
 
 pub(super) fn encode(name: &ShareName, tree: &Tree) -> Result<Vec<u8>, MetainfoError> {
     let mut encoder = Encoder::new().with_max_depth(MAX_BENCODE_DEPTH);
@@ -36,21 +45,47 @@ fn emit_directory(dict: &mut SortedDictEncoder<'_>, entries: &Directory) -> Enco
         Node::Directory(entries) => dict.emit_pair_with(name.as_str().as_bytes(), |value| {
             value.emit_dict(|mut dict| emit_directory(&mut dict, entries))
         }),
+        Node::Link(node) => emit_link(dict, name, node),
     })
 }
 
 fn emit_file(dict: &mut SortedDictEncoder<'_>, name: &ShareName, node: &FileNode) -> EncodeResult {
+    emit_leaf(dict, name, |dict| {
+        if node.is_executable {
+            dict.emit_pair(b"attr", EXECUTABLE)?;
+        }
+        dict.emit_pair(b"length", node.len)?;
+        emit_mtime(dict, node.mtime_s)?;
+        match &node.pieces_root {
+            Some(root) => dict.emit_pair_with(b"pieces root", |value| value.emit_bytes(&root.0)),
+            None => Ok(()),
+        }
+    })
+}
+
+fn emit_link(dict: &mut SortedDictEncoder<'_>, name: &ShareName, node: &LinkNode) -> EncodeResult {
+    emit_leaf(dict, name, |dict| {
+        dict.emit_pair(b"attr", LINK)?;
+        emit_mtime(dict, node.mtime_s)?;
+        dict.emit_pair_with(b"symlink path", |value| {
+            value.emit_list(|list| node.target.iter().try_for_each(|name| list.emit_str(name.as_str())))
+        })
+    })
+}
+
+fn emit_mtime(dict: &mut SortedDictEncoder<'_>, mtime_s: Option<NonZeroI64>) -> EncodeResult {
+    mtime_s.map_or(Ok(()), |mtime_s| dict.emit_pair(b"mtime", mtime_s.get()))
+}
+
+/// A node that is no directory: a dictionary with an empty key.
+fn emit_leaf(
+    dict: &mut SortedDictEncoder<'_>,
+    name: &ShareName,
+    content: impl Fn(&mut SortedDictEncoder<'_>) -> EncodeResult,
+) -> EncodeResult {
     dict.emit_pair_with(name.as_str().as_bytes(), |value| {
         value.emit_dict(|mut leaf| {
-            leaf.emit_pair_with(b"", |value| {
-                value.emit_dict(|mut dict| {
-                    dict.emit_pair(b"length", node.len)?;
-                    match &node.pieces_root {
-                        Some(root) => dict.emit_pair_with(b"pieces root", |value| value.emit_bytes(&root.0)),
-                        None => Ok(()),
-                    }
-                })
-            })
+            leaf.emit_pair_with(b"", |value| value.emit_dict(|mut dict| content(&mut dict)))
         })
     })
 }
@@ -104,11 +139,11 @@ fn decode_entry(
     Ok(())
 }
 
-/// A node is a file if its first key is the empty string, else a directory.
+/// A node is a file or a link if its first key is the empty string, else a directory.
 fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, MetainfoError> {
     let mut entries = Directory::new();
-    let file = match node.next_pair()? {
-        Some((b"", Object::Dict(leaf))) => Some(decode_file(leaf)?),
+    let leaf = match node.next_pair()? {
+        Some((b"", Object::Dict(leaf))) => Some(decode_leaf(leaf)?),
         Some((key, value)) => {
             if depth == MAX_DEPTH {
                 return Err(MetainfoError::TooDeep);
@@ -118,26 +153,49 @@ fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, Meta
         }
         None => None,
     };
-    if let Some(file) = file {
-        return if node.next_pair()?.is_some() { Err(FILE_SHAPE) } else { Ok(Node::File(file)) };
+    if let Some(leaf) = leaf {
+        return if node.next_pair()?.is_some() { Err(FILE_SHAPE) } else { Ok(leaf) };
     }
     entries.append(&mut decode_directory(node, depth + 1)?);
     Ok(Node::Directory(entries))
 }
 
-const FILE_SHAPE: MetainfoError =
-    MetainfoError::Shape("a file has a 'length', a 'pieces root' unless it is empty, and nothing else");
+const FILE_SHAPE: MetainfoError = MetainfoError::Shape(
+    "a file has a 'length', a 'pieces root' unless it is empty, the 'attr' x or none, perhaps an 'mtime', and nothing else",
+);
 
-fn decode_file(mut dict: DictDecoder<'_, '_>) -> Result<FileNode, MetainfoError> {
-    let (mut len, mut pieces_root) = (None, None);
+const LINK_SHAPE: MetainfoError =
+    MetainfoError::Shape("a link has the 'attr' xl, a 'symlink path', perhaps an 'mtime', and nothing else");
+
+fn decode_leaf(mut dict: DictDecoder<'_, '_>) -> Result<Node, MetainfoError> {
+    let (mut attr, mut len, mut mtime_s, mut pieces_root, mut target) = (None, None, None, None, None);
     while let Some((key, value)) = dict.next_pair()? {
         match (key, value) {
-            (b"length", Object::Integer(digits)) => len = digits.parse().ok(),
+            (b"attr", Object::Bytes(bytes)) => attr = Some(bytes),
+            (b"length", Object::Integer(digits)) => len = Some(digits.parse().map_err(|_| FILE_SHAPE)?),
+            (b"mtime", Object::Integer(digits)) => mtime_s = Some(digits.parse().map_err(|_| FILE_SHAPE)?),
             (b"pieces root", Object::Bytes(bytes)) => {
                 pieces_root = Some(Digest(bytes.try_into().map_err(|_| FILE_SHAPE)?));
             }
+            (b"symlink path", Object::List(names)) => target = Some(decode_target(names)?),
             _ => return Err(FILE_SHAPE),
         }
     }
-    Ok(FileNode { len: len.ok_or(FILE_SHAPE)?, pieces_root })
+    let is_link = attr == Some(LINK.as_bytes());
+    if is_link {
+        let node = target.filter(|_| len.is_none() && pieces_root.is_none()).and_then(LinkNode::new);
+        return Ok(Node::Link(node.ok_or(LINK_SHAPE)?.with_mtime(mtime_s)));
+    }
+    let is_executable = attr == Some(EXECUTABLE.as_bytes());
+    let len = len.filter(|_| target.is_none() && (attr.is_none() || is_executable)).ok_or(FILE_SHAPE)?;
+    Ok(Node::File(FileNode { len, pieces_root, is_executable, mtime_s }))
+}
+
+fn decode_target(mut list: ListDecoder<'_, '_>) -> Result<Box<[ShareName]>, MetainfoError> {
+    let mut names = Vec::new();
+    while let Some(name) = list.next_object()? {
+        let Object::Bytes(name) = name else { return Err(LINK_SHAPE) };
+        names.push(ShareName::from_bytes(name)?);
+    }
+    Ok(names.into())
 }

@@ -9,7 +9,7 @@ fn name(text: &str) -> ShareName {
 }
 
 fn file(len: u64) -> FileNode {
-    FileNode { len, pieces_root: (len > 0).then_some(Digest([7; 32])) }
+    FileNode::new(len, (len > 0).then_some(Digest([7; 32])))
 }
 
 #[test]
@@ -50,6 +50,93 @@ fn files_come_in_tree_order() {
     assert_eq!(metainfo.empty_directories(), [Box::from([name("empty")])]);
 }
 
+fn link(target: &[&str]) -> LinkNode {
+    LinkNode::new(target.iter().map(|text| name(text)).collect()).unwrap()
+}
+
+/// The bytes and both infohashes are libtorrent's.
+#[test]
+fn executables_links_and_times_have_libtorrents_form() {
+    let root = crate::golden::bytes("a8076d3d28d21e02012b20eaf7dbf75409a6277134439025f282e368e3305abf");
+    let share = |mtime_s| {
+        let root = Digest(root.as_slice().try_into().unwrap());
+        let run = Node::File(FileNode { is_executable: true, mtime_s, ..FileNode::new(10, Some(root)) });
+        let to_run = Node::Link(link(&["bin", "run"]).with_mtime(mtime_s));
+        let bin = Directory::from([(name("run"), run), (name("self"), to_run.clone())]);
+        let entries = Directory::from([(name("bin"), Node::Directory(bin)), (name("latest"), to_run)]);
+        Metainfo::new(name("tool"), Tree::new_directory(&name("tool"), entries)).unwrap()
+    };
+    let example = ("Metainfo of an executable and two links", share(None).as_bytes().to_vec());
+    crate::golden::assert_documented(&["Metainfo"], [example]);
+    for (mtime_s, infohash) in [
+        (None, "3a59d81a5c2fe7f8cdec1abf9dcda78f683d092b77fea6631b8758af5c8e6fe6"),
+        (NonZeroI64::new(1_700_000_000), "93fa41db4a3fa6b898d5f4da81b8e997996504d09adf1fc48473a907bbda39c3"),
+    ] {
+        let share = share(mtime_s);
+        assert_eq!(share.infohash().to_string(), infohash);
+        assert!(crate::golden::PAGE.contains(infohash), "{infohash} in docs/protocol.md");
+        let links: Vec<_> = share.links().iter().map(|link| [link.path.join_slash(), link.text()]).collect();
+        assert_eq!(links, [["bin/self", "run"], ["latest", "bin/run"]]);
+        assert_eq!(Metainfo::decode(share.as_bytes()).unwrap(), share);
+    }
+}
+
+/// The table of docs/protocol.md.
+#[test]
+fn nodes_are_accepted_and_refused_as_on_the_protocols_page() {
+    let (_, table) = crate::golden::PAGE.split_once("| node | |\n|---|---|\n").unwrap();
+    let rows = table.lines().map_while(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let mut count = 0;
+    for (node, meaning) in rows {
+        let info = format!("d9:file treed1:a{node}e12:meta versioni2e4:name1:s12:piece lengthi524288ee");
+        let decoded = Metainfo::decode(info.as_bytes());
+        assert_eq!(decoded.is_err(), meaning.starts_with("refused"), "{node} is {meaning} {decoded:?}");
+        count += 1;
+    }
+    assert_eq!(count, 23);
+}
+
+#[test]
+fn a_link_has_the_shortest_relative_text() {
+    for (dir, target, text) in [
+        ("", "a", "a"),
+        ("", "a/b", "a/b"),
+        ("a", "a/b", "b"),
+        ("a", "b", "../b"),
+        ("a", "a", "."),
+        ("a/b", "a", ".."),
+        ("a/b/c", "a/b", ".."),
+        ("a/b", "a/c/b", "../c/b"),
+        ("a/b", "ab", "../../ab"),
+    ] {
+        let path: Vec<_> = dir.split('/').filter(|name| !name.is_empty()).map(name).collect();
+        let target: Vec<_> = target.split('/').collect();
+        assert_eq!(link(&target).text(&path), text, "{target:?} from {dir}");
+    }
+}
+
+#[test]
+fn a_link_is_as_long_as_a_file_system_stores_and_no_longer() {
+    let share = |depth: usize, target: &[String]| {
+        let mut node = Node::Link(link(&target.iter().map(String::as_str).collect::<Vec<_>>()));
+        for _ in 0..depth {
+            node = Node::Directory(Directory::from([(name("d"), node)]));
+        }
+        Metainfo::new(name("s"), Tree::new_directory(&name("s"), Directory::from([(name("a"), node)])))
+    };
+    // All of the way to the target is part of the text, because the first names differ.
+    for depth in [0, 1, 60] {
+        let room = MAX_LINK_LEN - 3 * depth;
+        // Names of 255 bytes, and the slashes between them.
+        let mut target = vec!["n".repeat(255); room / 256];
+        target.push("n".repeat(room % 256));
+        assert_eq!(share(depth, &target).unwrap().links()[0].text().len(), MAX_LINK_LEN);
+        target[0].pop();
+        target.push("n".to_owned());
+        assert!(matches!(share(depth, &target), Err(MetainfoError::LinkTooLong)));
+    }
+}
+
 trait JoinSlash {
     fn join_slash(&self) -> String;
 }
@@ -66,9 +153,21 @@ fn a_directory_of_one_file_of_its_own_name_is_that_file() {
     assert_eq!(Tree::new_directory(&name("same"), entries), Tree::File(file(9)));
 }
 
+fn times() -> impl Strategy<Value = Option<NonZeroI64>> {
+    prop_oneof![Just(None), any::<i64>().prop_map(NonZeroI64::new)]
+}
+
 fn directories() -> impl Strategy<Value = Directory> {
     let names = "[a-cä~.]{1,3}".prop_filter_map("plain", |text| ShareName::new(&text).ok());
-    let leaf = prop_oneof![Just(0), any::<u32>().prop_map(u64::from)].prop_map(|len| Node::File(file(len)));
+    let len = prop_oneof![Just(0), any::<u32>().prop_map(u64::from)];
+    let file = (len, any::<bool>(), times()).prop_map(|(len, is_executable, mtime_s)| FileNode {
+        is_executable,
+        mtime_s,
+        ..file(len)
+    });
+    let link = (prop::collection::vec(names.clone(), 1..4), times())
+        .prop_map(|(target, mtime_s)| LinkNode::new(target.into()).unwrap().with_mtime(mtime_s));
+    let leaf = prop_oneof![3 => file.prop_map(Node::File), 1 => link.prop_map(Node::Link)];
     let node = leaf.prop_recursive(4, 32, 4, {
         let names = names.clone();
         move |inner| prop::collection::btree_map(names.clone(), inner, 0..4).prop_map(Node::Directory)
@@ -128,7 +227,7 @@ fn other_encodings_and_hostile_names_are_refused() {
         info("1:ad0:d6:lengthi5eee", rest),
         info(&format!("1:ad0:d6:lengthi0e11:pieces root32:{root}ee"), rest),
         info(&format!("1:ad0:d6:lengthi5e11:pieces root32:{root}e1:xdee"), rest),
-        info(&format!("1:ad0:d4:attr1:x6:lengthi5e11:pieces root32:{root}ee"), rest),
+        info(&format!("1:ad0:d4:attr1:y6:lengthi5e11:pieces root32:{root}ee"), rest),
         info(&format!("1:a{leaf}"), "12:meta versioni2e4:name2:..12:piece lengthi524288e"),
         nested(MAX_DEPTH + 1),
         nested(80),

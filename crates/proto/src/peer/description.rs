@@ -90,8 +90,7 @@ mod tests {
     };
 
     fn directory(chunk_counts: &[u64]) -> Metainfo {
-        let file =
-            |chunks| FileNode { len: chunks * u64::from(CHUNK_LEN), pieces_root: Some(Digest([7; 32])) };
+        let file = |chunks| FileNode::new(chunks * u64::from(CHUNK_LEN), Some(Digest([7; 32])));
         let entries: BTreeMap<_, _> = chunk_counts
             .iter()
             .enumerate()

@@ -13,7 +13,7 @@ use proto::{
     peer::{PeerMessage, Role},
 };
 use sha2::Digest as _;
-use store::{Content, Scan, ScanRules};
+use store::{Content, Scan, ScanRules, Symlinks};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -194,16 +194,46 @@ fn shares_a_directory_without_what_cannot_be_shared_and_what_is_excluded() {
     }
     fs::write(place.path("tree/keep/b.tmp"), b"b").unwrap();
     for link in ["1", "2", "3", "4", "5"] {
-        symlink("nowhere", place.path("tree/keep").join(link)).unwrap();
+        symlink("../../outside", place.path("tree/keep").join(link)).unwrap();
     }
     let args = ["tree", "--exclude", "*.tmp", "--exclude", "1", "--tracker", "127.0.0.1:1"];
     let seeder = Running::start(seeder(&place, &args));
     let warning = seeder.err_line();
-    for text in ["'tree/keep/2' (a symbolic link that leads nowhere)", "'tree/keep/4'", "and 1 more"] {
+    for text in [
+        "'tree/keep/2' (a symbolic link that leads out of the share, or to all of it)",
+        "'tree/keep/4'",
+        "and 1 more",
+    ] {
         assert!(warning.contains(text), "{warning}");
     }
     let described = described(&seeder, "tree");
     assert_eq!(described.link.infohash, infohash(&place.path("plain"), Some("tree")));
+}
+
+#[test]
+fn links_and_times_are_shared_as_the_user_wants() {
+    let place = Place::new();
+    fs::create_dir(place.path("tree")).unwrap();
+    fs::write(place.path("tree/a"), b"a").unwrap();
+    symlink("a", place.path("tree/b")).unwrap();
+    let default = ScanRules::default;
+    let mut infohashes = Vec::new();
+    for (args, rules) in [
+        (&[][..], default()),
+        (&["--symlinks", "follow"], ScanRules { symlinks: Symlinks::Follow, ..default() }),
+        (&["--symlinks", "skip"], ScanRules { symlinks: Symlinks::Skip, ..default() }),
+        (&["--times"], ScanRules { times: true, ..default() }),
+    ] {
+        let seeder = Running::start(seeder(&place, &[&["tree", "--tracker", "127.0.0.1:1"], args].concat()));
+        let described = described(&seeder, "tree");
+        let scan = Scan::new(&place.path("tree"), None, &rules).unwrap();
+        let shared = scan.hash(None, &|_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(described.link.infohash, shared.metainfo().infohash(), "{args:?}");
+        assert!(!infohashes.contains(&described.link.infohash), "{args:?}");
+        infohashes.push(described.link.infohash);
+    }
+    let wrong = run(seeder(&place, &["tree", "--symlinks", "copy"]));
+    wrong.assert_failed(2, &["it must be keep, follow or skip"]);
 }
 
 #[test]

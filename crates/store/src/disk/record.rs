@@ -5,14 +5,14 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ffi::{OsStr, OsString},
     fmt,
     fs::{self, File},
     ops,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::fs::MetadataExt,
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::Path,
     rc::Rc,
@@ -20,7 +20,9 @@ use std::{
 
 use rustix::fs::{AtFlags, CWD, OFlags};
 
-/// A file or directory. The first is the directory that is watched.
+use crate::attributes::is_executable;
+
+/// A file, a directory or a symbolic link. The first is the directory that is watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Node(u32);
 
@@ -44,6 +46,8 @@ pub(crate) type Names = BTreeMap<OsString, Node>;
 pub(crate) enum Op {
     CreateFile(Place, Node),
     MakeDirectory(Place, Node),
+    /// With its text.
+    MakeLink(Place, Node, OsString),
     /// What was called the second before is replaced.
     Rename(Place, Place, Node),
     Remove(Place),
@@ -56,7 +60,12 @@ pub(crate) enum Op {
         file: Node,
         len: u64,
     },
+    /// Whether its owner may execute it.
+    SetExecutable(Node, bool),
+    /// Data and length.
     SyncFile(Node),
+    /// Permissions too.
+    SyncWholeFile(Node),
     SyncDirectory(Node),
     #[cfg(target_os = "linux")]
     SyncAll,
@@ -86,6 +95,8 @@ pub(crate) struct Record {
     /// Contents of the files that were there at the beginning. All of that is durable.
     pub(crate) files: BTreeMap<Node, Vec<u8>>,
     pub(crate) directories: BTreeMap<Node, Names>,
+    pub(crate) links: BTreeMap<Node, OsString>,
+    pub(crate) executables: BTreeSet<Node>,
     pub(crate) ops: Vec<Op>,
 }
 
@@ -149,6 +160,24 @@ pub(super) fn made_dir(dir: impl AsFd, path: &Path) {
     });
 }
 
+pub(super) fn made_link(dir: impl AsFd, path: &Path, text: &OsStr) {
+    with(|recorder| {
+        let inode = rustix::fs::statat(dir.as_fd(), path, AtFlags::SYMLINK_NOFOLLOW).unwrap().st_ino;
+        let place = recorder.place_in(dir, path);
+        let node = recorder.add(&place, inode);
+        recorder.push(Op::MakeLink(place, node, text.to_owned()));
+    });
+}
+
+pub(super) fn set_permissions(file: &File, permissions: &fs::Permissions) {
+    let is_executable = is_executable(permissions.mode());
+    with(|recorder| recorder.push(Op::SetExecutable(recorder.node(file), is_executable)));
+}
+
+pub(super) fn synced_all(file: &File) {
+    with(|recorder| recorder.push(Op::SyncWholeFile(recorder.node(file))));
+}
+
 pub(super) fn resized(file: &File, len: u64) {
     with(|recorder| recorder.push(Op::Resize { file: recorder.node(file), len }));
 }
@@ -209,7 +238,12 @@ impl Recorder {
                 names.insert(entry.file_name(), self.take_in(&entry.path()));
             }
             self.names.insert(node, names);
+        } else if meta.is_symlink() {
+            self.record.links.insert(node, fs::read_link(path).unwrap().into_os_string());
         } else {
+            if is_executable(meta.mode()) {
+                self.record.executables.insert(node);
+            }
             self.record.files.insert(node, fs::read(path).unwrap());
         }
         node

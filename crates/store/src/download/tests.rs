@@ -1,6 +1,6 @@
 //! Downloads when calls to the file system fail.
 
-use std::{fs, iter};
+use std::{fs, iter, os::unix::fs::symlink};
 
 use rustix::io::Errno;
 
@@ -15,7 +15,7 @@ use crate::{
 mod bench;
 mod power_cut;
 
-use bench::{Bench, CHUNK, listing, names_in};
+use bench::{Bench, CHUNK, content, listing, make_executable, names_in};
 
 /// A share of one file, one of a few, and one of so many that the whole file system is synced.
 fn shapes() -> [(Bench, Call); 3] {
@@ -24,6 +24,20 @@ fn shapes() -> [(Bench, Call); 3] {
         (Bench::of_directory(5), Call::SyncData),
         (Bench::of_directory(SYNC_ALL_FROM + 1), Call::SyncFileSystem),
     ]
+}
+
+/// A share with files that can be executed and with links: of this many entries.
+fn with_attributes(count: usize) -> Bench {
+    Bench::new(|path| {
+        fs::create_dir_all(path.join("sub")).unwrap();
+        symlink("../file0", path.join("sub/link")).unwrap();
+        symlink("nowhere", path.join("dangling")).unwrap();
+        for index in 0..count - 2 {
+            let path = path.join(format!("file{index}"));
+            fs::write(&path, content(70_000 * (index + 1), index)).unwrap();
+            make_executable(&path);
+        }
+    })
 }
 
 fn count(calls: &[Call], kind: Call) -> usize {
@@ -314,7 +328,8 @@ fn the_entries_of_few_files_are_made_durable() {
 /// Makes each call of a download fail in turn, and then goes on as if the program had been started again.
 #[test]
 fn whichever_call_fails_nothing_durable_is_lost_and_the_next_run_ends_well() {
-    for (bench, _) in shapes() {
+    let attributed = [4, SYNC_ALL_FROM].map(with_attributes);
+    for bench in shapes().map(|(bench, _)| bench).into_iter().chain(attributed) {
         for (left, errno) in Left::WITH_ERRORS {
             for number in 0.. {
                 let claimed = left.prepare(&bench);

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     ops::ControlFlow,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -28,14 +28,16 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(make: impl FnOnce(&Path)) -> Bench {
+        Bench::with_rules(&ScanRules::default(), make)
+    }
+
+    pub(crate) fn with_rules(rules: &ScanRules, make: impl FnOnce(&Path)) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let source = dir.path().join("source");
         make(&source);
         fs::create_dir(dir.path().join("out")).unwrap();
-        let shared = Scan::new(&source, None, &ScanRules::default())
-            .unwrap()
-            .hash(None, &|_| ControlFlow::Continue(()))
-            .unwrap();
+        let shared =
+            Scan::new(&source, None, rules).unwrap().hash(None, &|_| ControlFlow::Continue(())).unwrap();
         Bench { dir, shared }
     }
 
@@ -127,19 +129,35 @@ impl Bench {
     }
 }
 
-/// Every file and directory below `path`, with the files' content.
-pub(crate) fn listing(path: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+/// What is called a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Directory,
+    File { bytes: Vec<u8>, is_executable: bool },
+    Link(PathBuf),
+}
+
+/// Everything at and below `path`.
+pub(crate) fn listing(path: &Path) -> BTreeMap<PathBuf, Entry> {
     let mut found = BTreeMap::new();
     let mut todo = vec![path.to_owned()];
     while let Some(at) = todo.pop() {
-        let is_dir = at.is_dir();
-        if is_dir {
+        let meta = fs::symlink_metadata(&at).unwrap();
+        let entry = if meta.is_dir() {
             todo.extend(fs::read_dir(&at).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        let bytes = (!is_dir).then(|| fs::read(&at).unwrap());
-        found.insert(at.strip_prefix(path).unwrap().to_owned(), bytes);
+            Entry::Directory
+        } else if meta.is_symlink() {
+            Entry::Link(fs::read_link(&at).unwrap())
+        } else {
+            Entry::File { bytes: fs::read(&at).unwrap(), is_executable: meta.mode() & 0o100 != 0 }
+        };
+        found.insert(at.strip_prefix(path).unwrap().to_owned(), entry);
     }
     found
+}
+
+pub(crate) fn make_executable(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 pub(crate) fn names_in(dir: &Path) -> Vec<String> {

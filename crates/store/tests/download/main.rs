@@ -1,6 +1,7 @@
 //! Downloads: every shape of share arrives whole, nothing unproved is written, and a crash loses nothing
 //! that was made durable.
 
+mod attributes;
 mod bench;
 mod intruders;
 mod leftovers;
@@ -235,7 +236,7 @@ fn a_share_larger_than_the_disk_leaves_nothing_behind() {
         let len = u64::from(proto::chunk::MAX_CHUNKS) * u64::from(CHUNK_LEN);
         let hashes = vec![Digest([1; 32]); proto::chunk::MAX_CHUNKS as usize];
         let root = store::merkle::root_of_chunks(&hashes);
-        let tree = Tree::File(FileNode { len, pieces_root: Some(root) });
+        let tree = Tree::File(FileNode::new(len, Some(root)));
         let metainfo = Metainfo::new(ShareName::new("huge").unwrap(), tree).unwrap();
         (store::ChunkHashes::prove(&metainfo, hashes).unwrap(), Arc::new(metainfo))
     };

@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use rustix::io::Errno;
 use tempfile::TempDir;
 
-use super::bench::{Bench, CHUNK, content, listing, names_in};
+use super::bench::{Bench, CHUNK, Entry, content, listing, make_executable, names_in};
 use crate::{
     Content, Download, DownloadError, Output, Resumed, StoreChunkError,
     disk::{
@@ -45,7 +46,7 @@ const OLD: &[u8] = b"what was there before";
 struct Subject {
     bench: Bench,
     chunks: Vec<Vec<u8>>,
-    source: BTreeMap<PathBuf, Option<Vec<u8>>>,
+    source: BTreeMap<PathBuf, Entry>,
     overwrites: bool,
     /// Patterns of what is fetched; everything if there are none.
     only: &'static [&'static str],
@@ -82,12 +83,16 @@ impl Subject {
         Subject { bench, chunks, source, overwrites: false, only: &[] }
     }
 
-    /// Three chunks, the last of them short.
+    /// Three chunks, the last of them short. It can be executed.
     fn file() -> Subject {
-        Subject::new(Bench::of_file(2 * CHUNK + 700))
+        Subject::new(Bench::new(|path| {
+            fs::write(path, content(2 * CHUNK + 700, 1)).unwrap();
+            make_executable(path);
+        }))
     }
 
-    /// Few files, each of which is synced: one with its room reserved, small ones, an empty one and an empty directory.
+    /// Few files, each of which is synced: one with its room reserved, small ones, an empty one and an empty directory. One of them
+    /// can be executed, and a link leads to another.
     fn few_files() -> Subject {
         Subject::directory(3)
     }
@@ -103,11 +108,13 @@ impl Subject {
             fs::create_dir_all(path.join("hollow/inner")).unwrap();
             fs::write(path.join("large"), content(70_000, 1)).unwrap();
             fs::write(path.join("empty"), b"").unwrap();
+            symlink("../large", path.join("sub/link")).unwrap();
             for number in 0..small {
                 let dir = ["", "sub/", "sub/deeper/"][number % 3];
                 fs::write(path.join(format!("{dir}small{number}")), content(900 * (number + 1), number))
                     .unwrap();
             }
+            make_executable(&path.join("small0"));
         }))
     }
 

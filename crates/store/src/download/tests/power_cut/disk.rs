@@ -5,13 +5,14 @@
 //! - **Data.** Every sector (512 bytes or 4 KiB) of a write is kept, lost, or something else: zeros, or bytes of a deleted
 //!   file. A later write may be kept and an earlier one lost.
 //! - **Lengths.** A file has any length that it had since it was last synced.
+//! - **Permissions.** A file has any that it had since they were last synced, which `fdatasync` does not do.
 //! - **Names.** A name that was created, changed or removed is durable when its directory was synced, and not before: a sync
 //!   of the file does not make its name durable.
 //!
 //! Three rules are assumed, and nothing else:
 //!
-//! 1. What was synced successfully stays: `fdatasync` of a file keeps its data and length, `fsync` of a directory its names,
-//!    `syncfs` everything on the file system. POSIX knows the first two; `syncfs` is Linux's.
+//! 1. What was synced successfully stays: `fdatasync` of a file keeps its data and length, `fsync` its permissions too, `fsync`
+//!    of a directory its names, `syncfs` everything on the file system. POSIX knows the first two; `syncfs` is Linux's.
 //! 2. A sector that is not written to, or is written with the bytes that it holds, does not change. So a torn write to one slot
 //!    of the resume file leaves the other.
 //! 3. A rename is whole: after a crash the old name or the new one is there ([`Renames::Whole`]). POSIX promises this only
@@ -23,15 +24,18 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     mem,
+    os::unix::fs::symlink,
     path::Path,
     rc::Rc,
 };
 
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 
+use super::super::bench::make_executable;
 use crate::disk::record::{Bytes, Names, Node, Op, Place, Record};
 
 /// Whether a crash can keep half of a rename.
@@ -44,6 +48,8 @@ pub(super) enum Renames {
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     files: BTreeMap<Node, FileState>,
+    /// A link is whole where it has a name.
+    links: BTreeMap<Node, OsString>,
     /// The durable names in each directory.
     directories: BTreeMap<Node, Names>,
     /// Changes of names that are not durable, in order.
@@ -56,6 +62,14 @@ struct FileState {
     /// How often it was synced.
     syncs: u32,
     pending: Vec<DataChange>,
+    mode: Mode,
+}
+
+/// Whether a file can be executed.
+#[derive(Debug, Clone, Default)]
+struct Mode {
+    durable: bool,
+    pending: Vec<bool>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,7 +85,9 @@ struct NameChange(Vec<(Place, Option<Node>)>);
 /// What a power cut left.
 #[derive(Debug)]
 pub(super) struct Wreck {
-    files: BTreeMap<Node, Vec<u8>>,
+    /// Each with whether it can be executed.
+    files: BTreeMap<Node, (Vec<u8>, bool)>,
+    links: BTreeMap<Node, OsString>,
     directories: BTreeMap<Node, Names>,
     /// Differs for different wrecks of one record.
     pub(super) fingerprint: u64,
@@ -79,9 +95,14 @@ pub(super) struct Wreck {
 
 impl Disk {
     pub(super) fn new(record: &Record) -> Disk {
-        let durable = |bytes: &Vec<u8>| FileState { durable: Rc::new(bytes.clone()), ..FileState::default() };
+        let durable = |node, bytes: &Vec<u8>| FileState {
+            durable: Rc::new(bytes.clone()),
+            mode: Mode { durable: record.executables.contains(&node), pending: Vec::new() },
+            ..FileState::default()
+        };
         Disk {
-            files: record.files.iter().map(|(&node, bytes)| (node, durable(bytes))).collect(),
+            files: record.files.iter().map(|(&node, bytes)| (node, durable(node, bytes))).collect(),
+            links: record.links.clone(),
             directories: record.directories.clone(),
             changes: Vec::new(),
         }
@@ -97,6 +118,10 @@ impl Disk {
                 self.directories.insert(node, Names::new());
                 self.changes.push(NameChange(vec![(place, Some(node))]));
             }
+            Op::MakeLink(place, node, text) => {
+                self.links.insert(node, text);
+                self.changes.push(NameChange(vec![(place, Some(node))]));
+            }
             Op::Rename(from, to, node) => {
                 self.changes.push(NameChange(vec![(to, Some(node)), (from, None)]));
             }
@@ -108,11 +133,13 @@ impl Disk {
             Op::Resize { file, len } => {
                 self.file(file).pending.push(DataChange::Resize(usize::try_from(len).unwrap()));
             }
+            Op::SetExecutable(file, is_executable) => self.file(file).mode.pending.push(is_executable),
             Op::SyncFile(file) => self.file(file).sync(),
+            Op::SyncWholeFile(file) => self.file(file).sync_all(),
             Op::SyncDirectory(dir) => self.sync_names(|place| place.dir == dir),
             #[cfg(target_os = "linux")]
             Op::SyncAll => {
-                self.files.values_mut().for_each(FileState::sync);
+                self.files.values_mut().for_each(FileState::sync_all);
                 self.sync_names(|_| true);
             }
         }
@@ -122,7 +149,12 @@ impl Disk {
     pub(super) fn crash(&self, renames: Renames, extreme: Option<Extreme>, rng: &mut StdRng) -> Wreck {
         let mut hasher = DefaultHasher::new();
         let directories = self.names_after(renames, extreme, rng);
-        let mut wreck = Wreck { files: BTreeMap::new(), directories: BTreeMap::new(), fingerprint: 0 };
+        let mut wreck = Wreck {
+            files: BTreeMap::new(),
+            links: BTreeMap::new(),
+            directories: BTreeMap::new(),
+            fingerprint: 0,
+        };
         let mut reached = vec![Node::ROOT];
         while let Some(node) = reached.pop() {
             node.hash(&mut hasher);
@@ -130,8 +162,14 @@ impl Disk {
                 names.hash(&mut hasher);
                 reached.extend(names.values());
                 wreck.directories.insert(node, names.clone());
+            } else if let Some(text) = self.links.get(&node) {
+                wreck.links.insert(node, text.clone());
             } else {
-                wreck.files.insert(node, self.files[&node].after(extreme, rng, &mut hasher));
+                let file = &self.files[&node];
+                let bytes = file.after(extreme, rng, &mut hasher);
+                let is_executable = file.mode.after(extreme, rng);
+                is_executable.hash(&mut hasher);
+                wreck.files.insert(node, (bytes, is_executable));
             }
         }
         wreck.fingerprint = hasher.finish();
@@ -253,6 +291,12 @@ impl FileState {
         self.syncs += 1;
     }
 
+    fn sync_all(&mut self) {
+        self.sync();
+        let Mode { durable, pending } = &mut self.mode;
+        *durable = pending.drain(..).next_back().unwrap_or(*durable);
+    }
+
     /// The lengths that the file had, since and at the last sync.
     fn lens(&self) -> Vec<usize> {
         let mut lens = vec![self.durable.len()];
@@ -367,6 +411,20 @@ impl FileState {
     }
 }
 
+impl Mode {
+    fn after(&self, extreme: Option<Extreme>, rng: &mut StdRng) -> bool {
+        let last = self.pending.last().copied().unwrap_or(self.durable);
+        match extreme {
+            Some(extreme) if extreme.keeps_data() => last,
+            Some(_) => self.durable,
+            None if self.pending.is_empty() => self.durable,
+            None => {
+                *self.pending.iter().chain([&self.durable]).collect::<Vec<_>>().choose(rng).copied().unwrap()
+            }
+        }
+    }
+}
+
 impl Wreck {
     /// Puts it into an empty directory.
     pub(super) fn place(&self, root: &Path) {
@@ -376,9 +434,15 @@ impl Wreck {
     fn place_directory(&self, node: Node, path: &Path) {
         for (name, node) in &self.directories[&node] {
             let path = path.join(name);
-            match self.files.get(node) {
-                Some(bytes) => fs::write(path, bytes).unwrap(),
-                None => {
+            match (self.files.get(node), self.links.get(node)) {
+                (Some((bytes, is_executable)), _) => {
+                    fs::write(&path, bytes).unwrap();
+                    if *is_executable {
+                        make_executable(&path);
+                    }
+                }
+                (None, Some(text)) => symlink(text, path).unwrap(),
+                (None, None) => {
                     fs::create_dir(&path).unwrap();
                     self.place_directory(*node, &path);
                 }
