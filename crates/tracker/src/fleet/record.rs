@@ -65,12 +65,6 @@ impl Record {
     pub fn score(&self) -> Score {
         Score::of(self.expires, self.known.progress)
     }
-
-    /// Whether it is of the same share, with the same name.
-    pub(super) fn has_title_of(&self, other: &Record) -> bool {
-        let Registration { infohash, size, name, .. } = &self.known;
-        *infohash == other.known.infohash && *size == other.known.size && *name == other.known.name
-    }
 }
 
 /// A record in a message to other trackers.

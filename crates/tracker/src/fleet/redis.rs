@@ -318,7 +318,7 @@ fn add_bucket(pipeline: &mut Pipeline, changes: &[(Bucket, &Change)], rules: &La
             }
         };
         let score = record.score();
-        let tag = match titles.iter_mut().find(|(of, ..)| of.has_title_of(record)) {
+        let tag = match titles.iter_mut().find(|(of, ..)| have_one_title(of, record)) {
             Some((_, tag, latest)) => {
                 *latest = score.max(*latest);
                 *tag
@@ -347,6 +347,12 @@ fn add_bucket(pipeline: &mut Pipeline, changes: &[(Bucket, &Change)], rules: &La
     if batch.wrapping_add(bucket.0.into()).is_multiple_of(TRIM_EVERY) {
         pipeline.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(Score::over_at(rules.now).0);
     }
+}
+
+/// Whether two records are of one share, with one name.
+fn have_one_title(one: &Record, other: &Record) -> bool {
+    let (one, other) = (&one.known, &other.known);
+    one.infohash == other.infohash && one.size == other.size && one.name == other.name
 }
 
 /// The bound of scores of what is not over at `now`.

@@ -1,10 +1,8 @@
-//! The tracker over real UDP, in this process.
-#![expect(clippy::disallowed_methods, reason = "these tests run the whole tracker, in real time")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! One tracker.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -13,82 +11,27 @@ use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
         Announce, Announced, Completion, ErrorCode, Event, PeerAddress, Query, Token,
-        client::{Answer, Call, CallError, Client},
+        client::{Answer, Call, CallError},
         codec::{decode_reply, encode_request},
     },
 };
-use rand::rngs::StdRng;
-use tokio::{net::UdpSocket, task::JoinHandle, time::timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, Limits, Tracker, TrackerError};
 
-/// A tracker in a task of its own.
-struct Running {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), TrackerError>>,
-}
-
-/// A peer: drives the client's logic over a socket.
-struct Peer {
-    client: Client,
-    socket: UdpSocket,
-    rng: StdRng,
-}
-
-impl Running {
-    async fn start(bind: Option<IpAddr>) -> Result<Running, TrackerError> {
-        Running::start_at(Config { bind, port: 0, ..Config::default() }).await
-    }
-
-    async fn start_at(config: Config) -> Result<Running, TrackerError> {
-        let tracker = Tracker::bind(config).await?;
-        let address = tracker.local_addr();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(tracker.run(shutdown.clone()));
-        Ok(Running { address, shutdown, task })
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
+use crate::{peer::Peer, running::Running};
 
 impl Peer {
-    async fn of(tracker: SocketAddr) -> Peer {
-        let any: IpAddr =
-            if tracker.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-        let socket = UdpSocket::bind((any, 0)).await.unwrap();
-        socket.connect(tracker).await.unwrap();
-        Peer { client: Client::default(), socket, rng: rand::make_rng() }
-    }
-
-    async fn call(&mut self, call: Call) -> Result<Answer, CallError> {
-        self.client.start(call, Instant::now());
-        let mut buffer = BytesMut::new();
-        let mut datagram = [0; 1500];
-        loop {
-            while let Some(request) = self.client.poll_transmit(Instant::now(), &mut self.rng) {
-                buffer.clear();
-                encode_request(&request, &mut buffer).unwrap();
-                // The tracker is restarting: the client tries again by itself.
-                let _ = self.socket.send(&buffer).await;
-            }
-            if let Some((_, outcome)) = self.client.poll_outcome() {
-                return outcome;
-            }
-            let timeout = self.client.next_timeout().expect("a call is under way");
-            if let Ok(Ok(len)) = timeout_at(timeout.into(), self.socket.recv(&mut datagram)).await {
-                let reply = decode_reply(&datagram[..len]).unwrap();
-                self.client.on_reply(reply, Instant::now(), &mut self.rng);
-            }
-        }
-    }
-
     async fn seed(&mut self) -> Announced {
         match self.call(Call::Announce(announce(Event::Started))).await {
             Ok(Answer::Announced(announced)) => announced,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// When the tracker restarted, if it had peers before.
+    async fn restarted_ago_s(&mut self) -> Option<u16> {
+        match self.call(Call::Lookup(Query::List { after: None })).await {
+            Ok(Answer::Shares(shares)) => shares.restarted_ago_s,
             other => panic!("{other:?}"),
         }
     }
@@ -134,16 +77,6 @@ async fn check_swarm(tracker: SocketAddr, expected: PeerAddress) {
         // It has been up for less than an expiry.
         Err(CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 1..=90 })) => {}
         other => panic!("{other:?}"),
-    }
-}
-
-impl Peer {
-    /// When the tracker restarted, if it had peers before.
-    async fn restarted_ago_s(&mut self) -> Option<u16> {
-        match self.call(Call::Lookup(Query::List { after: None })).await {
-            Ok(Answer::Shares(shares)) => shares.restarted_ago_s,
-            other => panic!("{other:?}"),
-        }
     }
 }
 

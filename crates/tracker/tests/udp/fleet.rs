@@ -1,11 +1,7 @@
-//! Several trackers with one registry: over real UDP, with a real Redis server.
-#![expect(clippy::disallowed_methods, reason = "these tests run whole trackers, in real time")]
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-mod redis;
+//! Several trackers with one registry, with a real Redis server.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
@@ -15,107 +11,52 @@ use proto::{
     tracker::{
         Announce, Completion, ErrorCode, Event, Peers, Query, ReplyBody, Request, RequestBody, Token,
         TransactionId,
-        client::{Answer, Call, CallError, Client},
+        client::{Answer, Call, CallError},
         codec::{decode_reply, encode_request},
     },
 };
-use rand::rngs::StdRng;
-use tokio::{net::UdpSocket, task::JoinHandle, time::timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracker::{Config, Credentials, StoreError, Target, Tracker, TrackerError};
 
-use redis::{Forwarder, Redis, cluster, server};
+use crate::{
+    peer::Peer,
+    redis::{Forwarder, Redis, cluster, server},
+    running::Running,
+};
 
 /// Longer than anything here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A tracker of a fleet, in a task of its own.
-struct Running {
-    address: SocketAddr,
-    shutdown: CancellationToken,
-    task: JoinHandle<Result<(), TrackerError>>,
+/// A tracker of a fleet.
+async fn start(url: &str) -> Running {
+    try_start(url, Credentials::default()).await.unwrap()
 }
 
-/// A client of all trackers, which may ask any of them.
-struct Peer {
-    client: Client,
-    socket: UdpSocket,
-    rng: StdRng,
+async fn try_start(url: &str, credentials: Credentials) -> Result<Running, TrackerError> {
+    Ok(Running::run(bind(url, credentials).await?))
 }
 
-impl Running {
-    async fn start(url: &str) -> Running {
-        Running::try_start(url, Credentials::default()).await.unwrap()
-    }
-
-    async fn try_start(url: &str, credentials: Credentials) -> Result<Running, TrackerError> {
-        Ok(Running::run(Running::bind(url, credentials).await?))
-    }
-
-    async fn bind(url: &str, credentials: Credentials) -> Result<Tracker, TrackerError> {
-        let registry = Some(Target::new(url, credentials).unwrap());
-        let bind = Some(Ipv4Addr::LOCALHOST.into());
-        // So long that a tracker settles in no test by itself.
-        let (heartbeat, expire) = (5 * PATIENCE, 10 * PATIENCE);
-        let config = Config { bind, port: 0, registry, heartbeat, expire, ..Config::default() };
-        Tracker::bind(config).await
-    }
-
-    fn run(tracker: Tracker) -> Running {
-        let (address, shutdown) = (tracker.local_addr(), CancellationToken::new());
-        let task = tokio::spawn(tracker.run(shutdown.clone()));
-        Running { address, shutdown, task }
-    }
-
-    async fn three(url: &str) -> [Running; 3] {
-        [Running::start(url).await, Running::start(url).await, Running::start(url).await]
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
+async fn bind(url: &str, credentials: Credentials) -> Result<Tracker, TrackerError> {
+    let registry = Some(Target::new(url, credentials).unwrap());
+    let bind = Some(Ipv4Addr::LOCALHOST.into());
+    // So long that a tracker settles in no test by itself.
+    let (heartbeat, expire) = (5 * PATIENCE, 10 * PATIENCE);
+    Tracker::bind(Config { bind, port: 0, registry, heartbeat, expire, ..Config::default() }).await
 }
 
+async fn start_three(url: &str) -> [Running; 3] {
+    [start(url).await, start(url).await, start(url).await]
+}
+
+/// Clients of all trackers, which may ask any of them.
 impl Peer {
-    async fn new() -> Peer {
-        Peer::at(Ipv4Addr::LOCALHOST.into()).await
-    }
-
-    async fn at(ip: IpAddr) -> Peer {
-        let socket = UdpSocket::bind((ip, 0)).await.unwrap();
-        Peer { client: Client::default(), socket, rng: rand::make_rng() }
-    }
-
-    async fn call(&mut self, tracker: &Running, call: Call) -> Result<Answer, CallError> {
-        self.client.start(call, Instant::now());
-        let mut buffer = BytesMut::new();
-        let mut datagram = [0; 1500];
-        loop {
-            while let Some(request) = self.client.poll_transmit(Instant::now(), &mut self.rng) {
-                buffer.clear();
-                encode_request(&request, &mut buffer).unwrap();
-                let _ = self.socket.send_to(&buffer, tracker.address).await;
-            }
-            if let Some((_, outcome)) = self.client.poll_outcome() {
-                return outcome;
-            }
-            let timeout = self.client.next_timeout().expect("a call is under way");
-            if let Ok(Ok((len, _))) = timeout_at(timeout.into(), self.socket.recv_from(&mut datagram)).await {
-                let reply = decode_reply(&datagram[..len]).unwrap();
-                self.client.on_reply(reply, Instant::now(), &mut self.rng);
-            }
-        }
-    }
-
     async fn announce(&mut self, tracker: &Running, share: u8, peer: u8, event: Event) {
-        let result = self.call(tracker, Call::Announce(announce(share, peer, event))).await;
+        let result = self.call_at(tracker.address, Call::Announce(announce(share, peer, event))).await;
         assert!(matches!(result, Ok(Answer::Announced(_))), "{result:?}");
     }
 
     async fn peers(&mut self, tracker: &Running, share: u8) -> Result<Peers, ErrorCode> {
         let query = Query::Peers { infohash: infohash(share), want: 50 };
-        match self.call(tracker, Call::Lookup(query)).await {
+        match self.call_at(tracker.address, Call::Lookup(query)).await {
             Ok(Answer::Peers(peers)) => Ok(peers),
             Err(CallError::Refused(code)) => Err(code),
             other => panic!("{other:?}"),
@@ -184,14 +125,14 @@ async fn wait_for_members(redis: &Redis, members: u32) {
 
 /// A tracker at which one peer is registered with share 1, and the store has it.
 async fn with_one_peer(redis: &Redis, peer: &mut Peer) -> Running {
-    let tracker = Running::start(&redis.url()).await;
+    let tracker = start(&redis.url()).await;
     peer.announce(&tracker, 1, 1, Event::Started).await;
     wait_for_members(redis, 2).await;
     tracker
 }
 
 async fn check_fleet(url: &str) {
-    let fleet = Running::three(url).await;
+    let fleet = start_three(url).await;
     let mut peer = Peer::new().await;
     // One client with one token, at another tracker each time.
     for share in 1..=20 {
@@ -207,14 +148,14 @@ async fn check_fleet(url: &str) {
     // One registration, at another tracker each time.
     peer.announce(&fleet[0], 1, 1, Event::Heartbeat).await;
     let stolen = Announce { secret: Secret([0; 16]), ..announce(1, 1, Event::Stopped) };
-    let refused = peer.call(&fleet[1], Call::Announce(stolen)).await;
+    let refused = peer.call_at(fleet[1].address, Call::Announce(stolen)).await;
     assert_eq!(refused, Err(CallError::Refused(ErrorCode::NotYours)));
     peer.announce(&fleet[2], 1, 1, Event::Stopped).await;
     for tracker in &fleet {
         peer.wait_for(tracker, 1, 2).await;
         // By name too.
         let named = Query::Named { name: ShareName::new("share 2").unwrap(), after: None };
-        let Ok(Answer::Shares(shares)) = peer.call(tracker, Call::Lookup(named)).await else {
+        let Ok(Answer::Shares(shares)) = peer.call_at(tracker.address, Call::Lookup(named)).await else {
             panic!("no shares")
         };
         assert_eq!(shares.shares.iter().map(|share| share.infohash).collect::<Vec<_>>(), [infohash(2)]);
@@ -225,7 +166,7 @@ async fn check_fleet(url: &str) {
     first.stop().await;
     second.stop().await;
     third.stop().await;
-    let fresh = Running::start(url).await;
+    let fresh = start(url).await;
     for share in 2..=20 {
         assert_eq!(peer.seeders(&fresh, share).await, 3);
     }
@@ -270,7 +211,7 @@ async fn a_tracker_whose_fleet_has_settled_knows_everybody_when_it_starts() {
                 local since = struct.unpack('<I8', value:sub(33)) - 600000 \
                 redis.call('SET', 'shoal:1:fleet', value:sub(1, 32) .. struct.pack('<I8', since), 'KEEPTTL') return 1\" 0";
     assert_eq!(redis.command(aged), ":1");
-    let second = Running::start(&redis.url()).await;
+    let second = start(&redis.url()).await;
     let deadline = Instant::now() + PATIENCE;
     while peer.peers(&second, 1).await.map_or(1, |peers| peers.settles_in_s) != 0 {
         assert!(Instant::now() < deadline, "it does not settle");
@@ -296,7 +237,7 @@ async fn a_share_of_which_only_the_store_knows_is_found_when_it_is_asked_for() {
         )
     };
     assert_eq!(redis.command(&rename("", "hidden:")), ":1");
-    let tracker = Running::start(&redis.url()).await;
+    let tracker = start(&redis.url()).await;
     assert_eq!(peer.seeders(&tracker, 1).await, 0);
     assert_eq!(redis.command(&rename("hidden:", "")), ":1");
     assert_eq!(peer.seeders(&tracker, 1).await, 1);
@@ -312,7 +253,7 @@ async fn a_tracker_reads_the_store_before_its_first_answer() {
     // There is so much else in the store that reading it takes some milliseconds.
     let fill = "EVAL \"for i = 0, 4999 do redis.call('ZADD', string.format('shoal:1:{%02d}:%04x', i % 64, i), 9e18, 'x') end return 1\" 0";
     assert_eq!(redis.command(fill), ":1");
-    let tracker = Running::bind(&redis.url(), Credentials::default()).await.unwrap();
+    let tracker = bind(&redis.url(), Credentials::default()).await.unwrap();
     // The question is there before the tracker runs.
     let query = Query::Named { name: ShareName::new("share 1").unwrap(), after: None };
     let request = Request { transaction: TransactionId(1), body: RequestBody::FirstLookup { query } };
@@ -331,7 +272,7 @@ async fn a_store_that_goes_and_comes_back_empty_gets_everything_back() {
     let Some(server) = server() else { return };
     let mut redis = Redis::start(server, &[]);
     let mut peer = Peer::new().await;
-    let fleet = Running::three(&redis.url()).await;
+    let fleet = start_three(&redis.url()).await;
     peer.announce(&fleet[0], 1, 1, Event::Started).await;
     for tracker in &fleet {
         peer.wait_for(tracker, 1, 1).await;
@@ -353,7 +294,7 @@ async fn a_store_that_goes_and_comes_back_empty_gets_everything_back() {
     for tracker in fleet {
         tracker.stop().await;
     }
-    let fresh = Running::start(&redis.url()).await;
+    let fresh = start(&redis.url()).await;
     assert_eq!((peer.seeders(&fresh, 1).await, peer.seeders(&fresh, 2).await), (1, 3));
     fresh.stop().await;
 }
@@ -363,7 +304,7 @@ async fn a_store_that_is_emptied_is_filled_again() {
     let Some(server) = server() else { return };
     let redis = Redis::start(server, &[]);
     let mut peer = Peer::new().await;
-    let (first, second) = (Running::start(&redis.url()).await, Running::start(&redis.url()).await);
+    let (first, second) = (start(&redis.url()).await, start(&redis.url()).await);
     for share in 1..=10 {
         peer.announce(&first, share, 1, Event::Started).await;
     }
@@ -397,7 +338,7 @@ async fn trackers_learn_from_each_other_through_a_store_that_is_full() {
     let Some(server) = server() else { return };
     let redis = Redis::start(server, &[]);
     let mut peer = Peer::new().await;
-    let (first, second) = (Running::start(&redis.url()).await, Running::start(&redis.url()).await);
+    let (first, second) = (start(&redis.url()).await, start(&redis.url()).await);
     peer.announce(&first, 1, 1, Event::Started).await;
     peer.wait_for(&second, 1, 1).await;
     assert_eq!(redis.command("CONFIG SET maxmemory 1"), "+OK");
@@ -433,7 +374,7 @@ async fn a_replica_that_takes_over_has_everybody_and_the_trackers_find_it() {
     // In place of a name that leads to the primary.
     let name = Forwarder::start(primary.port).await;
     let mut peer = Peer::new().await;
-    let (first, second) = (Running::start(&name.url()).await, Running::start(&name.url()).await);
+    let (first, second) = (start(&name.url()).await, start(&name.url()).await);
     peer.announce(&first, 1, 1, Event::Started).await;
     peer.wait_for(&second, 1, 1).await;
     wait_for_members(&replica, 2).await;
@@ -447,7 +388,7 @@ async fn a_replica_that_takes_over_has_everybody_and_the_trackers_find_it() {
     wait_for_members(&replica, 4).await;
     first.stop().await;
     second.stop().await;
-    let fresh = Running::start(&name.url()).await;
+    let fresh = start(&name.url()).await;
     assert_eq!((peer.seeders(&fresh, 1).await, peer.seeders(&fresh, 2).await), (1, 1));
     fresh.stop().await;
 }
@@ -458,7 +399,7 @@ async fn a_store_that_cannot_be_used_is_reported_at_once_and_one_that_is_away_is
     let mut redis = Redis::start(server, &["--requirepass", "open sesame"]);
     for password in [None, Some("wrong".to_owned())] {
         let credentials = Credentials { user: None, password };
-        let result = Running::try_start(&redis.url(), credentials).await.map(|_| ());
+        let result = try_start(&redis.url(), credentials).await.map(|_| ());
         assert!(
             matches!(result, Err(TrackerError::Registry { error: StoreError::Unusable(_), .. })),
             "{result:?}"
@@ -466,13 +407,13 @@ async fn a_store_that_cannot_be_used_is_reported_at_once_and_one_that_is_away_is
     }
     redis.kill();
     let credentials = Credentials { user: None, password: Some("open sesame".to_owned()) };
-    let tracker = Running::try_start(&redis.url(), credentials).await.unwrap();
+    let tracker = try_start(&redis.url(), credentials).await.unwrap();
     let mut peer = Peer::new().await;
     peer.announce(&tracker, 1, 1, Event::Started).await;
     assert_eq!(peer.seeders(&tracker, 1).await, 1);
     redis.restart();
     let credentials = Credentials { user: None, password: Some("open sesame".to_owned()) };
-    let other = Running::try_start(&redis.url(), credentials).await.unwrap();
+    let other = try_start(&redis.url(), credentials).await.unwrap();
     peer.wait_for(&other, 1, 1).await;
     tracker.stop().await;
     other.stop().await;
