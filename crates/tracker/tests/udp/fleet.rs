@@ -49,6 +49,10 @@ async fn start_three(url: &str) -> [Running; 3] {
 
 /// Clients of all trackers, which may ask any of them.
 impl Peer {
+    async fn new() -> Peer {
+        Peer::at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
     async fn announce(&mut self, tracker: &Running, share: u8, peer: u8, event: Event) {
         let result = self.call_at(tracker.address, Call::Announce(announce(share, peer, event))).await;
         assert!(matches!(result, Ok(Answer::Announced(_))), "{result:?}");

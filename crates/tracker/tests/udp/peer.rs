@@ -20,12 +20,8 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A client of any tracker.
-    pub(crate) async fn new() -> Peer {
-        Peer::at(Ipv4Addr::LOCALHOST.into()).await
-    }
-
-    async fn at(ip: IpAddr) -> Peer {
+    /// A client of any tracker, from this address.
+    pub(crate) async fn at(ip: IpAddr) -> Peer {
         let socket = UdpSocket::bind((ip, 0)).await.unwrap();
         Peer { client: Client::default(), socket, rng: rand::make_rng() }
     }
