@@ -1,6 +1,6 @@
 //! The command line of `leecher`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Flags that exclude each other.
-pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[
+pub const EXCLUSIVE: &[(&str, &str)] = &[
     ("list", "targets"),
     ("list", "file"),
     ("list", "list_files"),
@@ -72,7 +72,7 @@ Run the same command again to go on with a download that was interrupted.";
 /// Fetch a share from many peers at once, and check every byte
 #[derive(Debug, Parser)]
 #[command(name = "leecher", version, after_long_help = EXAMPLES)]
-pub(crate) struct Args {
+pub struct Args {
     /// Link, infohash or name of each share to fetch
     ///
     /// Without it the leecher fetches the only share that the tracker knows. Several shares are fetched at the same time, over
@@ -270,7 +270,7 @@ pub(crate) struct Args {
     json: bool,
 
     #[command(flatten)]
-    pub(crate) logs: LogArgs,
+    logs: LogArgs,
 }
 
 /// A transfer cannot use more than 1,000 peers.
@@ -292,7 +292,6 @@ fn parse_target(text: &str) -> Result<Target, String> {
         ),
         ParseTargetError::InfoHashLen(_) => format!("{error} (if it is a name, use -f)"),
         ParseTargetError::Name(source) => format!("{error}: {source}"),
-        _ => error.to_string(),
     })
 }
 
@@ -303,7 +302,13 @@ fn parse_ratio(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+/// Runs the program.
+pub fn main(args: Args) -> process::ExitCode {
+    let logs = args.logs.clone();
+    startup::run("leecher", &logs, |shutdown| run(args, shutdown))
+}
+
+async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let json = args.json;
     let result = if args.list {
         let look = discovers(&args, &[Target::Only]).then_some((&args).into());

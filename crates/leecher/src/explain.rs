@@ -56,7 +56,6 @@ pub(crate) fn explain(error: FetchError) -> Failure {
         FetchError::Listen(_) => {
             (ExitCode::Network, "choose another port with -p, or omit -p and --bind".to_owned())
         }
-        _ => other(),
     };
     Failure::new(code, error).hint(hint)
 }

@@ -8,7 +8,13 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+// The program uses the library by its name, as others do.
+#[cfg(feature = "cli")]
+extern crate self as leecher;
+
 mod buffers;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod clock;
 mod context;
 mod describer;
@@ -17,8 +23,20 @@ mod destination;
 mod driver;
 mod error;
 mod event;
+#[cfg(feature = "cli")]
+mod explain;
 mod fetch;
+#[cfg(feature = "cli")]
+mod file_list;
 mod known_names;
+#[cfg(feature = "cli")]
+mod listing;
+#[cfg(feature = "cli")]
+mod looking;
+#[cfg(feature = "cli")]
+mod report;
+#[cfg(feature = "cli")]
+mod screen;
 mod session;
 mod target;
 

@@ -117,7 +117,7 @@ impl Reporter {
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
         if self.style == Style::Json {
-            return json(&event).iter().for_each(|event| print_json(self.subject.target(), event));
+            return print_json(self.subject.target(), &json(&event));
         }
         let label = self.subject.label();
         match event {
@@ -159,7 +159,6 @@ impl Reporter {
                     bars.doing("Writing to disk".to_owned());
                 }
             }
-            other => tracing::debug!(event = ?other),
         }
     }
 

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    process,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -12,7 +13,6 @@ use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
 use proto::{Endpoint, InfoHash, Link, Metainfo, ShareName};
-use seeder::{Config, DEFAULT_MAX_PEERS, Event, Seeder};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{
     Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    Config, DEFAULT_MAX_PEERS, Event, Seeder,
     registration_report::{News, RegistrationReport},
     trackers::{self, Trackers},
 };
@@ -29,7 +30,7 @@ use crate::{
 const DEFAULT_FILE: &str = "large_text_file.txt";
 
 /// Two ways to name what is shared. An argument wins over the environment.
-pub(crate) const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
+pub const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
 
 /// Groups of flags in `--help`.
 const SHARES: &str = "What to share";
@@ -44,12 +45,12 @@ Examples:
   seeder disk.img --tracker 192.0.2.2  use another machine's tracker
   seeder a.iso b.iso -p 7001           share two files, on another port
 
-The seeder prints the command that fetches each share.";
+It prints the command that fetches each share.";
 
 /// Serve files and directories to leechers, and register them with trackers
 #[derive(Debug, Parser)]
 #[command(name = "seeder", version, after_long_help = EXAMPLES)]
-pub(crate) struct Args {
+pub struct Args {
     /// Files and directories to share [default: large_text_file.txt]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -161,7 +162,7 @@ pub(crate) struct Args {
     cache_dir: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(crate) logs: LogArgs,
+    logs: LogArgs,
 }
 
 fn parse_symlinks(text: &str) -> Result<Symlinks, String> {
@@ -199,7 +200,13 @@ fn paths(args: &Args) -> Result<Vec<PathBuf>, Failure> {
     Ok(vec![DEFAULT_FILE.into()])
 }
 
-pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+/// Runs the program.
+pub fn main(args: Args) -> process::ExitCode {
+    let logs = args.logs.clone();
+    startup::run("seeder", &logs, |shutdown| run(args, shutdown))
+}
+
+async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let paths = paths(&args)?;
     let config = Config {
         bind: args.bind,
@@ -214,18 +221,9 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     let seeder = Seeder::bind(config, &tasks)?;
     let port = seeder.local_addr().port();
     let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
-    let cache = if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) };
+    let cache = cache(&args);
     // For the same reason all paths are scanned before the first is hashed.
-    let mut scans = Vec::with_capacity(paths.len());
-    for path in &paths {
-        let rules = ScanRules {
-            strict: args.strict,
-            exclude: args.exclude.clone(),
-            symlinks: args.symlinks,
-            times: args.times,
-        };
-        scans.push((path, scan(path, args.name.clone(), rules).await?));
-    }
+    let scans = scan_all(&paths, &args).await?;
     let mut shares: Vec<Arc<Shared>> = Vec::with_capacity(scans.len());
     let mut described = Vec::with_capacity(scans.len());
     for (path, scan) in scans {
@@ -281,6 +279,42 @@ pub(crate) async fn run(args: Args, shutdown: CancellationToken) -> Result<(), F
     tasks.wait().await;
     print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
     Ok(())
+}
+
+/// Runs as a program that prints the link of each share, and serves nothing.
+pub fn print_only_links(args: Args) -> process::ExitCode {
+    let logs = args.logs.clone();
+    startup::run("seeder", &logs, |shutdown| only_links(args, shutdown))
+}
+
+async fn only_links(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let paths = paths(&args)?;
+    let cache = cache(&args);
+    let named = if args.trackers.is_empty() { vec![trackers::local()] } else { args.trackers.clone() };
+    let trackers = match outside::own_address(args.bind) {
+        Some(own) => outside::seen_from_elsewhere(&named, own),
+        None => named,
+    };
+    for (path, scan) in scan_all(&paths, &args).await? {
+        let shared = hash(path, scan, cache.clone(), shutdown.clone()).await?;
+        let (infohash, name) = (shared.metainfo().infohash(), Some(shared.metainfo().name().clone()));
+        print_line(Link { infohash, name, trackers: trackers.clone(), peers: Vec::new() });
+    }
+    Ok(())
+}
+
+async fn scan_all<'a>(paths: &'a [PathBuf], args: &Args) -> Result<Vec<(&'a PathBuf, Scan)>, Failure> {
+    let mut scans = Vec::with_capacity(paths.len());
+    for path in paths {
+        let rules = ScanRules {
+            strict: args.strict,
+            exclude: args.exclude.clone(),
+            symlinks: args.symlinks,
+            times: args.times,
+        };
+        scans.push((path, scan(path, args.name.clone(), rules).await?));
+    }
+    Ok(scans)
 }
 
 /// Finds the files of a share, on a blocking thread: there may be many, on a slow disk.
@@ -395,6 +429,11 @@ fn report(
             None => {}
         }
     }
+}
+
+/// The hash cache, unless the user wants none.
+fn cache(args: &Args) -> Option<Arc<HashCache>> {
+    if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) }
 }
 
 fn open_cache(dir: Option<PathBuf>) -> Option<HashCache> {

@@ -34,7 +34,13 @@
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+mod registration_report;
 mod seeder;
+#[cfg(feature = "cli")]
+mod trackers;
 
 pub use seeder::{AlreadyRouted, Config, Event, Seeder, Sharing};
 pub use swarm::uploads::DEFAULT_MAX_ASKERS as DEFAULT_MAX_PEERS;

@@ -2,12 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::Event;
 use peer::tracker_client::TrackerError;
 use proto::{
     Endpoint, InfoHash, ShareName,
     tracker::{ErrorCode, Limit, client::CallError},
 };
-use seeder::Event;
 use store::OpenChunkError;
 
 /// The state of all registrations, and what was already reported about them.
@@ -51,7 +51,6 @@ impl RegistrationReport {
                 self.names[&infohash],
                 reason(&error)
             ))),
-            _ => None,
         }
     }
 

@@ -6,10 +6,10 @@
 
 use std::net::IpAddr;
 
+use crate::Seeder;
 use discovery::{FoundTracker, LOCAL_TIMEOUT, Search};
 use peer::tracker_client::TrackerClient;
 use proto::{Endpoint, tracker::DEFAULT_PORT};
-use seeder::Seeder;
 use startup::print_line;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;

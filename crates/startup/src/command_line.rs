@@ -3,7 +3,7 @@
 //! `-h` is a summary for one screen: the usual flags, one line each. `--help` has every flag with its environment variable.
 //! A program marks its other flags with `hide_short_help`.
 
-use std::{env, net::IpAddr};
+use std::{env, ffi::OsString, iter, net::IpAddr};
 
 use clap::{
     Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches,
@@ -24,15 +24,39 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 /// `exclusive` names flags that exclude each other. Two of them on the command line are an error. One on the command line
 /// wins over one from the environment. If both are from the environment, the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
-    let mut command = T::command().max_term_width(HELP_WIDTH).mut_args(with_variable);
-    let mut matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
+    parse_words(T::command(), env::args_os(), exclusive)
+}
+
+/// Reads the rest of a command line whose first words named the program, as in `shoal get`. `adapt` may change the program's
+/// command, but not the name of a flag.
+pub fn parse_rest<T: CommandFactory + FromArgMatches>(
+    first_words: &str,
+    adapt: impl FnOnce(Command) -> Command,
+    rest: impl IntoIterator<Item = OsString>,
+    exclusive: &[(&str, &str)],
+) -> T {
+    let command = adapt(T::command().bin_name(first_words));
+    parse_words(command, iter::once(first_words.into()).chain(rest), exclusive)
+}
+
+fn parse_words<T: FromArgMatches>(
+    command: Command,
+    words: impl IntoIterator<Item = OsString>,
+    exclusive: &[(&str, &str)],
+) -> T {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let mut command = command.max_term_width(HELP_WIDTH).mut_args(with_variable);
+    let read = |command: &Command| {
+        command.clone().try_get_matches_from(&words).unwrap_or_else(|error| exit(command, &error))
+    };
+    let mut matches = read(&command);
     for &(first, second) in exclusive.iter().chain(LOGS) {
         match loser(&matches, first, second) {
             Ok(None) => {}
             Ok(Some(loser)) => {
                 // Read again as if the environment did not set it.
                 command = command.mut_arg(loser, |arg| arg.env(None::<&'static str>));
-                matches = command.clone().try_get_matches().unwrap_or_else(|error| exit(&command, &error));
+                matches = read(&command);
             }
             Err(TogetherError) => {
                 let [first, second] = [first, second].map(|id| as_typed(&command, &matches, id));

@@ -2,15 +2,32 @@
 
 use std::{env, path::Path};
 
+/// The program that is all others, and what the others are called in it.
+const ALL_IN_ONE: &str = "shoal";
+const PARTS: [(&str, &str); 3] = [("tracker", "tracker"), ("seeder", "seed"), ("leecher", "get")];
+
 /// The command for `program` (`leecher`), from a program whose own name is `own` (`seeder`).
 pub fn command_for(program: &str, own: &str) -> String {
-    // Cargo sets this for programs that it runs.
-    if env::var_os("CARGO").is_some() {
-        let profile = if cfg!(debug_assertions) { "" } else { "--release " };
-        return format!("cargo run {profile}-p {program} --");
-    }
     let started_as = env::args_os().next().unwrap_or_default();
-    beside(Path::new(&started_as), program, own)
+    let started_as = Path::new(&started_as);
+    // Cargo sets this for programs that it runs.
+    let is_by_cargo = env::var_os("CARGO").is_some();
+    let cargo_run = |package: &str| {
+        let profile = if cfg!(debug_assertions) { "" } else { "--release " };
+        format!("cargo run {profile}-p {package} --")
+    };
+    match part_of(started_as, program) {
+        Some(part) if is_by_cargo => format!("{} {part}", cargo_run("shoal-cli")),
+        Some(part) => format!("{} {part}", quoted(&started_as.to_string_lossy())),
+        None if is_by_cargo => cargo_run(program),
+        None => beside(started_as, program, own),
+    }
+}
+
+/// What `program` is called in the program that was started, if that is [`ALL_IN_ONE`].
+fn part_of(started_as: &Path, program: &str) -> Option<&'static str> {
+    let parts = if started_as.file_name()? == ALL_IN_ONE { &PARTS[..] } else { &[] };
+    parts.iter().find_map(|&(name, part)| (name == program).then_some(part))
 }
 
 /// The path of `program` beside `started_as`, in the same form.
@@ -33,6 +50,13 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_the_program_that_is_all_others_each_is_a_subcommand() {
+        assert_eq!(part_of(Path::new("/usr/bin/shoal"), "leecher"), Some("get"));
+        assert_eq!(part_of(Path::new("shoal"), "seeder"), Some("seed"));
+        assert_eq!(part_of(Path::new("shoal-seeder"), "leecher"), None);
+    }
 
     #[test]
     fn a_program_is_named_as_the_other_was_started() {

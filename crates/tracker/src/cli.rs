@@ -4,6 +4,7 @@ use std::{
     net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
+    process,
     thread::available_parallelism,
     time::Duration,
 };
@@ -22,6 +23,9 @@ use {
     tracker::{Credentials, StoreError, Target},
 };
 
+/// Flags that exclude each other: none.
+pub const EXCLUSIVE: &[(&str, &str)] = &[];
+
 /// Groups of flags in `--help`.
 const LISTENING: &str = "Listening";
 const REGISTRATIONS: &str = "Registrations";
@@ -38,7 +42,7 @@ Examples:
 /// Keep track of who has which share, and introduce peers to each other
 #[derive(Debug, Parser)]
 #[command(name = "tracker", version, after_long_help = EXAMPLES)]
-pub(crate) struct Args {
+pub struct Args {
     /// UDP port; 0 for any free port
     #[arg(
         short, long, value_name = "PORT", default_value_t = DEFAULT_PORT, value_parser = startup::parse_port,
@@ -127,16 +131,15 @@ pub(crate) struct Args {
     no_discovery: bool,
 
     #[command(flatten)]
-    pub(crate) logs: LogArgs,
+    logs: LogArgs,
 }
 
 /// The maximum rate of an address, if there is one.
 #[derive(Debug, Clone, Copy)]
 struct Rate(Option<NonZeroU32>);
 
-/// Reads the command line; ends the program when there is nothing to run.
-pub(crate) fn parse() -> Args {
-    let args: Args = startup::parse(&[]);
+/// Runs the program, or ends it with a usage error when there is nothing to run.
+pub fn main(args: Args) -> process::ExitCode {
     if args.expire <= args.heartbeat {
         let message = format!(
             "--expire {} is not longer than --heartbeat {}: every peer would be forgotten between two announces",
@@ -145,11 +148,12 @@ pub(crate) fn parse() -> Args {
         );
         Args::command().error(ErrorKind::ValueValidation, message).exit();
     }
-    args
+    let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
+    startup::run("tracker", &logs, |shutdown| serve(args, shutdown))
 }
 
 /// Runs a tracker until `shutdown`.
-pub(crate) async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let config = Config {
         bind: args.bind,
         port: args.port,

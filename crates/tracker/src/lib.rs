@@ -10,6 +10,12 @@
 
 #![cfg_attr(test, expect(clippy::disallowed_methods, reason = "a test begins at any moment"))]
 
+// The program uses the library by its name, as others do.
+#[cfg(feature = "cli")]
+extern crate self as tracker;
+
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod datagrams;
 mod error;
 pub mod fleet;

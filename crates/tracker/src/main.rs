@@ -1,11 +1,5 @@
 //! The `tracker` program.
 
-mod cli;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    let args = cli::parse();
-    let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
-    startup::run("tracker", &logs, |shutdown| cli::serve(args, shutdown))
+fn main() -> std::process::ExitCode {
+    tracker::cli::main(startup::parse(tracker::cli::EXCLUSIVE))
 }

@@ -114,9 +114,9 @@ pub(super) fn print_json(target: Option<&Target>, event: &Json<'_>) {
     }
 }
 
-/// The JSON of an event; `None` if it has none.
-pub(super) fn json(event: &FetchEvent) -> Option<Json<'_>> {
-    Some(match event {
+/// The JSON of an event.
+pub(super) fn json(event: &FetchEvent) -> Json<'_> {
+    match event {
         FetchEvent::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
         FetchEvent::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
         FetchEvent::PeerLeft { address, reason } => {
@@ -145,8 +145,7 @@ pub(super) fn json(event: &FetchEvent) -> Option<Json<'_>> {
         },
         FetchEvent::Flushing => Json::Flushing,
         FetchEvent::Finished(fetched) => finished_json(fetched),
-        _ => return None,
-    })
+    }
 }
 
 fn progress_json(progress: &Progress) -> Json<'_> {

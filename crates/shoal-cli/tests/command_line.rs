@@ -1,0 +1,116 @@
+//! The `shoal` program as its users see it.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+// One program is watched like the other.
+#[path = "../../seeder/tests/command_line/program.rs"]
+#[expect(dead_code, reason = "other programs do more")]
+mod program;
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use program::{Place, Running, run};
+use rustix::process::Signal;
+
+const PARTS: [&str; 6] = ["tracker", "seed", "get", "list", "link", "completions"];
+
+fn shoal(place: &Place, args: &[&str]) -> Command {
+    let mut command = place.command(env!("CARGO_BIN_EXE_shoal"), args);
+    command.env("SHOAL_BIND", "127.0.0.1").env("SHOAL_NO_LOG_FILE", "true");
+    command
+}
+
+#[test]
+fn one_program_tracks_seeds_lists_links_and_fetches() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), "bytes ".repeat(200_000)).unwrap();
+    let tracker = Running::start(shoal(&place, &["tracker", "-p", "0", "--state", "none"]));
+    let listening = tracker.line_with("[LISTENING]");
+    let address = listening.rsplit(' ').next().unwrap();
+    let seeder = Running::start(shoal(&place, &["seed", "data.bin", "-p", "0", "--tracker", address]));
+    // What it prints can be pasted: it names this program.
+    let fetch_it = seeder.line_with("fetch it");
+    let (command, link) = fetch_it.trim().strip_prefix("fetch it  ").unwrap().split_once(" get ").unwrap();
+    assert_eq!(command, env!("CARGO_BIN_EXE_shoal"));
+    let link = link.trim_matches('\'');
+    seeder.line_with("Registered");
+
+    let listed = run(shoal(&place, &["list", "--tracker", address]));
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.out.iter().any(|line| line.contains("data.bin")), "{listed:?}");
+    let linked = run(shoal(&place, &["link", "data.bin", "--tracker", address]));
+    assert_eq!((linked.code, &linked.out[..]), (Some(0), &[link.to_owned()][..]), "{linked:?}");
+    let fetched = run(shoal(&place, &["get", link, "-o", "copy.bin"]));
+    assert_eq!(fetched.code, Some(0), "{fetched:?}");
+    assert_eq!(fs::read(place.path("copy.bin")).unwrap(), fs::read(place.path("data.bin")).unwrap());
+    for program in [seeder, tracker] {
+        program.signal(Signal::TERM);
+        assert_eq!(program.end().code, Some(0));
+    }
+}
+
+#[test]
+fn each_part_has_a_help_of_one_screen_that_names_it() {
+    let place = Place::new();
+    let help = run(shoal(&place, &["-h"]));
+    assert_eq!(help.code, Some(0));
+    for part in PARTS {
+        assert!(help.out.iter().any(|line| line.trim_start().starts_with(part)), "{part}: {help:?}");
+        let help = run(shoal(&place, &[part, "-h"]));
+        assert_eq!(help.code, Some(0), "{help:?}");
+        assert!(help.out.iter().any(|line| line.starts_with(&format!("Usage: shoal {part} "))), "{help:?}");
+        assert!(help.out.len() <= 24 && help.out.iter().all(|line| line.chars().count() <= 80), "{help:?}");
+    }
+    // Examples can be pasted too.
+    for (part, example) in [
+        ("get", "shoal get disk.img --tracker"),
+        ("seed", "shoal seed disk.img"),
+        ("tracker", "shoal tracker -p"),
+    ] {
+        let help = run(shoal(&place, &[part, "--help"]));
+        assert!(help.out.iter().any(|line| line.trim_start().starts_with(example)), "{part}: {help:?}");
+        assert!(
+            !help.out.iter().any(|line| line.contains("  leecher ") || line.contains("  seeder ")),
+            "{help:?}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error_that_names_the_part() {
+    let place = Place::new();
+    for (args, says) in [
+        (&["bogus"][..], "Usage: shoal <COMMAND>"),
+        (&["get", "--bogus"], "Usage: shoal get"),
+        (&["list", "--bogus"], "Usage: shoal list"),
+        (&["get", "a", "-o", "x", "-d", "y"], "'--output' and '--dir' cannot be used together"),
+        (&["completions", "bogus"], "bash"),
+    ] {
+        run(shoal(&place, args)).assert_failed(2, &[says]);
+    }
+    // As with git and cargo, help goes to stderr if a command is missing.
+    let ended = run(shoal(&place, &[]));
+    assert_eq!((ended.code, ended.err.contains("Usage: shoal <COMMAND>")), (Some(2), true), "{ended:?}");
+}
+
+#[test]
+fn there_is_a_completion_for_each_shell() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = run(shoal(&place, &["completions", shell]));
+        assert_eq!(script.code, Some(0), "{script:?}");
+        let text = script.out.join("\n");
+        assert!(text.contains("overwrite") && text.contains("heartbeat"), "{shell}: {text}");
+        if shell == "bash" {
+            fs::write(place.path("shoal.bash"), &text).unwrap();
+            let checked = Command::new("bash")
+                .args(["-n", "shoal.bash"])
+                .current_dir(place.dir())
+                .stdin(Stdio::null())
+                .status();
+            assert!(checked.map_or(true, |status| status.success()), "bash does not read it");
+        }
+    }
+}
