@@ -154,6 +154,15 @@ pub struct Args {
     )]
     times: bool,
 
+    /// Write zeros to disk, instead of leaving holes in files for them
+    ///
+    /// Chunks of zeros are never fetched. By default they take no room on disk.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_SPARSE", help_heading = OUTPUT,
+        hide_short_help = true
+    )]
+    no_sparse: bool,
+
     /// Maximum number of peers to fetch from at the same time
     #[arg(
         short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,
@@ -351,6 +360,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         overwrite: args.overwrite,
         only: args.only.clone(),
         times: args.times,
+        sparse: !args.no_sparse,
         max_peers: args.max_peers,
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),

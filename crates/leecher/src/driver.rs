@@ -40,7 +40,7 @@ use crate::{
     clock::RunClock,
     context::{Context, SessionEvent},
     description::{Description, Known},
-    destination::Destination,
+    destination::{Destination, Saving},
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
     target::{look_up, resolve_peer},
@@ -65,10 +65,9 @@ pub(crate) struct Setup {
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) goal: Goal,
     pub(crate) destination: Destination,
-    pub(crate) overwrite: bool,
+    pub(crate) saving: Saving,
     /// Which files to fetch; all if it is empty.
     pub(crate) only: Vec<FilePattern>,
-    pub(crate) times: bool,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -299,8 +298,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
-                    let Setup { overwrite, times, .. } = self.setup;
-                    let output = self.setup.destination.output(description.metainfo.name(), overwrite, times);
+                    let output =
+                        self.setup.destination.output(description.metainfo.name(), self.setup.saving);
                     let (destination, only) = (self.setup.destination.clone(), self.setup.only.clone());
                     self.disk.open(description, destination, output, only, stop.clone());
                 }
@@ -462,6 +461,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 path: download.output().path().to_owned(),
                 size: metainfo.chunk_space().total_len(),
                 wanted: download.wanted_len(),
+                zeros: download.zero_len(),
                 wasted: summary.wasted,
                 uploaded: self.bytes_uploaded(),
                 elapsed: now.saturating_duration_since(self.setup.begun),
@@ -511,7 +511,8 @@ fn started(download: &Download, resumed: Resumed) -> Started {
         size: space.total_len(),
         wanted: download.wanted_len(),
         chunks: space.chunk_count(),
-        resumed: lens.sum(),
+        resumed: lens.sum::<u64>() - download.zero_len(),
+        zeros: download.zero_len(),
         lost_chunks: resumed.lost,
         output: download.output().path().to_owned(),
     }

@@ -75,6 +75,8 @@ pub struct Started {
     pub chunks: u32,
     /// Bytes that an earlier run left and that were proved again.
     pub resumed: u64,
+    /// Bytes that are here because they are zeros. They are not received.
+    pub zeros: u64,
     /// Chunks that an earlier run claimed, but that were missing or wrong.
     pub lost_chunks: u32,
     /// Where it will be saved.
@@ -94,6 +96,8 @@ pub struct Fetched {
     pub size: u64,
     /// Bytes in the files of it that are saved.
     pub wanted: u64,
+    /// Bytes of it that are zeros and were not received.
+    pub zeros: u64,
     /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
     pub wasted: u64,
     /// Bytes of chunks that were sent to others.

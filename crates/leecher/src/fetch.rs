@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::{LOOK_INTERVAL, RunClock},
     description::Description,
-    destination::Destination,
+    destination::{Destination, Saving},
     driver::{Driver, Goal, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
@@ -58,6 +58,8 @@ pub struct Config {
     pub only: Vec<FilePattern>,
     /// Give files and links the times that the share keeps, if it keeps any.
     pub times: bool,
+    /// Leave holes in files for chunks of zeros, which take no room. They are not received in any case.
+    pub sparse: bool,
     /// Maximum number of peers to connect to at the same time; at least 1.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
@@ -81,6 +83,10 @@ pub struct Config {
 }
 
 impl Config {
+    fn saving(&self) -> Saving {
+        Saving { overwrite: self.overwrite, times: self.times, sparse: self.sparse }
+    }
+
     /// Fetches `target` into the working directory and serves nothing. Everything else has its default.
     pub fn new(target: Target) -> Config {
         Config {
@@ -91,6 +97,7 @@ impl Config {
             overwrite: false,
             only: Vec::new(),
             times: false,
+            sparse: true,
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
@@ -169,7 +176,7 @@ async fn fetch_among(
     let (setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
-        let output = config.destination.output(name, config.overwrite, config.times);
+        let output = config.destination.output(name, config.saving());
         task_output(spawn_blocking(move || output.check_free()).await)?;
     }
     let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
@@ -205,8 +212,7 @@ async fn prepare(
         peers,
         acceptor: config.acceptor.clone(),
         destination: config.destination.clone(),
-        overwrite: config.overwrite,
-        times: config.times,
+        saving: config.saving(),
         max_peers: config.max_peers,
         stall_timeout: config.stall_timeout,
         wait: config.wait,

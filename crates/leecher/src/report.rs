@@ -269,6 +269,12 @@ impl Reporter {
         let output = started.output.display();
         print_line(format_args!("Downloading {} ({size}) to {output}", started.name));
         print_line(format_args!("  {link}"));
+        if started.zeros > 0 {
+            print_line(format_args!(
+                "  {} of it are zeros, which are not fetched",
+                HumanBytes(started.zeros)
+            ));
+        }
         if started.resumed > 0 {
             print_line(format_args!("  {} are here from an earlier run", HumanBytes(started.resumed)));
         }
@@ -291,10 +297,11 @@ impl Reporter {
     }
 }
 
-/// Bytes a second over the whole transfer.
+/// Bytes a second over the whole transfer, without zeros, which were not received.
 fn average(fetched: &Fetched) -> u64 {
     let ms = fetched.elapsed.as_millis().max(1);
-    u64::try_from(u128::from(fetched.wanted) * 1_000 / ms).unwrap_or(u64::MAX)
+    let received = fetched.wanted.saturating_sub(fetched.zeros);
+    u64::try_from(u128::from(received) * 1_000 / ms).unwrap_or(u64::MAX)
 }
 
 fn is_due(next: &mut Instant) -> bool {

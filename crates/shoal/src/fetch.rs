@@ -67,6 +67,12 @@ impl Fetch {
         self
     }
 
+    /// Writes chunks of zeros to disk, instead of leaving holes in files for them. They are not received in any case.
+    pub fn no_sparse(mut self) -> Fetch {
+        self.config.sparse = false;
+        self
+    }
+
     /// Adds a peer to fetch from, beside those that trackers and the link name.
     pub fn peer(mut self, peer: impl Into<Endpoint>) -> Fetch {
         self.config.peers.push(peer.into());

@@ -11,6 +11,7 @@ use std::{
     fs::{self, File, Metadata, Permissions, TryLockError},
     io,
     num::NonZeroI64,
+    ops::Range,
     os::{fd::AsFd, unix::fs::FileExt},
     path::Path,
     sync::Once,
@@ -186,17 +187,17 @@ fn resize(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a file this length, and reserves room for all of it where the file system can.
-pub(crate) fn reserve(file: &File, len: u64, is_filled: bool) -> io::Result<()> {
+/// Gives a file this length, and reserves room for these parts of it where the file system can.
+pub(crate) fn reserve(file: &File, len: u64, parts: &[Range<u64>]) -> io::Result<()> {
     attempt(Call::Reserve)?;
     resize(file, len)?;
-    if len == 0 || !is_filled {
-        return Ok(());
+    for Range { start, end } in parts {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), *start, end - start) {
+            Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(()),
+            result => result?,
+        }
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-        Err(Errno::NOTSUP | Errno::NOSYS) => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(())
 }
 
 /// Bytes free for this user on the file system of `dir`; `None` if it has no blocks, and so cannot hold files.

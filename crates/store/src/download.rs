@@ -64,6 +64,8 @@ pub struct Download {
     wanted: Wanted,
     /// The chunks of the wanted files.
     wanted_chunks: Bitfield,
+    /// Bytes that were here from the beginning because they are zeros.
+    zero_len: u64,
     have: Mutex<Bitfield>,
     /// Chunks that were hashed so far.
     hashed: AtomicU64,
@@ -115,9 +117,9 @@ impl Download {
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_free()?;
         let part = Part::open(output.part_path(), metainfo.kind())?;
-        let Start { resume, have, wanted, resumed } =
+        let Start { resume, have, durable, zero_len, wanted, resumed } =
             Start::find(&metainfo, &hashes, &output, &part, wanted, progress)?;
-        let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable: have.clone() };
+        let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable };
         let wanted_chunks = wanted.chunks(metainfo.chunk_space());
         let download = Download {
             metainfo,
@@ -128,6 +130,7 @@ impl Download {
             writing: Default::default(),
             wanted,
             wanted_chunks,
+            zero_len,
             have: Mutex::new(have),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
@@ -193,6 +196,11 @@ impl Download {
     /// Bytes in the wanted files.
     pub fn wanted_len(&self) -> u64 {
         self.wanted.total_len(self.metainfo.chunk_space())
+    }
+
+    /// Bytes that are here because they are zeros, and were not received.
+    pub fn zero_len(&self) -> u64 {
+        self.zero_len
     }
 
     /// Whether every chunk of the share is here, wanted or not.

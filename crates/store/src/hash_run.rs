@@ -18,7 +18,7 @@ use proto::{
 };
 
 use crate::{
-    disk,
+    disk, holes,
     merkle::{Leaves, batch_len},
 };
 
@@ -92,16 +92,31 @@ struct Worker<'a, O> {
     progress: OnProgress<'a>,
     buf: Vec<u8>,
     /// The file that was read last: runs rarely change it.
-    current: Option<(usize, Arc<File>)>,
+    current: Option<Current>,
+}
+
+struct Current {
+    index: usize,
+    file: Arc<File>,
+    /// Whether it may have holes.
+    is_sparse: bool,
 }
 
 impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
     fn hash(&mut self, chunk: ChunkIndex) -> Result<Option<Digest>, HashRunError<E>> {
         let Some(span) = self.space.span(chunk) else { return Ok(None) };
-        let file = match &self.current {
-            Some((index, file)) if *index == span.file => file,
-            _ => &self.current.insert((span.file, (self.open)(span.file).map_err(HashRunError::Open)?)).1,
+        let Current { file, is_sparse, .. } = match &self.current {
+            Some(current) if current.index == span.file => current,
+            _ => {
+                let file = (self.open)(span.file).map_err(HashRunError::Open)?;
+                let is_sparse = holes::is_sparse(&file);
+                self.current.insert(Current { index: span.file, file, is_sparse })
+            }
         };
+        if *is_sparse && holes::is_hole(file, span.offset, span.len) {
+            let hash = holes::zero_hash(span.len, self.space.file_len(span.file));
+            return self.proceed(chunk).map(|()| Some(hash));
+        }
         let hash = match leaves(file, span, &mut self.buf) {
             Ok(leaves) => Some(leaves.root(self.space.file_len(span.file))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,

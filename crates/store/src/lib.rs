@@ -28,6 +28,7 @@ mod file_pool;
 pub mod fuzzing;
 mod hash_run;
 mod hashes;
+mod holes;
 mod identity;
 pub mod merkle;
 mod output;

@@ -34,6 +34,7 @@ pub struct Output {
     path: PathBuf,
     replace: Replace,
     keeps_times: bool,
+    keeps_holes: bool,
 }
 
 /// What to do about a file that already has the output's name.
@@ -48,7 +49,7 @@ pub(crate) enum Replace {
 impl Output {
     /// A download to exactly this path.
     pub fn at(path: PathBuf) -> Output {
-        Output { path, replace: Replace::Never, keeps_times: false }
+        Output { path, replace: Replace::Never, keeps_times: false, keeps_holes: true }
     }
 
     /// A download into `dir` under the name that Shoal gives it.
@@ -69,6 +70,17 @@ impl Output {
     pub fn keeping_times(mut self) -> Output {
         self.keeps_times = true;
         self
+    }
+
+    /// Writes chunks of zeros too, instead of leaving holes for them.
+    #[must_use]
+    pub fn without_holes(mut self) -> Output {
+        self.keeps_holes = false;
+        self
+    }
+
+    pub(crate) fn keeps_holes(&self) -> bool {
+        self.keeps_holes
     }
 
     pub(crate) fn keeps_times(&self) -> bool {

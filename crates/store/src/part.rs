@@ -15,7 +15,7 @@ use std::{
 };
 
 use proto::{
-    Metainfo, ShareName,
+    Bitfield, Metainfo, ShareName,
     metainfo::{FileEntry, Kind},
 };
 use rustix::{
@@ -26,6 +26,7 @@ use rustix::{
 use crate::{
     disk::{self, LockState},
     error::{AtPath, DownloadError, PathError},
+    holes,
     identity::FileId,
     tmpfs::is_tmpfs,
     wanted::Wanted,
@@ -129,9 +130,14 @@ impl Part {
         }
     }
 
-    /// Creates missing directories, and missing files that are not small, and reserves room for those files. Only what is wanted is
-    /// created.
-    pub(crate) fn reserve(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), DownloadError> {
+    /// Creates missing directories, and missing files that are not small, and reserves room for those files, but for `holes`. Only what
+    /// is wanted is created.
+    pub(crate) fn reserve(
+        &self,
+        metainfo: &Metainfo,
+        wanted: &Wanted,
+        holes: &Bitfield,
+    ) -> Result<(), DownloadError> {
         let (links, empty) = (wanted.links(metainfo), wanted.empty_directories(metainfo));
         let mut dirs = DirStack::default();
         for dir in &*empty {
@@ -142,8 +148,9 @@ impl Part {
                 dirs.make(self, parents)?;
             }
         }
-        for file in wanted.positions() {
-            let entry = &metainfo.files()[file];
+        let space = metainfo.chunk_space();
+        for index in wanted.positions() {
+            let entry = &metainfo.files()[index];
             if let Some((_, parents)) = entry.path.split_last() {
                 dirs.make(self, parents)?;
             }
@@ -154,7 +161,9 @@ impl Part {
             let path = self.path_of(entry);
             if file.metadata().at("examine", &path)?.len() != entry.node.len {
                 // On `tmpfs`, reserving fills memory once and writing fills it again, so only the free space was checked.
-                disk::reserve(&file, entry.node.len, !is_tmpfs(&file))
+                let parts =
+                    if is_tmpfs(&file) { Vec::new() } else { holes::data_ranges(space, index, holes) };
+                disk::reserve(&file, entry.node.len, &parts)
                     .map_err(|source| self.no_space(metainfo, wanted, source, &path))?;
             }
         }

@@ -25,9 +25,8 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         acceptor: Some(acceptor.clone()),
         goal: Goal::Files,
         destination: Destination::Directory(directory),
-        overwrite: false,
+        saving: Saving { overwrite: false, times: false, sparse: true },
         only: Vec::new(),
-        times: false,
         max_peers: 9,
         stall_timeout: Duration::from_secs(60),
         wait: Duration::ZERO,
@@ -48,7 +47,7 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
     let description = Description { metainfo: Arc::new(metainfo), hashes };
     let destination = driver.setup.destination.clone();
-    let output = destination.output(description.metainfo.name(), false, false);
+    let output = destination.output(description.metainfo.name(), driver.setup.saving);
     driver.disk.open(description, destination, output, Vec::new(), CancellationToken::new());
     driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
     driver.route = acceptor.route(INFOHASH);

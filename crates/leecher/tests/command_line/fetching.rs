@@ -40,6 +40,35 @@ fn saves_the_share_and_reports_that_last() {
     assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), bytes);
 }
 
+/// The seeder refuses to send them.
+#[test]
+fn zeros_do_not_travel() {
+    let (place, network) = (Place::new(), Network::start());
+    let mut expected = bytes(1);
+    expected.resize(9 * CHUNK_LEN as usize + 5, 0);
+    // Written, so they are no hole.
+    let shared = network.file("image", &expected);
+    network.seed(Arc::new(Withheld { shared, from: ChunkIndex(1) }));
+    for (args, is_sparse) in [(&["-o", "sparse"], true), (&["-o", "written"], false)] {
+        let mut command = leecher(&place, &[&["image", "--tracker", &network.tracker()], &args[..]].concat());
+        if !is_sparse {
+            command.arg("--no-sparse");
+        }
+        let ended = run(command);
+        assert_fetched(&ended, "image");
+        assert!(
+            ended.out.contains(&"  4.00 MiB of it are zeros, which are not fetched".to_owned()),
+            "{ended:?}"
+        );
+        assert!(ended.out.iter().any(|line| line.starts_with("  100.0% (512.00 KiB) from ")), "{ended:?}");
+        let path = place.path(args[1]);
+        assert_eq!(fs::read(&path).unwrap(), expected);
+        let room = fs::metadata(&path).unwrap().blocks() * 512;
+        let is_small = room < 2 * u64::from(CHUNK_LEN);
+        assert_eq!(is_small, is_sparse, "{room} bytes on disk");
+    }
+}
+
 /// By the umask of the receiver, and not by the mode at the seeder.
 #[test]
 fn a_build_arrives_as_it_was() {

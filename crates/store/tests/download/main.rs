@@ -3,6 +3,7 @@
 
 mod attributes;
 mod bench;
+mod holes;
 mod intruders;
 mod leftovers;
 mod parts;

@@ -17,11 +17,11 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
-    os::unix::fs::symlink,
+    os::unix::fs::{FileExt, symlink},
     path::{Path, PathBuf},
 };
 
-use proto::Bitfield;
+use proto::{Bitfield, ChunkIndex};
 use rand::{SeedableRng, rngs::StdRng};
 use rustix::io::Errno;
 use tempfile::TempDir;
@@ -88,6 +88,15 @@ impl Subject {
         Subject::new(Bench::new(|path| {
             fs::write(path, content(2 * CHUNK + 700, 1)).unwrap();
             make_executable(path);
+        }))
+    }
+
+    /// A chunk of zeros, a chunk of data, and two more of zeros, the last of them short.
+    fn with_holes() -> Subject {
+        Subject::new(Bench::new(|path| {
+            let file = fs::File::create(path).unwrap();
+            file.set_len(3 * CHUNK as u64 + 700).unwrap();
+            file.write_all_at(&content(CHUNK, 1), CHUNK as u64).unwrap();
         }))
     }
 
@@ -178,9 +187,9 @@ impl Subject {
         download: &Download,
         chunks: impl IntoIterator<Item = usize>,
     ) -> Result<(), DownloadError> {
-        let is_wanted = |chunk: &usize| download.wanted().contains(super::ChunkIndex(*chunk as u32));
+        let is_wanted = |chunk: &usize| download.wanted().contains(ChunkIndex(*chunk as u32));
         for chunk in chunks.into_iter().filter(is_wanted) {
-            match download.store(super::ChunkIndex(chunk as u32), &self.chunks[chunk]) {
+            match download.store(ChunkIndex(chunk as u32), &self.chunks[chunk]) {
                 Err(StoreChunkError::Path(error)) => return Err(error.into()),
                 stored => _ = stored.unwrap(),
             }
@@ -225,7 +234,8 @@ impl Subject {
             opened => opened.map_err(|error| format!("it does not start again: {error}"))?,
         };
         let have = download.have();
-        if have.count() != resumed.kept {
+        let is_data = |chunk: &ChunkIndex| self.chunks[chunk.0 as usize].iter().any(|&byte| byte != 0);
+        if have.iter().filter(is_data).count() != resumed.kept as usize {
             return Err(format!("{} chunks are here, and {} were kept", have.count(), resumed.kept));
         }
         if resumed.lost > 0 {
@@ -353,6 +363,9 @@ fn a_file_survives_power_cuts() {
     sweep.story("a file, resumed", &subject, &subject.story(&[HALF, REST]), 0, 150);
     let subject = subject.overwriting();
     sweep.story("a file in place of another", &subject, &subject.story(&[AT_ONCE]), 0, 150);
+    let subject = Subject::with_holes();
+    sweep.story("a file with holes", &subject, &subject.story(&[AT_ONCE]), 0, 150);
+    sweep.story("a file with holes, resumed", &subject, &subject.story(&[HALF, REST]), 0, 150);
     sweep.end(1_000);
 }
 
@@ -435,6 +448,7 @@ fn a_download_that_was_killed_and_started_again_survives_power_cuts() {
     let mut sweep = Sweep::default();
     for (name, subject, rounds) in [
         ("a file", Subject::file(), 5),
+        ("a file with holes", Subject::with_holes(), 5),
         ("few files", Subject::few_files(), 8),
         ("many files in place of a file", Subject::many_files().overwriting(), 8),
     ] {
