@@ -30,7 +30,7 @@ fn what_is_there_is_not_replaced_unasked() {
             let mut fetch = swarm.fetch(plan);
             let outcome = fetch.outcome().await;
             assert!(
-                matches!(&outcome, Err(FetchError::Download(DownloadError::OutputExists(at))) if *at == path),
+                matches!(&outcome, Err(FetchError::Download(DownloadError::OutputDiffers { path: at, .. })) if *at == path),
                 "{outcome:?}"
             );
             assert_eq!(fs::read(&path).unwrap(), b"precious");

@@ -5,17 +5,18 @@ use std::{net::IpAddr, path::PathBuf, process, time::Duration};
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
-    Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched, ParseTargetError,
-    Stay, Target,
+    Checked, Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched,
+    ParseTargetError, Replace, Stay, Target,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit};
 use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS};
-use startup::{ExitCode, Failure, LogArgs, human_time};
+use startup::{ExitCode, Failure, LogArgs, eprint_line, human_time};
 use store::FilePattern;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    checking,
     explain::explain,
     file_list, listing,
     looking::{self, Look, Transfer},
@@ -29,6 +30,19 @@ pub const EXCLUSIVE: &[(&str, &str)] = &[
     ("list", "file"),
     ("list", "list_files"),
     ("list", "only"),
+    ("list", "check"),
+    ("list", "update"),
+    ("list", "from"),
+    ("update", "overwrite"),
+    ("check", "update"),
+    ("check", "overwrite"),
+    ("check", "from"),
+    ("check", "list_files"),
+    ("check", "seed"),
+    ("check", "seed_for"),
+    ("check", "seed_ratio"),
+    ("list_files", "update"),
+    ("list_files", "from"),
     ("list_files", "output"),
     ("list_files", "dir"),
     ("list_files", "seed"),
@@ -53,6 +67,7 @@ const SERVING: &str = "Serving other leechers";
 const REPORTING: &str = "Reporting";
 
 const FETCH: Transfer<Fetched> = |config, on_event, stop| Box::pin(leecher::fetch(config, on_event, stop));
+const CHECK: Transfer<Checked> = |config, on_event, stop| Box::pin(leecher::check(config, on_event, stop));
 const DESCRIBE: Transfer<Description> =
     |config, on_event, stop| Box::pin(leecher::describe(config, on_event, stop));
 
@@ -65,9 +80,10 @@ Examples:
   leecher 'magnet:?…' -d /data --seed     save in /data, and go on serving
   leecher INFOHASH --peer 192.0.2.2:7000  fetch without a tracker
   leecher disk.img models -d /data        fetch several shares at the same time
+  leecher models --update                 replace an earlier version by the share as it is now
   leecher models --only 'small/**'        fetch a part of a share; --list-files lists its files
 
-Run the same command again to go on with a download that was interrupted.";
+Run the same command again to go on with a download that was interrupted. If the share is here already, it is proved again.";
 
 /// Fetch a share from many peers at once, and check every byte
 #[derive(Debug, Parser)]
@@ -153,6 +169,31 @@ pub struct Args {
         long, value_parser = FalseyValueParser::new(), env = "SHOAL_TIMES", help_heading = OUTPUT, hide_short_help = true
     )]
     times: bool,
+    /// Replace what is in the way by this version of the share, in one step
+    ///
+    /// A directory is replaced only if it holds an earlier version: at least one file of the share by its path. The old version gives
+    /// what has not changed, stays until the new one is whole, and is removed then.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_UPDATE", help_heading = OUTPUT,
+        hide_short_help = true
+    )]
+    update: bool,
+
+    /// Only read what is at the output, and fail if it is not the share
+    ///
+    /// Nothing is changed. The exit code is 0 or 32.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_CHECK", help_heading = OUTPUT,
+        hide_short_help = true
+    )]
+    check: bool,
+
+    /// File or directory to take chunks from that are here already; repeatable
+    ///
+    /// Chunks are found in files at the same place as in the share, and in files that were moved or renamed. They are proved like
+    /// those of peers.
+    #[arg(long, value_name = "PATH", env = "SHOAL_FROM", help_heading = SOURCE, hide_short_help = true)]
+    from: Vec<PathBuf>,
 
     /// Write zeros to disk, instead of leaving holes in files for them
     ///
@@ -349,15 +390,21 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         return Err(Failure::new(ExitCode::Usage, error).hint("save them into a directory with -d DIR"));
     }
     let destination = destination(&args)?;
+    warn_of_missing_sources(&args);
     let tasks = TaskTracker::new();
-    let acceptor = match args.no_serve || args.list_files {
+    let acceptor = match args.no_serve || args.list_files || args.check {
         true => None,
         false => Some(Acceptor::bind(args.bind, args.port, &tasks).map_err(|error| explain(error.into()))?),
     };
     let config = Config {
         peers: args.peers.clone(),
         destination,
-        overwrite: args.overwrite,
+        replace: match () {
+            () if args.update => Replace::Version,
+            () if args.overwrite => Replace::File,
+            () => Replace::Nothing,
+        },
+        from: args.from.clone(),
         only: args.only.clone(),
         times: args.times,
         sparse: !args.no_sparse,
@@ -387,6 +434,16 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         let config = Config { target: target.clone(), trackers, ..config.clone() };
         let found = needs_default(&args, target).then(|| found.clone());
         let stop = shutdown.clone();
+        if args.check {
+            let (json, quiet) = (args.json, args.quiet);
+            fetches.spawn(async move {
+                let checked = looking::among(CHECK, config, found, &mut report, stop).await.map_err(explain);
+                let result = checked.and_then(|checked| checking::report(&checked, json, quiet));
+                report.failed(&result);
+                result
+            });
+            continue;
+        }
         if args.list_files {
             let json = args.json;
             fetches.spawn(async move {
@@ -423,6 +480,18 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
     }
 }
 
+/// A path to take chunks from need not be there: the first run of a command that runs again and again has none.
+fn warn_of_missing_sources(args: &Args) {
+    if args.quiet {
+        return;
+    }
+    for path in &args.from {
+        if let Err(error) = path.metadata() {
+            eprint_line(format_args!("warning: --from {}: {error}", path.display()));
+        }
+    }
+}
+
 /// Where to save, or the reason why nothing can be saved there.
 fn destination(args: &Args) -> Result<Destination, Failure> {
     let destination = match (args.output.clone(), args.dir.clone()) {
@@ -430,11 +499,6 @@ fn destination(args: &Args) -> Result<Destination, Failure> {
             let error = "-o - cannot write to stdout, because chunks arrive in any order";
             return Err(Failure::new(ExitCode::Usage, error)
                 .hint("save to a file with -o PATH; for a file called -, use -o ./-"));
-        }
-        (Some(path), _) if path.is_dir() => {
-            let hint = format!("to save into it, use -d {}", path.display());
-            let error = format!("{} is a directory", path.display());
-            return Err(Failure::new(ExitCode::OutputExists, error).hint(hint));
         }
         (Some(path), _) if path.parent().is_some_and(|dir| !dir.as_os_str().is_empty() && !dir.is_dir()) => {
             let dir = path.parent().unwrap_or(&path);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proto::ShareName;
-use store::{Output, PathError};
+use store::{FilePattern, Output, PathError};
 
 /// Where a share is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,15 +14,41 @@ pub enum Destination {
     Path(PathBuf),
 }
 
-/// How a share is saved, apart from where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What may be replaced at the destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replace {
+    /// Nothing. Files of the same share may be added to those that are there.
+    #[default]
+    Nothing,
+    /// A regular file.
+    File,
+    /// A regular file, or a directory that holds an earlier version of the share.
+    Version,
+}
+
+/// What of a share is saved, and where.
+#[derive(Debug, Clone)]
 pub(crate) struct Saving {
-    /// Replace a file that has the output's name.
-    pub(crate) overwrite: bool,
-    /// Keep the times that the share has.
+    pub(crate) destination: Destination,
+    pub(crate) replace: Replace,
+    /// Which files to fetch; all if it is empty.
+    pub(crate) only: Vec<FilePattern>,
+    /// Files and directories to take chunks from.
+    pub(crate) from: Vec<PathBuf>,
+    /// Give files and links the times that the share keeps.
     pub(crate) times: bool,
     /// Leave holes for chunks of zeros.
     pub(crate) sparse: bool,
+}
+
+impl Saving {
+    pub(crate) fn output(&self, name: &ShareName) -> Output {
+        let mut output = self.destination.output(name, self.replace);
+        if self.times {
+            output = output.keeping_times();
+        }
+        if self.sparse { output } else { output.without_holes() }
+    }
 }
 
 impl Destination {
@@ -32,17 +58,15 @@ impl Destination {
         std::fs::create_dir_all(dir).map_err(|source| PathError { action: "make", path: dir.clone(), source })
     }
 
-    pub(crate) fn output(&self, name: &ShareName, saving: Saving) -> Output {
-        let mut output = match self {
+    pub(crate) fn output(&self, name: &ShareName, replace: Replace) -> Output {
+        let output = match self {
             Destination::Directory(dir) => Output::in_dir(dir, name),
             Destination::Path(path) => Output::at(path.clone()),
         };
-        if saving.overwrite {
-            output = output.replacing_file();
+        match replace {
+            Replace::Nothing => output,
+            Replace::File => output.replacing_file(),
+            Replace::Version => output.replacing_version(),
         }
-        if saving.times {
-            output = output.keeping_times();
-        }
-        if saving.sparse { output } else { output.without_holes() }
     }
 }

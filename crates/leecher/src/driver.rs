@@ -21,9 +21,9 @@ use peer::{
     rate_limit::RateLimit,
     tracker_client::TrackerClient,
 };
-use proto::{Endpoint, InfoHash, PeerId};
+use proto::{Bitfield, Endpoint, InfoHash, PeerId};
 use rand::rngs::StdRng;
-use store::{Content, Download, DownloadError, FilePattern, Resumed, StoreChunkError};
+use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
 use swarm::{
     Action, Answer, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
     scheduler::{PeerKey, Received},
@@ -40,7 +40,7 @@ use crate::{
     clock::RunClock,
     context::{Context, SessionEvent},
     description::{Description, Known},
-    destination::{Destination, Saving},
+    destination::Saving,
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
     target::{look_up, resolve_peer},
@@ -64,10 +64,7 @@ pub(crate) struct Setup {
     /// Where other peers connect to this one; `None` if it serves nothing.
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) goal: Goal,
-    pub(crate) destination: Destination,
     pub(crate) saving: Saving,
-    /// Which files to fetch; all if it is empty.
-    pub(crate) only: Vec<FilePattern>,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -124,6 +121,10 @@ pub(crate) struct Driver<F> {
     disk: Disk,
     opened: watch::Sender<Option<Arc<Download>>>,
     service: Service,
+    /// Bytes that were found on this host.
+    reused: u64,
+    /// There was nothing to fetch.
+    already_here: bool,
     /// Set when the share has its final name.
     fetched: Option<Fetched>,
     is_stopping: bool,
@@ -175,6 +176,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             disk: Disk::new(),
             opened,
             service: Service::new(),
+            reused: 0,
+            already_here: false,
             fetched: None,
             is_stopping: false,
         }
@@ -298,10 +301,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
-                    let output =
-                        self.setup.destination.output(description.metainfo.name(), self.setup.saving);
-                    let (destination, only) = (self.setup.destination.clone(), self.setup.only.clone());
-                    self.disk.open(description, destination, output, only, stop.clone());
+                    self.disk.open(description, self.setup.saving.clone(), stop.clone());
                 }
             }
             Action::Send(key, message) => {
@@ -436,7 +436,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             // Other sources knew peers, so this is only a warning.
             (self.on_event)(FetchEvent::TrackerTrouble(error.clone()));
         }
-        (self.on_event)(FetchEvent::Started(started(download, resumed)));
+        let started = started(download, resumed);
+        (self.reused, self.already_here) = (started.reused, started.already_here);
+        (self.on_event)(FetchEvent::Started(started));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
         if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
             let serving = self.service.start(download, port, &self.setup.trackers);
@@ -462,6 +464,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 size: metainfo.chunk_space().total_len(),
                 wanted: download.wanted_len(),
                 zeros: download.zero_len(),
+                reused: self.reused,
+                already_here: self.already_here,
                 wasted: summary.wasted,
                 uploaded: self.bytes_uploaded(),
                 elapsed: now.saturating_duration_since(self.setup.begun),
@@ -503,15 +507,19 @@ async fn next_incoming(route: &mut Option<Route>) -> Incoming {
 fn started(download: &Download, resumed: Resumed) -> Started {
     let metainfo = download.metainfo();
     let space = metainfo.chunk_space();
-    let have = download.have();
-    let lens = have.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len));
+    let len = |chunks: &Bitfield| -> u64 {
+        chunks.iter().filter_map(|chunk| space.span(chunk)).map(|span| u64::from(span.len)).sum()
+    };
+    let reused = len(download.reused());
     Started {
         infohash: metainfo.infohash(),
         name: metainfo.name().clone(),
         size: space.total_len(),
         wanted: download.wanted_len(),
         chunks: space.chunk_count(),
-        resumed: lens.sum::<u64>() - download.zero_len(),
+        resumed: len(&download.have()) - reused - download.zero_len(),
+        reused,
+        already_here: download.is_finished(),
         zeros: download.zero_len(),
         lost_chunks: resumed.lost,
         output: download.output().path().to_owned(),

@@ -77,6 +77,10 @@ pub struct Started {
     pub resumed: u64,
     /// Bytes that are here because they are zeros. They are not received.
     pub zeros: u64,
+    /// Bytes that were found elsewhere on this host: in what is replaced, or where the user said.
+    pub reused: u64,
+    /// Everything that is wanted was there under its final name, and is right. There is nothing to fetch.
+    pub already_here: bool,
     /// Chunks that an earlier run claimed, but that were missing or wrong.
     pub lost_chunks: u32,
     /// Where it will be saved.
@@ -98,6 +102,10 @@ pub struct Fetched {
     pub wanted: u64,
     /// Bytes of it that are zeros and were not received.
     pub zeros: u64,
+    /// Bytes that were found elsewhere on this host and not fetched.
+    pub reused: u64,
+    /// Everything was there before, and is right. Nothing was fetched.
+    pub already_here: bool,
     /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
     pub wasted: u64,
     /// Bytes of chunks that were sent to others.

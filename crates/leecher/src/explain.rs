@@ -113,6 +113,29 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         DownloadError::NotReplaceable(_) => {
             (ExitCode::OutputExists, "save elsewhere with -o or -d, or remove it yourself".to_owned())
         }
+        DownloadError::OutputDiffers { path, .. } if path.is_dir() => (
+            ExitCode::OutputExists,
+            format!(
+                "save elsewhere with -o or -d (into it with -d {}), or replace all of it with --update",
+                path.display()
+            ),
+        ),
+        DownloadError::OutputDiffers { .. } => (
+            ExitCode::OutputExists,
+            "save elsewhere with -o or -d, or replace it with --update or --overwrite".to_owned(),
+        ),
+        DownloadError::Unrelated(path) => (
+            ExitCode::OutputExists,
+            format!(
+                "save elsewhere with -o or -d (into it with -d {}), or remove it yourself",
+                path.display()
+            ),
+        ),
+        DownloadError::CannotExchange(_) => (
+            ExitCode::OutputExists,
+            "move the old directory away, then run the same command again: the new one is whole beside it"
+                .to_owned(),
+        ),
         DownloadError::OutputExists(_) => (
             ExitCode::OutputExists,
             "save elsewhere with -o or -d, or replace it with --overwrite".to_owned(),

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::{LOOK_INTERVAL, RunClock},
     description::Description,
-    destination::{Destination, Saving},
+    destination::{Destination, Replace, Saving},
     driver::{Driver, Goal, Setup},
     error::FetchError,
     event::{FetchEvent, Fetched},
@@ -52,14 +52,16 @@ pub struct Config {
     pub peers: Vec<Endpoint>,
     /// Where to save it.
     pub destination: Destination,
-    /// Replace a file that has the output's name.
-    pub overwrite: bool,
+    /// What to do about something else that has the output's name.
+    pub replace: Replace,
     /// Files of the share to fetch; all if it is empty. Fetching more of the same share later adds to what is there.
     pub only: Vec<FilePattern>,
     /// Give files and links the times that the share keeps, if it keeps any.
     pub times: bool,
     /// Leave holes in files for chunks of zeros, which take no room. They are not received in any case.
     pub sparse: bool,
+    /// Files and directories to take chunks from that are there already. They are only read.
+    pub from: Vec<PathBuf>,
     /// Maximum number of peers to connect to at the same time; at least 1.
     pub max_peers: usize,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
@@ -83,10 +85,6 @@ pub struct Config {
 }
 
 impl Config {
-    fn saving(&self) -> Saving {
-        Saving { overwrite: self.overwrite, times: self.times, sparse: self.sparse }
-    }
-
     /// Fetches `target` into the working directory and serves nothing. Everything else has its default.
     pub fn new(target: Target) -> Config {
         Config {
@@ -94,10 +92,11 @@ impl Config {
             trackers: Vec::new(),
             peers: Vec::new(),
             destination: Destination::Directory(PathBuf::new()),
-            overwrite: false,
+            replace: Replace::Nothing,
             only: Vec::new(),
             times: false,
             sparse: true,
+            from: Vec::new(),
             max_peers: DEFAULT_MAX_PEERS,
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
@@ -107,6 +106,17 @@ impl Config {
             stay: Stay::default(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
+        }
+    }
+
+    fn saving(&self) -> Saving {
+        Saving {
+            destination: self.destination.clone(),
+            replace: self.replace,
+            only: self.only.clone(),
+            from: self.from.clone(),
+            times: self.times,
+            sparse: self.sparse,
         }
     }
 
@@ -176,8 +186,8 @@ async fn fetch_among(
     let (setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
-        let output = config.destination.output(name, config.saving());
-        task_output(spawn_blocking(move || output.check_free()).await)?;
+        let output = config.destination.output(name, config.replace);
+        task_output(spawn_blocking(move || output.check_usable()).await)?;
     }
     let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
     fetch_named(tasks, asked, config.known_names.as_deref(), setup, on_event, &stop).await
@@ -206,13 +216,11 @@ async fn prepare(
     let setup = Setup {
         infohash,
         goal,
-        only: config.only.clone(),
+        saving: config.saving(),
         trackers,
         named,
         peers,
         acceptor: config.acceptor.clone(),
-        destination: config.destination.clone(),
-        saving: config.saving(),
         max_peers: config.max_peers,
         stall_timeout: config.stall_timeout,
         wait: config.wait,
@@ -331,7 +339,7 @@ mod tests {
     #[tokio::test]
     async fn no_task_is_left_when_the_share_is_not_found_or_the_output_is_taken() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("leeched_file"), "in the way").unwrap();
+        std::os::unix::fs::symlink("nowhere", directory.path().join("leeched_file")).unwrap();
         let nowhere = Endpoint { host: "127.0.0.1".to_owned(), port: 9 };
         let link = format!("magnet:?xt=urn:btmh:1220{}&dn=file", "07".repeat(32));
         for target in ["a name", &link] {
@@ -358,7 +366,7 @@ mod tests {
         let runtime = Builder::new_current_thread().max_blocking_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let directory = tempfile::tempdir().unwrap();
-            std::fs::write(directory.path().join("leeched_file"), "in the way").unwrap();
+            std::os::unix::fs::symlink("nowhere", directory.path().join("leeched_file")).unwrap();
             let (free, is_free) = mpsc::channel::<()>();
             let busy = spawn_blocking(move || is_free.recv());
             let link = format!("magnet:?xt=urn:btmh:1220{}&dn=file", "07".repeat(32));

@@ -1,9 +1,10 @@
 //! Shoal's leecher: fetches a share from many peers at once and proves every chunk before it is written.
 //!
-//! Programs call [`fetch()`], or [`describe()`] for the list of a share's files. Inside, a pure core decides ([`swarm::Swarm`]) and a thin shell moves bytes: a `session` for each
-//! peer, and the `driver`, the one task that owns the core.
+//! Programs call [`fetch()`], [`describe()`] for the list of a share's files, or [`check()`] to compare a copy. Inside, a pure core
+//! decides ([`swarm::Swarm`]) and a thin shell moves bytes: a `session` for each peer, and the `driver`, the one task that owns the
+//! core.
 //!
-//! Invariants: Only proved chunks are written. A wrong chunk bans its sender. Memory does not grow with the size of the swarm: there
+//! Invariants: Only proved chunks count. A wrong chunk bans its sender. Memory does not grow with the size of the swarm: there
 //! is a fixed number of chunk buffers, and about 50 bytes for each chunk of the share.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
@@ -13,6 +14,9 @@
 extern crate self as leecher;
 
 mod buffers;
+mod check;
+#[cfg(feature = "cli")]
+mod checking;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod clock;
@@ -42,8 +46,9 @@ mod target;
 
 use peer::task::task_output;
 
+pub use check::{Checked, check};
 pub use description::Description;
-pub use destination::Destination;
+pub use destination::{Destination, Replace};
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, describe, fetch};

@@ -141,7 +141,7 @@ impl Reporter {
             FetchEvent::Unsaved(error) => self.warn(&error.to_string()),
             FetchEvent::CannotServe(error) => self.warn(&cannot_serve(&error)),
             FetchEvent::Proving { done, .. } => {
-                let proving = || format!("Checking what an earlier run left: {} so far", HumanBytes(done));
+                let proving = || format!("Checking what is here: {} so far", HumanBytes(done));
                 match &mut self.display {
                     Display::Bars(bars) => bars.doing(proving()),
                     Display::Lines { next, .. } => {
@@ -178,6 +178,13 @@ impl Reporter {
     fn finished(&mut self, fetched: &Fetched) {
         self.display = Display::None;
         if self.style == Style::Quiet {
+            return;
+        }
+        if fetched.already_here {
+            print_line(format_args!("Nothing to fetch: {} is here already", fetched.name));
+            if let Some(staying) = &self.staying {
+                print_line(staying);
+            }
             return;
         }
         let received: u64 = fetched.peers.iter().map(|peer| peer.bytes).sum();
@@ -267,13 +274,22 @@ impl Reporter {
             size => format!("{} of {size}", HumanBytes(started.wanted)),
         };
         let output = started.output.display();
-        print_line(format_args!("Downloading {} ({size}) to {output}", started.name));
+        print_line(match started.already_here {
+            true => format!("{output} has {} ({size}), and every byte is right", started.name),
+            false => format!("Downloading {} ({size}) to {output}", started.name),
+        });
         print_line(format_args!("  {link}"));
+        if started.already_here {
+            return;
+        }
         if started.zeros > 0 {
             print_line(format_args!(
                 "  {} of it are zeros, which are not fetched",
                 HumanBytes(started.zeros)
             ));
+        }
+        if started.reused > 0 {
+            print_line(format_args!("  {} are taken from files that are here", HumanBytes(started.reused)));
         }
         if started.resumed > 0 {
             print_line(format_args!("  {} are here from an earlier run", HumanBytes(started.resumed)));

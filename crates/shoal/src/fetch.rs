@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use leecher::{Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Stay, Target};
+use leecher::{
+    Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Replace, Stay, Target,
+};
 use listen::ListenError;
 use peer::rate_limit::RateLimit;
 use proto::Endpoint;
@@ -49,9 +51,23 @@ impl Fetch {
         self
     }
 
-    /// Replaces a regular file that has the output's name. Nothing else is ever replaced.
+    /// Replaces a regular file that has the output's name, and nothing else.
     pub fn overwrite(mut self) -> Fetch {
-        self.config.overwrite = true;
+        self.config.replace = Replace::File;
+        self
+    }
+
+    /// Replaces a regular file that has the output's name, or a directory that holds an earlier version of the share: at least one file
+    /// of it by its path. That takes one step, when the new version is whole. What has not changed is not fetched again.
+    pub fn update(mut self) -> Fetch {
+        self.config.replace = Replace::Version;
+        self
+    }
+
+    /// Takes chunks from this file or directory that are there already, at the same place as in the share or in files that were moved or
+    /// renamed. They are proved like those of peers.
+    pub fn reusing(mut self, path: impl Into<PathBuf>) -> Fetch {
+        self.config.from.push(path.into());
         self
     }
 

@@ -60,6 +60,7 @@ pub(crate) enum Call {
     SetTime,
     MakeLink,
     ReadLink,
+    Clone,
 }
 
 /// Given to every `open`: see the head of this file.
@@ -198,6 +199,28 @@ pub(crate) fn reserve(file: &File, len: u64, parts: &[Range<u64>]) -> io::Result
         }
     }
     Ok(())
+}
+
+/// Makes `to` begin with the bytes of `from`, which both files share until one is written to. False where the file system cannot.
+///
+/// A record does not contain it: the file systems that tests run on cannot clone.
+#[cfg(target_os = "linux")]
+pub(crate) fn clone_contents(from: &File, to: &File) -> io::Result<bool> {
+    match attempt(Call::Clone).and_then(|()| Ok(rustix::fs::ioctl_ficlone(to, from)?)) {
+        Ok(()) => Ok(true),
+        Err(error) if is_one_of(&error, CANNOT_CLONE) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Errors of file systems without clones, and of two files that are on different ones.
+#[cfg(target_os = "linux")]
+const CANNOT_CLONE: &[Errno] =
+    &[Errno::NOTSUP, Errno::XDEV, Errno::INVAL, Errno::NOTTY, Errno::NOSYS, Errno::PERM];
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn clone_contents(_from: &File, _to: &File) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Bytes free for this user on the file system of `dir`; `None` if it has no blocks, and so cannot hold files.
@@ -358,6 +381,20 @@ pub(crate) fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<boo
         Ok(()) => {
             #[cfg(test)]
             record::renamed(from, to);
+            Ok(true)
+        }
+        Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Exchanges what two paths name, in one step. False where the file system cannot.
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<bool> {
+    let exchange = || Ok(rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?);
+    match attempt(Call::Rename).and_then(|()| exchange()) {
+        Ok(()) => {
+            #[cfg(test)]
+            record::exchanged(one, other);
             Ok(true)
         }
         Err(error) if is_one_of(&error, &[Errno::INVAL, Errno::NOTSUP, Errno::NOSYS]) => Ok(false),

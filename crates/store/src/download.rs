@@ -22,21 +22,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
+use proto::{Bitfield, ChunkIndex, ChunkSpan, Digest, Metainfo};
 
 use crate::{
     attributes,
     content::{ChunkSource, Content, OpenChunkError},
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
+    existing::Existing,
     file_pool::FilePool,
     hash_run::OnProgress,
     hashes::ChunkHashes,
     identity::{FileChange, FileIdentity},
-    merkle,
-    output::Output,
+    leftovers, merkle,
+    output::{Output, Published, Taken},
     part::{Access, Part, is_small, join},
     resume::ResumeFile,
+    reuse,
     start::{Resumed, Start},
     survey,
     wanted::Wanted,
@@ -67,10 +69,13 @@ pub struct Download {
     /// Bytes that were here from the beginning because they are zeros.
     zero_len: u64,
     have: Mutex<Bitfield>,
+    /// Chunks that were found elsewhere on this host.
+    reused: Bitfield,
     /// Chunks that were hashed so far.
     hashed: AtomicU64,
     /// Locked while data is made durable and claimed.
     ledger: Mutex<Ledger>,
+    replaces: Replaces,
     /// The files' identities when the share got its name; those of small files when they were first served after that.
     finished: OnceLock<Vec<OnceLock<FileIdentity>>>,
 }
@@ -95,6 +100,16 @@ enum Stage {
     Finished,
 }
 
+/// What had the output's name when the download began.
+#[derive(Debug)]
+enum Replaces {
+    Nothing,
+    /// Another version, which the user wants to be replaced.
+    Version,
+    /// Some files of this share, all of them right.
+    Fewer(Vec<Option<FileIdentity>>),
+}
+
 /// How long it took to store a chunk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
@@ -105,23 +120,57 @@ pub struct Stored {
 }
 
 impl Download {
-    /// Starts or resumes a download of the wanted files of a share. Checks the output and the free space, and proves what an earlier run left. `progress` receives the bytes as they are proved.
+    /// Starts or resumes a download of the wanted files of a share. Checks the output and the free space, and proves what an earlier
+    /// run left. `progress` receives the bytes as they are proved.
     ///
-    /// Whole files that an earlier run was asked for stay, and count as wanted.
+    /// Whole files that an earlier run was asked for stay, and count as wanted. If everything that is wanted has its final name
+    /// already, and is right, the download is finished ([`Download::is_finished`]). Chunks that are right in what is replaced, and in
+    /// the files and directories `from`, are taken from there.
     pub fn open(
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
         output: Output,
-        wanted: Wanted,
+        mut wanted: Wanted,
+        from: &[PathBuf],
         progress: OnProgress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
-        output.check_free()?;
+        output.check_usable()?;
+        let mut roots = from.to_vec();
+        let mut replaces = Replaces::Nothing;
+        if let Some(mut existing) = Existing::find(&metainfo, output.path())? {
+            if existing.differences.count == 0 {
+                existing.prove(&metainfo, &hashes, progress)?;
+            }
+            if existing.differences.count > 0 {
+                output.check_replaceable(&existing)?;
+                replaces = Replaces::Version;
+            } else {
+                let is_here = existing.missing(&metainfo, &wanted).is_empty();
+                existing.add_to(&mut wanted);
+                if is_here && let Some(part) = existing.part.take() {
+                    // A run that was killed after it gave the share its name may not have made that durable.
+                    part.sync_existing(&metainfo, &wanted)
+                        .map_err(|error| DownloadError::NotDurable(Arc::new(error)))?;
+                    disk::sync_parent(output.path()).at("sync the directory of", output.path())?;
+                    leftovers::clear_finished(&output, &metainfo, &existing.right);
+                    let download = Download::finished(metainfo, hashes, output, wanted, part, existing);
+                    let resumed = Resumed { kept: download.have().count(), lost: 0 };
+                    return Ok((download, resumed));
+                }
+                replaces = Replaces::Fewer(existing.files);
+            }
+            roots.insert(0, output.path().to_owned());
+        }
+        if output.replaces_version() {
+            leftovers::clear_other_version(&output, &metainfo)?;
+        }
         let part = Part::open(output.part_path(), metainfo.kind())?;
         let Start { resume, have, durable, zero_len, wanted, resumed } =
             Start::find(&metainfo, &hashes, &output, &part, wanted, progress)?;
         let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable };
-        let wanted_chunks = wanted.chunks(metainfo.chunk_space());
-        let download = Download {
+        let (before, chunk_count) = (have.clone(), have.len());
+        let mut download = Download {
+            wanted_chunks: wanted.chunks(metainfo.chunk_space()),
             metainfo,
             hashes,
             output,
@@ -129,14 +178,47 @@ impl Download {
             pool: FilePool::default(),
             writing: Default::default(),
             wanted,
-            wanted_chunks,
             zero_len,
             have: Mutex::new(have),
+            reused: Bitfield::empty(chunk_count),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
+            replaces,
             finished: OnceLock::new(),
         };
+        reuse::fill(&download, &roots, progress)?;
+        download.reused = download.have();
+        before.iter().for_each(|chunk| _ = download.reused.remove(chunk));
         Ok((download, resumed))
+    }
+
+    /// A download that is finished from the beginning.
+    fn finished(
+        metainfo: Arc<Metainfo>,
+        hashes: ChunkHashes,
+        output: Output,
+        wanted: Wanted,
+        part: Part,
+        existing: Existing,
+    ) -> Download {
+        let files = existing.files.into_iter().map(|file| file.map_or_else(OnceLock::new, OnceLock::from));
+        Download {
+            wanted_chunks: wanted.chunks(metainfo.chunk_space()),
+            metainfo,
+            hashes,
+            output,
+            part,
+            pool: FilePool::default(),
+            writing: Default::default(),
+            wanted,
+            have: Mutex::new(existing.right.clone()),
+            zero_len: 0,
+            reused: Bitfield::empty(existing.right.len()),
+            hashed: AtomicU64::new(0),
+            ledger: Mutex::new(Ledger { stage: Stage::Finished, is_claimed: true, durable: existing.right }),
+            replaces: Replaces::Nothing,
+            finished: OnceLock::from(files.collect::<Vec<_>>()),
+        }
     }
 
     /// Proves a chunk and writes it. `bytes` must have the length of the chunk. A chunk that is here already is not written
@@ -166,6 +248,12 @@ impl Download {
         if lock(&self.have).contains(chunk) {
             return Ok(Stored { hashing, writing: Duration::ZERO });
         }
+        self.put(chunk, span, bytes)?;
+        Ok(Stored { hashing, writing: proved.elapsed() })
+    }
+
+    /// Writes a chunk that was proved, unless it is here.
+    fn put(&self, chunk: ChunkIndex, span: ChunkSpan, bytes: &[u8]) -> Result<(), PathError> {
         // A file that is not small must not be created again without the chunks that it held.
         let is_small = is_small(&self.metainfo.files()[span.file]);
         let access = if is_small { Access::Create } else { Access::Write };
@@ -180,7 +268,83 @@ impl Download {
             lock(&self.have).insert(chunk);
         }
         drop(turn);
-        Ok(Stored { hashing, writing: proved.elapsed() })
+        Ok(())
+    }
+
+    /// Writes a chunk that was found on this host, if it is right.
+    pub(crate) fn take_if_right(
+        &self,
+        chunk: ChunkIndex,
+        span: ChunkSpan,
+        bytes: &[u8],
+    ) -> Result<(), PathError> {
+        let file_len = self.metainfo.chunk_space().file_len(span.file);
+        let hash = merkle::chunk_hash(bytes, file_len);
+        if Some(hash) != self.hashes.get(chunk) || self.is_doubtful(hash, bytes, file_len) {
+            return Ok(());
+        }
+        self.put(chunk, span, bytes)
+    }
+
+    /// Whether this chunk is one of those that are hashed twice, and the second hash is another.
+    fn is_doubtful(&self, hash: Digest, bytes: &[u8], file_len: u64) -> bool {
+        let number = self.hashed.fetch_add(1, Ordering::Relaxed);
+        number.is_multiple_of(CROSS_CHECK_INTERVAL) && merkle::chunk_hash_by_sha2(bytes, file_len) != hash
+    }
+
+    /// Makes a file of the part share the bytes of another, if nothing of it is here, it is not small, and the file system can. What is
+    /// in the part then has to be proved.
+    pub(crate) fn clone_file(&self, file: usize, from: &File) -> bool {
+        let entry = &self.metainfo.files()[file];
+        let has_some = self
+            .metainfo
+            .chunk_space()
+            .chunks_of(file)
+            .any(|chunk| lock(&self.have).contains(ChunkIndex(chunk)));
+        if has_some || is_small(entry) {
+            return false;
+        }
+        let cloned = self.file(file, Access::Create).and_then(|to| {
+            let path = self.file_path(file);
+            let is_cloned = disk::clone_contents(from, &to).at("clone", &path)?;
+            if is_cloned && to.metadata().at("examine", &path)?.len() > entry.node.len {
+                disk::cut(&to, entry.node.len).at("cut", &path)?;
+            }
+            Ok(is_cloned)
+        });
+        cloned.inspect_err(|error| tracing::debug!("{error}: {}", error.source)).unwrap_or(false)
+    }
+
+    /// Proves a chunk in a file that was cloned. It is here only if it is right.
+    pub(crate) fn prove_cloned(
+        &self,
+        chunk: ChunkIndex,
+        span: ChunkSpan,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), PathError> {
+        let file_len = self.metainfo.chunk_space().file_len(span.file);
+        buffer.resize(span.len as usize, 0);
+        let file = self.file(span.file, Access::Write)?;
+        if disk::read_exact_at(&file, buffer, span.offset).is_err() {
+            return Ok(());
+        }
+        let hash = merkle::chunk_hash(buffer, file_len);
+        if Some(hash) == self.hashes.get(chunk) && !self.is_doubtful(hash, buffer, file_len) {
+            lock(&self.have).insert(chunk);
+        }
+        Ok(())
+    }
+
+    /// The wanted files of which chunks are missing.
+    pub(crate) fn incomplete_files(&self) -> Vec<usize> {
+        let (space, have) = (self.metainfo.chunk_space(), self.have());
+        let is_missing = |chunk| !have.contains(ChunkIndex(chunk));
+        self.wanted.positions().filter(|&file| space.chunks_of(file).any(is_missing)).collect()
+    }
+
+    /// Whether everything that is wanted is here.
+    pub(crate) fn is_complete(&self) -> bool {
+        *lock(&self.have) == self.wanted_chunks
     }
 
     /// The chunks that are here.
@@ -201,6 +365,16 @@ impl Download {
     /// Bytes that are here because they are zeros, and were not received.
     pub fn zero_len(&self) -> u64 {
         self.zero_len
+    }
+
+    /// Whether everything that is wanted is durable and has its final name.
+    pub fn is_finished(&self) -> bool {
+        self.finished.get().is_some()
+    }
+
+    /// Chunks that were found elsewhere on this host when the download began.
+    pub fn reused(&self) -> &Bitfield {
+        &self.reused
     }
 
     /// Whether every chunk of the share is here, wanted or not.
@@ -232,21 +406,51 @@ impl Download {
         let have = self.have();
         assert!(have == self.wanted_chunks, "{} of {} chunks", have.count(), self.wanted_chunks.count());
         let mut ledger = lock(&self.ledger);
+        if matches!(ledger.stage, Stage::Finished) {
+            return Ok(());
+        }
         self.part.check_there()?;
         let open = |file| self.file(file, Access::Write);
         let Download { part, metainfo, wanted, .. } = self;
         let attributed = attributes::apply(part, metainfo, wanted, self.output.keeps_times(), open)?;
         self.sync(&mut ledger, have, &attributed)?;
         let files = survey::identify_files(part, metainfo, wanted)?;
-        self.output.publish(self.metainfo.kind())?;
+        let published = self.output.publish(self.metainfo.kind(), self.taken()?)?;
         // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
         let stage = mem::replace(&mut ledger.stage, Stage::Finished);
         disk::sync_parent(self.output.path()).at("sync the directory of", self.output.path())?;
+        if let Published::Exchanged(old) = published
+            && let Err(error) = leftovers::remove(&self.output, old)
+        {
+            // The resume file stays, so that the next run removes both.
+            tracing::warn!("{error}: what was replaced is still there");
+            return Ok(());
+        }
         if let Stage::Open(resume) = stage {
             resume.remove();
         }
         Ok(())
+    }
+
+    /// What the finished share may replace. A share of which only more is fetched replaces what was there when the download began, and
+    /// nothing that came to be there since.
+    fn taken(&self) -> Result<Taken, DownloadError> {
+        let before = match &self.replaces {
+            Replaces::Nothing => return Ok(Taken::Free),
+            Replaces::Version => return Ok(Taken::Compared),
+            Replaces::Fewer(files) => files,
+        };
+        let Some(mut now) = Existing::find(&self.metainfo, self.output.path())? else {
+            return Ok(Taken::Free);
+        };
+        if let Some(changed) = before.iter().zip(&now.files).position(|(before, now)| before != now) {
+            now.note_changed(&self.metainfo, changed);
+        }
+        if now.differences.count > 0 {
+            self.output.check_replaceable(&now)?;
+        }
+        Ok(Taken::Compared)
     }
 
     /// Where the share will be.

@@ -8,7 +8,7 @@ use std::{
 
 use proto::ChunkIndex;
 
-use crate::hash_run::Stopped;
+use crate::{existing::Difference, hash_run::Stopped};
 
 /// An operation on a path failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,22 @@ pub enum DownloadError {
     /// The output's name is taken by a regular file.
     #[error("{} already exists", .0.display())]
     OutputExists(PathBuf),
+    /// What has the output's name is not the share.
+    #[error("{} already exists, and is not this share: {} {how}", path.display(), at.display())]
+    OutputDiffers {
+        /// The output.
+        path: PathBuf,
+        /// The output, or something in it.
+        at: PathBuf,
+        /// How it differs.
+        how: Difference,
+    },
+    /// The directory that has the output's name is not replaced, because nothing in it has to do with the share.
+    #[error("{} already exists, and nothing in it is of the share", .0.display())]
+    Unrelated(PathBuf),
+    /// The file system cannot replace a directory in one step.
+    #[error("the file system of {} cannot replace a directory in one step", .0.display())]
+    CannotExchange(PathBuf),
     /// The output's name is taken by something that is never replaced.
     #[error("{} already exists, and is not a regular file", .0.display())]
     NotReplaceable(PathBuf),

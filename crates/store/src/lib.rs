@@ -6,7 +6,7 @@
 //!
 //! Everything here blocks: callers keep it off their reactor. Nothing here knows of peers or the network.
 //!
-//! Invariants: no byte is written into a download that was not proved against the infohash; a download's final name never
+//! Invariants: no byte of a download counts that was not proved against the infohash; a download's final name never
 //! holds anything but the proved share, or whole proved files of it; a file that is shared is never written to.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
@@ -22,6 +22,7 @@ mod disk;
 mod download;
 mod error;
 mod exclusion;
+mod existing;
 mod file_pool;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -30,10 +31,12 @@ mod hash_run;
 mod hashes;
 mod holes;
 mod identity;
+mod leftovers;
 pub mod merkle;
 mod output;
 mod part;
 mod resume;
+mod reuse;
 mod scan;
 mod shared;
 mod start;
@@ -46,6 +49,7 @@ pub use content::{ChunkSource, Content, OpenChunkError};
 pub use download::{Download, Stored};
 pub use error::{DownloadError, PathError, StoreChunkError};
 pub use exclusion::{Exclusion, ExclusionError};
+pub use existing::{Difference, Differences, check};
 pub use hash_run::{OnProgress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
 pub use identity::FileChange;

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fmt::Write as _,
+    fs::Metadata,
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -14,6 +15,7 @@ use sha2::Digest as _;
 use crate::{
     disk,
     error::{AtPath, DownloadError, PathError},
+    existing::{Difference, Existing},
 };
 
 /// Prefix of a downloaded share's name, unless the user names the output.
@@ -44,6 +46,25 @@ pub(crate) enum Replace {
     /// Regular files only. Anything else may stand for more than its name: a directory for its contents, a device for a
     /// disk, a link for a file elsewhere.
     File,
+    /// Regular files, and directories that hold an earlier version.
+    Version,
+}
+
+/// What a finished part may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Only what the user said may be replaced.
+    Free,
+    /// What has the name: it was compared with the share when the download began.
+    Compared,
+}
+
+/// How a part got its final name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    Renamed,
+    /// What had the name before has that of the part now.
+    Exchanged(Kind),
 }
 
 impl Output {
@@ -87,6 +108,13 @@ impl Output {
         self.keeps_times
     }
 
+    /// Replaces a regular file, or a directory that holds an earlier version of the share, in one step, once the download is whole.
+    #[must_use]
+    pub fn replacing_version(mut self) -> Output {
+        self.replace = Replace::Version;
+        self
+    }
+
     /// Where the share will be.
     pub fn path(&self) -> &Path {
         &self.path
@@ -102,40 +130,85 @@ impl Output {
         self.beside(".resume")
     }
 
-    /// Fails if the final name is taken by something that may not be replaced.
-    pub fn check_free(&self) -> Result<(), DownloadError> {
-        let meta = match disk::examine(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            meta => meta.at("examine", &self.path)?,
-        };
-        match (self.replace, meta.is_file()) {
-            (Replace::File, true) => Ok(()),
-            (Replace::Never, true) => Err(DownloadError::OutputExists(self.path.clone())),
-            (_, false) => Err(DownloadError::NotReplaceable(self.path.clone())),
+    /// Fails if the final name is taken by something that is never replaced: what is neither a regular file nor a directory.
+    pub fn check_usable(&self) -> Result<(), DownloadError> {
+        match self.taken_by()? {
+            Some(meta) if !meta.is_file() && !meta.is_dir() => {
+                Err(DownloadError::NotReplaceable(self.path.clone()))
+            }
+            _ => Ok(()),
         }
     }
 
+    fn taken_by(&self) -> Result<Option<Metadata>, PathError> {
+        match disk::examine(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            meta => meta.at("examine", &self.path).map(Some),
+        }
+    }
+
+    /// Fails unless what has the final name, and is not the share, may be replaced.
+    pub(crate) fn check_replaceable(&self, existing: &Existing) -> Result<(), DownloadError> {
+        match self.replace {
+            Replace::Version if existing.is_unrelated() => Err(DownloadError::Unrelated(self.path.clone())),
+            Replace::Version => Ok(()),
+            Replace::File if !existing.is_directory() => Ok(()),
+            Replace::Never | Replace::File => {
+                let (at, how) = match existing.differences.first.first() {
+                    Some((at, how)) => (at.clone(), *how),
+                    None => (self.path.clone(), Difference::Content),
+                };
+                Err(DownloadError::OutputDiffers { path: self.path.clone(), at, how })
+            }
+        }
+    }
+
+    /// Whether an earlier version is to be replaced.
+    pub(crate) fn replaces_version(&self) -> bool {
+        self.replace == Replace::Version
+    }
+
     /// Gives the finished part its final name, in one step that cannot replace anything unasked.
-    pub(crate) fn publish(&self, kind: Kind) -> Result<(), DownloadError> {
+    pub(crate) fn publish(&self, kind: Kind, taken: Taken) -> Result<Published, DownloadError> {
         let part = self.part_path();
         let rename_to =
             |source| DownloadError::from(PathError { action: "rename to", path: self.path.clone(), source });
         match disk::rename_without_replacing(&part, &self.path) {
-            Ok(true) => return Ok(()),
+            Ok(true) => return Ok(Published::Renamed),
             // The file system has no such operation: checked first, with a gap between the check and the rename …
-            Ok(false) => self.check_free()?,
-            // … or the file there is to be replaced.
-            Err(error) if is_taken(&error) => self.check_free()?,
+            Ok(false) => {}
+            // … or what is there is to be replaced.
+            Err(error) if is_taken(&error) => {}
             Err(error) => return Err(rename_to(error)),
         }
-        if kind == Kind::Directory {
-            // A directory cannot replace a file.
-            match disk::remove(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                result => result.at("remove", &self.path)?,
+        let old = match self.taken_by()? {
+            None => None,
+            Some(meta) if !meta.is_file() && !meta.is_dir() => {
+                return Err(DownloadError::NotReplaceable(self.path.clone()));
             }
+            Some(meta) => match (taken, self.replace) {
+                (Taken::Compared, _) | (Taken::Free, Replace::File) if meta.is_file() => Some(Kind::File),
+                (Taken::Compared, _) => Some(Kind::Directory),
+                (Taken::Free, Replace::File) => return Err(DownloadError::NotReplaceable(self.path.clone())),
+                (Taken::Free, _) => return Err(DownloadError::OutputExists(self.path.clone())),
+            },
+        };
+        // Only a file takes the place of a file by a rename.
+        match (kind, old) {
+            (_, None) | (Kind::File, Some(Kind::File)) => {}
+            (_, Some(old)) => match disk::exchange(&part, &self.path).map_err(rename_to)? {
+                true => return Ok(Published::Exchanged(old)),
+                false if old == Kind::Directory => {
+                    return Err(DownloadError::CannotExchange(self.path.clone()));
+                }
+                false => match disk::remove(&self.path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result.at("remove", &self.path)?,
+                },
+            },
         }
-        disk::rename(&part, &self.path).map_err(rename_to)
+        disk::rename(&part, &self.path).map_err(rename_to)?;
+        Ok(Published::Renamed)
     }
 
     /// The output's name and a suffix. A long name is cut to the same beginning for every suffix.

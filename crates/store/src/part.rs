@@ -103,6 +103,23 @@ impl Part {
         Ok(Part { path, kind, root, root_id, has_new_entries: AtomicBool::new(true) })
     }
 
+    /// Opens a finished share to read it. It is not locked, because nothing is written to it.
+    pub(crate) fn existing(path: PathBuf, kind: Kind) -> Result<Part, PathError> {
+        let flags = match kind {
+            Kind::File => OFlags::RDONLY,
+            Kind::Directory => OFlags::RDONLY | OFlags::DIRECTORY,
+        };
+        let root = disk::open(&path, flags).at("open", &path)?;
+        let root_id = FileId::of(&root.metadata().at("examine", &path)?);
+        Ok(Part { path, kind, root, root_id, has_new_entries: AtomicBool::new(true) })
+    }
+
+    /// Makes a finished share durable that may have been written by anybody.
+    pub(crate) fn sync_existing(&self, metainfo: &Metainfo, wanted: &Wanted) -> Result<(), PathError> {
+        let open = |file: usize| self.open_file(&metainfo.files()[file], Access::Read).map(Arc::new);
+        self.sync(metainfo, wanted, wanted.positions(), &[], open)
+    }
+
     /// Whether it is still empty.
     pub(crate) fn is_empty(&self) -> Result<bool, PathError> {
         match self.kind {

@@ -122,6 +122,16 @@ impl Wanted {
         self.files[file] = true;
     }
 
+    /// Adds an empty directory.
+    pub(crate) fn add_directory(&mut self, number: usize) {
+        self.empty_directories[number] = true;
+    }
+
+    /// Adds a link.
+    pub(crate) fn add_link(&mut self, number: usize) {
+        self.links[number] = true;
+    }
+
     /// The chunks of the wanted files.
     pub(crate) fn chunks(&self, space: &ChunkSpace) -> Bitfield {
         let mut chunks = Bitfield::empty(space.chunk_count());
@@ -138,7 +148,17 @@ impl Wanted {
 
     /// The positions of the wanted files.
     pub(crate) fn positions(&self) -> impl Iterator<Item = usize> + '_ {
-        self.files.iter().enumerate().filter(|(_, is_wanted)| **is_wanted).map(|(file, _)| file)
+        positions(&self.files)
+    }
+
+    /// The positions of the wanted empty directories.
+    pub(crate) fn directory_positions(&self) -> impl Iterator<Item = usize> + '_ {
+        positions(&self.empty_directories)
+    }
+
+    /// The positions of the wanted links.
+    pub(crate) fn link_positions(&self) -> impl Iterator<Item = usize> + '_ {
+        positions(&self.links)
     }
 
     /// The wanted files, in the share's order.
@@ -157,6 +177,10 @@ impl Wanted {
     }
 }
 
+fn positions(is_chosen: &[bool]) -> impl Iterator<Item = usize> + '_ {
+    is_chosen.iter().enumerate().filter(|(_, is_chosen)| **is_chosen).map(|(at, _)| at)
+}
+
 fn chosen<'a, T: Clone>(all: &'a [T], is_chosen: &[bool]) -> Cow<'a, [T]> {
     if is_chosen.iter().all(|&is_chosen| is_chosen) {
         return Cow::Borrowed(all);
@@ -173,7 +197,7 @@ pub fn path_in_share(metainfo: &Metainfo, entry: &FileEntry) -> String {
     }
 }
 
-fn joined(path: &[ShareName]) -> String {
+pub(crate) fn joined(path: &[ShareName]) -> String {
     path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/")
 }
 

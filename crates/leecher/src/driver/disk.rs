@@ -3,13 +3,13 @@
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use proto::ChunkIndex;
-use store::{Download, DownloadError, FilePattern, Output, Resumed, StoreChunkError, Stored, Wanted};
+use store::{Download, DownloadError, Output, Resumed, StoreChunkError, Stored, Wanted};
 use swarm::scheduler::PeerKey;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    buffers::ChunkBuffer, description::Description, destination::Destination, error::FetchError, task_output,
+    buffers::ChunkBuffer, description::Description, destination::Saving, error::FetchError, task_output,
 };
 
 /// Chunks up to this length are proved and written several at a time, because handing one to a thread costs more than the
@@ -91,15 +91,9 @@ impl Disk {
     }
 
     /// Opens the output, and proves what an earlier run left in it. Ends early when `stop` is cancelled.
-    pub(super) fn open(
-        &mut self,
-        description: Description,
-        destination: Destination,
-        output: Output,
-        only: Vec<FilePattern>,
-        stop: CancellationToken,
-    ) {
+    pub(super) fn open(&mut self, description: Description, saving: Saving, stop: CancellationToken) {
         let Description { metainfo, hashes } = description;
+        let output = saving.output(metainfo.name());
         self.output = Some(output.clone());
         let (proving, total) = (self.proving.clone(), metainfo.chunk_space().total_len());
         self.jobs.spawn_blocking(move || {
@@ -108,9 +102,10 @@ impl Disk {
                 if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let open = || {
-                let wanted = Wanted::of(&metainfo, &only)?;
-                destination.make_directory()?;
-                let (download, resumed) = Download::open(metainfo, hashes, output, wanted, &progress)?;
+                let wanted = Wanted::of(&metainfo, &saving.only)?;
+                saving.destination.make_directory()?;
+                let (download, resumed) =
+                    Download::open(metainfo, hashes, output, wanted, &saving.from, &progress)?;
                 Ok((Arc::new(download), resumed))
             };
             Done::Opened(open())

@@ -11,6 +11,7 @@ use tokio::{net::TcpStream, task::yield_now, time::timeout};
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::destination::{Destination, Replace};
 
 const INFOHASH: InfoHash = InfoHash([7; 32]);
 
@@ -24,9 +25,14 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         peers: Vec::new(),
         acceptor: Some(acceptor.clone()),
         goal: Goal::Files,
-        destination: Destination::Directory(directory),
-        saving: Saving { overwrite: false, times: false, sparse: true },
-        only: Vec::new(),
+        saving: Saving {
+            destination: Destination::Directory(directory),
+            replace: Replace::Nothing,
+            only: Vec::new(),
+            from: Vec::new(),
+            times: false,
+            sparse: true,
+        },
         max_peers: 9,
         stall_timeout: Duration::from_secs(60),
         wait: Duration::ZERO,
@@ -46,9 +52,7 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let metainfo = Metainfo::new(ShareName::new("empty").unwrap(), Tree::Directory(BTreeMap::new())).unwrap();
     let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
     let description = Description { metainfo: Arc::new(metainfo), hashes };
-    let destination = driver.setup.destination.clone();
-    let output = destination.output(description.metainfo.name(), driver.setup.saving);
-    driver.disk.open(description, destination, output, Vec::new(), CancellationToken::new());
+    driver.disk.open(description, driver.setup.saving.clone(), CancellationToken::new());
     driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
     driver.route = acceptor.route(INFOHASH);
     let address = acceptor.local_addr();

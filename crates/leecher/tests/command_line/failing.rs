@@ -137,15 +137,15 @@ fn an_output_that_is_taken() {
     let args = ["data.bin", "--tracker", &tracker];
     let fetch = |more: &[&str]| run(leecher(&place, &[&args, more].concat()));
     fs::write(place.path("leeched_data.bin"), b"old").unwrap();
-    fetch(&[]).assert_failed(13, &["leeched_data.bin already exists", "-o", "-d", "--overwrite"]);
+    fetch(&[]).assert_failed(13, &["leeched_data.bin already exists", "-o", "-d", "--overwrite", "--update"]);
     assert_eq!(fs::read(place.path("leeched_data.bin")).unwrap(), b"old");
 
     fs::create_dir(place.path("sub")).unwrap();
-    fetch(&["-o", "sub"]).assert_failed(13, &["sub is a directory", "-d sub"]);
-    fetch(&["-o", "sub", "--overwrite"]).assert_failed(13, &["sub is a directory", "-d sub"]);
+    fetch(&["-o", "sub"]).assert_failed(13, &["sub already exists", "-d sub"]);
+    fetch(&["-o", "sub", "--overwrite"]).assert_failed(13, &["sub already exists", "-d sub"]);
+    fetch(&["-o", "sub", "--update"]).assert_failed(13, &["sub already exists", "nothing in it", "-d sub"]);
     fs::create_dir(place.path("sub/leeched_data.bin")).unwrap();
-    fetch(&["-d", "sub", "--overwrite"])
-        .assert_failed(13, &["sub/leeched_data.bin already exists", "remove"]);
+    fetch(&["-d", "sub", "--overwrite"]).assert_failed(13, &["sub/leeched_data.bin already exists", "-d"]);
 
     // What is no regular file stays, and nobody is told to try.
     mkfifo(&place.path("fifo"), Mode::S_IRWXU).unwrap();

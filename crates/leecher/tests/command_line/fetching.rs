@@ -228,7 +228,8 @@ fn with_a_peer_no_tracker_is_needed() {
     let whole_link = link(&*shared, &[], std::slice::from_ref(&peer));
     let ways: [&[&str]; 3] = [&["--peer", &peer, &infohash], &["--peer", &peer, &bare_link], &[&whole_link]];
     for way in ways {
-        assert_fetched(&run(leecher(&place, &[way, &["--overwrite"]].concat())), "data.bin");
+        assert_fetched(&run(leecher(&place, way)), "data.bin");
+        fs::remove_file(place.path("leeched_data.bin")).unwrap();
     }
 }
 

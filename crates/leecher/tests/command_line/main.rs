@@ -1,6 +1,7 @@
 //! The `leecher` program as its users see it. The other roles run inside the tests.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod again;
 mod content;
 mod disk_full;
 mod failing;

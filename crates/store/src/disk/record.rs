@@ -50,6 +50,8 @@ pub(crate) enum Op {
     MakeLink(Place, Node, OsString),
     /// What was called the second before is replaced.
     Rename(Place, Place, Node),
+    /// Each place has now what the other had.
+    Exchange([(Place, Node); 2]),
     Remove(Place),
     Write {
         file: Node,
@@ -208,6 +210,19 @@ pub(super) fn renamed(from: &Path, to: &Path) {
         let node = recorder.remove(&from);
         recorder.names.get_mut(&to.dir).unwrap().insert(to.name.clone(), node);
         recorder.push(Op::Rename(from, to, node));
+    });
+}
+
+pub(super) fn exchanged(one: &Path, other: &Path) {
+    with(|recorder| {
+        let places = [recorder.place(one), recorder.place(other)];
+        let [of_one, of_other] = places.each_ref().map(|place| recorder.remove(place));
+        let [one, other] = places;
+        let now = [(one, of_other), (other, of_one)];
+        for (place, node) in &now {
+            recorder.names.get_mut(&place.dir).unwrap().insert(place.name.clone(), *node);
+        }
+        recorder.push(Op::Exchange(now));
     });
 }
 

@@ -78,10 +78,22 @@ impl Bench {
         output: Output,
         only: &[&str],
     ) -> Result<(Download, Resumed), DownloadError> {
+        self.open_from(output, only, &[])
+    }
+
+    /// Opens a download of what these patterns match, with these sources.
+    pub(crate) fn open_from(
+        &self,
+        output: Output,
+        only: &[&str],
+        from: &[PathBuf],
+    ) -> Result<(Download, Resumed), DownloadError> {
         let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
         let only: Vec<FilePattern> = only.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let wanted = Wanted::of(&metainfo, &only)?;
-        Download::open(metainfo, self.shared.hashes().clone(), output, wanted, &|_| ControlFlow::Continue(()))
+        Download::open(metainfo, self.shared.hashes().clone(), output, wanted, from, &|_| {
+            ControlFlow::Continue(())
+        })
     }
 
     /// Resumes a download, and checks how many claimed chunks are intact and how many are lost.

@@ -7,6 +7,7 @@ mod holes;
 mod intruders;
 mod leftovers;
 mod parts;
+mod versions;
 
 use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, sync::Arc};
 
@@ -165,7 +166,7 @@ fn nothing_that_is_there_is_replaced_unasked() {
     let bench = Bench::of_file(10);
     let path = bench.output().path().to_owned();
     fs::write(&path, b"mine").unwrap();
-    assert!(matches!(bench.open(), Err(DownloadError::OutputExists(at)) if at == path));
+    assert!(matches!(bench.open(), Err(DownloadError::OutputDiffers { path: at, .. }) if at == path));
     assert_eq!(names_in(path.parent().unwrap()), ["leeched_source"]);
 
     let (download, _) = bench.open_to(bench.output().replacing_file()).unwrap();
@@ -189,11 +190,11 @@ fn a_file_that_appears_during_the_download_is_not_replaced() {
 }
 
 #[test]
-fn a_directory_is_never_replaced() {
+fn a_directory_is_not_replaced_in_place_of_a_file() {
     let bench = Bench::of_file(10);
     fs::create_dir(bench.output().path()).unwrap();
     let output = bench.output().replacing_file();
-    assert!(matches!(bench.open_to(output), Err(DownloadError::NotReplaceable(_))));
+    assert!(matches!(bench.open_to(output), Err(DownloadError::OutputDiffers { .. })));
 }
 
 #[test]
@@ -243,7 +244,7 @@ fn a_share_larger_than_the_disk_leaves_nothing_behind() {
     };
     let output = Output::in_dir(dir.path(), metainfo.1.name());
     let wanted = Wanted::all(&metainfo.1);
-    let result = Download::open(metainfo.1, metainfo.0, output, wanted, &|_| ControlFlow::Continue(()));
+    let result = Download::open(metainfo.1, metainfo.0, output, wanted, &[], &|_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(DownloadError::NoSpace { .. })), "{result:?}");
     assert_eq!(names_in(dir.path()), [""; 0]);
 }

@@ -42,12 +42,24 @@ const SEED: u64 = 12;
 /// The file that `--overwrite` replaces.
 const OLD: &[u8] = b"what was there before";
 
+/// What has the share's name before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    /// A file, which `--overwrite` replaces.
+    File,
+    /// Another version of the directory, which `--update` replaces.
+    Version,
+    /// Some files of the same share.
+    Fewer,
+}
+
 /// A share, and what is compared with it.
 struct Subject {
     bench: Bench,
     chunks: Vec<Vec<u8>>,
     source: BTreeMap<PathBuf, Entry>,
-    overwrites: bool,
+    before: Before,
     /// Patterns of what is fetched; everything if there are none.
     only: &'static [&'static str],
 }
@@ -80,7 +92,7 @@ impl Subject {
     fn new(bench: Bench) -> Subject {
         let chunks = bench.shared.metainfo().chunk_space().chunks().map(|chunk| bench.chunk(chunk)).collect();
         let source = listing(&bench.source());
-        Subject { bench, chunks, source, overwrites: false, only: &[] }
+        Subject { bench, chunks, source, before: Before::Nothing, only: &[] }
     }
 
     /// Three chunks, the last of them short. It can be executed.
@@ -128,7 +140,12 @@ impl Subject {
     }
 
     fn overwriting(mut self) -> Subject {
-        self.overwrites = true;
+        self.before = Before::File;
+        self
+    }
+
+    fn after(mut self, before: Before) -> Subject {
+        self.before = before;
         self
     }
 
@@ -153,7 +170,11 @@ impl Subject {
 
     fn output(&self, root: &Path) -> Output {
         let output = Output::at(root.join("out"));
-        if self.overwrites { output.replacing_file() } else { output }
+        match self.before {
+            Before::Nothing | Before::Fewer => output,
+            Before::File => output.replacing_file(),
+            Before::Version => output.replacing_version(),
+        }
     }
 
     /// Starts the download in `root`, or goes on with it, and does these steps.
@@ -200,10 +221,42 @@ impl Subject {
     /// An empty directory to download to; with what is to be replaced, if the share replaces something.
     fn root(&self) -> TempDir {
         let root = scratch();
-        if self.overwrites {
-            fs::write(root.path().join("out"), OLD).unwrap();
-        }
+        self.make_old(&root.path().join("out"));
         root
+    }
+
+    /// What is there before.
+    fn make_old(&self, path: &Path) {
+        let write = |name: &str, bytes: &[u8]| {
+            let path = path.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        };
+        let of_the_share = |name: &str| match &self.source[Path::new(name)] {
+            Entry::File { bytes, .. } => bytes.clone(),
+            other => panic!("{other:?}"),
+        };
+        match self.before {
+            Before::Nothing => {}
+            Before::File => fs::write(path, OLD).unwrap(),
+            Before::Version => {
+                write("large", &content(70_000, 9));
+                write("small0", &of_the_share("small0"));
+                write("sub/moved", &of_the_share("sub/small1"));
+                write("gone/gone", b"gone");
+            }
+            Before::Fewer => {
+                write("empty", b"");
+                write("sub/small1", &of_the_share("sub/small1"));
+            }
+        }
+    }
+
+    /// Whether it is what was there before.
+    fn is_old(&self, path: &Path) -> bool {
+        let old = scratch();
+        self.make_old(&old.path().join("out"));
+        self.before != Before::Nothing && listing(path) == listing(&old.path().join("out"))
     }
 
     /// Records runs, one after the other.
@@ -221,21 +274,18 @@ impl Subject {
     fn check(&self, root: &Path, promise: Option<&Promise>, renames: Renames) -> Result<(), String> {
         let output = self.output(root);
         let is_finished = output.path().exists() && self.is_right(output.path());
-        if output.path().exists() && !is_finished && !(self.overwrites && is_old(output.path())) {
+        if output.path().exists() && !is_finished && !self.is_old(output.path()) {
             return Err("what has the final name is neither the share nor what was there before".to_owned());
         }
         if let Some(Promise::Finished) = promise {
             return if is_finished { Ok(()) } else { Err("the finished share is gone".to_owned()) };
         }
-        let (download, resumed) = match self.open(root) {
-            Err(DownloadError::OutputExists(_)) if is_finished => return Ok(()),
-            // A directory is never replaced; so this one was.
-            Err(DownloadError::NotReplaceable(_)) if is_finished => return Ok(()),
-            opened => opened.map_err(|error| format!("it does not start again: {error}"))?,
-        };
+        let (download, resumed) =
+            self.open(root).map_err(|error| format!("it does not start again: {error}"))?;
         let have = download.have();
         let is_data = |chunk: &ChunkIndex| self.chunks[chunk.0 as usize].iter().any(|&byte| byte != 0);
-        if have.iter().filter(is_data).count() != resumed.kept as usize {
+        let data = have.iter().filter(is_data).count();
+        if !download.is_finished() && data != (resumed.kept + download.reused().count()) as usize {
             return Err(format!("{} chunks are here, and {} were kept", have.count(), resumed.kept));
         }
         if resumed.lost > 0 {
@@ -271,10 +321,6 @@ impl Subject {
         }
         Ok(())
     }
-}
-
-fn is_old(path: &Path) -> bool {
-    path.is_file() && fs::read(path).unwrap() == OLD
 }
 
 /// A directory in memory, where there is one.
@@ -379,6 +425,52 @@ fn a_directory_survives_power_cuts() {
         sweep.story(&format!("{name} in place of a file"), &subject, &subject.story(&[AT_ONCE]), 0, 30);
     }
     sweep.end(3_000);
+}
+
+/// The old version or the new one is there, whole, at any moment.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_new_version_in_place_of_an_old_one_survives_power_cuts() {
+    let mut sweep = Sweep::default();
+    for (name, make) in
+        [("few files", Subject::few_files as fn() -> Subject), ("many files", Subject::many_files)]
+    {
+        for before in [Before::Version, Before::Fewer] {
+            let subject = make().after(before);
+            let name = format!("{name} in place of {before:?}");
+            sweep.story(&name, &subject, &subject.story(&[AT_ONCE]), 0, 40);
+            sweep.story(&format!("{name}, resumed"), &subject, &subject.story(&[HALF, REST]), 0, 30);
+        }
+    }
+    sweep.end(1_000);
+}
+
+/// What a process that was killed at any call leaves, is taken up by the next run.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_new_version_survives_kills_and_power_cuts_after_them() {
+    let mut sweep = Sweep::default();
+    let subject = Subject::few_files().after(Before::Version);
+    for calls in 0.. {
+        let root = subject.root();
+        record::begin(root.path());
+        let mut promises = Vec::new();
+        faults::kill_after(calls);
+        let _ = subject.play(root.path(), AT_ONCE, &mut promises);
+        // The program was not there any more to claim anything.
+        let was_killed = faults::end().len() > calls;
+        promises.retain(|promise| !matches!(promise, (_, Promise::Finished)) || !was_killed);
+        let killed_at = record::len();
+        subject.play(root.path(), AT_ONCE, &mut promises).unwrap();
+        let story = Story { record: record::end(), promises };
+        sweep.story(&format!("a new version, killed after {calls} calls"), &subject, &story, killed_at, 3);
+        assert_eq!(names_in(root.path()), ["out"]);
+        assert!(subject.is_right(&root.path().join("out")));
+        if !was_killed {
+            break;
+        }
+    }
+    sweep.end(300);
 }
 
 /// The second run fetches less than the first, so it takes claims back and removes files.
@@ -499,13 +591,8 @@ fn a_download_survives_a_power_cut_after_a_power_cut() {
             let mut promises: Vec<_> = promise.map(|promise| (0, promise.clone())).into_iter().collect();
             let played = subject.play(root.path(), AT_ONCE, &mut promises);
             let story = Story { record: record::end(), promises };
-            match played {
-                Err(DownloadError::OutputExists(_) | DownloadError::NotReplaceable(_)) => Ok(()),
-                played => {
-                    seconds.borrow_mut().push(story);
-                    played.map_err(|error| error.to_string())
-                }
-            }
+            seconds.borrow_mut().push(story);
+            played.map_err(|error| error.to_string())
         });
         for (number, story) in seconds.into_inner().iter().enumerate() {
             sweep.story(&format!("{name}, after power cut {number}"), &subject, story, 0, 1);

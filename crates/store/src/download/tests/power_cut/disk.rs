@@ -19,6 +19,8 @@
 //!    while the system runs. ext4, XFS, btrfs and APFS keep the promise. Without the rule ([`Renames::Split`]) no wrong byte
 //!    appears, but a share can lose both its names, and with them its chunks.
 //!
+//! An exchange of two names is whole even without the third rule: only file systems with a journal have that operation.
+//!
 //! ext4 and XFS promise more: names become durable in the order in which they were changed, and a sync of a new file makes
 //! its name durable. Nothing here relies on that.
 
@@ -78,9 +80,19 @@ enum DataChange {
     Resize(usize),
 }
 
-/// What happens to names in one call: each place, and what it names after that.
+/// What happens to names in one call.
 #[derive(Debug, Clone)]
-struct NameChange(Vec<(Place, Option<Node>)>);
+struct NameChange {
+    /// Each place, and what it names after that.
+    effects: Vec<(Place, Option<Node>)>,
+    is_exchange: bool,
+}
+
+impl NameChange {
+    fn new(effects: Vec<(Place, Option<Node>)>) -> NameChange {
+        NameChange { effects, is_exchange: false }
+    }
+}
 
 /// What a power cut left.
 #[derive(Debug)]
@@ -112,20 +124,24 @@ impl Disk {
         match op.clone() {
             Op::CreateFile(place, node) => {
                 self.files.insert(node, FileState::default());
-                self.changes.push(NameChange(vec![(place, Some(node))]));
+                self.changes.push(NameChange::new(vec![(place, Some(node))]));
             }
             Op::MakeDirectory(place, node) => {
                 self.directories.insert(node, Names::new());
-                self.changes.push(NameChange(vec![(place, Some(node))]));
+                self.changes.push(NameChange::new(vec![(place, Some(node))]));
             }
             Op::MakeLink(place, node, text) => {
                 self.links.insert(node, text);
-                self.changes.push(NameChange(vec![(place, Some(node))]));
+                self.changes.push(NameChange::new(vec![(place, Some(node))]));
             }
             Op::Rename(from, to, node) => {
-                self.changes.push(NameChange(vec![(to, Some(node)), (from, None)]));
+                self.changes.push(NameChange::new(vec![(to, Some(node)), (from, None)]));
             }
-            Op::Remove(place) => self.changes.push(NameChange(vec![(place, None)])),
+            Op::Exchange(now) => {
+                let now = now.map(|(place, node)| (place, Some(node)));
+                self.changes.push(NameChange { effects: now.into(), is_exchange: true });
+            }
+            Op::Remove(place) => self.changes.push(NameChange::new(vec![(place, None)])),
             Op::Write { file, offset, bytes } => {
                 let offset = usize::try_from(offset).unwrap();
                 self.file(file).pending.push(DataChange::Write { offset, bytes });
@@ -186,14 +202,15 @@ impl Disk {
         // A journal keeps the earlier ones; the model keeps any of them.
         let is_journal = rng.random_bool(0.3);
         let last = rng.random_range(0..=self.changes.len());
-        for (number, NameChange(effects)) in self.changes.iter().enumerate() {
+        for (number, NameChange { effects, is_exchange }) in self.changes.iter().enumerate() {
             let is_kept = match extreme {
                 Some(extreme) => extreme.keeps_names(),
                 None if is_journal => number < last,
                 None => rng.random(),
             };
             for (place, node) in effects {
-                let is_kept = if renames == Renames::Split { rng.random() } else { is_kept };
+                let is_split = renames == Renames::Split && !is_exchange;
+                let is_kept = if is_split { rng.random() } else { is_kept };
                 if is_kept {
                     set(&mut directories, place, *node);
                 }
@@ -207,12 +224,12 @@ impl Disk {
     }
 
     fn sync_names(&mut self, is_synced: impl Fn(&Place) -> bool) {
-        for NameChange(mut effects) in mem::take(&mut self.changes) {
+        for NameChange { mut effects, is_exchange } in mem::take(&mut self.changes) {
             for (place, node) in effects.extract_if(.., |(place, _)| is_synced(place)) {
                 set(&mut self.directories, &place, node);
             }
             if !effects.is_empty() {
-                self.changes.push(NameChange(effects));
+                self.changes.push(NameChange { effects, is_exchange });
             }
         }
     }

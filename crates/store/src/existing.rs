@@ -1,0 +1,319 @@
+//! What has the output's name already, compared with the share.
+//!
+//! Nothing here changes anything, and no symbolic link is followed, not even one of the share. What is found is proved like what arrives: a file is right
+//! only if all its chunks have their hashes.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::{self, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use proto::{Bitfield, ChunkIndex, Metainfo, metainfo::Kind};
+
+use crate::{
+    attributes::is_executable,
+    disk,
+    error::{AtPath, DownloadError, PathError},
+    file_pool::FilePool,
+    hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
+    hashes::ChunkHashes,
+    identity::FileIdentity,
+    part::{Access, Part, join},
+    wanted::{Wanted, joined},
+};
+
+/// Maximum differences that are named: enough to recognise what happened.
+const MAX_NAMED: usize = 20;
+
+/// How something on disk differs from the share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// It is not there.
+    Missing,
+    /// The share has nothing of that name.
+    Foreign,
+    /// It is a directory, a file or a link in place of another of these, or none of them.
+    Kind,
+    /// It has other bytes, or cannot be read. Or it is a link that leads elsewhere.
+    Content,
+    /// It cannot be executed, and in the share it can.
+    NotExecutable,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Difference::Missing => "is missing",
+            Difference::Foreign => "does not belong to the share",
+            Difference::Kind => "is of another kind than in the share",
+            Difference::Content => "differs from the share's",
+            Difference::NotExecutable => "is not executable",
+        })
+    }
+}
+
+/// What differs from the share: the first few, and their number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// At most the first 20.
+    pub first: Vec<(PathBuf, Difference)>,
+    /// How many there are in all.
+    pub count: u64,
+}
+
+impl Differences {
+    fn add(&mut self, path: PathBuf, difference: Difference) {
+        self.count += 1;
+        if self.first.len() < MAX_NAMED {
+            self.first.push((path, difference));
+        }
+    }
+}
+
+/// Compares what is at `path` with the wanted files of a share. Other files of the share may be there, and must be right too.
+pub fn check(
+    metainfo: &Metainfo,
+    hashes: &ChunkHashes,
+    path: &Path,
+    wanted: &Wanted,
+    progress: OnProgress<'_>,
+) -> Result<Differences, DownloadError> {
+    let Some(mut existing) = Existing::find(metainfo, path)? else {
+        let mut differences = Differences::default();
+        differences.add(path.to_owned(), Difference::Missing);
+        return Ok(differences);
+    };
+    existing.prove(metainfo, hashes, progress)?;
+    let missing = existing.missing(metainfo, wanted);
+    let mut differences = existing.differences;
+    missing.into_iter().for_each(|path| differences.add(path, Difference::Missing));
+    Ok(differences)
+}
+
+/// What has the output's name.
+#[derive(Debug)]
+pub(crate) struct Existing {
+    path: PathBuf,
+    /// `None` if it is a file and the share a directory, or the other way round.
+    pub(crate) part: Option<Part>,
+    /// The files of the share that are there with the right length.
+    pub(crate) files: Vec<Option<FileIdentity>>,
+    /// Whether each link of the share is there.
+    links: Vec<bool>,
+    /// Whether each empty directory of the share is there.
+    directories: Vec<bool>,
+    /// Chunks that were proved right.
+    pub(crate) right: Bitfield,
+    /// What is there and differs. What is missing does not count.
+    pub(crate) differences: Differences,
+    is_directory: bool,
+    /// A file of the share has its name there, right or wrong.
+    is_related: bool,
+}
+
+/// What the share has at a path.
+enum Entry {
+    File(usize),
+    Link(usize),
+    EmptyDirectory(usize),
+    Directory,
+}
+
+impl Existing {
+    /// Looks at what is at `path`, without reading the files. `None` if there is nothing.
+    pub(crate) fn find(metainfo: &Metainfo, path: &Path) -> Result<Option<Existing>, DownloadError> {
+        let meta = match disk::examine(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            meta => meta.at("examine", path)?,
+        };
+        let mut existing = Existing {
+            path: path.to_owned(),
+            part: None,
+            files: vec![None; metainfo.files().len()],
+            links: vec![false; metainfo.links().len()],
+            directories: vec![false; metainfo.empty_directories().len()],
+            right: Bitfield::empty(metainfo.chunk_space().chunk_count()),
+            differences: Differences::default(),
+            is_directory: meta.is_dir(),
+            is_related: false,
+        };
+        match metainfo.kind() {
+            Kind::File if meta.is_file() => {
+                existing.part = Some(Part::existing(path.to_owned(), Kind::File)?);
+                existing.file(metainfo, 0, path, &meta);
+            }
+            Kind::Directory if meta.is_dir() => {
+                existing.part = Some(Part::existing(path.to_owned(), Kind::Directory)?);
+                existing.walk(metainfo, path, "", &entries(metainfo))?;
+            }
+            _ => existing.differences.add(path.to_owned(), Difference::Kind),
+        }
+        Ok(Some(existing))
+    }
+
+    fn file(&mut self, metainfo: &Metainfo, file: usize, path: &Path, meta: &Metadata) {
+        if !meta.is_file() {
+            return self.differences.add(path.to_owned(), Difference::Kind);
+        }
+        self.is_related = true;
+        let identity = FileIdentity::of(meta);
+        if identity.len != metainfo.chunk_space().file_len(file) {
+            return self.differences.add(path.to_owned(), Difference::Content);
+        }
+        self.files[file] = Some(identity);
+        if metainfo.files()[file].node.is_executable && !is_executable(meta.mode()) {
+            self.differences.add(path.to_owned(), Difference::NotExecutable);
+        }
+    }
+
+    fn link(&mut self, metainfo: &Metainfo, link: usize, path: &Path) {
+        match fs::read_link(path) {
+            Ok(text) if text.as_os_str() == &*metainfo.links()[link].text() => self.links[link] = true,
+            Ok(_) => self.differences.add(path.to_owned(), Difference::Content),
+            // It is no link.
+            Err(_) => self.differences.add(path.to_owned(), Difference::Kind),
+        }
+    }
+
+    /// Looks at a directory. It is no deeper than the share.
+    fn walk(
+        &mut self,
+        metainfo: &Metainfo,
+        dir: &Path,
+        below: &str,
+        entries: &HashMap<String, Entry>,
+    ) -> Result<(), PathError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(dir).at("read", dir)? {
+            names.push(entry.at("read", dir)?.file_name());
+        }
+        // So that the same differences are named each time.
+        names.sort();
+        for name in names {
+            let path = dir.join(&name);
+            let inside = name.to_str().map(|name| match below {
+                "" => name.to_owned(),
+                below => format!("{below}/{name}"),
+            });
+            let meta = fs::symlink_metadata(&path).at("examine", &path)?;
+            match inside.as_ref().and_then(|inside| entries.get(inside)) {
+                None => self.differences.add(path, Difference::Foreign),
+                Some(Entry::File(file)) => self.file(metainfo, *file, &path, &meta),
+                Some(Entry::Link(link)) => self.link(metainfo, *link, &path),
+                Some(_) if !meta.is_dir() => self.differences.add(path, Difference::Kind),
+                Some(entry) => {
+                    if let Entry::EmptyDirectory(number) = entry {
+                        self.directories[*number] = true;
+                    }
+                    self.walk(metainfo, &path, inside.as_deref().unwrap_or_default(), entries)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads and proves the files that are there.
+    pub(crate) fn prove(
+        &mut self,
+        metainfo: &Metainfo,
+        hashes: &ChunkHashes,
+        progress: OnProgress<'_>,
+    ) -> Result<(), DownloadError> {
+        let Some(part) = &self.part else { return Ok(()) };
+        let space = metainfo.chunk_space();
+        let there = || self.files.iter().enumerate().filter_map(|(file, there)| Some((file, (*there)?)));
+        let chunks: Vec<_> = there().flat_map(|(file, _)| space.chunks_of(file)).map(ChunkIndex).collect();
+        let pool = FilePool::default();
+        let open = |file: usize| pool.file(file, || part.open_file(&metainfo.files()[file], Access::Read));
+        // Whatever cannot be read differs.
+        let is_lost = |error: &HashRunError<PathError>| !matches!(error, HashRunError::Stopped);
+        let found = hash_chunks(space, &chunks, open, is_lost, progress).map_err(|_| Stopped)?;
+        let mut right = Bitfield::empty(space.chunk_count());
+        for (&chunk, hash) in chunks.iter().zip(found) {
+            if hash.is_some() && hash == hashes.get(chunk) {
+                right.insert(chunk);
+            }
+        }
+        let mut wrong = Vec::new();
+        for (file, before) in there() {
+            // What was written while it was read may not be what was hashed.
+            let now =
+                open(file).ok().and_then(|file| file.metadata().ok()).map(|meta| FileIdentity::of(&meta));
+            let is_right = space.chunks_of(file).all(|chunk| right.contains(ChunkIndex(chunk)));
+            if !is_right || now != Some(before) {
+                wrong.push(file);
+            }
+        }
+        for file in wrong {
+            self.differences.add(join(&self.path, &metainfo.files()[file].path), Difference::Content);
+        }
+        self.right = right;
+        Ok(())
+    }
+
+    /// Notes that a file changed since it was proved.
+    pub(crate) fn note_changed(&mut self, metainfo: &Metainfo, file: usize) {
+        self.differences.add(join(&self.path, &metainfo.files()[file].path), Difference::Content);
+    }
+
+    /// What is wanted and not there.
+    pub(crate) fn missing(&self, metainfo: &Metainfo, wanted: &Wanted) -> Vec<PathBuf> {
+        if self.part.is_none() {
+            return Vec::new();
+        }
+        let files = wanted.positions().filter(|&file| self.files[file].is_none());
+        let files = files.map(|file| &metainfo.files()[file].path);
+        let links = wanted.link_positions().filter(|&number| !self.links[number]);
+        let links = links.map(|number| &metainfo.links()[number].path);
+        let directories = wanted.directory_positions().filter(|&number| !self.directories[number]);
+        let directories = directories.map(|number| &metainfo.empty_directories()[number]);
+        let paths = files.chain(links).chain(directories).map(|path| join(&self.path, path));
+        // What is there and differs is not missing.
+        paths.filter(|path| fs::symlink_metadata(path).is_err()).collect()
+    }
+
+    /// Adds everything of the share that is there to what is wanted.
+    pub(crate) fn add_to(&self, wanted: &mut Wanted) {
+        let there = |(at, is_there): (usize, bool)| is_there.then_some(at);
+        let files = self.files.iter().map(Option::is_some).enumerate().filter_map(there);
+        files.for_each(|file| wanted.add_file(file));
+        let links = self.links.iter().copied().enumerate().filter_map(there);
+        links.for_each(|number| wanted.add_link(number));
+        let directories = self.directories.iter().copied().enumerate().filter_map(there);
+        directories.for_each(|number| wanted.add_directory(number));
+    }
+
+    /// Whether nothing in this directory has to do with the share.
+    pub(crate) fn is_unrelated(&self) -> bool {
+        self.is_directory && !self.is_related
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+}
+
+/// What the share has, by path inside it.
+fn entries(metainfo: &Metainfo) -> HashMap<String, Entry> {
+    let mut entries = HashMap::new();
+    let mut add = |path: &[proto::ShareName], entry: Entry| {
+        for len in 1..path.len() {
+            entries.entry(joined(&path[..len])).or_insert(Entry::Directory);
+        }
+        entries.insert(joined(path), entry);
+    };
+    for (file, entry) in metainfo.files().iter().enumerate() {
+        add(&entry.path, Entry::File(file));
+    }
+    for (number, link) in metainfo.links().iter().enumerate() {
+        add(&link.path, Entry::Link(number));
+    }
+    for (number, path) in metainfo.empty_directories().iter().enumerate() {
+        add(path, Entry::EmptyDirectory(number));
+    }
+    entries
+}
