@@ -29,7 +29,7 @@ use crate::{
     content::{ChunkSource, Content, OpenChunkError},
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
-    existing::Existing,
+    existing::{Existing, Extent},
     file_pool::FilePool,
     hash_run::OnProgress,
     hashes::ChunkHashes,
@@ -139,7 +139,7 @@ impl Download {
         let mut replaces = Replaces::Nothing;
         if let Some(mut existing) = Existing::find(&metainfo, output.path())? {
             if existing.differences.count == 0 {
-                existing.prove(&metainfo, &hashes, progress)?;
+                existing.prove(&metainfo, &hashes, Extent::UntilWrong, progress)?;
             }
             if existing.differences.count > 0 {
                 output.check_replaceable(&existing)?;
@@ -292,18 +292,15 @@ impl Download {
         number.is_multiple_of(CROSS_CHECK_INTERVAL) && merkle::chunk_hash_by_sha2(bytes, file_len) != hash
     }
 
-    /// Makes a file of the part share the bytes of another, if nothing of it is here, it is not small, and the file system can. What is
-    /// in the part then has to be proved.
+    /// Whether a file may be cloned from another: nothing of it is here, and it is not so small that copying it costs no more.
+    pub(crate) fn may_clone(&self, file: usize) -> bool {
+        let (have, mut chunks) = (lock(&self.have), self.metainfo.chunk_space().chunks_of(file));
+        !is_small(&self.metainfo.files()[file]) && !chunks.any(|chunk| have.contains(ChunkIndex(chunk)))
+    }
+
+    /// Makes a file of the part share the bytes of another, if the file system can. What is in the part then has to be proved.
     pub(crate) fn clone_file(&self, file: usize, from: &File) -> bool {
         let entry = &self.metainfo.files()[file];
-        let has_some = self
-            .metainfo
-            .chunk_space()
-            .chunks_of(file)
-            .any(|chunk| lock(&self.have).contains(ChunkIndex(chunk)));
-        if has_some || is_small(entry) {
-            return false;
-        }
         let cloned = self.file(file, Access::Create).and_then(|to| {
             let path = self.file_path(file);
             let is_cloned = disk::clone_contents(from, &to).at("clone", &path)?;

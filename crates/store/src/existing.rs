@@ -29,6 +29,17 @@ use crate::{
 /// Maximum differences that are named: enough to recognise what happened.
 const MAX_NAMED: usize = 20;
 
+/// Chunks that are proved at a time: some 256 MiB. All cores are busy with so many, and a wrong one is noticed soon.
+const BATCH: usize = 512;
+
+/// How much of what is there is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    All,
+    /// At least until something is found that is wrong: then no more has to be known.
+    UntilWrong,
+}
+
 /// How something on disk differs from the share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
@@ -87,7 +98,7 @@ pub fn check(
         differences.add(path.to_owned(), Difference::Missing);
         return Ok(differences);
     };
-    existing.prove(metainfo, hashes, progress)?;
+    existing.prove(metainfo, hashes, Extent::All, progress)?;
     let missing = existing.missing(metainfo, wanted);
     let mut differences = existing.differences;
     missing.into_iter().for_each(|path| differences.add(path, Difference::Missing));
@@ -221,6 +232,7 @@ impl Existing {
         &mut self,
         metainfo: &Metainfo,
         hashes: &ChunkHashes,
+        extent: Extent,
         progress: OnProgress<'_>,
     ) -> Result<(), DownloadError> {
         let Some(part) = &self.part else { return Ok(()) };
@@ -231,11 +243,18 @@ impl Existing {
         let open = |file: usize| pool.file(file, || part.open_file(&metainfo.files()[file], Access::Read));
         // Whatever cannot be read differs.
         let is_lost = |error: &HashRunError<PathError>| !matches!(error, HashRunError::Stopped);
-        let found = hash_chunks(space, &chunks, open, is_lost, progress).map_err(|_| Stopped)?;
         let mut right = Bitfield::empty(space.chunk_count());
-        for (&chunk, hash) in chunks.iter().zip(found) {
-            if hash.is_some() && hash == hashes.get(chunk) {
-                right.insert(chunk);
+        for batch in chunks.chunks(BATCH) {
+            let found = hash_chunks(space, batch, open, is_lost, progress).map_err(|_| Stopped)?;
+            let before = right.count() as usize;
+            for (&chunk, hash) in batch.iter().zip(found) {
+                if hash.is_some() && hash == hashes.get(chunk) {
+                    right.insert(chunk);
+                }
+            }
+            // The rest counts as wrong.
+            if extent == Extent::UntilWrong && (right.count() as usize) < before + batch.len() {
+                break;
             }
         }
         let mut wrong = Vec::new();

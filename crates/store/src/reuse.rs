@@ -159,7 +159,8 @@ impl Filling<'_> {
     /// Adds the chunks of a file that are not here. The file is cloned, if none of it is here and the file system can.
     fn add_jobs(&self, file: usize, source: usize, jobs: &mut Vec<(ChunkIndex, Place)>) {
         let Source { path, len, .. } = &self.sources[source];
-        let cloned = open(path).is_some_and(|from| self.download.clone_file(file, &from));
+        let cloned = self.download.may_clone(file)
+            && open(path).is_some_and(|from| self.download.clone_file(file, &from));
         let place = if cloned { Place::Part } else { Place::Source(source) };
         let space = self.download.metainfo().chunk_space();
         let is_there = |chunk: &ChunkIndex| {

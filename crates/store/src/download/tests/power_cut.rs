@@ -438,11 +438,11 @@ fn a_new_version_in_place_of_an_old_one_survives_power_cuts() {
         for before in [Before::Version, Before::Fewer] {
             let subject = make().after(before);
             let name = format!("{name} in place of {before:?}");
-            sweep.story(&name, &subject, &subject.story(&[AT_ONCE]), 0, 40);
-            sweep.story(&format!("{name}, resumed"), &subject, &subject.story(&[HALF, REST]), 0, 30);
+            sweep.story(&name, &subject, &subject.story(&[AT_ONCE]), 0, 24);
+            sweep.story(&format!("{name}, resumed"), &subject, &subject.story(&[HALF, REST]), 0, 16);
         }
     }
-    sweep.end(1_000);
+    sweep.end(1_500);
 }
 
 /// What a process that was killed at any call leaves, is taken up by the next run.
@@ -470,7 +470,7 @@ fn a_new_version_survives_kills_and_power_cuts_after_them() {
             break;
         }
     }
-    sweep.end(300);
+    sweep.end(1_500);
 }
 
 /// The second run fetches less than the first, so it takes claims back and removes files.
