@@ -146,7 +146,7 @@ async fn be_served(hub: Arc<UploadHub>, first: u32) {
         let asker = Arc::clone(&asker);
         async move {
             for chunk in chunks {
-                asker.request(chunk).expect("there is room");
+                asker.request(chunk, 0).expect("there is room");
             }
             asker.cancel(chunks[1]).expect("there is room");
         }
@@ -180,7 +180,7 @@ async fn leave_in_the_middle(hub: Arc<UploadHub>) {
     let outbox = Outbox::default();
     let asker = hub.join(outbox.clone(), Activity::default());
     for chunk in [0, 3].map(ChunkIndex) {
-        asker.request(chunk).expect("there is room");
+        asker.request(chunk, 0).expect("there is room");
     }
     yield_now().await;
     outbox.close(GoodbyeReason::ShuttingDown);

@@ -76,7 +76,9 @@ pub struct Inbox {
     content: Option<Arc<dyn Content>>,
     /// What the peer may still send of messages without use.
     allowance: Allowance,
-    /// Number of chunks that the peer has announced.
+    /// Number of chunks in the peer's bitfield.
+    in_bitfield: u32,
+    /// Number of chunks that the peer has announced besides.
     haves: u32,
     /// Number of chunks that the peer has requested and that were refused when it was their turn.
     refused: u32,
@@ -103,6 +105,7 @@ pub async fn run<T>(
         serve: Arc::clone(&serve),
         content: None,
         allowance: Allowance::default(),
+        in_bitfield: 0,
         haves: 0,
         refused: 0,
         parts: 0,
@@ -149,6 +152,11 @@ impl Inbox {
         self.content = Some(Arc::clone(&serve.content));
         // There is one share for each connection, so this is called once.
         let _ = self.serve.set(serve);
+    }
+
+    /// The peer's bitfield has this number of chunks. With those that it announces later, they show whether it lags behind others.
+    pub fn reported(&mut self, chunks: u32) {
+        self.in_bitfield = chunks;
     }
 
     /// The next message that is not a request to this side; `None` when the peer has closed the connection. Cancel safe.
@@ -212,7 +220,8 @@ impl Inbox {
             }
             PeerMessage::Request { chunk } => match serve {
                 Some(serve) => {
-                    let is_refused = !serve.asker.request(chunk)?;
+                    let reported = self.in_bitfield.saturating_add(self.haves);
+                    let is_refused = !serve.asker.request(chunk, reported)?;
                     // Those that were refused later count when the next request comes. An honest peer requests each chunk once that
                     // is refused: its file has changed.
                     let free = serve.content.metainfo().chunk_space().chunk_count();

@@ -128,9 +128,16 @@ impl State {
 }
 
 impl Asker {
-    /// The peer asks for a chunk. Returns whether the request waits; otherwise it was rejected.
-    pub fn request(&self, chunk: ChunkIndex) -> Result<bool, OutboxFull> {
-        match self.hub.update(|state| state.uploads.request(self.key, chunk)) {
+    /// The peer asks for a chunk, and has reported to have `reported` chunks. Returns whether the request waits; otherwise it was
+    /// rejected.
+    pub fn request(&self, chunk: ChunkIndex, reported: u32) -> Result<bool, OutboxFull> {
+        let requested = self.hub.update(|state| {
+            if reported > 0 {
+                state.uploads.reports(self.key, reported);
+            }
+            state.uploads.request(self.key, chunk)
+        });
+        match requested {
             Requested::Waits => Ok(true),
             Requested::TooMany => {
                 let reason = RejectReason::Busy { retry_after_ms: BUSY_RETRY_MS };

@@ -301,6 +301,8 @@ impl<'a> World<'a> {
     }
 
     fn read(&mut self, id: NodeId, conn: ConnId, message: Message) {
+        // Leechers report what they have to each other, and not to the seeder.
+        let asker_has = self.node(self.conns[conn.index()].other(id)).have.count();
         let node = &mut self.nodes[id.index()];
         let asker = AskerKey(conn.0.into());
         let event = match message {
@@ -309,6 +311,9 @@ impl<'a> World<'a> {
                 return;
             }
             Message::Request(chunk) => {
+                if id != NodeId::ORIGIN && asker_has > 0 {
+                    node.uploads.reports(asker, asker_has);
+                }
                 if node.uploads.request(asker, chunk) == Requested::TooMany {
                     self.send(conn, id, Message::Busy(chunk));
                 }

@@ -62,6 +62,44 @@ fn every_asker_gets_its_turn() {
 }
 
 #[test]
+fn an_asker_that_lags_behind_the_others_goes_first() {
+    let now = Instant::now();
+    let order = |reports: [Option<u32>; 3]| {
+        let mut uploads = Uploads::new(1_000, 1);
+        // C was served once, so it is the last of equals.
+        let c = AskerKey(3);
+        uploads.request(c, ChunkIndex(0));
+        chunks(&mut uploads, now);
+        for (key, reports) in [A, B, c].into_iter().zip(reports) {
+            uploads.request(key, ChunkIndex(key.0 as u32));
+            if let Some(chunks) = reports {
+                uploads.reports(key, chunks);
+            }
+        }
+        chunks(&mut uploads, now).into_iter().map(|(key, _)| key.0).collect::<Vec<_>>()
+    };
+    assert_eq!(order([Some(500), Some(500), Some(400)]), [3, 1, 2]);
+    assert_eq!(order([Some(500), Some(500), Some(480)]), [1, 2, 3], "it is nearly as far");
+    assert_eq!(order([Some(500), Some(500), None]), [1, 2, 3], "it reports nothing");
+    assert_eq!(order([None, None, None]), [1, 2, 3]);
+}
+
+#[test]
+fn an_asker_that_hides_what_it_was_sent_does_not_lag() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(1_000, 1);
+    uploads.reports(A, 1);
+    uploads.reports(B, 100);
+    for chunk in 0..200 {
+        // Both were sent every chunk before, so only their order counts.
+        uploads.request(if chunk < 100 { A } else { B }, ChunkIndex(chunk));
+    }
+    let served = chunks(&mut uploads, now);
+    let first_of_b = served.iter().position(|&(key, _)| key == B).unwrap();
+    assert!((30..=60).contains(&first_of_b), "B's turn comes after {first_of_b}");
+}
+
+#[test]
 fn another_upload_starts_only_when_the_receiver_is_the_limit() {
     let start = Instant::now();
     let ms = |ms| start + Duration::from_millis(ms);
