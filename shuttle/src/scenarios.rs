@@ -140,7 +140,7 @@ pub fn upload_hub_answers() {
 /// A connection: its reader requests three chunks and cancels one, while its sender sends what is granted.
 async fn be_served(hub: Arc<UploadHub>, first: u32) {
     let outbox = Outbox::default();
-    let asker = Arc::new(hub.join(outbox.clone(), Activity::default()));
+    let asker = Arc::new(hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), Activity::default()));
     let chunks = [0, 1, 2].map(|at| ChunkIndex((first + at) % CHUNKS));
     let reader = spawn({
         let asker = Arc::clone(&asker);
@@ -178,7 +178,7 @@ async fn be_served(hub: Arc<UploadHub>, first: u32) {
 /// A connection that ends while a chunk is granted to it, or before.
 async fn leave_in_the_middle(hub: Arc<UploadHub>) {
     let outbox = Outbox::default();
-    let asker = hub.join(outbox.clone(), Activity::default());
+    let asker = hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), Activity::default());
     for chunk in [0, 3].map(ChunkIndex) {
         asker.request(chunk, 0).expect("there is room");
     }

@@ -45,6 +45,7 @@ use crate::{
     event::{FetchEvent, Fetched, Started},
     target::{look_up, resolve_peer},
     task_output,
+    view::View,
 };
 use disk::{Arrived, Disk, Done, Verified};
 use serving::Service;
@@ -71,6 +72,7 @@ pub(crate) struct Setup {
     pub(crate) upload_limit: RateLimit,
     pub(crate) download_limit: RateLimit,
     pub(crate) stay: Stay,
+    pub(crate) view: Option<View>,
     /// When the user asked for the share.
     pub(crate) begun: Instant,
 }
@@ -209,6 +211,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     }
 
     async fn leave(&mut self) {
+        if let Some(view) = &self.setup.view {
+            view.end();
+        }
         self.service.stop_announcing();
         // No session waits to send an event, because the driver receives none any more.
         self.events.close();
@@ -328,9 +333,17 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 if let Some(progress) = self.core.progress(now) {
                     (self.on_event)(Report::Progress(progress).into());
                 }
+                self.show(now);
             }
             // Handled in `drive`, which returns then.
             Action::End(_) => {}
+        }
+    }
+
+    /// Shows the transfer to onlookers, if there are any.
+    fn show(&self, now: Instant) {
+        if let Some(view) = self.setup.view.as_ref().filter(|view| view.is_due(now)) {
+            view.show(self.core.picture(now), now);
         }
     }
 
@@ -442,6 +455,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
         if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
             let serving = self.service.start(download, port, &self.setup.trackers);
+            if let Some(view) = &self.setup.view {
+                view.serve(&serving.uploads);
+            }
             // Set only once, because there is one download.
             let _ = self.context.serving.set(serving);
         }
@@ -472,6 +488,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 peers: summary.peers,
                 spent: summary.spent,
             };
+            if let Some(view) = &self.setup.view {
+                view.show(self.core.picture(now), now);
+            }
             (self.on_event)(FetchEvent::Finished(fetched.clone()));
             self.fetched = Some(fetched);
         }

@@ -27,6 +27,7 @@ use crate::{
     known_names,
     target::{Missing, Resolved, Target, Unresolved, resolve},
     task_output,
+    view::View,
 };
 
 /// Default of [`Config::stall_timeout`].
@@ -82,6 +83,8 @@ pub struct Config {
     pub upload_limit: RateLimit,
     /// Maximum download rate, from all peers together.
     pub download_limit: RateLimit,
+    /// Shows the transfer to onlookers. By default nobody looks.
+    pub view: Option<View>,
 }
 
 impl Config {
@@ -106,6 +109,7 @@ impl Config {
             stay: Stay::default(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
+            view: None,
         }
     }
 
@@ -227,6 +231,7 @@ async fn prepare(
         upload_limit: config.upload_limit.clone(),
         download_limit: config.download_limit.clone(),
         stay: config.stay,
+        view: config.view.clone(),
         begun,
     };
     Ok((setup, name))

@@ -43,6 +43,7 @@ mod report;
 mod screen;
 mod session;
 mod target;
+mod view;
 
 use peer::task::task_output;
 
@@ -53,7 +54,9 @@ pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, describe, fetch};
 pub use swarm::{
-    Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerProgress, PeerTrouble,
-    Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent, allowance::Exceeded,
+    Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerPicture, PeerProgress,
+    PeerTrouble, Picture, Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
+    allowance::Exceeded,
 };
 pub use target::{ParseTargetError, Target, list_shares};
+pub use view::View;

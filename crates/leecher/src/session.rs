@@ -90,6 +90,8 @@ pub(crate) async fn run(
 /// How a connection began.
 #[derive(Debug, Clone, Copy)]
 struct Start {
+    /// Where the peer is.
+    address: SocketAddr,
     /// The role of this side.
     role: Role,
     /// The time that the peer took to answer.
@@ -125,11 +127,13 @@ async fn connect(
             };
             let connection = handshake::initiate_and_ask(stream, hello, asked).await;
             let connection = connection.map_err(handshake_failed)?;
-            Ok((connection, Start { role: hello.role, answers_in: begun.elapsed(), asked }))
+            Ok((connection, Start { address, role: hello.role, answers_in: begun.elapsed(), asked }))
         }
         Origin::Accepted(incoming) => {
+            let address = incoming.address;
             let connection = incoming.accept(hello).await.map_err(handshake_failed)?;
-            Ok((connection, Start { role: hello.role, answers_in: UNKNOWN_DELAY, asked: Ask::Nothing }))
+            let (answers_in, asked) = (UNKNOWN_DELAY, Ask::Nothing);
+            Ok((connection, Start { address, role: hello.role, answers_in, asked }))
         }
     }
 }
@@ -158,7 +162,7 @@ async fn receive(
     let content = Arc::clone(&download) as Arc<dyn Content>;
     let (have, feed) = match context.serving.get() {
         Some(serving) => {
-            let asker = serving.uploads.join(inbox.outbox().clone(), Activity::default());
+            let asker = serving.uploads.join(start.address, inbox.outbox().clone(), Activity::default());
             inbox.serve(Serve { content, asker, faults: Arc::clone(&serving.faults) });
             // Take the place in the log first, then the bitfield. So a new chunk may be reported twice, but never missed.
             let feed = serving.have_log.feed();

@@ -30,6 +30,7 @@ pub struct RateLimit(Option<Arc<Limit>>);
 #[derive(Debug)]
 struct Limit {
     limiter: DefaultDirectRateLimiter,
+    bytes_per_second: u64,
     slice_len: u32,
     /// Held by the next connection: connections take turns in the order in which they came.
     turn: Mutex<()>,
@@ -62,7 +63,8 @@ impl RateLimit {
         let limiter = RateLimiter::direct(Quota::per_second(units(bytes)).allow_burst(burst));
         let slice_len = u32::try_from(slice_len).unwrap_or(MAX_SLICE_LEN);
         let waiting = WaitCount::default();
-        RateLimit(Some(Arc::new(Limit { limiter, slice_len, turn: Mutex::default(), waiting })))
+        let (turn, bytes_per_second) = (Mutex::default(), bytes);
+        RateLimit(Some(Arc::new(Limit { limiter, bytes_per_second, slice_len, turn, waiting })))
     }
 
     /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … too), `KiB`,
@@ -95,6 +97,11 @@ impl RateLimit {
             reason = "in range by the check above"
         )]
         Ok(RateLimit::bytes_per_second(rate as u64))
+    }
+
+    /// The limit in bytes a second, if there is one.
+    pub fn per_second(&self) -> Option<u64> {
+        self.0.as_ref().map(|limit| limit.bytes_per_second)
     }
 
     /// Bytes to send or receive at a time, if there is a limit.

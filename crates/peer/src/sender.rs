@@ -356,7 +356,8 @@ mod tests {
             .hash(None, &|_| ControlFlow::Continue(()))
             .unwrap();
         let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
-        let asker = hub.join(outbox.clone(), crate::activity::Activity::default());
+        let asker =
+            hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), crate::activity::Activity::default());
         let serve = Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

@@ -1,9 +1,13 @@
 //! Serves chunks of shares that are whole.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use proto::{
-    PeerId,
+    InfoHash, PeerId,
     peer::{GoodbyeReason, Hello, PeerMessage, Role},
 };
 use store::{Content, OpenChunkError};
@@ -39,6 +43,8 @@ const MAX_WAITING: usize = 16;
 pub struct Server {
     places: Places,
     limit: RateLimit,
+    /// The shares that are being served.
+    hubs: Arc<Mutex<BTreeMap<InfoHash, Arc<UploadHub>>>>,
 }
 
 /// A share that is being served.
@@ -64,7 +70,16 @@ impl Server {
     /// A server with places for `max_peers` peers, of all shares together, or for fewer if this process may open few files. It sends no
     /// faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
-        Server { places: Places::new(at_most(max_peers, FOR_PLACES)), limit }
+        Server { places: Places::new(at_most(max_peers, FOR_PLACES)), limit, hubs: Arc::default() }
+    }
+
+    /// The uploads of a share, while it is being served.
+    pub fn uploads(&self, infohash: &InfoHash) -> Option<Arc<UploadHub>> {
+        self.hubs().get(infohash).cloned()
+    }
+
+    fn hubs(&self) -> MutexGuard<'_, BTreeMap<InfoHash, Arc<UploadHub>>> {
+        self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
@@ -87,6 +102,9 @@ impl Server {
             limit: self.limit.clone(),
             content,
         });
+        let infohash = served.content.metainfo().infohash();
+        self.hubs().insert(infohash, Arc::clone(&served.uploads));
+        let _hub = Listed { server: self, infohash };
         let (mut hub, mut watch, mut connections) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         let (mut refusals, mut waiting) = (Refusals::default(), JoinSet::new());
         let most_waiting = at_most(MAX_WAITING, FOR_WAITING);
@@ -156,6 +174,18 @@ impl Server {
     }
 }
 
+/// A share among those that are being served, until this is dropped.
+struct Listed<'a> {
+    server: &'a Server,
+    infohash: InfoHash,
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.server.hubs().remove(&self.infohash);
+    }
+}
+
 impl Served {
     async fn serve(
         &self,
@@ -169,9 +199,10 @@ impl Served {
             role: Role::Seeder,
             listen_port: self.listen_port,
         };
+        let address = incoming.address;
         let connection = incoming.accept(hello).await?;
         let receive = async |_, mut inbox: Inbox| {
-            let asker = self.uploads.join(inbox.outbox().clone(), place.activity.clone());
+            let asker = self.uploads.join(address, inbox.outbox().clone(), place.activity.clone());
             let (content, faults) = (Arc::clone(&self.content), Arc::clone(&self.faults));
             inbox.serve(Serve { content, asker, faults });
             tokio::select! {
@@ -219,7 +250,7 @@ mod tests {
     };
 
     use bytes::BytesMut;
-    use proto::{ChunkIndex, InfoHash, Metainfo, peer::encode_message};
+    use proto::{ChunkIndex, Metainfo, peer::encode_message};
     use store::{ChunkHashes, ChunkSource, Scan, ScanRules, Shared};
     use swarm::places::IDLE_TIME;
     use tokio::{

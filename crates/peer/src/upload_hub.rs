@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::Instant,
 };
@@ -11,7 +12,10 @@ use proto::{
     ChunkIndex,
     peer::{PeerMessage, RejectReason},
 };
-use swarm::uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads};
+use swarm::{
+    parts::Tally,
+    uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads},
+};
 use tokio::{sync::Notify, time::sleep_until};
 
 use crate::{
@@ -32,6 +36,7 @@ pub struct UploadHub {
 #[derive(Debug)]
 struct State {
     uploads: Uploads,
+    chunks: u32,
     askers: BTreeMap<AskerKey, Place>,
     last_key: u64,
 }
@@ -41,6 +46,25 @@ struct State {
 struct Place {
     outbox: Outbox,
     taken: Arc<AtomicU32>,
+    address: SocketAddr,
+    /// Bytes of chunks that were sent to it, and which chunks these were.
+    sent: u64,
+    given: Tally,
+}
+
+/// A peer that asks for chunks, for people to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receiver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Bytes of chunks that were sent to it over this connection.
+    pub sent: u64,
+    /// Whether a request of it waits.
+    pub is_waiting: bool,
+    /// Whether a chunk is being sent to it.
+    pub is_served: bool,
+    /// How much of each part of the share was sent to it ([`swarm::parts`]).
+    pub given: Vec<u8>,
 }
 
 /// A connection's place among the askers, which is given up when this is dropped.
@@ -60,17 +84,19 @@ impl UploadHub {
     /// A hub for a share with this number of chunks, of which `slots` may be sent at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
         let uploads = Uploads::new(chunk_count, slots);
-        let state = Mutex::new(State { uploads, askers: BTreeMap::new(), last_key: 0 });
+        let state = Mutex::new(State { uploads, chunks: chunk_count, askers: BTreeMap::new(), last_key: 0 });
         Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
     }
 
-    /// Adds a connection whose sender serves `outbox`. What the peer does is noted in `activity`.
-    pub fn join(self: &Arc<UploadHub>, outbox: Outbox, activity: Activity) -> Asker {
+    /// Adds a connection to `address` whose sender serves `outbox`. What the peer does is noted in `activity`.
+    pub fn join(self: &Arc<UploadHub>, address: SocketAddr, outbox: Outbox, activity: Activity) -> Asker {
         let mut state = self.lock();
         state.last_key += 1;
         let key = AskerKey(state.last_key);
         let taken = Arc::new(AtomicU32::new(0));
-        state.askers.insert(key, Place { outbox: outbox.clone(), taken: Arc::clone(&taken) });
+        let given = Tally::new(state.chunks);
+        let place = Place { outbox: outbox.clone(), taken: Arc::clone(&taken), address, sent: 0, given };
+        state.askers.insert(key, place);
         Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicU32::new(0), activity }
     }
 
@@ -93,6 +119,19 @@ impl UploadHub {
     /// Bytes of chunks that were sent.
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// The connected peers that may ask for chunks, in the order in which they came.
+    pub fn receivers(&self) -> Vec<Receiver> {
+        let state = self.lock();
+        let receiver = |(&key, place): (&AskerKey, &Place)| Receiver {
+            address: place.address,
+            sent: place.sent,
+            is_waiting: state.uploads.is_waiting(key),
+            is_served: state.uploads.is_served(key),
+            given: place.given.percents(),
+        };
+        state.askers.iter().map(receiver).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -192,7 +231,13 @@ impl Asker {
         if bytes == 0 {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
-        self.hub.update(|state| state.uploads.finished(self.key, bytes, Instant::now()));
+        self.hub.update(|state| {
+            if let Some(place) = state.askers.get_mut(&self.key).filter(|_| bytes > 0) {
+                place.sent += u64::from(bytes);
+                state.uploads.serving(self.key).into_iter().for_each(|chunk| place.given.add(chunk));
+            }
+            state.uploads.finished(self.key, bytes, Instant::now());
+        });
     }
 }
 

@@ -13,6 +13,7 @@ use peer::{
     rate_limit::RateLimit,
     server::Server,
     tracker_client::{TrackerClient, TrackerError},
+    upload_hub::UploadHub,
 };
 use proto::{
     Endpoint, InfoHash,
@@ -114,6 +115,11 @@ impl Seeder {
     /// Registers all shares, those that run too, with another tracker.
     pub fn add_tracker(&self, tracker: TrackerClient) {
         self.trackers.send_modify(|trackers| trackers.push(tracker));
+    }
+
+    /// The uploads of a share, while [`Sharing::run`] serves it.
+    pub fn uploads(&self, infohash: &InfoHash) -> Option<Arc<UploadHub>> {
+        self.server.uploads(infohash)
     }
 
     /// Where the seeder listens.

@@ -51,7 +51,7 @@ impl fmt::Display for Spent {
 }
 
 /// The account of one transfer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Account {
     since: Instant,
     current: Vec<Spent>,

@@ -21,6 +21,7 @@ pub mod allowance;
 mod describers;
 mod leaving;
 mod lookup_pace;
+pub mod parts;
 pub mod peer_book;
 pub mod places;
 pub mod scheduler;

@@ -84,6 +84,15 @@ impl Command {
     }
 }
 
+/// What an onlooker sees of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChunkView {
+    /// Whether it has all chunks.
+    pub(crate) seeder: bool,
+    /// Requests that it has not answered.
+    pub(crate) owed: u32,
+}
+
 /// What to do with a chunk that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
@@ -151,6 +160,28 @@ impl Scheduler {
     /// The chunks of the share.
     pub(crate) fn space(&self) -> &ChunkSpace {
         &self.space
+    }
+
+    /// Whether a chunk is stored.
+    pub(crate) fn is_stored(&self, chunk: ChunkIndex) -> bool {
+        self.states.get(chunk.0 as usize) == Some(&ChunkState::Stored)
+    }
+
+    /// Whether a chunk is wanted and not stored.
+    pub(crate) fn is_missing(&self, chunk: ChunkIndex) -> bool {
+        let state = self.states.get(chunk.0 as usize);
+        state.is_some_and(|state| !matches!(state, ChunkState::Stored | ChunkState::Unwanted))
+    }
+
+    /// Whether a peer has a chunk that is not stored.
+    pub(crate) fn has(&self, key: PeerKey, chunk: ChunkIndex) -> bool {
+        self.peers.get(&key).is_some_and(|peer| peer.has(chunk))
+    }
+
+    /// What an onlooker sees of a peer.
+    pub(crate) fn view(&self, key: PeerKey) -> Option<ChunkView> {
+        let peer = self.peers.get(&key)?;
+        Some(ChunkView { seeder: peer.have == Have::All, owed: peer.owed() })
     }
 
     /// Number of chunks that are stored.

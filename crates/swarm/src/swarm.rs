@@ -18,6 +18,7 @@ mod event;
 mod failure;
 mod peers;
 mod phases;
+mod picture;
 mod report;
 mod sources;
 mod transfer;
@@ -51,6 +52,7 @@ pub use config::{Config, Stay, Summary};
 pub use event::{Event, PeerEvent};
 pub use failure::Failure;
 pub use peers::NO_ROOM;
+pub use picture::{PeerPicture, Picture};
 pub use report::{Contribution, PeerProgress, Progress, Report, Waiting, WaitingFor};
 pub use sources::{Answer, PeerNameError, Source, SourceId};
 
@@ -288,7 +290,7 @@ impl Swarm {
             Some(transfer) => Summary {
                 wasted: transfer.wasted,
                 peers: transfer.contributions(),
-                spent: transfer.spent(now),
+                spent: transfer.spent_so_far(now),
             },
             None => Summary { wasted: 0, peers: Vec::new(), spent: Vec::new() },
         }

@@ -209,6 +209,11 @@ impl Uploads {
         self.askers.get(&key).is_some_and(|asker| asker.serving.is_some())
     }
 
+    /// The chunk that is being sent to this peer.
+    pub fn serving(&self, key: AskerKey) -> Option<ChunkIndex> {
+        self.askers.get(&key)?.serving
+    }
+
     /// A peer left.
     pub fn leave(&mut self, key: AskerKey) {
         let asker = self.askers.remove(&key);

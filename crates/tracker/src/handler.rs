@@ -120,6 +120,16 @@ pub struct Counters {
     pub slowed: u64,
     /// Requests beyond the rate of their address, dropped without a reply.
     pub silenced: u64,
+    /// Registrations refused because there is no room.
+    pub full: u64,
+    /// Announces refused because the peer id is another's.
+    pub not_yours: u64,
+    /// Lookups of shares that are unknown here.
+    pub unknown_shares: u64,
+    /// Bytes of all datagrams that were received.
+    pub bytes_received: u64,
+    /// Bytes of all replies.
+    pub bytes_replied: u64,
 }
 
 impl Handler {
@@ -190,6 +200,7 @@ impl Handler {
     ) -> Option<Range<usize>> {
         self.registry.advance();
         let source = source.to_canonical();
+        self.counters.bytes_received += datagram.len() as u64;
         if datagram.len() > MAX_DATAGRAM_LEN {
             self.counters.malformed += 1;
             return None;
@@ -234,6 +245,7 @@ impl Handler {
             return None;
         }
         self.rates.charge(ticket, replies.len() - start);
+        self.counters.bytes_replied += (replies.len() - start) as u64;
         Some(start..replies.len())
     }
 
@@ -283,6 +295,11 @@ impl Handler {
     /// The current counts of the registry.
     pub fn stats(&self) -> Stats {
         self.registry.stats()
+    }
+
+    /// What is registered.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The counts of datagrams so far.
@@ -335,7 +352,11 @@ impl Handler {
                 };
                 match announced {
                     Ok(announced) => ReplyBody::Announced(announced),
-                    Err(code) => ReplyBody::Error(code),
+                    Err(code) => {
+                        self.counters.full += u64::from(matches!(code, ErrorCode::Full(_)));
+                        self.counters.not_yours += u64::from(code == ErrorCode::NotYours);
+                        ReplyBody::Error(code)
+                    }
                 }
             }
             RequestBody::Lookup { query, .. } | RequestBody::FirstLookup { query } => {
@@ -359,7 +380,10 @@ impl Handler {
                 return match self.registry.peers_into(entries, infohash, *want, source, now, rng) {
                     Ok(peers) => Some(ReplyBody::Peers(peers)),
                     Err(_) if self.seam.as_mut().is_some_and(|seam| seam.wait_for(infohash)) => None,
-                    Err(code) => Some(ReplyBody::Error(code)),
+                    Err(code) => {
+                        self.counters.unknown_shares += 1;
+                        Some(ReplyBody::Error(code))
+                    }
                 };
             }
             Query::Named { name, after: None } => {

@@ -30,6 +30,8 @@ pub mod service;
 mod summaries;
 pub mod token;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
+pub mod view;
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod worker;
 
 pub use error::TrackerError;
@@ -39,3 +41,4 @@ pub use handler::{Counters, Handler, Swept};
 pub use rates::DEFAULT_RATE;
 pub use registry::{FREQUENT, Limits, Past, Registry, Rules, Stats};
 pub use service::{Config, MAX_SOCKETS, Tracker};
+pub use view::View;

@@ -32,6 +32,7 @@ mod roster;
 mod rules;
 mod sample;
 mod tick;
+mod viewing;
 mod votes;
 
 use std::{
@@ -64,6 +65,7 @@ pub use merging::{Registration, Standing as PeerStanding};
 pub use pages::MAX_DROPPED;
 pub use rules::{Limits, Past, Rules};
 pub use tick::TICK;
+pub use viewing::{Host, Summary, place};
 
 /// The table of shares gives memory back when it has room for this many times as many as there are. That takes a few
 /// milliseconds for each 100,000 that are left, so it must not happen often.

@@ -20,6 +20,8 @@ use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
 #[cfg(feature = "registry")]
 use std::time::{SystemTime, UNIX_EPOCH};
+#[cfg(feature = "registry")]
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
@@ -28,7 +30,7 @@ use tracing::Level;
 use crate::fleet::{
     link::Link,
     redis::Target,
-    side::FleetSide,
+    side::{FleetSide, Question},
     time::{StoreClock, StoreTime},
 };
 use crate::{
@@ -36,6 +38,7 @@ use crate::{
     handler::Handler,
     marker::Marker,
     registry::{FREQUENT, Limits, Past, Rules},
+    view::View,
     worker::{Duty, Shared, Worker},
 };
 
@@ -77,10 +80,11 @@ pub struct Config {
 pub struct Tracker {
     sockets: Vec<UdpSocket>,
     local_addr: SocketAddr,
-    handler: Handler,
+    shared: Arc<Shared>,
     marker: Option<Marker>,
+    /// The store, and the lookups that wait for it.
     #[cfg(feature = "registry")]
-    registry: Option<Target>,
+    registry: Option<(Target, mpsc::Receiver<Question>)>,
 }
 
 impl Default for Config {
@@ -143,14 +147,21 @@ impl Tracker {
             handler.keep_journal();
         }
         #[cfg(feature = "registry")]
-        if registry.is_some() {
-            // Until the store has been asked, this host's own calendar has to do.
-            handler.join_fleet(StoreClock::new(now, calendar()));
-        }
+        let (side, registry) = match registry {
+            Some(target) => {
+                // Until the store has been asked, this host's own calendar has to do.
+                handler.join_fleet(StoreClock::new(now, calendar()));
+                let (side, questions) = FleetSide::new();
+                (Some(side), Some((target, questions)))
+            }
+            None => (None, None),
+        };
+        #[cfg(not(feature = "registry"))]
+        let side = None;
         Ok(Tracker {
             sockets,
             local_addr,
-            handler,
+            shared: Arc::new(Shared::new(handler, side)),
             marker,
             #[cfg(feature = "registry")]
             registry,
@@ -162,20 +173,22 @@ impl Tracker {
         self.local_addr
     }
 
+    /// What an operator may see of it, also while it runs.
+    pub fn view(&self) -> View {
+        View::new(Arc::clone(&self.shared), &self.sockets)
+    }
+
     /// Answers until `shutdown` is cancelled or a socket breaks. No thread is left when it returns.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), TrackerError> {
+        let shared = self.shared;
         #[cfg(feature = "registry")]
-        let (side, link) = match self.registry.zip(self.sockets.first()) {
-            Some((target, socket)) => {
-                let (side, questions) = FleetSide::new();
+        let link = match self.registry.zip(self.sockets.first()) {
+            Some(((target, questions), socket)) => {
                 let socket = socket.try_clone().map_err(TrackerError::Serve)?;
-                (Some(side), Some(Link::new(target, questions, socket)))
+                Some(Link::new(target, questions, socket))
             }
-            None => (None, None),
+            None => None,
         };
-        #[cfg(not(feature = "registry"))]
-        let side = None;
-        let shared = Arc::new(Shared::new(self.handler, side));
         // If the caller drops this future, the threads end too.
         let stop = shutdown.child_token();
         let _stopped = stop.clone().drop_guard();

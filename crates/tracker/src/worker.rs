@@ -100,6 +100,11 @@ impl Shared {
         self.handler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Replies that the system did not accept.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.unsent.load(Ordering::Relaxed)
+    }
+
     /// Writes all counts to the log, with the reason `why`.
     pub(crate) fn log_summary(&self, why: &str) {
         let (counters, stats) = {
@@ -116,7 +121,7 @@ impl Shared {
             put_off = counters.put_off,
             slowed = counters.slowed,
             silenced = counters.silenced,
-            unsent = self.unsent.load(Ordering::Relaxed),
+            unsent = self.unsent(),
             shares = stats.shares,
             seeders = stats.seeders,
             leechers = stats.leechers,

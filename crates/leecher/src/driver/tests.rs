@@ -38,6 +38,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         wait: Duration::ZERO,
         upload_limit: RateLimit::unlimited(),
         download_limit: RateLimit::unlimited(),
+        view: None,
         stay: Stay::default(),
         begun: Instant::now(),
     };

@@ -129,6 +129,12 @@ impl Peer {
         }
     }
 
+    /// Requests without an answer.
+    pub(super) fn owed(&self) -> u32 {
+        // At most `MAX_PIPELINE`.
+        u32::try_from(self.requests.len()).unwrap_or(u32::MAX)
+    }
+
     pub(super) fn is_paused(&self, now: Instant) -> bool {
         self.pause_until.is_some_and(|until| until > now)
     }

@@ -99,6 +99,10 @@ pub struct Progress {
     pub total: u64,
     /// Bytes a second, over the last seconds.
     pub rate: u64,
+    /// Bytes of chunks that were received but not needed: duplicates and wrong ones.
+    pub wasted: u64,
+    /// Chunks that were proved wrong.
+    pub wrong_chunks: u64,
     /// The connected peers.
     pub peers: Vec<PeerProgress>,
 }

@@ -15,11 +15,15 @@ use super::{
 };
 use crate::{
     account::{Account, Spent},
+    parts::Tally,
     scheduler::Scheduler,
 };
 
 /// Reported rates are measured over this many reports.
 const RATE_WINDOW: usize = 15;
+
+/// Addresses of which it is known which chunks came from them, for people to look at: 600 bytes each.
+const MAX_GIVERS: usize = 500;
 
 /// If at least this many chunks wait to be proved, proving and writing limit the transfer.
 const MANY_UNPROVED: usize = MAX_UNPROVED - 2;
@@ -42,6 +46,10 @@ pub(super) struct Transfer {
     account: Account,
     /// Proved bytes from each address, over all its connections.
     received: BTreeMap<SocketAddr, u64>,
+    /// The proved chunks from each address.
+    given: BTreeMap<SocketAddr, Tally>,
+    /// Chunks that were proved wrong.
+    wrong_chunks: u64,
     hashing: Duration,
     writing: Duration,
     /// The last reports: when they were made, and the bytes until then, in all and from each address.
@@ -71,6 +79,8 @@ impl Transfer {
             is_spread: false,
             account: Account::new(begun),
             received: BTreeMap::new(),
+            given: BTreeMap::new(),
+            wrong_chunks: 0,
             hashing: Duration::ZERO,
             writing: Duration::ZERO,
             reported: VecDeque::new(),
@@ -91,6 +101,10 @@ impl Transfer {
         self.done += len;
         if let Some(from) = from {
             *self.received.entry(from).or_default() += len;
+            let chunks = self.scheduler.space().chunk_count();
+            if self.given.len() < MAX_GIVERS || self.given.contains_key(&from) {
+                self.given.entry(from).or_insert_with(|| Tally::new(chunks)).add(chunk);
+            }
         }
         self.hashing += hashing;
         self.writing += writing;
@@ -100,6 +114,7 @@ impl Transfer {
     pub(super) fn wrong(&mut self, chunk: ChunkIndex) {
         self.unproved -= 1;
         self.wasted += u64::from(self.len(chunk));
+        self.wrong_chunks += 1;
         self.scheduler.wrong(chunk);
     }
 
@@ -120,12 +135,18 @@ impl Transfer {
         all
     }
 
+    /// The proved chunks from an address, if there are any.
+    pub(super) fn given_by(&self, address: SocketAddr) -> Option<&Tally> {
+        self.given.get(&address)
+    }
+
     /// What the time was spent on so far.
-    pub(super) fn spent(&mut self, now: Instant) -> Vec<(Spent, Duration)> {
-        self.account.book(now);
+    pub(super) fn spent_so_far(&self, now: Instant) -> Vec<(Spent, Duration)> {
+        let mut account = self.account.clone();
+        account.book(now);
         // One thread hashes and writes a chunk, so the time of waiting for it is divided between the two.
-        self.account.split(Spent::Writing, &[(Spent::Writing, self.writing), (Spent::Hashing, self.hashing)]);
-        self.account.parts()
+        account.split(Spent::Writing, &[(Spent::Writing, self.writing), (Spent::Hashing, self.hashing)]);
+        account.parts()
     }
 
     /// Books the time from now on to what limits the transfer. `limited` is whether the user's own limit does.
@@ -173,6 +194,8 @@ impl Transfer {
             done: self.done,
             total: self.total,
             rate: rate(self.done - done_then),
+            wasted: self.wasted,
+            wrong_chunks: self.wrong_chunks,
             peers: peers.collect(),
         }
     }

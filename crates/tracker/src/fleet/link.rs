@@ -162,5 +162,6 @@ impl Link {
         changes.into_iter().for_each(|change| self.outbox.push(change));
         let dropped = dropped.saturating_add(self.outbox.take_dropped());
         side.counts.dropped.fetch_add(dropped, Ordering::Relaxed);
+        side.counts.queued.store(self.outbox.len() as u64, Ordering::Relaxed);
     }
 }

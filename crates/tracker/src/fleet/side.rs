@@ -46,6 +46,8 @@ pub(crate) struct FleetCounts {
     pub(crate) late: AtomicU64,
     /// How often the connection was lost.
     pub(crate) lost: AtomicU64,
+    /// Changes that wait to be written, as of the last look.
+    pub(crate) queued: AtomicU64,
 }
 
 impl FleetSide {

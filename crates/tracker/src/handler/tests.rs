@@ -140,8 +140,18 @@ fn connects_registers_and_looks_up() {
             other => panic!("{other:?}"),
         }
     }
-    let counters = Counters { connects: 2, announces: 1, lookups: 3, ..Counters::default() };
-    assert_eq!(bench.handler.counters(), counters);
+    let counted = bench.handler.counters();
+    let Counters { bytes_received, bytes_replied, .. } = counted;
+    assert!(bytes_received > 200 && bytes_replied > 200, "{counted:?}");
+    let counters = Counters {
+        connects: 2,
+        announces: 1,
+        lookups: 3,
+        bytes_received,
+        bytes_replied,
+        ..Counters::default()
+    };
+    assert_eq!(counted, counters);
 }
 
 #[test]
@@ -468,7 +478,9 @@ proptest! {
     fn bytes_from_strangers_are_never_answered(bytes in prop::collection::vec(any::<u8>(), 0..1_500)) {
         let mut bench = Bench::new();
         prop_assert_eq!(bench.handle(&bytes, HERE), None);
-        prop_assert_eq!(bench.handler.counters(), Counters { malformed: 1, ..Counters::default() });
+        let bytes_received = bytes.len() as u64;
+        let counters = Counters { malformed: 1, bytes_received, ..Counters::default() };
+        prop_assert_eq!(bench.handler.counters(), counters);
     }
 
     /// With the preamble, random bytes may be a request. Then at most a connect is answered.
@@ -490,9 +502,17 @@ proptest! {
         }
         prop_assert_eq!(bench.handler.stats(), Stats::default());
         let counters = bench.handler.counters();
-        let Counters { connects, tokens_refused, malformed, .. } = counters;
+        let Counters { connects, tokens_refused, malformed, bytes_received, bytes_replied, .. } = counters;
         prop_assert_eq!(connects + tokens_refused + malformed, 1);
-        prop_assert_eq!(counters, Counters { connects, tokens_refused, malformed, ..Counters::default() });
+        let expected = Counters {
+            connects,
+            tokens_refused,
+            malformed,
+            bytes_received,
+            bytes_replied,
+            ..Counters::default()
+        };
+        prop_assert_eq!(counters, expected);
     }
 }
 

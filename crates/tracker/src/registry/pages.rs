@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// What is sent of a share under one of its names.
-    fn entry(&self, share: usize, listed: &Listed) -> Option<ShareEntry> {
+    pub(super) fn entry(&self, share: usize, listed: &Listed) -> Option<ShareEntry> {
         let Listed { head, votes, .. } = listed;
         let Share { size, roster } = &self.shares[share];
         let (seeders, leechers, sites) = roster.counts_of(head.name_bytes());
