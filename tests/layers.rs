@@ -27,15 +27,19 @@ enum Features {
 }
 
 /// What only programs need.
-const OF_PROGRAMS: [&str; 8] = [
+const OF_PROGRAMS: [&str; 12] = [
+    "axum",
     "clap",
     "console",
     "discovery",
+    "hyper",
     "indicatif",
     "mdns-sd",
+    "prometheus-client",
     "startup",
     "tracing-appender",
     "tracing-subscriber",
+    "web",
 ];
 
 /// The packages that `package` links with these features, itself included.

@@ -1,12 +1,12 @@
 //! The command line of `leecher`.
 
-use std::{net::IpAddr, path::PathBuf, process, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process, sync::Arc, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{
     Checked, Config, DEFAULT_MAX_PEERS, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched,
-    ParseTargetError, Replace, Stay, Target,
+    ParseTargetError, Replace, Stay, Target, View,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit};
 use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS};
@@ -14,6 +14,7 @@ use startup::{ExitCode, Failure, LogArgs, eprint_line, human_time};
 use store::FilePattern;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::{HttpArgs, Server};
 
 use crate::{
     checking,
@@ -22,6 +23,7 @@ use crate::{
     looking::{self, Look, Transfer},
     report::{self, Reporter, Style, Subject},
     screen::Screen,
+    seen::{Seen, SeenTransfer},
 };
 
 /// Flags that exclude each other.
@@ -70,6 +72,9 @@ const FETCH: Transfer<Fetched> = |config, on_event, stop| Box::pin(leecher::fetc
 const CHECK: Transfer<Checked> = |config, on_event, stop| Box::pin(leecher::check(config, on_event, stop));
 const DESCRIBE: Transfer<Description> =
     |config, on_event, stop| Box::pin(leecher::describe(config, on_event, stop));
+
+/// TCP port of `--http`, if the user names none: any free one, because a machine may run several leechers.
+const HTTP_PORT: u16 = 0;
 
 /// Printed below `--help`.
 const EXAMPLES: &str = "\
@@ -320,6 +325,9 @@ pub struct Args {
     json: bool,
 
     #[command(flatten)]
+    http: HttpArgs,
+
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -419,10 +427,22 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         download_limit: args.download_limit.clone().unwrap_or_default(),
         ..Config::new(Target::Only)
     };
+    let transfers: Vec<_> = targets
+        .iter()
+        .map(|target| Arc::new(SeenTransfer::new(target.to_string(), View::default())))
+        .collect();
+    let stop_http = shutdown.child_token();
+    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
+        report::print_http(style(&args), &http.url());
+        let listens = config.acceptor.as_ref().map(Acceptor::local_addr);
+        let limits = (config.upload_limit.per_second(), config.download_limit.per_second());
+        let seen = Seen::new(listens, args.max_peers, limits, transfers.clone());
+        tasks.spawn(http.run(Arc::new(seen), stop_http.clone()));
+    }
     let (mut looking, found) = looking::start(discovers(&args, &targets).then_some((&args).into()), &tasks);
     let screen = Screen::default();
     let mut fetches = JoinSet::new();
-    for (number, target) in targets.iter().enumerate() {
+    for ((number, target), seen) in targets.iter().enumerate().zip(transfers) {
         let trackers = trackers(&args, target, &[looking::local()]);
         let named = link_endpoints(target, &trackers, &args.peers);
         let subject = match targets.len() {
@@ -431,7 +451,9 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         };
         let mut report =
             Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
-        let config = Config { target: target.clone(), trackers, ..config.clone() };
+        report.show_to(Arc::clone(&seen));
+        let view = Some(seen.view());
+        let config = Config { target: target.clone(), trackers, view, ..config.clone() };
         let found = needs_default(&args, target).then(|| found.clone());
         let stop = shutdown.clone();
         if args.check {
@@ -459,6 +481,9 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         }
         fetches.spawn(async move {
             let fetched = looking::among(FETCH, config, found, &mut report, stop).await.map_err(explain);
+            if let Err(failure) = &fetched {
+                seen.failed(failure.to_string());
+            }
             report.end(&fetched);
             fetched.map(|_| ())
         });
@@ -466,6 +491,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
     drop(config);
     let mut failures: Vec<_> = fetches.join_all().await.into_iter().filter_map(Result::err).collect();
     looking.shutdown().await;
+    stop_http.cancel();
     tasks.close();
     tasks.wait().await;
     match (targets.len(), failures.len()) {

@@ -41,6 +41,8 @@ mod looking;
 mod report;
 #[cfg(feature = "cli")]
 mod screen;
+#[cfg(feature = "cli")]
+mod seen;
 mod session;
 mod target;
 mod view;

@@ -2,14 +2,20 @@
 
 mod json;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use discovery::FoundTracker;
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
 use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
 
-use crate::screen::{Block, Screen};
+use crate::{
+    screen::{Block, Screen},
+    seen::SeenTransfer,
+};
 use json::{Json, cannot_serve, json, name_moved, print_json};
 
 /// Wait between two lines of progress, and before the first line. A short transfer prints none.
@@ -57,6 +63,8 @@ pub(crate) struct Reporter {
     /// What the leecher does after the transfer, if it does not leave.
     staying: Option<String>,
     display: Display,
+    /// Who else is told of every event.
+    seen: Option<Arc<SeenTransfer>>,
 }
 
 enum Display {
@@ -112,10 +120,18 @@ impl Reporter {
             Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, last: String::new() },
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
-        Reporter { style, subject, trackers, peers, explain, staying, display }
+        Reporter { style, subject, trackers, peers, explain, staying, display, seen: None }
+    }
+
+    /// Shows every event to onlookers too.
+    pub(crate) fn show_to(&mut self, seen: Arc<SeenTransfer>) {
+        self.seen = Some(seen);
     }
 
     pub(crate) fn event(&mut self, event: FetchEvent) {
+        if let Some(seen) = &self.seen {
+            seen.note(&event);
+        }
         if self.style == Style::Json {
             return print_json(self.subject.target(), &json(&event));
         }
@@ -357,6 +373,15 @@ pub(crate) fn print_found_tracker(found: &FoundTracker) {
     print_json(None, &Json::TrackerFound { tracker: found.endpoint.to_string(), name: &found.name });
 }
 
+/// Prints where the page is.
+pub(crate) fn print_http(style: Style, url: &str) {
+    match style {
+        Style::Progress | Style::Plain => print_line(format_args!("Page and metrics are at {url}")),
+        Style::Json => print_json(None, &Json::Http { url }),
+        Style::Quiet => {}
+    }
+}
+
 /// Prints the failure of the program as JSON.
 pub(crate) fn print_failure(failure: &Failure) {
     json::print_failure(None, failure);
@@ -425,7 +450,7 @@ mod tests {
             rate: 100 << 20,
         };
         let progress =
-            Progress { done: 0, total: 1 << 40, rate: 0, peers: (0..14).rev().map(peer).collect() };
+            Progress { total: 1 << 40, peers: (0..14).rev().map(peer).collect(), ..Progress::default() };
         for width in [38, 78] {
             let lines = progress_lines(width, &progress);
             assert!(lines.iter().all(|line| line.chars().count() <= width), "{lines:?}");

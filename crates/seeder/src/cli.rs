@@ -19,10 +19,12 @@ use store::{
 };
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::{HttpArgs, Server};
 
 use crate::{
     Config, DEFAULT_MAX_PEERS, Event, Seeder,
     registration_report::{News, RegistrationReport},
+    seen::Seen,
     trackers::{self, Trackers},
 };
 
@@ -36,6 +38,9 @@ pub const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
 const SHARES: &str = "What to share";
 const NETWORK: &str = "Network";
 const CACHE: &str = "Hash cache";
+
+/// TCP port of `--http`, if the user names none.
+const HTTP_PORT: u16 = 6021;
 
 /// Printed below `--help`.
 const EXAMPLES: &str = "\
@@ -162,6 +167,9 @@ pub struct Args {
     cache_dir: Option<PathBuf>,
 
     #[command(flatten)]
+    http: HttpArgs,
+
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -220,6 +228,13 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let tasks = TaskTracker::new();
     let seeder = Seeder::bind(config, &tasks)?;
     let port = seeder.local_addr().port();
+    let upload_limit = args.upload_limit.as_ref().and_then(RateLimit::per_second);
+    let seen = Arc::new(Seen::new(seeder.clone(), args.max_peers, upload_limit));
+    let stop_http = shutdown.child_token();
+    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
+        print_line(format_args!("Page and metrics are at {}", http.url()));
+        tasks.spawn(http.run(seen.clone(), stop_http.clone()));
+    }
     let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
     let cache = cache(&args);
     // For the same reason all paths are scanned before the first is hashed.
@@ -234,6 +249,7 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             tracing::info!("'{}' is shared already", path.display());
             continue;
         }
+        seen.share(shared.metainfo());
         shares.push(Arc::new(shared));
         described.push(path);
     }
@@ -260,7 +276,7 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     // The tracker on this host answers, so no other is looked for.
     let answers = shutdown.child_token();
-    let report = report(names, trackers.spare(), answers.clone());
+    let report = report(names, trackers.spare(), answers.clone(), Arc::clone(&seen));
     let mut running = JoinSet::new();
     for shared in shares {
         let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
@@ -274,7 +290,9 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
     let (sent, _) = tokio::join!(running.join_all(), registering);
     let sent = sent.into_iter().sum();
-    drop(seeder);
+    stop_http.cancel();
+    // They hold the port.
+    drop((seeder, seen, report));
     tasks.close();
     tasks.wait().await;
     print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
@@ -413,10 +431,12 @@ fn report(
     names: HashMap<InfoHash, ShareName>,
     spare: Option<Endpoint>,
     local_answers: CancellationToken,
+    seen: Arc<Seen>,
 ) -> impl Fn(Event) + Clone + Send + Sync + 'static {
     let report = Arc::new(Mutex::new(RegistrationReport::new(names)));
     move |event| {
         tracing::debug!(?event);
+        seen.note(&event);
         match &event {
             Event::Announced { tracker, .. } if *tracker == trackers::local() => local_answers.cancel(),
             Event::NotAnnounced { error, .. } if Some(error.endpoint()) == spare.as_ref() => return,

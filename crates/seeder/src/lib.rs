@@ -40,6 +40,8 @@ pub mod cli;
 mod registration_report;
 mod seeder;
 #[cfg(feature = "cli")]
+mod seen;
+#[cfg(feature = "cli")]
 mod trackers;
 
 pub use seeder::{AlreadyRouted, Config, Event, Seeder, Sharing};

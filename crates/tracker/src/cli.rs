@@ -5,10 +5,12 @@ use std::{
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     process,
+    sync::Arc,
     thread::available_parallelism,
     time::Duration,
 };
 
+use crate::seen::Seen;
 use clap::{CommandFactory, Parser, builder::FalseyValueParser, error::ErrorKind};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use proto::tracker::DEFAULT_PORT;
@@ -17,6 +19,7 @@ use startup::{
 };
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, DEFAULT_RATE, MAX_SOCKETS, Tracker, TrackerError};
+use web::{HttpArgs, Server};
 #[cfg(feature = "registry")]
 use {
     std::{fs, path::Path},
@@ -29,6 +32,9 @@ pub const EXCLUSIVE: &[(&str, &str)] = &[];
 /// Groups of flags in `--help`.
 const LISTENING: &str = "Listening";
 const REGISTRATIONS: &str = "Registrations";
+
+/// TCP port of `--http`, if the user names none: the number of the UDP port.
+const HTTP_PORT: u16 = DEFAULT_PORT;
 
 /// Printed below `--help`.
 const EXAMPLES: &str = "\
@@ -131,6 +137,9 @@ pub struct Args {
     no_discovery: bool,
 
     #[command(flatten)]
+    http: HttpArgs,
+
+    #[command(flatten)]
     logs: LogArgs,
 }
 
@@ -168,6 +177,8 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     };
     let asked = config.address();
     print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
+    let http = Server::bind(&args.http, HTTP_PORT)?;
+    let heartbeat = config.heartbeat;
     let tracker = Tracker::bind(config).await.map_err(failure)?;
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
     let address = tracker.local_addr();
@@ -178,12 +189,21 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             discovery::advertise(address, advertised.cancelled()).await;
         }
     };
+    let view = tracker.view();
+    let seen = async {
+        if let Some(http) = http {
+            print_line(format_args!("[HTTP] Page and metrics are at {}", http.url()));
+            let seen = Arc::new(Seen::new(view, address, heartbeat));
+            let source: Arc<dyn web::Source> = seen.clone();
+            tokio::join!(http.run(source, advertised.clone()), seen.record(&advertised));
+        }
+    };
     let serving = async {
         let result = tracker.run(shutdown).await;
         advertised.cancel();
         result
     };
-    let (served, ()) = tokio::join!(serving, advertising);
+    let (served, (), ()) = tokio::join!(serving, advertising, seen);
     served.map_err(failure)
 }
 

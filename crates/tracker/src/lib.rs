@@ -20,10 +20,15 @@ pub mod datagrams;
 mod error;
 pub mod fleet;
 pub mod handler;
+#[cfg(feature = "cli")]
+mod history;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod marker;
 mod rates;
 pub mod registry;
+#[cfg(feature = "cli")]
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
+mod seen;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub mod service;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]

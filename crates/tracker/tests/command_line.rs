@@ -2,6 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run the program beside themselves")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+// All programs answer HTTP in the same way.
+#[path = "../../web/tests/http/docs.rs"]
+mod docs;
+#[path = "../../web/tests/http/get.rs"]
+mod get;
 #[path = "../../seeder/tests/command_line/readme.rs"]
 mod readme;
 #[path = "../../seeder/tests/command_line/stopping.rs"]
@@ -168,6 +173,54 @@ fn register(port: u16) {
     };
     let announced = ask(&socket, RequestBody::Announce(announce));
     assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");
+}
+
+#[test]
+fn shows_what_it_knows_over_http_as_the_docs_say() {
+    let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0", "--http=:0"]);
+    let port = tracker.port("127.0.0.1");
+    let line = tracker.line();
+    let url = line.strip_prefix("[HTTP] Page and metrics are at ").unwrap_or_else(|| panic!("{line}"));
+    register(port);
+    let status = docs::check("Tracker: `/api/v1/status`", &get::get(url, "/api/v1/status").body);
+    assert_eq!((&status["seeders"], &status["announces"]), (&1.into(), &1.into()), "{status}");
+    let shares = docs::check("Tracker: `/api/v1/shares`", &get::get(url, "/api/v1/shares").body);
+    assert_eq!(
+        (&shares["shares"][0]["name"], &shares["more"]),
+        (&"data.bin".into(), &false.into()),
+        "{shares}"
+    );
+    let none = get::get(url, "/api/v1/shares?name=data.c").body;
+    assert_eq!(docs::check("Tracker: `/api/v1/shares`", &none)["shares"], serde_json::json!([]));
+    let path = format!("/api/v1/shares/{}", "01".repeat(32));
+    let share = docs::check("Tracker: `/api/v1/shares/INFOHASH`", &get::get(url, &path).body);
+    let host = &share["hosts"][0];
+    assert_eq!((&host["address"], &host["percent"]), (&"127.0.0.1:7000".into(), &100.into()), "{share}");
+    let picture = get::get(url, &format!("{path}/picture"));
+    let picture = docs::check("Tracker: `/api/v1/shares/INFOHASH/picture`", &picture.body);
+    assert_eq!(picture["hosts"][0]["percents"][0], 100, "{picture}");
+    assert_eq!(get::get(url, &format!("/api/v1/shares/{}", "02".repeat(32))).status, 404);
+    let metrics = get::get(url, "/metrics").body;
+    let (documented, of_registry) =
+        (docs::metrics("shoal_tracker_"), docs::metrics("shoal_tracker_registry_"));
+    assert_eq!(docs::names_in(&metrics), &documented - &of_registry);
+    for line in [
+        "shoal_tracker_requests_total{kind=\"announce\"} 1.0",
+        "shoal_tracker_peers{kind=\"seeder\"} 1.0",
+        "shoal_tracker_kernel_drops_total 0.0",
+    ] {
+        assert!(metrics.lines().any(|has| has == line), "no {line} in {metrics}");
+    }
+    assert_eq!(of_registry.len(), 8);
+}
+
+#[test]
+fn an_http_port_in_use_is_an_error_that_names_the_flag() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let http = format!("--http={}", taken.local_addr().unwrap());
+    let (code, _, err) = run(&["--bind", "127.0.0.1", "-p", "0", &http]);
+    assert_eq!(code, Some(6), "{err}");
+    assert!(err.contains("TCP port") && err.contains("--http=ADDR:PORT"), "{err}");
 }
 
 #[test]

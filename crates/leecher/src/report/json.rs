@@ -12,6 +12,9 @@ use store::OpenChunkError;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Json<'a> {
+    Http {
+        url: &'a str,
+    },
     TrackerFound {
         tracker: String,
         name: &'a str,

@@ -4,9 +4,15 @@
 mod again;
 mod content;
 mod disk_full;
+// All programs answer HTTP in the same way.
+#[path = "../../../web/tests/http/docs.rs"]
+mod docs;
 mod failing;
 mod fetching;
+#[path = "../../../web/tests/http/get.rs"]
+mod get;
 mod hostile;
+mod http;
 mod interrupting;
 mod json;
 mod killing;

@@ -3,7 +3,13 @@
 
 mod attacked;
 mod crowding;
+// All programs answer HTTP in the same way.
+#[path = "../../../web/tests/http/docs.rs"]
+mod docs;
 mod failing;
+#[path = "../../../web/tests/http/get.rs"]
+mod get;
+mod http;
 mod options;
 mod peer;
 mod program;

@@ -16,7 +16,8 @@ pub(crate) fn assert_explains(program: &str, help: &str) {
     let section = section.split("\n##").next().unwrap();
     let flags = help.split([' ', ',', '\n']).filter(|word| word.starts_with("--") && word.len() > 2);
     // clap's mark of a flag that may be repeated, and the end of a sentence
-    let flags: BTreeSet<_> = flags.map(|flag| flag.trim_end_matches('.')).collect();
+    let flags: BTreeSet<_> =
+        flags.map(|flag| flag.split(['[', '=']).next().unwrap_or(flag).trim_end_matches('.')).collect();
     for flag in flags.iter().filter(|flag| !["--help", "--version"].contains(flag)) {
         let explained = |text: &str| [" ", "`"].iter().any(|end| text.contains(&format!("`{flag}{end}")));
         assert!(explained(section) || explained(of_all), "README.md does not explain {flag} of {program}");

@@ -31,7 +31,7 @@ fn registers_and_ends_the_registration_on_every_signal_that_stops_it() {
         let ended = seeder.end();
         assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""));
         assert_eq!(ended.out, ["Seeder stopped after sending 0 B"]);
-        assert_eq!(tracker.seeder_ports(described.link.infohash), []);
+        assert_eq!(tracker.seeder_ports(described.link.infohash), [0u16; 0]);
     }
 }
 

@@ -1,0 +1,60 @@
+//! What a browser, a script and Prometheus see of a running program, over HTTP: a page, JSON, metrics and a health check.
+//!
+//! Of the programs only: no library links it. A program implements [`Source`], and [`Server`] answers for it. The page (`page.html`) is
+//! one file without a build step, which shows what the JSON has.
+//!
+//! Invariants:
+//! - It only reads. There is no request that changes anything.
+//! - A page of another site learns nothing. The `Host` header must name this machine, so no domain of a stranger that leads here is
+//!   answered (DNS rebinding), and no other origin is allowed to read an answer.
+//! - Connections, streams, requests and the time for a request are bounded.
+
+#![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
+
+mod args;
+mod hosts;
+mod meter;
+mod metrics;
+mod page;
+mod router;
+mod server;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use args::{Address, HttpArgs};
+pub use meter::Meter;
+pub use metrics::{Kind, Metric, Sample};
+pub use server::Server;
+
+/// A program that can be looked at.
+pub trait Source: Send + Sync + 'static {
+    /// All metrics of the program.
+    fn metrics(&self) -> Vec<Metric>;
+
+    /// The JSON at `/api/v1/` and this path; `None` if there is none. `query` is what follows the question mark.
+    fn resource(&self, path: &str, query: &str) -> Option<String>;
+}
+
+/// A program as the server holds it.
+pub(crate) type Program = Arc<dyn Source>;
+
+/// The JSON of a value.
+pub fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| {
+        tracing::error!("no JSON: {error}");
+        "null".to_owned()
+    })
+}
+
+/// The value of a parameter in a query, decoded; `None` if it is not there.
+pub fn parameter(query: &str, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+}
+
+/// The name of this machine.
+pub fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
