@@ -8,6 +8,7 @@
 //! Decodes: proto/src/tracker/codec.rs: fn decode_request
 //! Decodes: proto/src/tracker/codec.rs: impl Decoder for RequestCodec
 //! Decodes: proto/src/tracker/codec/borrowed.rs: fn borrow_request
+//! Decodes: proto/src/label.rs: impl TryFrom<[u8; MAX_LABEL_LEN]> for Label
 //! Decodes: proto/src/tracker/codec/borrowed.rs: fn peek_subject
 //! Decodes: proto/src/wire.rs: fn decode
 //! Decodes: proto/src/wire.rs: fn decode_padded

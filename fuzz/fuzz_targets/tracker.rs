@@ -16,7 +16,7 @@ use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use proto::{
-    InfoHash, PREAMBLE, PeerId, Secret, ShareName,
+    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareName,
     tracker::{
         Announce, Event, MAX_DATAGRAM_LEN, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, decode_request, encode_request},
@@ -179,6 +179,8 @@ impl World {
                     size: 1 << 20,
                     event: events[usize::from(event % 4)],
                     progress: percent.min(100).try_into().expect("at most 100"),
+                    label: Label::cut(["", "a", "ä"][usize::from(name % 3)]).expect("a label"),
+                    fetched: event & 4 != 0,
                 };
                 self.request(source, RequestBody::Announce(announce));
             }

@@ -31,6 +31,8 @@ fn fake(infohash: InfoHash, name: ShareName) -> Announce {
         size: 1,
         event: Event::Started,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 

@@ -383,6 +383,8 @@ pub(crate) fn seeder_at(source: &Source, address: SocketAddr) -> Announce {
         size: source.size(),
         event: AnnounceEvent::Started,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 

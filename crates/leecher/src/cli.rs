@@ -9,7 +9,7 @@ use leecher::{
     ParseTargetError, Replace, Stay, Target, View,
 };
 use peer::{acceptor::Acceptor, rate_limit::RateLimit};
-use proto::{Endpoint, ShareName, link::MAX_ENDPOINTS};
+use proto::{Endpoint, Label, ShareName, link::MAX_ENDPOINTS};
 use startup::{ExitCode, Failure, LogArgs, eprint_line, human_time};
 use store::FilePattern;
 use tokio::task::JoinSet;
@@ -50,12 +50,17 @@ pub const EXCLUSIVE: &[(&str, &str)] = &[
     ("list_files", "seed"),
     ("list_files", "seed_for"),
     ("list_files", "seed_ratio"),
+    ("list_files", "stay_until_hosts"),
     ("file", "targets"),
     ("output", "dir"),
     ("json", "quiet"),
     ("no_serve", "seed"),
     ("no_serve", "seed_for"),
     ("no_serve", "seed_ratio"),
+    ("no_serve", "stay_until_hosts"),
+    ("seed", "stay_until_hosts"),
+    ("seed_for", "stay_until_hosts"),
+    ("seed_ratio", "stay_until_hosts"),
     ("seed", "seed_for"),
     ("seed", "seed_ratio"),
     ("seed_for", "seed_ratio"),
@@ -299,6 +304,25 @@ pub struct Args {
     )]
     seed_ratio: Option<f64>,
 
+    /// After the download, go on serving until this many hosts have all of the share
+    ///
+    /// The tracker counts the hosts that have fetched all of the share since it was registered, this one and those that are gone too. Hosts
+    /// are distinct by address and --label. The leecher learns the number with each announce, every 30 seconds.
+    #[arg(
+        long, value_name = "COUNT", value_parser = parse_hosts, env = "SHOAL_STAY_UNTIL_HOSTS", help_heading = SERVING,
+        hide_short_help = true
+    )]
+    stay_until_hosts: Option<u32>,
+
+    /// What people call this host in lists [default: the machine's name]
+    ///
+    /// The tracker shows it. At most 32 bytes are used.
+    #[arg(
+        long, value_name = "NAME", value_parser = Label::cut, env = "SHOAL_LABEL", help_heading = SERVING,
+        hide_short_help = true
+    )]
+    label: Option<Label>,
+
     /// Show in detail where the time went
     #[arg(
         long, value_parser = FalseyValueParser::new(), env = "SHOAL_EXPLAIN", help_heading = REPORTING,
@@ -351,6 +375,14 @@ fn parse_target(text: &str) -> Result<Target, String> {
         ParseTargetError::InfoHashLen(_) => format!("{error} (if it is a name, use -f)"),
         ParseTargetError::Name(source) => format!("{error}: {source}"),
     })
+}
+
+/// A tracker counts no more than 10,000 hosts of a share.
+fn parse_hosts(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(count @ 1..=10_000) => Ok(count),
+        _ => Err("it must be a number from 1 to 10000".to_owned()),
+    }
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
@@ -420,6 +452,7 @@ async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Fai
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),
         known_names: known_names(&args),
+        label: args.label.unwrap_or_else(own_label),
         bind: args.bind,
         acceptor,
         stay: stay(&args),
@@ -551,6 +584,11 @@ fn destination(args: &Args) -> Result<Destination, Failure> {
     Ok(destination)
 }
 
+/// The name of this machine, if it can be a label.
+fn own_label() -> Label {
+    Label::cut(&web::machine_name()).unwrap_or_default()
+}
+
 fn known_names(args: &Args) -> Option<PathBuf> {
     match &args.known_names {
         Some(none) if none.as_os_str() == "none" => None,
@@ -570,6 +608,9 @@ fn style(args: &Args) -> Style {
 }
 
 fn stay(args: &Args) -> Stay {
+    if let Some(hosts) = args.stay_until_hosts {
+        return Stay::Hosts(hosts);
+    }
     match (args.seed, args.seed_for, args.seed_ratio) {
         (true, _, _) => Stay::Forever,
         (_, Some(time), _) => Stay::For(time),
@@ -585,6 +626,9 @@ fn staying(stay: Stay) -> Option<String> {
         Stay::For(time) => Some(format!("Serving other leechers for {}", human_time(time))),
         Stay::Ratio(ratio) => {
             Some(format!("Serving other leechers until {ratio} × the size of the share is uploaded"))
+        }
+        Stay::Hosts(hosts) => {
+            Some(format!("Serving other leechers until {hosts} hosts have all of the share"))
         }
         Stay::WhileNeeded => None,
     }

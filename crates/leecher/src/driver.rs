@@ -17,11 +17,12 @@ use std::{
 
 use peer::{
     acceptor::{Acceptor, Route},
+    announcer::Own,
     handshake::Incoming,
     rate_limit::RateLimit,
     tracker_client::TrackerClient,
 };
-use proto::{Bitfield, Endpoint, InfoHash, PeerId};
+use proto::{Bitfield, Endpoint, InfoHash, Label, PeerId};
 use rand::rngs::StdRng;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
 use swarm::{
@@ -73,6 +74,7 @@ pub(crate) struct Setup {
     pub(crate) download_limit: RateLimit,
     pub(crate) stay: Stay,
     pub(crate) view: Option<View>,
+    pub(crate) label: Label,
     /// When the user asked for the share.
     pub(crate) begun: Instant,
 }
@@ -288,6 +290,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         let limited = self.setup.download_limit.is_waited_for();
         self.core.handle(Event::Limited(limited), now, &mut self.rng);
         self.core.handle(Event::Uploaded(self.bytes_uploaded()), now, &mut self.rng);
+        self.core.handle(Event::Completions(self.service.completions()), now, &mut self.rng);
         if let Some(why) = self.service.new_fault() {
             (self.on_event)(FetchEvent::CannotServe(why));
             self.core.handle(Event::Spoilt, now, &mut self.rng);
@@ -454,7 +457,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         (self.on_event)(FetchEvent::Started(started));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
         if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
-            let serving = self.service.start(download, port, &self.setup.trackers);
+            let own = Own { port, label: self.setup.label, fetches: true };
+            let serving = self.service.start(download, own, &self.setup.trackers);
             if let Some(view) = &self.setup.view {
                 view.serve(&serving.uploads);
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
-use proto::{Endpoint, ShareName};
+use proto::{Endpoint, Label, ShareName};
 use store::FilePattern;
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::{
@@ -73,6 +73,8 @@ pub struct Config {
     /// File that remembers what each name led to when it was last fetched by. If a name leads to something else now,
     /// [`FetchEvent::NameMoved`] reports it. By default none.
     pub known_names: Option<PathBuf>,
+    /// What people call this host. By default nothing.
+    pub label: Label,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,
     /// Port to serve received chunks on; nothing is served if `None`. Several transfers may use one port.
@@ -104,6 +106,7 @@ impl Config {
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
             known_names: None,
+            label: Label::NONE,
             bind: None,
             acceptor: None,
             stay: Stay::default(),
@@ -232,6 +235,7 @@ async fn prepare(
         download_limit: config.download_limit.clone(),
         stay: config.stay,
         view: config.view.clone(),
+        label: config.label,
         begun,
     };
     Ok((setup, name))

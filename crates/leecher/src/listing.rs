@@ -42,7 +42,7 @@ pub(crate) async fn list(
 
 /// A line about a share.
 pub(crate) fn describe(share: &ShareEntry) -> String {
-    let ShareEntry { infohash, name, size, seeders, leechers, sites, votes: _ } = share;
+    let ShareEntry { infohash, name, size, seeders, leechers, sites, votes: _, completed: _ } = share;
     let (size, mut seeders, leechers) =
         (HumanBytes(*size).to_string(), count(*seeders, "seeder"), count(*leechers, "leecher"));
     if share.seeders > 1 {

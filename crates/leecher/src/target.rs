@@ -463,7 +463,8 @@ mod tests {
         let mut infohash = [0; 32];
         infohash[..4].copy_from_slice(&number.to_be_bytes());
         let (infohash, name) = (InfoHash(infohash), ShareName::new("n").unwrap());
-        let share = ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0, sites: 1, votes: 1 };
+        let share =
+            ShareEntry { infohash, name, size: 1, seeders: 1, leechers: 0, sites: 1, votes: 1, completed: 0 };
         let (settles_in_s, restarted_ago_s, shares, peers) = (0, None, vec![share], None);
         let shares = Shares { settles_in_s, restarted_ago_s, total: 1, shares, more: true, peers };
         Ok((shares, (Ipv4Addr::LOCALHOST, 1).into()))

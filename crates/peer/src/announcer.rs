@@ -3,7 +3,7 @@
 use std::{mem, num::NonZeroU16, time::Duration};
 
 use proto::{
-    Metainfo, PeerId, Secret,
+    Label, Metainfo, PeerId, Secret,
     tracker::{
         client::CallError,
         message::{Announce, Announced, Completion, ErrorCode, Event, Token},
@@ -31,11 +31,22 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to try to end a registration.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Announces a share until `shutdown`, and then ends the registration. The peer listens on `port` and has `progress` of the
-/// share. `on_result` receives the outcome of every announce.
+/// What a peer says of itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    /// The port that it listens on.
+    pub port: NonZeroU16,
+    /// What people call its host.
+    pub label: Label,
+    /// Whether it fetches the share. Otherwise it has all of it from the start.
+    pub fetches: bool,
+}
+
+/// Announces a share until `shutdown`, and then ends the registration. The peer has `progress` of the share. `on_result` receives the
+/// outcome of every announce.
 pub async fn announce(
     tracker: TrackerClient,
-    port: NonZeroU16,
+    own: Own,
     metainfo: &Metainfo,
     mut progress: watch::Receiver<Completion>,
     shutdown: CancellationToken,
@@ -44,7 +55,7 @@ pub async fn announce(
     let mut registration = Registration::new(&mut rand::rng());
     loop {
         let announced = *progress.borrow_and_update();
-        let announce = registration.announce(metainfo, port, announced);
+        let announce = registration.announce(metainfo, own, announced);
         let result = tokio::select! {
             result = tracker.announce(announce) => result,
             () = shutdown.cancelled() => break,
@@ -63,7 +74,7 @@ pub async fn announce(
     // Even without an answer so far, because an interrupted announce may have arrived.
     let last = *progress.borrow();
     registration.event = Event::Stopped;
-    let goodbye = registration.announce(metainfo, port, last);
+    let goodbye = registration.announce(metainfo, own, last);
     match timeout(STOP_TIMEOUT, tracker.announce(goodbye)).await {
         Ok(Ok(_)) => tracing::debug!(tracker = %tracker.endpoint(), "deregistered"),
         Ok(Err(error)) => tracing::debug!("not deregistered: {error}"),
@@ -125,17 +136,19 @@ impl Registration {
         }
     }
 
-    fn announce(&self, metainfo: &Metainfo, port: NonZeroU16, progress: Completion) -> Announce {
+    fn announce(&self, metainfo: &Metainfo, own: Own, progress: Completion) -> Announce {
         Announce {
             token: Token([0; 16]),
             infohash: metainfo.infohash(),
             peer_id: self.peer_id,
             secret: self.secret,
-            port,
+            port: own.port,
             name: metainfo.name().clone(),
             size: metainfo.chunk_space().total_len(),
             event: self.event,
             progress,
+            label: own.label,
+            fetched: own.fetches,
         }
     }
 }
@@ -151,7 +164,8 @@ mod tests {
 
     use super::*;
 
-    const OK: Result<Announced, TrackerError> = Ok(Announced { interval_s: 30, seeders: 1, leechers: 0 });
+    const OK: Result<Announced, TrackerError> =
+        Ok(Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 });
 
     fn failed(source: CallError) -> Result<Announced, TrackerError> {
         Err(TrackerError::Call { endpoint: "127.0.0.1:6020".parse().unwrap(), error: source })

@@ -53,7 +53,14 @@ fn peers(criterion: &mut Criterion) {
         progress: Completion::COMPLETE,
     };
     let peers = (1..=30).map(peer).collect();
-    let body = ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 20, leechers: 20, peers });
+    let body = ReplyBody::Peers(Peers {
+        interval_s: 30,
+        settles_in_s: 0,
+        seeders: 20,
+        leechers: 20,
+        completed: 0,
+        peers,
+    });
     let reply = Reply { transaction: TransactionId(0x8000_0007), body };
     let mut buffer = BytesMut::with_capacity(4096);
     let mut group = criterion.benchmark_group("30 peers");
@@ -93,6 +100,8 @@ fn announce(criterion: &mut Criterion) {
             size: 15 << 30,
             event: Event::Heartbeat,
             progress: Completion::of(40, 100),
+            label: Default::default(),
+            fetched: false,
         }),
     };
     let mut buffer = BytesMut::with_capacity(4096);

@@ -17,6 +17,7 @@ pub mod endpoint;
 #[cfg(all(test, feature = "codecs"))]
 mod golden;
 pub mod id;
+pub mod label;
 pub mod link;
 pub mod metainfo;
 pub mod name;
@@ -29,6 +30,7 @@ pub use bitfield::Bitfield;
 pub use chunk::{BLOCK_LEN, CHUNK_LEN, ChunkIndex, ChunkSpace, ChunkSpan};
 pub use endpoint::Endpoint;
 pub use id::{Digest, InfoHash, PeerId, Secret};
+pub use label::Label;
 pub use link::Link;
 pub use metainfo::Metainfo;
 pub use name::{ShareName, ShareNameRef};
@@ -38,7 +40,7 @@ pub use wire::WireError;
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

@@ -134,6 +134,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(crate) fn flag(&mut self) -> Result<bool, WireError> {
+        match self.u8()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(WireError::illegal("a flag is 0 or 1")),
+        }
+    }
+
     pub(crate) fn text(&mut self) -> Result<&'a str, WireError> {
         BorrowDecode::borrow_decode(&mut self.decoder).map_err(WireError::Malformed)
     }

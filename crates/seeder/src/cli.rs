@@ -12,7 +12,7 @@ use std::{
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
-use proto::{Endpoint, InfoHash, Link, Metainfo, ShareName};
+use proto::{Endpoint, InfoHash, Label, Link, Metainfo, ShareName};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{
     Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
@@ -131,6 +131,15 @@ pub struct Args {
     )]
     no_discovery: bool,
 
+    /// What people call this host in lists [default: the machine's name]
+    ///
+    /// The tracker shows it. At most 32 bytes are used.
+    #[arg(
+        long, value_name = "NAME", value_parser = Label::cut, env = "SHOAL_LABEL", help_heading = NETWORK,
+        hide_short_help = true
+    )]
+    label: Option<Label>,
+
     /// Listen on this IP address only [default: all]
     ///
     /// By default the seeder listens on all addresses, IPv4 and IPv6.
@@ -223,6 +232,7 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         trackers: Vec::new(),
         max_peers: args.max_peers,
         upload_limit: args.upload_limit.clone().unwrap_or_default(),
+        label: args.label.unwrap_or_else(|| Label::cut(&web::machine_name()).unwrap_or_default()),
     };
     // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let tasks = TaskTracker::new();

@@ -130,7 +130,7 @@ mod tests {
         }
 
         fn announced(&mut self, share: u8) -> Option<News> {
-            let announced = Announced { interval_s: 30, seeders: 1, leechers: 0 };
+            let announced = Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 };
             self.0.news(Event::Announced { tracker: tracker(), infohash: infohash(share), announced })
         }
 

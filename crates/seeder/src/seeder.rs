@@ -9,14 +9,14 @@ use std::{
 use listen::ListenError;
 use peer::{
     acceptor::{Acceptor, Route},
-    announcer::announce,
+    announcer::{Own, announce},
     rate_limit::RateLimit,
     server::Server,
     tracker_client::{TrackerClient, TrackerError},
     upload_hub::UploadHub,
 };
 use proto::{
-    Endpoint, InfoHash,
+    Endpoint, InfoHash, Label,
     tracker::message::{Announced, Completion},
 };
 use store::{Content, OpenChunkError};
@@ -37,6 +37,8 @@ pub struct Config {
     pub max_peers: usize,
     /// Maximum upload rate, to all peers together.
     pub upload_limit: RateLimit,
+    /// What people call this host. By default nothing.
+    pub label: Label,
 }
 
 impl Default for Config {
@@ -47,6 +49,7 @@ impl Default for Config {
             trackers: Vec::new(),
             max_peers: DEFAULT_MAX_ASKERS,
             upload_limit: RateLimit::unlimited(),
+            label: Label::NONE,
         }
     }
 }
@@ -93,6 +96,7 @@ pub struct Seeder {
     /// Trackers are added and never removed.
     trackers: Arc<watch::Sender<Vec<TrackerClient>>>,
     server: Server,
+    label: Label,
 }
 
 impl Seeder {
@@ -104,12 +108,13 @@ impl Seeder {
         let acceptor = Acceptor::bind(config.bind, config.port, tasks)?;
         let tracker = |endpoint| TrackerClient::spawn(endpoint, config.bind, tasks);
         let trackers = config.trackers.into_iter().map(tracker).collect();
-        Ok(Seeder::new(acceptor, trackers, Server::new(config.max_peers, config.upload_limit)))
+        let server = Server::new(config.max_peers, config.upload_limit);
+        Ok(Seeder::new(acceptor, trackers, server, config.label))
     }
 
     /// A seeder on a port that transfers may use too.
-    pub fn new(acceptor: Acceptor, trackers: Vec<TrackerClient>, server: Server) -> Seeder {
-        Seeder { acceptor, trackers: Arc::new(watch::Sender::new(trackers)), server }
+    pub fn new(acceptor: Acceptor, trackers: Vec<TrackerClient>, server: Server, label: Label) -> Seeder {
+        Seeder { acceptor, trackers: Arc::new(watch::Sender::new(trackers)), server, label }
     }
 
     /// Registers all shares, those that run too, with another tracker.
@@ -131,7 +136,8 @@ impl Seeder {
     pub fn share(&self, content: Arc<dyn Content>) -> Result<Sharing, AlreadyRouted> {
         let infohash = content.metainfo().infohash();
         let route = self.acceptor.route(infohash).ok_or(AlreadyRouted(infohash))?;
-        Ok(Sharing { route, content, trackers: self.trackers.subscribe(), server: self.server.clone() })
+        let (trackers, server) = (self.trackers.subscribe(), self.server.clone());
+        Ok(Sharing { route, content, trackers, server, label: self.label })
     }
 }
 
@@ -142,6 +148,7 @@ pub struct Sharing {
     content: Arc<dyn Content>,
     trackers: watch::Receiver<Vec<TrackerClient>>,
     server: Server,
+    label: Label,
 }
 
 impl Sharing {
@@ -152,12 +159,17 @@ impl Sharing {
         on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) -> u64 {
-        let Sharing { route, content, trackers, server } = self;
+        let Sharing { route, content, trackers, server, label } = self;
         let infohash = content.metainfo().infohash();
         // Ends the registrations only.
         let withdrawn = shutdown.child_token();
-        let registering =
-            register(Arc::clone(&content), route.port(), trackers, on_event.clone(), withdrawn.clone());
+        let registering = register(
+            Arc::clone(&content),
+            (route.port(), label),
+            trackers,
+            on_event.clone(),
+            withdrawn.clone(),
+        );
         let on_fault = move |error| {
             withdrawn.cancel();
             on_event(Event::Withdrawn { infohash, error });
@@ -170,12 +182,13 @@ impl Sharing {
 /// Keeps a share registered with all trackers, and with those that are added, until `withdrawn`.
 async fn register(
     content: Arc<dyn Content>,
-    port: u16,
+    (port, label): (u16, Label),
     mut trackers: watch::Receiver<Vec<TrackerClient>>,
     on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
     withdrawn: CancellationToken,
 ) {
     let Some(port) = NonZeroU16::new(port) else { return };
+    let own = Own { port, label, fetches: false };
     let infohash = content.metainfo().infohash();
     let mut announcers = JoinSet::new();
     loop {
@@ -191,7 +204,7 @@ async fn register(
                     });
                 };
                 let progress = watch::channel(Completion::COMPLETE).1;
-                announce(tracker, port, content.metainfo(), progress, withdrawn, on_result).await;
+                announce(tracker, own, content.metainfo(), progress, withdrawn, on_result).await;
             });
         }
         tokio::select! {

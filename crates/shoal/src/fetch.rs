@@ -146,6 +146,7 @@ impl Fetch {
         let mut config = self.config;
         config.trackers.clone_from(&node.trackers);
         config.bind = node.bind;
+        config.label = node.label;
         config.known_names.clone_from(&node.known_names);
         // A transfer of a node that was stopped ends at once, so it needs no port.
         config.acceptor = if self.serve { node.acceptor()? } else { None };

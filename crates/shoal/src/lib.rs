@@ -104,7 +104,8 @@ pub use listen::ListenError;
 pub use node::{Builder, Node};
 pub use peer::{rate_limit::RateLimit, tracker_client::TrackerError};
 pub use proto::{
-    Endpoint, InfoHash, Link, ShareName,
+    Endpoint, InfoHash, Label, Link, ShareName,
+    label::LabelError,
     tracker::message::{Announced, ShareEntry, Standing},
 };
 pub use seeder::AlreadyRouted;

@@ -8,7 +8,7 @@ use std::{
 
 use leecher::{FetchError, list_shares};
 use peer::{rate_limit::RateLimit, server::Server};
-use proto::{Endpoint, tracker::message::ShareEntry};
+use proto::{Endpoint, Label, tracker::message::ShareEntry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -30,6 +30,7 @@ pub struct Node(Arc<Resources>);
 pub struct Builder {
     trackers: Vec<Endpoint>,
     bind: Option<IpAddr>,
+    label: Label,
     port: u16,
     max_peers: usize,
     hash_cache: Option<PathBuf>,
@@ -91,6 +92,7 @@ impl Default for Builder {
         Builder {
             trackers: Vec::new(),
             bind: None,
+            label: Label::NONE,
             port: 0,
             max_peers: seeder::DEFAULT_MAX_PEERS,
             hash_cache: None,
@@ -119,6 +121,12 @@ impl Builder {
     /// Listens on this address only, and contacts trackers from it. By default the node listens on all IPv4 and IPv6 addresses.
     pub fn bind(mut self, address: IpAddr) -> Builder {
         self.bind = Some(address);
+        self
+    }
+
+    /// Names this host in the lists of trackers. By default it has no name there.
+    pub fn label(mut self, label: Label) -> Builder {
+        self.label = label;
         self
     }
 
@@ -166,6 +174,7 @@ impl Builder {
         let Builder {
             trackers,
             bind,
+            label,
             port,
             max_peers,
             hash_cache,
@@ -176,6 +185,7 @@ impl Builder {
         Node(Arc::new(Resources {
             trackers,
             bind,
+            label,
             port,
             hash_cache,
             known_names,

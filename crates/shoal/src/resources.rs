@@ -8,7 +8,7 @@ use std::{
 
 use listen::ListenError;
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, server::Server, tracker_client::TrackerClient};
-use proto::Endpoint;
+use proto::{Endpoint, Label};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The options of a node, its port and its tasks.
@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub(crate) struct Resources {
     pub(crate) trackers: Vec<Endpoint>,
     pub(crate) bind: Option<IpAddr>,
+    pub(crate) label: Label,
     pub(crate) hash_cache: Option<PathBuf>,
     pub(crate) known_names: Option<PathBuf>,
     pub(crate) upload_limit: RateLimit,

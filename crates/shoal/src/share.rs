@@ -206,7 +206,7 @@ pub(crate) async fn start(
 ) -> Result<ShareHandle, ShareError> {
     // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let acceptor = node.acceptor()?.ok_or(store::ShareError::Stopped(Stopped))?;
-    let seeder = Seeder::new(acceptor, node.tracker_clients(), node.server.clone());
+    let seeder = Seeder::new(acceptor, node.tracker_clients(), node.server.clone(), node.label);
     let local_addr = seeder.local_addr();
     let (cache, hashing) = (node.hash_cache.clone(), stop.clone());
     let hashed = node.tasks.spawn_blocking(move || hash(share, cache, &report, &hashing));

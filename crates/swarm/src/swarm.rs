@@ -86,6 +86,8 @@ pub struct Swarm {
     next_report: Instant,
     next_checkpoint: Instant,
     uploaded: u64,
+    /// Hosts that have fetched the share, as a tracker counts them.
+    completions: u32,
     is_limited: bool,
     is_stopping: bool,
     /// Some of what is here cannot be served.
@@ -130,6 +132,7 @@ impl Swarm {
             next_report: now + WAITING_INTERVAL,
             next_checkpoint: now + CHECKPOINT_INTERVAL,
             uploaded: 0,
+            completions: 0,
             is_limited: false,
             is_stopping: false,
             is_spoilt: false,
@@ -230,6 +233,7 @@ impl Swarm {
                 }
             }
             Event::Uploaded(bytes) => self.uploaded = bytes,
+            Event::Completions(hosts) => self.completions = hosts,
             Event::Limited(is_limited) => self.is_limited = is_limited,
             Event::Stop => {
                 self.is_stopping = true;
@@ -311,7 +315,7 @@ impl Swarm {
     fn may_matter(&self, event: &Event) -> bool {
         match event {
             Event::Limited(is_limited) => *is_limited != self.is_limited,
-            Event::Uploaded(_) => matches!(self.phase, Phase::Staying(_)),
+            Event::Uploaded(_) | Event::Completions(_) => matches!(self.phase, Phase::Staying(_)),
             Event::Peer(_, event) => !matches!(
                 event,
                 PeerEvent::Have(_)

@@ -138,6 +138,8 @@ impl Writer {
                 size: SHARE_LEN,
                 event: if job.kind == Kind::Stop { Event::Stopped } else { Event::Heartbeat },
                 progress: peer.progress,
+                label: proto::Label::NONE,
+                fetched: false,
             }),
             Kind::Lookup => RequestBody::Lookup { token, query: Query::Peers { infohash, want: self.want } },
             Kind::Search => RequestBody::Lookup { token, query: Query::Named { name, after: None } },
@@ -293,7 +295,8 @@ mod tests {
 
     #[test]
     fn replies_mean_the_same_whether_they_are_decoded_or_only_looked_at() {
-        let announced = ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0 });
+        let announced =
+            ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 });
         let token = Token([7; 16]);
         let replies = [
             (announced, Said::Yes),

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use bytes::BytesMut;
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName,
     name::MAX_NAME_LEN,
     tracker::{
         Announce, Completion, Event, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
@@ -127,6 +127,8 @@ impl Client {
                 size: 1 << 40,
                 event: Event::Started,
                 progress: Completion::COMPLETE,
+                label: Label::NONE,
+                fetched: false,
             }))?;
         }
         Ok(client)

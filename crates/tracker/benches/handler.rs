@@ -13,7 +13,7 @@ use std::{
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput};
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName,
     tracker::{
         Announce, Completion, Event, Query, Reply, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, encode_request},
@@ -139,6 +139,8 @@ impl Bench {
                 } else {
                     Completion::COMPLETE
                 },
+                label: Label::cut("some host").unwrap(),
+                fetched: false,
             }),
             Kind::Lookup => RequestBody::Lookup { token, query: Query::Peers { infohash, want: WANT } },
         }

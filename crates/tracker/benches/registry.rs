@@ -57,5 +57,7 @@ fn announce(peer: u32, event: Event) -> Announce {
         size: 1 << 30,
         event,
         progress: Completion::of(50, 100),
+        label: Default::default(),
+        fetched: false,
     }
 }

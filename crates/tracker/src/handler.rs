@@ -46,7 +46,7 @@ const TURNS_PER_ROUND: usize = 100;
 
 /// Bytes of a reply with one share, at most, without the share's name and its peers. Like the decoder's limit, it counts a number by
 /// its size in memory.
-const SOLE_SHARE_LEN: usize = 160;
+const SOLE_SHARE_LEN: usize = 168;
 
 /// Bytes of a peer in a reply, at most, counted in the same way.
 const PEER_ENTRY_LEN: usize = 24;

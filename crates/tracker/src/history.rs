@@ -196,6 +196,7 @@ mod tests {
         Host {
             ip: [10, 0, 0, 1].into(),
             port: NonZeroU16::new(number).unwrap(),
+            label: Default::default(),
             progress: percent.try_into().unwrap(),
             age: Duration::from_secs(age_s),
         }

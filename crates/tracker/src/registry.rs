@@ -20,6 +20,7 @@ mod census;
 mod crowd;
 mod crowded;
 mod directory;
+mod finishers;
 mod head;
 mod journal;
 mod merging;
@@ -52,6 +53,7 @@ use rand::Rng;
 use census::Census;
 use crowd::{Title, places};
 use directory::{Directory, Entries};
+use finishers::{Finishers, Labels};
 use head::{ByInfoHash, Head};
 use journal::What;
 use peer::{Peer, Requester};
@@ -104,6 +106,8 @@ pub struct Registry {
     directory: Directory,
     votes: Votes,
     census: Census,
+    labels: Labels,
+    finishers: Finishers,
     journal: Journal,
     /// The current round of sweeping.
     round: Option<Round>,
@@ -152,6 +156,8 @@ impl Registry {
             directory: Directory::default(),
             votes: Votes::default(),
             census,
+            labels: Labels::default(),
+            finishers: Finishers::default(),
             journal: Journal::default(),
             round: None,
             ahead: Ahead::default(),
@@ -172,12 +178,16 @@ impl Registry {
         let ids = (announce.peer_id, announce.secret);
         let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
         let known = share.and_then(|share| Some((share, self.find(share, announce.peer_id)?)));
+        if let Some((share, place)) = known
+            && !self.shares[share].roster.members()[place].has_secret(announce.secret)
+        {
+            return Err(ErrorCode::NotYours);
+        }
+        let has_fetched = announce.fetched && announce.progress.is_complete();
+        if has_fetched && share.is_some() && !self.is_known_seeder(known) {
+            self.finishers.add(&announce.infohash, source.to_canonical(), announce.label);
+        }
         let (seeders, leechers) = match (known, announce.event) {
-            (Some((share, place)), _)
-                if !self.shares[share].roster.members()[place].has_secret(announce.secret) =>
-            {
-                return Err(ErrorCode::NotYours);
-            }
             (Some((share, place)), Event::Stopped) => {
                 self.end(share, place, || What::Left);
                 self.counts(&announce.infohash)
@@ -190,10 +200,15 @@ impl Registry {
             (None, Event::Stopped) => self.counts(&announce.infohash),
             (None, Event::Started | Event::Heartbeat | Event::Completed) => {
                 self.register(share, announce, peer)?;
+                if has_fetched {
+                    // The share may have begun with it.
+                    self.finishers.add(&announce.infohash, source.to_canonical(), announce.label);
+                }
                 self.counts(&announce.infohash)
             }
         };
-        Ok(Announced { interval_s: self.interval_s(), seeders, leechers })
+        let completed = self.finishers.count(&announce.infohash);
+        Ok(Announced { interval_s: self.interval_s(), seeders, leechers, completed })
     }
 
     /// A random sample of at most `want` peers of a share, for a client at `requester`.
@@ -226,7 +241,8 @@ impl Registry {
         entries.clear();
         let mut all = [0; MAX_PEERS];
         roster.name(places(&mut all, want), Requester::from(requester), &mut entries, rng);
-        Ok(Peers { interval_s: self.lookup_interval_s(), settles_in_s, seeders, leechers, peers: entries })
+        let (interval_s, completed) = (self.lookup_interval_s(), self.finishers.count(infohash));
+        Ok(Peers { interval_s, settles_in_s, seeders, leechers, completed, peers: entries })
     }
 
     /// Drops expired peers and the shares that become empty. Checks about `budget` peers at most, continues where the last
@@ -280,6 +296,7 @@ impl Registry {
         }
         let share = self.make_room(share, announce, &peer)?;
         self.note_registered(announce, &peer);
+        self.labels.set(announce.peer_id, announce.label);
         let share = match share {
             Some(share) => {
                 let title = title(announce);
@@ -303,6 +320,8 @@ impl Registry {
             roster.insert(head, peer, title, votes);
             old
         });
+        self.labels.take(old.member.id);
+        self.labels.set(announce.peer_id, announce.label);
         self.recount(share, &old, &peer);
         self.journal.note(&announce.infohash, &old, || What::Displaced);
         self.note_registered(announce, &peer);
@@ -357,8 +376,18 @@ impl Registry {
         self.census.enter(peer, head);
     }
 
+    /// Whether this peer is known to have all of its share.
+    fn is_known_seeder(&self, known: Option<(usize, usize)>) -> bool {
+        known.is_some_and(|(share, place)| self.shares[share].roster.peer(place).contact.is_seeder())
+    }
+
     /// Counts a registration that ended.
     fn leave(&mut self, peer: &Peer) {
+        self.labels.take(peer.member.id);
+        self.uncount(peer);
+    }
+
+    fn uncount(&mut self, peer: &Peer) {
         self.census.leave(peer);
         let (site, shares) = (peer.site(), &self.shares);
         let count = self.census.registrations_from(site);
@@ -370,7 +399,8 @@ impl Registry {
     /// Counts a change of a registration's address or completion.
     fn recount(&mut self, share: usize, old: &Peer, new: &Peer) {
         if old.site() != new.site() {
-            self.leave(old);
+            // It only moved.
+            self.uncount(old);
             self.enter(share, new);
         } else if old.contact.is_seeder() != new.contact.is_seeder() {
             self.census.complete(old, new);
@@ -435,8 +465,10 @@ impl Registry {
 
     /// Drops a share without peers. It is in the list no more.
     fn drop_if_empty(&mut self, share: usize) {
-        if self.shares[share].roster.is_empty() {
-            self.shares.swap_remove_index(share);
+        if self.shares[share].roster.is_empty()
+            && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
+        {
+            self.finishers.forget(head.infohash());
         }
     }
 

@@ -79,6 +79,7 @@ struct ListedShare {
     size: u64,
     seeders: u32,
     leechers: u32,
+    completed: u32,
 }
 
 #[derive(Serialize)]
@@ -88,6 +89,7 @@ struct Share {
     size: u64,
     seeders: u32,
     leechers: u32,
+    completed: u32,
     /// Seconds until the last host should be done.
     left_s: Option<u64>,
     hosts: Vec<SeenHost>,
@@ -97,6 +99,7 @@ struct Share {
 #[derive(Serialize)]
 struct SeenHost {
     address: SocketAddr,
+    label: String,
     percent: u8,
     rate: Option<u64>,
     heard_s: u64,
@@ -198,6 +201,7 @@ impl Seen {
             size: share.size,
             seeders: share.seeders,
             leechers: share.leechers,
+            completed: share.completed,
             left_s: left_s(share.size, &seen),
             hosts: seen,
             more: more && hosts.len() >= MAX_HOSTS,
@@ -226,6 +230,7 @@ impl SeenHost {
         let (ip, is_done): (IpAddr, _) = (host.ip, host.progress.is_complete());
         SeenHost {
             address: SocketAddr::new(ip, host.port.get()),
+            label: host.label.as_str().to_owned(),
             percent: host.progress.percent(),
             rate: rate.filter(|_| !is_done),
             heard_s: host.age.as_secs(),
@@ -258,6 +263,7 @@ impl From<ShareEntry> for ListedShare {
             size: share.size,
             seeders: share.seeders,
             leechers: share.leechers,
+            completed: share.completed,
         }
     }
 }
@@ -411,7 +417,13 @@ mod tests {
 
     #[test]
     fn the_end_is_that_of_the_last_host_if_most_are_known() {
-        let host = |percent, rate| SeenHost { address: ([10, 0, 0, 1], 1).into(), percent, rate, heard_s: 0 };
+        let host = |percent, rate| SeenHost {
+            address: ([10, 0, 0, 1], 1).into(),
+            label: String::new(),
+            percent,
+            rate,
+            heard_s: 0,
+        };
         assert_eq!(left_s(1_000, &[host(50, Some(100)), host(90, Some(1)), host(100, None)]), Some(100));
         assert_eq!(left_s(1_000, &[host(50, Some(100)), host(0, None)]), None);
         assert_eq!(left_s(1_000, &[host(50, Some(0)), host(50, None)]), None);

@@ -170,6 +170,8 @@ fn register(port: u16) {
         size: 5,
         event: Event::Started,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     };
     let announced = ask(&socket, RequestBody::Announce(announce));
     assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");

@@ -1,12 +1,21 @@
 //! Serving received chunks to others, and announcing them to trackers.
 
-use std::{num::NonZeroU16, sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use peer::{
-    announcer::announce, faults::Faults, have_log::HaveLog, tracker_client::TrackerClient,
+    announcer::{Own, announce},
+    faults::Faults,
+    have_log::HaveLog,
+    tracker_client::{TrackerClient, TrackerError},
     upload_hub::UploadHub,
 };
-use proto::tracker::Completion;
+use proto::tracker::{Announced, Completion};
 use store::{Content, Download, OpenChunkError};
 use swarm::uploads::DEFAULT_SLOTS;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
@@ -23,6 +32,8 @@ pub(super) struct Service {
     announcers: TaskTracker,
     stop_announcing: CancellationToken,
     progress: watch::Sender<Completion>,
+    /// Hosts that have fetched the share, as the tracker counts them that knows most.
+    completions: Arc<AtomicU32>,
     /// Why a received file cannot be served to others. Set when serving starts.
     fault: Option<watch::Receiver<Option<Arc<OpenChunkError>>>>,
 }
@@ -34,6 +45,7 @@ impl Service {
             announcers: TaskTracker::new(),
             stop_announcing: CancellationToken::new(),
             progress: watch::channel(Completion::of(0, 1)).0,
+            completions: Arc::default(),
             fault: None,
         }
     }
@@ -42,7 +54,7 @@ impl Service {
     pub(super) fn start(
         &mut self,
         download: &Arc<Download>,
-        port: NonZeroU16,
+        own: Own,
         trackers: &[TrackerClient],
     ) -> Serving {
         let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
@@ -56,12 +68,16 @@ impl Service {
         for tracker in trackers {
             let (tracker, download) = (tracker.clone(), Arc::clone(download));
             let (progress, stop) = (self.progress.subscribe(), self.stop_announcing.clone());
+            let completions = Arc::clone(&self.completions);
             self.announcers.spawn(async move {
-                let log = |result| match result {
-                    Ok(announced) => tracing::debug!(?announced),
+                let on_result = |result: Result<Announced, TrackerError>| match result {
+                    Ok(announced) => {
+                        tracing::debug!(?announced);
+                        completions.fetch_max(announced.completed, Ordering::Relaxed);
+                    }
                     Err(error) => tracing::debug!("not announced: {error}"),
                 };
-                announce(tracker, port, download.metainfo(), progress, stop, log).await;
+                announce(tracker, own, download.metainfo(), progress, stop, on_result).await;
             });
         }
         serving
@@ -70,6 +86,11 @@ impl Service {
     /// Announces to the trackers how much this peer has.
     pub(super) fn announce(&self, progress: Completion) {
         self.progress.send_replace(progress);
+    }
+
+    /// Hosts that have fetched the share, as far as a tracker knows.
+    pub(super) fn completions(&self) -> u32 {
+        self.completions.load(Ordering::Relaxed)
     }
 
     /// Why a received file cannot be served, if that was not reported before.

@@ -39,6 +39,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         upload_limit: RateLimit::unlimited(),
         download_limit: RateLimit::unlimited(),
         view: None,
+        label: Default::default(),
         stay: Stay::default(),
         begun: Instant::now(),
     };

@@ -52,7 +52,8 @@ fn a_tracker_with_a_hostile_name_is_not_listened_to() {
                     let name = ShareName::new(STANDS_FOR_IT).unwrap();
                     let infohash = InfoHash([1; 32]);
                     let (seeders, leechers, sites, votes) = (1, 0, 1, 1);
-                    let share = ShareEntry { infohash, name, size: 1, seeders, leechers, sites, votes };
+                    let share =
+                        ShareEntry { infohash, name, size: 1, seeders, leechers, sites, votes, completed: 0 };
                     let (settles_in_s, restarted_ago_s, total, more) = (0, None, 1, false);
                     let shares = vec![share];
                     ReplyBody::Shares(Shares {

@@ -75,3 +75,24 @@ fn shows_why_it_waits() {
     );
     assert!(share["message"].as_str().is_some_and(|message| message.contains("nothing")), "{share}");
 }
+
+/// Two leechers of one machine, so they need labels to be two hosts.
+#[test]
+fn stays_until_enough_hosts_have_the_share() {
+    let network = Network::lively();
+    network.seed(network.file("data.bin", &bytes(2)));
+    let places = [Place::new(), Place::new()];
+    let start = |number: usize| {
+        let label = format!("node{number}");
+        let args =
+            ["--stay-until-hosts", "2", "--label", &label, "--tracker", &network.tracker(), "data.bin"];
+        Running::start(leecher(&places[number], &args))
+    };
+    let first = start(0);
+    first.line_with("Serving other leechers until 2 hosts have all of the share");
+    let second = start(1);
+    for leecher in [first, second] {
+        leecher.line_with("Leecher stopped after");
+        assert_eq!(leecher.end().code, Some(0));
+    }
+}

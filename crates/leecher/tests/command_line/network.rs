@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use proto::{Endpoint, Link, ShareName};
@@ -34,9 +35,17 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn start() -> Network {
+        Network::with(tracker::Config::default())
+    }
+
+    /// A network in which peers announce every second.
+    pub(crate) fn lively() -> Network {
+        Network::with(tracker::Config { heartbeat: Duration::from_secs(1), ..tracker::Config::default() })
+    }
+
+    fn with(config: tracker::Config) -> Network {
         let runtime = Runtime::new().unwrap();
-        let config =
-            tracker::Config { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, ..tracker::Config::default() };
+        let config = tracker::Config { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, ..config };
         let tracker = runtime.block_on(Tracker::bind(config)).unwrap();
         let address = tracker.local_addr();
         // Ends with the runtime.

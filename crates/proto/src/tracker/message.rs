@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{InfoHash, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, wire};
+use crate::{InfoHash, Label, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, wire};
 
 /// Bytes of padding in `Connect`, so that its reply is not larger than the request.
 const CONNECT_PADDING: usize = 24;
@@ -98,6 +98,10 @@ pub struct Announce<N = ShareName> {
     pub event: Event,
     /// How much of the share the peer has.
     pub progress: Completion,
+    /// What people call the peer's host.
+    pub label: Label,
+    /// Whether the peer fetches the share, or has fetched it in this run. False for one that had all of it from the start.
+    pub fetched: bool,
 }
 
 /// The reason for an announce.
@@ -261,6 +265,8 @@ pub struct Announced {
     pub seeders: u32,
     /// Peers that have part of it.
     pub leechers: u32,
+    /// Hosts that have fetched all of it since it was registered here, those that are gone too.
+    pub completed: u32,
 }
 
 /// The tracker's answer to a lookup of peers.
@@ -274,6 +280,8 @@ pub struct Peers {
     pub seeders: u32,
     /// Peers that have part of it.
     pub leechers: u32,
+    /// Hosts that have fetched all of it since it was registered here, those that are gone too.
+    pub completed: u32,
     /// A random sample of both, at most [`MAX_PEERS`].
     #[serde(deserialize_with = "wire::list::<_, _, MAX_PEERS>")]
     pub peers: Vec<PeerEntry>,
@@ -415,6 +423,8 @@ pub struct ShareEntry {
     pub sites: u32,
     /// Those of the sites that vote for this share. Each site votes for one share of each name: the first that it announced.
     pub votes: u32,
+    /// Hosts that have fetched all of it since it was registered here, under any name, those that are gone too.
+    pub completed: u32,
 }
 
 impl ShareEntry {

@@ -72,7 +72,9 @@ fn start_tracker_of_another() -> String {
                 {
                     ReplyBody::Error(ErrorCode::NotYours)
                 }
-                _ => ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0 }),
+                _ => {
+                    ReplyBody::Announced(Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 })
+                }
             };
             let mut reply = BytesMut::new();
             encode_reply(&Reply { transaction, body }, &mut reply).unwrap();

@@ -97,6 +97,8 @@ impl World<'_> {
             size: self.space.total_len(),
             event,
             progress: Completion::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
+            label: proto::Label::NONE,
+            fetched: false,
         };
         self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
     }

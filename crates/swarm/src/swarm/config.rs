@@ -38,6 +38,8 @@ pub enum Stay {
     For(Duration),
     /// Until it has sent this many times the size of the share.
     Ratio(f64),
+    /// Until a tracker counts this many hosts that have fetched the share, this one too.
+    Hosts(u32),
 }
 
 /// The result of a transfer.

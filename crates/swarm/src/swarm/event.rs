@@ -54,6 +54,8 @@ pub enum Event {
     Spoilt,
     /// This many bytes of chunks were sent to others so far.
     Uploaded(u64),
+    /// A tracker counts this many hosts that have fetched the share.
+    Completions(u32),
     /// Whether the transfer waits because of the user's download limit.
     Limited(bool),
     /// The user stops the transfer.

@@ -140,6 +140,7 @@ impl Swarm {
             Stay::Forever => false,
             Stay::For(time) => stayed >= time,
             Stay::Ratio(ratio) => self.uploaded as f64 >= ratio * transfer.total as f64,
+            Stay::Hosts(hosts) => self.completions >= hosts,
             Stay::WhileNeeded => {
                 transfer.is_spread || stayed >= MAX_LINGER || !transfer.scheduler.is_needed()
             }

@@ -100,6 +100,8 @@ fn announce(token: Token, peer: u8) -> Announce {
         size: 1 << 40,
         event: Event::Started,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName,
     tracker::{Announce, Completion, Event, Token},
 };
 
@@ -70,6 +70,8 @@ impl Registry {
             size: known.size,
             event: Event::Heartbeat,
             progress: known.progress,
+            label: Label::NONE,
+            fetched: false,
         };
         let is_in = match found {
             Some((share, place)) => {

@@ -82,7 +82,8 @@ impl Registry {
         let Share { size, roster } = &self.shares[share];
         let (seeders, leechers, sites) = roster.counts_of(head.name_bytes());
         let (infohash, name) = (*head.infohash(), head.name()?);
-        Some(ShareEntry { infohash, name, size: *size, seeders, leechers, sites, votes: *votes })
+        let completed = self.finishers.count(&infohash);
+        Some(ShareEntry { infohash, name, size: *size, seeders, leechers, sites, votes: *votes, completed })
     }
 
     fn shares_of(&self, shares: Vec<ShareEntry>, total: usize, more: More, now: Instant) -> Shares {

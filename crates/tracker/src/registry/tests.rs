@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use proto::{
-    PeerId, Secret, ShareName,
+    Label, PeerId, Secret, ShareName,
     tracker::{Completion, Limit, PeerAddress, ShareCursor, ShareEntry, Shares, Token, message::MAX_SHARES},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -110,6 +110,8 @@ fn leecher(share: u32, peer: u32) -> Announce {
         size: u64::from(share) + 1,
         event: Event::Heartbeat,
         progress: Completion::of(1, 2),
+        label: Default::default(),
+        fetched: false,
     }
 }
 
@@ -165,7 +167,7 @@ fn every_event_but_stopped_registers_and_repeating_it_changes_nothing() {
         let announce = Announce { event, ..seeder(1, 1) };
         for _ in 0..3 {
             let announced = bench.announce(&announce, host(1)).unwrap();
-            assert_eq!(announced, Announced { interval_s: 30, seeders: 1, leechers: 0 });
+            assert_eq!(announced, Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 });
         }
         let peers = bench.peers(1, host(2)).unwrap();
         assert_eq!((peers.peers.len(), peers.interval_s), (1, 10));
@@ -293,4 +295,42 @@ fn what_happened_is_in_the_journal() {
     assert!(order.is_sorted() && order.iter().all(Option::is_some), "{journal}");
     assert_eq!(journal.matches("what:").count(), 4, "{journal}");
     assert!(!format!("{:?}", bench.registry.take_journal()).contains("what:"));
+}
+
+#[test]
+fn hosts_that_have_fetched_a_share_are_counted_once_and_stay_counted() {
+    let mut bench = Bench::new(Limits::default());
+    bench.announce(&seeder(1, 1), host(1)).unwrap();
+    let fetching = |peer, label: &str, event, announce: Announce| Announce {
+        peer_id: PeerId([peer; 16]),
+        label: Label::cut(label).unwrap(),
+        fetched: true,
+        event,
+        ..announce
+    };
+    let mut completed = |announce: &Announce, from| bench.announce(announce, host(from)).unwrap().completed;
+    assert_eq!(completed(&fetching(2, "a", Event::Started, leecher(1, 2)), 2), 0);
+    assert_eq!(completed(&fetching(2, "a", Event::Completed, seeder(1, 2)), 2), 1);
+    assert_eq!(completed(&fetching(2, "a", Event::Heartbeat, seeder(1, 2)), 2), 1);
+    assert_eq!(completed(&fetching(2, "a", Event::Stopped, seeder(1, 2)), 2), 1, "it left");
+    assert_eq!(completed(&fetching(3, "a", Event::Started, seeder(1, 3)), 2), 1, "it started again");
+    assert_eq!(
+        completed(&fetching(4, "b", Event::Stopped, seeder(1, 4)), 2),
+        2,
+        "its first announce was late"
+    );
+    assert_eq!(completed(&fetching(5, "c", Event::Stopped, leecher(1, 5)), 2), 2, "it gave up");
+    assert_eq!(completed(&seeder(1, 6), 3), 2, "it had all of it from the start");
+    let thief = Announce { secret: Secret([8; 16]), ..fetching(3, "d", Event::Completed, seeder(1, 3)) };
+    assert_eq!(bench.announce(&thief, host(4)), Err(ErrorCode::NotYours));
+    let peers = bench.registry.peers(&infohash(1), 9, host(1), bench.now, &mut bench.rng).unwrap();
+    assert_eq!(peers.completed, 2);
+    assert_eq!(bench.pages(None)[0].completed, 2);
+    // When nobody has the share any more, it begins anew.
+    for peer in [1, 3, 6] {
+        let of =
+            if peer == 3 { fetching(3, "a", Event::Stopped, leecher(1, 3)) } else { stop(seeder(1, peer)) };
+        bench.announce(&of, host(1)).unwrap();
+    }
+    assert_eq!(bench.announce(&seeder(1, 1), host(1)).unwrap().completed, 0);
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use proto::{
-    InfoHash, ShareName,
+    InfoHash, Label, ShareName,
     tracker::{Completion, ShareCursor, ShareEntry, Standing},
 };
 
@@ -24,6 +24,8 @@ pub struct Host {
     pub ip: IpAddr,
     /// The TCP port that it listens on.
     pub port: NonZeroU16,
+    /// What people call its host.
+    pub label: Label,
     /// How much of the share it has.
     pub progress: Completion,
     /// Time since its last announce.
@@ -41,6 +43,8 @@ pub struct Summary {
     pub seeders: u32,
     /// Peers that have part of it.
     pub leechers: u32,
+    /// Hosts that have fetched all of it since it was registered here.
+    pub completed: u32,
 }
 
 impl Registry {
@@ -75,7 +79,8 @@ impl Registry {
         let (_, ByInfoHash(head), Share { size, roster }) = self.shares.get_full(infohash)?;
         let name = (0..roster.len()).find_map(|place| roster.name_at(head, place)).or_else(|| head.name())?;
         let (seeders, leechers) = roster.counts();
-        Some(Summary { name, size: *size, seeders, leechers })
+        let completed = self.finishers.count(infohash);
+        Some(Summary { name, size: *size, seeders, leechers, completed })
     }
 
     /// The live peers of a share in the places from `from` on, of which it looks at `most`; and whether there are more. Peers may change
@@ -89,6 +94,7 @@ impl Registry {
             (peer.member.seen >= oldest_live).then(|| Host {
                 ip: peer.address(),
                 port: peer.port(),
+                label: self.labels.of(peer.member.id),
                 progress: peer.contact.completion(),
                 age: tick.since_beginning().saturating_sub(peer.member.seen.since_beginning()),
             })
@@ -123,6 +129,8 @@ mod tests {
             size: 5_000,
             event: Event::Started,
             progress: percent.try_into().unwrap(),
+            label: Label::cut(&format!("host {peer}")).unwrap(),
+            fetched: false,
         }
     }
 
@@ -179,6 +187,14 @@ mod tests {
             (summary.name.as_str(), summary.size, summary.seeders, summary.leechers),
             ("a", 5_000, 1, 2)
         );
+        let labels: Vec<_> = registry
+            .hosts(&infohash, 0, 9, now)
+            .0
+            .iter()
+            .map(|host| host.label.as_str().to_owned())
+            .collect();
+        assert_eq!(labels.len(), 3);
+        assert!(labels.contains(&"host 2".to_owned()), "{labels:?}");
         assert_eq!(registry.summary(&InfoHash([2; 32])), None);
     }
 }

@@ -104,6 +104,8 @@ fn announce(share: u8, peer: u8, event: Event) -> Announce {
         size: 5,
         event,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 

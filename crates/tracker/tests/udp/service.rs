@@ -56,13 +56,15 @@ fn announce(event: Event) -> Announce {
         size: 5,
         event,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 
 /// Registers, looks up and leaves, as one peer and another would.
 async fn check_swarm(tracker: SocketAddr, expected: PeerAddress) {
     let (mut seeder, mut leecher) = (Peer::of(tracker).await, Peer::of(tracker).await);
-    assert_eq!(seeder.seed().await, Announced { interval_s: 30, seeders: 1, leechers: 0 });
+    assert_eq!(seeder.seed().await, Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 });
     assert_eq!(leecher.addresses().await, [expected]);
     let named = Call::Lookup(Query::Named { name: ShareName::new("data.bin").unwrap(), after: None });
     match leecher.call(named).await {

@@ -55,7 +55,7 @@ impl Bench {
 }
 
 fn peers() -> Peers {
-    Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 0, peers: Vec::new() }
+    Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 0, completed: 0, peers: Vec::new() }
 }
 
 #[test]
@@ -196,7 +196,10 @@ fn replies_to_nothing_asked_and_answers_to_other_questions_do_no_harm() {
     let transaction = bench.one_lookup_sent();
     bench.reply(TransactionId(transaction.0.wrapping_add(1)), ReplyBody::Peers(peers()));
     assert_eq!(bench.client.poll_outcome(), None);
-    bench.reply(transaction, ReplyBody::Announced(Announced { interval_s: 1, seeders: 0, leechers: 0 }));
+    bench.reply(
+        transaction,
+        ReplyBody::Announced(Announced { interval_s: 1, seeders: 0, leechers: 0, completed: 0 }),
+    );
     assert_eq!(bench.client.poll_outcome(), Some((id, Err(CallError::Unexpected))));
 }
 
@@ -254,6 +257,8 @@ fn nothing_is_due_for_a_token_that_no_call_needs() {
             size: 1,
             event: crate::tracker::Event::Started,
             progress: crate::tracker::Completion::COMPLETE,
+            label: Default::default(),
+            fetched: false,
         };
         bench.client.start(Call::Announce(announce), start);
         let mut later = Some(start + Duration::from_millis(later_ms));

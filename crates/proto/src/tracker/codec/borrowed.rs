@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use super::DatagramError;
 use crate::{
-    InfoHash, PREAMBLE, PeerId, Secret, ShareNameRef,
+    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
         Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Standing, Token, TransactionId,
@@ -83,6 +83,8 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
         },
         progress: Completion::try_from(fields.u8()?)
             .map_err(|_| WireError::illegal("more than 100 percent"))?,
+        label: Label::try_from(fields.bytes()?).map_err(|_| WireError::illegal("no label"))?,
+        fetched: fields.flag()?,
     })
 }
 

@@ -24,13 +24,14 @@ pub(super) fn encode(
 }
 
 fn reply(transaction: TransactionId, peers: &Peers, message: &mut Message) -> Option<()> {
-    let Peers { interval_s, settles_in_s, seeders, leechers, peers } = peers;
+    let Peers { interval_s, settles_in_s, seeders, leechers, completed, peers } = peers;
     message.u32(transaction.0)?;
     message.u32(VARIANT)?;
     message.u32((*interval_s).into())?;
     message.u32((*settles_in_s).into())?;
     message.u32(*seeders)?;
     message.u32(*leechers)?;
+    message.u32(*completed)?;
     message.u32(u32::try_from(peers.len()).ok()?)?;
     peers.iter().try_for_each(|peer| entry(peer, message))
 }

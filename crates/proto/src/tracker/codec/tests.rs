@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName,
     chunk::MAX_SHARE_LEN,
     golden::{assert_documented, bytes},
     name::MAX_NAME_LEN,
@@ -45,6 +45,8 @@ fn announce(event: Event, progress: u8) -> Request {
         size: 1_048_577,
         event,
         progress: percent(progress),
+        label: Label::cut("node7").unwrap(),
+        fetched: progress < 100,
     });
     Request { transaction: TransactionId(7), body }
 }
@@ -74,14 +76,24 @@ fn shares_reply(restarted_ago_s: Option<u16>, shares: Vec<ShareEntry>, more: boo
 fn sole_share_reply() -> Reply {
     let entry =
         PeerEntry { address: PeerAddress::V4([192, 0, 2, 1]), port: port(7000), progress: percent(100) };
-    let peers = Peers { interval_s: 10, settles_in_s: 0, seeders: 4, leechers: 2, peers: vec![entry] };
+    let peers =
+        Peers { interval_s: 10, settles_in_s: 0, seeders: 4, leechers: 2, completed: 1, peers: vec![entry] };
     let (total, shares, peers) = (1, vec![share(name("a.bin"))], Some(peers));
     let shares = Shares { settles_in_s: 0, restarted_ago_s: None, total, shares, more: false, peers };
     reply(ReplyBody::Shares(shares))
 }
 
 fn share(name: ShareName) -> ShareEntry {
-    ShareEntry { infohash: INFOHASH, name, size: 1_048_577, seeders: 4, leechers: 2, sites: 3, votes: 1 }
+    ShareEntry {
+        infohash: INFOHASH,
+        name,
+        size: 1_048_577,
+        seeders: 4,
+        leechers: 2,
+        sites: 3,
+        votes: 1,
+        completed: 5,
+    }
 }
 
 const STANDING: Standing = Standing { votes: 1, seeders: 4, infohash: INFOHASH };
@@ -90,33 +102,33 @@ const STANDING: Standing = Standing { votes: 1, seeders: 4, infohash: INFOHASH }
 fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
     let cursor = || ShareCursor { name: name("a.bin"), standing: STANDING };
     vec![
-        ("Request Connect", connect(7), "53484f414c 04 07 00 00*24"),
-        ("Request Connect, transaction 250", connect(250), "53484f414c 04 fa 00 00*24"),
-        ("Request Connect, transaction 251", connect(251), "53484f414c 04 fbfb00 00 00*24"),
-        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 04 fbffff 00 00*24"),
-        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 04 fc00000100 00 00*24"),
-        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 04 fcffffffff 00 00*24"),
+        ("Request Connect", connect(7), "53484f414c 05 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 05 fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 05 fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 05 fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 05 fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 05 fcffffffff 00 00*24"),
         ("Request Announce, Started", announce(Event::Started, 0),
-            "53484f414c 04 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00"),
+            "53484f414c 05 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00 6e6f646537 00*27 01"),
         ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
-            "53484f414c 04 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32"),
+            "53484f414c 05 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32 6e6f646537 00*27 01"),
         ("Request Announce, Completed", announce(Event::Completed, 100),
-            "53484f414c 04 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64"),
+            "53484f414c 05 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64 6e6f646537 00*27 00"),
         ("Request Announce, Stopped", announce(Event::Stopped, 99),
-            "53484f414c 04 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63"),
+            "53484f414c 05 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63 6e6f646537 00*27 01"),
         ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50 }),
-            "53484f414c 04 07 02 44*16 00 11*32 32"),
+            "53484f414c 05 07 02 44*16 00 11*32 32"),
         ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 04 07 02 44*16 01 05612e62696e 00"),
+            "53484f414c 05 07 02 44*16 01 05612e62696e 00"),
         ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(STANDING) }),
-            "53484f414c 04 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
-        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 04 07 02 44*16 02 00"),
+            "53484f414c 05 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 05 07 02 44*16 02 00"),
         ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
-            "53484f414c 04 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
+            "53484f414c 05 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
         ("Request FirstLookup, Named", first_lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 04 07 03 01 05612e62696e 00 00*1184"),
+            "53484f414c 05 07 03 01 05612e62696e 00 00*1184"),
         ("Request FirstLookup, Peers", first_lookup(Query::Peers { infohash: INFOHASH, want: 50 }),
-            "53484f414c 04 07 03 00 11*32 32 00*1158"),
+            "53484f414c 05 07 03 00 11*32 32 00*1158"),
     ]
 }
 
@@ -132,31 +144,31 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
     ];
     vec![
         ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
-            "53484f414c 04 07 00 44*16 78"),
-        ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300 })),
-            "53484f414c 04 07 01 1e 02 fb2c01"),
-        ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, peers })),
-            "53484f414c 04 07 02 1e 00 01 02 03 \
+            "53484f414c 05 07 00 44*16 78"),
+        ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300, completed: 1 })),
+            "53484f414c 05 07 01 1e 02 fb2c01 01"),
+        ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, completed: 7, peers })),
+            "53484f414c 05 07 02 1e 00 01 02 07 03 \
             00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
         ("Reply Peers, none",
-            reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, peers: Vec::new() })),
-            "53484f414c 04 07 02 1e 5a 00 00 00"),
+            reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, completed: 0, peers: Vec::new() })),
+            "53484f414c 05 07 02 1e 5a 00 00 00 00"),
         ("Reply Shares", shares_reply(None, vec![share(name("a.bin"))], true),
-            "53484f414c 04 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01  01 00"),
-        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 04 07 03 28 01 05 00 00 00 00"),
+            "53484f414c 05 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  01 00"),
+        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 05 07 03 28 01 05 00 00 00 00"),
         ("Reply Shares, one and its peers", sole_share_reply(),
-            "53484f414c 04 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01  00 \
-            01 0a 00 04 02 01  00 c0000201 fb581b 64"),
-        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 04 07 04 00"),
-        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 04 07 04 01 00"),
+            "53484f414c 05 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  00 \
+            01 0a 00 04 02 01 01  00 c0000201 fb581b 64"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 05 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 05 07 04 01 00"),
         ("Reply Error, UnknownShare, soon after a start", error(ErrorCode::UnknownShare { settles_in_s: 300 }),
-            "53484f414c 04 07 04 01 fb2c01"),
-        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 04 07 04 02"),
-        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 04 07 04 03 00"),
-        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 04 07 04 03 01"),
-        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 04 07 04 03 02"),
-        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 04 07 04 03 03"),
-        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 04 07 04 04 fbbc02"),
+            "53484f414c 05 07 04 01 fb2c01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 05 07 04 02"),
+        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 05 07 04 03 00"),
+        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 05 07 04 03 01"),
+        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 05 07 04 03 02"),
+        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 05 07 04 03 03"),
+        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 05 07 04 04 fbbc02"),
     ]
 }
 
@@ -195,20 +207,20 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for request in [
-        "53484f414c 04 07 04",
-        "53484f414c 04 07 02 44*16 03",
-        "53484f414c 04 07 02 44*16 02 02",
-        "53484f414c 04 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+        "53484f414c 05 07 04",
+        "53484f414c 05 07 02 44*16 03",
+        "53484f414c 05 07 02 44*16 02 02",
+        "53484f414c 05 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
     for reply in [
-        "53484f414c 04 07 05",
-        "53484f414c 04 07 04 05",
-        "53484f414c 04 07 04 03 04",
-        "53484f414c 04 07 02 1e 00 01 02 01 03",
+        "53484f414c 05 07 05",
+        "53484f414c 05 07 04 05",
+        "53484f414c 05 07 04 03 04",
+        "53484f414c 05 07 02 1e 00 01 02 01 03",
     ] {
         assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
     }
@@ -216,7 +228,7 @@ fn unknown_variants_are_refused() {
 
 #[test]
 fn illegal_values_are_refused() {
-    let fields = "53484f414c 04 07 01 44*16 11*32 22*16 33*16";
+    let fields = "53484f414c 05 07 01 44*16 11*32 22*16 33*16";
     for (what, rest) in [
         ("port 0", "00 05612e62696e 00 00 00"),
         ("no name", "01 00 00 00 00"),
@@ -227,16 +239,21 @@ fn illegal_values_are_refused() {
         ("101 percent", "01 0161 00 00 65"),
         ("a byte more than 2 TiB", "01 0161 fd0100000000020000 00 00"),
     ] {
-        let datagram = bytes(&format!("{fields} {rest}"));
+        let datagram = bytes(&format!("{fields} {rest} 00*32 00"));
         assert!(matches!(decode_request(&datagram), Err(DatagramError::Wire(_))), "{what}");
         assert!(matches!(borrow_request(&datagram), Err(DatagramError::Wire(_))), "{what}");
     }
     for legal in ["01 0161 00 00 64", "01 0161 fd0000000000020000 00 00"] {
-        assert!(decode_request(&bytes(&format!("{fields} {legal}"))).is_ok());
+        assert!(decode_request(&bytes(&format!("{fields} {legal} 61*32 01"))).is_ok());
+        for rest in ["ff*32 00", "1b 00*31 00", "00 61 00*30 00", "00*32 02", "00*32", "00*32 00 00"] {
+            let datagram = bytes(&format!("{fields} {legal} {rest}"));
+            assert!(matches!(decode_request(&datagram), Err(DatagramError::Wire(_))), "{rest}");
+            assert!(matches!(borrow_request(&datagram), Err(DatagramError::Wire(_))), "{rest}");
+        }
     }
-    let share = "53484f414c 04 07 03 00 00 01 01 11*32 0161";
-    assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 01 01 00 00"))));
-    assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 01 01 00 00"))).is_ok());
+    let share = "53484f414c 05 07 03 00 00 01 01 11*32 0161";
+    assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 01 01 00 00 00"))));
+    assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 01 01 00 00 00"))).is_ok());
 }
 
 #[test]
@@ -288,6 +305,7 @@ fn largest_share() -> ShareEntry {
         leechers: u32::MAX,
         sites: u32::MAX,
         votes: u32::MAX,
+        completed: u32::MAX,
     }
 }
 
@@ -300,6 +318,7 @@ fn peers(count: usize) -> Reply {
         settles_in_s: u16::MAX,
         seeders: u32::MAX,
         leechers: u32::MAX,
+        completed: u32::MAX,
         peers,
     });
     Reply { transaction: TransactionId(u32::MAX), body }
@@ -322,7 +341,7 @@ fn shares(count: usize) -> Reply {
 /// Decoding is checked too, because the decoder's limit counts an integer by its size in memory.
 #[test]
 fn the_largest_messages_fit_a_datagram_both_ways() {
-    for (reply, len) in [(peers(MAX_PEERS), 1_079), (shares(MAX_SHARES), 984)] {
+    for (reply, len) in [(peers(MAX_PEERS), 1_084), (shares(MAX_SHARES), 999)] {
         let datagram = reply_bytes(&reply);
         assert_eq!(datagram.len(), len);
         assert!(len <= MAX_DATAGRAM_LEN);
@@ -335,7 +354,7 @@ fn the_largest_messages_fit_a_datagram_both_ways() {
     let after = Some(ShareCursor { name: largest_name(), standing: LARGEST_STANDING });
     let body = RequestBody::Lookup { token: TOKEN, query: Query::List { after } };
     let list = Request { transaction: TransactionId(u32::MAX), body };
-    for (request, len) in [(announce, 364), (list, 330)] {
+    for (request, len) in [(announce, 397), (list, 330)] {
         let datagram = request_bytes(&request);
         assert_eq!(datagram.len(), len);
         assert_eq!(decode_request(&datagram).unwrap(), request);
@@ -355,7 +374,7 @@ fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
 #[test]
 fn a_list_that_claims_more_entries_than_it_has_is_refused() {
     for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
-        for head in ["53484f414c 04 07 02 1e 00 01 02", "53484f414c 04 07 03 00 00 00"] {
+        for head in ["53484f414c 05 07 02 1e 00 01 02 00", "53484f414c 05 07 03 00 00 00"] {
             for rest in ["", "02 fb5a1b 00", "00*64"] {
                 assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));
             }
@@ -382,6 +401,8 @@ fn without_a_good_token_no_reply_is_larger_than_its_request() {
             size: 0,
             event: Event::Stopped,
             progress: percent(0),
+            label: Label::NONE,
+            fetched: false,
         });
         let smallest_lookups = [
             Query::Peers { infohash: INFOHASH, want: 0 },
@@ -447,13 +468,17 @@ fn announces() -> impl Strategy<Value = Announce> {
     let events =
         prop::sample::select(vec![Event::Started, Event::Heartbeat, Event::Completed, Event::Stopped]);
     let ids = (tokens(), infohashes(), any::<[u8; 16]>(), any::<[u8; 16]>());
-    (ids, ports(), names(), sizes(), events, percents()).prop_map(
-        |(ids, port, name, size, event, progress)| {
+    (ids, ports(), names(), sizes(), events, percents(), labels(), any::<bool>()).prop_map(
+        |(ids, port, name, size, event, progress, label, fetched)| {
             let (token, infohash, peer_id, secret) = ids;
             let (peer_id, secret) = (PeerId(peer_id), Secret(secret));
-            Announce { token, infohash, peer_id, secret, port, name, size, event, progress }
+            Announce { token, infohash, peer_id, secret, port, name, size, event, progress, label, fetched }
         },
     )
+}
+
+fn labels() -> impl Strategy<Value = Label> {
+    "[a-z0-9 ä🐟._-]{0,40}".prop_filter_map("plain", |text| Label::cut(&text).ok())
 }
 
 fn standings() -> impl Strategy<Value = Standing> {
@@ -497,10 +522,10 @@ fn peer_entries() -> impl Strategy<Value = PeerEntry> {
 }
 
 fn share_entries() -> impl Strategy<Value = ShareEntry> {
-    let numbers = [(); 4].map(|()| numbers());
+    let numbers = [(); 5].map(|()| numbers());
     (infohashes(), names(), sizes(), numbers).prop_map(|(infohash, name, size, numbers)| {
-        let [seeders, leechers, sites, votes] = numbers;
-        ShareEntry { infohash, name, size, seeders, leechers, sites, votes }
+        let [seeders, leechers, sites, votes, completed] = numbers;
+        ShareEntry { infohash, name, size, seeders, leechers, sites, votes, completed }
     })
 }
 
@@ -512,13 +537,17 @@ fn replies() -> impl Strategy<Value = Reply> {
     ];
     let bodies = prop_oneof![
         (tokens(), any::<u16>()).prop_map(|(token, lifetime_s)| ReplyBody::Connected { token, lifetime_s }),
-        (any::<u16>(), numbers(), numbers()).prop_map(|(interval_s, seeders, leechers)| {
-            ReplyBody::Announced(Announced { interval_s, seeders, leechers })
-        }),
-        (any::<[u16; 2]>(), numbers(), numbers(), entries).prop_map(|(seconds, seeders, leechers, peers)| {
-            let [interval_s, settles_in_s] = seconds;
-            ReplyBody::Peers(Peers { interval_s, settles_in_s, seeders, leechers, peers })
-        }),
+        (any::<u16>(), numbers(), numbers(), numbers()).prop_map(
+            |(interval_s, seeders, leechers, completed)| {
+                ReplyBody::Announced(Announced { interval_s, seeders, leechers, completed })
+            }
+        ),
+        (any::<[u16; 2]>(), [numbers(), numbers(), numbers()], entries).prop_map(
+            |(seconds, counts, peers)| {
+                let ([interval_s, settles_in_s], [seeders, leechers, completed]) = (seconds, counts);
+                ReplyBody::Peers(Peers { interval_s, settles_in_s, seeders, leechers, completed, peers })
+            }
+        ),
         (
             (any::<u16>(), any::<Option<u16>>(), numbers()),
             prop::collection::vec(share_entries(), 0..=MAX_SHARES),

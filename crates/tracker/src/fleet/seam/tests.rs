@@ -100,6 +100,8 @@ fn announce(peer: u8, event: Event) -> Announce {
         size: 5,
         event,
         progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
     }
 }
 

@@ -20,6 +20,7 @@ fn a_share_is_listed_under_every_name_that_a_live_peer_registered_it_by() {
         leechers,
         sites,
         votes: sites,
+        completed: 0,
     };
     let (honest, lie) = (share("share 1", 3, 1, 2), share("liar", 1, 0, 1));
     assert_eq!(bench.pages(None), [lie.clone(), honest.clone()]);

@@ -285,7 +285,7 @@ fn check_announce(bench: &mut Bench, model: &mut Model, limits: &Limits, announc
         share.peers.insert(announce.peer_id.0, known);
     }
     let (seeders, leechers) = model.shares.get(&announce.infohash).map_or((0, 0), |share| share.counts(now));
-    assert_eq!(result, Ok(Announced { interval_s: 30, seeders, leechers }));
+    assert_eq!(result, Ok(Announced { interval_s: 30, seeders, leechers, completed: 0 }));
 }
 
 /// Which peer makes room for a newcomer is the registry's choice. But it has to be one of an address that has others in the share, or
@@ -430,7 +430,7 @@ fn check_pages(bench: &mut Bench, model: &Model) {
             voters.entry(name.clone()).or_insert_with(BTreeSet::new).extend(sites.iter().copied());
             let (seeders, leechers) = (seeders.len() as u32, (peers().count() - seeders.len()) as u32);
             let (size, sites) = (share.size, sites.len() as u32);
-            all.push(ShareEntry { infohash, name, size, seeders, leechers, sites, votes: 0 });
+            all.push(ShareEntry { infohash, name, size, seeders, leechers, sites, votes: 0, completed: 0 });
         }
     }
     let listed = bench.pages(None);
