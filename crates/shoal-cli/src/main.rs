@@ -19,7 +19,7 @@ struct Part {
 }
 
 /// All but `completions`.
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     Part {
         name: "tracker",
         about: "Keep track of who has which share",
@@ -48,6 +48,15 @@ const PARTS: [Part; 5] = [
         },
     },
     Part {
+        name: "check",
+        about: CHECK,
+        command: || check(leecher::cli::Args::command()),
+        run: |rest| {
+            let rest = ["--check".into()].into_iter().chain(rest);
+            leecher::cli::main(parse_rest("shoal check", check, rest, leecher::cli::EXCLUSIVE))
+        },
+    },
+    Part {
         name: "link",
         about: "Print the link of a file or directory, and serve nothing",
         command: || link(seeder::cli::Args::command()),
@@ -55,6 +64,25 @@ const PARTS: [Part; 5] = [
             seeder::cli::print_only_links(parse_rest("shoal link", link, rest, seeder::cli::EXCLUSIVE))
         },
     },
+];
+
+const CHECK: &str = "Prove a copy that is here, and change nothing";
+
+/// Flags of the leecher that `check` shows.
+const OF_CHECK: &[&str] = &[
+    "targets",
+    "trackers",
+    "peers",
+    "no_discovery",
+    "only",
+    "output",
+    "dir",
+    "times",
+    "timeout",
+    "json",
+    "quiet",
+    "help",
+    "version",
 ];
 
 /// Flags of the leecher that `list` shows.
@@ -135,6 +163,10 @@ fn named(command: Command) -> Command {
 
 fn list(command: Command) -> Command {
     only(command, OF_LIST).about("List the shares that trackers know")
+}
+
+fn check(command: Command) -> Command {
+    only(command, OF_CHECK).about(CHECK)
 }
 
 fn link(command: Command) -> Command {

@@ -14,7 +14,7 @@ use std::{
 use program::{Place, Running, run};
 use rustix::process::Signal;
 
-const PARTS: [&str; 6] = ["tracker", "seed", "get", "list", "link", "completions"];
+const PARTS: [&str; 7] = ["tracker", "seed", "get", "list", "check", "link", "completions"];
 
 fn shoal(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(env!("CARGO_BIN_EXE_shoal"), args);
@@ -45,6 +45,11 @@ fn one_program_tracks_seeds_lists_links_and_fetches() {
     let fetched = run(shoal(&place, &["get", link, "-o", "copy.bin"]));
     assert_eq!(fetched.code, Some(0), "{fetched:?}");
     assert_eq!(fs::read(place.path("copy.bin")).unwrap(), fs::read(place.path("data.bin")).unwrap());
+    let checked = run(shoal(&place, &["check", link, "-o", "copy.bin"]));
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    fs::write(place.path("copy.bin"), "something else").unwrap();
+    let wrong = run(shoal(&place, &["check", link, "-o", "copy.bin"]));
+    assert_eq!(wrong.code, Some(32), "{wrong:?}");
     for program in [seeder, tracker] {
         program.signal(Signal::TERM);
         assert_eq!(program.end().code, Some(0));
