@@ -116,11 +116,11 @@ fn registers_with_every_tracker_that_it_is_given() {
 #[test]
 fn hashing_shows_progress_and_can_be_stopped() {
     let place = Place::new();
-    // Takes no room, and much longer to hash than this test runs.
+    // Takes no room, and seconds to go through, although it is one hole.
     fs::File::create(place.path("huge")).unwrap().set_len(1 << 40).unwrap();
     let seeder = Running::start(seeder(&place, &["-f", "huge"]));
     let progress = seeder.err_line();
-    assert!(progress.starts_with("Hashing huge: 0% (") && progress.contains("of 1.00 TiB"), "{progress}");
+    assert!(progress.starts_with("Hashing huge: ") && progress.contains("of 1.00 TiB"), "{progress}");
     seeder.signal(Signal::INT);
     let ended = seeder.end();
     assert!(matches!(ended.code, Some(0 | 130)), "{ended:?}");

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! message = version u8 · tracker [u8; 16] · change*
-//! change  = kind u8 (1 present, 2 gone) · infohash [32] · peer id [16] · secret hash [16] · time u64 · port u16 · percent u8 · size u64
-//!         · 4 address [4] | 6 address [16] · name length u8 · name
+//! change  = kind u8 (1 present, 2 gone) · infohash [32] · peer id [16] · secret hash [16] · time u64 · port u16 · percent u8
+//!         · fetched u8 (0, 1) · size u64 · 4 address [4] | 6 address [16] · name length u8 · name · label length u8 · label
 //! ```
 //!
 //! Integers are little-endian. The time is when the registration is over, in milliseconds by the clock of the store. Of one that was ended
@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn a_message_has_its_golden_bytes() {
-        let message = encode(TrackerId([9; 16]), &[Change::Gone(record(1, 2, 0x0102))]);
+        let mut gone = record(1, 2, 0x0102);
+        (gone.known.label, gone.known.fetched) = (proto::Label::cut("host").unwrap(), true);
+        let message = encode(TrackerId([9; 16]), &[Change::Gone(gone)]);
         let secret = super::super::record::hashed(proto::Secret([2; 16]));
         let golden = [
             &[1][..],
@@ -114,10 +116,13 @@ mod tests {
             &[2, 1, 0, 0, 0, 0, 0, 0],
             &[0x58, 0x1b],
             &[100],
+            &[1],
             &[5, 0, 0, 0, 0, 0, 0, 0],
             &[4, 192, 0, 2, 2],
             &[8],
             b"data.bin",
+            &[4],
+            b"host",
         ];
         assert_eq!(message, golden.concat());
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut};
-use proto::{InfoHash, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN};
+use proto::{InfoHash, Label, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN};
 use sha2::{Digest, Sha256};
 
 use super::record::{Record, Score};
@@ -137,13 +137,15 @@ pub fn records_of<'a>(members: impl Iterator<Item = (&'a [u8], Score)> + Clone) 
     let mut newest: BTreeMap<(InfoHash, PeerId), Record> = BTreeMap::new();
     for (member, score) in members {
         let Some(Member::Peer { peer_id, secret, ip, port, tag }) = decode(member) else { continue };
-        let (Some(Title { infohash, size, name }), Some(progress), Ok(port)) =
+        let (Some(Title { infohash, size, name }), Some((progress, fetched)), Ok(port)) =
             (titles.get(&tag), score.progress(), port.try_into())
         else {
             continue;
         };
         let (infohash, size, name) = (*infohash, *size, name.clone());
-        let known = Registration { infohash, peer_id, secret, ip, port, progress, name, size };
+        let label = Label::NONE;
+        let known =
+            Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched };
         let record = Record { known, expires: score.expires() };
         newest
             .entry((infohash, peer_id))
@@ -274,7 +276,9 @@ mod tests {
         other.known.progress = Completion::of(1, 3);
         other.known.name = ShareName::new("späť 数据").unwrap();
         other.known.size = MAX_SHARE_LEN;
-        let records = [record(1, 2, 1_800_000_000_100), other, record(2, 2, 1_800_000_000_200)];
+        let mut fetched = record(2, 2, 1_800_000_000_200);
+        fetched.known.fetched = true;
+        let records = [record(1, 2, 1_800_000_000_100), other, fetched];
         assert_eq!(read(&members(&records)), records);
     }
 

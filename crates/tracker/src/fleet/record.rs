@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::{Buf, BufMut};
-use proto::{InfoHash, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, tracker::Completion};
+use proto::{InfoHash, Label, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, tracker::Completion};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -14,6 +14,9 @@ use crate::registry::Registration;
 
 /// A score is the time in tenths of a second × this, and the percentage.
 const SCORE_OF_TENTH: u64 = 128;
+
+/// In place of the percentage of a peer that has fetched all of the share.
+const FETCHED: u8 = 101;
 
 /// When a registration is over, and how much of the share the peer has, as one number. It is exact as the `double` that the store keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,10 +41,9 @@ pub fn hashed(secret: Secret) -> Secret {
 
 impl Score {
     /// The score of a registration.
-    pub fn of(expires: StoreTime, progress: Completion) -> Score {
-        Score(
-            Tenths::from(expires).0.saturating_mul(SCORE_OF_TENTH).saturating_add(progress.percent().into()),
-        )
+    pub fn of(expires: StoreTime, progress: Completion, fetched: bool) -> Score {
+        let progress = if fetched && progress.is_complete() { FETCHED } else { progress.percent() };
+        Score(Tenths::from(expires).0.saturating_mul(SCORE_OF_TENTH).saturating_add(progress.into()))
     }
 
     /// The largest score of what is over at `now`.
@@ -54,29 +56,33 @@ impl Score {
         Tenths(self.0 / SCORE_OF_TENTH).into()
     }
 
-    /// How much of the share the peer has, if that is legal.
-    pub(super) fn progress(self) -> Option<Completion> {
-        u8::try_from(self.0 % SCORE_OF_TENTH).ok().and_then(|percent| Completion::try_from(percent).ok())
+    /// How much of the share the peer has, if that is legal, and whether it has fetched all of it.
+    pub(super) fn progress(self) -> Option<(Completion, bool)> {
+        match u8::try_from(self.0 % SCORE_OF_TENTH).ok()? {
+            FETCHED => Some((Completion::COMPLETE, true)),
+            percent => Some((Completion::try_from(percent).ok()?, false)),
+        }
     }
 }
 
 impl Record {
     /// Its score.
     pub fn score(&self) -> Score {
-        Score::of(self.expires, self.known.progress)
+        Score::of(self.expires, self.known.progress, self.known.fetched)
     }
 }
 
 /// A record in a message to other trackers.
 pub(super) fn put_record(record: &Record, message: &mut Vec<u8>) {
-    let Record { known: Registration { infohash, peer_id, secret, ip, port, progress, name, size }, expires } =
-        record;
+    let Record { known, expires } = record;
+    let Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched } = known;
     message.put_slice(&infohash.0);
     message.put_slice(&peer_id.0);
     message.put_slice(&secret.0);
     message.put_u64_le(expires.0);
     message.put_u16_le(port.get());
     message.put_u8(progress.percent());
+    message.put_u8((*fetched).into());
     message.put_u64_le(*size);
     match ip {
         IpAddr::V4(ip) => {
@@ -88,9 +94,11 @@ pub(super) fn put_record(record: &Record, message: &mut Vec<u8>) {
             message.put_slice(&ip.octets());
         }
     }
-    // A name has 255 bytes at most.
-    message.put_u8(u8::try_from(name.as_str().len()).unwrap_or(0));
-    message.put_slice(name.as_str().as_bytes());
+    // A name has 255 bytes at most, and a label 32.
+    for text in [name.as_str(), label.as_str()] {
+        message.put_u8(u8::try_from(text.len()).unwrap_or(0));
+        message.put_slice(text.as_bytes());
+    }
 }
 
 /// Reads what [`put_record`] wrote.
@@ -101,23 +109,28 @@ pub(super) fn take_record(message: &mut &[u8]) -> Option<Record> {
     let expires = StoreTime(message.try_get_u64_le().ok()?);
     let port = message.try_get_u16_le().ok()?.try_into().ok()?;
     let progress = Completion::try_from(message.try_get_u8().ok()?).ok()?;
+    let fetched = match message.try_get_u8().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
     let size = message.try_get_u64_le().ok().filter(|&size| size <= MAX_SHARE_LEN)?;
     let kind = message.try_get_u8().ok()?;
     let ip = take_ip(message, kind)?;
-    let len = usize::from(message.try_get_u8().ok()?);
-    let (name, rest) = message.split_at_checked(len)?;
-    *message = rest;
-    let known = Registration {
-        infohash,
-        peer_id,
-        secret,
-        ip,
-        port,
-        progress,
-        name: ShareName::from_bytes(name).ok()?,
-        size,
-    };
+    let name = ShareName::from_bytes(take_text(message)?).ok()?;
+    let label = str::from_utf8(take_text(message)?).ok()?;
+    // What does not fit a label was not written by a tracker.
+    let label = Label::cut(label).ok().filter(|cut| cut.as_str() == label)?;
+    let known = Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched };
     Some(Record { known, expires })
+}
+
+/// Reads a text of at most 255 bytes, which follow their number.
+fn take_text<'a>(message: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::from(message.try_get_u8().ok()?);
+    let (text, rest) = message.split_at_checked(len)?;
+    *message = rest;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -134,6 +147,8 @@ pub(super) mod tests {
             progress: Completion::COMPLETE,
             name: ShareName::new("data.bin").unwrap(),
             size: 5,
+            label: Label::NONE,
+            fetched: false,
         };
         Record { known, expires: StoreTime(expires_ms) }
     }
@@ -141,11 +156,14 @@ pub(super) mod tests {
     #[test]
     fn a_score_orders_by_time_first_and_is_exact_as_a_double() {
         let (soon, late) = (StoreTime(1_800_000_000_000), StoreTime(1_800_000_000_100));
-        assert!(Score::of(soon, Completion::COMPLETE) < Score::of(late, Completion::of(0, 1)));
-        assert!(Score::of(soon, Completion::of(0, 1)) > Score::over_at(soon));
-        assert!(Score::of(soon, Completion::COMPLETE) <= Score::over_at(late));
+        assert!(Score::of(soon, Completion::COMPLETE, true) < Score::of(late, Completion::of(0, 1), false));
+        assert!(Score::of(soon, Completion::of(0, 1), false) > Score::over_at(soon));
+        assert!(Score::of(soon, Completion::COMPLETE, true) <= Score::over_at(late));
         // Until the year 4,000.
-        assert!(Score::of(StoreTime(64_060_588_800_000), Completion::COMPLETE).0 < 1 << f64::MANTISSA_DIGITS);
+        assert!(
+            Score::of(StoreTime(64_060_588_800_000), Completion::COMPLETE, true).0
+                < 1 << f64::MANTISSA_DIGITS
+        );
     }
 
     #[test]

@@ -118,6 +118,8 @@ impl Seam {
                 progress: announce.progress,
                 name: announce.name.into(),
                 size: announce.size,
+                label: announce.label,
+                fetched: announce.fetched,
             };
             let record = Record { known, expires: self.clock.read(now).plus(self.expire) };
             if announce.event == Event::Stopped {

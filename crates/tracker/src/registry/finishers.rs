@@ -62,6 +62,11 @@ impl Finishers {
         is_new
     }
 
+    /// Whether this host has.
+    pub(super) fn has(&self, infohash: &InfoHash, ip: IpAddr, label: Label) -> bool {
+        self.shares.get(infohash).is_some_and(|hosts| hosts.contains(&(ip, label)))
+    }
+
     /// How many have.
     pub(super) fn count(&self, infohash: &InfoHash) -> u32 {
         // Most trackers have none of most shares.

@@ -35,6 +35,10 @@ pub struct Registration {
     pub name: ShareName,
     /// Bytes in the share.
     pub size: u64,
+    /// What people call its host; empty if that is not known.
+    pub label: Label,
+    /// Whether it has fetched the share, or fetches it. Only what is complete counts.
+    pub fetched: bool,
 }
 
 /// What a registry knows of a peer that is about to announce.
@@ -70,9 +74,11 @@ impl Registry {
             size: known.size,
             event: Event::Heartbeat,
             progress: known.progress,
-            label: Label::NONE,
-            fetched: false,
+            // The store keeps no labels.
+            label: if known.label.is_empty() { self.labels.of(known.peer_id) } else { known.label },
+            fetched: known.fetched,
         };
+        let has_fetched = known.fetched && known.progress.is_complete() && !self.is_known_seeder(found);
         let is_in = match found {
             Some((share, place)) => {
                 let member = &self.shares[share].roster.members()[place];
@@ -93,6 +99,9 @@ impl Registry {
         };
         if is_in {
             self.note_oldest(seen);
+            if has_fetched {
+                self.finishers.add(&known.infohash, known.ip, announce.label);
+            }
         }
         is_in
     }
@@ -106,6 +115,11 @@ impl Registry {
         let member = &self.shares[share].roster.members()[place];
         let is_theirs = member.has_secret(known.secret) && member.seen <= ended;
         if is_theirs {
+            // It may have fetched the last of the share just before it left.
+            let has_fetched = known.fetched && known.progress.is_complete();
+            if has_fetched && !self.is_known_seeder(Some((share, place))) {
+                self.finishers.add(&known.infohash, known.ip, known.label);
+            }
             self.end(share, place, || What::Left);
         }
         is_theirs
@@ -143,6 +157,7 @@ impl Registry {
                 continue;
             }
             let age = self.tick(now).since_beginning().saturating_sub(peer.member.seen.since_beginning());
+            let label = self.labels.of(peer.member.id);
             let known = Registration {
                 infohash: *head.infohash(),
                 peer_id: peer.member.id,
@@ -152,6 +167,8 @@ impl Registry {
                 progress: peer.contact.completion(),
                 name,
                 size: *size,
+                label,
+                fetched: self.finishers.has(head.infohash(), peer.address(), label),
             };
             // Rounded down, so that no registration lasts longer because it was exchanged.
             each(known, self.rules.expire.saturating_sub(age + TICK));

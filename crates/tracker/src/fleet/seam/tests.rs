@@ -1,7 +1,7 @@
 use std::num::NonZeroU16;
 
 use proto::{
-    Secret,
+    Label, Secret,
     tracker::{Completion, Query, Reply, ReplyBody, Request, RequestBody, TransactionId, codec},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -77,6 +77,28 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Announces a leecher of a host at a tracker, and has the other one take in what follows.
+    fn announce_leecher(&mut self, tracker: usize, peer: u8, event: Event, progress: Completion) {
+        let token = self.token(tracker, host(peer));
+        let label = Label::cut(&format!("host-{peer}")).unwrap();
+        let announce = Announce { token, progress, label, fetched: true, ..announce(peer, event) };
+        let reply = self.ask(tracker, host(peer), RequestBody::Announce(announce)).unwrap();
+        assert!(is_ok(&reply), "{reply:?}");
+        let changes = self.noted(tracker);
+        self.take_in(1 - tracker, &changes);
+    }
+
+    /// Hosts that have fetched the share, as a tracker counts them.
+    fn completed(&mut self, tracker: usize) -> u32 {
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        match self.ask(tracker, host(200), RequestBody::FirstLookup { query }) {
+            Some(ReplyBody::Peers(peers)) => peers.completed,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn tracker(now: Instant, rng: &mut StdRng) -> Handler {
     let mut tracker = Handler::new(Rules::default(), now, rng);
     let clock = StoreClock::new(now, StoreTime(1_800_000_000_000));
@@ -107,6 +129,37 @@ fn announce(peer: u8, event: Event) -> Announce {
 
 fn is_ok(reply: &ReplyBody) -> bool {
     matches!(reply, ReplyBody::Announced(_))
+}
+
+#[test]
+fn a_host_that_has_fetched_a_share_counts_at_every_tracker_once() {
+    let mut bench = Bench::new(2);
+    bench.announce(0, 1, Event::Started);
+    let changes = bench.noted(0);
+    bench.take_in(1, &changes);
+    for tracker in [0, 1] {
+        bench.announce_leecher(tracker, 2, Event::Started, Completion::of(1, 2));
+        bench.announce_leecher(tracker, 3, Event::Started, Completion::of(1, 2));
+    }
+    assert_eq!([bench.completed(0), bench.completed(1)], [0, 0]);
+    bench.announce_leecher(0, 2, Event::Completed, Completion::COMPLETE);
+    assert_eq!([bench.completed(0), bench.completed(1)], [1, 1]);
+    // At the other tracker, after it left, and after it left without a word of its completion.
+    bench.pass(20);
+    bench.announce_leecher(1, 2, Event::Heartbeat, Completion::COMPLETE);
+    bench.announce_leecher(1, 2, Event::Stopped, Completion::COMPLETE);
+    assert_eq!([bench.completed(0), bench.completed(1)], [1, 1]);
+    bench.announce_leecher(0, 3, Event::Stopped, Completion::COMPLETE);
+    assert_eq!([bench.completed(0), bench.completed(1)], [2, 2]);
+    // A tracker that starts learns of those that are there from the others, or from the store.
+    bench.announce_leecher(0, 4, Event::Completed, Completion::COMPLETE);
+    let mut rng = StdRng::seed_from_u64(2);
+    bench.trackers.push(tracker(bench.now, &mut rng));
+    let (seam, registry) = bench.trackers[0].fleet().unwrap();
+    let mut known = Vec::new();
+    seam.export(registry, 0, bench.now, |change| known.push(change));
+    bench.take_in(2, &known);
+    assert_eq!(bench.completed(2), 1);
 }
 
 #[test]
