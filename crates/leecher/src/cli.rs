@@ -364,7 +364,7 @@ fn parse_count(text: &str) -> Result<usize, String> {
 }
 
 /// Adds what to type instead.
-fn parse_target(text: &str) -> Result<Target, String> {
+pub(crate) fn parse_target(text: &str) -> Result<Target, String> {
     text.parse().map_err(|error: ParseTargetError| match &error {
         ParseTargetError::Link(source) => {
             format!("{error}: {source}; copy the whole link that the seeder printed, between single quotes")

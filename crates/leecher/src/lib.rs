@@ -13,6 +13,8 @@
 #[cfg(feature = "cli")]
 extern crate self as leecher;
 
+#[cfg(feature = "cli")]
+pub mod barrier;
 mod buffers;
 mod check;
 #[cfg(feature = "cli")]

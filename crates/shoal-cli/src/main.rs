@@ -19,7 +19,7 @@ struct Part {
 }
 
 /// All but `completions`.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     Part {
         name: "tracker",
         about: "Keep track of who has which share",
@@ -46,6 +46,12 @@ const PARTS: [Part; 6] = [
             let rest = ["--list".into()].into_iter().chain(rest);
             leecher::cli::main(parse_rest("shoal list", list, rest, leecher::cli::EXCLUSIVE))
         },
+    },
+    Part {
+        name: "wait",
+        about: "Wait until enough hosts have all of a share",
+        command: leecher::barrier::Args::command,
+        run: |rest| leecher::barrier::main(parse_rest("shoal wait", |command| command, rest, &[])),
     },
     Part {
         name: "check",

@@ -14,7 +14,7 @@ use std::{
 use program::{Place, Running, run};
 use rustix::process::Signal;
 
-const PARTS: [&str; 7] = ["tracker", "seed", "get", "list", "check", "link", "completions"];
+const PARTS: [&str; 8] = ["tracker", "seed", "get", "list", "wait", "check", "link", "completions"];
 
 fn shoal(place: &Place, args: &[&str]) -> Command {
     let mut command = place.command(env!("CARGO_BIN_EXE_shoal"), args);
@@ -54,6 +54,54 @@ fn one_program_tracks_seeds_lists_links_and_fetches() {
         program.signal(Signal::TERM);
         assert_eq!(program.end().code, Some(0));
     }
+}
+
+#[test]
+fn waits_until_enough_hosts_have_fetched_a_share() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), "bytes ".repeat(200_000)).unwrap();
+    let tracker = Running::start(shoal(&place, &["tracker", "-p", "0", "--state", "none"]));
+    let listening = tracker.line_with("[LISTENING]");
+    let address = listening.rsplit(' ').next().unwrap();
+    let waiting = ["wait", "data.bin", "--hosts", "2", "--tracker", address];
+    // It may begin before anybody has the share.
+    let waiter = Running::start(shoal(&place, &waiting));
+    let seeder = Running::start(shoal(&place, &["seed", "data.bin", "-p", "0", "--tracker", address]));
+    seeder.line_with("Registered");
+    assert_eq!(waiter.line_with("hosts have it"), "0 of 2 hosts have it");
+
+    let late =
+        run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
+    late.assert_failed(7, &["0 of 1 hosts have data.bin after 1s"]);
+    for (label, reached) in [("one", "1 of 2"), ("two", "2 of 2"), ("two", "")] {
+        let args = [
+            "get",
+            "data.bin",
+            "--tracker",
+            address,
+            "-o",
+            &format!("copy-{label}"),
+            "--label",
+            label,
+            "--overwrite",
+        ];
+        let fetched = run(shoal(&place, &args));
+        assert_eq!(fetched.code, Some(0), "{fetched:?}");
+        if !reached.is_empty() {
+            assert!(waiter.line_with("hosts have it").starts_with(reached));
+        }
+    }
+    assert_eq!(waiter.end().code, Some(0));
+    let json = run(shoal(&place, &["wait", "data.bin", "--hosts", "2", "--json", "--tracker", address]));
+    let [line] = &json.out[..] else { panic!("{json:?}") };
+    assert!(line.contains(r#""event":"reached""#) && line.contains(r#""completed":2"#), "{line}");
+    // A name that two shares have waits for neither.
+    fs::write(place.path("other.bin"), "other").unwrap();
+    let other = ["seed", "other.bin", "--name", "data.bin", "-p", "0", "--tracker", address];
+    let other = Running::start(shoal(&place, &other));
+    other.line_with("Registered");
+    let ambiguous = run(shoal(&place, &["wait", "data.bin", "--hosts", "2", "--tracker", address]));
+    ambiguous.assert_failed(2, &["2 shares fit data.bin"]);
 }
 
 #[test]

@@ -1,0 +1,263 @@
+//! The program that waits until enough hosts have a share: `shoal wait`.
+//!
+//! It asks the trackers, fetches nothing, and trusts what they count: hosts that have fetched all of the share since it was
+//! registered, those that are gone too. The host that offered it first has not fetched it, so it does not count.
+
+use std::{net::SocketAddr, num::NonZeroU32, process, time::Duration};
+
+use clap::{Parser, builder::FalseyValueParser};
+use leecher::Target;
+use peer::tracker_client::{TrackerClient, TrackerError};
+use proto::{
+    Endpoint, InfoHash,
+    tracker::{
+        Peers, Query, Shares,
+        message::{MAX_PEERS, ShareEntry},
+    },
+};
+use startup::{ExitCode, Failure, LogArgs, human_time, print_json_line, print_line};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{cli, looking};
+
+/// Time between two looks. Hosts announce that they are done at once, so nobody waits much longer than that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Peers to name if time is up.
+const MAX_NAMED: usize = 20;
+
+/// Wait until enough hosts have all of a share
+#[derive(Debug, Parser)]
+#[command(name = "wait", version)]
+pub struct Args {
+    /// Link, infohash or name of the share
+    #[arg(value_name = "LINK|INFOHASH|NAME", value_parser = cli::parse_target)]
+    target: Target,
+
+    /// Number of hosts that must have fetched all of it
+    ///
+    /// Hosts are distinct by address and --label. Those that are gone count too, and the one that offered the share does not.
+    #[arg(long, value_name = "NUMBER", env = "SHOAL_HOSTS")]
+    hosts: NonZeroU32,
+
+    /// Give up after this long, with exit code 7 [default: never]
+    #[arg(long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT")]
+    timeout: Option<Duration>,
+
+    /// Tracker [default: the link's, or 127.0.0.1:6020]
+    ///
+    /// Repeatable, or separated by commas.
+    #[arg(
+        long = "tracker", value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = Endpoint::parse_tracker,
+        env = "SHOAL_TRACKER"
+    )]
+    trackers: Vec<Endpoint>,
+
+    /// Report on stdout, as one JSON object a line
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON")]
+    json: bool,
+
+    #[command(flatten)]
+    logs: LogArgs,
+}
+
+/// What the trackers know of the share.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Standing {
+    completed: u32,
+    seeders: u32,
+    leechers: u32,
+    /// Some of the peers that do not have all of it, and how many percent they have: those that are late first.
+    late: Vec<(u8, SocketAddr)>,
+}
+
+/// Runs the program.
+pub fn main(args: Args) -> process::ExitCode {
+    let logs = args.logs.clone();
+    startup::run("wait", &logs, |shutdown| wait(args, shutdown))
+}
+
+async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
+    let tasks = TaskTracker::new();
+    let clients: Vec<_> =
+        trackers(&args).into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
+    let mut last: Option<Standing> = None;
+    let mut trouble = None;
+    loop {
+        let next = Instant::now() + LOOK_EVERY;
+        let looked = tokio::select! {
+            looked = look(&args.target, &clients) => looked,
+            () = shutdown.cancelled() => return Err(interrupted()),
+        };
+        match looked {
+            Ok(standing) => {
+                if last.as_ref() != Some(&standing) {
+                    report(&args, &standing);
+                }
+                if standing.completed >= args.hosts.get() {
+                    return Ok(());
+                }
+                (last, trouble) = (Some(standing), None);
+            }
+            Err(Unknown::Ambiguous(shares)) => return Err(ambiguous(&args.target, &shares)),
+            Err(Unknown::ForNow(error)) => {
+                if trouble.is_none() {
+                    tracing::warn!("{error}; still waiting");
+                }
+                trouble = Some(error);
+            }
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(late(&args, last.as_ref(), trouble));
+        }
+        let next = deadline.map_or(next, |deadline| next.min(deadline));
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = shutdown.cancelled() => return Err(interrupted()),
+        }
+    }
+}
+
+fn trackers(args: &Args) -> Vec<Endpoint> {
+    match &args.target {
+        _ if !args.trackers.is_empty() => args.trackers.clone(),
+        Target::Link(link) if !link.trackers.is_empty() => link.trackers.clone(),
+        _ => vec![looking::local()],
+    }
+}
+
+/// Why nothing is known.
+enum Unknown {
+    /// No tracker knows the share, or none answers. That may change.
+    ForNow(String),
+    /// Several shares have that name.
+    Ambiguous(Vec<ShareEntry>),
+}
+
+/// Asks all trackers. Peers register with several, so the largest numbers are nearest to the truth.
+async fn look(target: &Target, clients: &[TrackerClient]) -> Result<Standing, Unknown> {
+    let infohash = match target {
+        Target::Link(link) => link.infohash,
+        Target::InfoHash(infohash) => *infohash,
+        Target::Name(_) | Target::Only => find(target, clients).await?,
+    };
+    let query = Query::Peers { infohash, want: u8::try_from(MAX_PEERS).unwrap_or(u8::MAX) };
+    let answers = ask(clients, |client| {
+        let query = query.clone();
+        async move { client.peers(query).await }
+    });
+    let mut all = Standing::default();
+    for (Peers { seeders, leechers, completed, peers, .. }, tracker) in answers.await? {
+        all.completed = all.completed.max(completed);
+        all.seeders = all.seeders.max(seeders);
+        all.leechers = all.leechers.max(leechers);
+        let late = peers.iter().filter(|peer| !peer.progress.is_complete());
+        all.late.extend(late.filter_map(|peer| Some((peer.progress.percent(), peer.socket_addr(tracker)?))));
+    }
+    all.late.sort_unstable();
+    all.late.dedup();
+    Ok(all)
+}
+
+/// The only share of a name.
+async fn find(target: &Target, clients: &[TrackerClient]) -> Result<InfoHash, Unknown> {
+    let query = match target {
+        Target::Name(name) => Query::Named { name: name.clone(), after: None },
+        _ => Query::List { after: None },
+    };
+    let answers = ask(clients, |client| {
+        let query = query.clone();
+        async move { client.shares(query).await }
+    });
+    let mut found: Vec<ShareEntry> = Vec::new();
+    for (Shares { shares, .. }, _) in answers.await? {
+        for share in shares {
+            if !found.iter().any(|known| known.infohash == share.infohash) {
+                found.push(share);
+            }
+        }
+    }
+    match &found[..] {
+        [] => Err(Unknown::ForNow(format!("no tracker knows {target} yet"))),
+        [share] => Ok(share.infohash),
+        _ => Err(Unknown::Ambiguous(found)),
+    }
+}
+
+/// The answers of all trackers that give one.
+async fn ask<T, F>(
+    clients: &[TrackerClient],
+    ask: impl Fn(TrackerClient) -> F,
+) -> Result<Vec<(T, SocketAddr)>, Unknown>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<(T, SocketAddr), TrackerError>> + Send + 'static,
+{
+    let asking: JoinSet<_> = clients.iter().cloned().map(ask).collect();
+    let (mut answers, mut error) = (Vec::new(), None);
+    for answer in asking.join_all().await {
+        match answer {
+            Ok(answer) => answers.push(answer),
+            Err(refusal) => error = Some(refusal),
+        }
+    }
+    match error {
+        Some(error) if answers.is_empty() => Err(Unknown::ForNow(error.to_string())),
+        _ => Ok(answers),
+    }
+}
+
+fn report(args: &Args, standing: &Standing) {
+    let Standing { completed, seeders, leechers, late } = standing;
+    let hosts = args.hosts;
+    if args.json {
+        let late: Vec<_> = late
+            .iter()
+            .map(|(percent, address)| serde_json::json!({"address": address.to_string(), "percent": percent}))
+            .collect();
+        let event = if *completed >= hosts.get() { "reached" } else { "waiting" };
+        let line = serde_json::json!({
+            "event": event, "completed": completed, "hosts": hosts, "seeders": seeders, "leechers": leechers, "late": late,
+        });
+        return print_json_line(&line.to_string());
+    }
+    let slowest = match late.first() {
+        Some((percent, address)) => format!("; {leechers} fetching, the last ({address}) at {percent}%"),
+        None => String::new(),
+    };
+    print_line(format_args!("{completed} of {hosts} hosts have it{slowest}"));
+}
+
+fn late(args: &Args, last: Option<&Standing>, trouble: Option<String>) -> Failure {
+    let after = args.timeout.map(human_time).unwrap_or_default();
+    let completed = last.map_or(0, |standing| standing.completed);
+    let mut error = format!("{completed} of {} hosts have {} after {after}", args.hosts, args.target);
+    if let Some(trouble) = trouble {
+        error = format!("{error}: {trouble}");
+    }
+    let failure = Failure::new(ExitCode::Unfinished, error);
+    let late = last.map(|standing| &standing.late[..]).unwrap_or_default();
+    if late.is_empty() {
+        return failure;
+    }
+    let named = late.iter().take(MAX_NAMED).map(|(percent, address)| format!("{address} has {percent}%"));
+    failure.hint(named.collect::<Vec<_>>().join("\n  "))
+}
+
+fn ambiguous(target: &Target, shares: &[ShareEntry]) -> Failure {
+    let choices = shares.iter().take(MAX_NAMED).map(|share| format!("{}  {}", share.infohash, share.name));
+    Failure::new(
+        ExitCode::Usage,
+        format!("{} shares fit {target}: name one by its infohash or link", shares.len()),
+    )
+    .hint(choices.collect::<Vec<_>>().join("\n  "))
+}
+
+fn interrupted() -> Failure {
+    Failure::new(ExitCode::Interrupted, "stopped before enough hosts had it")
+}
