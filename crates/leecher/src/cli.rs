@@ -156,11 +156,11 @@ pub struct Args {
     #[arg(long = "peer", value_name = "HOST:PORT", value_delimiter = ',', env = "SHOAL_PEER", help_heading = SOURCE)]
     peers: Vec<Endpoint>,
 
-    /// Path to save the share at [default: leeched_<name>]
+    /// Path to save the share at [default: leeched_NAME]
     #[arg(short, long, value_name = "PATH", env = "SHOAL_OUTPUT", help_heading = OUTPUT)]
     output: Option<PathBuf>,
 
-    /// Directory to save the share in, as leeched_<name>
+    /// Directory to save the share in, as leeched_NAME
     ///
     /// The leecher creates it if it does not exist. [default: the working directory]
     #[arg(short, long, value_name = "DIR", env = "SHOAL_DIR", help_heading = OUTPUT)]
