@@ -77,7 +77,7 @@ fn leechers_of_parts_serve_what_they_have_and_never_count_as_seeders() {
     });
 }
 
-/// All peers together lack a half. That is no reason to give up: somebody may come who has it.
+/// All peers together have only half of the share. The leecher still waits, because a peer with the rest may come.
 #[test]
 fn a_transfer_waits_for_what_no_leecher_of_a_part_has() {
     test(async |swarm| {

@@ -63,7 +63,7 @@ pub(crate) struct Reporter {
     /// What the leecher does after the transfer, if it does not leave.
     staying: Option<String>,
     display: Display,
-    /// Who else is told of every event.
+    /// Receives every event too.
     seen: Option<Arc<SeenTransfer>>,
 }
 

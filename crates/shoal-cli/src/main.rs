@@ -22,7 +22,7 @@ struct Part {
 const PARTS: [Part; 7] = [
     Part {
         name: "tracker",
-        about: "Keep track of who has which share",
+        about: "Run a tracker, which knows the peers of each share",
         command: tracker::cli::Args::command,
         run: |rest| tracker::cli::main(parse_rest("shoal tracker", named, rest, tracker::cli::EXCLUSIVE)),
     },

@@ -29,7 +29,7 @@ use crate::{
 /// Maximum differences that are named: enough to recognise what happened.
 const MAX_NAMED: usize = 20;
 
-/// Chunks that are proved at a time: some 256 MiB. All cores are busy with so many, and a wrong one is noticed soon.
+/// Number of chunks that are proved at a time: 256 MiB. That keeps all cores busy, and a wrong chunk is still noticed soon.
 const BATCH: usize = 512;
 
 /// How much of what is there is read.
