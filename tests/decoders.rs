@@ -18,7 +18,7 @@ const TRAITS: [&str; 3] = ["FromStr for", "Decoder for", "TryFrom<"];
 /// What only the user of a program types, and so no stranger. The crate `evil` is a program for tests.
 const TYPED: [&str; 11] = [
     "evil/src/",
-    "leecher/src/cli.rs",
+    "leecher/src/cli/",
     "leecher/src/target.rs",
     "peer/src/rate_limit.rs",
     "seeder/src/cli.rs",

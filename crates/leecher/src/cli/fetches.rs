@@ -1,0 +1,160 @@
+//! Fetching all shares of a command line.
+
+use std::sync::Arc;
+
+use leecher::{Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Fetched, Replace, Target, View};
+use peer::acceptor::Acceptor;
+use startup::{ExitCode, Failure};
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::Server;
+
+use super::{
+    flags::Args,
+    meaning::{
+        destination, discovers, known_names, link_endpoints, needs_default, own_label, stay, staying, style,
+        trackers, warn_of_missing_sources,
+    },
+};
+use crate::{
+    checking,
+    explain::explain,
+    file_list,
+    looking::{self, Transfer},
+    report::{self, Reporter, Subject},
+    screen::Screen,
+    seen::{Seen, SeenTransfer},
+};
+
+const FETCH: Transfer<Fetched> = |config, on_event, stop| Box::pin(leecher::fetch(config, on_event, stop));
+const CHECK: Transfer<Checked> = |config, on_event, stop| Box::pin(leecher::check(config, on_event, stop));
+const DESCRIBE: Transfer<Description> =
+    |config, on_event, stop| Box::pin(leecher::describe(config, on_event, stop));
+
+/// TCP port of `--http`, if the user names none: any free one, because a machine may run several leechers.
+const HTTP_PORT: u16 = 0;
+
+/// Fetches all shares that the user named. If one fails, the others continue.
+pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let mut targets: Vec<Target> = Vec::new();
+    for target in args.targets.iter().cloned().chain(args.file.clone().map(Target::Name)) {
+        if !targets.contains(&target) {
+            targets.push(target);
+        }
+    }
+    if targets.is_empty() {
+        targets.push(Target::Only);
+    }
+    if targets.len() > 1 && args.output.is_some() {
+        let error = format!("-o names one file, and there are {} shares to save", targets.len());
+        return Err(Failure::new(ExitCode::Usage, error).hint("save them into a directory with -d DIR"));
+    }
+    let destination = destination(&args)?;
+    warn_of_missing_sources(&args);
+    let tasks = TaskTracker::new();
+    let acceptor = match args.no_serve || args.list_files || args.check {
+        true => None,
+        false => Some(Acceptor::bind(args.bind, args.port, &tasks).map_err(|error| explain(error.into()))?),
+    };
+    let config = Config {
+        peers: args.peers.clone(),
+        destination,
+        replace: match () {
+            () if args.update => Replace::Version,
+            () if args.overwrite => Replace::File,
+            () => Replace::Nothing,
+        },
+        from: args.from.clone(),
+        only: args.only.clone(),
+        times: args.times,
+        sparse: !args.no_sparse,
+        max_peers: args.max_peers,
+        stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
+        wait: args.wait.unwrap_or_default(),
+        known_names: known_names(&args),
+        label: args.label.unwrap_or_else(own_label),
+        bind: args.bind,
+        acceptor,
+        stay: stay(&args),
+        upload_limit: args.upload_limit.clone().unwrap_or_default(),
+        download_limit: args.download_limit.clone().unwrap_or_default(),
+        ..Config::new(Target::Only)
+    };
+    let transfers: Vec<_> = targets
+        .iter()
+        .map(|target| Arc::new(SeenTransfer::new(target.to_string(), View::default())))
+        .collect();
+    let stop_http = shutdown.child_token();
+    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
+        report::print_http(style(&args), &http.url());
+        let listens = config.acceptor.as_ref().map(Acceptor::local_addr);
+        let limits = (config.upload_limit.per_second(), config.download_limit.per_second());
+        let seen = Seen::new(listens, args.max_peers, limits, transfers.clone());
+        tasks.spawn(http.run(Arc::new(seen), stop_http.clone()));
+    }
+    let (mut looking, found) = looking::start(discovers(&args, &targets).then_some((&args).into()), &tasks);
+    let screen = Screen::default();
+    let mut fetches = JoinSet::new();
+    for ((number, target), seen) in targets.iter().enumerate().zip(transfers) {
+        let trackers = trackers(&args, target, &[looking::local()]);
+        let named = link_endpoints(target, &trackers, &args.peers);
+        let subject = match targets.len() {
+            1 => Subject::Only,
+            _ => Subject::OneOfMany { number, target: target.clone() },
+        };
+        let mut report =
+            Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
+        report.show_to(Arc::clone(&seen));
+        let view = Some(seen.view());
+        let config = Config { target: target.clone(), trackers, view, ..config.clone() };
+        let found = needs_default(&args, target).then(|| found.clone());
+        let stop = shutdown.clone();
+        if args.check {
+            let (json, quiet) = (args.json, args.quiet);
+            fetches.spawn(async move {
+                let checked = looking::among(CHECK, config, found, &mut report, stop).await.map_err(explain);
+                let result = checked.and_then(|checked| checking::report(&checked, json, quiet));
+                report.failed(&result);
+                result
+            });
+            continue;
+        }
+        if args.list_files {
+            let json = args.json;
+            fetches.spawn(async move {
+                let only = config.only.clone();
+                let described = looking::among(DESCRIBE, config, found, &mut report, stop).await;
+                let result =
+                    described.and_then(|description| Ok(file_list::print(&description, &only, json)?));
+                let result = result.map_err(explain);
+                report.failed(&result);
+                result
+            });
+            continue;
+        }
+        fetches.spawn(async move {
+            let fetched = looking::among(FETCH, config, found, &mut report, stop).await.map_err(explain);
+            if let Err(failure) = &fetched {
+                seen.failed(failure.to_string());
+            }
+            report.end(&fetched);
+            fetched.map(|_| ())
+        });
+    }
+    drop(config);
+    let mut failures: Vec<_> = fetches.join_all().await.into_iter().filter_map(Result::err).collect();
+    looking.shutdown().await;
+    stop_http.cancel();
+    tasks.close();
+    tasks.wait().await;
+    match (targets.len(), failures.len()) {
+        (_, 0) => Ok(()),
+        (1, _) => Err(failures.remove(0)),
+        (all, failed) => {
+            let code = failures[0].code();
+            let code =
+                if failures.iter().all(|failure| failure.code() == code) { code } else { ExitCode::Other };
+            Err(Failure::new(code, format!("{failed} of {all} shares could not be fetched")))
+        }
+    }
+}
