@@ -1,4 +1,7 @@
-//! Reading a command line whose flags may also come from the environment.
+//! Reading a command line whose flags may also come from the environment or from a configuration file.
+//!
+//! The command line wins over the environment, and that wins over the file. What the file sets is put in front of the command
+//! line's words, except for flags that are set elsewhere.
 //!
 //! `-h` is a summary for one screen: the usual flags, one line each. `--help` has every flag with its environment variable.
 //! A program marks its other flags with `hide_short_help`.
@@ -11,7 +14,11 @@ use clap::{
     parser::ValueSource,
 };
 
-use crate::{console::eprint_line, escape::escape_lines};
+use crate::{
+    config_file::{self, Settings},
+    console::eprint_line,
+    escape::escape_lines,
+};
 
 /// Maximum columns of a help text.
 const HELP_WIDTH: usize = 80;
@@ -22,7 +29,7 @@ const LOGS: &[(&str, &str)] = &[("no_log_file", "log_file")];
 /// Reads the command line, or ends the program with a usage error.
 ///
 /// `exclusive` names flags that exclude each other. Two of them on the command line are an error. One on the command line
-/// wins over one from the environment. If both are from the environment, the first wins.
+/// wins over one from the environment, and that over one from the file. If both are from the same of these two, the first wins.
 pub fn parse<T: CommandFactory + FromArgMatches>(exclusive: &[(&str, &str)]) -> T {
     parse_words(T::command(), env::args_os(), exclusive)
 }
@@ -45,30 +52,51 @@ fn parse_words<T: FromArgMatches>(
     exclusive: &[(&str, &str)],
 ) -> T {
     let words: Vec<OsString> = words.into_iter().collect();
-    let mut command = command.max_term_width(HELP_WIDTH).mut_args(with_variable);
-    let read = |command: &Command| {
-        command.clone().try_get_matches_from(&words).unwrap_or_else(|error| exit(command, &error))
+    let mut command = complete(command);
+    let mut settings = settings(&command, &words);
+    let read = |command: &Command, settings: &Settings| {
+        let (name, rest) = words.split_at(words.len().min(1));
+        let words = name.iter().chain(settings.words()).chain(rest);
+        command.clone().try_get_matches_from(words).unwrap_or_else(|error| exit(command, settings, &error))
     };
-    let mut matches = read(&command);
+    let mut matches = read(&command, &settings);
     for &(first, second) in exclusive.iter().chain(LOGS) {
-        match loser(&matches, first, second) {
+        match loser(&matches, &settings, first, second) {
             Ok(None) => {}
             Ok(Some(loser)) => {
-                // Read again as if the environment did not set it.
+                // Read again as if neither the environment nor the file set it.
                 command = command.mut_arg(loser, |arg| arg.env(None::<&'static str>));
-                matches = read(&command);
+                settings.remove(loser);
+                matches = read(&command, &settings);
             }
             Err(TogetherError) => {
                 let [first, second] = [first, second].map(|id| as_typed(&command, &matches, id));
                 let message = format!("'{first}' and '{second}' cannot be used together");
                 let error = command.error(ErrorKind::ArgumentConflict, message);
-                exit(&command, &error);
+                exit(&command, &settings, &error);
             }
         }
     }
     T::from_arg_matches(&matches).unwrap_or_else(|error| {
         let error = error.format(&mut command);
-        exit(&command, &error)
+        exit(&command, &settings, &error)
+    })
+}
+
+/// A program's command with what is the same in all programs: its width, the variables in its help, and `--config`.
+pub fn complete(command: Command) -> Command {
+    config_file::with_flag(command).max_term_width(HELP_WIDTH).mut_args(with_variable)
+}
+
+/// Reads the configuration file, or ends the program with a usage error.
+fn settings(command: &Command, words: &[OsString]) -> Settings {
+    // What is wrong with the words is reported when they are read together with the file's: it may have what they lack.
+    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(words) else {
+        return Settings::default();
+    };
+    Settings::read(command, &matches).unwrap_or_else(|problem| {
+        let error = command.clone().error(ErrorKind::ValueValidation, problem);
+        exit(command, &Settings::default(), &error)
     })
 }
 
@@ -100,22 +128,22 @@ pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
 }
 
 /// Ends the program with clap's message. The message may quote text that the user pasted, so it is escaped. The value may
-/// come from an environment variable that the user forgot, so the variable is named.
-fn exit(command: &Command, error: &Error) -> ! {
+/// come from an environment variable or a file that the user forgot, so that is named.
+fn exit(command: &Command, settings: &Settings, error: &Error) -> ! {
     let text = error.render().to_string();
-    let (escaped, variable) = (escape_lines(&text), variable_of(command, error));
-    if escaped == text && variable.is_none() {
+    let (escaped, origin) = (escape_lines(&text), origin(command, settings, error));
+    if escaped == text && origin.is_none() {
         error.exit();
     }
     escaped.lines().for_each(eprint_line);
-    if let Some(variable) = variable {
-        eprint_line(format_args!("The value comes from the environment variable {variable}."));
+    if let Some(origin) = origin {
+        eprint_line(format_args!("The value comes from {origin}."));
     }
     std::process::exit(error.exit_code())
 }
 
-/// The environment variable that the wrong value comes from, if it comes from one.
-fn variable_of(command: &Command, error: &Error) -> Option<String> {
+/// Where the wrong value comes from, if not from the command line.
+fn origin(command: &Command, settings: &Settings, error: &Error) -> Option<String> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),
         _ => None,
@@ -125,33 +153,53 @@ fn variable_of(command: &Command, error: &Error) -> Option<String> {
     let mut command = command.clone();
     command.build();
     let arg = command.get_arguments().find(|arg| arg.to_string() == *flag)?;
+    if let Some(place) = settings.origin(arg.get_id().as_str()) {
+        return Some(place);
+    }
     let variable = arg.get_env()?;
     // It may be one of several values.
     let is_from_it = env::var(variable).is_ok_and(|set| set.contains(value.as_str()));
-    is_from_it.then(|| variable.to_string_lossy().into_owned())
+    is_from_it.then(|| format!("the environment variable {}", variable.to_string_lossy()))
 }
 
 /// Two flags that exclude each other are both on the command line.
 struct TogetherError;
 
+/// What set a flag; a later one wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Origin {
+    File,
+    Environment,
+    CommandLine,
+}
+
 /// The one of two flags that does not count, if both are set.
 fn loser<'a>(
     matches: &ArgMatches,
+    settings: &Settings,
     first: &'a str,
     second: &'a str,
 ) -> Result<Option<&'a str>, TogetherError> {
-    match (source(matches, first), source(matches, second)) {
-        (Some(ValueSource::CommandLine), Some(ValueSource::CommandLine)) => Err(TogetherError),
-        (Some(_), Some(ValueSource::CommandLine)) => Ok(Some(first)),
+    match (set_by(matches, settings, first), set_by(matches, settings, second)) {
+        (Some(Origin::CommandLine), Some(Origin::CommandLine)) => Err(TogetherError),
+        (Some(of_first), Some(of_second)) if of_first < of_second => Ok(Some(first)),
         (Some(_), Some(_)) => Ok(Some(second)),
         _ => Ok(None),
     }
 }
 
-/// The source of a flag's value; `None` if it was not set. A switch that the environment turns off is not set.
-fn source(matches: &ArgMatches, flag: &str) -> Option<ValueSource> {
-    let set = !matches!(matches.try_get_one::<bool>(flag), Ok(Some(false)));
-    matches.value_source(flag).filter(|&source| set && source != ValueSource::DefaultValue)
+/// What set a flag; `None` if nothing did. A switch that the environment turns off is not set.
+fn set_by(matches: &ArgMatches, settings: &Settings, flag: &str) -> Option<Origin> {
+    if matches!(matches.try_get_one::<bool>(flag), Ok(Some(false))) {
+        return None;
+    }
+    match matches.value_source(flag)? {
+        // Its words were read as if they had been typed.
+        ValueSource::CommandLine if settings.has(flag) => Some(Origin::File),
+        ValueSource::CommandLine => Some(Origin::CommandLine),
+        ValueSource::EnvVariable => Some(Origin::Environment),
+        _ => None,
+    }
 }
 
 /// A flag as users type it: `--seed-for`. For a positional argument, its value.

@@ -24,10 +24,14 @@ pub fn command_for(program: &str, own: &str) -> String {
     }
 }
 
+/// What `program` is called in [`ALL_IN_ONE`]; one that is only there has that name already.
+pub(crate) fn part_name(program: &str) -> &str {
+    PARTS.iter().find_map(|&(name, part)| (name == program).then_some(part)).unwrap_or(program)
+}
+
 /// What `program` is called in the program that was started, if that is [`ALL_IN_ONE`].
-fn part_of(started_as: &Path, program: &str) -> Option<&'static str> {
-    let parts = if started_as.file_name()? == ALL_IN_ONE { &PARTS[..] } else { &[] };
-    parts.iter().find_map(|&(name, part)| (name == program).then_some(part))
+fn part_of<'a>(started_as: &Path, program: &'a str) -> Option<&'a str> {
+    (started_as.file_name()? == ALL_IN_ONE).then(|| part_name(program))
 }
 
 /// The path of `program` beside `started_as`, in the same form.

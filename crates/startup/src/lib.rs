@@ -7,6 +7,7 @@
 
 mod bar;
 mod command_line;
+mod config_file;
 pub mod console;
 mod duration;
 mod escape;
@@ -27,7 +28,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 pub use bar::{Work, bar_line};
-pub use command_line::{parse, parse_ip, parse_port, parse_rest};
+pub use command_line::{complete, parse, parse_ip, parse_port, parse_rest};
 pub use console::{eprint_line, print_json_line, print_line};
 pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;

@@ -45,11 +45,11 @@ impl Place {
         names
     }
 
-    /// A command that sees nothing of the tests' environment: no `SHOAL_*`, no `CARGO`, no tracker in the network, and a home of its own.
+    /// A command that sees nothing of the tests' environment: no `SHOAL_*`, no configuration file, no `CARGO`, no tracker in the network, and a home of its own.
     pub(crate) fn command(&self, program: impl AsRef<Path>, args: &[&str]) -> Command {
         let mut command = Command::new(program.as_ref());
         command.args(args).current_dir(self.dir()).env_clear().env("HOME", self.root.path());
-        command.env("SHOAL_NO_DISCOVERY", "true");
+        command.env("SHOAL_NO_DISCOVERY", "true").env("SHOAL_CONFIG", "none");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
