@@ -292,6 +292,7 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
         running.spawn(sharing.run(report.clone(), shutdown.clone()));
     }
+    startup::report_ready(format_args!("Serving {} on port {port}", count(links.len(), "share")));
     let on_found = |tracker: Endpoint| {
         for link in &links {
             print_links(&Link { trackers: vec![tracker.clone()], ..link.clone() }, own_address);

@@ -2,11 +2,11 @@
 //!
 //! It holds no feature of its own. A subcommand is the command line of a program, of which some show only the flags that matter.
 
-use std::{env, ffi::OsString, io, process::ExitCode};
+use std::{env, ffi::OsString, fs, io, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, Command, CommandFactory, value_parser};
 use clap_complete::Shell;
-use startup::parse_rest;
+use startup::{complete, eprint_line, parse_rest};
 
 /// A subcommand.
 struct Part {
@@ -18,7 +18,7 @@ struct Part {
     run: fn(Vec<OsString>) -> ExitCode,
 }
 
-/// All but `completions`.
+/// All but `completions` and `man`.
 const PARTS: [Part; 7] = [
     Part {
         name: "tracker",
@@ -134,18 +134,36 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut all(), "shoal", &mut io::stdout());
             ExitCode::SUCCESS
         }
+        Some(("man", matches)) => match matches.get_one::<PathBuf>("dir").map(write_man_pages) {
+            Some(Err(error)) => {
+                eprint_line(format_args!("error: the manual pages cannot be written: {error}"));
+                startup::ExitCode::Io.into()
+            }
+            _ => ExitCode::SUCCESS,
+        },
         // The name of a part was the first word, or clap has refused the command line.
         _ => ExitCode::FAILURE,
     }
 }
 
+/// Writes `shoal.1`, and a page for each subcommand, into a directory.
+fn write_man_pages(dir: &PathBuf) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(all(), dir)
+}
+
 /// The whole command line.
 fn all() -> Command {
-    let parts = PARTS.iter().map(|part| named((part.command)()).name(part.name).about(part.about));
+    let parts = PARTS.iter().map(|part| complete(named((part.command)())).name(part.name).about(part.about));
     let shell = Arg::new("shell").value_name("SHELL").value_parser(value_parser!(Shell)).required(true);
     let completions = Command::new("completions")
         .about("Print a script that completes shoal's command line in a shell")
         .arg(shell.help("The shell"));
+    let dir = Arg::new("dir").value_name("DIR").value_parser(value_parser!(PathBuf)).required(true);
+    let man = Command::new("man")
+        .about("Write the manual pages into a directory")
+        .hide(true)
+        .arg(dir.help("The directory, which is created if it does not exist"));
     Command::new("shoal")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Move a file or directory from one machine to many, and prove every byte")
@@ -158,6 +176,7 @@ fn all() -> Command {
         .disable_help_subcommand(true)
         .subcommands(parts)
         .subcommand(completions)
+        .subcommand(man)
 }
 
 /// The command of a program, as a subcommand here: its examples name this program.

@@ -8,10 +8,11 @@ mod program;
 
 use std::{
     fs,
+    os::unix::net::UnixDatagram,
     process::{Command, Stdio},
 };
 
-use program::{Place, Running, run};
+use program::{PATIENCE, Place, Running, run};
 use rustix::process::Signal;
 
 const PARTS: [&str; 8] = ["tracker", "seed", "get", "list", "wait", "check", "link", "completions"];
@@ -146,6 +147,97 @@ fn a_wrong_command_line_is_a_usage_error_that_names_the_part() {
     // As with git and cargo, help goes to stderr if a command is missing.
     let ended = run(shoal(&place, &[]));
     assert_eq!((ended.code, ended.err.contains("Usage: shoal <COMMAND>")), (Some(2), true), "{ended:?}");
+}
+
+#[test]
+fn a_configuration_file_sets_what_flags_and_variables_do_not() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), "bytes").unwrap();
+    let config = "[tracker]\nport = 0\nstate = 'none'\n[seed]\nfile = ['not here']\ntracker = ['192.0.2.1', '192.0.2.2']\n";
+    fs::write(place.path("shoal.toml"), config).unwrap();
+    let tracker = Running::start(shoal(&place, &["tracker", "--config", "shoal.toml"]));
+    assert!(!tracker.line_with("[LISTENING]").ends_with(":6020"));
+    drop(tracker);
+
+    let link = |args: &[&str], variables: &[(&str, &str)]| {
+        let args = [&["link", "--config", "shoal.toml"], args].concat();
+        let mut command = shoal(&place, &args);
+        run({
+            command.envs(variables.iter().copied());
+            command
+        })
+    };
+    // The path of the command line wins over `file`.
+    let of_file = link(&["data.bin"], &[]);
+    assert_eq!(of_file.code, Some(0), "{of_file:?}");
+    assert!(of_file.out[0].ends_with("tr=shoal://192.0.2.1:6020&tr=shoal://192.0.2.2:6020"), "{of_file:?}");
+    let variable = [("SHOAL_TRACKER", "192.0.2.3")];
+    let of_variable = link(&["data.bin"], &variable);
+    assert!(of_variable.out[0].ends_with("&dn=data.bin&tr=shoal://192.0.2.3:6020"), "{of_variable:?}");
+    let of_flag = link(&["data.bin", "--tracker", "192.0.2.4"], &variable);
+    assert!(of_flag.out[0].ends_with("&dn=data.bin&tr=shoal://192.0.2.4:6020"), "{of_flag:?}");
+    link(&[], &[]).assert_failed(17, &["not here"]);
+    // The file may be named by a variable too.
+    let mut command = shoal(&place, &["link", "data.bin"]);
+    command.env("SHOAL_CONFIG", "shoal.toml");
+    assert_eq!(run(command).out, of_file.out);
+
+    for (config, says) in [
+        ("[seed]\n\nprot = 7001\n", "shoal.toml, line 3: [seed] has no key 'prot'"),
+        ("[seeder]\n", "shoal.toml, line 1: there is no table 'seeder'"),
+        ("[seed]\nport = 7001\nsymlinks = 'x'\n", "The value comes from shoal.toml, line 3."),
+    ] {
+        fs::write(place.path("shoal.toml"), config).unwrap();
+        link(&["data.bin"], &[]).assert_failed(2, &[says]);
+    }
+    run(shoal(&place, &["link", "data.bin", "--config", "no.toml"]))
+        .assert_failed(2, &["cannot read no.toml"]);
+    // A table may have what the command line lacks.
+    fs::write(place.path("shoal.toml"), "[wait]\nhosts = 0\n").unwrap();
+    run(shoal(&place, &["wait", "x", "--config", "shoal.toml"]))
+        .assert_failed(2, &["'0' for '--hosts", "shoal.toml, line 2."]);
+}
+
+#[test]
+fn a_service_manager_learns_when_programs_serve_and_stop() {
+    let place = Place::new();
+    fs::write(place.path("data.bin"), "bytes").unwrap();
+    let manager = UnixDatagram::bind(place.path("notify")).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let message = || {
+        let mut bytes = [0; 1024];
+        let len = manager.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..len].to_vec()).unwrap()
+    };
+    for (args, status) in [
+        (&["tracker", "-p", "0", "--state", "none"][..], "Listening on 127.0.0.1:"),
+        (&["seed", "data.bin", "-p", "0", "--tracker", "127.0.0.1:1"], "Serving 1 share on port "),
+    ] {
+        let mut command = shoal(&place, args);
+        command.env("NOTIFY_SOCKET", place.path("notify"));
+        let program = Running::start(command);
+        let ready = message();
+        assert!(ready.starts_with(&format!("READY=1\nSTATUS={status}")), "{ready}");
+        program.signal(Signal::TERM);
+        assert!(message().starts_with("STOPPING=1\n"));
+        assert_eq!(program.end().code, Some(0));
+    }
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_part() {
+    let place = Place::new();
+    let written = run(shoal(&place, &["man", "man/pages"]));
+    assert_eq!(written.code, Some(0), "{written:?}");
+    let page = |name: &str| fs::read_to_string(place.path("man/pages").join(name)).unwrap();
+    for part in PARTS {
+        assert!(page("shoal.1").contains(&format!("shoal\\-{part}(1)")), "{part}");
+        assert!(page(&format!("shoal-{part}.1")).contains(&format!("shoal {part}")), "{part}");
+    }
+    let tracker = page("shoal-tracker.1");
+    assert!(tracker.contains("\\-\\-heartbeat") && tracker.contains("SHOAL_HEARTBEAT"), "{tracker}");
+    fs::write(place.path("file"), "").unwrap();
+    run(shoal(&place, &["man", "file"])).assert_failed(17, &["cannot be written"]);
 }
 
 #[test]

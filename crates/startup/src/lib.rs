@@ -17,6 +17,7 @@ mod invocation;
 mod logging;
 mod progress;
 mod rotating_log;
+mod service;
 mod signals;
 
 use std::{
@@ -37,6 +38,7 @@ pub use human::{HumanBytes, human_time};
 pub use invocation::command_for;
 pub use logging::LogArgs;
 pub use progress::ByteMeter;
+pub use service::report_ready;
 
 /// Maximum threads for blocking work (hashing, disk). More would only wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;

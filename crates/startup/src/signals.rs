@@ -8,7 +8,7 @@ use std::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{console, exit::ExitCode};
+use crate::{console, exit::ExitCode, service};
 
 /// Cancels `token` at the first Ctrl-C, SIGTERM or SIGHUP, and ends the process at the second Ctrl-C or SIGTERM. SIGHUP
 /// counts only once, because a closing terminal may send it twice. A program that was started with SIGHUP ignored (`nohup`)
@@ -39,6 +39,7 @@ pub(crate) fn cancel_on_signal(token: CancellationToken) -> io::Result<()> {
             }
             if !token.is_cancelled() {
                 tracing::info!("stopping; once more to stop at once");
+                service::report_stopping();
                 token.cancel();
             }
         }

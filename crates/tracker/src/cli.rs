@@ -183,6 +183,7 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
     let address = tracker.local_addr();
     print_line(format_args!("[LISTENING] Tracker is listening on {address}"));
+    startup::report_ready(format_args!("Listening on {address}"));
     let advertised = shutdown.child_token();
     let advertising = async {
         if !args.no_discovery {
