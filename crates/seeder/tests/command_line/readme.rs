@@ -1,4 +1,4 @@
-//! A program's description of its flags: `--help` has the same as README.md, and `-h` fits a screen.
+//! A program's description of its flags: `--help` has the same as docs/guide/src/flags.md, and `-h` fits a screen.
 
 use std::collections::BTreeSet;
 
@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 const ROWS: usize = 24;
 const COLUMNS: usize = 80;
 
-/// Checks that every flag in a program's `--help` is in its section of README.md, or in what is said of all programs, and
+/// Checks that every flag in a program's `--help` is in its section of the guide, or in what is said of all programs, and
 /// that every flag in the tables there is in `--help`.
 pub(crate) fn assert_explains(program: &str, help: &str) {
-    let readme = include_str!("../../../../README.md");
-    let programs = readme.split_once("\n## The programs\n").unwrap().1;
+    let guide = include_str!("../../../../docs/guide/src/flags.md");
+    let programs = guide.split_once("\n## The programs\n").unwrap().1;
     let (of_all, _) = programs.split_once("\n### ").unwrap();
     let (_, section) = programs.split_once(&format!("\n### {program}\n")).unwrap();
     let section = section.split("\n##").next().unwrap();
@@ -20,12 +20,15 @@ pub(crate) fn assert_explains(program: &str, help: &str) {
         flags.map(|flag| flag.split(['[', '=']).next().unwrap_or(flag).trim_end_matches('.')).collect();
     for flag in flags.iter().filter(|flag| !["--help", "--version"].contains(flag)) {
         let explained = |text: &str| [" ", "`"].iter().any(|end| text.contains(&format!("`{flag}{end}")));
-        assert!(explained(section) || explained(of_all), "README.md does not explain {flag} of {program}");
+        assert!(
+            explained(section) || explained(of_all),
+            "docs/guide/src/flags.md does not explain {flag} of {program}"
+        );
     }
     let rows = [of_all, section].into_iter().flat_map(str::lines).filter(|line| line.starts_with("| `"));
     let names = rows.filter_map(|row| row.split(" | ").next()).flat_map(|names| names.split(['`', ' ']));
     let explained: Vec<_> = names.filter(|name| name.starts_with("--")).collect();
-    assert!(explained.len() > 5, "no flags of {program} in README.md");
+    assert!(explained.len() > 5, "no flags of {program} in docs/guide/src/flags.md");
     for flag in explained {
         assert!(flags.contains(flag), "{program} --help does not show {flag}");
     }
