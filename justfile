@@ -21,6 +21,14 @@ lint:
 bench *ARGS:
     cargo bench --locked {{ ARGS }}
 
+# A static program, a Debian package and a container image, in target/package; `just package-test` tries them (root)
+package:
+    packaging/build
+
+# From a bare Debian to a fetched file
+package-test SUITE="bookworm":
+    packaging/test {{ SUITE }}
+
 # Build the documentation and open it
 docs:
     cargo doc --workspace --no-deps --document-private-items --locked --open
