@@ -27,7 +27,7 @@ enum Features {
 }
 
 /// What only programs need.
-const OF_PROGRAMS: [&str; 12] = [
+const OF_PROGRAMS: [&str; 13] = [
     "axum",
     "clap",
     "console",
@@ -35,6 +35,7 @@ const OF_PROGRAMS: [&str; 12] = [
     "hyper",
     "indicatif",
     "mdns-sd",
+    "notify",
     "prometheus-client",
     "startup",
     "tracing-appender",

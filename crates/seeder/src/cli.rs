@@ -1,7 +1,6 @@
 //! The command line of `seeder`.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -9,10 +8,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+mod watching;
+
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
-use proto::{Endpoint, InfoHash, Label, Link, Metainfo, ShareName};
+use proto::{Endpoint, Label, Link, Metainfo, ShareName};
 use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
 use store::{
     Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
@@ -32,7 +33,8 @@ use crate::{
 const DEFAULT_FILE: &str = "large_text_file.txt";
 
 /// Two ways to name what is shared. An argument wins over the environment.
-pub const EXCLUSIVE: &[(&str, &str)] = &[("paths", "files")];
+pub const EXCLUSIVE: &[(&str, &str)] =
+    &[("paths", "files"), ("paths", "watch"), ("files", "watch"), ("name", "watch")];
 
 /// Groups of flags in `--help`.
 const SHARES: &str = "What to share";
@@ -49,6 +51,7 @@ Examples:
   seeder models/ --exclude '*.tmp'     share a directory, but no *.tmp in it
   seeder disk.img --tracker 192.0.2.2  use another machine's tracker
   seeder a.iso b.iso -p 7001           share two files, on another port
+  seeder --watch /srv/images           share each entry of a directory, new ones too
 
 It prints the command that fetches each share.";
 
@@ -65,6 +68,13 @@ pub struct Args {
         short, long = "file", value_name = "PATH", env = "SHOAL_FILE", help_heading = SHARES, hide_short_help = true
     )]
     files: Vec<PathBuf>,
+
+    /// Share each entry of this directory, for as long as it is there
+    ///
+    /// A new entry is shared when it has not changed for 2 s, and a changed one is shared anew. Hidden entries, and those whose names look
+    /// unfinished (*.part, *.tmp, *~ and the like), are left out.
+    #[arg(long, value_name = "DIR", env = "SHOAL_WATCH", help_heading = SHARES)]
+    watch: Option<PathBuf>,
 
     /// Name of the share [default: the file's]
     ///
@@ -224,22 +234,15 @@ pub fn main(args: Args) -> process::ExitCode {
 }
 
 async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    if let Some(dir) = args.watch.clone() {
+        return watching::run(args, dir, shutdown).await;
+    }
     let paths = paths(&args)?;
-    let config = Config {
-        bind: args.bind,
-        port: args.port,
-        // Shares are registered after they are described.
-        trackers: Vec::new(),
-        max_peers: args.max_peers,
-        upload_limit: args.upload_limit.clone().unwrap_or_default(),
-        label: args.label.unwrap_or_else(|| Label::cut(&web::machine_name()).unwrap_or_default()),
-    };
     // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let tasks = TaskTracker::new();
-    let seeder = Seeder::bind(config, &tasks)?;
+    let seeder = Seeder::bind(config(&args), &tasks)?;
     let port = seeder.local_addr().port();
-    let upload_limit = args.upload_limit.as_ref().and_then(RateLimit::per_second);
-    let seen = Arc::new(Seen::new(seeder.clone(), args.max_peers, upload_limit));
+    let seen = seen(&args, &seeder);
     let stop_http = shutdown.child_token();
     if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
         print_line(format_args!("Page and metrics are at {}", http.url()));
@@ -286,6 +289,7 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     // The tracker on this host answers, so no other is looked for.
     let answers = shutdown.child_token();
+    let names = Arc::new(Mutex::new(RegistrationReport::new(names)));
     let report = report(names, trackers.spare(), answers.clone(), Arc::clone(&seen));
     let mut running = JoinSet::new();
     for shared in shares {
@@ -308,6 +312,32 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     tasks.wait().await;
     print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
     Ok(())
+}
+
+fn config(args: &Args) -> Config {
+    Config {
+        bind: args.bind,
+        port: args.port,
+        // Shares are registered after they are described.
+        trackers: Vec::new(),
+        max_peers: args.max_peers,
+        upload_limit: args.upload_limit.clone().unwrap_or_default(),
+        label: args.label.unwrap_or_else(|| Label::cut(&web::machine_name()).unwrap_or_default()),
+    }
+}
+
+fn seen(args: &Args, seeder: &Seeder) -> Arc<Seen> {
+    let upload_limit = args.upload_limit.as_ref().and_then(RateLimit::per_second);
+    Arc::new(Seen::new(seeder.clone(), args.max_peers, upload_limit))
+}
+
+fn rules(args: &Args) -> ScanRules {
+    ScanRules {
+        strict: args.strict,
+        exclude: args.exclude.clone(),
+        symlinks: args.symlinks,
+        times: args.times,
+    }
 }
 
 /// Runs as a program that prints the link of each share, and serves nothing.
@@ -335,13 +365,7 @@ async fn only_links(args: Args, shutdown: CancellationToken) -> Result<(), Failu
 async fn scan_all<'a>(paths: &'a [PathBuf], args: &Args) -> Result<Vec<(&'a PathBuf, Scan)>, Failure> {
     let mut scans = Vec::with_capacity(paths.len());
     for path in paths {
-        let rules = ScanRules {
-            strict: args.strict,
-            exclude: args.exclude.clone(),
-            symlinks: args.symlinks,
-            times: args.times,
-        };
-        scans.push((path, scan(path, args.name.clone(), rules).await?));
+        scans.push((path, scan(path, args.name.clone(), rules(args)).await?));
     }
     Ok(scans)
 }
@@ -439,12 +463,11 @@ fn count(number: usize, what: &str) -> String {
 /// Reports registrations to the user, but no failure of the tracker `spare`. Cancels `local_answers` when the tracker on this host
 /// accepts a registration.
 fn report(
-    names: HashMap<InfoHash, ShareName>,
+    report: Arc<Mutex<RegistrationReport>>,
     spare: Option<Endpoint>,
     local_answers: CancellationToken,
     seen: Arc<Seen>,
 ) -> impl Fn(Event) + Clone + Send + Sync + 'static {
-    let report = Arc::new(Mutex::new(RegistrationReport::new(names)));
     move |event| {
         tracing::debug!(?event);
         seen.note(&event);

@@ -43,6 +43,8 @@ mod seeder;
 mod seen;
 #[cfg(feature = "cli")]
 mod trackers;
+#[cfg(feature = "watch")]
+pub mod watch;
 
 pub use seeder::{AlreadyRouted, Config, Event, Seeder, Sharing};
 pub use swarm::uploads::DEFAULT_MAX_ASKERS as DEFAULT_MAX_PEERS;

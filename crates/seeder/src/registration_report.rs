@@ -33,8 +33,23 @@ impl RegistrationReport {
         RegistrationReport { names, registered: HashSet::new(), silent: HashSet::new(), full: HashSet::new() }
     }
 
+    /// This is shared from now on too.
+    pub(crate) fn add(&mut self, infohash: InfoHash, name: ShareName) {
+        self.names.insert(infohash, name);
+    }
+
+    /// This is no longer shared. What is still reported of it means nothing.
+    pub(crate) fn remove(&mut self, infohash: &InfoHash) {
+        self.names.remove(infohash);
+        self.registered.retain(|(registered, _)| registered != infohash);
+        self.full.retain(|(.., share)| share.as_ref() != Some(infohash));
+    }
+
     /// The line to print for an event, unless it has nothing new.
     pub(crate) fn news(&mut self, event: Event) -> Option<News> {
+        if !self.names.contains_key(infohash_of(&event)) {
+            return None;
+        }
         match event {
             Event::Announced { tracker, infohash, .. } => {
                 let answers_again = self.silent.remove(&tracker);
@@ -94,6 +109,14 @@ impl RegistrationReport {
                 ))
             }
         }
+    }
+}
+
+fn infohash_of(event: &Event) -> &InfoHash {
+    match event {
+        Event::Announced { infohash, .. }
+        | Event::NotAnnounced { infohash, .. }
+        | Event::Withdrawn { infohash, .. } => infohash,
     }
 }
 

@@ -119,6 +119,12 @@ impl Seen {
         self.state().shares.insert(metainfo.infohash(), shared);
     }
 
+    /// This is no longer shared.
+    #[cfg(feature = "watch")]
+    pub(crate) fn end(&self, infohash: &InfoHash) {
+        self.state().shares.remove(infohash);
+    }
+
     /// Something happened to a share.
     pub(crate) fn note(&self, event: &Event) {
         let mut state = self.state();

@@ -45,7 +45,7 @@ impl FromStr for Exclusion {
 
 impl Exclusion {
     /// Whether it matches the entry at `path`, which is relative to the shared directory.
-    pub(crate) fn excludes(&self, path: &Path, is_directory: bool) -> bool {
+    pub fn excludes(&self, path: &Path, is_directory: bool) -> bool {
         let compared = if self.whole_path { Some(path.as_os_str()) } else { path.file_name() };
         (is_directory || !self.directories_only) && compared.is_some_and(|path| self.matcher.is_match(path))
     }

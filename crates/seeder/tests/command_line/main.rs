@@ -18,6 +18,7 @@ mod registering;
 mod sharing;
 mod stopping;
 mod tracking;
+mod watching;
 
 use std::process::Command;
 

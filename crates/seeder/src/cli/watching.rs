@@ -1,0 +1,109 @@
+//! `seeder --watch`: what the program prints of a directory whose entries it shares.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use peer::outside;
+use proto::Link;
+use startup::{ExitCode, Failure, HumanBytes, human_time, print_line};
+use store::Content;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use web::Server;
+
+use super::{Args, HTTP_PORT, cache, config, report, rules, seen};
+use crate::{
+    Seeder,
+    registration_report::RegistrationReport,
+    trackers::Trackers,
+    watch::{Watch, WatchEvent},
+};
+
+/// Shares the entries of a directory until `shutdown`.
+pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -> Result<(), Failure> {
+    let is_dir = fs::metadata(&dir).map(|found| found.is_dir());
+    let is_dir =
+        is_dir.map_err(|error| Failure::io(error, format_args!("cannot watch {}", dir.display())))?;
+    if !is_dir {
+        let error = format!("cannot watch {}: it is not a directory", dir.display());
+        return Err(Failure::new(ExitCode::Usage, error));
+    }
+    let tasks = TaskTracker::new();
+    let seeder = Seeder::bind(config(&args), &tasks)?;
+    let port = seeder.local_addr().port();
+    let seen = seen(&args, &seeder);
+    let stop_http = shutdown.child_token();
+    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
+        print_line(format_args!("Page and metrics are at {}", http.url()));
+        tasks.spawn(http.run(seen.clone(), stop_http.clone()));
+    }
+    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
+    let watch = Watch { rules: rules(&args), cache: cache(&args), ..Watch::new(dir.clone()) };
+    let own_address = outside::own_address(args.bind);
+    let _ = shutdown.run_until_cancelled(trackers.first_round()).await;
+    let named = match own_address {
+        Some(own) => outside::seen_from_elsewhere(&trackers.for_links(), own),
+        None => trackers.for_links(),
+    };
+    print_line(format_args!(
+        "Watching '{}' on port {port}: each entry is shared when it has not changed for {}",
+        dir.display(),
+        human_time(watch.quiet)
+    ));
+    print_line("Press Ctrl+C to stop");
+    let answers = shutdown.child_token();
+    let registrations = Arc::new(Mutex::new(RegistrationReport::new(HashMap::new())));
+    let on_share = report(Arc::clone(&registrations), trackers.spare(), answers.clone(), Arc::clone(&seen));
+    let on_event = {
+        let seen = Arc::clone(&seen);
+        move |event| match event {
+            WatchEvent::Shared { path, content } => {
+                let metainfo = content.metainfo();
+                let (infohash, name) = (metainfo.infohash(), metainfo.name().clone());
+                seen.share(metainfo);
+                lock(&registrations).add(infohash, name.clone());
+                let link = Link { infohash, name: Some(name), trackers: named.clone(), peers: Vec::new() };
+                let size = HumanBytes(metainfo.chunk_space().total_len());
+                print_line(format_args!("Sharing '{}' ({size})", path.display()));
+                print_line(format_args!("  link      {link}"));
+            }
+            WatchEvent::Ended { path, infohash } => {
+                seen.end(&infohash);
+                lock(&registrations).remove(&infohash);
+                print_line(format_args!(
+                    "'{}' changed or is gone: {infohash} is no longer shared",
+                    path.display()
+                ));
+            }
+            WatchEvent::Failed { path, error } => {
+                let why = Failure::new(ExitCode::Io, error);
+                tracing::warn!("'{}' is not shared: {why}; trying again when it changes", path.display());
+            }
+            WatchEvent::Trouble(error) => {
+                tracing::warn!(
+                    "cannot watch '{}': {error}; looking at all of it from time to time",
+                    dir.display()
+                );
+            }
+            WatchEvent::Share(event) => on_share(event),
+        }
+    };
+    let (sent, _) = tokio::join!(
+        watch.run(&seeder, on_event, &shutdown),
+        answers.run_until_cancelled(trackers.register(&seeder, |_| {}))
+    );
+    stop_http.cancel();
+    // They hold the port.
+    drop((seeder, seen));
+    tasks.close();
+    tasks.wait().await;
+    print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
+    Ok(())
+}
+
+fn lock(report: &Mutex<RegistrationReport>) -> MutexGuard<'_, RegistrationReport> {
+    report.lock().unwrap_or_else(PoisonError::into_inner)
+}
