@@ -11,6 +11,7 @@ use std::{
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex,
     peer::{GoodbyeReason, PeerMessage, RejectReason},
+    tracker::Completion,
 };
 use shuttle::future::{block_on, spawn, yield_now};
 use swarm::MAX_UNPROVED;
@@ -146,7 +147,7 @@ async fn be_served(hub: Arc<UploadHub>, first: u32) {
         let asker = Arc::clone(&asker);
         async move {
             for chunk in chunks {
-                asker.request(chunk, 0).expect("there is room");
+                asker.request(chunk, Completion::NOTHING).expect("there is room");
             }
             asker.cancel(chunks[1]).expect("there is room");
         }
@@ -180,7 +181,7 @@ async fn leave_in_the_middle(hub: Arc<UploadHub>) {
     let outbox = Outbox::default();
     let asker = hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), Activity::default());
     for chunk in [0, 3].map(ChunkIndex) {
-        asker.request(chunk, 0).expect("there is room");
+        asker.request(chunk, Completion::NOTHING).expect("there is room");
     }
     yield_now().await;
     outbox.close(GoodbyeReason::ShuttingDown);

@@ -31,7 +31,7 @@ fn a_leecher_comes_back_less_and_less_often() {
                 let mut connection = busy.met(source.infohash()).await;
                 while let Ok(Some(message)) = connection.reader.next().await {
                     let _ = connection.reader.skip_payload().await;
-                    if let PeerMessage::Request { chunk } = message {
+                    if let PeerMessage::Request { chunk, .. } = message {
                         requests.update(|requests| requests + 1);
                         let reason = RejectReason::Busy { retry_after_ms: 0 };
                         send(&mut connection, PeerMessage::Reject { chunk, reason }, &[]).await;

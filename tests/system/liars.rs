@@ -167,7 +167,7 @@ fn a_liar_that_connected_in_is_banned() {
             let mut liar = visit(leecher, source.infohash()).await.unwrap();
             let address = liar.writer.local_addr().unwrap();
             let chunk = said(&mut liar, |message| match message {
-                PeerMessage::Request { chunk } => Some(chunk),
+                PeerMessage::Request { chunk, .. } => Some(chunk),
                 _ => None,
             });
             let chunk = chunk.await;

@@ -122,7 +122,7 @@ async fn promise(leecher: SocketAddr, source: &Source) {
     // The leecher may have ended.
     let Ok(mut connection) = visit(leecher, source.infohash()).await else { return };
     while let Ok(Some(message)) = connection.reader.next().await {
-        if let PeerMessage::Request { chunk } = message {
+        if let PeerMessage::Request { chunk, .. } = message {
             send(&mut connection, PeerMessage::Chunk { chunk, len: CHUNK_LEN }, &[]).await;
             return;
         }

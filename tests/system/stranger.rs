@@ -7,6 +7,7 @@ use peer::handshake::{self, Connection, HandshakeError, Incoming};
 use proto::{
     ChunkIndex, InfoHash, PeerId,
     peer::{GoodbyeReason, Hello, PeerMessage, Role, encode_message},
+    tracker::Completion,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -70,7 +71,9 @@ pub(crate) async fn asks_and_reads_nothing(peer: SocketAddr, infohash: InfoHash)
     let stream = socket.connect(peer).await.unwrap();
     let mut connection = handshake::initiate(stream, hello(infohash, Role::Leecher)).await.unwrap();
     for chunk in (0..REQUESTS).map(ChunkIndex) {
-        assert!(send(&mut connection, PeerMessage::Request { chunk }, &[]).await);
+        assert!(
+            send(&mut connection, PeerMessage::Request { chunk, progress: Completion::NOTHING }, &[]).await
+        );
     }
     while !matches!(connection.reader.next().await.unwrap(), Some(PeerMessage::Chunk { .. })) {
         connection.reader.skip_payload().await.unwrap();

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use proto::{
     ChunkIndex, InfoHash, PREAMBLE, PREAMBLE_LEN, PeerId,
     peer::{Hello, PeerMessage, Role, encode_message},
+    tracker::Completion,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy, sink},
@@ -121,7 +122,10 @@ impl Attack {
             Attack::LengthBomb => bytes.resize(bytes.len() + BOMB_LEN, 0xff),
             Attack::SlowReader => {
                 for chunk in (0..REQUESTS).map(ChunkIndex) {
-                    encode_message(&PeerMessage::Request { chunk }, &mut bytes)?;
+                    encode_message(
+                        &PeerMessage::Request { chunk, progress: Completion::NOTHING },
+                        &mut bytes,
+                    )?;
                 }
             }
         }

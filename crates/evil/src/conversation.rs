@@ -11,6 +11,7 @@ use proto::{
         DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader, RejectReason, Role,
         description_parts, encode_message,
     },
+    tracker::Completion,
 };
 use rand::RngExt;
 use socket2::SockRef;
@@ -134,7 +135,7 @@ impl Conversation<'_> {
                 }
                 PeerMessage::MetainfoRequest { offset } => self.send_metainfo(offset).await?,
                 PeerMessage::HashesRequest { first, count } => self.send_hashes(first, count).await?,
-                PeerMessage::Request { chunk } => self.answer(chunk).await?,
+                PeerMessage::Request { chunk, .. } => self.answer(chunk).await?,
                 _ => {}
             }
         }
@@ -403,7 +404,9 @@ impl Conversation<'_> {
             Kind::FloodsBusy => {
                 frame(PeerMessage::Reject { chunk, reason: RejectReason::Busy { retry_after_ms: 0 } })
             }
-            Kind::FloodsRequest | Kind::AsksAndReadsNothing => frame(PeerMessage::Request { chunk }),
+            Kind::FloodsRequest | Kind::AsksAndReadsNothing => {
+                frame(PeerMessage::Request { chunk, progress: Completion::NOTHING })
+            }
             Kind::FloodsDescription => frame(PeerMessage::MetainfoRequest { offset: 0 }),
             _ => BytesMut::new(),
         }

@@ -184,11 +184,6 @@ async fn receive(
         Ok(have) => have,
         Err(violation) => return LeaveReason::Protocol(violation),
     };
-    if let Have::Some(field) = &have {
-        // The inbox has counted the others.
-        let early = u32::try_from(early.haves.len()).unwrap_or(u32::MAX);
-        inbox.reported(field.count().saturating_sub(early));
-    }
     let (has_bitfield, late_parts) = (early.bitfield.is_some(), owed.left(download.metainfo()));
     let receiver = Receiver { context, key, download, inbox, has_bitfield, late_parts };
     receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
@@ -333,7 +328,6 @@ impl Receiver<'_> {
         let bytes = self.inbox.read_payload(len).await.map_err(connection_failed)?;
         let field = Bitfield::from_bytes(&bytes, chunk_count);
         let field = field.map_err(|error| LeaveReason::Protocol(error.into()))?;
-        self.inbox.reported(field.count());
         self.report(PeerEvent::Bitfield(field)).await
     }
 

@@ -76,9 +76,7 @@ pub struct Inbox {
     content: Option<Arc<dyn Content>>,
     /// What the peer may still send of messages without use.
     allowance: Allowance,
-    /// Number of chunks in the peer's bitfield.
-    in_bitfield: u32,
-    /// Number of chunks that the peer has announced besides.
+    /// Number of chunks that the peer has announced.
     haves: u32,
     /// Number of chunks that the peer has requested and that were refused when it was their turn.
     refused: u32,
@@ -105,7 +103,6 @@ pub async fn run<T>(
         serve: Arc::clone(&serve),
         content: None,
         allowance: Allowance::default(),
-        in_bitfield: 0,
         haves: 0,
         refused: 0,
         parts: 0,
@@ -154,11 +151,6 @@ impl Inbox {
         let _ = self.serve.set(serve);
     }
 
-    /// The peer's bitfield has this number of chunks. With those that it announces later, they show whether it lags behind others.
-    pub fn reported(&mut self, chunks: u32) {
-        self.in_bitfield = chunks;
-    }
-
     /// The next message that is not a request to this side; `None` when the peer has closed the connection. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<PeerMessage>, ConnectionError> {
         loop {
@@ -177,7 +169,7 @@ impl Inbox {
             }
             match (message, self.serve.get()) {
                 (PeerMessage::Request { .. } | PeerMessage::Cancel { .. }, Some(_)) => {}
-                (PeerMessage::Request { chunk }, None) => {
+                (PeerMessage::Request { chunk, .. }, None) => {
                     self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
                 }
                 (PeerMessage::Cancel { .. }, None) => {}
@@ -218,10 +210,9 @@ impl Inbox {
                 self.most_parts = self.most_parts.or_else(most);
                 self.most_parts.is_some_and(|most| self.parts > most)
             }
-            PeerMessage::Request { chunk } => match serve {
+            PeerMessage::Request { chunk, progress } => match serve {
                 Some(serve) => {
-                    let reported = self.in_bitfield.saturating_add(self.haves);
-                    let is_refused = !serve.asker.request(chunk, reported)?;
+                    let is_refused = !serve.asker.request(chunk, progress)?;
                     // Those that were refused later count when the next request comes. An honest peer requests each chunk once that
                     // is refused: its file has changed.
                     let free = serve.content.metainfo().chunk_space().chunk_count();

@@ -250,7 +250,7 @@ mod tests {
     };
 
     use bytes::BytesMut;
-    use proto::{ChunkIndex, Metainfo, peer::encode_message};
+    use proto::{ChunkIndex, Metainfo, peer::encode_message, tracker::Completion};
     use store::{ChunkHashes, ChunkSource, Scan, ScanRules, Shared};
     use swarm::places::IDLE_TIME;
     use tokio::{
@@ -373,7 +373,11 @@ mod tests {
         encode_message(&PeerMessage::Bitfield { len: 1 }, &mut bitfield).unwrap();
         bitfield.extend_from_slice(&[0]);
         let mut request = BytesMut::new();
-        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
+        encode_message(
+            &PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING },
+            &mut request,
+        )
+        .unwrap();
         let sent = async |peer: &mut handshake::Connection, bytes: &[u8]| {
             peer.writer.write_all(bytes).await.unwrap();
             loop {
@@ -463,7 +467,11 @@ mod tests {
         let mut other = connect(&running).await;
         let mut first = connect(&running).await;
         let mut request = BytesMut::new();
-        encode_message(&PeerMessage::Request { chunk: ChunkIndex(0) }, &mut request).unwrap();
+        encode_message(
+            &PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING },
+            &mut request,
+        )
+        .unwrap();
         first.writer.write_all(&request).await.unwrap();
         while let Ok(Some(message)) = first.reader.next().await {
             assert!(!matches!(message, PeerMessage::Goodbye(_)), "it does not end as it should: {message:?}");

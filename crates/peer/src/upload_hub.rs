@@ -11,6 +11,7 @@ use std::{
 use proto::{
     ChunkIndex,
     peer::{PeerMessage, RejectReason},
+    tracker::Completion,
 };
 use swarm::{
     parts::Tally,
@@ -167,13 +168,10 @@ impl State {
 }
 
 impl Asker {
-    /// The peer asks for a chunk, and has reported to have `reported` chunks. Returns whether the request waits; otherwise it was
-    /// rejected.
-    pub fn request(&self, chunk: ChunkIndex, reported: u32) -> Result<bool, OutboxFull> {
+    /// The peer asks for a chunk, and has this much of what it wants. Returns whether the request waits; otherwise it was rejected.
+    pub fn request(&self, chunk: ChunkIndex, progress: Completion) -> Result<bool, OutboxFull> {
         let requested = self.hub.update(|state| {
-            if reported > 0 {
-                state.uploads.reports(self.key, reported);
-            }
+            state.uploads.reports(self.key, progress);
             state.uploads.request(self.key, chunk)
         });
         match requested {

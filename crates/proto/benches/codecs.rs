@@ -25,7 +25,7 @@ fn main() {
 }
 
 fn chunk_request(criterion: &mut Criterion) {
-    let request = PeerMessage::Request { chunk: ChunkIndex(123_456) };
+    let request = PeerMessage::Request { chunk: ChunkIndex(123_456), progress: Completion::NOTHING };
     let mut buffer = BytesMut::with_capacity(4096);
     let mut group = criterion.benchmark_group("chunk request");
     group.bench_function("encode", |bencher| {

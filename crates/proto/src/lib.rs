@@ -40,7 +40,7 @@ pub use wire::WireError;
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

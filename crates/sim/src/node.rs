@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use proto::{Bitfield, ChunkIndex};
+use proto::{Bitfield, ChunkIndex, tracker::Completion};
 use swarm::{Swarm, scheduler::PeerKey, uploads::Uploads};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 /// A message between peers. Which chunks a peer has is not sent: others read it in its log ([`Neighbour::read`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    Request(ChunkIndex),
+    Request(ChunkIndex, Completion),
     Cancel(ChunkIndex),
     /// The first byte of a chunk.
     Header(ChunkIndex),

@@ -301,19 +301,15 @@ impl<'a> World<'a> {
     }
 
     fn read(&mut self, id: NodeId, conn: ConnId, message: Message) {
-        // Leechers report what they have to each other, and not to the seeder.
-        let asker_has = self.node(self.conns[conn.index()].other(id)).have.count();
         let node = &mut self.nodes[id.index()];
         let asker = AskerKey(conn.0.into());
         let event = match message {
-            Message::Request(chunk) if !node.have.contains(chunk) => {
+            Message::Request(chunk, _) if !node.have.contains(chunk) => {
                 self.send(conn, id, Message::NotHave(chunk));
                 return;
             }
-            Message::Request(chunk) => {
-                if id != NodeId::ORIGIN && asker_has > 0 {
-                    node.uploads.reports(asker, asker_has);
-                }
+            Message::Request(chunk, progress) => {
+                node.uploads.reports(asker, progress);
                 if node.uploads.request(asker, chunk) == Requested::TooMany {
                     self.send(conn, id, Message::Busy(chunk));
                 }
@@ -413,8 +409,8 @@ impl<'a> World<'a> {
             && let Some(action) = core.poll(now, &mut self.rng)
         {
             match action {
-                Action::Send(key, PeerMessage::Request { chunk }) => {
-                    self.send(self.nodes[id.index()].conns[&key], id, Message::Request(chunk));
+                Action::Send(key, PeerMessage::Request { chunk, progress }) => {
+                    self.send(self.nodes[id.index()].conns[&key], id, Message::Request(chunk, progress));
                 }
                 Action::Send(key, PeerMessage::Cancel { chunk }) => {
                     self.send(self.nodes[id.index()].conns[&key], id, Message::Cancel(chunk));

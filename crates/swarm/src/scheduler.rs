@@ -42,7 +42,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Bitfield, ChunkIndex, ChunkSpace};
+use proto::{Bitfield, ChunkIndex, ChunkSpace, tracker::Completion};
 use rand::{Rng, seq::SliceRandom};
 
 use peer::{Peer, Standing};
@@ -187,6 +187,11 @@ impl Scheduler {
     /// Number of chunks that are stored.
     pub(crate) fn stored_count(&self) -> u32 {
         self.stored
+    }
+
+    /// How much of what is wanted is stored.
+    pub(crate) fn progress(&self) -> Completion {
+        Completion::of(self.stored, self.stored + self.unstored)
     }
 
     /// A scheduler for the chunks `wanted` of a share, of which `have` is here. Chunks that are here count as wanted.

@@ -104,7 +104,7 @@ impl World {
                     let connection = self.open.get_mut(&key).expect("a connection that is open");
                     assert!(connection.is_active && !connection.is_closing, "{message:?}");
                     match message {
-                        PeerMessage::Request { chunk } => connection.asked.push(chunk),
+                        PeerMessage::Request { chunk, .. } => connection.asked.push(chunk),
                         // The chunk may have arrived meanwhile, as on a real connection.
                         PeerMessage::Cancel { chunk } if !connection.asked.contains(&chunk) => {}
                         PeerMessage::Cancel { chunk } => connection.cancelled.push(chunk),
@@ -362,7 +362,7 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
         let requests = |world: &mut World| {
             let mut requests = Vec::new();
             while let Some(action) = world.core.poll(world.now, &mut world.rng) {
-                if let Action::Send(_, PeerMessage::Request { chunk }) = action {
+                if let Action::Send(_, PeerMessage::Request { chunk, .. }) = action {
                     requests.push(chunk);
                 }
             }
@@ -410,7 +410,7 @@ fn of_a_host_that_is_tried_no_other_peer_is_let_in() {
         let (mut requested, mut closed) = (None, None);
         while let Some(action) = world.core.poll(world.now, &mut world.rng) {
             match action {
-                Action::Send(to, PeerMessage::Request { chunk }) => requested = Some((to, chunk)),
+                Action::Send(to, PeerMessage::Request { chunk, .. }) => requested = Some((to, chunk)),
                 Action::Close(key, reason) => closed = Some((key, reason)),
                 _ => {}
             }

@@ -89,7 +89,7 @@ impl World {
     fn send(&mut self, key: PeerKey, message: PeerMessage, is_disturbed: bool) {
         let now = self.now;
         match message {
-            PeerMessage::Request { chunk } => {
+            PeerMessage::Request { chunk, .. } => {
                 assert!(self.space.span(chunk).is_some(), "{chunk:?} is not in the share");
                 assert!(!self.stored.contains(&chunk) && !self.is_unproved(chunk), "{chunk:?} is here");
                 if !is_disturbed {

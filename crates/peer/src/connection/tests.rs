@@ -4,6 +4,7 @@ use bytes::BytesMut;
 use proto::{
     ChunkIndex, InfoHash, PeerId,
     peer::{MAX_PIPELINE, Role, encode_message},
+    tracker::Completion,
 };
 use store::{Scan, ScanRules};
 use tokio::{
@@ -166,10 +167,25 @@ async fn a_flood_of_any_message_that_brings_nothing_costs_its_sender_the_connect
         ("cancellations of nothing, before it is served", Serving::No, |chunk| Cancel { chunk }, FLOOD),
         ("requests for the metainfo", Serving::Well, |_| MetainfoRequest { offset: 0 }, 0),
         ("requests for hashes", Serving::Well, |first| HashesRequest { first, count: 1 }, 0),
-        ("requests before it is served", Serving::No, |chunk| Request { chunk }, 0),
+        (
+            "requests before it is served",
+            Serving::No,
+            |chunk| Request { chunk, progress: Completion::NOTHING },
+            0,
+        ),
         // A request that waits gets no answer, until there are too many.
-        ("too many requests", Serving::Slowly, |chunk| Request { chunk }, MAX_PIPELINE),
-        ("requests that are refused", Serving::Gone, |chunk| Request { chunk }, 0),
+        (
+            "too many requests",
+            Serving::Slowly,
+            |chunk| Request { chunk, progress: Completion::NOTHING },
+            MAX_PIPELINE,
+        ),
+        (
+            "requests that are refused",
+            Serving::Gone,
+            |chunk| Request { chunk, progress: Completion::NOTHING },
+            0,
+        ),
     ];
     for (name, serving, message, unanswered) in floods {
         let met = Flood { serving, files: 1, message, unanswered, at_once: 250 }.meets().await;
@@ -179,7 +195,7 @@ async fn a_flood_of_any_message_that_brings_nothing_costs_its_sender_the_connect
 
 #[tokio::test]
 async fn requests_that_an_honest_peer_makes_are_no_flood() {
-    let message = |chunk| PeerMessage::Request { chunk };
+    let message = |chunk| PeerMessage::Request { chunk, progress: Completion::NOTHING };
     // All its chunks are requested once, and refused because the files are gone.
     for (serving, files) in [(Serving::Well, 1), (Serving::Gone, FLOOD as u32)] {
         let met = Flood { serving, files, message, unanswered: 0, at_once: 250 }.meets().await;
@@ -191,7 +207,7 @@ async fn requests_that_an_honest_peer_makes_are_no_flood() {
 async fn a_message_that_is_not_about_this_share_ends_the_connection() {
     use PeerMessage::{Cancel, HashesRequest, Have, MetainfoRequest, Request};
     let messages: [About; 5] = [
-        |_| Request { chunk: ChunkIndex(1) },
+        |_| Request { chunk: ChunkIndex(1), progress: Completion::NOTHING },
         |_| Cancel { chunk: ChunkIndex(1) },
         |_| Have { chunk: ChunkIndex(1) },
         |_| HashesRequest { first: ChunkIndex(0), count: 2 },

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ChunkIndex, Digest, InfoHash, Metainfo, PeerId,
     chunk::{CHUNK_LEN, MAX_CHUNKS},
+    tracker::Completion,
 };
 
 /// The first message of each side.
@@ -80,6 +81,8 @@ pub enum PeerMessage {
     Request {
         /// The chunk to send.
         chunk: ChunkIndex,
+        /// How much the speaker has of what it wants. Those that lag behind others are served first.
+        progress: Completion,
     },
     /// Forget the request for this chunk. If it still waits, it is rejected as [`RejectReason::Cancelled`].
     Cancel {
@@ -199,7 +202,7 @@ impl PeerMessage {
             }
             PeerMessage::Bitfield { len } => len == space.chunk_count().div_ceil(8),
             PeerMessage::Have { chunk }
-            | PeerMessage::Request { chunk }
+            | PeerMessage::Request { chunk, .. }
             | PeerMessage::Cancel { chunk }
             | PeerMessage::Reject { chunk, .. } => chunk.0 < space.chunk_count(),
             PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),

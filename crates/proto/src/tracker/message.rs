@@ -128,6 +128,9 @@ pub struct Completion(u8);
 pub struct CompletionError(u8);
 
 impl Completion {
+    /// Nothing of the share.
+    pub const NOTHING: Completion = Completion(0);
+
     /// All of the share: a seeder's progress.
     pub const COMPLETE: Completion = Completion(100);
 

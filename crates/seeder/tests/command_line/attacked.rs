@@ -8,6 +8,7 @@ use peer::handshake::HandshakeError;
 use proto::{
     CHUNK_LEN, ChunkIndex,
     peer::{GoodbyeReason, PeerMessage},
+    tracker::Completion,
 };
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 
@@ -63,7 +64,8 @@ fn peers_that_would_use_up_its_descriptors_keep_nobody_out() {
                 Err(error) => panic!("{error}"),
             }
         };
-        send(&mut welcome, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        send(&mut welcome, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }])
+            .await;
         assert_eq!(answer(&mut welcome).await.1, b"12345");
     };
     let in_time = async { timeout(PATIENCE, attacked).await.expect("it is served in time") };
@@ -92,7 +94,8 @@ fn attackers_take_no_more_of_its_memory_than_they_may() {
             }
         }
         let mut welcome = connect(share.port, share.link.infohash, 10_000).await.unwrap();
-        send(&mut welcome, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        send(&mut welcome, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }])
+            .await;
         assert_eq!(answer(&mut welcome).await.1, vec![7; CHUNK_LEN as usize]);
     };
     let in_time = async { timeout(PATIENCE, attacked).await.expect("it is served in time") };

@@ -6,6 +6,7 @@ use peer::handshake::{Connection, HandshakeError};
 use proto::{
     ChunkIndex,
     peer::{GoodbyeReason, PeerMessage, RejectReason},
+    tracker::Completion,
 };
 use seeder::DEFAULT_MAX_PEERS;
 use tokio::{runtime::Runtime, task::JoinSet, time::timeout};
@@ -21,7 +22,12 @@ const CHUNKS: u32 = 4;
 
 /// Asks for every chunk at once, and takes them in whatever order they come.
 async fn fetch(connection: &mut Connection) {
-    send(connection, (0..CHUNKS).map(|chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) })).await;
+    send(
+        connection,
+        (0..CHUNKS)
+            .map(|chunk| PeerMessage::Request { chunk: ChunkIndex(chunk), progress: Completion::NOTHING }),
+    )
+    .await;
     let mut missing: BTreeSet<_> = (0..CHUNKS).map(ChunkIndex).collect();
     while !missing.is_empty() {
         let (PeerMessage::Chunk { chunk, .. }, bytes) = answer(connection).await else { panic!("no chunk") };
@@ -93,7 +99,8 @@ fn answers_every_request_once_whether_it_was_cancelled_or_not() {
     let (_seeder, share) = share_small_files(&place);
     let answers = async {
         let mut connection = connect(share.port, share.link.infohash, 0).await.unwrap();
-        let request = |chunk| PeerMessage::Request { chunk: ChunkIndex(chunk) };
+        let request =
+            |chunk| PeerMessage::Request { chunk: ChunkIndex(chunk), progress: Completion::NOTHING };
         let cancel = |chunk| PeerMessage::Cancel { chunk: ChunkIndex(chunk) };
         let said = [request(0), request(1), request(2), cancel(2), request(1), cancel(3)];
         send(&mut connection, said).await;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use proto::{ChunkIndex, peer::PeerMessage};
+use proto::{ChunkIndex, peer::PeerMessage, tracker::Completion};
 use tokio::runtime::Runtime;
 
 use crate::{
@@ -28,7 +28,7 @@ fn shows_its_peers_as_the_docs_say() {
     let infohash = described.link.infohash;
     Runtime::new().unwrap().block_on(async {
         let mut peer = connect(described.port, infohash, 0).await.unwrap();
-        send(&mut peer, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        send(&mut peer, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }]).await;
         let (message, _) = answer(&mut peer).await;
         assert_eq!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), len: 5 });
         let share = loop {

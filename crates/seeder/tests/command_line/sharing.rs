@@ -11,6 +11,7 @@ use std::{
 use proto::{
     CHUNK_LEN, ChunkIndex, InfoHash, Link, ShareName,
     peer::{PeerMessage, Role},
+    tracker::Completion,
 };
 use sha2::Digest as _;
 use store::{Content, Scan, ScanRules, Symlinks};
@@ -67,7 +68,8 @@ pub(crate) fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
     Runtime::new().unwrap().block_on(async {
         let mut connection = connect(port, infohash, 0).await.unwrap();
         assert_eq!(connection.hello.role, Role::Seeder);
-        send(&mut connection, [PeerMessage::Request { chunk: ChunkIndex(0) }]).await;
+        send(&mut connection, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }])
+            .await;
         let (message, bytes) = answer(&mut connection).await;
         assert!(matches!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), .. }), "{message:?}");
         bytes

@@ -86,11 +86,12 @@ impl Swarm {
     fn fetch(&mut self, now: Instant, rng: &mut impl Rng) {
         let Some(transfer) = &mut self.transfer else { return };
         transfer.scheduler.fill(now, rng);
+        let progress = transfer.scheduler.progress();
         while let Some(command) =
             self.transfer.as_mut().and_then(|transfer| transfer.scheduler.poll_command())
         {
             self.actions.push_back(match command {
-                Command::Request(key, chunk) => Action::Send(key, PeerMessage::Request { chunk }),
+                Command::Request(key, chunk) => Action::Send(key, PeerMessage::Request { chunk, progress }),
                 Command::Cancel(key, chunk) => Action::Send(key, PeerMessage::Cancel { chunk }),
                 Command::Drop(key) => {
                     self.leave(key, LeaveReason::TooSlow, now);

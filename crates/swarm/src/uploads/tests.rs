@@ -62,41 +62,38 @@ fn every_asker_gets_its_turn() {
 }
 
 #[test]
-fn an_asker_that_lags_behind_the_others_goes_first() {
+fn an_asker_that_has_least_of_the_share_goes_first() {
     let now = Instant::now();
-    let order = |reports: [Option<u32>; 3]| {
+    let order = |percents: [u32; 3]| {
         let mut uploads = Uploads::new(1_000, 1);
         // C was served once, so it is the last of equals.
         let c = AskerKey(3);
         uploads.request(c, ChunkIndex(0));
         chunks(&mut uploads, now);
-        for (key, reports) in [A, B, c].into_iter().zip(reports) {
+        for (key, percent) in [A, B, c].into_iter().zip(percents) {
             uploads.request(key, ChunkIndex(key.0 as u32));
-            if let Some(chunks) = reports {
-                uploads.reports(key, chunks);
-            }
+            uploads.reports(key, Completion::of(percent, 100));
         }
         chunks(&mut uploads, now).into_iter().map(|(key, _)| key.0).collect::<Vec<_>>()
     };
-    assert_eq!(order([Some(500), Some(500), Some(400)]), [3, 1, 2]);
-    assert_eq!(order([Some(500), Some(500), Some(480)]), [1, 2, 3], "it is nearly as far");
-    assert_eq!(order([Some(500), Some(500), None]), [1, 2, 3], "it reports nothing");
-    assert_eq!(order([None, None, None]), [1, 2, 3]);
+    assert_eq!(order([50, 50, 40]), [3, 1, 2]);
+    assert_eq!(order([50, 45, 40]), [3, 2, 1]);
+    assert_eq!(order([53, 53, 51]), [1, 2, 3], "it is nearly as far");
 }
 
 #[test]
-fn an_asker_that_hides_what_it_was_sent_does_not_lag() {
+fn an_asker_that_hides_what_it_was_sent_does_not_gain() {
     let now = Instant::now();
     let mut uploads = Uploads::new(1_000, 1);
-    uploads.reports(A, 1);
-    uploads.reports(B, 100);
+    uploads.reports(A, Completion::of(1, 1_000));
+    uploads.reports(B, Completion::of(100, 1_000));
     for chunk in 0..200 {
         // Both were sent every chunk before, so only their order counts.
         uploads.request(if chunk < 100 { A } else { B }, ChunkIndex(chunk));
     }
     let served = chunks(&mut uploads, now);
     let first_of_b = served.iter().position(|&(key, _)| key == B).unwrap();
-    assert!((30..=60).contains(&first_of_b), "B's turn comes after {first_of_b}");
+    assert!((90..=100).contains(&first_of_b), "B's turn comes after {first_of_b}");
 }
 
 #[test]

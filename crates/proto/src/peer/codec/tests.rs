@@ -18,6 +18,7 @@ use crate::{
         MAX_HASHES, MAX_PART_LEN,
         message::{GoodbyeReason, Hello, RejectReason, Role},
     },
+    tracker::Completion,
 };
 
 /// A bitfield of the largest share.
@@ -59,7 +60,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Have, chunk 65535", have(65_535), "00000004 07 fbffff"),
         ("Frame Have, chunk 65536", have(65_536), "00000006 07 fc00000100"),
         ("Frame Have, chunk 4194303", have(MAX_CHUNKS - 1), "00000006 07 fcffff3f00"),
-        ("Frame Request", PeerMessage::Request { chunk }, "00000002 08 07"),
+        ("Frame Request", PeerMessage::Request { chunk, progress: Completion::of(1, 2) }, "00000003 08 07 32"),
         ("Frame Cancel", PeerMessage::Cancel { chunk }, "00000002 09 07"),
         ("Frame Chunk", PeerMessage::Chunk { chunk, len: CHUNK_LEN }, "00000007 0a 07 fc00000800"),
         ("Frame Reject, NotHave", reject(RejectReason::NotHave), "00000003 0b 07 00"),
@@ -101,7 +102,7 @@ fn every_message_has_its_golden_bytes() {
         assert_eq!(frame(&message), bytes(hex), "{what}");
         assert_eq!(decode_frame(&bytes(hex)).unwrap(), Some(message), "{what}");
     }
-    assert_eq!(PREAMBLE, *bytes("53484f414c 05"));
+    assert_eq!(PREAMBLE, *bytes("53484f414c 06"));
 }
 
 #[test]
@@ -346,7 +347,10 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
             .prop_map(|(first, count)| PeerMessage::Hashes { first, count }),
         (0..=max.min(MAX_BITFIELD_LEN)).prop_map(|len| PeerMessage::Bitfield { len }),
         chunks().prop_map(|chunk| PeerMessage::Have { chunk }),
-        chunks().prop_map(|chunk| PeerMessage::Request { chunk }),
+        (chunks(), 0..=100u32).prop_map(|(chunk, percent)| PeerMessage::Request {
+            chunk,
+            progress: Completion::of(percent, 100),
+        }),
         chunks().prop_map(|chunk| PeerMessage::Cancel { chunk }),
         (chunks(), 1..=max.min(CHUNK_LEN)).prop_map(|(chunk, len)| PeerMessage::Chunk { chunk, len }),
         (chunks(), rejects).prop_map(|(chunk, reason)| PeerMessage::Reject { chunk, reason }),
