@@ -105,7 +105,8 @@ impl World {
                 |key| self.askers.get(&key).and_then(|asker| asker.sending).map_or(0, |(_, taken)| taken);
             self.uploads.progress(taken);
         }
-        while let Some((key, chunk)) = self.uploads.start(self.now) {
+        while let Some((key, wish)) = self.uploads.start(self.now) {
+            let chunk = wish.chunk;
             let asker = self.askers.get_mut(&key).expect("an asker that is here");
             assert!(asker.sending.is_none(), "{key:?} is sent two chunks");
             let at = asker.waiting.iter().position(|&other| other == chunk).expect("a request that waits");

@@ -155,9 +155,9 @@ async fn be_served(hub: Arc<UploadHub>, first: u32) {
     let mut answers: BTreeMap<ChunkIndex, usize> = BTreeMap::new();
     while answers.len() < chunks.len() {
         match outbox.next().await.expect("it is not closed") {
-            Outgoing::Chunk(chunk) => {
+            Outgoing::Chunk(wish) => {
                 asker.taken(CHUNK_LEN as usize);
-                *answers.entry(chunk).or_default() += 1;
+                *answers.entry(wish.chunk).or_default() += 1;
                 asker.served(CHUNK_LEN);
             }
             Outgoing::Message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled }) => {

@@ -4,6 +4,7 @@
 //! violates the protocol, or floods, loses its connection. How long a transfer takes is measured by `bench/evil`.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     sync::Arc,
@@ -20,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     fetch::Fetch,
     proxy::{Manner, Proxy},
-    source::{MIB, Source},
+    source::{CHUNK, MIB, Source},
     swarm::{Swarm, test},
 };
 
@@ -157,6 +158,32 @@ fn each_kind_that_is_dialled_meets_its_fate() {
 /// The kinds that do something wrong after the description.
 fn visitors() -> Vec<Kind> {
     KINDS.iter().copied().skip_while(|&kind| kind != Kind::WrongBytes).collect()
+}
+
+/// A leecher that has an earlier version asks for hashes of blocks, and then for blocks.
+#[test]
+fn liars_about_parts_of_chunks_meet_their_fate() {
+    let mut wrong = Vec::new();
+    test(async |swarm| {
+        let source = swarm.share("patched.bin", SIZE);
+        let mut bytes = fs::read(&source.path).unwrap();
+        bytes.iter_mut().step_by(CHUNK as usize).for_each(|byte| *byte ^= 1);
+        let earlier = source.path.with_file_name("earlier").join("patched.bin");
+        fs::create_dir(earlier.parent().unwrap()).unwrap();
+        fs::write(&earlier, bytes).unwrap();
+        let seeder = swarm.seed_unannounced(&source).await;
+        let mut den = Den::new(&source);
+        let mut pairs = JoinSet::new();
+        for kind in [Kind::WrongBytes, Kind::WrongAndAway, Kind::WrongBlocks, Kind::Honest] {
+            let evil = den.peer(kind);
+            let honest = swarm.proxy(&seeder, Manner::HoldsDescription).await;
+            let plan = swarm.plan(&source, &[evil.address, honest.address]);
+            let fetch = swarm.fetch(plan.with(|fetch| fetch.reusing(&earlier)));
+            pairs.spawn(Pair { evil, honest, fetch }.ends(source.clone()));
+        }
+        wrong.extend(pairs.join_all().await.into_iter().flatten());
+    });
+    assert_none(&wrong);
 }
 
 /// An evil peer connects to a leecher. Returns what was wrong.

@@ -34,6 +34,7 @@ mod resuming;
 mod seeders;
 mod shapes;
 mod silence;
+mod similar;
 mod slow_peers;
 mod targets;
 mod waiting;

@@ -8,13 +8,14 @@ use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, InfoHash, PREAMBLE,
     metainfo::MAX_METAINFO_LEN,
     peer::{
-        DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader, RejectReason, Role,
-        description_parts, encode_message,
+        BlockSet, DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader,
+        RejectReason, Role, description_parts, encode_message,
     },
     tracker::Completion,
 };
 use rand::RngExt;
 use socket2::SockRef;
+use store::merkle::Leaves;
 use tokio::{
     io::{AsyncWriteExt, copy, sink},
     net::{
@@ -24,7 +25,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::{Kind, peer::Peer};
+use crate::{Fate, Kind, peer::Peer};
 
 /// Pause between two bytes of a peer that trickles.
 const TRICKLE: Duration = Duration::from_secs(1);
@@ -117,7 +118,7 @@ impl Conversation<'_> {
             return self.flood(&flood).await;
         }
         while let Some(message) = self.next().await? {
-            let is_active = matches!(message, PeerMessage::Request { .. } | PeerMessage::Bitfield { .. });
+            let is_active = message.wish().is_some() || matches!(message, PeerMessage::Bitfield { .. });
             if is_active && !flood.is_empty() {
                 return self.flood(&flood).await;
             }
@@ -136,6 +137,8 @@ impl Conversation<'_> {
                 PeerMessage::MetainfoRequest { offset } => self.send_metainfo(offset).await?,
                 PeerMessage::HashesRequest { first, count } => self.send_hashes(first, count).await?,
                 PeerMessage::Request { chunk, .. } => self.answer(chunk).await?,
+                PeerMessage::LeavesRequest { chunk, .. } => self.answer_leaves(chunk).await?,
+                PeerMessage::BlocksRequest { chunk, blocks, .. } => self.answer_blocks(chunk, blocks).await?,
                 _ => {}
             }
         }
@@ -279,7 +282,7 @@ impl Conversation<'_> {
         let header = PeerMessage::Chunk { chunk, len };
         let next = ChunkIndex((chunk.0 + 1) % share.chunk_count());
         match self.kind() {
-            Kind::WrongBytes | Kind::WrongAndAway | Kind::OwnHashes => {
+            Kind::WrongBytes | Kind::WrongAndAway | Kind::OwnHashes | Kind::WrongBlocks => {
                 let wrong = share.own_chunk(chunk);
                 self.wrong_chunk(chunk, &wrong).await?;
                 if self.kind() == Kind::WrongAndAway {
@@ -372,6 +375,38 @@ impl Conversation<'_> {
             Kind::CancelsAll => self.reject(chunk, RejectReason::Cancelled).await,
             _ => self.right_chunk(chunk).await,
         }
+    }
+
+    /// Answers a request for the hashes of a chunk's blocks. Those of liars are wrong.
+    async fn answer_leaves(&mut self, chunk: ChunkIndex) -> Result<()> {
+        let lies = self.kind().fate() == Fate::Lied && self.kind() != Kind::WrongBlocks;
+        let bytes = self.bytes_of(chunk, lies);
+        let leaves = Leaves::of(&bytes);
+        let count = u32::try_from(leaves.hashes().len())?;
+        self.send(PeerMessage::Leaves { chunk, count }, &leaves.hashes().concat()).await?;
+        if self.kind() == Kind::WrongAndAway {
+            bail!("away");
+        }
+        Ok(())
+    }
+
+    /// Answers a request for blocks of a chunk. Those of liars are wrong.
+    async fn answer_blocks(&mut self, chunk: ChunkIndex, blocks: BlockSet) -> Result<()> {
+        let lies = self.kind().fate() == Fate::Lied;
+        let bytes = self.bytes_of(chunk, lies);
+        let len = u32::try_from(bytes.len())?;
+        let ranges = blocks.ranges(len).map(|range| &bytes[range.start as usize..range.end as usize]);
+        let payload = ranges.collect::<Vec<_>>().concat();
+        self.send(PeerMessage::Blocks { chunk, blocks, len: blocks.len(len) }, &payload).await
+    }
+
+    /// The bytes of a chunk, or wrong ones, which are counted.
+    fn bytes_of(&self, chunk: ChunkIndex, lies: bool) -> Vec<u8> {
+        if lies {
+            self.peer.record.send_modify(|record| record.wrong_chunks += 1);
+            return self.peer.share.own_chunk(chunk);
+        }
+        self.peer.share.chunk(chunk).to_vec()
     }
 
     async fn reject(&mut self, chunk: ChunkIndex, reason: RejectReason) -> Result<()> {

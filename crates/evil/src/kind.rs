@@ -109,6 +109,8 @@ kinds! {
     WrongAndAway "wrong-and-away" Lied,
     /// Its first chunks are right, and the others wrong.
     HonestThenWrong "honest-then-wrong" Lied,
+    /// Its hashes of blocks are right, and its blocks are wrong. So are its chunks.
+    WrongBlocks "wrong-blocks" Lied,
     /// Its chunks are 64 bytes: the two nodes below the chunk hash.
     ChildHashes "child-hashes" Dropped,
     /// It sends a right chunk that was not requested, under its right number.

@@ -3,7 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use peer::{faults::Faults, have_log::HaveLog, outbox::Outbox, rate_limit::RateLimit, upload_hub::UploadHub};
-use proto::{ChunkIndex, InfoHash, PeerId, peer::Hello};
+use proto::{
+    ChunkIndex, Digest, InfoHash, PeerId,
+    peer::{Hello, Wish},
+};
 use store::Download;
 use swarm::{
     PeerEvent,
@@ -52,8 +55,10 @@ pub(crate) enum SessionEvent {
     Described(Description),
     /// The peer can be asked for chunks.
     Active { hello: Hello, have: Have, outbox: Outbox },
-    /// A chunk arrived. It is not proved yet.
-    Chunk(ChunkIndex, ChunkBuffer),
+    /// A chunk arrived, or some of its blocks, at their places in the buffer. They are not proved yet.
+    Chunk(Wish, ChunkBuffer),
+    /// The hashes of a chunk's blocks arrived. They are not proved yet.
+    Leaves(ChunkIndex, Vec<Digest>),
 }
 
 impl From<PeerEvent> for SessionEvent {

@@ -22,7 +22,10 @@ use peer::{
     rate_limit::RateLimit,
     tracker_client::TrackerClient,
 };
-use proto::{Bitfield, Endpoint, InfoHash, Label, PeerId};
+use proto::{
+    Bitfield, Digest, Endpoint, InfoHash, Label, PeerId,
+    peer::{Form, Wish},
+};
 use rand::rngs::StdRng;
 use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
 use swarm::{
@@ -390,10 +393,29 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 self.sessions.set_outbox(key, hello.role, outbox);
                 PeerEvent::Active { hello, have }
             }
-            SessionEvent::Chunk(chunk, buffer) => {
-                let len = u32::try_from(buffer.len()).unwrap_or(u32::MAX);
-                if self.core.received(key, chunk, len, now) == Received::Verify {
-                    self.disk.store(Arrived { peer: key, chunk, buffer });
+            SessionEvent::Chunk(wish, buffer) => {
+                let len = wish.form.len(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+                if self.core.received(key, wish, len, now) == Received::Verify {
+                    self.disk.store(Arrived { peer: key, wish, buffer });
+                }
+                return;
+            }
+            SessionEvent::Leaves(chunk, leaves) => {
+                let wish = Wish { chunk, form: Form::Leaves };
+                let len = u32::try_from(leaves.len() * Digest::LEN).unwrap_or(u32::MAX);
+                if self.core.received(key, wish, len, now) == Received::Verify
+                    && let Some(download) = self.disk.download()
+                {
+                    // 31 hashes of 64 bytes: handing that to a thread would cost more.
+                    let event = match download.compare(chunk, leaves) {
+                        Ok(form) => Event::AskAgain { peer: key, chunk, form },
+                        Err(error) => {
+                            let address = self.core.address(key);
+                            tracing::warn!(?address, "a peer sent wrong hashes: {error}");
+                            Event::Wrong { peer: key, chunk }
+                        }
+                    };
+                    self.core.handle(event, now, &mut self.rng);
                 }
                 return;
             }
@@ -413,8 +435,9 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
             Done::Verified(verified) => {
                 for Verified { peer, chunk, result, .. } in verified {
-                    self.handle(match result {
+                    let event = match result {
                         Ok(stored) => {
+                            self.reused += u64::from(stored.reused);
                             let (hashing, writing) = (stored.hashing, stored.writing);
                             Event::Stored { peer, chunk, hashing, writing }
                         }
@@ -423,12 +446,16 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                             tracing::warn!(?address, chunk = chunk.0, "a peer sent a wrong chunk");
                             Event::Wrong { peer, chunk }
                         }
+                        Err(StoreChunkError::SimilarChanged(_)) => {
+                            Event::AskAgain { peer, chunk, form: Form::Whole }
+                        }
                         Err(StoreChunkError::HashersDisagree(chunk)) => {
                             tracing::error!(chunk = chunk.0, "two SHA-256 implementations disagree");
                             return Err(FetchError::HashersDisagree);
                         }
                         Err(StoreChunkError::Path(error)) => return Err(error.into()),
-                    });
+                    };
+                    self.handle(event);
                 }
             }
             // If only the claim could not be written, the transfer continues.
@@ -468,7 +495,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         self.opened.send_replace(Some(Arc::clone(download)));
         let space = download.metainfo().chunk_space().clone();
         let wanted = download.wanted().clone();
-        self.handle(Event::Opened { space, wanted, have: download.have() });
+        let (have, similar) = (download.have(), download.similar());
+        self.handle(Event::Opened { space, wanted, have, similar });
     }
 
     /// The share has its final name.

@@ -11,8 +11,8 @@ use peer::{
     sender::Serve,
 };
 use proto::{
-    Bitfield, ChunkIndex,
-    peer::{FrameError, GoodbyeReason, Hello, PeerMessage, Role},
+    BLOCK_LEN, Bitfield, ChunkIndex, Digest,
+    peer::{BLOCKS_PER_CHUNK, BlockSet, Form, FrameError, GoodbyeReason, Hello, PeerMessage, Role, Wish},
 };
 use store::{Content, Download};
 use swarm::{
@@ -281,6 +281,20 @@ fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have
     Ok(Have::Some(field))
 }
 
+/// A chunk that is arriving, or blocks of one.
+struct Arrival {
+    chunk: ChunkIndex,
+    /// Bytes that are here.
+    filled: usize,
+    /// Bytes that are missing.
+    left: usize,
+    /// Time spent waiting for the peer. Waiting for this side's own limit does not count.
+    waited: Duration,
+    last_report: Instant,
+    /// A header alone is not an arrival, and most small chunks arrive in one piece.
+    is_reported: bool,
+}
+
 struct Receiver<'a> {
     context: &'a Context,
     key: PeerKey,
@@ -302,7 +316,9 @@ impl Receiver<'_> {
                 return Ok(LeaveReason::Disconnected);
             };
             match message {
-                PeerMessage::Chunk { chunk, len } => self.chunk(chunk, len).await?,
+                PeerMessage::Chunk { chunk, .. } => self.chunk(chunk, Form::Whole).await?,
+                PeerMessage::Blocks { chunk, blocks, .. } => self.chunk(chunk, Form::Blocks(blocks)).await?,
+                PeerMessage::Leaves { chunk, count } => self.leaves(chunk, count).await?,
                 PeerMessage::Reject { chunk, reason } => {
                     self.report(PeerEvent::Rejected(chunk, reason)).await?;
                 }
@@ -331,40 +347,78 @@ impl Receiver<'_> {
         self.report(PeerEvent::Bitfield(field)).await
     }
 
-    async fn chunk(&mut self, chunk: ChunkIndex, len: u32) -> Result<(), LeaveReason> {
+    async fn leaves(&mut self, chunk: ChunkIndex, count: u32) -> Result<(), LeaveReason> {
+        let len = Form::Leaves.len(count * BLOCK_LEN);
+        let bytes = self.inbox.read_payload(len).await.map_err(connection_failed)?;
+        self.context.download_limit.take(len).await;
+        let leaves = bytes.as_chunks().0.iter().copied().map(Digest).collect();
+        self.report(SessionEvent::Leaves(chunk, leaves)).await
+    }
+
+    /// Receives a chunk, or blocks of it to their places in a buffer.
+    async fn chunk(&mut self, chunk: ChunkIndex, form: Form) -> Result<(), LeaveReason> {
+        // The inbox has checked that the message fits the share.
+        let len = self.download.metainfo().chunk_space().span(chunk).map_or(0, |span| span.len);
         let mut buffer = self.context.buffers.take(len);
-        let limit = &self.context.download_limit;
-        let most = limit.slice_len().unwrap_or(len) as usize;
-        let mut filled = 0;
-        let mut last_report = Instant::now();
-        // Time spent waiting for the peer. Waiting for this side's own limit does not count.
-        let mut waited = Duration::ZERO;
-        // A header alone is not an arrival, and most small chunks arrive in one piece.
-        let mut is_reported = false;
-        while filled < buffer.len() {
-            let end = buffer.len().min(filled + most);
-            let asked = Instant::now();
-            let reading = self.inbox.read_some(&mut buffer[filled..end]);
-            let count = reading.await.map_err(connection_failed)?;
-            filled += count;
-            waited += asked.elapsed();
-            // `count` is at most a chunk, which fits a u32.
-            limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
-            if filled < buffer.len() && !std::mem::replace(&mut is_reported, true) {
-                self.report(PeerEvent::Arriving(chunk)).await?;
-            }
-            if filled < buffer.len() && last_report.elapsed() >= CHUNK_REPORT_INTERVAL {
-                last_report = Instant::now();
-                let bytes = u32::try_from(filled).unwrap_or(u32::MAX);
-                self.report(PeerEvent::Progress { bytes }).await?;
-            }
-            // Only if bytes are missing. If this process was stopped, a complete chunk may have waited for it.
-            if filled < buffer.len() && is_trickle(filled, waited) {
-                return Err(LeaveReason::TooSlow);
-            }
+        let blocks = match form {
+            Form::Blocks(blocks) => blocks,
+            Form::Whole | Form::Leaves => BlockSet::first(BLOCKS_PER_CHUNK),
+        };
+        let left = blocks.len(len) as usize;
+        let mut arrival = Arrival {
+            chunk,
+            filled: 0,
+            left,
+            waited: Duration::ZERO,
+            last_report: Instant::now(),
+            is_reported: false,
+        };
+        for range in blocks.ranges(len) {
+            self.fill(&mut buffer[range.start as usize..range.end as usize], &mut arrival).await?;
         }
         self.context.buffers.await_turn(&mut buffer).await;
-        self.report(SessionEvent::Chunk(chunk, buffer)).await
+        self.report(SessionEvent::Chunk(Wish { chunk, form }, buffer)).await
+    }
+
+    /// Receives bytes of a chunk.
+    async fn fill(&mut self, bytes: &mut [u8], arrival: &mut Arrival) -> Result<(), LeaveReason> {
+        let limit = &self.context.download_limit;
+        let most = limit.slice_len().map_or(bytes.len(), |len| len as usize);
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let end = bytes.len().min(filled + most);
+            let asked = Instant::now();
+            let reading = self.inbox.read_some(&mut bytes[filled..end]);
+            let count = reading.await.map_err(connection_failed)?;
+            filled += count;
+            arrival.waited += asked.elapsed();
+            // `count` is at most a chunk, which fits a u32.
+            limit.take(u32::try_from(count).unwrap_or(u32::MAX)).await;
+            arrival.filled += count;
+            arrival.left -= count;
+            self.report_progress(arrival).await?;
+        }
+        Ok(())
+    }
+
+    /// Reports what of a chunk has arrived, unless it is complete.
+    async fn report_progress(&self, arrival: &mut Arrival) -> Result<(), LeaveReason> {
+        if arrival.left == 0 {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut arrival.is_reported, true) {
+            self.report(PeerEvent::Arriving(arrival.chunk)).await?;
+        }
+        if arrival.last_report.elapsed() >= CHUNK_REPORT_INTERVAL {
+            arrival.last_report = Instant::now();
+            let bytes = u32::try_from(arrival.filled).unwrap_or(u32::MAX);
+            self.report(PeerEvent::Progress { bytes }).await?;
+        }
+        // Only if bytes are missing. If this process was stopped, a complete chunk may have waited for it.
+        if is_trickle(arrival.filled, arrival.waited) {
+            return Err(LeaveReason::TooSlow);
+        }
+        Ok(())
     }
 
     async fn report(&self, event: impl Into<SessionEvent>) -> Result<(), LeaveReason> {

@@ -168,8 +168,19 @@ impl Inbox {
                 serve.asker.asks();
             }
             match (message, self.serve.get()) {
-                (PeerMessage::Request { .. } | PeerMessage::Cancel { .. }, Some(_)) => {}
-                (PeerMessage::Request { chunk, .. }, None) => {
+                (
+                    PeerMessage::Request { .. }
+                    | PeerMessage::LeavesRequest { .. }
+                    | PeerMessage::BlocksRequest { .. }
+                    | PeerMessage::Cancel { .. },
+                    Some(_),
+                ) => {}
+                (
+                    PeerMessage::Request { chunk, .. }
+                    | PeerMessage::LeavesRequest { chunk, .. }
+                    | PeerMessage::BlocksRequest { chunk, .. },
+                    None,
+                ) => {
                     self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
                 }
                 (PeerMessage::Cancel { .. }, None) => {}
@@ -210,9 +221,11 @@ impl Inbox {
                 self.most_parts = self.most_parts.or_else(most);
                 self.most_parts.is_some_and(|most| self.parts > most)
             }
-            PeerMessage::Request { chunk, progress } => match serve {
-                Some(serve) => {
-                    let is_refused = !serve.asker.request(chunk, progress)?;
+            PeerMessage::Request { progress, .. }
+            | PeerMessage::LeavesRequest { progress, .. }
+            | PeerMessage::BlocksRequest { progress, .. } => match serve.zip(message.wish()) {
+                Some((serve, wish)) => {
+                    let is_refused = !serve.asker.request(wish, progress)?;
                     // Those that were refused later count when the next request comes. An honest peer requests each chunk once that
                     // is refused: its file has changed.
                     let free = serve.content.metainfo().chunk_space().chunk_count();

@@ -11,7 +11,7 @@ use std::{
 
 use proto::{
     Bitfield, ChunkIndex,
-    peer::{GoodbyeReason, MAX_PIPELINE, PeerMessage},
+    peer::{GoodbyeReason, MAX_PIPELINE, PeerMessage, Wish},
 };
 use tokio::sync::Notify;
 
@@ -42,7 +42,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<Outgoing>,
-    granted: VecDeque<ChunkIndex>,
+    granted: VecDeque<Wish>,
     haves: Option<HaveFeed>,
     /// An `Idle` has to be sent.
     idle: bool,
@@ -62,8 +62,8 @@ pub(crate) enum Outgoing {
     Bitfield(Bitfield),
     /// Chunks that this side has received since then.
     Haves(Vec<ChunkIndex>),
-    /// A chunk.
-    Chunk(ChunkIndex),
+    /// A chunk, or what is asked for of it.
+    Chunk(Wish),
 }
 
 /// The peer caused more messages than it read.
@@ -108,10 +108,10 @@ impl Outbox {
     }
 
     /// Queues a chunk. [`swarm::uploads`] grants one at a time. If the connection is closed, the grant ends with its asker.
-    pub(crate) fn grant(&self, chunk: ChunkIndex) {
+    pub(crate) fn grant(&self, wish: impl Into<Wish>) {
         let mut queue = self.lock();
         if !queue.closed {
-            queue.granted.push_back(chunk);
+            queue.granted.push_back(wish.into());
             self.shared.changed.notify_one();
         }
     }
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(outbox.next().await, Some(Outgoing::Metainfo { offset: 0 }));
         assert_eq!(outbox.next().await, Some(Outgoing::Haves([4, 5].map(ChunkIndex).to_vec())));
         assert_eq!(outbox.next().await, Some(Outgoing::Message(PeerMessage::Idle)));
-        assert_eq!(outbox.next().await, Some(Outgoing::Chunk(ChunkIndex(1))));
+        assert_eq!(outbox.next().await, Some(Outgoing::Chunk(ChunkIndex(1).into())));
     }
 
     #[tokio::test]

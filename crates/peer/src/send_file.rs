@@ -9,6 +9,7 @@
 use std::{io, os::unix::fs::FileExt, sync::Arc};
 
 use bytes::BytesMut;
+use proto::peer::BlockSet;
 use store::ChunkSource;
 use tokio::net::TcpStream;
 
@@ -168,6 +169,21 @@ pub(crate) async fn load(source: &ChunkSource) -> io::Result<()> {
             }
         }
         Ok(())
+    })
+    .await
+}
+
+/// Reads these blocks of a chunk.
+pub(crate) async fn read_blocks(source: &ChunkSource, blocks: BlockSet) -> io::Result<Vec<u8>> {
+    let source = source.clone();
+    blocking(move || {
+        let mut bytes = Vec::with_capacity(blocks.len(source.len) as usize);
+        for range in blocks.ranges(source.len) {
+            let start = bytes.len();
+            bytes.resize(start + (range.end - range.start) as usize, 0);
+            source.file.read_exact_at(&mut bytes[start..], source.offset + u64::from(range.start))?;
+        }
+        Ok(bytes)
     })
     .await
 }

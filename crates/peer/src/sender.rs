@@ -1,5 +1,7 @@
 //! The writing side of a connection: sends what its [`Outbox`] holds.
 
+mod parts;
+
 use std::{
     io,
     path::PathBuf,
@@ -10,7 +12,7 @@ use std::{
 use bytes::BytesMut;
 use proto::{
     ChunkIndex, ShareName,
-    peer::{MAX_PART_LEN, PeerMessage, RejectReason, encode_message},
+    peer::{Form, MAX_PART_LEN, PeerMessage, RejectReason, Wish, encode_message},
 };
 use rustix::io::Errno;
 use store::{ChunkSource, Content, OpenChunkError, PathError};
@@ -162,14 +164,19 @@ impl Sender {
             Outgoing::Haves(chunks) => {
                 chunks.into_iter().try_for_each(|chunk| encode(&PeerMessage::Have { chunk }, pending))
             }
-            Outgoing::Chunk(chunk) => self.put_chunk(chunk).await,
+            Outgoing::Chunk(Wish { chunk, form: Form::Whole }) => self.put_chunk(chunk).await,
+            Outgoing::Chunk(Wish { chunk, form: Form::Leaves }) => self.put_leaves(chunk).await,
+            Outgoing::Chunk(Wish { chunk, form: Form::Blocks(blocks) }) => {
+                self.put_blocks(chunk, blocks).await
+            }
         }
     }
 
-    async fn put_chunk(&mut self, chunk: ChunkIndex) -> io::Result<()> {
+    /// Opens a chunk that is to be sent. `None` if it cannot be: then the request is rejected.
+    async fn open(&mut self, chunk: ChunkIndex) -> io::Result<Option<ChunkSource>> {
         let content = Arc::clone(&serving(&self.serve)?.content);
         if serving(&self.serve)?.faults.is_broken(chunk) {
-            return self.reject(chunk, unreadable(&*content, chunk, Errno::IO.into()));
+            return self.reject(chunk, unreadable(&*content, chunk, Errno::IO.into())).map(|()| None);
         }
         let opened = match content.try_open_chunk(chunk) {
             Some(opened) => opened,
@@ -179,10 +186,15 @@ impl Sender {
                 open(Arc::clone(&content), chunk).await
             }
         };
-        let source = match opened {
-            Ok(source) => source,
-            Err(error) => return self.reject(chunk, error),
-        };
+        match opened {
+            Ok(source) => Ok(Some(source)),
+            Err(error) => self.reject(chunk, error).map(|()| None),
+        }
+    }
+
+    async fn put_chunk(&mut self, chunk: ChunkIndex) -> io::Result<()> {
+        let Some(source) = self.open(chunk).await? else { return Ok(()) };
+        let content = Arc::clone(&serving(&self.serve)?.content);
         let before = self.pending.len();
         let header = PeerMessage::Chunk { chunk, len: source.len };
         if source.len <= SMALL_LEN && self.limit.slice_len().is_none() {
@@ -435,8 +447,12 @@ mod tests {
         let reading =
             tokio::spawn(async move { far.take(CHUNK_LEN.into()).read_to_end(&mut Vec::new()).await });
         outbox.grant(ChunkIndex(1));
-        sender.send_with_more(Outgoing::Chunk(ChunkIndex(0)), &outbox).await.unwrap();
-        assert_eq!(outbox.try_next(), Some(Outgoing::Chunk(ChunkIndex(1))), "the next waits for the next go");
+        sender.send_with_more(Outgoing::Chunk(ChunkIndex(0).into()), &outbox).await.unwrap();
+        assert_eq!(
+            outbox.try_next(),
+            Some(Outgoing::Chunk(ChunkIndex(1).into())),
+            "the next waits for the next go"
+        );
         assert!(sender.pending.is_empty());
         drop(sender);
         reading.await.unwrap().unwrap();
@@ -454,7 +470,7 @@ mod tests {
         sender.send_with_more(first, &outbox).await.unwrap();
         // The message, and of chunks the first to reach the limit and those before it.
         let sent = FULL_LEN / 4_096;
-        assert_eq!(outbox.try_next(), Some(Outgoing::Chunk(ChunkIndex(sent as u32))));
+        assert_eq!(outbox.try_next(), Some(Outgoing::Chunk(ChunkIndex(sent as u32).into())));
         assert!(sender.pending.is_empty());
         drop(sender);
         let mut bytes = Vec::new();

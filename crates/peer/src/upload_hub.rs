@@ -10,7 +10,7 @@ use std::{
 
 use proto::{
     ChunkIndex,
-    peer::{PeerMessage, RejectReason},
+    peer::{Form, PeerMessage, RejectReason, Wish},
     tracker::Completion,
 };
 use swarm::{
@@ -156,9 +156,9 @@ impl State {
             let taken = |key| self.askers.get(&key).map_or(0, |place| place.taken.load(Ordering::Relaxed));
             self.uploads.progress(taken);
         }
-        while let Some((key, chunk)) = self.uploads.start(now) {
+        while let Some((key, wish)) = self.uploads.start(now) {
             match self.askers.get(&key) {
-                Some(place) => place.outbox.grant(chunk),
+                Some(place) => place.outbox.grant(wish),
                 None => self.uploads.leave(key),
             }
         }
@@ -168,17 +168,19 @@ impl State {
 }
 
 impl Asker {
-    /// The peer asks for a chunk, and has this much of what it wants. Returns whether the request waits; otherwise it was rejected.
-    pub fn request(&self, chunk: ChunkIndex, progress: Completion) -> Result<bool, OutboxFull> {
+    /// The peer asks for a chunk or something of it, and has this much of what it wants. Returns whether the request waits; otherwise it
+    /// was rejected.
+    pub fn request(&self, wish: impl Into<Wish>, progress: Completion) -> Result<bool, OutboxFull> {
+        let wish = wish.into();
         let requested = self.hub.update(|state| {
             state.uploads.reports(self.key, progress);
-            state.uploads.request(self.key, chunk)
+            state.uploads.request(self.key, wish)
         });
         match requested {
             Requested::Waits => Ok(true),
             Requested::TooMany => {
                 let reason = RejectReason::Busy { retry_after_ms: BUSY_RETRY_MS };
-                self.outbox.message(PeerMessage::Reject { chunk, reason })?;
+                self.outbox.message(PeerMessage::Reject { chunk: wish.chunk, reason })?;
                 Ok(false)
             }
         }
@@ -232,7 +234,8 @@ impl Asker {
         self.hub.update(|state| {
             if let Some(place) = state.askers.get_mut(&self.key).filter(|_| bytes > 0) {
                 place.sent += u64::from(bytes);
-                state.uploads.serving(self.key).into_iter().for_each(|chunk| place.given.add(chunk));
+                let given = state.uploads.serving(self.key).filter(|wish| wish.form != Form::Leaves);
+                given.into_iter().for_each(|wish| place.given.add(wish.chunk));
             }
             state.uploads.finished(self.key, bytes, Instant::now());
         });

@@ -75,6 +75,7 @@ fn the_protocol_page_has_the_limits() {
         (grouped(peer::MAX_HASHES.into()), "MAX_HASHES"),
         (peer::MAX_PUSHED_PARTS.to_string(), "MAX_PUSHED_PARTS"),
         (grouped(peer::MAX_PIPELINE as u64), "MAX_PIPELINE"),
+        (peer::BLOCKS_PER_CHUNK.to_string(), "BLOCKS_PER_CHUNK"),
     ] {
         let row = format!("| {value} | `{constant}` |");
         assert!(PAGE.contains(&row), "{row} in docs/protocol.md");

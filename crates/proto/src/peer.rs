@@ -8,11 +8,13 @@
 pub mod codec;
 mod description;
 pub mod message;
+mod wish;
 
 #[cfg(feature = "codecs")]
 pub use codec::{FrameError, PeerCodec, PeerReader, encode_message};
 pub use description::{DescriptionPart, description_parts, unknown_hashes};
 pub use message::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role};
+pub use wish::{BLOCKS_PER_CHUNK, BlockSet, Form, Wish, block_count};
 
 /// The seeder's default TCP port.
 pub const DEFAULT_PORT: u16 = 7000;

@@ -443,7 +443,9 @@ impl<'a> World<'a> {
             let taken = |asker| self.network.sent(id, conn_of(asker), self.now);
             self.nodes[id.index()].uploads.progress(taken);
         }
-        while let Some((asker, chunk)) = self.nodes[id.index()].uploads.start(now) {
+        while let Some((asker, wish)) = self.nodes[id.index()].uploads.start(now) {
+            // Nothing but whole chunks is requested, because nobody has similar ones.
+            let chunk = wish.chunk;
             let conn = conn_of(asker);
             let end = &self.conns[conn.index()];
             let to = end.other(id);

@@ -1,10 +1,16 @@
 //! The content that a chunk server serves from.
 
-use std::{fmt, fs::File, sync::Arc};
+use std::{fmt, fs::File, io, sync::Arc};
 
 use proto::{ChunkIndex, Metainfo};
 
-use crate::{error::PathError, hashes::ChunkHashes, identity::FileChange};
+use crate::{
+    error::PathError,
+    hash_run,
+    hashes::ChunkHashes,
+    identity::FileChange,
+    merkle::{Leaves, batch_len},
+};
 
 /// A share whose chunks can be read: a [`crate::Shared`] path, or a [`crate::Download`] under way.
 pub trait Content: fmt::Debug + Send + Sync {
@@ -36,6 +42,13 @@ pub struct ChunkSource {
     pub offset: u64,
     /// Bytes in the chunk.
     pub len: u32,
+}
+
+impl ChunkSource {
+    /// Reads the chunk and hashes its blocks. Blocks.
+    pub fn read_leaves(&self) -> io::Result<Leaves> {
+        hash_run::leaves(&self.file, self.offset, self.len, &mut vec![0; batch_len()])
+    }
 }
 
 /// Why a chunk cannot be read.

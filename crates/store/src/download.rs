@@ -8,13 +8,14 @@
 //! failed write once and then considers the data in memory written: the next sync succeeds, and a read returns data that is
 //! on no disk.
 
+mod blocks;
 #[cfg(test)]
 mod tests;
 
 use std::{
     fs::File,
     io, mem,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -34,11 +35,13 @@ use crate::{
     hash_run::OnProgress,
     hashes::ChunkHashes,
     identity::{FileChange, FileIdentity},
-    leftovers, merkle,
+    leftovers,
+    merkle::{self, Leaves},
     output::{Output, Published, Taken},
     part::{Access, Part, is_small, join},
     resume::ResumeFile,
     reuse,
+    similar::Similar,
     start::{Resumed, Start},
     survey,
     wanted::Wanted,
@@ -71,6 +74,8 @@ pub struct Download {
     have: Mutex<Bitfield>,
     /// Chunks that were found elsewhere on this host.
     reused: Bitfield,
+    /// Bytes on this host that are similar to chunks that are missing.
+    similar: Similar,
     /// Chunks that were hashed so far.
     hashed: AtomicU64,
     /// Locked while data is made durable and claimed.
@@ -117,6 +122,8 @@ pub struct Stored {
     pub hashing: Duration,
     /// Time for writing it.
     pub writing: Duration,
+    /// Bytes of it that were on this host.
+    pub reused: u32,
 }
 
 impl Download {
@@ -181,6 +188,7 @@ impl Download {
             zero_len,
             have: Mutex::new(have),
             reused: Bitfield::empty(chunk_count),
+            similar: Similar::default(),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
             replaces,
@@ -214,6 +222,7 @@ impl Download {
             have: Mutex::new(existing.right.clone()),
             zero_len: 0,
             reused: Bitfield::empty(existing.right.len()),
+            similar: Similar::default(),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(Ledger { stage: Stage::Finished, is_claimed: true, durable: existing.right }),
             replaces: Replaces::Nothing,
@@ -246,10 +255,10 @@ impl Download {
         let proved = Instant::now();
         let hashing = proved - begun;
         if lock(&self.have).contains(chunk) {
-            return Ok(Stored { hashing, writing: Duration::ZERO });
+            return Ok(Stored { hashing, writing: Duration::ZERO, reused: 0 });
         }
         self.put(chunk, span, bytes)?;
-        Ok(Stored { hashing, writing: proved.elapsed() })
+        Ok(Stored { hashing, writing: proved.elapsed(), reused: 0 })
     }
 
     /// Writes a chunk that was proved, unless it is here.
@@ -271,16 +280,22 @@ impl Download {
         Ok(())
     }
 
-    /// Writes a chunk that was found on this host, if it is right.
+    /// Writes a chunk that was found on this host, in the file `from`, if it is right. Otherwise notes how it differs.
     pub(crate) fn take_if_right(
         &self,
         chunk: ChunkIndex,
         span: ChunkSpan,
         bytes: &[u8],
+        from: &Path,
     ) -> Result<(), PathError> {
         let file_len = self.metainfo.chunk_space().file_len(span.file);
-        let hash = merkle::chunk_hash(bytes, file_len);
-        if Some(hash) != self.hashes.get(chunk) || self.is_doubtful(hash, bytes, file_len) {
+        let leaves = Leaves::of(bytes);
+        let hash = leaves.clone().root(file_len);
+        if Some(hash) != self.hashes.get(chunk) {
+            self.similar.note(chunk, span, Some(from), &leaves);
+            return Ok(());
+        }
+        if self.is_doubtful(hash, bytes, file_len) {
             return Ok(());
         }
         self.put(chunk, span, bytes)
@@ -325,8 +340,11 @@ impl Download {
         if disk::read_exact_at(&file, buffer, span.offset).is_err() {
             return Ok(());
         }
-        let hash = merkle::chunk_hash(buffer, file_len);
-        if Some(hash) == self.hashes.get(chunk) && !self.is_doubtful(hash, buffer, file_len) {
+        let leaves = Leaves::of(buffer);
+        let hash = leaves.clone().root(file_len);
+        if Some(hash) != self.hashes.get(chunk) {
+            self.similar.note(chunk, span, None, &leaves);
+        } else if !self.is_doubtful(hash, buffer, file_len) {
             lock(&self.have).insert(chunk);
         }
         Ok(())

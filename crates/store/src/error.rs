@@ -117,6 +117,9 @@ pub enum StoreChunkError {
     /// It does not have the chunk's hash.
     #[error("chunk {} does not have its hash", .0.0)]
     Wrong(ChunkIndex),
+    /// It was put together from blocks of a peer and from bytes of this host, and the latter have changed. It has to be fetched whole.
+    #[error("the bytes on this host that are similar to chunk {} have changed", .0.0)]
+    SimilarChanged(ChunkIndex),
     /// The two implementations of SHA-256 disagree about it, so one of them, or the processor or the memory, is faulty.
     #[error("two SHA-256 implementations disagree about chunk {}: this machine cannot be trusted", .0.0)]
     HashersDisagree(ChunkIndex),

@@ -12,10 +12,7 @@ use std::{
     thread,
 };
 
-use proto::{
-    ChunkIndex, Digest,
-    chunk::{ChunkSpace, ChunkSpan},
-};
+use proto::{ChunkIndex, Digest, chunk::ChunkSpace};
 
 use crate::{
     disk, holes,
@@ -117,7 +114,7 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
             let hash = holes::zero_hash(span.len, self.space.file_len(span.file));
             return self.proceed(chunk).map(|()| Some(hash));
         }
-        let hash = match leaves(file, span, &mut self.buf) {
+        let hash = match leaves(file, span.offset, span.len, &mut self.buf) {
             Ok(leaves) => Some(leaves.root(self.space.file_len(span.file))),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(HashRunError::Read(span.file, error)),
@@ -133,9 +130,9 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
 }
 
 /// Reads and hashes the blocks of a chunk.
-fn leaves(file: &File, span: ChunkSpan, buf: &mut [u8]) -> io::Result<Leaves> {
+pub(crate) fn leaves(file: &File, offset: u64, len: u32, buf: &mut [u8]) -> io::Result<Leaves> {
     let mut leaves = Leaves::default();
-    let (mut offset, end) = (span.offset, span.offset + u64::from(span.len));
+    let (mut offset, end) = (offset, offset + u64::from(len));
     while offset < end {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let len = left.min(buf.len());

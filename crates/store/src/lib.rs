@@ -39,6 +39,7 @@ mod resume;
 mod reuse;
 mod scan;
 mod shared;
+mod similar;
 mod start;
 mod survey;
 mod tmpfs;

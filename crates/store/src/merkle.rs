@@ -18,9 +18,7 @@ const BLOCKS: usize = (CHUNK_LEN / BLOCK_LEN) as usize;
 /// # Panics
 /// If `chunk` is empty or longer than a chunk.
 pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
-    let mut leaves = Leaves::default();
-    leaves.push(chunk);
-    leaves.root(file_len)
+    Leaves::of(chunk).root(file_len)
 }
 
 /// [`chunk_hash`] by `sha2`, one block after the other: the reference that the lanes of `tape_sha256` are checked against.
@@ -44,13 +42,38 @@ pub(crate) fn batch_len() -> usize {
 }
 
 /// The leaves of one chunk, for callers that do not have all of it in memory at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Leaves {
     row: [[u8; Digest::LEN]; BLOCKS],
     count: usize,
 }
 
 impl Leaves {
+    /// The leaves of a chunk.
+    ///
+    /// # Panics
+    /// If it is longer than a chunk.
+    pub fn of(chunk: &[u8]) -> Leaves {
+        let mut leaves = Leaves::default();
+        leaves.push(chunk);
+        leaves
+    }
+
+    /// Leaves that somebody else has hashed. The first 32 count.
+    pub fn from_hashes(hashes: impl IntoIterator<Item = Digest>) -> Leaves {
+        let mut leaves = Leaves::default();
+        for hash in hashes.into_iter().take(BLOCKS) {
+            leaves.row[leaves.count] = hash.0;
+            leaves.count += 1;
+        }
+        leaves
+    }
+
+    /// The hashes of the blocks.
+    pub fn hashes(&self) -> &[[u8; Digest::LEN]] {
+        &self.row[..self.count]
+    }
+
     /// Hashes the next blocks: any number of whole ones; the chunk's last may be shorter.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 //! A file of the share is looked for at its place in each source. If it is not there, or not all of it, every file of the same length
 //! is tried whose first chunk is right: the file may have been moved or renamed. Local bytes are proved like those of peers. Where the
 //! file system can, a file is cloned and then proved in the part, which costs no room and no writing; its wrong chunks are fetched and
-//! written over.
+//! written over. A chunk that is wrong is remembered ([`crate::similar`]), because most of its blocks may be right.
 //!
 //! Sources are only read. A source that cannot be read, or changes meanwhile, costs nothing but its chunks.
 
@@ -227,13 +227,14 @@ impl Worker<'_> {
         if let Some(file) = file
             && disk::read_exact_at(file, &mut self.buffer, span.offset).is_ok()
         {
-            download.take_if_right(chunk, span, &self.buffer)?;
+            download.take_if_right(chunk, span, &self.buffer, &sources[source].path)?;
         }
         self.filling.proceed(span.len.into())
     }
 }
 
-fn open(path: &Path) -> Option<File> {
+/// Opens a file on this host to read it.
+pub(crate) fn open(path: &Path) -> Option<File> {
     let opened = disk::open(path, OFlags::RDONLY);
     opened.inspect_err(|error| tracing::debug!("cannot open {}: {error}", path.display())).ok()
 }

@@ -74,8 +74,8 @@ impl Transfer {
     fn fill(&mut self) {
         self.scheduler.fill(self.now, &mut self.rng);
         while let Some(command) = self.scheduler.poll_command() {
-            if let Command::Request(peer, chunk) = command {
-                self.asked.push_back((peer, chunk));
+            if let Command::Request(peer, wish) = command {
+                self.asked.push_back((peer, wish.chunk));
             }
         }
     }

@@ -12,6 +12,9 @@
 //! ```
 //! A chunk that is not wanted is `Unwanted` from the beginning to the end.
 //!
+//! A chunk of which this host has similar bytes is asked for in another [`Form`] first: its leaves, and then the blocks that differ
+//! ([`parts`]). It goes through the same states once for each form, and back to `Missing` in between.
+//!
 //! Policy: A peer that joined with all chunks is a *seeder*, any other a *leecher*. A chunk that a leecher has is requested from
 //! it, the rarest first with random ties. Few requests wait at a leecher, because it serves many others. A chunk that no leecher
 //! has is requested from a seeder. Many such requests wait there, so that the seeder can choose chunks that no peer has
@@ -33,6 +36,7 @@ mod choice;
 mod deadlines;
 mod endgame;
 mod moves;
+mod parts;
 mod peer;
 mod rarity;
 mod spread;
@@ -42,9 +46,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Bitfield, ChunkIndex, ChunkSpace, tracker::Completion};
+use proto::{
+    Bitfield, ChunkIndex, ChunkSpace,
+    peer::{Form, Wish},
+    tracker::Completion,
+};
 use rand::{Rng, seq::SliceRandom};
 
+use parts::Parts;
 use peer::{Peer, Standing};
 use rarity::Rarity;
 
@@ -68,8 +77,8 @@ pub enum Have {
 /// A command for the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Request the chunk from the peer.
-    Request(PeerKey, ChunkIndex),
+    /// Request the chunk from the peer, or a part of it.
+    Request(PeerKey, Wish),
     /// Cancel the request for the chunk.
     Cancel(PeerKey, ChunkIndex),
     /// End the connection, because the peer missed its deadlines too often.
@@ -96,9 +105,9 @@ pub(crate) struct ChunkView {
 /// What to do with a chunk that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
-    /// Prove and write it, then call [`Scheduler::stored`] or [`Scheduler::wrong`].
+    /// Prove and write it, then call [`Scheduler::stored`], [`Scheduler::wrong`] or [`Scheduler::ask_again`].
     Verify,
-    /// It is already here, or another chunk of a peer that is not trusted yet is still being proved. Drop its bytes.
+    /// It is already here, or no longer needed in this form, or another chunk of a peer that is not trusted yet is still being proved. Drop its bytes.
     Duplicate,
     /// It was not requested from this peer, which violates the protocol.
     Unrequested,
@@ -129,11 +138,13 @@ pub struct Scheduler {
     space: ChunkSpace,
     states: Vec<ChunkState>,
     missing: Rarity,
+    /// The chunks that are fetched in parts.
+    parts: Parts,
     /// The peers that were asked for each chunk that is `Asked`.
     asked: BTreeMap<ChunkIndex, Asked>,
     peers: BTreeMap<PeerKey, Peer>,
-    /// The senders of the chunks that are `Arrived`.
-    proving: BTreeMap<ChunkIndex, PeerKey>,
+    /// The senders of the chunks that are `Arrived`, and the bytes that came.
+    proving: BTreeMap<ChunkIndex, (PeerKey, u32)>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
     /// Peers that were not asked because too many chunks were arriving.
@@ -214,6 +225,7 @@ impl Scheduler {
             space,
             states,
             missing,
+            parts: Parts::default(),
             asked: BTreeMap::new(),
             peers: BTreeMap::new(),
             proving: BTreeMap::new(),
@@ -345,7 +357,10 @@ impl Scheduler {
             return;
         };
         self.arriving.insert(key);
-        let may_come = match (peer.arriving(chunk, now), state) {
+        let request = peer.arriving(chunk, now);
+        // An answer in a form that is of no use any more changes nothing.
+        let request = request.filter(|&(_, form)| self.parts.is_useful(chunk, form));
+        let may_come = match (request.map(|(standing, _)| standing), state) {
             (Some(Standing::Wanted), ChunkState::Asked) => true,
             (Some(Standing::Moving { .. }), ChunkState::Asked) => {
                 peer.want_again(chunk);
@@ -357,6 +372,7 @@ impl Scheduler {
                     self.commands.push_back(Command::Cancel(key, chunk));
                 }
                 self.missing.remove(chunk);
+                self.parts.not_missing(chunk);
                 self.states[chunk.0 as usize] = ChunkState::Asked;
                 let asked_at = peer.asked_at(chunk).unwrap_or(now);
                 note_asked(&mut self.asked, chunk, key, asked_at);
@@ -378,11 +394,12 @@ impl Scheduler {
         }
     }
 
-    /// A complete chunk arrived.
-    pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> Received {
+    /// A chunk arrived, or what was asked for of it.
+    pub fn received(&mut self, key: PeerKey, wish: impl Into<Wish>, now: Instant) -> Received {
+        let wish @ Wish { chunk, form } = wish.into();
         let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
-        let standing = peer.delivered(chunk, span.len, now);
+        let standing = peer.delivered(wish, now);
         let may_prove = peer.may_prove();
         self.arriving.remove(&key);
         self.ready.insert(key);
@@ -392,12 +409,17 @@ impl Scheduler {
             (_, ChunkState::Unwanted | ChunkState::Arrived | ChunkState::Stored) => {
                 return Received::Duplicate;
             }
+            // It crossed with the answer of another peer, after which the chunk is asked for in another form.
+            _ if !self.parts.is_useful(chunk, form) => return Received::Duplicate,
             _ if !may_prove => {
                 self.take_back(key, &[chunk]);
                 return Received::Duplicate;
             }
             // It was taken back from this peer, and no other was asked yet.
-            (_, ChunkState::Missing) => self.missing.remove(chunk),
+            (_, ChunkState::Missing) => {
+                self.missing.remove(chunk);
+                self.parts.not_missing(chunk);
+            }
             (_, ChunkState::Asked) => {
                 for other in self.asked.remove(&chunk).into_iter().flat_map(|asked| asked.askers) {
                     self.cancel(other, chunk, Standing::Unwanted, now);
@@ -405,38 +427,56 @@ impl Scheduler {
             }
         }
         self.states[chunk.0 as usize] = ChunkState::Arrived;
-        self.proving.insert(chunk, key);
+        self.proving.insert(chunk, (key, form.len(span.len)));
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.proving();
         }
         Received::Verify
     }
 
-    /// A chunk was proved.
-    fn proved(&mut self, chunk: ChunkIndex, is_right: bool) {
-        let Some(key) = self.proving.remove(&chunk) else { return };
+    /// A chunk was proved. Returns the bytes that came for it.
+    fn proved(&mut self, chunk: ChunkIndex, is_right: bool) -> u32 {
+        let Some((key, len)) = self.proving.remove(&chunk) else { return 0 };
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.proved(is_right);
             self.ready.insert(key);
         }
+        len
     }
 
-    /// A chunk was proved and written, after [`Received::Verify`].
-    pub fn stored(&mut self, chunk: ChunkIndex) {
+    /// A chunk was proved and written, after [`Received::Verify`]. Returns the bytes that came for it last.
+    pub fn stored(&mut self, chunk: ChunkIndex) -> u32 {
         let state = &mut self.states[chunk.0 as usize];
         debug_assert_eq!(*state, ChunkState::Arrived, "{chunk:?}");
         *state = ChunkState::Stored;
         self.unstored -= 1;
         self.stored += 1;
-        self.proved(chunk, true);
+        self.parts.set(chunk, Form::Whole);
+        self.proved(chunk, true)
     }
 
     /// A chunk was proved wrong, after [`Received::Verify`], and is missing again. The caller must remove its sender
-    /// ([`Scheduler::remove_peer`]).
-    pub fn wrong(&mut self, chunk: ChunkIndex) {
+    /// ([`Scheduler::remove_peer`]). Returns the bytes that came.
+    pub fn wrong(&mut self, chunk: ChunkIndex) -> u32 {
         debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
-        self.proved(chunk, false);
+        let len = self.proved(chunk, false);
         self.set_missing(chunk);
+        len
+    }
+
+    /// What came of a chunk after [`Received::Verify`] is right, and the chunk has to be asked for again, in this form.
+    pub fn ask_again(&mut self, chunk: ChunkIndex, form: Form) {
+        debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
+        self.parts.set(chunk, form);
+        self.proved(chunk, true);
+        self.set_missing(chunk);
+    }
+
+    /// This host has bytes that are similar to these chunks. They are asked for in parts, if they are missing.
+    pub fn has_similar(&mut self, chunks: &Bitfield) {
+        for chunk in chunks.iter().filter(|chunk| self.states[chunk.0 as usize] == ChunkState::Missing) {
+            self.parts.set(chunk, Form::Leaves);
+        }
     }
 
     /// A peer rejected a request, because it does not have the chunk. False if it was not requested, which violates the protocol.
@@ -545,6 +585,7 @@ impl Scheduler {
     fn set_missing(&mut self, chunk: ChunkIndex) {
         self.states[chunk.0 as usize] = ChunkState::Missing;
         self.missing.insert(chunk);
+        self.parts.missing(chunk);
         for (&key, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.has(chunk)) {
             peer.nothing_to_ask = false;
             self.ready.insert(key);

@@ -32,7 +32,7 @@ use std::{
 
 use proto::{
     ChunkIndex,
-    peer::{Hello, RejectReason},
+    peer::{Hello, RejectReason, Wish},
     tracker::client::TrackerError,
 };
 use rand::Rng;
@@ -148,15 +148,16 @@ impl Swarm {
         self.peers.accept(address)
     }
 
-    /// A chunk of `len` bytes arrived. Returns whether to prove and store it.
-    pub fn received(&mut self, key: PeerKey, chunk: ChunkIndex, len: u32, now: Instant) -> Received {
+    /// A chunk, or what was asked for of it, arrived: `len` bytes. Returns whether to prove and store it.
+    pub fn received(&mut self, key: PeerKey, wish: impl Into<Wish>, len: u32, now: Instant) -> Received {
+        let wish = wish.into();
         self.is_decided = false;
         let Some(transfer) = self.transfer.as_mut().filter(|_| self.peers.is_welcome(key)) else {
             return Received::Unrequested;
         };
         transfer.last_arrival = now;
         self.peers.delivered(key);
-        let received = transfer.scheduler.received(key, chunk, now);
+        let received = transfer.scheduler.received(key, wish, now);
         match received {
             Received::Verify => {
                 transfer.unproved += 1;
@@ -164,7 +165,7 @@ impl Swarm {
             }
             Received::Duplicate => transfer.wasted += u64::from(len),
             Received::Unrequested => {
-                self.leave(key, LeaveReason::Protocol(Violation::Unrequested(chunk)), now);
+                self.leave(key, LeaveReason::Protocol(Violation::Unrequested(wish.chunk)), now);
             }
         }
         received
@@ -205,8 +206,9 @@ impl Swarm {
             Event::Peer(key, event) if self.peers.is_welcome(key) => self.peer_event(key, event, now, rng),
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
-            Event::Opened { space, wanted, have } => {
-                self.transfer = Some(Transfer::new(space, &wanted, &have, self.begun, now));
+            Event::Opened { space, wanted, have, similar } => {
+                let transfer = Transfer::new(space, &wanted, &have, self.begun, now);
+                self.transfer.insert(transfer).scheduler.has_similar(&similar);
                 self.phase = Phase::Fetching;
                 self.next_report = now;
                 self.next_checkpoint = now + CHECKPOINT_INTERVAL;
@@ -216,6 +218,13 @@ impl Swarm {
                 if let Some(transfer) = &mut self.transfer {
                     transfer.stored(chunk, from, hashing, writing);
                     self.actions.push_back(Action::Have(chunk));
+                }
+                self.peers.proved(peer, now, rng);
+            }
+            Event::AskAgain { peer, chunk, form } => {
+                if let Some(transfer) = &mut self.transfer {
+                    transfer.unproved -= 1;
+                    transfer.scheduler.ask_again(chunk, form);
                 }
                 self.peers.proved(peer, now, rng);
             }

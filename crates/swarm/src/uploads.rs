@@ -30,7 +30,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{ChunkIndex, peer::MAX_PIPELINE, tracker::Completion};
+use proto::{
+    ChunkIndex,
+    peer::{Form, MAX_PIPELINE, Wish},
+    tracker::Completion,
+};
 
 use link::{Link, LinkState, MIN_CHUNK_TIME, MIN_MEASURED_LEN, PATIENCE, Upload};
 
@@ -112,12 +116,12 @@ pub struct Uploads {
 
 #[derive(Debug, Default)]
 struct Asker {
-    waiting: Vec<ChunkIndex>,
+    waiting: Vec<Wish>,
     served: u64,
     /// How much it has of what it wants, in percent, as it reports.
     percent: u8,
-    /// The chunk that is being sent to it.
-    serving: Option<ChunkIndex>,
+    /// What is being sent to it.
+    serving: Option<Wish>,
 }
 
 impl Asker {
@@ -150,14 +154,14 @@ impl Uploads {
         }
     }
 
-    /// A peer requests a chunk. A request for a chunk that the share does not have waits like any other, and is answered in turn.
-    pub fn request(&mut self, key: AskerKey, chunk: ChunkIndex) -> Requested {
+    /// A peer requests a chunk, or a part of it. A request for a chunk that the share does not have waits like any other, and is answered in turn.
+    pub fn request(&mut self, key: AskerKey, wish: impl Into<Wish>) -> Requested {
         let asker = self.askers.entry(key).or_default();
         if asker.waiting.len() >= MAX_PIPELINE {
             return Requested::TooMany;
         }
         let was_eligible = asker.is_eligible();
-        asker.waiting.push(chunk);
+        asker.waiting.push(wish.into());
         self.eligible += usize::from(asker.is_eligible() && !was_eligible);
         Requested::Waits
     }
@@ -170,7 +174,7 @@ impl Uploads {
     /// A peer cancels a request. False if it is too late, because its chunk is being sent.
     pub fn cancel(&mut self, key: AskerKey, chunk: ChunkIndex) -> bool {
         let Some(asker) = self.askers.get_mut(&key) else { return false };
-        let Some(at) = asker.waiting.iter().position(|&waiting| waiting == chunk) else { return false };
+        let Some(at) = asker.waiting.iter().position(|waiting| waiting.chunk == chunk) else { return false };
         let was_eligible = asker.is_eligible();
         asker.waiting.remove(at);
         self.eligible -= usize::from(was_eligible && !asker.is_eligible());
@@ -210,8 +214,8 @@ impl Uploads {
         self.askers.get(&key).is_some_and(|asker| asker.serving.is_some())
     }
 
-    /// The chunk that is being sent to this peer.
-    pub fn serving(&self, key: AskerKey) -> Option<ChunkIndex> {
+    /// What is being sent to this peer.
+    pub fn serving(&self, key: AskerKey) -> Option<Wish> {
         self.askers.get(&key)?.serving
     }
 
@@ -236,8 +240,8 @@ impl Uploads {
         }
     }
 
-    /// The next chunk to send and its receiver, if one should be sent now. Call until it returns `None`.
-    pub fn start(&mut self, now: Instant) -> Option<(AskerKey, ChunkIndex)> {
+    /// What to send next and its receiver, if something should be sent now. Call until it returns `None`.
+    pub fn start(&mut self, now: Instant) -> Option<(AskerKey, Wish)> {
         if self.eligible == 0 {
             return None;
         }
@@ -247,19 +251,22 @@ impl Uploads {
         if !is_time && self.slow.is_empty() {
             return None;
         }
-        let (key, chunk, at) = self.choose(|key| is_time || self.slow.contains(&key))?;
+        let (key, wish, at) = self.choose(|key| is_time || self.slow.contains(&key))?;
         if let Some(asker) = self.askers.get_mut(&key) {
             asker.waiting.remove(at);
             asker.served += 1;
-            asker.serving = Some(chunk);
+            asker.serving = Some(wish);
             self.eligible -= 1;
         }
-        if let Some(sent) = self.sent.get_mut(chunk.0 as usize) {
+        // Who receives blocks of a chunk has the others. With the hashes of its blocks alone, nobody can pass it on.
+        if let Some(sent) = self.sent.get_mut(wish.chunk.0 as usize)
+            && wish.form != Form::Leaves
+        {
             *sent += 1;
         }
         let held_up = self.slow.contains(&key);
         self.active.insert(key, Upload { started: now, taken: 0, held_up, found: None });
-        Some((key, chunk))
+        Some((key, wish))
     }
 
     /// The upload to a peer is over. `bytes` were sent; 0 if the request was rejected.
@@ -299,20 +306,20 @@ impl Uploads {
         Some(if next > now { next } else { now + MIN_CHUNK_TIME })
     }
 
-    /// The request to serve next among those of the askers for which `may_be_next` is true: the asker, the chunk, and its index among
-    /// the asker's requests. The loop follows the order of the askers in memory.
-    fn choose(&self, may_be_next: impl Fn(AskerKey) -> bool) -> Option<(AskerKey, ChunkIndex, usize)> {
+    /// The request to serve next among those of the askers for which `may_be_next` is true: the asker, its wish, and the index of that
+    /// among the asker's requests. The loop follows the order of the askers in memory.
+    fn choose(&self, may_be_next: impl Fn(AskerKey) -> bool) -> Option<(AskerKey, Wish, usize)> {
         let chunks = self.sent.len() as u64;
         let askers = self.askers.iter().map(|(&key, asker)| (key, asker));
         let askers = askers.filter(|&(key, asker)| asker.is_eligible() && may_be_next(key));
         let requests = askers.flat_map(|(key, asker)| {
             let level = asker.level(chunks);
-            asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &chunk)| {
-                let sent = self.sent.get(chunk.0 as usize).copied().unwrap_or(0);
-                ((sent.min(SPREAD), level, asker.served, sent, at), key, chunk)
+            asker.waiting.iter().take(CONSIDERED).enumerate().map(move |(at, &wish)| {
+                let sent = self.sent.get(wish.chunk.0 as usize).copied().unwrap_or(0);
+                ((sent.min(SPREAD), level, asker.served, sent, at), key, wish)
             })
         });
-        requests.min().map(|((.., at), key, chunk)| (key, chunk, at))
+        requests.min().map(|((.., at), key, wish)| (key, wish, at))
     }
 
     /// Finds the uploads that their receivers hold up, so that they no longer count. Returns the state of the link after that.

@@ -73,7 +73,12 @@ impl World {
             ended: false,
         };
         let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(CHUNK_LEN)]).unwrap();
-        world.handle(Event::Opened { space, wanted: Bitfield::full(CHUNKS), have: Bitfield::empty(CHUNKS) });
+        world.handle(Event::Opened {
+            space,
+            wanted: Bitfield::full(CHUNKS),
+            have: Bitfield::empty(CHUNKS),
+            similar: Bitfield::empty(CHUNKS),
+        });
         world
     }
 
@@ -523,7 +528,10 @@ fn a_leecher_that_cannot_serve_everything_does_not_stay_whenever_that_was_found(
         let space = ChunkSpace::new([u64::from(CHUNK_LEN)]).unwrap();
         let mut have = Bitfield::empty(1);
         have.insert(ChunkIndex(0));
-        let mut events = vec![Event::Opened { space, wanted: Bitfield::full(1), have }, Event::Finished];
+        let mut events = vec![
+            Event::Opened { space, wanted: Bitfield::full(1), have, similar: Bitfield::empty(1) },
+            Event::Finished,
+        ];
         events.insert(if is_early { 1 } else { 2 }, Event::Spoilt);
         for event in events {
             core.handle(event, now, &mut rng);

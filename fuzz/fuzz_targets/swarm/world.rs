@@ -349,6 +349,7 @@ impl World {
                 space: self.space.clone(),
                 wanted: Bitfield::full(self.space.chunk_count()),
                 have: self.have.clone(),
+                similar: Bitfield::empty(self.space.chunk_count()),
             });
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use proto::ChunkIndex;
+use proto::{
+    ChunkIndex,
+    peer::{Form, Wish},
+};
 use store::{Download, DownloadError, Output, Resumed, StoreChunkError, Stored, Wanted};
 use swarm::scheduler::PeerKey;
 use tokio::{sync::watch, task::JoinSet};
@@ -34,10 +37,10 @@ pub(super) struct Disk {
     proving: watch::Sender<(u64, u64)>,
 }
 
-/// A chunk that arrived.
+/// A chunk that arrived, or blocks of it.
 pub(super) struct Arrived {
     pub(super) peer: PeerKey,
-    pub(super) chunk: ChunkIndex,
+    pub(super) wish: Wish,
     pub(super) buffer: ChunkBuffer,
 }
 
@@ -134,8 +137,11 @@ impl Disk {
 
     fn store_all(&mut self, arrived: Vec<Arrived>) {
         let Some(download) = self.download.clone() else { return };
-        let store = move |Arrived { peer, chunk, buffer }| {
-            let result = download.store(chunk, &buffer);
+        let store = move |Arrived { peer, wish: Wish { chunk, form }, mut buffer }| {
+            let result = match form {
+                Form::Blocks(blocks) => download.store_blocks(chunk, blocks, &mut buffer),
+                Form::Whole | Form::Leaves => download.store(chunk, &buffer),
+            };
             Verified { peer, chunk, len: buffer.len(), result }
         };
         self.jobs.spawn_blocking(move || Done::Verified(arrived.into_iter().map(store).collect()));

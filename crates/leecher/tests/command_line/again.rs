@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
-use proto::CHUNK_LEN;
+use proto::{BLOCK_LEN, CHUNK_LEN};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -15,6 +15,7 @@ use crate::{
 };
 
 const CHUNK: u64 = CHUNK_LEN as u64;
+const BLOCK: u64 = BLOCK_LEN as u64;
 
 /// Two versions of a share, which differ in a chunk of one file, and in files that are gone or new.
 struct Versions {
@@ -106,7 +107,7 @@ fn another_version_is_replaced_when_that_is_asked_for() {
         (3, before)
     );
     let ended = versions.run(1, &["--update", "--json"]);
-    assert_eq!(received(&ended), CHUNK + 3, "the chunk that changed, and the file that is new");
+    assert_eq!(received(&ended), BLOCK + 3, "the block that changed, and the file that is new");
     assert_eq!(event(&ended, "started")["reused"], json!(3 * CHUNK + 4));
     assert_eq!(versions.names(), ["large", "new", "same"]);
     assert_eq!(versions.place.names(), ["leeched_it", "leecher_debug.log"]);
@@ -183,7 +184,7 @@ fn chunks_that_are_here_do_not_travel() {
     versions.run(0, &[]);
     fs::rename(versions.place.path("leeched_it/large"), versions.place.path("renamed")).unwrap();
     let ended = versions.run(1, &["-o", "other", "--from", "leeched_it", "--from", "renamed", "--json"]);
-    assert_eq!(received(&ended), CHUNK + 3);
+    assert_eq!(received(&ended), BLOCK + 3);
     assert_eq!(versions.names(), ["gone", "same"]);
     let missing = versions.run(1, &["-o", "third", "--from", "nowhere"]);
     assert_eq!(missing.code, Some(0));

@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin> PeerReader<R> {
         self.make_room();
         let Some(message) = self.framed.next().await.transpose()? else { return Ok(None) };
         self.payload_left = message.payload_len();
-        if let PeerMessage::Chunk { .. } = message {
+        if let PeerMessage::Chunk { .. } | PeerMessage::Blocks { .. } = message {
             let is_small = self.payload_left <= SMALL_PAYLOAD_LEN;
             self.read_ahead_len = if is_small { READ_FAR_AHEAD_LEN } else { READ_AHEAD_LEN };
         }

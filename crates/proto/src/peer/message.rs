@@ -4,9 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::{
+    BLOCKS_PER_CHUNK, BlockSet,
+    wish::{Form, Wish, block_count},
+};
 use crate::{
     ChunkIndex, Digest, InfoHash, Metainfo, PeerId,
-    chunk::{CHUNK_LEN, MAX_CHUNKS},
+    chunk::{BLOCK_LEN, CHUNK_LEN, MAX_CHUNKS},
     tracker::Completion,
 };
 
@@ -110,6 +114,38 @@ pub enum PeerMessage {
     /// Send the first [`super::MAX_PUSHED_PARTS`] parts of the description, in order ([`super::description_parts`]). At most once, and
     /// only to the peer that accepted the connection. It may follow `Hello` at once.
     DescriptionRequest,
+    /// Send the hashes of this chunk's blocks. Like [`PeerMessage::Request`], this is answered once.
+    LeavesRequest {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// As in [`PeerMessage::Request`].
+        progress: Completion,
+    },
+    /// The hashes of a chunk's blocks, in order; the payload is 32 bytes a block.
+    Leaves {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// Number of its blocks, 1 to [`BLOCKS_PER_CHUNK`].
+        count: u32,
+    },
+    /// Send these blocks of this chunk. Like [`PeerMessage::Request`], this is answered once.
+    BlocksRequest {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// Which of its blocks, at least one.
+        blocks: BlockSet,
+        /// As in [`PeerMessage::Request`].
+        progress: Completion,
+    },
+    /// Some blocks of a chunk; the payload is their bytes, in order.
+    Blocks {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// Which of its blocks, at least one.
+        blocks: BlockSet,
+        /// Bytes in these blocks.
+        len: u32,
+    },
 }
 
 /// Why a chunk is not sent.
@@ -174,8 +210,11 @@ impl PeerMessage {
         match *self {
             PeerMessage::Metainfo { len, .. }
             | PeerMessage::Bitfield { len }
-            | PeerMessage::Chunk { len, .. } => len as usize,
-            PeerMessage::Hashes { count, .. } => count as usize * Digest::LEN,
+            | PeerMessage::Chunk { len, .. }
+            | PeerMessage::Blocks { len, .. } => len as usize,
+            PeerMessage::Hashes { count, .. } | PeerMessage::Leaves { count, .. } => {
+                count as usize * Digest::LEN
+            }
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
             | PeerMessage::Idle
@@ -184,9 +223,23 @@ impl PeerMessage {
             | PeerMessage::HashesRequest { .. }
             | PeerMessage::Have { .. }
             | PeerMessage::Request { .. }
+            | PeerMessage::LeavesRequest { .. }
+            | PeerMessage::BlocksRequest { .. }
             | PeerMessage::Cancel { .. }
             | PeerMessage::Reject { .. }
             | PeerMessage::Goodbye(_) => 0,
+        }
+    }
+
+    /// What it asks for, if it asks for a chunk or for something of one.
+    pub fn wish(&self) -> Option<Wish> {
+        match *self {
+            PeerMessage::Request { chunk, .. } => Some(Wish { chunk, form: Form::Whole }),
+            PeerMessage::LeavesRequest { chunk, .. } => Some(Wish { chunk, form: Form::Leaves }),
+            PeerMessage::BlocksRequest { chunk, blocks, .. } => {
+                Some(Wish { chunk, form: Form::Blocks(blocks) })
+            }
+            _ => None,
         }
     }
 
@@ -203,8 +256,18 @@ impl PeerMessage {
             PeerMessage::Bitfield { len } => len == space.chunk_count().div_ceil(8),
             PeerMessage::Have { chunk }
             | PeerMessage::Request { chunk, .. }
+            | PeerMessage::LeavesRequest { chunk, .. }
             | PeerMessage::Cancel { chunk }
             | PeerMessage::Reject { chunk, .. } => chunk.0 < space.chunk_count(),
+            PeerMessage::Leaves { chunk, count } => {
+                space.span(chunk).is_some_and(|span| block_count(span.len) == count)
+            }
+            PeerMessage::BlocksRequest { chunk, blocks, .. } => {
+                space.span(chunk).is_some_and(|span| blocks.fits(span.len))
+            }
+            PeerMessage::Blocks { chunk, blocks, len } => {
+                space.span(chunk).is_some_and(|span| blocks.fits(span.len) && blocks.len(span.len) == len)
+            }
             PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
@@ -228,6 +291,12 @@ impl PeerMessage {
             }
             PeerMessage::Bitfield { len } => len <= MAX_BITFIELD_LEN,
             PeerMessage::Chunk { len, .. } => (1..=CHUNK_LEN).contains(&len),
+            PeerMessage::Leaves { count, .. } => (1..=BLOCKS_PER_CHUNK).contains(&count),
+            PeerMessage::BlocksRequest { blocks, .. } => !blocks.is_empty(),
+            // Only the last block of a file may be shorter than others.
+            PeerMessage::Blocks { blocks, len, .. } => {
+                !blocks.is_empty() && len.div_ceil(BLOCK_LEN) == blocks.count()
+            }
             _ => true,
         }
     }

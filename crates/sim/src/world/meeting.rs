@@ -62,7 +62,8 @@ impl World<'_> {
         let mut core = Swarm::new(config, now, now);
         let (space, have) = (self.space.clone(), self.nodes[id.index()].have.clone());
         let wanted = Bitfield::full(space.chunk_count());
-        core.handle(SwarmEvent::Opened { space, wanted, have }, now, &mut self.rng);
+        let similar = Bitfield::empty(space.chunk_count());
+        core.handle(SwarmEvent::Opened { space, wanted, have, similar }, now, &mut self.rng);
         self.node(id).core = Some(core);
     }
 

@@ -7,6 +7,7 @@ mod holes;
 mod intruders;
 mod leftovers;
 mod parts;
+mod similar;
 mod versions;
 
 use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, sync::Arc};

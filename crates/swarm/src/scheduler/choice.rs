@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use proto::ChunkIndex;
+use proto::{ChunkIndex, peer::Wish};
 use rand::Rng;
 
-use super::{ChunkState, Command, Have, PeerKey, Scheduler, note_asked, peer::UNIQUE_DEPTH};
+use super::{
+    ChunkState, Command, Have, PeerKey, Scheduler, note_asked,
+    peer::{Peer, UNIQUE_DEPTH},
+};
 
 /// While this many chunks are arriving, no more are requested from leechers. This side's link is then the limit, and another
 /// sender could serve other peers.
@@ -22,15 +25,17 @@ impl Scheduler {
     /// Requests a chunk from a peer.
     pub(super) fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
         self.missing.remove(chunk);
+        self.parts.not_missing(chunk);
         self.states[chunk.0 as usize] = ChunkState::Asked;
+        let wish = Wish { chunk, form: self.parts.form(chunk) };
         note_asked(&mut self.asked, chunk, key, now);
         self.idle.remove(&key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.ask(chunk, self.space.span(chunk).map_or(0, |span| span.len), now);
+            peer.ask(wish, self.space.span(chunk).map_or(0, |span| wish.form.len(span.len)), now);
             let timeout = peer.next_timeout(now);
             self.next_check = self.next_check.into_iter().chain(timeout).min();
         }
-        self.commands.push_back(Command::Request(key, chunk));
+        self.commands.push_back(Command::Request(key, wish));
     }
 
     /// The chunk to request from a peer, if any.
@@ -41,8 +46,8 @@ impl Scheduler {
         }
         let alone = self.leechers == 0;
         if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
-            // A chunk that no leecher has.
-            if let Some(chunk) = self.missing.pick_unavailable(rng) {
+            // A chunk that no leecher has, unless another was begun.
+            if let Some(chunk) = self.parts.pick(peer).or_else(|| self.missing.pick_unavailable(rng)) {
                 return Some(chunk);
             }
         }
@@ -54,7 +59,8 @@ impl Scheduler {
             return None;
         }
         let peer = self.peers.get_mut(&key)?;
-        let chunk = if peer.nothing_to_ask { None } else { self.missing.pick(&peer.have, rng) };
+        let pick = |peer: &Peer, rng| self.parts.pick(peer).or_else(|| self.missing.pick(&peer.have, rng));
+        let chunk = if peer.nothing_to_ask { None } else { pick(peer, rng) };
         if chunk.is_none() {
             peer.nothing_to_ask = true;
             self.move_to_idle(key, now);

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{CHUNK_LEN, ChunkIndex, peer::MAX_PIPELINE};
+use proto::{
+    CHUNK_LEN, ChunkIndex,
+    peer::{Form, MAX_PIPELINE, Wish},
+};
 
 use super::{Have, PIPELINE_TIME, PeerKey};
 use flight::{Departure, Flight};
@@ -55,6 +58,8 @@ pub(super) enum Standing {
 #[derive(Debug, Clone, Copy)]
 struct Request {
     chunk: ChunkIndex,
+    form: Form,
+    /// Bytes that were asked for.
     len: u32,
     asked_at: Instant,
     departure: Departure,
@@ -186,15 +191,16 @@ impl Peer {
         wanted.map(|request| u64::from(request.len)).sum()
     }
 
-    /// Records a request for a chunk of `len` bytes.
-    pub(super) fn ask(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
+    /// Records a request for `len` bytes.
+    pub(super) fn ask(&mut self, Wish { chunk, form }: Wish, len: u32, now: Instant) {
         debug_assert!(self.debts().all(|request| request.chunk != chunk), "{chunk:?} is waited for");
         // The time of the first of several requests starts when it is made.
         if self.debts().next().is_none() {
             self.restart_clock(now);
         }
         let departure = self.flight.depart(now);
-        self.requests.push_back(Request { chunk, len, asked_at: now, departure, standing: Standing::Wanted });
+        let standing = Standing::Wanted;
+        self.requests.push_back(Request { chunk, form, len, asked_at: now, departure, standing });
         debug_assert!(self.requests.len() <= MAX_PIPELINE);
     }
 
@@ -215,11 +221,12 @@ impl Peer {
         self.last_progress = now;
     }
 
-    /// Records the first bytes of a chunk. Returns the state of its request, or `None` if there is none.
-    pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Option<Standing> {
+    /// Records the first bytes of a chunk. Returns the state of its request and what it asks for, or `None` if there is none.
+    pub(super) fn arriving(&mut self, chunk: ChunkIndex, now: Instant) -> Option<(Standing, Form)> {
         self.restart_clock(now);
         self.arriving = Some(Arriving { chunk, since: now, bytes: 0 });
-        self.requests.iter().find(|request| request.chunk == chunk).map(|request| request.standing)
+        let request = self.requests.iter().find(|request| request.chunk == chunk)?;
+        Some((request.standing, request.form))
     }
 
     /// Waits again for a chunk that arrives although it was cancelled. True if the peer was asked for it again meanwhile. That
@@ -243,11 +250,11 @@ impl Peer {
         self.arriving.is_some_and(|arriving| arriving.chunk == chunk)
     }
 
-    /// A complete chunk arrived. Returns the state of its request, or `None` if there was none.
-    pub(super) fn delivered(&mut self, chunk: ChunkIndex, len: u32, now: Instant) -> Option<Standing> {
+    /// What was asked for arrived, all of it. Returns the state of its request, or `None` if there was none.
+    pub(super) fn delivered(&mut self, Wish { chunk, form }: Wish, now: Instant) -> Option<Standing> {
         self.arriving = None;
-        let request = self.answered(|request| request.chunk == chunk)?;
-        let Request { asked_at, departure, standing, .. } = request;
+        let request = self.answered(|request| request.chunk == chunk && request.form == form)?;
+        let Request { len, asked_at, departure, standing, .. } = request;
         self.flight.arrive(departure, len, now);
         if standing != Standing::Unwanted
             && let Some(sample) = self.sample(len, asked_at, now)

@@ -1,4 +1,5 @@
 mod bench;
+mod in_parts;
 mod property;
 
 use proto::CHUNK_LEN;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto::{
     Bitfield, ChunkIndex, ChunkSpace,
     metainfo::MetainfoError,
-    peer::{Hello, RejectReason},
+    peer::{Form, Hello, RejectReason},
 };
 
 use super::{Answer, SourceId};
@@ -29,6 +29,8 @@ pub enum Event {
         wanted: Bitfield,
         /// Those that are in the output.
         have: Bitfield,
+        /// Those of which this host has similar bytes.
+        similar: Bitfield,
     },
     /// A chunk was proved and written.
     Stored {
@@ -40,6 +42,15 @@ pub enum Event {
         hashing: Duration,
         /// Time that it took to write it.
         writing: Duration,
+    },
+    /// What a peer sent of a chunk is right, and more is needed of it.
+    AskAgain {
+        /// The peer that sent it.
+        peer: PeerKey,
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// In which form to ask for it next.
+        form: Form,
     },
     /// A chunk was proved wrong.
     Wrong {

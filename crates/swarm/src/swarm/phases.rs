@@ -91,7 +91,7 @@ impl Swarm {
             self.transfer.as_mut().and_then(|transfer| transfer.scheduler.poll_command())
         {
             self.actions.push_back(match command {
-                Command::Request(key, chunk) => Action::Send(key, PeerMessage::Request { chunk, progress }),
+                Command::Request(key, wish) => Action::Send(key, wish.request(progress)),
                 Command::Cancel(key, chunk) => Action::Send(key, PeerMessage::Cancel { chunk }),
                 Command::Drop(key) => {
                     self.leave(key, LeaveReason::TooSlow, now);

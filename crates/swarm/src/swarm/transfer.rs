@@ -97,10 +97,11 @@ impl Transfer {
     ) {
         let len = u64::from(self.len(chunk));
         self.unproved -= 1;
-        self.scheduler.stored(chunk);
+        // The rest was on this host.
+        let came = u64::from(self.scheduler.stored(chunk));
         self.done += len;
         if let Some(from) = from {
-            *self.received.entry(from).or_default() += len;
+            *self.received.entry(from).or_default() += came;
             let chunks = self.scheduler.space().chunk_count();
             if self.given.len() < MAX_GIVERS || self.given.contains_key(&from) {
                 self.given.entry(from).or_insert_with(|| Tally::new(chunks)).add(chunk);
@@ -113,9 +114,8 @@ impl Transfer {
     /// A chunk was proved wrong.
     pub(super) fn wrong(&mut self, chunk: ChunkIndex) {
         self.unproved -= 1;
-        self.wasted += u64::from(self.len(chunk));
+        self.wasted += u64::from(self.scheduler.wrong(chunk));
         self.wrong_chunks += 1;
-        self.scheduler.wrong(chunk);
     }
 
     fn len(&self, chunk: ChunkIndex) -> u32 {

@@ -7,9 +7,9 @@ const B: AskerKey = AskerKey(2);
 
 fn chunks(uploads: &mut Uploads, now: Instant) -> Vec<(AskerKey, u32)> {
     std::iter::from_fn(|| {
-        let (key, chunk) = uploads.start(now)?;
+        let (key, wish) = uploads.start(now)?;
         uploads.finished(key, CHUNK_LEN, now);
-        Some((key, chunk.0))
+        Some((key, wish.chunk.0))
     })
     .collect()
 }
@@ -139,7 +139,7 @@ fn receivers_that_take_nothing_hold_up_no_others() {
     // When they are found out they block no other.
     now += BURST_TIME;
     uploads.request(A, ChunkIndex(1));
-    assert_eq!(uploads.start(now), Some((A, ChunkIndex(1))));
+    assert_eq!(uploads.start(now), Some((A, ChunkIndex(1).into())));
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn there_are_no_more_uploads_than_slots() {
     let mut uploads = Uploads::new(10, 1);
     uploads.request(A, ChunkIndex(0));
     uploads.request(B, ChunkIndex(0));
-    assert_eq!(uploads.start(now), Some((A, ChunkIndex(0))));
+    assert_eq!(uploads.start(now), Some((A, ChunkIndex(0).into())));
     assert_eq!(uploads.start(now), None);
     assert!(!uploads.is_waiting(A));
     assert!(uploads.is_waiting(B));
@@ -240,4 +240,23 @@ fn a_few_learn_once_that_nothing_waits_and_others_the_next_time() {
     assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), []);
     chunks(&mut uploads, start + IDLE_INTERVAL);
     assert_eq!(uploads.take_idle(start + IDLE_INTERVAL), [], "so soon after the last time");
+}
+
+#[test]
+fn the_hashes_of_a_chunk_do_not_count_as_the_chunk() {
+    let now = Instant::now();
+    let mut uploads = Uploads::new(2, 1);
+    let leaves = Wish { chunk: ChunkIndex(0), form: Form::Leaves };
+    uploads.request(A, leaves);
+    assert_eq!(uploads.start(now), Some((A, leaves)));
+    assert_eq!(uploads.serving(A), Some(leaves));
+    uploads.finished(A, 1_024, now);
+    // Both were never sent.
+    uploads.request(B, ChunkIndex(1));
+    uploads.request(B, ChunkIndex(0));
+    assert_eq!(uploads.start(now), Some((B, ChunkIndex(1).into())));
+    uploads.finished(B, CHUNK_LEN, now);
+    let blocks = Wish { chunk: ChunkIndex(1), form: Form::Blocks(proto::peer::BlockSet(1)) };
+    uploads.request(A, blocks);
+    assert!(uploads.cancel(A, ChunkIndex(1)), "a cancellation names the chunk alone");
 }

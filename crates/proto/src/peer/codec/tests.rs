@@ -10,12 +10,12 @@ use tokio::io::ReadBuf;
 
 use super::*;
 use crate::{
-    CHUNK_LEN, ChunkIndex, InfoHash, PeerId,
+    BLOCK_LEN, CHUNK_LEN, ChunkIndex, InfoHash, PeerId,
     chunk::MAX_CHUNKS,
     golden::{assert_documented, bytes},
     metainfo::MAX_METAINFO_LEN,
     peer::{
-        MAX_HASHES, MAX_PART_LEN,
+        BLOCKS_PER_CHUNK, BlockSet, MAX_HASHES, MAX_PART_LEN,
         message::{GoodbyeReason, Hello, RejectReason, Role},
     },
     tracker::Completion,
@@ -78,6 +78,12 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Goodbye, Done", goodbye(GoodbyeReason::Done), "00000002 0c 07"),
         ("Frame Idle", PeerMessage::Idle, "00000001 0d"),
         ("Frame DescriptionRequest", PeerMessage::DescriptionRequest, "00000001 0e"),
+        ("Frame LeavesRequest", PeerMessage::LeavesRequest { chunk, progress: Completion::of(1, 2) }, "00000003 0f 07 32"),
+        ("Frame Leaves", PeerMessage::Leaves { chunk, count: 32 }, "00000003 10 07 20"),
+        ("Frame BlocksRequest",
+            PeerMessage::BlocksRequest { chunk, blocks: BlockSet(5), progress: Completion::of(1, 2) },
+            "00000004 11 07 05 32"),
+        ("Frame Blocks", PeerMessage::Blocks { chunk, blocks: BlockSet(5), len: 32_768 }, "00000006 12 07 05 fb0080"),
     ]
 }
 
@@ -114,7 +120,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 /// The first unused number of every enum. One more variant needs golden bytes, and a number here.
 #[test]
 fn unknown_variants_are_refused() {
-    for content in ["0f", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
+    for content in ["13", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
@@ -170,6 +176,15 @@ fn illegal_lengths_are_refused_both_ways() {
         PeerMessage::Chunk { chunk, len: 0 },
         PeerMessage::Chunk { chunk, len: CHUNK_LEN + 1 },
         PeerMessage::Chunk { chunk, len: u32::MAX },
+        PeerMessage::Leaves { chunk, count: 0 },
+        PeerMessage::Leaves { chunk, count: BLOCKS_PER_CHUNK + 1 },
+        PeerMessage::Leaves { chunk, count: u32::MAX },
+        PeerMessage::BlocksRequest { chunk, blocks: BlockSet(0), progress: Completion::NOTHING },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(0), len: 0 },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(1), len: 0 },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(1), len: BLOCK_LEN + 1 },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(6), len: BLOCK_LEN },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(u32::MAX), len: u32::MAX },
     ] {
         let mut dst = BytesMut::from(&b"before"[..]);
         let result = encode_message(&message, &mut dst);
@@ -196,6 +211,9 @@ fn the_largest_legal_lengths_pass() {
         PeerMessage::Hashes { first, count: MAX_HASHES },
         PeerMessage::Bitfield { len: MAX_BITFIELD_LEN },
         PeerMessage::Chunk { chunk, len: CHUNK_LEN },
+        PeerMessage::Leaves { chunk, count: BLOCKS_PER_CHUNK },
+        PeerMessage::BlocksRequest { chunk, blocks: BlockSet(u32::MAX), progress: Completion::NOTHING },
+        PeerMessage::Blocks { chunk, blocks: BlockSet(u32::MAX), len: CHUNK_LEN },
         hello(Role::Leecher, u16::MAX),
     ] {
         let frame = frame(&message);
@@ -353,6 +371,20 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         }),
         chunks().prop_map(|chunk| PeerMessage::Cancel { chunk }),
         (chunks(), 1..=max.min(CHUNK_LEN)).prop_map(|(chunk, len)| PeerMessage::Chunk { chunk, len }),
+        (chunks(), 0..=100_u32).prop_map(|(chunk, percent)| PeerMessage::LeavesRequest {
+            chunk,
+            progress: Completion::of(percent, 100),
+        }),
+        (chunks(), 1..=(max / 32).clamp(1, BLOCKS_PER_CHUNK))
+            .prop_map(|(chunk, count)| PeerMessage::Leaves { chunk, count }),
+        (chunks(), 1..=u32::MAX, 0..=100_u32).prop_map(|(chunk, bits, percent)| PeerMessage::BlocksRequest {
+            chunk,
+            blocks: BlockSet(bits),
+            progress: Completion::of(percent, 100),
+        }),
+        (chunks(), 1..=max.min(BLOCK_LEN), 0..BLOCKS_PER_CHUNK).prop_map(|(chunk, len, block)| {
+            PeerMessage::Blocks { chunk, blocks: BlockSet(1 << block), len }
+        }),
         (chunks(), rejects).prop_map(|(chunk, reason)| PeerMessage::Reject { chunk, reason }),
         goodbyes.prop_map(PeerMessage::Goodbye),
     ]

@@ -1,7 +1,7 @@
 //! The bench of the scheduler's tests.
 
-use proto::CHUNK_LEN;
-use rand::{SeedableRng, rngs::StdRng};
+use proto::{CHUNK_LEN, peer::BlockSet};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::super::*;
 
@@ -32,6 +32,10 @@ pub(super) struct Bench {
     pub(super) now: Instant,
     pub(super) rng: StdRng,
     pub(super) waiting: BTreeMap<PeerKey, Vec<ChunkIndex>>,
+    /// What each peer was asked for of a chunk and has not answered, oldest first.
+    pub(super) forms: BTreeMap<(PeerKey, ChunkIndex), VecDeque<Form>>,
+    /// What arrived of chunks that are fetched in parts.
+    pub(super) in_parts: Vec<(ChunkIndex, Form)>,
     pub(super) on_cancel: OnCancel,
     /// Chunks that arrive although they were cancelled.
     pub(super) crossed: Vec<(PeerKey, ChunkIndex)>,
@@ -54,6 +58,8 @@ impl Bench {
             now: Instant::now(),
             rng: StdRng::seed_from_u64(seed),
             waiting: BTreeMap::new(),
+            forms: BTreeMap::new(),
+            in_parts: Vec::new(),
             on_cancel: OnCancel::Answer,
             crossed: Vec::new(),
             stored: Vec::new(),
@@ -102,7 +108,8 @@ impl Bench {
         self.scheduler.fill(self.now, &mut self.rng);
         while let Some(command) = self.scheduler.poll_command() {
             match command {
-                Command::Request(key, chunk) => {
+                Command::Request(key, Wish { chunk, form }) => {
+                    self.forms.entry((key, chunk)).or_default().push_back(form);
                     assert!(self.scheduler.peers[&key].has(chunk), "{key:?} does not have {chunk:?}");
                     let waiting = self.waiting.get_mut(&key).expect("a request to a peer that left");
                     assert!(!waiting.contains(&chunk), "{chunk:?} asked twice of {key:?}");
@@ -115,7 +122,10 @@ impl Bench {
                     let Some(at) = waiting.iter().position(|&waiting| waiting == chunk) else { continue };
                     waiting.remove(at);
                     match self.on_cancel {
-                        OnCancel::Answer => answers.push((key, chunk)),
+                        OnCancel::Answer => {
+                            self.wish(key, chunk);
+                            answers.push((key, chunk));
+                        }
                         OnCancel::TooLate => self.crossed.push((key, chunk)),
                         OnCancel::Silence => {}
                     }
@@ -164,10 +174,27 @@ impl Bench {
         Some(chunk)
     }
 
+    /// The oldest request for a chunk, which is answered now.
+    pub(super) fn wish(&mut self, key: PeerKey, chunk: ChunkIndex) -> Wish {
+        let form = self.forms.get_mut(&(key, chunk)).and_then(VecDeque::pop_front);
+        Wish { chunk, form: form.unwrap_or(Form::Whole) }
+    }
+
     pub(super) fn arrive(&mut self, key: PeerKey, chunk: ChunkIndex) {
-        match self.scheduler.received(key, chunk, self.now) {
+        let wish = self.wish(key, chunk);
+        match self.scheduler.received(key, wish, self.now) {
+            Received::Verify if wish.form == Form::Leaves => {
+                assert!(!self.in_parts.contains(&(chunk, Form::Leaves)), "the leaves of {chunk:?} twice");
+                self.in_parts.push((chunk, wish.form));
+                let blocks = BlockSet(self.rng.random());
+                let many = blocks.is_empty() || blocks.count() > 16;
+                self.scheduler.ask_again(chunk, if many { Form::Whole } else { Form::Blocks(blocks) });
+            }
             Received::Verify => {
                 assert!(!self.stored.contains(&chunk), "{chunk:?} stored twice");
+                if let Form::Blocks(_) = wish.form {
+                    self.in_parts.push((chunk, wish.form));
+                }
                 self.stored.push(chunk);
                 self.scheduler.stored(chunk);
             }

@@ -58,6 +58,8 @@ proptest! {
         let mut bench = Bench::new(chunks, seed);
         bench.trusts = seed % 2 == 0;
         let mut rng = StdRng::seed_from_u64(!seed);
+        let similar: Vec<_> = (0..chunks).filter(|_| seed % 3 == 0 && rng.random()).collect();
+        bench.scheduler.has_similar(&field(chunks, &similar));
         for (number, step) in (1..).zip(steps) {
             let keys: Vec<_> = bench.waiting.keys().copied().collect();
             let key = if keys.is_empty() { PeerKey(0) } else { keys[rng.random_range(0..keys.len())] };
@@ -80,7 +82,8 @@ proptest! {
                 }
                 (Step::OnCancel(on_cancel), _) => bench.on_cancel = on_cancel,
                 (Step::Wrong, Some(chunk)) => {
-                    let received = bench.scheduler.received(key, chunk, bench.now);
+                    let wish = bench.wish(key, chunk);
+                    let received = bench.scheduler.received(key, wish, bench.now);
                     bench.scheduler.remove_peer(key, bench.now);
                     bench.waiting.remove(&key);
                     if received == Received::Verify {
@@ -89,10 +92,12 @@ proptest! {
                 }
                 (Step::NotHave, Some(chunk)) => {
                     bench.waiting.get_mut(&key).unwrap().remove(0);
+                    bench.wish(key, chunk);
                     prop_assert!(bench.scheduler.not_have(key, chunk));
                 }
                 (Step::Busy, Some(chunk)) => {
                     bench.waiting.get_mut(&key).unwrap().remove(0);
+                    bench.wish(key, chunk);
                     prop_assert!(bench.scheduler.busy(key, chunk, bench.now + Duration::from_millis(500)));
                 }
                 (Step::Have, _) => _ = bench.scheduler.add_haves(key, [chunk], bench.now),
@@ -135,6 +140,7 @@ proptest! {
             }
         }
         prop_assert!(bench.scheduler.is_finished());
+        prop_assert!(bench.in_parts.iter().all(|(chunk, _)| similar.contains(&chunk.0)));
         bench.stored.sort();
         prop_assert_eq!(bench.stored, (0..chunks).map(ChunkIndex).collect::<Vec<_>>());
     }
