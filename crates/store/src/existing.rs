@@ -29,7 +29,9 @@ use crate::{
 /// Maximum differences that are named: enough to recognise what happened.
 const MAX_NAMED: usize = 20;
 
-/// Number of chunks that are proved at a time: 256 MiB. That keeps all cores busy, and a wrong chunk is still noticed soon.
+/// Number of chunks that are proved at a time: 8 MiB at first, then twice as many each time, up to 256 MiB. That keeps all cores busy, and
+/// a wrong chunk is noticed soon. What was read until then is read again to be taken.
+const FIRST_BATCH: usize = 16;
 const BATCH: usize = 512;
 
 /// How much of what is there is read.
@@ -244,7 +246,10 @@ impl Existing {
         // Whatever cannot be read differs.
         let is_lost = |error: &HashRunError<PathError>| !matches!(error, HashRunError::Stopped);
         let mut right = Bitfield::empty(space.chunk_count());
-        for batch in chunks.chunks(BATCH) {
+        let (mut left, mut len) = (&chunks[..], FIRST_BATCH);
+        while !left.is_empty() {
+            let (batch, rest) = left.split_at(len.min(left.len()));
+            (left, len) = (rest, BATCH.min(2 * len));
             let found = hash_chunks(space, batch, open, is_lost, progress).map_err(|_| Stopped)?;
             let before = right.count() as usize;
             for (&chunk, hash) in batch.iter().zip(found) {
