@@ -80,6 +80,9 @@ fn explain_swarm(failure: &SwarmFailure) -> (ExitCode, String) {
             "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT",
         ),
         SwarmFailure::UnknownShare(_) => (ExitCode::NotFound, NOT_FOUND_HINT),
+        SwarmFailure::NotAllowed(_) => {
+            (ExitCode::NotFound, "name another tracker with --tracker, or a seeder with --peer HOST:PORT")
+        }
         SwarmFailure::PeerName(_) => (ExitCode::Network, "check the name given with --peer"),
         SwarmFailure::AllChanged => {
             (ExitCode::NotFound, "start the seeder again, and use the link that it prints then")

@@ -143,6 +143,8 @@ pub(crate) enum Unresolved {
 pub(crate) enum Missing {
     /// An answer from one of these trackers. `last` is the last error of one.
     Answer { trackers: Vec<Endpoint>, last: Option<TrackerError> },
+    /// A tracker that allows this share: one does not, and no other answers.
+    Permission(TrackerError),
     /// A share of this name.
     Name(ShareName),
     /// Any share.
@@ -163,6 +165,7 @@ impl From<Missing> for FetchError {
     fn from(missing: Missing) -> FetchError {
         match missing {
             Missing::Answer { trackers, last } => Failure::NoTracker { trackers, last }.into(),
+            Missing::Permission(error) => Failure::NotAllowed(error).into(),
             Missing::Name(name) => FetchError::UnknownName(name),
             Missing::Share => FetchError::NothingShared,
             Missing::Others { name, restart } => {
@@ -177,6 +180,10 @@ impl From<Missing> for Waiting {
         match missing {
             Missing::Answer { trackers, last } => {
                 Waiting { tracker_error: last, ..WaitingFor::Trackers(trackers).into() }
+            }
+            Missing::Permission(error) => {
+                let trackers = vec![error.endpoint().clone()];
+                Waiting { tracker_error: Some(error), ..WaitingFor::Trackers(trackers).into() }
             }
             Missing::Name(name) => WaitingFor::Name(name).into(),
             Missing::Share => WaitingFor::AnyShare.into(),
@@ -217,7 +224,10 @@ pub(crate) async fn resolve(target: &Target, trackers: &[TrackerClient]) -> Resu
         Some(name) => find(trackers, Patience::All, |tracker| named(tracker, name.clone())).await,
         None => find(trackers, Patience::All, |tracker| list(tracker, MAX_NAMESAKES)).await,
     };
-    let Found { mut shares, total, settled, restart, peers } = found.map_err(Unresolved::NotYet)?;
+    let Found { mut shares, total, settled, restart, peers } = found.map_err(|missing| match missing {
+        Missing::Permission(_) => Unresolved::Settled(missing),
+        _ => Unresolved::NotYet(missing),
+    })?;
     if name.is_none() {
         // A share may be listed under several names.
         let mut known = BTreeSet::new();
@@ -281,7 +291,7 @@ where
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
     let mut shares: BTreeMap<(ShareName, InfoHash), ShareEntry> = BTreeMap::new();
     let (mut answers, mut last, mut total, mut restart, mut peers) = (0, None, 0, None, Vec::new());
-    let mut settled = true;
+    let (mut settled, mut not_allowed) = (true, None);
     let mut deadline = None;
     loop {
         let answer = match deadline {
@@ -309,14 +319,18 @@ where
                     known.votes = known.votes.max(share.votes);
                 }
             }
+            Err(error) if error.is_not_allowed() => not_allowed = Some(error),
             Err(error) => last = Some(error),
         }
     }
     if answers == 0 {
+        if let (Some(error), None) = (not_allowed, &last) {
+            return Err(Missing::Permission(error));
+        }
         let trackers = trackers.iter().map(|tracker| tracker.endpoint().clone()).collect();
         return Err(Missing::Answer { trackers, last });
     }
-    if let Some(error) = last {
+    for error in last.into_iter().chain(not_allowed) {
         tracing::warn!("{error}; what it knows is not among the shares");
     }
     let total = total.max(shares.len());

@@ -11,7 +11,7 @@ use std::{
     num::NonZeroUsize,
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that may wait to be accepted: a swarm that starts at the same moment.
 const TCP_BACKLOG: i32 = 1_024;
@@ -81,6 +81,12 @@ pub fn listen_udp(
     let sockets =
         on_every_address(bind, listen).map_err(|error| ListenError::new("UDP", bind, port, error))?;
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// Bytes that a socket has room for, as [`listen_udp`] counts them. Linux reserves as much again for itself, and reports both together.
+pub fn receive_buffer_len(socket: &UdpSocket) -> io::Result<usize> {
+    let len = SockRef::from(socket).recv_buffer_size()?;
+    Ok(if cfg!(target_os = "linux") { len / 2 } else { len })
 }
 
 /// The address that `bind` and `port` stand for. `[::]` stands for every address, those of IPv4 too.
@@ -159,6 +165,13 @@ mod tests {
                 assert!(matches!(taken, Err(ListenError::PortInUse { .. })));
             }
         }
+    }
+
+    #[test]
+    fn a_socket_knows_how_large_its_receive_buffer_is() {
+        // Every system grants this much.
+        let sockets = listen_udp(Some(Ipv4Addr::LOCALHOST.into()), 0, 16 * 1024, NonZeroUsize::MIN).unwrap();
+        assert_eq!(receive_buffer_len(&sockets[0]).unwrap(), 16 * 1024);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::tracker_client::{TrackerClient, TrackerError};
 /// Wait before announcing again to a tracker that did not answer.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// Wait before announcing again to a tracker that has no room.
+/// Wait before announcing again to a tracker that has no room, or does not allow the share.
 const FULL_RETRY: Duration = Duration::from_secs(30);
 
 /// Longest and shortest heartbeat that is used, no matter which interval a tracker sends.
@@ -129,9 +129,14 @@ impl Registration {
             }
             Err(error) => {
                 self.has_own_time = false;
-                let full =
-                    matches!(error, TrackerError::Call { error: CallError::Refused(ErrorCode::Full(_)), .. });
-                around(if full { FULL_RETRY } else { RETRY }, rng)
+                let lasts = matches!(
+                    error,
+                    TrackerError::Call {
+                        error: CallError::Refused(ErrorCode::Full(_) | ErrorCode::NotAllowed),
+                        ..
+                    }
+                );
+                around(if lasts { FULL_RETRY } else { RETRY }, rng)
             }
         }
     }

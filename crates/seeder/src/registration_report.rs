@@ -18,6 +18,8 @@ pub(crate) struct RegistrationReport {
     silent: HashSet<Endpoint>,
     /// Limits that trackers have reached. A limit on the peers of one share concerns that share only.
     full: HashSet<(Endpoint, Limit, Option<InfoHash>)>,
+    /// Shares that trackers do not allow.
+    not_allowed: HashSet<(Endpoint, InfoHash)>,
 }
 
 /// Something to report.
@@ -30,7 +32,13 @@ pub(crate) enum News {
 impl RegistrationReport {
     /// A report about these shares.
     pub(crate) fn new(names: HashMap<InfoHash, ShareName>) -> RegistrationReport {
-        RegistrationReport { names, registered: HashSet::new(), silent: HashSet::new(), full: HashSet::new() }
+        RegistrationReport {
+            names,
+            registered: HashSet::new(),
+            silent: HashSet::new(),
+            full: HashSet::new(),
+            not_allowed: HashSet::new(),
+        }
     }
 
     /// This is shared from now on too.
@@ -43,6 +51,7 @@ impl RegistrationReport {
         self.names.remove(infohash);
         self.registered.retain(|(registered, _)| registered != infohash);
         self.full.retain(|(.., share)| share.as_ref() != Some(infohash));
+        self.not_allowed.retain(|(_, share)| share != infohash);
     }
 
     /// The line to print for an event, unless it has nothing new.
@@ -55,6 +64,7 @@ impl RegistrationReport {
                 let answers_again = self.silent.remove(&tracker);
                 if self.registered.insert((infohash, tracker.clone())) {
                     self.full.retain(|(full, ..)| *full != tracker);
+                    self.not_allowed.remove(&(tracker.clone(), infohash));
                     let name = &self.names[&infohash];
                     return Some(News::Good(format!("Registered '{name}' with tracker {tracker}")));
                 }
@@ -81,6 +91,7 @@ impl RegistrationReport {
                         let share = (*limit == Limit::Share).then_some(infohash);
                         self.full.insert((tracker, *limit, share))
                     }
+                    ErrorCode::NotAllowed => self.not_allowed.insert((tracker, infohash)),
                     // The next announce uses another peer id or token, or comes later.
                     ErrorCode::NotYours
                     | ErrorCode::TokenRefused
@@ -203,6 +214,20 @@ mod tests {
         let line = bad(bench.0.news(Event::NotAnnounced { infohash: infohash(1), error }));
         assert!(line.starts_with("no share is registered: tracker 127.0.0.1:6020"), "{line}");
         assert_eq!(bench.failed(0, CallError::Unanswered), None);
+    }
+
+    #[test]
+    fn a_share_that_is_not_allowed_is_one_line_until_it_is_registered() {
+        let mut bench = Bench::new(2);
+        let refused =
+            |bench: &mut Bench, share| bench.failed(share, CallError::Refused(ErrorCode::NotAllowed));
+        let line = bad(refused(&mut bench, 0));
+        assert!(line.contains("'share 0' is not registered") && line.contains("does not allow"), "{line}");
+        assert_eq!(refused(&mut bench, 0), None);
+        bad(refused(&mut bench, 1));
+        assert!(matches!(bench.announced(0), Some(News::Good(_))));
+        assert_eq!(refused(&mut bench, 1), None);
+        bad(refused(&mut bench, 0));
     }
 
     #[test]

@@ -12,6 +12,24 @@ impl fmt::Display for HumanBytes {
     }
 }
 
+/// Reads a number of bytes: a number, and `K`, `M` or `G` (powers of 1000; `KB` … too), or `KiB`, `MiB` or `GiB` (powers of 1024).
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => Some(1),
+        "k" | "kb" => Some(1_000),
+        "m" | "mb" => Some(1_000_000),
+        "g" | "gb" => Some(1_000_000_000),
+        "kib" => Some(1 << 10),
+        "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    bytes.ok_or_else(|| "it must be a number of bytes, as in 65536, 64KiB, 4MiB or 2MB".to_owned())
+}
+
 /// "45s", "12m 5s", "3h", "2d 4h": two units at most.
 pub fn human_time(time: Duration) -> String {
     let s = time.as_secs();
@@ -27,6 +45,16 @@ pub fn human_time(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, bytes) in [("7", 7), ("64KiB", 65_536), ("2 MB", 2_000_000), ("1g", 1_000_000_000)] {
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+        for text in ["", "MiB", "-1", "1.5M", "1T", "99999999999G"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn times_are_short() {

@@ -34,11 +34,12 @@ pub use console::{eprint_line, print_json_line, print_line};
 pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;
 pub use exit::{ExitCode, Failure};
-pub use human::{HumanBytes, human_time};
+pub use human::{HumanBytes, human_time, parse_bytes};
 pub use invocation::command_for;
 pub use logging::LogArgs;
 pub use progress::ByteMeter;
 pub use service::report_ready;
+pub use signals::{Hangups, OnHangup};
 
 /// Maximum threads for blocking work (hashing, disk). More would only wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;
@@ -50,23 +51,39 @@ pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
+    run_with(role, logs, OnHangup::Stop, body)
+}
+
+/// [`run`] for a program that chooses what SIGHUP does.
+pub fn run_with<F>(
+    role: &str,
+    logs: &LogArgs,
+    on_hangup: OnHangup,
+    body: impl FnOnce(CancellationToken) -> F,
+) -> process::ExitCode
+where
+    F: Future<Output = Result<(), Failure>> + Send + 'static,
+{
     let (result, _log) = match logging::init(role, logs) {
-        Ok(log) => (try_run(body), log),
+        Ok(log) => (try_run(on_hangup, body), log),
         Err(failure) => (Err(failure), None),
     };
     match result {
         Ok(()) => process::ExitCode::SUCCESS,
-        Err(failure) => {
-            tracing::debug!(code = failure.code() as u8, "{failure}");
-            console::hide();
-            // The failure escapes what it names, and its hint may have several lines.
-            let _ = writeln!(io::stderr(), "error: {failure}");
-            failure.code().into()
-        }
+        Err(failure) => fail(&failure),
     }
 }
 
-fn try_run<F>(body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
+/// Prints why a program ends, and returns its exit code.
+pub fn fail(failure: &Failure) -> process::ExitCode {
+    tracing::debug!(code = failure.code() as u8, "{failure}");
+    console::hide();
+    // The failure escapes what it names, and its hint may have several lines.
+    let _ = writeln!(io::stderr(), "error: {failure}");
+    failure.code().into()
+}
+
+fn try_run<F>(on_hangup: OnHangup, body: impl FnOnce(CancellationToken) -> F) -> Result<(), Failure>
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
@@ -78,7 +95,8 @@ where
         .map_err(|error| Failure::new(ExitCode::Other, error))?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        signals::cancel_on_signal(shutdown.clone()).map_err(|error| Failure::new(ExitCode::Other, error))?;
+        signals::cancel_on_signal(shutdown.clone(), on_hangup)
+            .map_err(|error| Failure::new(ExitCode::Other, error))?;
         // On a worker thread. This thread would have to be woken for every message from the others.
         tokio::spawn(body(shutdown)).await.unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
     })

@@ -5,20 +5,55 @@ use std::{
     process::{self, Command, Stdio},
 };
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{console, exit::ExitCode, service};
 
+/// What SIGHUP does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnHangup {
+    /// It stops the program.
+    Stop,
+    /// The program reads its files again: see [`Hangups`].
+    Reload,
+}
+
+/// The SIGHUPs that a program receives. Several that come together may count as one.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Those from now on.
+    pub fn new() -> io::Result<Hangups> {
+        Ok(Hangups(signal(SignalKind::hangup())?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Cancels `token` at the first Ctrl-C, SIGTERM or SIGHUP, and ends the process at the second Ctrl-C or SIGTERM. SIGHUP
 /// counts only once, because a closing terminal may send it twice. A program that was started with SIGHUP ignored (`nohup`)
-/// continues to ignore it. SIGUSR1 and SIGUSR2 do nothing.
+/// continues to ignore it, and [`OnHangup::Reload`] leaves it to the program. SIGUSR1 and SIGUSR2 do nothing.
 ///
 /// The task that waits lives as long as the runtime does.
-pub(crate) fn cancel_on_signal(token: CancellationToken) -> io::Result<()> {
+pub(crate) fn cancel_on_signal(token: CancellationToken, on_hangup: OnHangup) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = if hangup_is_ignored() { None } else { Some(signal(SignalKind::hangup())?) };
+    let mut hangup = match on_hangup {
+        OnHangup::Stop if hangup_is_ignored() => None,
+        OnHangup::Stop => Some(signal(SignalKind::hangup())?),
+        OnHangup::Reload => {
+            // From now on it kills nothing.
+            drop(signal(SignalKind::hangup())?);
+            None
+        }
+    };
     for ignored in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
         // Tokio's handlers stay when nothing waits for them any more. Without a handler the signal would kill the program.
         drop(signal(ignored)?);

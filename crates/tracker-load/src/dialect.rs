@@ -213,7 +213,7 @@ fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
         ReplyBody::Announced(_) | ReplyBody::Peers(_) | ReplyBody::Shares(_) => Said::Yes,
         ReplyBody::Error(ErrorCode::TokenRefused) => Said::TokenRefused,
         ReplyBody::Error(ErrorCode::UnknownShare { .. }) => Said::Unknown,
-        ReplyBody::Error(ErrorCode::Full(_) | ErrorCode::NotYours) => Said::Refused,
+        ReplyBody::Error(ErrorCode::Full(_) | ErrorCode::NotYours | ErrorCode::NotAllowed) => Said::Refused,
         ReplyBody::Error(ErrorCode::SlowDown { .. }) => Said::SlowDown,
     };
     Ok((reply.transaction.0, said))

@@ -1,24 +1,25 @@
 //! The command line of `tracker`.
 
 use std::{
-    net::IpAddr,
-    num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
-    process,
-    sync::Arc,
-    thread::available_parallelism,
+    net::IpAddr, num::NonZeroUsize, path::PathBuf, process, sync::Arc, thread::available_parallelism,
     time::Duration,
 };
 
-use crate::seen::Seen;
+use crate::{
+    limit_args::LimitArgs,
+    lists::{self, ListArgs},
+    probe,
+    seen::Seen,
+};
 use clap::{CommandFactory, Parser, builder::FalseyValueParser, error::ErrorKind};
 use etcetera::{BaseStrategy, choose_base_strategy};
-use proto::tracker::DEFAULT_PORT;
+use proto::{Endpoint, tracker::DEFAULT_PORT};
 use startup::{
-    ExitCode, Failure, LogArgs, ParseDurationError, human_time, parse_in_range, parse_timeout, print_line,
+    ExitCode, Failure, Hangups, LogArgs, OnHangup, ParseDurationError, human_time, parse_in_range,
+    parse_timeout, print_line,
 };
 use tokio_util::sync::CancellationToken;
-use tracker::{Config, DEFAULT_RATE, MAX_SOCKETS, Tracker, TrackerError};
+use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
 use web::{HttpArgs, Server};
 #[cfg(feature = "registry")]
 use {
@@ -43,6 +44,8 @@ Examples:
   tracker -p 7020 --bind 192.0.2.2  listen on another port, of one address
   tracker --heartbeat 10s --expire 30s
                                     forget a peer that is gone after 30 seconds
+  tracker --deny deny.txt           take all shares but those that a file lists
+  tracker --check 192.0.2.2         ask whether a tracker answers
   tracker --registry redis://store  be one of several trackers with one registry";
 
 /// Keep track of who has which share, and introduce peers to each other
@@ -89,16 +92,6 @@ pub struct Args {
     )]
     expire: Duration,
 
-    /// Maximum answers a second to one address [default: 10000]
-    ///
-    /// An IPv6 address counts with its /64, and four times as many go to a /48. Beyond 200 bytes for each of these answers, lookups
-    /// are told to slow down. 'none' for no limit.
-    #[arg(
-        long, value_name = "NUMBER", env = "SHOAL_RATE", value_parser = parse_rate, help_heading = LISTENING,
-        hide_short_help = true
-    )]
-    rate: Option<Rate>,
-
     /// File that exists while the tracker has peers; 'none' for none
     ///
     /// If it finds the file when it starts, leechers that ask for a share by its name wait until everybody had time to come back.
@@ -136,6 +129,21 @@ pub struct Args {
     )]
     no_discovery: bool,
 
+    /// Ask the tracker at HOST whether it answers, and do nothing else
+    ///
+    /// It prints how long the answer took. Without an answer within two seconds, the exit code is 6.
+    #[arg(
+        long, value_name = "HOST[:PORT]", value_parser = Endpoint::parse_tracker, env = "SHOAL_CHECK_TRACKER",
+        hide_short_help = true
+    )]
+    check: Option<Endpoint>,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    #[command(flatten)]
+    lists: ListArgs,
+
     #[command(flatten)]
     http: HttpArgs,
 
@@ -143,12 +151,11 @@ pub struct Args {
     logs: LogArgs,
 }
 
-/// The maximum rate of an address, if there is one.
-#[derive(Debug, Clone, Copy)]
-struct Rate(Option<NonZeroU32>);
-
 /// Runs the program, or ends it with a usage error when there is nothing to run.
 pub fn main(args: Args) -> process::ExitCode {
+    if let Some(endpoint) = &args.check {
+        return probe::check(endpoint);
+    }
     if args.expire <= args.heartbeat {
         let message = format!(
             "--expire {} is not longer than --heartbeat {}: every peer would be forgotten between two announces",
@@ -158,11 +165,20 @@ pub fn main(args: Args) -> process::ExitCode {
         Args::command().error(ErrorKind::ValueValidation, message).exit();
     }
     let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
-    startup::run("tracker", &logs, |shutdown| serve(args, shutdown))
+    // Without lists there is nothing to read again.
+    let on_hangup = if args.lists.is_empty() { OnHangup::Stop } else { OnHangup::Reload };
+    startup::run_with("tracker", &logs, on_hangup, |shutdown| serve(args, shutdown))
 }
 
 /// Runs a tracker until `shutdown`.
 async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let hangups = match args.lists.is_empty() {
+        true => None,
+        false => Some(Hangups::new().map_err(|error| Failure::new(ExitCode::Other, error))?),
+    };
+    let admission = args.lists.read()?;
+    let lists = admission.as_ref().map(lists::count);
+    let (rate, byte_rate) = args.limits.rates();
     let config = Config {
         bind: args.bind,
         port: args.port,
@@ -170,10 +186,13 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         heartbeat: args.heartbeat,
         expire: args.expire,
         marker: marker(&args),
-        rate: args.rate.map_or(Some(DEFAULT_RATE), |Rate(rate)| rate),
+        limits: args.limits.limits(),
+        rate,
+        byte_rate,
+        admission,
+        receive_buffer_len: args.limits.receive_buffer_len(),
         #[cfg(feature = "registry")]
         registry: registry(&args)?,
-        ..Config::default()
     };
     let asked = config.address();
     print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
@@ -183,8 +202,20 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
     let address = tracker.local_addr();
     print_line(format_args!("[LISTENING] Tracker is listening on {address}"));
+    if let Some(lists) = lists {
+        print_line(format_args!("[LISTS] {lists}"));
+    }
+    if let Ok(granted) = tracker.receive_buffer_len() {
+        args.limits.check_receive_buffer(granted);
+    }
     startup::report_ready(format_args!("Listening on {address}"));
     let advertised = shutdown.child_token();
+    let control = tracker.control();
+    let reloading = async {
+        if let Some(hangups) = hangups {
+            args.lists.reload(hangups, control, &advertised).await;
+        }
+    };
     let advertising = async {
         if !args.no_discovery {
             discovery::advertise(address, advertised.cancelled()).await;
@@ -204,7 +235,7 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         advertised.cancel();
         result
     };
-    let (served, (), ()) = tokio::join!(serving, advertising, seen);
+    let (served, (), (), ()) = tokio::join!(serving, advertising, seen, reloading);
     served.map_err(failure)
 }
 
@@ -256,16 +287,6 @@ fn parse_registry(text: &str) -> Result<String, StoreError> {
 fn parse_heartbeat(text: &str) -> Result<Duration, ParseDurationError> {
     let time = parse_in_range(text, Duration::from_secs(1), Duration::from_secs(u16::MAX.into()))?;
     Ok(Duration::from_secs(time.as_secs()))
-}
-
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    match text {
-        "none" => Ok(Rate(None)),
-        _ => match text.parse() {
-            Ok(rate) => Ok(Rate(Some(rate))),
-            Err(_) => Err("it must be a number of answers, 1 or more, or 'none'".to_owned()),
-        },
-    }
 }
 
 fn parse_sockets(text: &str) -> Result<NonZeroUsize, String> {

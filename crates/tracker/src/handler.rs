@@ -7,6 +7,7 @@
 use std::{
     net::IpAddr,
     ops::Range,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,9 +23,10 @@ use proto::{
 use rand::CryptoRng;
 
 use crate::{
+    admission::Admission,
     fleet::{seam::Seam, secret::FleetSecret, time::StoreClock},
     rates::{Rates, Source, Verdict},
-    registry::{Journal, Registry, Rules, Stats, Sweep},
+    registry::{Eviction, Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
 
@@ -124,6 +126,8 @@ pub struct Counters {
     pub full: u64,
     /// Announces refused because the peer id is another's.
     pub not_yours: u64,
+    /// Announces and lookups of shares that are not allowed here.
+    pub not_allowed: u64,
     /// Lookups of shares that are unknown here.
     pub unknown_shares: u64,
     /// Bytes of all datagrams that were received.
@@ -136,7 +140,7 @@ impl Handler {
     /// A tracker that knows nobody yet.
     pub fn new(rules: Rules, now: Instant, rng: &mut impl CryptoRng) -> Handler {
         Handler {
-            rates: Rates::new(rules.rate, now, rng),
+            rates: Rates::new(rules.rate, rules.byte_rate, now, rng),
             registry: Registry::new(rules, now),
             tokens: Tokens::new(now, rng),
             counters: Counters::default(),
@@ -149,6 +153,17 @@ impl Handler {
     /// From now on, this tracker, which must not have answered yet, is part of a fleet.
     pub fn join_fleet(&mut self, clock: StoreClock) {
         self.seam = Some(Box::new(Seam::new(&mut self.registry, clock)));
+    }
+
+    /// From now on, only these shares are allowed. [`Handler::evict`] ends registrations of others, from where this returns.
+    pub fn set_admission(&mut self, admission: Option<Arc<Admission>>) -> Eviction {
+        self.registry.set_admission(admission);
+        self.registry.begin_eviction()
+    }
+
+    /// See [`Registry::evict`].
+    pub fn evict(&mut self, at: Eviction, shares: usize, peers: usize) -> (Eviction, bool) {
+        self.registry.evict(at, shares, peers)
     }
 
     /// If this tracker is part of a fleet: what it has to do with the others.
@@ -355,12 +370,19 @@ impl Handler {
                     Err(code) => {
                         self.counters.full += u64::from(matches!(code, ErrorCode::Full(_)));
                         self.counters.not_yours += u64::from(code == ErrorCode::NotYours);
+                        self.counters.not_allowed += u64::from(code == ErrorCode::NotAllowed);
                         ReplyBody::Error(code)
                     }
                 }
             }
             RequestBody::Lookup { query, .. } | RequestBody::FirstLookup { query } => {
                 self.counters.lookups += 1;
+                if let Some(admission) = self.registry.admission()
+                    && !may_be_known(admission, query)
+                {
+                    self.counters.not_allowed += 1;
+                    return Some(ReplyBody::Error(ErrorCode::NotAllowed));
+                }
                 return self.look_up(query, source, now, rng);
             }
         };
@@ -404,6 +426,15 @@ impl Handler {
         // No answer: the client asks again by itself, and by then the expired shares have been swept.
         self.counters.put_off += u64::from(shares.is_none());
         shares.map(ReplyBody::Shares)
+    }
+}
+
+/// Whether a share that a query is about may be registered.
+fn may_be_known(admission: &Admission, query: &Query<ShareNameRef<'_>>) -> bool {
+    match query {
+        Query::Peers { infohash, .. } => admission.allows_infohash(infohash),
+        Query::Named { name, .. } => admission.allows_name(name.as_ref()),
+        Query::List { .. } => true,
     }
 }
 

@@ -14,16 +14,25 @@
 #[cfg(feature = "cli")]
 extern crate self as tracker;
 
+pub mod admission;
 #[cfg(feature = "cli")]
 pub mod cli;
+mod control;
 pub mod datagrams;
 mod error;
 pub mod fleet;
 pub mod handler;
 #[cfg(feature = "cli")]
 mod history;
+#[cfg(feature = "cli")]
+mod limit_args;
+#[cfg(feature = "cli")]
+mod lists;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod marker;
+#[cfg(feature = "cli")]
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
+mod probe;
 mod rates;
 pub mod registry;
 #[cfg(feature = "cli")]
@@ -39,11 +48,13 @@ pub mod view;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod worker;
 
+pub use admission::{Admission, ShareList, ShareListError};
+pub use control::Control;
 pub use error::TrackerError;
 #[cfg(feature = "registry")]
 pub use fleet::redis::{Credentials, StoreError, Target};
 pub use handler::{Counters, Handler, Swept};
 pub use rates::DEFAULT_RATE;
 pub use registry::{FREQUENT, Limits, Past, Registry, Rules, Stats};
-pub use service::{Config, MAX_SOCKETS, Tracker};
+pub use service::{Config, DEFAULT_RECEIVE_BUFFER_LEN, MAX_SOCKETS, Tracker};
 pub use view::View;

@@ -51,7 +51,7 @@ struct Count {
 /// Counts answers.
 pub(crate) struct Rates {
     /// `None` if there is no limit.
-    per_second: Option<NonZeroU32>,
+    limits: Option<Count>,
     began: Instant,
     key: FixedState,
     rows: Box<[[Count; PLACES]; 2]>,
@@ -81,9 +81,20 @@ pub(crate) struct Ticket([Option<Places>; 2]);
 type Places = [u16; 2];
 
 impl Rates {
-    pub(crate) fn new(per_second: Option<NonZeroU32>, now: Instant, rng: &mut impl Rng) -> Rates {
+    /// Limits of answers and of their bytes. Without the latter, it follows from the former.
+    pub(crate) fn new(
+        answers: Option<NonZeroU32>,
+        bytes: Option<NonZeroU32>,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) -> Rates {
+        let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
+        let limits = (answers.is_some() || bytes.is_some()).then(|| Count {
+            answers: most(answers),
+            bytes: bytes.map_or(most(answers).saturating_mul(BYTES_PER_ANSWER), NonZeroU32::get),
+        });
         let rows = Box::new([[Count::default(); PLACES]; 2]);
-        Rates { per_second, began: now, key: FixedState::with_seed(rng.random()), rows }
+        Rates { limits, began: now, key: FixedState::with_seed(rng.random()), rows }
     }
 
     /// Counts a request from `ip`. The caller reports the size of the answer with [`Rates::charge`].
@@ -94,7 +105,7 @@ impl Rates {
         now: Instant,
         rng: &mut impl Rng,
     ) -> (Ticket, Verdict) {
-        let Some(per_second) = self.per_second else { return (Ticket([None; 2]), Verdict::Anything) };
+        let Some(limits) = self.limits else { return (Ticket([None; 2]), Verdict::Anything) };
         let since = now.saturating_duration_since(self.began);
         if since >= PERIOD {
             self.rows.iter_mut().for_each(|row| row.fill(Count::default()));
@@ -106,11 +117,10 @@ impl Rates {
         for (places, factor) in ticket.0.iter().zip([1, NETWORK_FACTOR]) {
             let Some(places) = places else { continue };
             let count = self.count(*places);
-            let most = per_second.get().saturating_mul(factor);
-            if count.answers >= most {
+            if count.answers >= limits.answers.saturating_mul(factor) {
                 return (ticket, Verdict::Nothing);
             }
-            if count.bytes >= most.saturating_mul(BYTES_PER_ANSWER) {
+            if count.bytes >= limits.bytes.saturating_mul(factor) {
                 verdict = Verdict::Small(PERIOD.saturating_sub(now.saturating_duration_since(self.began)));
             }
         }
@@ -168,6 +178,19 @@ mod tests {
 
     const FEW: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
+    #[test]
+    fn bytes_have_a_limit_of_their_own() {
+        let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
+        for answers in [None, Some(FEW)] {
+            let mut rates = Rates::new(answers, Some(NonZeroU32::MIN), now, &mut rng);
+            let ip = Ipv4Addr::LOCALHOST.into();
+            let (ticket, verdict) = rates.admit(ip, Source::Proved, now, &mut rng);
+            assert_eq!(verdict, Verdict::Anything);
+            rates.charge(ticket, 1);
+            assert!(matches!(rates.admit(ip, Source::Proved, now, &mut rng).1, Verdict::Small(_)));
+        }
+    }
+
     struct Bench {
         rates: Rates,
         now: Instant,
@@ -177,7 +200,7 @@ mod tests {
     impl Bench {
         fn new(per_second: Option<NonZeroU32>) -> Bench {
             let (now, mut rng) = (Instant::now(), StdRng::seed_from_u64(1));
-            Bench { rates: Rates::new(per_second, now, &mut rng), now, rng }
+            Bench { rates: Rates::new(per_second, None, now, &mut rng), now, rng }
         }
 
         fn ask(&mut self, ip: IpAddr, source: Source, bytes: usize) -> Verdict {

@@ -20,6 +20,7 @@ mod census;
 mod crowd;
 mod crowded;
 mod directory;
+mod eviction;
 mod finishers;
 mod head;
 mod journal;
@@ -39,6 +40,7 @@ mod votes;
 use std::{
     mem,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -50,6 +52,7 @@ use proto::{
 };
 use rand::Rng;
 
+use crate::admission::Admission;
 use census::Census;
 use crowd::{Title, places};
 use directory::{Directory, Entries};
@@ -62,6 +65,7 @@ use roster::Roster;
 use tick::Tick;
 use votes::Votes;
 
+pub use eviction::Eviction;
 pub use journal::{FREQUENT, Journal};
 pub use merging::{Registration, Standing as PeerStanding};
 pub use pages::MAX_DROPPED;
@@ -97,6 +101,8 @@ pub struct Stats {
 /// Which peer has which share.
 pub struct Registry {
     rules: Rules,
+    /// `None` if every share is allowed.
+    admission: Option<Arc<Admission>>,
     start: Instant,
     /// When the clock of [`Tick`]s began.
     epoch: Instant,
@@ -150,6 +156,7 @@ impl Registry {
         Registry {
             settles_after: rules.settles_after(),
             rules,
+            admission: None,
             start: now,
             epoch: now,
             shares: IndexMap::default(),
@@ -182,6 +189,9 @@ impl Registry {
             && !self.shares[share].roster.members()[place].has_secret(announce.secret)
         {
             return Err(ErrorCode::NotYours);
+        }
+        if self.admission.is_some() {
+            self.admit(announce, known)?;
         }
         let has_fetched = announce.fetched && announce.progress.is_complete();
         if has_fetched && share.is_some() && !self.is_known_seeder(known) {
@@ -267,6 +277,16 @@ impl Registry {
         Sweep { looked, nobody_before: None }
     }
 
+    /// From now on, only these shares are allowed. [`Registry::evict`] ends registrations of others.
+    pub fn set_admission(&mut self, admission: Option<Arc<Admission>>) {
+        self.admission = admission;
+    }
+
+    /// Which shares are allowed; `None` if all are.
+    pub fn admission(&self) -> Option<&Admission> {
+        self.admission.as_deref()
+    }
+
     /// From now on, collects changes of registrations.
     pub fn keep_journal(&mut self) {
         self.journal = Journal::kept();
@@ -280,6 +300,28 @@ impl Registry {
     /// The current counts.
     pub fn stats(&self) -> Stats {
         Stats { shares: self.shares.len(), seeders: self.census.seeders(), leechers: self.census.leechers() }
+    }
+
+    /// Refuses an announce of a share that is not allowed, and ends its registration. Few trackers have lists, so it is kept out of the
+    /// way of the others.
+    #[cold]
+    #[inline(never)]
+    fn admit<N: AsRef<str>>(
+        &mut self,
+        announce: &Announce<N>,
+        known: Option<(usize, usize)>,
+    ) -> Result<(), ErrorCode> {
+        if announce.event == Event::Stopped || self.allows(&announce.infohash, announce.name.as_ref()) {
+            return Ok(());
+        }
+        if let Some((share, place)) = known {
+            self.end(share, place, || What::NotAllowed);
+        }
+        Err(ErrorCode::NotAllowed)
+    }
+
+    fn allows(&self, infohash: &InfoHash, name: &str) -> bool {
+        self.admission.as_ref().is_none_or(|admission| admission.allows(infohash, name))
     }
 
     fn register<N: AsRef<str>>(

@@ -312,6 +312,7 @@ fn metrics(counts: &Counts, uptime: Duration) -> Vec<Metric> {
                 ("silenced", requests.silenced),
                 ("full", requests.full),
                 ("not_yours", requests.not_yours),
+                ("not_allowed", requests.not_allowed),
                 ("unknown_share", requests.unknown_shares),
             ],
         ),

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use listen::{ListenError, asked_address, listen_udp};
+use listen::{ListenError, asked_address, listen_udp, receive_buffer_len};
 use proto::tracker::DEFAULT_PORT;
 use rand::rngs::StdRng;
 #[cfg(feature = "registry")]
@@ -34,6 +34,8 @@ use crate::fleet::{
     time::{StoreClock, StoreTime},
 };
 use crate::{
+    admission::Admission,
+    control::Control,
     error::TrackerError,
     handler::Handler,
     marker::Marker,
@@ -42,9 +44,9 @@ use crate::{
     worker::{Duty, Shared, Worker},
 };
 
-/// Size in bytes of the receive buffer to request: announces of some 10,000 peers that come back at the same moment. The
-/// kernel grants at most `net.core.rmem_max`.
-const RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
+/// Default size in bytes of the receive buffer of a socket: announces of some 10,000 peers that come back at the same moment. Linux
+/// grants at most `net.core.rmem_max`.
+pub const DEFAULT_RECEIVE_BUFFER_LEN: usize = 4 * 1024 * 1024;
 
 /// Maximum number of sockets: with more, their threads would mostly wait for each other.
 pub const MAX_SOCKETS: NonZeroUsize = NonZeroUsize::new(8).unwrap();
@@ -68,6 +70,12 @@ pub struct Config {
     /// Maximum answers a second to one IPv4 address, or one IPv6 network (/64; four times as many to a /48); `None` for no limit. A
     /// lookup counts for more than its part when its answers are large: 200 bytes are one answer. By default 10,000.
     pub rate: Option<NonZeroU32>,
+    /// Bytes a second that lookups may bring to such an address. By default 200 for each answer of `rate`.
+    pub byte_rate: Option<NonZeroU32>,
+    /// Which shares are allowed. By default all are. [`Control::set_admission`] changes it.
+    pub admission: Option<Admission>,
+    /// Bytes of the receive buffer to request for each socket: [`DEFAULT_RECEIVE_BUFFER_LEN`] by default.
+    pub receive_buffer_len: usize,
     /// A file that exists while the tracker has peers, so that it knows after a restart whether some may come back. Until they have,
     /// leechers that ask by name wait. By default none: then the tracker counts as one that had no peers before.
     pub marker: Option<PathBuf>,
@@ -89,7 +97,7 @@ pub struct Tracker {
 
 impl Default for Config {
     fn default() -> Config {
-        let Rules { heartbeat, expire, limits, past: _, rate } = Rules::default();
+        let Rules { heartbeat, expire, limits, past: _, rate, byte_rate } = Rules::default();
         let (bind, port, sockets, marker) = (None, DEFAULT_PORT, NonZeroUsize::MIN, None);
         Config {
             bind,
@@ -99,6 +107,9 @@ impl Default for Config {
             expire,
             limits,
             rate,
+            byte_rate,
+            admission: None,
+            receive_buffer_len: DEFAULT_RECEIVE_BUFFER_LEN,
             marker,
             #[cfg(feature = "registry")]
             registry: None,
@@ -129,20 +140,22 @@ impl Tracker {
         }
         let other = |error| ListenError::Other { address: config.address(), error };
         let count = config.sockets.min(MAX_SOCKETS);
-        let sockets = listen_udp(config.bind, config.port, RECEIVE_BUFFER_LEN, count)?;
+        let sockets = listen_udp(config.bind, config.port, config.receive_buffer_len, count)?;
         let first = sockets.first().ok_or_else(|| other(io::ErrorKind::NotFound.into()))?;
         let local_addr = first.local_addr().map_err(other)?;
         #[cfg(feature = "registry")]
         let registry = config.registry;
-        let Config { heartbeat, expire, limits, rate, marker, .. } = config;
+        let Config { heartbeat, expire, limits, rate, byte_rate, marker, admission, .. } = config;
         let now = Instant::now();
-        let mut rules = Rules { heartbeat, expire, limits, past: Past::NoPeers, rate };
+        let mut rules = Rules { heartbeat, expire, limits, past: Past::NoPeers, rate, byte_rate };
         let marker = marker.map(|path| {
             let (marker, past) = Marker::open(path, now + rules.settles_after());
             rules.past = past;
             marker
         });
         let mut handler = Handler::new(rules, now, &mut rand::make_rng::<StdRng>());
+        // Nobody is registered yet.
+        let _ = handler.set_admission(admission.map(Arc::new));
         if tracing::enabled!(target: FREQUENT, Level::DEBUG) {
             handler.keep_journal();
         }
@@ -171,6 +184,17 @@ impl Tracker {
     /// The address that the tracker listens on. `[::]` includes IPv4.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// What an operator may change of it, also while it runs.
+    pub fn control(&self) -> Control {
+        Control::new(Arc::clone(&self.shared))
+    }
+
+    /// Bytes that the receive buffer of each socket has room for. The system may have granted fewer than were requested.
+    pub fn receive_buffer_len(&self) -> io::Result<usize> {
+        let mut lens = self.sockets.iter().map(receive_buffer_len);
+        lens.try_fold(usize::MAX, |least, len| Ok(least.min(len?)))
     }
 
     /// What an operator may see of it, also while it runs.

@@ -119,6 +119,7 @@ impl Shared {
             malformed = counters.malformed,
             withheld = counters.withheld,
             put_off = counters.put_off,
+            not_allowed = counters.not_allowed,
             slowed = counters.slowed,
             silenced = counters.silenced,
             unsent = self.unsent(),

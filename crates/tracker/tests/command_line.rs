@@ -26,7 +26,7 @@ use std::{
 use proto::{
     InfoHash, PeerId, Secret, ShareName,
     tracker::{
-        Announce, Completion, Event, ReplyBody, Request, RequestBody, TransactionId,
+        Announce, Completion, ErrorCode, Event, Query, ReplyBody, Request, RequestBody, TransactionId,
         codec::{decode_reply, encode_request},
     },
 };
@@ -65,6 +65,16 @@ impl Running {
         let listening = self.line();
         let prefix = format!("[LISTENING] Tracker is listening on {ip}:");
         listening.strip_prefix(&prefix).unwrap_or_else(|| panic!("{listening}")).parse().unwrap()
+    }
+
+    /// Waits until the log says something.
+    fn log_has(&self, text: &str) {
+        let log = self.dir.path().join("tracker_debug.log");
+        let until = std::time::Instant::now() + PATIENCE;
+        while !fs::read_to_string(&log).unwrap().contains(text) {
+            assert!(std::time::Instant::now() < until, "no '{text}' in the log");
+            thread::yield_now();
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -216,6 +226,127 @@ fn shows_what_it_knows_over_http_as_the_docs_say() {
     assert_eq!(of_registry.len(), 8);
 }
 
+/// The answers to an announce of a share with this number and name, and to a lookup of it.
+fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
+    let infohash = InfoHash([share; 32]);
+    let announce = Announce {
+        token,
+        infohash,
+        peer_id: PeerId([share; 16]),
+        secret: Secret([3; 16]),
+        port: (7000 + u16::from(share)).try_into().unwrap(),
+        name: ShareName::new(name).unwrap(),
+        size: 5,
+        event: Event::Started,
+        progress: Completion::COMPLETE,
+        label: Default::default(),
+        fetched: false,
+    };
+    let announced = ask(&socket, RequestBody::Announce(announce));
+    let query = Query::Peers { infohash, want: 9 };
+    (announced, ask(&socket, RequestBody::Lookup { token, query }))
+}
+
+#[test]
+fn lists_say_what_is_allowed_and_are_read_again_at_a_hangup() {
+    let files = tempfile::tempdir().unwrap();
+    let [allow, deny] = ["allow", "deny"].map(|name| files.path().join(name).to_str().unwrap().to_owned());
+    fs::write(&allow, "# ours\n*.bin\n").unwrap();
+    fs::write(&deny, "02".repeat(32)).unwrap();
+    let args = ["--bind", "127.0.0.1", "-p", "0", "--allow", &allow, "--deny", &deny, "--http=:0"];
+    let mut tracker = Running::start(&args);
+    let port = tracker.port("127.0.0.1");
+    assert_eq!(tracker.line(), "[LISTS] Allowed: 1 entry; denied: 1 entry");
+    let url = tracker.line();
+    let url = url.strip_prefix("[HTTP] Page and metrics are at ").unwrap();
+    let (registered, refused) = (
+        |body: &ReplyBody| matches!(body, ReplyBody::Announced(_) | ReplyBody::Peers(_)),
+        || ReplyBody::Error(ErrorCode::NotAllowed),
+    );
+    let (announced, found) = announce_and_look_up(port, 1, "a.bin");
+    assert!(registered(&announced) && registered(&found), "{announced:?} {found:?}");
+    assert_eq!(announce_and_look_up(port, 2, "b.bin"), (refused(), refused()));
+    let (announced, found) = announce_and_look_up(port, 3, "c.iso");
+    assert_eq!(announced, refused());
+    assert!(matches!(found, ReplyBody::Error(ErrorCode::UnknownShare { .. })), "{found:?}");
+    let metrics = get::get(url, "/metrics").body;
+    let counted = "shoal_tracker_refusals_total{reason=\"not_allowed\"} 3.0";
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
+    // A broken list changes nothing.
+    fs::write(&deny, "ok\n[broken\n").unwrap();
+    tracker.signal(Signal::HUP);
+    tracker.log_has("the old lists stay: ");
+    let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
+    assert!(log.contains(&format!("{deny}: line 2: ")), "{log}");
+    assert_eq!(announce_and_look_up(port, 2, "b.bin").0, refused());
+    fs::write(&deny, "01".repeat(32)).unwrap();
+    tracker.signal(Signal::HUP);
+    assert_eq!(tracker.line(), "[LISTS] Allowed: 1 entry; denied: 1 entry; registrations ended: 1");
+    assert_eq!(announce_and_look_up(port, 1, "a.bin"), (refused(), refused()));
+    assert!(registered(&announce_and_look_up(port, 2, "b.bin").1));
+    tracker.signal(Signal::TERM);
+    let (code, err) = tracker.end();
+    assert_eq!(code, Some(0), "{err}");
+    assert!(err.contains("the old lists stay"), "{err}");
+    fs::write(&allow, "[broken").unwrap();
+    let (code, _, err) = run(&args);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("line 1: "), "{err}");
+    fs::remove_file(&allow).unwrap();
+    let (code, _, err) = run(&args);
+    assert_eq!(code, Some(17), "{err}");
+    assert!(err.contains(&allow), "{err}");
+}
+
+#[test]
+fn a_tracker_can_be_asked_whether_it_answers() {
+    let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0"]);
+    let here = format!("127.0.0.1:{}", tracker.port("127.0.0.1"));
+    let (code, out, err) = run(&["--check", &here]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with(&format!("Tracker {here} answers after ")) && out.ends_with(" ms\n"), "{out}");
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for nowhere in [&silent, &gone] {
+        let (code, out, err) = run(&["--check", nowhere]);
+        assert_eq!((code, out.as_str()), (Some(6), ""), "{err}");
+        assert!(err.contains(nowhere.as_str()) && err.contains("check that a tracker"), "{err}");
+    }
+    // It leaves no file.
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(output(self::tracker(&["--check", &here], dir.path())).status.code(), Some(0));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_receive_buffer_that_the_system_cuts_is_reported_if_it_was_asked_for() {
+    let start = |args: &[&str]| {
+        let mut tracker = Running::start(&[&["--bind", "127.0.0.1", "-p", "0"], args].concat());
+        tracker.port("127.0.0.1");
+        stop(&mut tracker)
+    };
+    assert_eq!(start(&["--receive-buffer", "16KiB"]), "");
+    assert_eq!(start(&[]), "");
+    // Hardly a system grants that.
+    let most =
+        fs::read_to_string("/proc/sys/net/core/rmem_max").ok().and_then(|most| most.trim().parse().ok());
+    if most.is_some_and(|most: u64| most < 1 << 30) {
+        let err = start(&["--receive-buffer", "1GiB"]);
+        assert!(err.contains("not 1073741824") && err.contains("net.core.rmem_max"), "{err}");
+    }
+}
+
+fn stop(tracker: &mut Running) -> String {
+    tracker.signal(Signal::TERM);
+    let (code, err) = tracker.end();
+    assert_eq!(code, Some(0), "{err}");
+    err
+}
+
 #[test]
 fn an_http_port_in_use_is_an_error_that_names_the_flag() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -285,7 +416,16 @@ fn an_address_of_another_machine_is_a_network_error_that_states_what_to_do() {
 
 #[test]
 fn bad_flags_are_usage_errors() {
-    let bad: [&[&str]; 11] = [
+    let bad: [&[&str]; 20] = [
+        &["--max-registrations", "0"],
+        &["--max-shares", "-1"],
+        &["--max-per-share", "many"],
+        &["--max-per-address", "4294967296"],
+        &["--max-per-address-and-share", "65536"],
+        &["--rate", "0"],
+        &["--byte-rate", "0"],
+        &["--receive-buffer", "1TiB"],
+        &["--check", "host:port"],
         &["--port", "65536"],
         &["--port", "-1"],
         &["--bind", "localhost:6020"],
@@ -317,9 +457,13 @@ fn every_flag_can_be_set_by_environment() {
     assert_eq!(out.trim_end(), format!("[STARTING] Tracker is starting at 127.0.0.1:{port}"));
     assert_eq!(output.status.code(), Some(6));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    for (variable, value) in
-        [("SHOAL_HEARTBEAT", "90s"), ("SHOAL_EXPIRE", "half a minute"), ("SHOAL_SOCKETS", "0")]
-    {
+    for (variable, value) in [
+        ("SHOAL_HEARTBEAT", "90s"),
+        ("SHOAL_EXPIRE", "half a minute"),
+        ("SHOAL_SOCKETS", "0"),
+        ("SHOAL_MAX_PER_SHARE", "0"),
+        ("SHOAL_RECEIVE_BUFFER", "1"),
+    ] {
         let mut command = tracker(&[], dir.path());
         command.env(variable, value);
         assert_eq!(self::output(command).status.code(), Some(2), "{variable}");

@@ -8,6 +8,7 @@ use std::{
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use store::Content;
+use tracker::{Admission, ShareList};
 
 use crate::{
     content::{Wrong, bytes},
@@ -36,6 +37,18 @@ fn a_share_that_the_tracker_does_not_know() {
         run(leecher(&place, &[args, &["--timeout", "1"]].concat())).assert_failed(3, says);
     }
     assert_eq!(place.names(), ONLY_THE_LOG);
+}
+
+#[test]
+fn a_share_that_the_tracker_does_not_allow() {
+    let deny = ShareList::parse(&format!("*.iso\n{}", "ab".repeat(32))).unwrap();
+    let admission = Some(Admission { allow: None, deny: Some(deny) });
+    let network = Network::with(tracker::Config { admission, ..tracker::Config::default() });
+    let (place, tracker) = (Place::new(), network.tracker());
+    for target in ["a.iso", &"ab".repeat(32)] {
+        let says = [&tracker, "its operator does not allow this share", "name another tracker"];
+        run(leecher(&place, &[target, "--tracker", &tracker])).assert_failed(3, &says);
+    }
 }
 
 #[test]

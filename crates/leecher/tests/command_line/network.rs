@@ -43,7 +43,7 @@ impl Network {
         Network::with(tracker::Config { heartbeat: Duration::from_secs(1), ..tracker::Config::default() })
     }
 
-    fn with(config: tracker::Config) -> Network {
+    pub(crate) fn with(config: tracker::Config) -> Network {
         let runtime = Runtime::new().unwrap();
         let config = tracker::Config { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, ..config };
         let tracker = runtime.block_on(Tracker::bind(config)).unwrap();

@@ -111,6 +111,11 @@ impl TrackerError {
             | TrackerError::Stopping(endpoint) => endpoint,
         }
     }
+
+    /// Whether the tracker does not allow the share.
+    pub fn is_not_allowed(&self) -> bool {
+        matches!(self, TrackerError::Call { error: CallError::Refused(ErrorCode::NotAllowed), .. })
+    }
 }
 
 /// A client of one tracker.

@@ -335,6 +335,9 @@ pub enum ErrorCode {
         /// Milliseconds after which to ask again.
         retry_after_ms: u16,
     },
+    /// The tracker's operator does not allow the share, by its infohash or its name. Asking again does not help.
+    #[error("its operator does not allow this share")]
+    NotAllowed,
 }
 
 /// The limit that prevents another registration.

@@ -22,6 +22,9 @@ pub enum Failure {
     /// The trackers that answered do not know the share.
     #[error("no tracker knows the share {0}")]
     UnknownShare(InfoHash),
+    /// A tracker does not allow the share, and no other tracker knows it.
+    #[error(transparent)]
+    NotAllowed(TrackerError),
     /// There are peers, but none sent the description.
     #[error("{}", no_peer(*known, last.as_deref()))]
     NoPeer {

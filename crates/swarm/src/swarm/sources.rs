@@ -195,10 +195,22 @@ impl Sources {
         self.0.iter().all(|source| matches!(source.last_answer, LastAnswer::Peers))
     }
 
-    /// Whether every tracker knows all peers and does not know the share, and every name was resolved.
+    /// The answer of a tracker that does not allow the share, if there is one.
+    pub(super) fn not_allowed(&self) -> Option<&TrackerError> {
+        self.0.iter().find_map(|source| match &source.last_answer {
+            LastAnswer::TrackerFailed(error) if error.is_not_allowed() => Some(error),
+            _ => None,
+        })
+    }
+
+    /// Whether every tracker knows all peers and does not know the share, or does not allow it, and every name was resolved.
     pub(super) fn none_will_know(&self) -> bool {
         self.0.iter().all(|source| match source.kind {
-            Source::Tracker => matches!(source.last_answer, LastAnswer::Unknown { settled: true }),
+            Source::Tracker => match &source.last_answer {
+                LastAnswer::Unknown { settled } => *settled,
+                LastAnswer::TrackerFailed(error) => error.is_not_allowed(),
+                _ => false,
+            },
             Source::Peer => matches!(source.last_answer, LastAnswer::Peers),
         })
     }

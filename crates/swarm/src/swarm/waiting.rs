@@ -21,8 +21,7 @@ impl Swarm {
             }
         }
         let nobody = peers.book.is_empty() || peers.all_without_share();
-        (self.config.wait.is_zero() && self.sources.none_will_know() && nobody)
-            .then_some(Failure::UnknownShare(self.config.infohash))
+        (self.config.wait.is_zero() && self.sources.none_will_know() && nobody).then(|| self.unknown())
     }
 
     /// Why no peer sent the description.
@@ -39,11 +38,17 @@ impl Swarm {
             Failure::NoPeer { known, last: peers.last_trouble().cloned().map(Box::new) }
         } else if let Some(error) = sources.name_error() {
             Failure::PeerName(error.clone())
-        } else if sources.any_answered() {
-            Failure::UnknownShare(self.config.infohash)
+        } else if sources.any_answered() || sources.not_allowed().is_some() {
+            self.unknown()
         } else {
             Failure::NoTracker { trackers: self.trackers(), last: sources.tracker_error().cloned() }
         }
+    }
+
+    /// No tracker names a peer.
+    fn unknown(&self) -> Failure {
+        let not_allowed = self.sources.not_allowed().cloned();
+        not_allowed.map_or(Failure::UnknownShare(self.config.infohash), Failure::NotAllowed)
     }
 
     /// The reason to give up a transfer that has started, if there is one.

@@ -12,7 +12,7 @@ use proto::{
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::DEFAULT_RATE;
+use crate::{DEFAULT_RATE, admission::ShareList};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const ELSEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -154,6 +154,29 @@ fn connects_registers_and_looks_up() {
         ..Counters::default()
     };
     assert_eq!(counted, counters);
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_with_the_reason() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    let deny = ShareList::parse(&format!("{}\n*.tmp", InfoHash([1; 32]))).unwrap();
+    let _ = bench.handler.set_admission(Some(Arc::new(Admission { allow: None, deny: Some(deny) })));
+    let named = |name| Query::Named { name: ShareName::new(name).unwrap(), after: None };
+    for body in [
+        RequestBody::Announce(announce(token, 1)),
+        RequestBody::Lookup { token, query: Query::Peers { infohash: InfoHash([1; 32]), want: 50 } },
+        RequestBody::Lookup { token, query: named("a.tmp") },
+        RequestBody::FirstLookup { query: named("a.tmp") },
+    ] {
+        assert_eq!(bench.ask(body, HERE), ReplyBody::Error(ErrorCode::NotAllowed));
+    }
+    assert_eq!(bench.handler.counters().not_allowed, 4);
+    let other = Announce { infohash: InfoHash([2; 32]), ..announce(token, 1) };
+    assert!(matches!(bench.ask(RequestBody::Announce(other), HERE), ReplyBody::Announced(_)));
+    let query = named("data.bin");
+    assert!(matches!(bench.ask(RequestBody::Lookup { token, query }, HERE), ReplyBody::Shares(_)));
+    assert_eq!(bench.handler.counters().not_allowed, 4);
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub(super) enum What {
     Left,
     Displaced,
     Expired,
+    NotAllowed,
 }
 
 impl Journal {
@@ -87,6 +88,9 @@ impl Journal {
                 }
                 What::Displaced => {
                     tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "displaced");
+                }
+                What::NotAllowed => {
+                    tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "not allowed any more");
                 }
                 What::Expired => {
                     tracing::debug!(target: FREQUENT, %infohash, ?peer, %address, port, "expired");

@@ -54,9 +54,9 @@ pub struct Standing {
 
 impl Registry {
     /// Takes in a registration that another tracker knows and that lasts for `remaining`. It changes nothing if the one here is newer, or
-    /// belongs to another secret, or if another peer was seen there later, or if a limit is in the way. Returns whether the peer is registered now as it was given.
+    /// belongs to another secret, or if another peer was seen there later, or if a limit is in the way or the share is not allowed here. Returns whether the peer is registered now as it was given.
     pub fn merge(&mut self, known: &Registration, remaining: Duration, now: Instant) -> bool {
-        if remaining.is_zero() {
+        if remaining.is_zero() || !self.allows(&known.infohash, known.name.as_str()) {
             return false;
         }
         let seen = self.seen(remaining, now);

@@ -21,6 +21,8 @@ pub struct Rules {
     pub past: Past,
     /// Maximum answers a second to one IPv4 address, or one IPv6 network (/64; four times as many to a /48); `None` for no limit.
     pub rate: Option<NonZeroU32>,
+    /// Bytes a second that lookups may bring to such an address; `None` for 200 for each answer of `rate`.
+    pub byte_rate: Option<NonZeroU32>,
 }
 
 /// What a tracker was before it started.
@@ -62,6 +64,7 @@ impl Default for Rules {
             limits: Limits::default(),
             past: Past::default(),
             rate: Some(DEFAULT_RATE),
+            byte_rate: None,
         }
     }
 }

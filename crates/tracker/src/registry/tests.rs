@@ -8,6 +8,7 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
 
+mod admission;
 mod listing;
 mod model;
 mod sites;

@@ -169,6 +169,7 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
         ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 06 07 04 03 02"),
         ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 06 07 04 03 03"),
         ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 06 07 04 04 fbbc02"),
+        ("Reply Error, NotAllowed", error(ErrorCode::NotAllowed), "53484f414c 06 07 04 05"),
     ]
 }
 
@@ -218,7 +219,7 @@ fn unknown_variants_are_refused() {
     }
     for reply in [
         "53484f414c 06 07 05",
-        "53484f414c 06 07 04 05",
+        "53484f414c 06 07 04 06",
         "53484f414c 06 07 04 03 04",
         "53484f414c 06 07 02 1e 00 01 02 01 03",
     ] {
@@ -421,7 +422,7 @@ fn error_codes() -> Vec<ErrorCode> {
     let unknown = [0, 90, u16::MAX].map(|settles_in_s| ErrorCode::UnknownShare { settles_in_s });
     let full = [Limit::Tracker, Limit::Shares, Limit::Share, Limit::Address].map(ErrorCode::Full);
     let slow = [0, u16::MAX].map(|retry_after_ms| ErrorCode::SlowDown { retry_after_ms });
-    [ErrorCode::TokenRefused, ErrorCode::NotYours]
+    [ErrorCode::TokenRefused, ErrorCode::NotYours, ErrorCode::NotAllowed]
         .into_iter()
         .chain(unknown)
         .chain(full)
