@@ -202,7 +202,8 @@ impl Client {
         self.say_with(BITFIELD, &int(field.len() as u64), &field).await;
         self.send(IDLE, &[]).await;
         for chunk in 0..chunk_count as u64 {
-            self.send(REQUEST, &int(chunk)).await;
+            // The number, and how much the client has, in percent.
+            self.send(REQUEST, &[int(chunk), vec![0]].concat()).await;
         }
         let mut file = vec![0; len];
         for _ in 0..chunk_count {
@@ -251,7 +252,7 @@ fn a_seeder_answers_what_breaks_a_rule_by_protocol() {
             (HASHES, [int(0), int(1)].concat(), &[7; 32]),
             (BITFIELD, int(2), &[0, 0]),
             (HAVE, int(3), &[]),
-            (REQUEST, int(3), &[]),
+            (REQUEST, [int(3), vec![0]].concat(), &[]),
             (CANCEL, int(3), &[]),
             (CHUNK_MESSAGE, [int(0), int(5)].concat(), b"bytes"),
             (REJECT, [int(0), int(0)].concat(), &[]),
@@ -290,7 +291,7 @@ fn a_finished_leecher_sends_no_bitfield() {
         };
         let (mut client, role) = Client::connect(leecher, source.infohash().0).await;
         assert_eq!(role, 0, "a seeder");
-        client.send(REQUEST, &int(1)).await;
+        client.send(REQUEST, &[int(1), vec![0]].concat()).await;
         assert_eq!(client.answer().await.unwrap().number, CHUNK_MESSAGE);
     });
 }
