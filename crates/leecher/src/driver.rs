@@ -128,6 +128,8 @@ pub(crate) struct Driver<F> {
     disk: Disk,
     opened: watch::Sender<Option<Arc<Download>>>,
     service: Service,
+    /// Bytes that an earlier run had fetched.
+    resumed: u64,
     /// Bytes that were found on this host.
     reused: u64,
     /// There was nothing to fetch.
@@ -183,6 +185,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             disk: Disk::new(),
             opened,
             service: Service::new(),
+            resumed: 0,
             reused: 0,
             already_here: false,
             fetched: None,
@@ -480,6 +483,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             (self.on_event)(FetchEvent::TrackerTrouble(error.clone()));
         }
         let started = started(download, resumed);
+        self.resumed = started.resumed;
         (self.reused, self.already_here) = (started.reused, started.already_here);
         (self.on_event)(FetchEvent::Started(started));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
@@ -512,6 +516,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 size: metainfo.chunk_space().total_len(),
                 wanted: download.wanted_len(),
                 zeros: download.zero_len(),
+                resumed: self.resumed,
                 reused: self.reused,
                 already_here: self.already_here,
                 wasted: summary.wasted,

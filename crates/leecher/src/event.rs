@@ -102,6 +102,8 @@ pub struct Fetched {
     pub wanted: u64,
     /// Bytes of it that are zeros and were not received.
     pub zeros: u64,
+    /// Bytes that an earlier run had fetched.
+    pub resumed: u64,
     /// Bytes that were found elsewhere on this host and not fetched.
     pub reused: u64,
     /// Everything was there before, and is right. Nothing was fetched.
@@ -116,6 +118,13 @@ pub struct Fetched {
     pub peers: Vec<Contribution>,
     /// What the time was spent on, largest first. The parts sum to `elapsed`.
     pub spent: Vec<(Spent, Duration)>,
+}
+
+impl Fetched {
+    /// Bytes of proved chunks that came from peers in this run.
+    pub fn received(&self) -> u64 {
+        self.peers.iter().map(|peer| peer.bytes).sum()
+    }
 }
 
 impl From<Report> for FetchEvent {

@@ -45,6 +45,8 @@ mod report;
 mod screen;
 #[cfg(feature = "cli")]
 mod seen;
+#[cfg(feature = "cli")]
+mod served;
 mod session;
 mod target;
 mod view;

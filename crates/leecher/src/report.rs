@@ -10,7 +10,11 @@ use std::{
 use discovery::FoundTracker;
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
-use startup::{Failure, HumanBytes, Work, bar_line, console, eprint_line, human_time, print_line};
+use startup::{
+    Failure, HumanBytes, Work, bar_line,
+    console::{self, columns, cut},
+    eprint_line, escape, human_time, print_line,
+};
 
 use crate::{
     screen::{Block, Screen},
@@ -49,6 +53,8 @@ pub(crate) enum Subject {
         number: usize,
         /// What the user asked for.
         target: Target,
+        /// Columns that the longest label of all has.
+        label_width: usize,
     },
 }
 
@@ -84,6 +90,17 @@ impl Subject {
             Subject::Only => None,
             Subject::OneOfMany { target, .. } => Some(target),
         }
+    }
+
+    /// One of several targets.
+    pub(crate) fn one_of(targets: &[Target], number: usize, target: &Target) -> Subject {
+        if targets.len() == 1 {
+            return Subject::Only;
+        }
+        let of =
+            |target: &Target, label_width| Subject::OneOfMany { number, target: target.clone(), label_width };
+        let widths = targets.iter().map(|target| columns(&escape(&of(target, 0).label())));
+        of(target, widths.max().unwrap_or(0).min(MAX_LABEL))
     }
 
     /// What its lines start with.
@@ -156,18 +173,19 @@ impl Reporter {
             FetchEvent::TrackerTrouble(error) => self.warn(&error.to_string()),
             FetchEvent::Unsaved(error) => self.warn(&error.to_string()),
             FetchEvent::CannotServe(error) => self.warn(&cannot_serve(&error)),
-            FetchEvent::Proving { done, .. } => {
-                let proving = || format!("Checking what is here: {} so far", HumanBytes(done));
-                match &mut self.display {
-                    Display::Bars(bars) => bars.doing(proving()),
-                    Display::Lines { next, .. } => {
-                        if is_due(next) {
-                            eprint_line(format_args!("{label}{}", proving()));
-                        }
+            FetchEvent::Proving { done, total } => match &mut self.display {
+                Display::Bars(bars) => bars.proving(done, total),
+                Display::Lines { next, .. } => {
+                    if is_due(next) {
+                        let (percent, done, total) =
+                            (percent(done, total), HumanBytes(done), HumanBytes(total));
+                        eprint_line(format_args!(
+                            "{label}Checking what is here: {percent}% ({done} of {total})"
+                        ));
                     }
-                    Display::None => {}
                 }
-            }
+                Display::None => {}
+            },
             FetchEvent::NameMoved { name, before, now } => self.warn(&name_moved(&name, before, now)),
             FetchEvent::Started(started) => self.started(&started),
             FetchEvent::Flushing => {
@@ -203,7 +221,7 @@ impl Reporter {
             }
             return;
         }
-        let received: u64 = fetched.peers.iter().map(|peer| peer.bytes).sum();
+        let received = fetched.received();
         for peer in &fetched.peers {
             let percent = peer.bytes as f64 / received.max(1) as f64 * 100.0;
             print_line(format_args!("  {percent:5.1}% ({}) from {}", HumanBytes(peer.bytes), peer.address));
@@ -211,7 +229,12 @@ impl Reporter {
         self.spent(fetched);
         let (size, seconds) = (HumanBytes(fetched.wanted), fetched.elapsed.as_secs_f64());
         let rate = HumanBytes(average(fetched));
-        print_line(format_args!("Saved {size} to {} in {seconds:.2} s ({rate}/s)", fetched.path.display()));
+        // What was here before was not fetched, and does not count for the rate.
+        let part = match received == fetched.wanted {
+            true => format!("{rate}/s"),
+            false => format!("fetched {} of it, {rate}/s", HumanBytes(received)),
+        };
+        print_line(format_args!("Saved {size} to {} in {seconds:.2} s ({part})", fetched.path.display()));
         print_line(format_args!("Successfully downloaded {}", fetched.name));
         if let Some(staying) = &self.staying {
             print_line(staying);
@@ -329,11 +352,13 @@ impl Reporter {
     }
 }
 
-/// Bytes a second over the whole transfer, without zeros, which were not received.
+/// Bytes that came from peers in a second, over the whole transfer.
 fn average(fetched: &Fetched) -> u64 {
-    let ms = fetched.elapsed.as_millis().max(1);
-    let received = fetched.wanted.saturating_sub(fetched.zeros);
-    u64::try_from(u128::from(received) * 1_000 / ms).unwrap_or(u64::MAX)
+    per_second(fetched.received(), fetched.elapsed)
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    u64::try_from(u128::from(bytes) * 1_000 / time.as_millis().max(1)).unwrap_or(u64::MAX)
 }
 
 fn is_due(next: &mut Instant) -> bool {
@@ -354,6 +379,10 @@ fn line(progress: &Progress) -> String {
         None => "waiting".to_owned(),
     };
     format!("{}% ({done} of {total}) at {rate}/s from {}, {left}", work.percent(), peers(progress))
+}
+
+fn percent(done: u64, total: u64) -> u64 {
+    Work { done, total, rate: 0 }.percent()
 }
 
 fn work(progress: &Progress) -> Work {
@@ -392,15 +421,23 @@ pub(crate) fn print_failure(failure: &Failure) {
 struct Bars {
     block: Block,
     label: String,
+    /// When proving what is here began.
+    proving_since: Option<Instant>,
 }
+
+/// Maximum columns of a label beside a bar. A longer one is cut.
+pub(crate) const MAX_LABEL: usize = 24;
 
 impl Bars {
     fn new(subject: &Subject, screen: &Screen) -> Bars {
-        let number = match subject {
-            Subject::Only => 0,
-            Subject::OneOfMany { number, .. } => *number,
+        let (number, width) = match subject {
+            Subject::Only => (0, 0),
+            Subject::OneOfMany { number, label_width, .. } => (*number, *label_width),
         };
-        let bars = Bars { block: screen.block(number), label: subject.label() };
+        let label = cut(&escape(&subject.label()), width);
+        // So that all bars begin in the same column.
+        let label = format!("{label}{}", " ".repeat(width.saturating_sub(columns(&label))));
+        let bars = Bars { block: screen.block(number), label, proving_since: None };
         bars.doing("Looking for peers".to_owned());
         bars
     }
@@ -409,12 +446,22 @@ impl Bars {
         self.block.show(vec![format!("{}{what}", self.label)]);
     }
 
+    fn proving(&mut self, done: u64, total: u64) {
+        let since = *self.proving_since.get_or_insert_with(Instant::now);
+        let work = Work { done, total, rate: per_second(done, since.elapsed()) };
+        let (width, what) = (console::width(), "checking what is here");
+        self.block.show(match self.label.is_empty() {
+            true => vec!["Checking what is here".to_owned(), bar_line(width, "", work, "")],
+            false => vec![bar_line(width, &self.label, work, what)],
+        });
+    }
+
     fn progress(&self, progress: &Progress) {
         let width = console::width();
         self.block.show(if self.label.is_empty() {
             progress_lines(width, progress)
         } else {
-            vec![bar_line(width, self.label.trim_end(), work(progress), &peers(progress))]
+            vec![bar_line(width, &self.label, work(progress), &peers(progress))]
         });
     }
 }

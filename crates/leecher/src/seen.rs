@@ -11,6 +11,7 @@ use leecher::{FetchEvent, Fetched, PeerPicture, Progress, Spent, Started, View};
 use peer::upload_hub::Receiver;
 use proto::InfoHash;
 use serde::Serialize;
+use startup::Served;
 use web::{Meter, Metric, Source, json, machine_name};
 
 /// A leecher that can be looked at.
@@ -231,6 +232,16 @@ impl SeenTransfer {
         state.progress.rate = 0;
         state.progress.peers.clear();
         state.message = Some(why);
+    }
+
+    /// What is served, once the transfer is done.
+    pub(crate) fn served(&self) -> Option<Served> {
+        let (peers, sent) = (self.view.receiver_count(), self.view.bytes_sent());
+        let mut state = self.state();
+        let finished = state.finished.as_ref()?;
+        let (name, size) = (finished.name.to_string(), finished.size);
+        let rate = state.whole.rate((), sent, Instant::now());
+        Some(Served { name, size, peers: peers?, sent, rate })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -46,6 +46,11 @@ impl View {
         uploads.map(|uploads| uploads.receivers()).unwrap_or_default()
     }
 
+    /// Number of peers that may be sent chunks; `None` while nothing is served.
+    pub fn receiver_count(&self) -> Option<usize> {
+        Some(self.seen().uploads.upgrade()?.receiver_count())
+    }
+
     /// Bytes of chunks that were sent to others.
     pub fn bytes_sent(&self) -> u64 {
         let mut seen = self.seen();

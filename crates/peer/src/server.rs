@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::Instant,
 };
 
@@ -47,6 +48,25 @@ pub struct Server {
     hubs: Arc<Mutex<BTreeMap<InfoHash, Arc<UploadHub>>>>,
 }
 
+/// An event of a share that is being served.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeEvent {
+    /// A peer may ask for chunks.
+    Joined(SocketAddr),
+    /// The connection with such a peer has ended.
+    Left {
+        /// Where it is.
+        address: SocketAddr,
+        /// Bytes of chunks that were sent to it.
+        sent: u64,
+    },
+    /// The first fault of a file.
+    Fault(OpenChunkError),
+}
+
+type OnEvent = Arc<dyn Fn(ServeEvent) + Send + Sync>;
+
 /// A share that is being served.
 struct Served {
     peer_id: PeerId,
@@ -55,6 +75,7 @@ struct Served {
     uploads: Arc<UploadHub>,
     faults: Arc<Faults>,
     limit: RateLimit,
+    on_event: OnEvent,
 }
 
 /// Why a connection ended.
@@ -82,8 +103,8 @@ impl Server {
         self.hubs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_fault`
-    /// receives the first fault of a file.
+    /// Serves `content` to the peers of `route` until `shutdown`, and returns how many bytes of chunks it sent. `on_event`
+    /// receives who comes and goes, and the first fault of a file.
     ///
     /// When it returns, no task is left and every connection is closed, after a goodbye if the peer received it within
     /// [`STOP_TIMEOUT`].
@@ -91,15 +112,18 @@ impl Server {
         &self,
         mut route: Route,
         content: Arc<dyn Content>,
-        on_fault: impl Fn(OpenChunkError) + Send + Sync + 'static,
+        on_event: impl Fn(ServeEvent) + Send + Sync + 'static,
         shutdown: CancellationToken,
     ) -> u64 {
+        let on_event: OnEvent = Arc::new(on_event);
+        let on_fault = Arc::clone(&on_event);
         let served = Arc::new(Served {
             peer_id: PeerId::random(&mut rand::rng()),
             listen_port: route.port(),
             uploads: UploadHub::new(content.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS),
-            faults: Faults::new(on_fault),
+            faults: Faults::new(move |error| on_fault(ServeEvent::Fault(error))),
             limit: self.limit.clone(),
+            on_event,
             content,
         });
         let infohash = served.content.metainfo().infohash();
@@ -201,8 +225,11 @@ impl Served {
         };
         let address = incoming.address;
         let connection = incoming.accept(hello).await?;
+        let joined = OnceLock::new();
         let receive = async |_, mut inbox: Inbox| {
             let asker = self.uploads.join(address, inbox.outbox().clone(), place.activity.clone());
+            let _ = joined.set(asker.bytes_sent());
+            (self.on_event)(ServeEvent::Joined(address));
             let (content, faults) = (Arc::clone(&self.content), Arc::clone(&self.faults));
             inbox.serve(Serve { content, asker, faults });
             tokio::select! {
@@ -217,7 +244,11 @@ impl Served {
                 () = shutdown.cancelled() => (Ok(()), GoodbyeReason::ShuttingDown),
             }
         };
-        Ok(connection::run(connection, self.limit.clone(), receive).await??)
+        let ended = connection::run(connection, self.limit.clone(), receive).await;
+        if let Some(sent) = joined.get() {
+            (self.on_event)(ServeEvent::Left { address, sent: sent.load(Ordering::Relaxed) });
+        }
+        Ok(ended??)
     }
 }
 
@@ -243,7 +274,7 @@ mod tests {
     use std::{
         fmt, fs,
         io::ErrorKind,
-        net::{IpAddr, SocketAddr},
+        net::IpAddr,
         ops::ControlFlow,
         sync::{Mutex, mpsc as blocking},
         time::{Duration, Instant},
@@ -275,6 +306,7 @@ mod tests {
         address: SocketAddr,
         infohash: InfoHash,
         faults: mpsc::UnboundedReceiver<String>,
+        peers: mpsc::UnboundedReceiver<ServeEvent>,
         shutdown: CancellationToken,
         task: JoinHandle<u64>,
         acceptors: TaskTracker,
@@ -305,7 +337,11 @@ mod tests {
         let content = content(shared);
         let infohash = content.metainfo().infohash();
         let (report, faults) = mpsc::unbounded_channel();
-        let on_fault = move |error: OpenChunkError| _ = report.send(error.to_string());
+        let (come_and_go, peers) = mpsc::unbounded_channel();
+        let on_event = move |event| match event {
+            ServeEvent::Fault(error) => _ = report.send(error.to_string()),
+            event => _ = come_and_go.send(event),
+        };
         let acceptors = TaskTracker::new();
         let acceptor = Acceptor::bind(Some([127, 0, 0, 1].into()), 0, &acceptors).unwrap();
         let address = acceptor.local_addr();
@@ -313,8 +349,8 @@ mod tests {
         let stop = shutdown.clone();
         let server = Server::new(PLACES, RateLimit::unlimited());
         let serving = server.clone();
-        let task = tokio::spawn(async move { serving.serve(route, content, on_fault, stop).await });
-        Running { dir, address, infohash, faults, shutdown, task, acceptors, server }
+        let task = tokio::spawn(async move { serving.serve(route, content, on_event, stop).await });
+        Running { dir, address, infohash, faults, peers, shutdown, task, acceptors, server }
     }
 
     async fn connect(running: &Running) -> handshake::Connection {
@@ -418,6 +454,27 @@ mod tests {
         let others: Vec<_> = (0..PLACES).map(|_| places()).collect();
         let _welcome = connect(&running).await;
         assert_eq!(others.iter().filter(|place| place.lost.is_cancelled()).count(), 1);
+        running.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_comes_and_goes_is_reported_with_what_was_sent() {
+        let mut running = run().await;
+        let mut peer = connect(&running).await;
+        let Some(ServeEvent::Joined(joined)) = running.peers.recv().await else { panic!("nobody joined") };
+        let mut request = BytesMut::new();
+        encode_message(
+            &PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING },
+            &mut request,
+        )
+        .unwrap();
+        peer.writer.write_all(&request).await.unwrap();
+        while peer.reader.next().await.unwrap() != Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: 5 }) {
+        }
+        peer.reader.skip_payload().await.unwrap();
+        drop(peer);
+        let left = running.peers.recv().await;
+        assert!(matches!(left, Some(ServeEvent::Left { address, sent: 5 }) if address == joined), "{left:?}");
         running.stop().await;
     }
 

@@ -49,7 +49,7 @@ struct Place {
     taken: Arc<AtomicU32>,
     address: SocketAddr,
     /// Bytes of chunks that were sent to it, and which chunks these were.
-    sent: u64,
+    sent: Arc<AtomicU64>,
     given: Tally,
 }
 
@@ -76,6 +76,7 @@ pub struct Asker {
     outbox: Outbox,
     /// Bytes of the current chunk that the socket has taken in.
     taken: Arc<AtomicU32>,
+    sent: Arc<AtomicU64>,
     /// Number of granted chunks that were refused since this was last asked.
     refused: AtomicU32,
     activity: Activity,
@@ -96,9 +97,16 @@ impl UploadHub {
         let key = AskerKey(state.last_key);
         let taken = Arc::new(AtomicU32::new(0));
         let given = Tally::new(state.chunks);
-        let place = Place { outbox: outbox.clone(), taken: Arc::clone(&taken), address, sent: 0, given };
+        let sent = Arc::new(AtomicU64::new(0));
+        let place = Place {
+            outbox: outbox.clone(),
+            taken: Arc::clone(&taken),
+            address,
+            sent: Arc::clone(&sent),
+            given,
+        };
         state.askers.insert(key, place);
-        Asker { hub: Arc::clone(self), key, outbox, taken, refused: AtomicU32::new(0), activity }
+        Asker { hub: Arc::clone(self), key, outbox, taken, sent, refused: AtomicU32::new(0), activity }
     }
 
     /// Starts further uploads as time passes. Run it as long as peers are served; it never returns.
@@ -122,12 +130,17 @@ impl UploadHub {
         self.bytes_sent.load(Ordering::Relaxed)
     }
 
+    /// Number of connected peers that may ask for chunks.
+    pub fn receiver_count(&self) -> usize {
+        self.lock().askers.len()
+    }
+
     /// The connected peers that may ask for chunks, in the order in which they came.
     pub fn receivers(&self) -> Vec<Receiver> {
         let state = self.lock();
         let receiver = |(&key, place): (&AskerKey, &Place)| Receiver {
             address: place.address,
-            sent: place.sent,
+            sent: place.sent.load(Ordering::Relaxed),
             is_waiting: state.uploads.is_waiting(key),
             is_served: state.uploads.is_served(key),
             given: place.given.percents(),
@@ -195,6 +208,11 @@ impl Asker {
         Ok(waited)
     }
 
+    /// Bytes of chunks that were sent to the peer, also after this is dropped.
+    pub(crate) fn bytes_sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
+    }
+
     /// Number of granted chunks that were refused since this was last asked.
     pub(crate) fn take_refused(&self) -> u32 {
         self.refused.swap(0, Ordering::Relaxed)
@@ -233,7 +251,7 @@ impl Asker {
         }
         self.hub.update(|state| {
             if let Some(place) = state.askers.get_mut(&self.key).filter(|_| bytes > 0) {
-                place.sent += u64::from(bytes);
+                place.sent.fetch_add(bytes.into(), Ordering::Relaxed);
                 let given = state.uploads.serving(self.key).filter(|wish| wish.form != Form::Leaves);
                 given.into_iter().for_each(|wish| place.given.add(wish.chunk));
             }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 mod watching;
@@ -14,11 +15,17 @@ use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
 use proto::{Endpoint, Label, Link, Metainfo, ShareName};
-use startup::{ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, command_for, print_line};
+use startup::{
+    ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, STATUS_EVERY, StatusLine, command_for, print_line,
+    serving_line,
+};
 use store::{
     Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::{HttpArgs, Server};
 
@@ -43,6 +50,9 @@ const CACHE: &str = "Hash cache";
 
 /// TCP port of `--http`, if the user names none.
 const HTTP_PORT: u16 = 6021;
+
+/// Time between two lines about what is served, where no line changes in place: a seeder may be busy for days.
+const LONGEST_STATUS: Duration = Duration::from_secs(60);
 
 /// Printed below `--help`.
 const EXAMPLES: &str = "\
@@ -303,7 +313,8 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         }
     };
     let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
-    let (sent, _) = tokio::join!(running.join_all(), registering);
+    let status = shutdown.run_until_cancelled(show_status(&seen));
+    let (sent, _, _) = tokio::join!(running.join_all(), registering, status);
     let sent = sent.into_iter().sum();
     stop_http.cancel();
     // They hold the port.
@@ -337,6 +348,21 @@ fn rules(args: &Args) -> ScanRules {
         exclude: args.exclude.clone(),
         symlinks: args.symlinks,
         times: args.times,
+    }
+}
+
+/// Shows what is served. Does not return.
+async fn show_status(seen: &Seen) {
+    let mut status = StatusLine::new(LONGEST_STATUS);
+    let mut ticks = interval(STATUS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = 0;
+    loop {
+        ticks.tick().await;
+        let shares = seen.serving();
+        let sent = shares.iter().map(|share| share.sent).sum();
+        status.update(sent > before, |width| serving_line(width, &shares));
+        before = sent;
     }
 }
 
@@ -471,9 +497,16 @@ fn report(
     move |event| {
         tracing::debug!(?event);
         seen.note(&event);
+        let named = |infohash| report.lock().unwrap_or_else(PoisonError::into_inner).name(infohash);
         match &event {
             Event::Announced { tracker, .. } if *tracker == trackers::local() => local_answers.cancel(),
             Event::NotAnnounced { error, .. } if Some(error.endpoint()) == spare.as_ref() => return,
+            Event::PeerJoined { infohash, address } => {
+                tracing::info!(%address, share = named(infohash), "peer joined");
+            }
+            Event::PeerLeft { infohash, address, sent } => {
+                tracing::info!(%address, share = named(infohash), sent = %HumanBytes(*sent), "peer left");
+            }
             _ => {}
         }
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);

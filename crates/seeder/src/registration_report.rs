@@ -54,6 +54,11 @@ impl RegistrationReport {
         self.not_allowed.retain(|(_, share)| share != infohash);
     }
 
+    /// The name of a share; empty if it is gone.
+    pub(crate) fn name(&self, infohash: &InfoHash) -> String {
+        self.names.get(infohash).map(ToString::to_string).unwrap_or_default()
+    }
+
     /// The line to print for an event, unless it has nothing new.
     pub(crate) fn news(&mut self, event: Event) -> Option<News> {
         if !self.names.contains_key(infohash_of(&event)) {
@@ -76,6 +81,7 @@ impl RegistrationReport {
                 self.names[&infohash],
                 reason(&error)
             ))),
+            Event::PeerJoined { .. } | Event::PeerLeft { .. } => None,
         }
     }
 
@@ -127,7 +133,9 @@ fn infohash_of(event: &Event) -> &InfoHash {
     match event {
         Event::Announced { infohash, .. }
         | Event::NotAnnounced { infohash, .. }
-        | Event::Withdrawn { infohash, .. } => infohash,
+        | Event::Withdrawn { infohash, .. }
+        | Event::PeerJoined { infohash, .. }
+        | Event::PeerLeft { infohash, .. } => infohash,
     }
 }
 

@@ -11,7 +11,7 @@ use peer::{
     acceptor::{Acceptor, Route},
     announcer::{Own, announce},
     rate_limit::RateLimit,
-    server::Server,
+    server::{ServeEvent, Server},
     tracker_client::{TrackerClient, TrackerError},
     upload_hub::UploadHub,
 };
@@ -81,6 +81,22 @@ pub enum Event {
         infohash: InfoHash,
         /// What is wrong.
         error: OpenChunkError,
+    },
+    /// A peer may ask for chunks of a share.
+    PeerJoined {
+        /// The share.
+        infohash: InfoHash,
+        /// Where the peer is.
+        address: SocketAddr,
+    },
+    /// The connection with such a peer has ended.
+    PeerLeft {
+        /// The share.
+        infohash: InfoHash,
+        /// Where the peer is.
+        address: SocketAddr,
+        /// Bytes of chunks that were sent to it.
+        sent: u64,
     },
 }
 
@@ -170,11 +186,16 @@ impl Sharing {
             on_event.clone(),
             withdrawn.clone(),
         );
-        let on_fault = move |error| {
-            withdrawn.cancel();
-            on_event(Event::Withdrawn { infohash, error });
+        let on_served = move |event| match event {
+            ServeEvent::Joined(address) => on_event(Event::PeerJoined { infohash, address }),
+            ServeEvent::Left { address, sent } => on_event(Event::PeerLeft { infohash, address, sent }),
+            ServeEvent::Fault(error) => {
+                withdrawn.cancel();
+                on_event(Event::Withdrawn { infohash, error });
+            }
+            _ => {}
         };
-        let (sent, ()) = tokio::join!(server.serve(route, content, on_fault, shutdown), registering);
+        let (sent, ()) = tokio::join!(server.serve(route, content, on_served, shutdown), registering);
         sent
     }
 }

@@ -11,6 +11,7 @@ use crate::{Event, Seeder};
 use peer::{tracker_client::TrackerError, upload_hub::Receiver};
 use proto::{Endpoint, InfoHash, Metainfo, tracker::client::CallError};
 use serde::Serialize;
+use startup::Served;
 use web::{Meter, Metric, Source, json, machine_name};
 
 /// A seeder that can be looked at.
@@ -156,6 +157,7 @@ impl Seen {
                     share.trackers.values_mut().for_each(|tracker| tracker.registered = false);
                 }
             }
+            Event::PeerJoined { .. } | Event::PeerLeft { .. } => {}
         }
     }
 
@@ -184,6 +186,22 @@ impl Seen {
             sent: served.iter().map(|(_, sent)| sent).sum(),
             upload_limit: self.upload_limit,
         }
+    }
+
+    /// What is served now.
+    pub(crate) fn serving(&self) -> Vec<Served> {
+        let now = Instant::now();
+        let infohashes: Vec<_> = self.state().shares.keys().copied().collect();
+        let served = infohashes.into_iter().filter_map(|infohash| {
+            let uploads = self.seeder.uploads(&infohash);
+            let counts = uploads.map(|uploads| (uploads.receiver_count(), uploads.bytes_sent()));
+            let (peers, sent) = counts.unwrap_or_default();
+            let mut state = self.state();
+            let rate = state.whole.rate(infohash, sent, now);
+            let Shared { name, size, .. } = state.shares.get(&infohash)?;
+            Some(Served { name: name.clone(), size: *size, peers, sent, rate })
+        });
+        served.collect()
     }
 
     fn share_json(&self, infohash: InfoHash) -> Option<Share> {

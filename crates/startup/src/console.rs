@@ -148,8 +148,13 @@ fn size() -> (u16, u16) {
 }
 
 /// Columns of a text on a terminal.
-pub(crate) fn columns(text: &str) -> usize {
+pub fn columns(text: &str) -> usize {
     measure_text_width(text)
+}
+
+/// As much of a text as fits so many columns. If something is missing, it ends with an ellipsis.
+pub fn cut(text: &str, columns: usize) -> String {
+    truncate_str(text, columns, "…").into_owned()
 }
 
 #[cfg(test)]

@@ -18,7 +18,9 @@ mod logging;
 mod progress;
 mod rotating_log;
 mod service;
+mod serving;
 mod signals;
+mod status;
 
 use std::{
     future::Future,
@@ -39,7 +41,9 @@ pub use invocation::command_for;
 pub use logging::LogArgs;
 pub use progress::ByteMeter;
 pub use service::report_ready;
+pub use serving::{Served, serving_line};
 pub use signals::{Hangups, OnHangup};
+pub use status::{Pace, STATUS_EVERY, StatusLine};
 
 /// Maximum threads for blocking work (hashing, disk). More would only wait for the disk.
 const MAX_BLOCKING_THREADS: usize = 64;

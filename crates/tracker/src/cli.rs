@@ -10,6 +10,7 @@ use crate::{
     lists::{self, ListArgs},
     probe,
     seen::Seen,
+    status,
 };
 use clap::{CommandFactory, Parser, builder::FalseyValueParser, error::ErrorKind};
 use etcetera::{BaseStrategy, choose_base_strategy};
@@ -221,7 +222,7 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             discovery::advertise(address, advertised.cancelled()).await;
         }
     };
-    let view = tracker.view();
+    let (view, shown) = (tracker.view(), tracker.view());
     let seen = async {
         if let Some(http) = http {
             print_line(format_args!("[HTTP] Page and metrics are at {}", http.url()));
@@ -235,7 +236,8 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         advertised.cancel();
         result
     };
-    let (served, (), (), ()) = tokio::join!(serving, advertising, seen, reloading);
+    let status = advertised.run_until_cancelled(status::show(&shown));
+    let (served, (), (), (), _) = tokio::join!(serving, advertising, seen, reloading, status);
     served.map_err(failure)
 }
 

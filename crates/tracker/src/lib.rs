@@ -40,6 +40,9 @@ pub mod registry;
 mod seen;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock and the randomness")]
 pub mod service;
+#[cfg(feature = "cli")]
+#[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
+mod status;
 #[expect(clippy::disallowed_methods, reason = "the shell has the clock")]
 mod summaries;
 pub mod token;

@@ -71,10 +71,7 @@ impl View {
 
     /// All counts.
     pub fn counts(&self) -> Counts {
-        let (requests, registry) = {
-            let handler = self.shared.handler();
-            (handler.counters(), handler.stats())
-        };
+        let (requests, registry) = self.load();
         let fleet = self.shared.fleet.as_ref().map(|side| {
             let (counts, load) = (&side.counts, Ordering::Relaxed);
             FleetCounts {
@@ -90,6 +87,12 @@ impl View {
         });
         let kernel_drops = kernel_drops(&self.sockets);
         Counts { requests, registry, unsent: self.shared.unsent(), kernel_drops, fleet }
+    }
+
+    /// Datagrams and answers so far, and what is registered: the counts that cost least.
+    pub fn load(&self) -> (Counters, Stats) {
+        let handler = self.shared.handler();
+        (handler.counters(), handler.stats())
     }
 
     /// The first shares whose names begin with `prefix`, each under all its names, at most `most`, in order of name; and whether there are

@@ -7,6 +7,9 @@
 mod docs;
 #[path = "../../web/tests/http/get.rs"]
 mod get;
+#[path = "../../seeder/tests/command_line/on_terminal.rs"]
+#[expect(dead_code, reason = "other programs do more")]
+mod on_terminal;
 #[path = "../../seeder/tests/command_line/readme.rs"]
 mod readme;
 #[path = "../../seeder/tests/command_line/stopping.rs"]
@@ -145,6 +148,42 @@ fn prints_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
         let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
         assert!(log.contains("stopped") && log.contains("malformed=0"), "{log}");
     }
+}
+
+#[test]
+fn on_a_terminal_a_line_says_what_it_knows_and_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = tracker(&["--bind", "127.0.0.1", "-p", "0"], dir.path());
+    command.env("TERM", "xterm");
+    let mut tracker = on_terminal::OnTerminal::start(command, 80);
+    let listening = tracker.wait_for_line("[LISTENING]");
+    tracker.wait_for_line("0 shares, 0 peers (0 seeders), 0.0 announces/s, 0.0 answers/s");
+    register(listening.rsplit(':').next().unwrap().parse().unwrap());
+    let screen = tracker.wait_for(|screen| {
+        screen.last().is_some_and(|line| line.starts_with("1 share, 1 peer (1 seeder), "))
+    });
+    assert_eq!(screen.iter().filter(|line| line.contains("announces/s")).count(), 1, "{screen:#?}");
+    tracker.signal(Signal::TERM);
+    let screen = tracker.end();
+    assert!(!screen.iter().any(|line| line.contains("announces/s")), "{screen:#?}");
+}
+
+#[test]
+fn without_a_terminal_a_tracker_says_now_and_then_what_it_does_and_nothing_while_it_is_idle() {
+    let mut tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0"]);
+    let port = tracker.port("127.0.0.1");
+    let mut err = BufReader::new(tracker.child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (said, saying) = mpsc::channel();
+    thread::spawn(move || said.send(err.next()));
+    let line = loop {
+        register(port);
+        match saying.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => break line.unwrap(),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(line.starts_with("1 share, 1 peer (1 seeder), "), "{line}");
 }
 
 #[test]

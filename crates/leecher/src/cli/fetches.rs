@@ -24,6 +24,7 @@ use crate::{
     report::{self, Reporter, Subject},
     screen::Screen,
     seen::{Seen, SeenTransfer},
+    served::ServedLine,
 };
 
 const FETCH: Transfer<Fetched> = |config, on_event, stop| Box::pin(leecher::fetch(config, on_event, stop));
@@ -98,10 +99,7 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
     for ((number, target), seen) in targets.iter().enumerate().zip(transfers) {
         let trackers = trackers(&args, target, &[looking::local()]);
         let named = link_endpoints(target, &trackers, &args.peers);
-        let subject = match targets.len() {
-            1 => Subject::Only,
-            _ => Subject::OneOfMany { number, target: target.clone() },
-        };
+        let subject = Subject::one_of(&targets, number, target);
         let mut report =
             Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
         report.show_to(Arc::clone(&seen));
@@ -132,8 +130,10 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
             });
             continue;
         }
+        let line = ServedLine::new(style(&args), &screen, number);
         fetches.spawn(async move {
-            let fetched = looking::among(FETCH, config, found, &mut report, stop).await.map_err(explain);
+            let fetching = looking::among(FETCH, config, found, &mut report, stop);
+            let fetched = line.beside(fetching, &seen).await.map_err(explain);
             if let Err(failure) = &fetched {
                 seen.failed(failure.to_string());
             }

@@ -19,6 +19,8 @@ mod killing;
 mod listing;
 mod memory;
 mod network;
+#[path = "../../../seeder/tests/command_line/on_terminal.rs"]
+mod on_terminal;
 mod options;
 mod parts;
 // One program is watched like the other.

@@ -1,108 +1,17 @@
-//! What a user sees on a terminal: a pseudo terminal, and an emulator that keeps its screen.
+//! What a user sees on a terminal.
 
-use std::{
-    fs::File,
-    io::{Read, Write},
-    os::fd::OwnedFd,
-    process::{Child, Command},
-    sync::{Arc, mpsc},
-    thread,
-    time::Instant,
-};
+use std::{io::Write, sync::Arc};
 
 use proto::ChunkIndex;
-use rustix::{
-    fs::{Mode, OFlags},
-    process::{Pid, Signal, kill_process},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
-};
+use rustix::process::Signal;
 
 use crate::{
     content::{Withheld, bytes},
     leecher,
     network::Network,
-    program::{PATIENCE, Place},
+    on_terminal::OnTerminal,
+    program::{Place, run},
 };
-
-/// A program on a terminal. It is killed when the test is done with it or fails.
-struct OnTerminal {
-    child: Child,
-    keyboard: File,
-    output: mpsc::Receiver<Vec<u8>>,
-    terminal: vt100::Parser,
-}
-
-impl OnTerminal {
-    fn start(mut command: Command, columns: u16) -> OnTerminal {
-        const ROWS: u16 = 24;
-        let keyboard = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&keyboard).unwrap();
-        unlockpt(&keyboard).unwrap();
-        let path = ptsname(&keyboard, Vec::new()).unwrap();
-        let screen: OwnedFd = rustix::fs::open(path, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let size = Winsize { ws_row: ROWS, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&screen, size).unwrap();
-        command.stdin(screen.try_clone().unwrap()).stdout(screen.try_clone().unwrap()).stderr(screen);
-        let child = command.spawn().unwrap();
-        // The command holds the terminal open, and would keep its output from ending.
-        drop(command);
-        let keyboard = File::from(keyboard);
-        let mut output = keyboard.try_clone().unwrap();
-        let (sender, receiver) = mpsc::channel();
-        // Ends when the program has ended: then reading fails.
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(len) = output.read(&mut buffer)
-                && len > 0
-                && sender.send(buffer[..len].to_vec()).is_ok()
-            {}
-        });
-        OnTerminal { child, keyboard, output: receiver, terminal: vt100::Parser::new(ROWS, columns, 0) }
-    }
-
-    /// Waits until the screen shows what is asked for.
-    fn wait_for(&mut self, what: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let screen = self.screen();
-            if what(&screen) {
-                return screen;
-            }
-            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.terminal.process(&bytes),
-                Err(error) => panic!("{error}; the screen shows {screen:#?}"),
-            }
-        }
-    }
-
-    /// Waits for the end, and returns all that is on the screen then.
-    fn end(mut self) -> Vec<String> {
-        while let Ok(bytes) = self.output.recv_timeout(PATIENCE) {
-            self.terminal.process(&bytes);
-        }
-        self.child.wait().unwrap();
-        self.screen()
-    }
-
-    /// The lines of the screen, down to the last that is not empty.
-    fn screen(&self) -> Vec<String> {
-        let columns = self.terminal.screen().size().1;
-        let rows = self.terminal.screen().rows(0, columns).map(|row| row.trim_end().to_owned());
-        let mut rows: Vec<String> = rows.collect();
-        while rows.last().is_some_and(String::is_empty) {
-            rows.pop();
-        }
-        rows
-    }
-}
-
-impl Drop for OnTerminal {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// A transfer that stands still after two of four chunks.
 fn half() -> (Place, Network) {
@@ -142,7 +51,7 @@ fn a_bar_fits_the_terminal_and_ctrl_c_leaves_nothing_of_it() {
         leecher.keyboard.write_all(b"\x03").unwrap();
         leecher.wait_for(|screen| screen.iter().any(|line| line.contains("^C")));
         leecher.wait_for(|screen| !screen.iter().any(|line| line.contains("^C")));
-        kill_process(Pid::from_child(&leecher.child), Signal::INT).unwrap();
+        leecher.signal(Signal::INT);
         let screen = leecher.end();
         assert!(!screen.iter().any(|line| is_bar(line) || line.contains("^C")), "{screen:#?}");
         assert!(screen.iter().any(|line| line == "error: interrupted"), "{screen:#?}");
@@ -176,4 +85,54 @@ fn no_color_means_no_colour() {
     };
     assert!(has_colors(&[]));
     assert!(!has_colors(&[("NO_COLOR", "1")]));
+}
+
+#[test]
+fn several_shares_have_a_bar_each_and_the_bars_are_in_line() {
+    let network = Network::start();
+    for name in ["a.bin", "a longer name.bin"] {
+        let shared = network.file(name, &bytes(4));
+        network.seed(Arc::new(Withheld { shared, from: ChunkIndex(2) }));
+    }
+    let place = Place::new();
+    let args = ["a.bin", "a longer name.bin", "--tracker", &network.tracker()];
+    let mut command = leecher(&place, &args);
+    command.env("TERM", "xterm");
+    let mut leecher = OnTerminal::start(command, 80);
+    let is_half = |line: &&String| is_bar(line) && line.contains("50%");
+    let screen = leecher.wait_for(|screen| screen.iter().filter(is_half).count() == 2);
+    let bars: Vec<_> = screen.iter().filter(is_half).collect();
+    assert!(bars[0].starts_with("a.bin: ") && bars[1].starts_with("a longer name.bin: "), "{screen:#?}");
+    let begins = |line: &str| line.chars().position(|c| c == '█');
+    assert_eq!(begins(bars[0]), begins(bars[1]), "{screen:#?}");
+}
+
+#[test]
+fn a_leecher_that_stays_shows_that_it_serves() {
+    let network = Network::start();
+    network.seed(network.file("data.bin", &bytes(4)));
+    let place = Place::new();
+    let mut first = on_terminal(&place, &network, 80, &["--seed", "-o", "one"], &[]);
+    first.wait_for_line("Seeding data.bin: no peers, 0 B/s, 0.00 copies sent");
+    let other = Place::new();
+    let fetched = run(leecher(&other, &["data.bin", "--tracker", &network.tracker(), "-o", "two"]));
+    assert_eq!(fetched.code, Some(0), "{fetched:?}");
+    first.signal(Signal::TERM);
+    let screen = first.end();
+    assert!(!screen.iter().any(|line| line.contains("Seeding")), "{screen:#?}");
+    assert!(screen.iter().any(|line| line.starts_with("Leecher stopped after sending")), "{screen:#?}");
+}
+
+#[test]
+fn a_resumed_transfer_shows_how_much_is_checked_and_counts_what_it_fetches() {
+    let (place, network) = half();
+    let mut leecher = on_terminal(&place, &network, 80, &["-o", "copy"], &[]);
+    leecher.wait_for(|screen| screen.iter().any(|line| is_bar(line) && line.contains("50%")));
+    leecher.signal(Signal::TERM);
+    leecher.end();
+    network.seed(network.file("data.bin", &bytes(4)));
+    let screen = on_terminal(&place, &network, 80, &["-o", "copy"], &[]).end();
+    assert!(screen.iter().any(|line| line.contains("1.00 MiB are here from an earlier run")), "{screen:#?}");
+    assert!(screen.iter().any(|line| line.starts_with("Saved 2.00 MiB to copy in")), "{screen:#?}");
+    assert!(screen.iter().any(|line| line.contains("fetched 1.00 MiB")), "{screen:#?}");
 }

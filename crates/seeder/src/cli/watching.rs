@@ -14,7 +14,7 @@ use store::Content;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::Server;
 
-use super::{Args, HTTP_PORT, cache, config, report, rules, seen};
+use super::{Args, HTTP_PORT, cache, config, report, rules, seen, show_status};
 use crate::{
     Seeder,
     registration_report::RegistrationReport,
@@ -91,9 +91,10 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
             WatchEvent::Share(event) => on_share(event),
         }
     };
-    let (sent, _) = tokio::join!(
+    let (sent, _, _) = tokio::join!(
         watch.run(&seeder, on_event, &shutdown),
-        answers.run_until_cancelled(trackers.register(&seeder, |_| {}))
+        answers.run_until_cancelled(trackers.register(&seeder, |_| {})),
+        shutdown.run_until_cancelled(show_status(&seen))
     );
     stop_http.cancel();
     // They hold the port.

@@ -10,6 +10,7 @@ mod failing;
 #[path = "../../../web/tests/http/get.rs"]
 mod get;
 mod http;
+mod on_terminal;
 mod options;
 mod peer;
 mod program;
@@ -17,6 +18,7 @@ mod readme;
 mod registering;
 mod sharing;
 mod stopping;
+mod terminal;
 mod tracking;
 mod watching;
 

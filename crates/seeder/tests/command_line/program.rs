@@ -105,7 +105,12 @@ impl Running {
 
     /// The next line of stderr.
     pub(crate) fn err_line(&self) -> String {
-        self.err.recv_timeout(PATIENCE).expect("a line on stderr")
+        self.err_line_before(Instant::now() + PATIENCE).expect("a line on stderr")
+    }
+
+    /// The next line of stderr, if one comes in time.
+    pub(crate) fn err_line_before(&self, deadline: Instant) -> Result<String, RecvTimeoutError> {
+        self.err.recv_timeout(deadline.saturating_duration_since(Instant::now()))
     }
 
     /// The peak of its resident memory in MiB; `None` where there is no `/proc`.
