@@ -3,7 +3,7 @@
 //! It asks the trackers, fetches nothing, and trusts what they count: hosts that have fetched all of the share since it was
 //! registered, those that are gone too. The host that offered it first has not fetched it, so it does not count.
 
-use std::{net::SocketAddr, num::NonZeroU32, process, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, process, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::Target;
@@ -15,14 +15,21 @@ use proto::{
         message::{MAX_PEERS, ShareEntry},
     },
 };
-use startup::{ExitCode, Failure, LogArgs, human_time, print_json_line, print_line};
+use startup::{
+    ExitCode, Failure, LogArgs, Output, human_time,
+    json::{Completions, Event, Late, print_event},
+    print_line,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cli, looking};
+use crate::{
+    cli,
+    looking::{self, Look},
+};
 
 /// Time between two looks. Hosts announce that they are done at once, so nobody waits much longer than that.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = startup::parse_timeout, env = "SHOAL_TIMEOUT")]
     timeout: Option<Duration>,
 
-    /// Tracker [default: the link's, or 127.0.0.1:6020]
+    /// Tracker [default: the link's, or 127.0.0.1:6020, or one in the network]
     ///
     /// Repeatable, or separated by commas.
     #[arg(
@@ -56,6 +63,12 @@ pub struct Args {
         env = "SHOAL_TRACKER"
     )]
     trackers: Vec<Endpoint>,
+
+    /// Do not look for a tracker in the local network
+    ///
+    /// By default, without a tracker that is named and without an answer from 127.0.0.1:6020, trackers are looked for by multicast DNS.
+    #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_DISCOVERY", hide_short_help = true)]
+    no_discovery: bool,
 
     /// Report on stdout, as one JSON object a line
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON")]
@@ -78,16 +91,17 @@ struct Standing {
 /// Runs the program.
 pub fn main(args: Args) -> process::ExitCode {
     let logs = args.logs.clone();
-    startup::run("wait", &logs, |shutdown| wait(args, shutdown))
+    startup::run("wait", &logs, Output::of(args.json), |shutdown| wait(args, shutdown))
 }
 
 async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
     let tasks = TaskTracker::new();
+    let trackers = trackers(&args, &shutdown).await;
     let clients: Vec<_> =
-        trackers(&args).into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
+        trackers.into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
     let mut last: Option<Standing> = None;
-    let mut trouble = None;
+    let (mut trouble, mut grown) = (None, Grown::default());
     loop {
         let next = Instant::now() + LOOK_EVERY;
         let looked = tokio::select! {
@@ -96,8 +110,9 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         };
         match looked {
             Ok(standing) => {
+                grown.note(&standing.late, Instant::now());
                 if last.as_ref() != Some(&standing) {
-                    report(&args, &standing);
+                    report(&args, &standing, &grown);
                 }
                 if standing.completed >= args.hosts.get() {
                     return Ok(());
@@ -107,13 +122,17 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             Err(Unknown::Ambiguous(shares)) => return Err(ambiguous(&args.target, &shares)),
             Err(Unknown::ForNow(error)) => {
                 if trouble.is_none() {
-                    tracing::warn!("{error}; still waiting");
+                    let message = format!("{error}; still waiting");
+                    tracing::warn!("{message}");
+                    if args.json {
+                        print_event(&Event::Warning { kind: "tracker", message });
+                    }
                 }
                 trouble = Some(error);
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(late(&args, last.as_ref(), trouble));
+            return Err(late(&args, last.as_ref(), &grown, trouble));
         }
         let next = deadline.map_or(next, |deadline| next.min(deadline));
         tokio::select! {
@@ -123,11 +142,39 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     }
 }
 
-fn trackers(args: &Args) -> Vec<Endpoint> {
+/// The trackers to ask. If none is named, the one on this host or those that are found in the network.
+async fn trackers(args: &Args, shutdown: &CancellationToken) -> Vec<Endpoint> {
     match &args.target {
         _ if !args.trackers.is_empty() => args.trackers.clone(),
         Target::Link(link) if !link.trackers.is_empty() => link.trackers.clone(),
-        _ => vec![looking::local()],
+        _ => {
+            let report = if args.json { looking::Report::Json } else { looking::Report::Line };
+            let look = (!args.no_discovery).then_some(Look { bind: None, report });
+            looking::local_or_found(look, shutdown).await
+        }
+    }
+}
+
+/// When each late peer was seen to have more than before.
+#[derive(Debug, Default)]
+struct Grown(BTreeMap<SocketAddr, (u8, Instant)>);
+
+impl Grown {
+    /// These are late now. Others are forgotten.
+    fn note(&mut self, late: &[(u8, SocketAddr)], now: Instant) {
+        let before = std::mem::take(&mut self.0);
+        self.0 = late
+            .iter()
+            .map(|&(percent, address)| match before.get(&address) {
+                Some(&(had, since)) if had == percent => (address, (had, since)),
+                _ => (address, (percent, now)),
+            })
+            .collect();
+    }
+
+    /// For how long a peer has had what it has.
+    fn unchanged(&self, address: &SocketAddr) -> Duration {
+        self.0.get(address).map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 }
 
@@ -212,19 +259,23 @@ where
     }
 }
 
-fn report(args: &Args, standing: &Standing) {
+fn report(args: &Args, standing: &Standing, grown: &Grown) {
     let Standing { completed, seeders, leechers, late } = standing;
     let hosts = args.hosts;
     if args.json {
-        let late: Vec<_> = late
-            .iter()
-            .map(|(percent, address)| serde_json::json!({"address": address.to_string(), "percent": percent}))
-            .collect();
-        let event = if *completed >= hosts.get() { "reached" } else { "waiting" };
-        let line = serde_json::json!({
-            "event": event, "completed": completed, "hosts": hosts, "seeders": seeders, "leechers": leechers, "late": late,
+        let late = late.iter().map(|&(percent, address)| Late {
+            address,
+            percent,
+            unchanged_s: grown.unchanged(&address).as_secs(),
         });
-        return print_json_line(&line.to_string());
+        let (completed, seeders, leechers) = (*completed, *seeders, *leechers);
+        let is_reached = completed >= hosts.get();
+        let hosts = hosts.get();
+        let completions = Completions { completed, hosts, seeders, leechers, late: late.collect() };
+        return print_event(&match is_reached {
+            true => Event::Reached(completions),
+            false => Event::Completions(completions),
+        });
     }
     let slowest = match late.first() {
         Some((percent, address)) => format!("; {leechers} fetching, the last ({address}) at {percent}%"),
@@ -233,7 +284,7 @@ fn report(args: &Args, standing: &Standing) {
     print_line(format_args!("{completed} of {hosts} hosts have it{slowest}"));
 }
 
-fn late(args: &Args, last: Option<&Standing>, trouble: Option<String>) -> Failure {
+fn late(args: &Args, last: Option<&Standing>, grown: &Grown, trouble: Option<String>) -> Failure {
     let after = args.timeout.map(human_time).unwrap_or_default();
     let completed = last.map_or(0, |standing| standing.completed);
     let mut error = format!("{completed} of {} hosts have {} after {after}", args.hosts, args.target);
@@ -245,7 +296,10 @@ fn late(args: &Args, last: Option<&Standing>, trouble: Option<String>) -> Failur
     if late.is_empty() {
         return failure;
     }
-    let named = late.iter().take(MAX_NAMED).map(|(percent, address)| format!("{address} has {percent}%"));
+    let named = late.iter().take(MAX_NAMED).map(|(percent, address)| {
+        let unchanged = human_time(grown.unchanged(address));
+        format!("{address} has {percent}%, and has had no more for {unchanged}")
+    });
     failure.hint(named.collect::<Vec<_>>().join("\n  "))
 }
 
@@ -260,4 +314,20 @@ fn ambiguous(target: &Target, shares: &[ShareEntry]) -> Failure {
 
 fn interrupted() -> Failure {
     Failure::new(ExitCode::Interrupted, "stopped before enough hosts had it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_is_slow_since_it_was_seen_to_have_more() {
+        let (one, two): (SocketAddr, SocketAddr) = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into());
+        let mut grown = Grown::default();
+        for (late, pause) in [([(40, one), (40, two)], 60), ([(40, one), (50, two)], 30)] {
+            grown.note(&late, Instant::now());
+            tokio::time::advance(Duration::from_secs(pause)).await;
+        }
+        assert_eq!([one, two].map(|peer| grown.unchanged(&peer).as_secs()), [90, 30]);
+    }
 }

@@ -2,14 +2,20 @@
 
 use leecher::Description;
 use proto::{ShareName, metainfo::FileEntry};
-use startup::{HumanBytes, print_json_line, print_line};
+use startup::{
+    HumanBytes, Output,
+    json::{Event, print_event, print_event_of},
+    print_line,
+};
 use store::{DownloadError, FilePattern, Wanted, path_in_share};
 
-/// Prints the files that the patterns match, or all of them if there are none, the empty directories, and the links.
+/// Prints the files that the patterns match, or all of them if there are none, the empty directories, and the links. `target` is what
+/// the user asked for, if that is one of several.
 pub(crate) fn print(
     description: &Description,
     only: &[FilePattern],
-    is_json: bool,
+    output: Output,
+    target: Option<&str>,
 ) -> Result<(), DownloadError> {
     let metainfo = &description.metainfo;
     let wanted = Wanted::of(metainfo, only)?;
@@ -19,20 +25,20 @@ pub(crate) fn print(
     let joined = |path: &[ShareName]| path.iter().map(ShareName::as_str).collect::<Vec<_>>().join("/");
     let directories = directories.iter().map(|path| (format!("{}/", joined(path)), 0));
     let links = wanted.links(metainfo);
-    let links = links.iter().map(|link| (joined(&link.path), 0, Some(link.text())));
+    let links = links.iter().map(|link| (joined(&link.path), 0, Some(link.text().to_string())));
     let entries = files.chain(directories).map(|(path, size)| (path, size, None)).chain(links);
+    let infohash = metainfo.infohash().to_string();
     for (path, size, link) in entries {
-        let mut entry = serde_json::json!({
-            "infohash": metainfo.infohash().to_string(), "path": path, "size": size,
-        });
-        match (is_json, link) {
-            (true, None) => print_json_line(&entry.to_string()),
-            (true, Some(link)) => {
-                entry["link"] = link.into();
-                print_json_line(&entry.to_string());
+        match (output, link) {
+            (Output::Json, link) => {
+                let event = Event::File { infohash: &infohash, path: &path, size, link: link.as_deref() };
+                match target {
+                    Some(target) => print_event_of(target, &event),
+                    None => print_event(&event),
+                }
             }
-            (false, None) => print_line(format_args!("{:>10}  {path}", HumanBytes(size).to_string())),
-            (false, Some(link)) => print_line(format_args!("{:>10}  {path} -> {link}", "link")),
+            (Output::Text, None) => print_line(format_args!("{:>10}  {path}", HumanBytes(size).to_string())),
+            (Output::Text, Some(link)) => print_line(format_args!("{:>10}  {path} -> {link}", "link")),
         }
     }
     Ok(())

@@ -64,5 +64,5 @@ pub use swarm::{
     PeerTrouble, Picture, Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,
     allowance::Exceeded,
 };
-pub use target::{ParseTargetError, Target, list_shares};
+pub use target::{Known, ParseTargetError, Target, known_shares};
 pub use view::View;

@@ -14,14 +14,14 @@ use discovery::{FoundTracker, LOCAL_TIMEOUT, Search};
 use leecher::{Config, FetchError, FetchEvent};
 use peer::tracker_client::TrackerClient;
 use proto::{Endpoint, tracker::DEFAULT_PORT};
-use startup::eprint_line;
+use startup::{
+    eprint_line,
+    json::{Event, print_event},
+};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    cli::link_endpoints,
-    report::{Reporter, print_found_tracker},
-};
+use crate::{cli::link_endpoints, report::Reporter};
 
 /// How to look.
 #[derive(Debug, Clone, Copy)]
@@ -136,7 +136,10 @@ impl Look {
         for tracker in &found {
             match self.report {
                 Report::Line => eprint_line(format_args!("Found a {tracker} by multicast DNS")),
-                Report::Json => print_found_tracker(tracker),
+                Report::Json => print_event(&Event::TrackerFound {
+                    tracker: tracker.endpoint.to_string(),
+                    name: &tracker.name,
+                }),
                 Report::Nothing => {}
             }
         }

@@ -7,20 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use discovery::FoundTracker;
 use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
 use proto::{Endpoint, Link};
 use startup::{
     Failure, HumanBytes, Work, bar_line,
     console::{self, columns, cut},
-    eprint_line, escape, human_time, print_line,
+    eprint_line, escape, human_time,
+    json::{Event, print_event},
+    print_line,
 };
 
 use crate::{
     screen::{Block, Screen},
     seen::SeenTransfer,
 };
-use json::{Json, cannot_serve, json, name_moved, print_json};
+use json::{cannot_serve, event_of, name_moved};
 
 /// Wait between two lines of progress, and before the first line. A short transfer prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
@@ -145,12 +146,29 @@ impl Reporter {
         self.seen = Some(seen);
     }
 
+    /// How it reports.
+    pub(crate) fn style(&self) -> Style {
+        self.style
+    }
+
+    /// What the user asked for, if there are several transfers.
+    pub(crate) fn target(&self) -> Option<&Target> {
+        self.subject.target()
+    }
+
+    /// Prints an event for programs, if those are reported.
+    pub(crate) fn print(&self, event: &Event<'_>) {
+        if self.style == Style::Json {
+            json::print(self.subject.target(), event);
+        }
+    }
+
     pub(crate) fn event(&mut self, event: FetchEvent) {
         if let Some(seen) = &self.seen {
             seen.note(&event);
         }
         if self.style == Style::Json {
-            return print_json(self.subject.target(), &json(&event));
+            return self.print(&event_of(&event));
         }
         let label = self.subject.label();
         match event {
@@ -276,7 +294,7 @@ impl Reporter {
         match (result, &self.subject) {
             (Ok(_), _) | (Err(_), Subject::Only) => {}
             (Err(failure), subject) if self.style == Style::Json => {
-                json::print_failure(subject.target(), failure);
+                json::print(subject.target(), &Event::failed(failure));
             }
             (Err(failure), subject) => {
                 // The failure is already escaped, and its hint may have several lines.
@@ -289,7 +307,7 @@ impl Reporter {
     /// The leecher has left the swarm.
     fn left(&self, fetched: &Fetched) {
         match self.style {
-            Style::Json => print_json(self.subject.target(), &Json::Left { uploaded: fetched.uploaded }),
+            Style::Json => self.print(&Event::Left { uploaded: fetched.uploaded }),
             Style::Quiet => {}
             Style::Progress | Style::Plain => {
                 let sent =
@@ -397,23 +415,13 @@ fn peers(progress: &Progress) -> String {
     }
 }
 
-/// Prints a tracker that was found in the local network as JSON.
-pub(crate) fn print_found_tracker(found: &FoundTracker) {
-    print_json(None, &Json::TrackerFound { tracker: found.endpoint.to_string(), name: &found.name });
-}
-
 /// Prints where the page is.
 pub(crate) fn print_http(style: Style, url: &str) {
     match style {
         Style::Progress | Style::Plain => print_line(format_args!("Page and metrics are at {url}")),
-        Style::Json => print_json(None, &Json::Http { url }),
+        Style::Json => print_event(&Event::Http { url }),
         Style::Quiet => {}
     }
-}
-
-/// Prints the failure of the program as JSON.
-pub(crate) fn print_failure(failure: &Failure) {
-    json::print_failure(None, failure);
 }
 
 /// A bar for the transfer. If it is the only one, a line for each peer follows. Before and after the transfer there is a line

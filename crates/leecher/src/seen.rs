@@ -11,8 +11,8 @@ use leecher::{FetchEvent, Fetched, PeerPicture, Progress, Spent, Started, View};
 use peer::upload_hub::Receiver;
 use proto::InfoHash;
 use serde::Serialize;
-use startup::Served;
-use web::{Meter, Metric, Source, json, machine_name};
+use startup::{Served, json};
+use web::{Meter, Metric, Source, machine_name};
 
 /// A leecher that can be looked at.
 pub(crate) struct Seen {
@@ -104,7 +104,7 @@ struct Share {
     stored: Vec<u8>,
     sources: Vec<SeenSource>,
     receivers: Vec<SeenReceiver>,
-    spent: Vec<SeenSpent>,
+    spent: Vec<json::Spent>,
 }
 
 #[derive(Serialize)]
@@ -126,13 +126,6 @@ struct SeenReceiver {
     waiting: bool,
     served: bool,
     given: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct SeenSpent {
-    on: &'static str,
-    peer: Option<SocketAddr>,
-    seconds: f64,
 }
 
 impl Phase {
@@ -239,9 +232,10 @@ impl SeenTransfer {
         let (peers, sent) = (self.view.receiver_count(), self.view.bytes_sent());
         let mut state = self.state();
         let finished = state.finished.as_ref()?;
-        let (name, size) = (finished.name.to_string(), finished.size);
+        let (infohash, name, size) =
+            (finished.infohash.to_string(), finished.name.to_string(), finished.size);
         let rate = state.whole.rate((), sent, Instant::now());
-        Some(Served { name, size, peers: peers?, sent, rate })
+        Some(Served { infohash, name, size, peers: peers?, sent, rate })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -333,13 +327,14 @@ impl State {
     }
 }
 
-fn spent(parts: &[(Spent, Duration)]) -> Vec<SeenSpent> {
+/// What time was spent on, by names that do not change.
+pub(crate) fn spent(parts: &[(Spent, Duration)]) -> Vec<json::Spent> {
     let part = |&(on, time): &(Spent, Duration)| {
         let peer = match on {
             Spent::SlowPeer(address) => Some(address),
             _ => None,
         };
-        SeenSpent { on: name(on), peer, seconds: time.as_secs_f64() }
+        json::Spent { on: name(on), peer, seconds: time.as_secs_f64() }
     };
     parts.iter().map(part).collect()
 }
@@ -438,12 +433,12 @@ impl Source for Seen {
     fn resource(&self, path: &str, _: &str) -> Option<String> {
         let parts: Vec<_> = path.split('/').collect();
         Some(match parts[..] {
-            ["status"] => json(&self.status()),
+            ["status"] => web::json(&self.status()),
             ["shares"] => {
                 let shares = self.transfers.iter().map(|transfer| transfer.listed()).collect();
-                json(&Shares { shares, more: false })
+                web::json(&Shares { shares, more: false })
             }
-            ["shares", infohash] => json(&self.share(infohash.parse().ok()?)?),
+            ["shares", infohash] => web::json(&self.share(infohash.parse().ok()?)?),
             _ => return None,
         })
     }

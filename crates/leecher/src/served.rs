@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use startup::{Pace, STATUS_EVERY, Served, console, eprint_line, serving_line};
+use leecher::Target;
+use startup::{
+    Pace, STATUS_EVERY, Served, console, eprint_line,
+    json::{Event, print_event, print_event_of},
+    serving_line,
+};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
@@ -28,18 +33,20 @@ pub(crate) struct ServedLine {
 enum Display {
     InPlace { screen: Screen, number: usize, block: Option<Block> },
     Lines(Pace),
+    Events { target: Option<String>, last: Option<Served> },
     Nothing,
 }
 
 impl ServedLine {
-    /// A line in the place of the transfer with this number.
-    pub(crate) fn new(style: Style, screen: &Screen, number: usize) -> ServedLine {
+    /// A line in the place of the transfer with this number, or events about `target`, if that is one of several.
+    pub(crate) fn new(style: Style, screen: &Screen, number: usize, target: Option<&Target>) -> ServedLine {
         let display = match style {
             Style::Progress if console::is_interactive() => {
                 Display::InPlace { screen: screen.clone(), number, block: None }
             }
             Style::Progress => Display::Lines(Pace::new(LONGEST)),
-            Style::Plain | Style::Quiet | Style::Json => Display::Nothing,
+            Style::Json => Display::Events { target: target.map(Target::to_string), last: None },
+            Style::Plain | Style::Quiet => Display::Nothing,
         };
         ServedLine { display, sent: 0 }
     }
@@ -70,6 +77,15 @@ impl ServedLine {
             Display::Lines(pace) => {
                 if pace.is_due(served.sent > self.sent, Instant::now()) {
                     eprint_line(line(usize::MAX));
+                }
+            }
+            Display::Events { target, last } => {
+                if last.as_ref() != Some(served) {
+                    match target {
+                        Some(target) => print_event_of(target, &Event::Serving(served)),
+                        None => print_event(&Event::Serving(served)),
+                    }
+                    *last = Some(served.clone());
                 }
             }
             Display::Nothing => {}

@@ -224,10 +224,11 @@ pub(crate) async fn resolve(target: &Target, trackers: &[TrackerClient]) -> Resu
         Some(name) => find(trackers, Patience::All, |tracker| named(tracker, name.clone())).await,
         None => find(trackers, Patience::All, |tracker| list(tracker, MAX_NAMESAKES)).await,
     };
-    let Found { mut shares, total, settled, restart, peers } = found.map_err(|missing| match missing {
-        Missing::Permission(_) => Unresolved::Settled(missing),
-        _ => Unresolved::NotYet(missing),
-    })?;
+    let Found { mut shares, total, settled, restart, peers, is_cut: _ } =
+        found.map_err(|missing| match missing {
+            Missing::Permission(_) => Unresolved::Settled(missing),
+            _ => Unresolved::NotYet(missing),
+        })?;
     if name.is_none() {
         // A share may be listed under several names.
         let mut known = BTreeSet::new();
@@ -251,9 +252,20 @@ pub(crate) async fn resolve(target: &Target, trackers: &[TrackerClient]) -> Resu
     }
 }
 
-/// All shares that the trackers know.
-pub async fn list_shares(trackers: &[TrackerClient]) -> Result<Vec<ShareEntry>, FetchError> {
-    Ok(find(trackers, Patience::Latecomers, |tracker| list(tracker, MAX_LISTED)).await?.shares)
+/// The shares that trackers know.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Best supported first.
+    pub shares: Vec<ShareEntry>,
+    /// There are more: 10,000 were listed, or a tracker took too long to list all.
+    pub is_cut: bool,
+}
+
+/// The shares that the trackers know.
+pub async fn known_shares(trackers: &[TrackerClient]) -> Result<Known, FetchError> {
+    let Found { shares, is_cut, .. } =
+        find(trackers, Patience::Latecomers, |tracker| list(tracker, MAX_LISTED)).await?;
+    Ok(Known { shares, is_cut })
 }
 
 /// The shares that trackers know.
@@ -262,6 +274,8 @@ struct Found {
     shares: Vec<ShareEntry>,
     /// How many there are, as far as the trackers that answered know.
     total: usize,
+    /// A tracker knows more than are among these.
+    is_cut: bool,
     /// Every tracker answered, and has run long enough to know all peers.
     settled: bool,
     /// A tracker that restarted and has not.
@@ -291,7 +305,7 @@ where
     let mut asking: tokio::task::JoinSet<_> = trackers.iter().cloned().map(ask).collect();
     let mut shares: BTreeMap<(ShareName, InfoHash), ShareEntry> = BTreeMap::new();
     let (mut answers, mut last, mut total, mut restart, mut peers) = (0, None, 0, None, Vec::new());
-    let (mut settled, mut not_allowed) = (true, None);
+    let (mut settled, mut is_cut, mut not_allowed) = (true, false, None);
     let mut deadline = None;
     loop {
         let answer = match deadline {
@@ -306,6 +320,7 @@ where
                     deadline.get_or_insert(Instant::now() + LATECOMERS);
                 }
                 settled &= found.settled;
+                is_cut |= found.is_cut;
                 total = total.max(found.total);
                 restart = restart.or(found.restart);
                 peers.extend(found.peers);
@@ -336,7 +351,7 @@ where
     let total = total.max(shares.len());
     let mut shares: Vec<ShareEntry> = shares.into_values().collect();
     shares.sort_by_cached_key(ShareEntry::standing);
-    Ok(Found { shares, total, settled: settled && answers == trackers.len(), restart, peers })
+    Ok(Found { shares, total, is_cut, settled: settled && answers == trackers.len(), restart, peers })
 }
 
 async fn named(tracker: TrackerClient, name: ShareName) -> Result<Found, TrackerError> {
@@ -359,7 +374,7 @@ async fn pages(
     most: usize,
     query: impl Fn(Option<ShareCursor>) -> Query,
 ) -> Result<Found, TrackerError> {
-    let Pages { shares, total, peers, end } =
+    let Pages { shares, total, peers, more, end } =
         collect_pages(most, |after| tracker.shares(query(after))).await?;
     let peers = peers.into_iter().map(|answer| (tracker.endpoint().clone(), answer)).collect();
     if let ListEnd::TooSlow = end {
@@ -371,11 +386,11 @@ async fn pages(
         );
     }
     let ListEnd::Enough { settles_in_s, restarted_ago_s } = end else {
-        return Ok(Found { shares, total, settled: false, restart: None, peers });
+        return Ok(Found { shares, total, is_cut: true, settled: false, restart: None, peers });
     };
     let restart = restarted_ago_s.filter(|_| settles_in_s > 0);
     let restart = restart.map(|ago_s| Restart { tracker: tracker.endpoint().clone(), ago_s, settles_in_s });
-    Ok(Found { shares, total, settled: settles_in_s == 0, restart, peers })
+    Ok(Found { shares, total, is_cut: more, settled: settles_in_s == 0, restart, peers })
 }
 
 /// Why no more pages of a list are asked for.
@@ -399,6 +414,8 @@ struct Pages {
     total: usize,
     /// The peers of the only share.
     peers: Option<Answer>,
+    /// There are more, as the last page says.
+    more: bool,
     end: ListEnd,
 }
 
@@ -408,7 +425,7 @@ async fn collect_pages<F: Future<Output = Result<(Shares, SocketAddr), E>>, E>(
     ask: impl Fn(Option<ShareCursor>) -> F,
 ) -> Result<Pages, E> {
     let deadline = Instant::now() + LISTING_TIMEOUT;
-    let mut pages = Pages { shares: Vec::new(), total: 0, peers: None, end: ListEnd::TooSlow };
+    let mut pages = Pages { shares: Vec::new(), total: 0, peers: None, more: false, end: ListEnd::TooSlow };
     loop {
         let after = pages.shares.last().map(ShareEntry::cursor);
         let Ok(page) = timeout_at(deadline, ask(after.clone())).await else {
@@ -416,6 +433,7 @@ async fn collect_pages<F: Future<Output = Result<(Shares, SocketAddr), E>>, E>(
         };
         let (Shares { shares, more, settles_in_s, restarted_ago_s, total, peers }, reached_at) = page?;
         pages.total = pages.total.max(total as usize);
+        pages.more = more;
         pages.peers = peers.map(|peers| peers_answer(&peers, reached_at));
         // Otherwise a tracker that repeats its pages would be asked without end.
         let advanced = shares.last().map(ShareEntry::cursor) > after;
@@ -493,6 +511,7 @@ mod tests {
         assert_eq!(pages.shares.len(), 8);
         let fast = |after| endless(after, Duration::ZERO);
         let pages = collect_pages(MAX_LISTED, fast).await.unwrap();
+        assert!(pages.more);
         assert_eq!(
             (pages.shares.len(), pages.end),
             (MAX_LISTED, ListEnd::Enough { settles_in_s: 0, restarted_ago_s: None })

@@ -1,6 +1,7 @@
 //! The command line of `seeder`.
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -16,8 +17,9 @@ use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
 use proto::{Endpoint, Label, Link, Metainfo, ShareName};
 use startup::{
-    ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, STATUS_EVERY, StatusLine, command_for, print_line,
-    serving_line,
+    ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, Output, STATUS_EVERY, Served, StatusLine, command_for,
+    json::{self, Event, print_event},
+    print_line, serving_line,
 };
 use store::{
     Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
@@ -30,7 +32,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::{HttpArgs, Server};
 
 use crate::{
-    Config, DEFAULT_MAX_PEERS, Event, Seeder,
+    Config, DEFAULT_MAX_PEERS, Event as Happened, Seeder,
     registration_report::{News, RegistrationReport},
     seen::Seen,
     trackers::{self, Trackers},
@@ -47,6 +49,7 @@ pub const EXCLUSIVE: &[(&str, &str)] =
 const SHARES: &str = "What to share";
 const NETWORK: &str = "Network";
 const CACHE: &str = "Hash cache";
+const REPORTING: &str = "Reporting";
 
 /// TCP port of `--http`, if the user names none.
 const HTTP_PORT: u16 = 6021;
@@ -195,6 +198,13 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = CACHE, hide_short_help = true)]
     cache_dir: Option<PathBuf>,
 
+    /// Report what happens on stdout, as one JSON object a line
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON", help_heading = REPORTING,
+        hide_short_help = true
+    )]
+    json: bool,
+
     #[command(flatten)]
     http: HttpArgs,
 
@@ -240,33 +250,41 @@ fn paths(args: &Args) -> Result<Vec<PathBuf>, Failure> {
 /// Runs the program.
 pub fn main(args: Args) -> process::ExitCode {
     let logs = args.logs.clone();
-    startup::run("seeder", &logs, |shutdown| run(args, shutdown))
+    startup::run("seeder", &logs, Output::of(args.json), |shutdown| run(args, shutdown))
 }
 
 async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     if let Some(dir) = args.watch.clone() {
         return watching::run(args, dir, shutdown).await;
     }
-    let paths = paths(&args)?;
+    let (paths, output) = (paths(&args)?, Output::of(args.json));
     // Take the port before hashing, so that a port in use is reported at once and not after an hour.
     let tasks = TaskTracker::new();
     let seeder = Seeder::bind(config(&args), &tasks)?;
     let port = seeder.local_addr().port();
+    if output == Output::Json {
+        print_event(&Event::Listening { address: seeder.local_addr() });
+    }
     let seen = seen(&args, &seeder);
     let stop_http = shutdown.child_token();
     if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
-        print_line(format_args!("Page and metrics are at {}", http.url()));
+        match output {
+            Output::Text => print_line(format_args!("Page and metrics are at {}", http.url())),
+            Output::Json => print_event(&Event::Http { url: &http.url() }),
+        }
         tasks.spawn(http.run(seen.clone(), stop_http.clone()));
     }
-    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
+    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, output, &tasks);
     let cache = cache(&args);
     // For the same reason all paths are scanned before the first is hashed.
     let scans = scan_all(&paths, &args).await?;
     let mut shares: Vec<Arc<Shared>> = Vec::with_capacity(scans.len());
     let mut described = Vec::with_capacity(scans.len());
     for (path, scan) in scans {
-        print_line(format_args!("Starting seeder for file '{}' on port {port}", path.display()));
-        let shared = hash(path, scan, cache.clone(), shutdown.clone()).await?;
+        if output == Output::Text {
+            print_line(format_args!("Starting seeder for file '{}' on port {port}", path.display()));
+        }
+        let shared = hash(path, scan, cache.clone(), output, shutdown.clone()).await?;
         let infohash = shared.metainfo().infohash();
         if shares.iter().any(|other| other.metainfo().infohash() == infohash) {
             tracing::info!("'{}' is shared already", path.display());
@@ -288,19 +306,26 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             trackers: named.clone(),
             peers: Vec::new(),
         };
-        describe(path, metainfo, port);
-        print_links(&link, own_address);
-        links.push(link);
+        match output {
+            Output::Text => {
+                describe(path, metainfo, port);
+                print_links(&link, own_address);
+            }
+            Output::Json => print_shared(path, metainfo, &link, own_address),
+        }
+        links.push((path, metainfo.clone(), link));
     }
-    if own_address.is_none() && named.iter().any(outside::is_loopback) {
-        print_line("The links work on this machine only: no other machine can reach this seeder");
+    if output == Output::Text {
+        if own_address.is_none() && named.iter().any(outside::is_loopback) {
+            print_line("The links work on this machine only: no other machine can reach this seeder");
+        }
+        print_line("Press Ctrl+C to stop");
     }
-    print_line("Press Ctrl+C to stop");
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     // The tracker on this host answers, so no other is looked for.
     let answers = shutdown.child_token();
     let names = Arc::new(Mutex::new(RegistrationReport::new(names)));
-    let report = report(names, trackers.spare(), answers.clone(), Arc::clone(&seen));
+    let report = report(names, trackers.spare(), answers.clone(), Arc::clone(&seen), output);
     let mut running = JoinSet::new();
     for shared in shares {
         let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
@@ -308,12 +333,16 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     }
     startup::report_ready(format_args!("Serving {} on port {port}", count(links.len(), "share")));
     let on_found = |tracker: Endpoint| {
-        for link in &links {
-            print_links(&Link { trackers: vec![tracker.clone()], ..link.clone() }, own_address);
+        for (path, metainfo, link) in &links {
+            let link = Link { trackers: vec![tracker.clone()], ..link.clone() };
+            match output {
+                Output::Text => print_links(&link, own_address),
+                Output::Json => print_shared(path, metainfo, &link, own_address),
+            }
         }
     };
     let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
-    let status = shutdown.run_until_cancelled(show_status(&seen));
+    let status = shutdown.run_until_cancelled(show_status(&seen, output));
     let (sent, _, _) = tokio::join!(running.join_all(), registering, status);
     let sent = sent.into_iter().sum();
     stop_http.cancel();
@@ -321,7 +350,10 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     drop((seeder, seen, report));
     tasks.close();
     tasks.wait().await;
-    print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
+    match output {
+        Output::Text => print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent))),
+        Output::Json => print_event(&Event::Left { uploaded: sent }),
+    }
     Ok(())
 }
 
@@ -351,39 +383,53 @@ fn rules(args: &Args) -> ScanRules {
     }
 }
 
-/// Shows what is served. Does not return.
-async fn show_status(seen: &Seen) {
-    let mut status = StatusLine::new(LONGEST_STATUS);
+/// Shows or reports what is served. Does not return.
+async fn show_status(seen: &Seen, output: Output) {
+    let mut status = match output {
+        Output::Text => StatusLine::new(LONGEST_STATUS),
+        Output::Json => StatusLine::none(),
+    };
     let mut ticks = interval(STATUS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut before = 0;
+    let (mut before, mut reported): (_, BTreeMap<String, Served>) = (0, BTreeMap::new());
     loop {
         ticks.tick().await;
         let shares = seen.serving();
         let sent = shares.iter().map(|share| share.sent).sum();
         status.update(sent > before, |width| serving_line(width, &shares));
         before = sent;
+        if output == Output::Text {
+            continue;
+        }
+        for share in shares {
+            if reported.get(&share.infohash) != Some(&share) {
+                print_event(&Event::Serving(&share));
+                reported.insert(share.infohash.clone(), share);
+            }
+        }
     }
 }
 
 /// Runs as a program that prints the link of each share, and serves nothing.
 pub fn print_only_links(args: Args) -> process::ExitCode {
     let logs = args.logs.clone();
-    startup::run("seeder", &logs, |shutdown| only_links(args, shutdown))
+    startup::run("seeder", &logs, Output::of(args.json), |shutdown| only_links(args, shutdown))
 }
 
 async fn only_links(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let paths = paths(&args)?;
     let cache = cache(&args);
+    let (output, own_address) = (Output::of(args.json), outside::own_address(args.bind));
     let named = if args.trackers.is_empty() { vec![trackers::local()] } else { args.trackers.clone() };
-    let trackers = match outside::own_address(args.bind) {
-        Some(own) => outside::seen_from_elsewhere(&named, own),
-        None => named,
-    };
     for (path, scan) in scan_all(&paths, &args).await? {
-        let shared = hash(path, scan, cache.clone(), shutdown.clone()).await?;
-        let (infohash, name) = (shared.metainfo().infohash(), Some(shared.metainfo().name().clone()));
-        print_line(Link { infohash, name, trackers: trackers.clone(), peers: Vec::new() });
+        let shared = hash(path, scan, cache.clone(), output, shutdown.clone()).await?;
+        let metainfo = shared.metainfo();
+        let (infohash, name) = (metainfo.infohash(), Some(metainfo.name().clone()));
+        let link = Link { infohash, name, trackers: named.clone(), peers: Vec::new() };
+        match output {
+            Output::Text => print_line(elsewhere(&link, own_address)),
+            Output::Json => print_shared(path, metainfo, &link, own_address),
+        }
     }
     Ok(())
 }
@@ -391,13 +437,18 @@ async fn only_links(args: Args, shutdown: CancellationToken) -> Result<(), Failu
 async fn scan_all<'a>(paths: &'a [PathBuf], args: &Args) -> Result<Vec<(&'a PathBuf, Scan)>, Failure> {
     let mut scans = Vec::with_capacity(paths.len());
     for path in paths {
-        scans.push((path, scan(path, args.name.clone(), rules(args)).await?));
+        scans.push((path, scan(path, args.name.clone(), rules(args), Output::of(args.json)).await?));
     }
     Ok(scans)
 }
 
 /// Finds the files of a share, on a blocking thread: there may be many, on a slow disk.
-async fn scan(path: &Path, name: Option<ShareName>, rules: ScanRules) -> Result<Scan, Failure> {
+async fn scan(
+    path: &Path,
+    name: Option<ShareName>,
+    rules: ScanRules,
+    output: Output,
+) -> Result<Scan, Failure> {
     let found = path.to_owned();
     let scanned = tokio::task::spawn_blocking(move || Scan::new(&found, name, &rules));
     let scan = scanned.await.map_err(|error| Failure::new(ExitCode::Other, error))?;
@@ -408,7 +459,11 @@ async fn scan(path: &Path, name: Option<ShareName>, rules: ScanRules) -> Result<
             first.iter().map(|(path, kind)| format!("'{}' ({kind})", path.display())).collect();
         let more = count - first.len() as u64;
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        tracing::warn!("left out of '{}': {}{more}", path.display(), first.join(", "));
+        let message = format!("left out of '{}': {}{more}", path.display(), first.join(", "));
+        tracing::warn!("{message}");
+        if output == Output::Json {
+            print_event(&Event::Warning { kind: "left_out", message });
+        }
     }
     Ok(scan)
 }
@@ -417,9 +472,10 @@ async fn hash(
     path: &Path,
     scan: Scan,
     cache: Option<Arc<HashCache>>,
+    output: Output,
     shutdown: CancellationToken,
 ) -> Result<Shared, Failure> {
-    let meter = ByteMeter::new(format!("Hashing {}", path.display()), false);
+    let meter = ByteMeter::new(path.display().to_string(), output);
     meter.set_total(scan.total_len());
     let hashed = tokio::task::spawn_blocking(move || {
         let progress = |bytes| {
@@ -468,11 +524,32 @@ fn describe(path: &Path, metainfo: &Metainfo, port: u16) {
     ));
 }
 
+/// Reports what is shared.
+fn print_shared(path: &Path, metainfo: &Metainfo, link: &Link, own_address: Option<IpAddr>) {
+    print_event(&Event::Shared(json::Shared {
+        infohash: metainfo.infohash().to_string(),
+        name: metainfo.name().as_str(),
+        path: path.display().to_string(),
+        size: metainfo.chunk_space().total_len(),
+        files: metainfo.files().len(),
+        chunks: metainfo.chunk_space().chunk_count(),
+        link: elsewhere(link, own_address).to_string(),
+        link_here: link.to_string(),
+    }));
+}
+
+/// A link as other machines can use it.
+fn elsewhere(here: &Link, own_address: Option<IpAddr>) -> Link {
+    let trackers = match own_address {
+        Some(own) => outside::seen_from_elsewhere(&here.trackers, own),
+        None => here.trackers.clone(),
+    };
+    Link { trackers, ..here.clone() }
+}
+
 /// Prints the command that fetches a share: for other machines and, if it differs, for this one.
 fn print_links(here: &Link, own_address: Option<IpAddr>) {
-    let seen = |own| Link { trackers: outside::seen_from_elsewhere(&here.trackers, own), ..here.clone() };
-    let elsewhere = own_address.map(seen);
-    let link = elsewhere.as_ref().unwrap_or(here);
+    let link = &elsewhere(here, own_address);
     let leecher = command_for("leecher", "seeder");
     print_line(format_args!("  link      {link}"));
     print_line(format_args!("  fetch it  {leecher} '{link}'"));
@@ -493,29 +570,58 @@ fn report(
     spare: Option<Endpoint>,
     local_answers: CancellationToken,
     seen: Arc<Seen>,
-) -> impl Fn(Event) + Clone + Send + Sync + 'static {
+    output: Output,
+) -> impl Fn(Happened) + Clone + Send + Sync + 'static {
     move |event| {
         tracing::debug!(?event);
         seen.note(&event);
         let named = |infohash| report.lock().unwrap_or_else(PoisonError::into_inner).name(infohash);
         match &event {
-            Event::Announced { tracker, .. } if *tracker == trackers::local() => local_answers.cancel(),
-            Event::NotAnnounced { error, .. } if Some(error.endpoint()) == spare.as_ref() => return,
-            Event::PeerJoined { infohash, address } => {
+            Happened::Announced { tracker, .. } if *tracker == trackers::local() => local_answers.cancel(),
+            Happened::NotAnnounced { error, .. } if Some(error.endpoint()) == spare.as_ref() => return,
+            Happened::PeerJoined { infohash, address } => {
                 tracing::info!(%address, share = named(infohash), "peer joined");
             }
-            Event::PeerLeft { infohash, address, sent } => {
+            Happened::PeerLeft { infohash, address, sent } => {
                 tracing::info!(%address, share = named(infohash), sent = %HumanBytes(*sent), "peer left");
             }
             _ => {}
         }
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-        match report.news(event) {
-            Some(News::Good(text)) => print_line(text),
+        let news = report.news(&event);
+        if output == Output::Json
+            && let name = report.name(event.infohash())
+            && let Some(event) = event_of(&event, &name, news.as_ref())
+        {
+            print_event(&event);
+        }
+        match news {
+            Some(News::Good(text)) if output == Output::Text => print_line(text),
             Some(News::Bad(text)) => tracing::warn!("{text}"),
-            None => {}
+            Some(News::Good(_)) | None => {}
         }
     }
+}
+
+/// What is reported about an event of the seeder, if it is news.
+fn event_of<'a>(event: &Happened, name: &'a str, news: Option<&News>) -> Option<Event<'a>> {
+    let infohash = event.infohash().to_string();
+    let news = news.map(|(News::Good(text) | News::Bad(text))| text.clone());
+    Some(match event {
+        Happened::Announced { tracker, announced, .. } => {
+            news?;
+            let (tracker, seeders, leechers) = (tracker.to_string(), announced.seeders, announced.leechers);
+            Event::Registered { infohash, name, tracker, seeders, leechers }
+        }
+        Happened::NotAnnounced { error, .. } => {
+            Event::NotRegistered { infohash, name, tracker: error.endpoint().to_string(), message: news? }
+        }
+        Happened::Withdrawn { .. } => Event::Withdrawn { infohash, name, message: news? },
+        Happened::PeerJoined { address, .. } => Event::ReceiverJoined { infohash, name, address: *address },
+        Happened::PeerLeft { address, sent, .. } => {
+            Event::ReceiverLeft { infohash, name, address: *address, sent: *sent }
+        }
+    })
 }
 
 /// The hash cache, unless the user wants none.

@@ -60,26 +60,26 @@ impl RegistrationReport {
     }
 
     /// The line to print for an event, unless it has nothing new.
-    pub(crate) fn news(&mut self, event: Event) -> Option<News> {
-        if !self.names.contains_key(infohash_of(&event)) {
+    pub(crate) fn news(&mut self, event: &Event) -> Option<News> {
+        if !self.names.contains_key(event.infohash()) {
             return None;
         }
         match event {
             Event::Announced { tracker, infohash, .. } => {
-                let answers_again = self.silent.remove(&tracker);
-                if self.registered.insert((infohash, tracker.clone())) {
-                    self.full.retain(|(full, ..)| *full != tracker);
-                    self.not_allowed.remove(&(tracker.clone(), infohash));
-                    let name = &self.names[&infohash];
+                let answers_again = self.silent.remove(tracker);
+                if self.registered.insert((*infohash, tracker.clone())) {
+                    self.full.retain(|(full, ..)| full != tracker);
+                    self.not_allowed.remove(&(tracker.clone(), *infohash));
+                    let name = &self.names[infohash];
                     return Some(News::Good(format!("Registered '{name}' with tracker {tracker}")));
                 }
                 answers_again.then(|| News::Good(format!("Tracker {tracker} answers again")))
             }
-            Event::NotAnnounced { infohash, error } => self.failure(infohash, &error).map(News::Bad),
+            Event::NotAnnounced { infohash, error } => self.failure(*infohash, error).map(News::Bad),
             Event::Withdrawn { infohash, error } => Some(News::Bad(format!(
                 "'{}' is no longer announced: {}; start the seeder again to share what is there now",
-                self.names[&infohash],
-                reason(&error)
+                self.names[infohash],
+                reason(error)
             ))),
             Event::PeerJoined { .. } | Event::PeerLeft { .. } => None,
         }
@@ -129,16 +129,6 @@ impl RegistrationReport {
     }
 }
 
-fn infohash_of(event: &Event) -> &InfoHash {
-    match event {
-        Event::Announced { infohash, .. }
-        | Event::NotAnnounced { infohash, .. }
-        | Event::Withdrawn { infohash, .. }
-        | Event::PeerJoined { infohash, .. }
-        | Event::PeerLeft { infohash, .. } => infohash,
-    }
-}
-
 /// Why a file cannot be served, with the system's error.
 fn reason(error: &OpenChunkError) -> String {
     match error {
@@ -173,12 +163,12 @@ mod tests {
 
         fn announced(&mut self, share: u8) -> Option<News> {
             let announced = Announced { interval_s: 30, seeders: 1, leechers: 0, completed: 0 };
-            self.0.news(Event::Announced { tracker: tracker(), infohash: infohash(share), announced })
+            self.0.news(&Event::Announced { tracker: tracker(), infohash: infohash(share), announced })
         }
 
         fn failed(&mut self, share: u8, source: CallError) -> Option<News> {
             let error = TrackerError::Call { endpoint: tracker(), error: source };
-            self.0.news(Event::NotAnnounced { infohash: infohash(share), error })
+            self.0.news(&Event::NotAnnounced { infohash: infohash(share), error })
         }
 
         fn full(&mut self, share: u8, limit: Limit) -> Option<News> {
@@ -219,7 +209,7 @@ mod tests {
         let mut bench = Bench::new(2);
         let source = Arc::new(io::Error::from(io::ErrorKind::NotFound));
         let error = TrackerError::Unreachable { endpoint: tracker(), error: source };
-        let line = bad(bench.0.news(Event::NotAnnounced { infohash: infohash(1), error }));
+        let line = bad(bench.0.news(&Event::NotAnnounced { infohash: infohash(1), error }));
         assert!(line.starts_with("no share is registered: tracker 127.0.0.1:6020"), "{line}");
         assert_eq!(bench.failed(0, CallError::Unanswered), None);
     }

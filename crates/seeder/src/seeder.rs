@@ -100,6 +100,19 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The share that it is about.
+    pub fn infohash(&self) -> &InfoHash {
+        match self {
+            Event::Announced { infohash, .. }
+            | Event::NotAnnounced { infohash, .. }
+            | Event::Withdrawn { infohash, .. }
+            | Event::PeerJoined { infohash, .. }
+            | Event::PeerLeft { infohash, .. } => infohash,
+        }
+    }
+}
+
 /// The share already has a route at this port: it is being served or fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is already being shared or fetched here")]

@@ -199,7 +199,14 @@ impl Seen {
             let mut state = self.state();
             let rate = state.whole.rate(infohash, sent, now);
             let Shared { name, size, .. } = state.shares.get(&infohash)?;
-            Some(Served { name: name.clone(), size: *size, peers, sent, rate })
+            Some(Served {
+                infohash: infohash.to_string(),
+                name: name.clone(),
+                size: *size,
+                peers,
+                sent,
+                rate,
+            })
         });
         served.collect()
     }

@@ -10,7 +10,11 @@ use crate::Seeder;
 use discovery::{FoundTracker, LOCAL_TIMEOUT, Search};
 use peer::tracker_client::TrackerClient;
 use proto::{Endpoint, tracker::DEFAULT_PORT};
-use startup::print_line;
+use startup::{
+    Output,
+    json::{Event, print_event},
+    print_line,
+};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +27,7 @@ pub(crate) struct Trackers {
     first_round: JoinSet<(Search, Vec<FoundTracker>)>,
     search: Option<Search>,
     bind: Option<IpAddr>,
+    output: Output,
     tasks: TaskTracker,
 }
 
@@ -32,6 +37,7 @@ impl Trackers {
         named: Vec<Endpoint>,
         discover: bool,
         bind: Option<IpAddr>,
+        output: Output,
         tasks: &TaskTracker,
     ) -> Trackers {
         let client = |endpoint| TrackerClient::spawn(endpoint, bind, tasks);
@@ -46,14 +52,14 @@ impl Trackers {
         } else {
             named.into_iter().map(client).collect()
         };
-        Trackers { named, found: Vec::new(), first_round, search: None, bind, tasks: tasks.clone() }
+        Trackers { named, found: Vec::new(), first_round, search: None, bind, output, tasks: tasks.clone() }
     }
 
     /// Waits until the tracker on this host has answered, or others were looked for.
     pub(crate) async fn first_round(&mut self) {
         let Some(Ok((search, found))) = self.first_round.join_next().await else { return };
         for tracker in found {
-            report(&tracker);
+            report(&tracker, self.output);
             self.found.push(TrackerClient::spawn(tracker.endpoint, self.bind, &self.tasks));
         }
         self.search = Some(search);
@@ -72,12 +78,12 @@ impl Trackers {
 
     /// Registers the shares of `seeder`, and goes on looking. `on_found` receives trackers that are found later. Does not return.
     pub(crate) async fn register(self, seeder: &Seeder, on_found: impl Fn(Endpoint)) {
-        let Trackers { named, found, search, bind, tasks, .. } = self;
+        let Trackers { named, found, search, bind, output, tasks, .. } = self;
         named.into_iter().chain(found).for_each(|tracker| seeder.add_tracker(tracker));
         let Some(mut search) = search else { return std::future::pending().await };
         loop {
             for tracker in search.next_round().await {
-                report(&tracker);
+                report(&tracker, output);
                 on_found(tracker.endpoint.clone());
                 seeder.add_tracker(TrackerClient::spawn(tracker.endpoint, bind, &tasks));
             }
@@ -97,6 +103,12 @@ async fn look(local: TrackerClient) -> (Search, Vec<FoundTracker>) {
     (search, found)
 }
 
-fn report(tracker: &FoundTracker) {
-    print_line(format_args!("Found a {tracker} by multicast DNS"));
+fn report(tracker: &FoundTracker, output: Output) {
+    match output {
+        Output::Text => print_line(format_args!("Found a {tracker} by multicast DNS")),
+        Output::Json => {
+            let (endpoint, name) = (tracker.endpoint.to_string(), &tracker.name);
+            print_event(&Event::TrackerFound { tracker: endpoint, name });
+        }
+    }
 }

@@ -92,7 +92,8 @@ const OF_CHECK: &[&str] = &[
 ];
 
 /// Flags of the leecher that `list` shows.
-const OF_LIST: &[&str] = &["trackers", "no_discovery", "bind", "json", "help", "version"];
+const OF_LIST: &[&str] =
+    &["targets", "sort", "long", "trackers", "no_discovery", "bind", "json", "help", "version"];
 
 /// Flags of the seeder that `link` shows.
 const OF_LINK: &[&str] = &[
@@ -106,6 +107,7 @@ const OF_LINK: &[&str] = &[
     "bind",
     "no_cache",
     "cache_dir",
+    "json",
     "help",
     "version",
 ];
@@ -187,7 +189,16 @@ fn named(command: Command) -> Command {
 }
 
 fn list(command: Command) -> Command {
-    only(command, OF_LIST).about("List the shares that trackers know")
+    let patterns = |arg: Arg| {
+        let help = "Patterns of names, as in '*.img', or first digits of infohashes [default: all]";
+        arg.value_name("PATTERN").help(help).long_help(help)
+    };
+    let shown = |arg: Arg| arg.hide_short_help(false);
+    only(command, OF_LIST)
+        .about("List the shares that trackers know")
+        .mut_arg("targets", patterns)
+        .mut_arg("sort", shown)
+        .mut_arg("long", shown)
 }
 
 fn check(command: Command) -> Command {
@@ -200,7 +211,7 @@ fn link(command: Command) -> Command {
 
 /// Shows only these flags, and those of the log.
 fn only(command: Command, shown: &[&str]) -> Command {
-    const LOGS: [&str; 3] = ["verbose", "log_file", "no_log_file"];
+    const LOGS: [&str; 4] = ["verbose", "log_file", "no_log_file", "log_format"];
     let hides = |arg: &Arg| !shown.contains(&arg.get_id().as_str()) && !LOGS.contains(&arg.get_id().as_str());
     command.mut_args(|arg| if hides(&arg) { arg.hide(true) } else { arg }).after_long_help("")
 }

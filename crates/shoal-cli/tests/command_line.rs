@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 // One program is watched like the other.
+#[path = "../../seeder/tests/command_line/json_docs.rs"]
+#[expect(dead_code, reason = "other programs do more")]
+mod json_docs;
 #[path = "../../seeder/tests/command_line/program.rs"]
 #[expect(dead_code, reason = "other programs do more")]
 mod program;
@@ -95,6 +98,7 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
     assert_eq!(waiter.end().code, Some(0));
     let json = run(shoal(&place, &["wait", "data.bin", "--hosts", "2", "--json", "--tracker", address]));
     let [line] = &json.out[..] else { panic!("{json:?}") };
+    json_docs::check(line);
     assert!(line.contains(r#""event":"reached""#) && line.contains(r#""completed":2"#), "{line}");
     // A name that two shares have waits for neither.
     fs::write(place.path("other.bin"), "other").unwrap();

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use leecher::{FetchError, list_shares};
+use leecher::{FetchError, known_shares};
 use peer::{rate_limit::RateLimit, server::Server};
 use proto::{Endpoint, Label, tracker::message::ShareEntry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -77,7 +77,7 @@ impl Node {
     ///
     /// Fails if no tracker answers, or the node has none.
     pub async fn list(&self) -> Result<Vec<ShareEntry>, FetchError> {
-        list_shares(&self.0.tracker_clients()).await
+        Ok(known_shares(&self.0.tracker_clients()).await?.shares)
     }
 
     /// Ends all shares and transfers of this node and waits until none of its tasks is left. What transfers received is kept. Later

@@ -6,10 +6,11 @@
 //! `-h` is a summary for one screen: the usual flags, one line each. `--help` has every flag with its environment variable.
 //! A program marks its other flags with `hide_short_help`.
 
-use std::{env, ffi::OsString, iter, net::IpAddr};
+use std::{env, ffi::OsString, fmt, iter, net::IpAddr};
 
 use clap::{
     Arg, ArgMatches, Command, CommandFactory, Error, FromArgMatches,
+    builder::{FalseyValueParser, TypedValueParser},
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
@@ -18,6 +19,8 @@ use crate::{
     config_file::{self, Settings},
     console::eprint_line,
     escape::escape_lines,
+    exit::ExitCode,
+    json::{Event, Output, print_event},
 };
 
 /// Maximum columns of a help text.
@@ -56,8 +59,11 @@ fn parse_words<T: FromArgMatches>(
     let mut settings = settings(&command, &words);
     let read = |command: &Command, settings: &Settings| {
         let (name, rest) = words.split_at(words.len().min(1));
-        let words = name.iter().chain(settings.words()).chain(rest);
-        command.clone().try_get_matches_from(words).unwrap_or_else(|error| exit(command, settings, &error))
+        let all = name.iter().chain(settings.words()).chain(rest);
+        command
+            .clone()
+            .try_get_matches_from(all)
+            .unwrap_or_else(|error| exit(command, settings, &words, &error))
     };
     let mut matches = read(&command, &settings);
     for &(first, second) in exclusive.iter().chain(LOGS) {
@@ -73,13 +79,13 @@ fn parse_words<T: FromArgMatches>(
                 let [first, second] = [first, second].map(|id| as_typed(&command, &matches, id));
                 let message = format!("'{first}' and '{second}' cannot be used together");
                 let error = command.error(ErrorKind::ArgumentConflict, message);
-                exit(&command, &settings, &error);
+                exit(&command, &settings, &words, &error);
             }
         }
     }
     T::from_arg_matches(&matches).unwrap_or_else(|error| {
         let error = error.format(&mut command);
-        exit(&command, &settings, &error)
+        exit(&command, &settings, &words, &error)
     })
 }
 
@@ -96,7 +102,7 @@ fn settings(command: &Command, words: &[OsString]) -> Settings {
     };
     Settings::read(command, &matches).unwrap_or_else(|problem| {
         let error = command.clone().error(ErrorKind::ValueValidation, problem);
-        exit(command, &Settings::default(), &error)
+        exit(command, &Settings::default(), words, &error)
     })
 }
 
@@ -127,9 +133,40 @@ pub fn parse_ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| "it must be an IP address of this machine, without a port".to_owned())
 }
 
+/// Ends the program with a usage error that concerns several flags.
+pub fn usage_error<T: CommandFactory>(message: impl fmt::Display, output: Output) -> ! {
+    let error = T::command().error(ErrorKind::ValueValidation, message);
+    if output == Output::Json {
+        print_usage_error(&error);
+    }
+    error.exit()
+}
+
+/// Whether events are asked for. The command line could not be read, so this looks for the flag as it is usually typed.
+fn asks_for_json(command: &Command, settings: &Settings, words: &[OsString]) -> bool {
+    let Some(json) = command.get_arguments().find(|arg| arg.get_id() == "json") else { return false };
+    let words = settings.words().chain(words.iter().take_while(|word| *word != "--"));
+    let is_typed = words.into_iter().any(|word| word == "--json");
+    let variable = json.get_env().and_then(env::var_os);
+    let is_set = variable.and_then(|set| FalseyValueParser::new().parse_ref(command, Some(json), &set).ok());
+    is_typed || is_set.unwrap_or(false)
+}
+
+/// The first paragraph of clap's message, as an event.
+fn print_usage_error(error: &Error) {
+    let text = error.render().to_string();
+    let text = text.split("\n\n").next().unwrap_or_default();
+    let message = text.strip_prefix("error: ").unwrap_or(text).trim_end().to_owned();
+    print_event(&Event::Error { code: ExitCode::Usage as u8, message, hint: None });
+}
+
 /// Ends the program with clap's message. The message may quote text that the user pasted, so it is escaped. The value may
 /// come from an environment variable or a file that the user forgot, so that is named.
-fn exit(command: &Command, settings: &Settings, error: &Error) -> ! {
+fn exit(command: &Command, settings: &Settings, words: &[OsString], error: &Error) -> ! {
+    // Help and the version are no errors.
+    if error.use_stderr() && asks_for_json(command, settings, words) {
+        print_usage_error(error);
+    }
     let text = error.render().to_string();
     let (escaped, origin) = (escape_lines(&text), origin(command, settings, error));
     if escaped == text && origin.is_none() {

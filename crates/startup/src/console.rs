@@ -55,6 +55,13 @@ pub fn width() -> usize {
     usize::from(size().1).saturating_sub(2)
 }
 
+/// Columns of stdout, if it is a terminal.
+pub fn stdout_width() -> Option<usize> {
+    let is_terminal = io::stdout().is_terminal();
+    let (_, columns) = Term::stdout().size_checked().filter(|_| is_terminal).unwrap_or(DEFAULT_SIZE);
+    is_terminal.then(|| usize::from(columns))
+}
+
 /// Shows `lines` below everything else, in place of the previous ones.
 pub fn show(lines: Vec<String>) {
     let lines = lines.iter().map(|line| escape(line).into_owned()).collect::<Vec<_>>();

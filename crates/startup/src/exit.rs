@@ -72,24 +72,36 @@ impl Failure {
     pub fn code(&self) -> ExitCode {
         self.code
     }
-}
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// What happened, with names escaped.
+    pub fn message(&self) -> String {
         let mut said = self.error.to_string();
-        f.write_str(&escape(&said))?;
+        let mut message = escape(&said).into_owned();
         let mut source = self.error.source();
         while let Some(error) = source {
             // Some errors of other libraries repeat their source in their own message.
             let text = error.to_string();
             if !said.contains(&text) {
-                write!(f, ": {}", escape(&text))?;
+                message.push_str(": ");
+                message.push_str(&escape(&text));
                 said = text;
             }
             source = error.source();
         }
-        match &self.hint {
-            Some(hint) => write!(f, "\n  {}", escape_lines(hint)),
+        message
+    }
+
+    /// What to do next, with names escaped.
+    pub fn hint_text(&self) -> Option<String> {
+        self.hint.as_deref().map(|hint| escape_lines(hint).into_owned())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())?;
+        match self.hint_text() {
+            Some(hint) => write!(f, "\n  {hint}"),
             None => Ok(()),
         }
     }

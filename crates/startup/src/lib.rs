@@ -14,6 +14,7 @@ mod escape;
 mod exit;
 mod human;
 mod invocation;
+pub mod json;
 mod logging;
 mod progress;
 mod rotating_log;
@@ -30,15 +31,18 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+use json::{Event, print_event};
+
 pub use bar::{Work, bar_line};
-pub use command_line::{complete, parse, parse_ip, parse_port, parse_rest};
+pub use command_line::{complete, parse, parse_ip, parse_port, parse_rest, usage_error};
 pub use console::{eprint_line, print_json_line, print_line};
 pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;
 pub use exit::{ExitCode, Failure};
 pub use human::{HumanBytes, human_time, parse_bytes};
 pub use invocation::command_for;
-pub use logging::LogArgs;
+pub use json::Output;
+pub use logging::{LogArgs, LogFormat};
 pub use progress::ByteMeter;
 pub use service::report_ready;
 pub use serving::{Served, serving_line};
@@ -49,33 +53,46 @@ pub use status::{Pace, STATUS_EVERY, StatusLine};
 const MAX_BLOCKING_THREADS: usize = 64;
 
 /// Runs a program: sets up logging and signals, runs `body` on a runtime with a thread for each core, and turns its failure
-/// into a message on stderr and an exit code. Ctrl-C, SIGTERM and SIGHUP cancel the token of `body`. A second Ctrl-C or
-/// SIGTERM ends the program at once.
-pub fn run<F>(role: &str, logs: &LogArgs, body: impl FnOnce(CancellationToken) -> F) -> process::ExitCode
+/// into a message on stderr, an event if the program reports events, and an exit code. Ctrl-C, SIGTERM and SIGHUP cancel the token of
+/// `body`. A second Ctrl-C or SIGTERM ends the program at once.
+pub fn run<F>(
+    role: &str,
+    logs: &LogArgs,
+    output: Output,
+    body: impl FnOnce(CancellationToken) -> F,
+) -> process::ExitCode
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    run_with(role, logs, OnHangup::Stop, body)
+    run_with(role, logs, output, OnHangup::Stop, body)
 }
 
 /// [`run`] for a program that chooses what SIGHUP does.
 pub fn run_with<F>(
     role: &str,
     logs: &LogArgs,
+    output: Output,
     on_hangup: OnHangup,
     body: impl FnOnce(CancellationToken) -> F,
 ) -> process::ExitCode
 where
     F: Future<Output = Result<(), Failure>> + Send + 'static,
 {
-    let (result, _log) = match logging::init(role, logs) {
-        Ok(log) => (try_run(on_hangup, body), log),
+    let (result, log) = match logging::init(role, logs) {
+        Ok(log) => (try_run(on_hangup, body), Some(log)),
         Err(failure) => (Err(failure), None),
     };
-    match result {
-        Ok(()) => process::ExitCode::SUCCESS,
-        Err(failure) => fail(&failure),
+    let Err(failure) = result else { return process::ExitCode::SUCCESS };
+    console::hide();
+    if output == Output::Json {
+        print_event(&Event::error(&failure));
     }
+    // Where messages are objects, this one is no exception.
+    if log.is_some() && logs.log_format == LogFormat::Json {
+        tracing::error!(code = failure.code() as u8, "{failure}");
+        return failure.code().into();
+    }
+    fail(&failure)
 }
 
 /// Prints why a program ends, and returns its exit code.

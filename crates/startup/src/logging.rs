@@ -3,16 +3,22 @@
 //! A separate thread writes the file, so no other thread waits for it. Lines that it has no time to write are dropped and
 //! counted. The file is rotated ([`RotatingLog`]). So no amount of logging fills the memory or the disk.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::builder::FalseyValueParser;
-use tracing::level_filters::LevelFilter;
+use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    Layer, filter::Targets, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+};
 
 use crate::{
     console::{self, LogWriter},
-    escape::escaped_fields,
+    escape::{escape_json, escaped_fields},
     exit::{ExitCode, Failure},
     rotating_log::{Dropped, RotatingLog},
 };
@@ -40,8 +46,35 @@ pub struct LogArgs {
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_LOG_FILE", hide_short_help = true)]
     pub no_log_file: bool,
 
+    /// Form of log messages, on stderr and in the debug log: text or json
+    ///
+    /// json: one object a line.
+    #[arg(
+        long, value_name = "FORM", default_value = "text", value_parser = parse_format, env = "SHOAL_LOG_FORMAT",
+        hide_short_help = true
+    )]
+    pub log_format: LogFormat,
+
     #[arg(skip)]
     frequent: Option<&'static str>,
+}
+
+/// The form of log messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn parse_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("it must be text or json".to_owned()),
+    }
 }
 
 impl LogArgs {
@@ -61,32 +94,65 @@ pub(crate) fn init(role: &str, args: &LogArgs) -> Result<Option<LogGuard>, Failu
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let console = tracing_subscriber::fmt::layer()
-        .with_writer(|| LogWriter)
-        .fmt_fields(escaped_fields())
-        .with_target(false)
-        .without_time()
-        .with_ansi(console::has_colors())
-        .with_filter(console_level);
     let (file, trouble) = open_log(role, args)?;
     let (file, guard) = file.unzip();
     let frequent = if args.verbose >= 2 { LevelFilter::DEBUG } else { LevelFilter::OFF };
     let levels = Targets::new()
         .with_default(LevelFilter::DEBUG)
         .with_targets(args.frequent.map(|target| (target, frequent)));
-    let file = file.map(|file| {
-        tracing_subscriber::fmt::layer()
-            .with_writer(file)
-            .fmt_fields(escaped_fields())
-            .with_ansi(false)
-            .with_filter(levels)
-    });
+    let (console, file) = match args.log_format {
+        LogFormat::Text => (on_console().boxed(), file.map(|file| in_file(file).boxed())),
+        LogFormat::Json => {
+            let as_json =
+                tracing_subscriber::fmt::layer().json().with_span_list(false).with_current_span(false);
+            let file = file.map(|file| {
+                let layer = tracing_subscriber::fmt::layer().json().with_span_list(false);
+                layer.with_current_span(false).with_writer(move || EscapedJson(file.clone())).boxed()
+            });
+            (as_json.with_writer(|| EscapedJson(LogWriter)).boxed(), file)
+        }
+    };
+    let (console, file) = (console.with_filter(console_level), file.map(|file| file.with_filter(levels)));
     // If a program is started twice in one process (a test), the first logger stays.
     let _ = tracing_subscriber::registry().with(console).with(file).try_init();
     if let Some((path, error)) = trouble {
         tracing::warn!("no debug log: {}: {error}", path.display());
     }
     Ok(guard)
+}
+
+/// Messages for people, without times: they are read when they are printed.
+fn on_console<S>() -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_subscriber::fmt::layer()
+        .with_writer(|| LogWriter)
+        .fmt_fields(escaped_fields())
+        .with_target(false)
+        .without_time()
+        .with_ansi(console::has_colors())
+}
+
+fn in_file<S>(file: NonBlocking) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_subscriber::fmt::layer().with_writer(file).fmt_fields(escaped_fields()).with_ansi(false)
+}
+
+/// Escapes what JSON itself does not. Each write is a whole message.
+struct EscapedJson<W>(W);
+
+impl<W: Write> Write for EscapedJson<W> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.0.write_all(escape_json(&String::from_utf8_lossy(text)).as_bytes())?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 type Trouble = Option<(PathBuf, io::Error)>;
@@ -121,6 +187,13 @@ fn open_log(role: &str, args: &LogArgs) -> Result<(Option<(NonBlocking, LogGuard
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_that_is_logged_has_no_character_that_cannot_be_seen() {
+        let mut log = EscapedJson(Vec::new());
+        log.write_all("{\"name\":\"gpj\u{202e}exe\"}\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(log.0).unwrap(), "{\"name\":\"gpj\\u202eexe\"}\n");
+    }
 
     #[test]
     fn a_log_file_that_the_user_named_has_to_work() {

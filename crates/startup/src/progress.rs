@@ -1,5 +1,5 @@
-//! Progress of work on bytes, such as hashing, while the user waits: a bar on a terminal, otherwise a line every few
-//! seconds. Always on stderr.
+//! Progress of hashing, while the user waits: on stderr a bar on a terminal, otherwise a line every few seconds; or events on
+//! stdout.
 
 use std::{
     sync::{
@@ -13,6 +13,7 @@ use crate::{
     bar::{Work, bar_line},
     console,
     human::HumanBytes,
+    json::{Event, Output, print_event},
 };
 
 /// Wait before the first line: shorter work needs none.
@@ -24,10 +25,13 @@ const NEXT_LINE: Duration = Duration::from_secs(3);
 /// Wait between two changes of a bar.
 const NEXT_FRAME: Duration = Duration::from_millis(100);
 
-/// Shows the progress of some work on a known number of bytes.
+/// Wait between two events.
+const NEXT_EVENT: Duration = Duration::from_millis(300);
+
+/// Shows how much of a path is hashed.
 #[derive(Debug)]
 pub struct ByteMeter {
-    what: String,
+    path: String,
     begun: Instant,
     total: AtomicU64,
     done: AtomicU64,
@@ -38,21 +42,19 @@ pub struct ByteMeter {
 enum Display {
     Bar(Mutex<Instant>),
     Lines(Mutex<Instant>),
-    Nothing,
+    Events(Mutex<Instant>),
 }
 
 impl ByteMeter {
-    /// A meter for work called `what`, as in "Hashing file.bin".
-    pub fn new(what: impl Into<String>, quiet: bool) -> ByteMeter {
+    /// A meter for the hashing of a path.
+    pub fn new(path: impl Into<String>, output: Output) -> ByteMeter {
         let begun = Instant::now();
-        let display = if quiet {
-            Display::Nothing
-        } else if console::is_interactive() {
-            Display::Bar(Mutex::new(begun + NEXT_FRAME))
-        } else {
-            Display::Lines(Mutex::new(begun + FIRST_LINE))
+        let display = match output {
+            Output::Json => Display::Events(Mutex::new(begun + NEXT_EVENT)),
+            Output::Text if console::is_interactive() => Display::Bar(Mutex::new(begun + NEXT_FRAME)),
+            Output::Text => Display::Lines(Mutex::new(begun + FIRST_LINE)),
         };
-        ByteMeter { what: what.into(), begun, total: AtomicU64::new(0), done: AtomicU64::new(0), display }
+        ByteMeter { path: path.into(), begun, total: AtomicU64::new(0), done: AtomicU64::new(0), display }
     }
 
     /// Sets the number of bytes to work on.
@@ -66,7 +68,7 @@ impl ByteMeter {
         let (next, wait) = match &self.display {
             Display::Bar(next) => (next, NEXT_FRAME),
             Display::Lines(next) => (next, NEXT_LINE),
-            Display::Nothing => return,
+            Display::Events(next) => (next, NEXT_EVENT),
         };
         let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -77,18 +79,29 @@ impl ByteMeter {
         let ms = now.saturating_duration_since(self.begun).as_millis().max(1);
         let rate = u64::try_from(u128::from(done) * 1_000 / ms).unwrap_or(u64::MAX);
         let work = Work { done, total: self.total.load(Ordering::Relaxed), rate };
-        if let Display::Bar(_) = self.display {
-            return console::show(vec![self.what.clone(), bar_line(console::width(), "", work, "")]);
+        let what = format!("Hashing {}", self.path);
+        match self.display {
+            Display::Bar(_) => console::show(vec![what, bar_line(console::width(), "", work, "")]),
+            Display::Lines(_) => {
+                let (done, total) = (HumanBytes(done), HumanBytes(work.total));
+                console::eprint_line(format_args!("{what}: {}% ({done} of {total})", work.percent()));
+            }
+            Display::Events(_) => self.print_event(),
         }
-        let (done, total) = (HumanBytes(done), HumanBytes(work.total));
-        console::eprint_line(format_args!("{}: {}% ({done} of {total})", self.what, work.percent()));
+    }
+
+    fn print_event(&self) {
+        let (bytes, total) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        print_event(&Event::Hashing { path: self.path.clone(), bytes, total });
     }
 }
 
 impl Drop for ByteMeter {
     fn drop(&mut self) {
-        if let Display::Bar(_) = &self.display {
-            console::hide();
+        match &self.display {
+            Display::Bar(_) => console::hide(),
+            Display::Lines(_) => {}
+            Display::Events(_) => self.print_event(),
         }
     }
 }

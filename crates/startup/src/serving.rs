@@ -1,5 +1,7 @@
 //! A line about what is served to others.
 
+use serde::Serialize;
+
 use crate::{
     console::{columns, cut},
     escape::escape,
@@ -10,8 +12,10 @@ use crate::{
 const MIN_NAME: usize = 12;
 
 /// A share that is served.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Served {
+    /// Its id.
+    pub infohash: String,
     /// Its name.
     pub name: String,
     /// Bytes in it.
@@ -76,7 +80,14 @@ mod tests {
     use super::*;
 
     fn served(name: &str, sent: u64) -> Served {
-        Served { name: name.to_owned(), size: 1 << 30, peers: 6, sent, rate: 17 << 20 }
+        Served {
+            infohash: String::new(),
+            name: name.to_owned(),
+            size: 1 << 30,
+            peers: 6,
+            sent,
+            rate: 17 << 20,
+        }
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl FromStr for FilePattern {
 }
 
 impl FilePattern {
+    /// Whether it fits a name that is not inside a share.
+    pub fn fits_name(&self, name: &ShareName) -> bool {
+        self.matches(name.as_str(), false)
+    }
+
     fn matches(&self, path: &str, is_directory: bool) -> bool {
         (is_directory || !self.directories_only) && (self.text == path || self.matcher.is_match(path))
     }

@@ -21,5 +21,5 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = cli::parse();
     let logs = args.logs.clone();
-    startup::run("tracker-load", &logs, |shutdown| cli::run(args, shutdown))
+    startup::run("tracker-load", &logs, startup::Output::Text, |shutdown| cli::run(args, shutdown))
 }

@@ -12,12 +12,13 @@ use crate::{
     seen::Seen,
     status,
 };
-use clap::{CommandFactory, Parser, builder::FalseyValueParser, error::ErrorKind};
+use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use proto::{Endpoint, tracker::DEFAULT_PORT};
 use startup::{
-    ExitCode, Failure, Hangups, LogArgs, OnHangup, ParseDurationError, human_time, parse_in_range,
-    parse_timeout, print_line,
+    ExitCode, Failure, Hangups, LogArgs, OnHangup, Output, ParseDurationError, human_time,
+    json::{Event, print_event},
+    parse_in_range, parse_timeout, print_line, usage_error,
 };
 use tokio_util::sync::CancellationToken;
 use tracker::{Config, MAX_SOCKETS, Tracker, TrackerError};
@@ -34,6 +35,7 @@ pub const EXCLUSIVE: &[(&str, &str)] = &[];
 /// Groups of flags in `--help`.
 const LISTENING: &str = "Listening";
 const REGISTRATIONS: &str = "Registrations";
+const REPORTING: &str = "Reporting";
 
 /// TCP port of `--http`, if the user names none: the number of the UDP port.
 const HTTP_PORT: u16 = DEFAULT_PORT;
@@ -145,6 +147,13 @@ pub struct Args {
     #[command(flatten)]
     lists: ListArgs,
 
+    /// Report what happens on stdout, as one JSON object a line
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_JSON", help_heading = REPORTING,
+        hide_short_help = true
+    )]
+    json: bool,
+
     #[command(flatten)]
     http: HttpArgs,
 
@@ -154,6 +163,7 @@ pub struct Args {
 
 /// Runs the program, or ends it with a usage error when there is nothing to run.
 pub fn main(args: Args) -> process::ExitCode {
+    let output = Output::of(args.json);
     if let Some(endpoint) = &args.check {
         return probe::check(endpoint);
     }
@@ -163,12 +173,12 @@ pub fn main(args: Args) -> process::ExitCode {
             human_time(args.expire),
             human_time(args.heartbeat)
         );
-        Args::command().error(ErrorKind::ValueValidation, message).exit();
+        usage_error::<Args>(message, output);
     }
     let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
     // Without lists there is nothing to read again.
     let on_hangup = if args.lists.is_empty() { OnHangup::Stop } else { OnHangup::Reload };
-    startup::run_with("tracker", &logs, on_hangup, |shutdown| serve(args, shutdown))
+    startup::run_with("tracker", &logs, output, on_hangup, |shutdown| serve(args, shutdown))
 }
 
 /// Runs a tracker until `shutdown`.
@@ -196,14 +206,22 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         registry: registry(&args)?,
     };
     let asked = config.address();
-    print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
+    let output = Output::of(args.json);
+    if output == Output::Text {
+        print_line(format_args!("[STARTING] Tracker is starting at {asked}"));
+    }
     let http = Server::bind(&args.http, HTTP_PORT)?;
     let heartbeat = config.heartbeat;
     let tracker = Tracker::bind(config).await.map_err(failure)?;
     // Without --bind that is [::], which takes IPv4 too, or 0.0.0.0 where there is no IPv6.
     let address = tracker.local_addr();
-    print_line(format_args!("[LISTENING] Tracker is listening on {address}"));
-    if let Some(lists) = lists {
+    match output {
+        Output::Text => print_line(format_args!("[LISTENING] Tracker is listening on {address}")),
+        Output::Json => print_event(&Event::Listening { address }),
+    }
+    if output == Output::Text
+        && let Some(lists) = lists
+    {
         print_line(format_args!("[LISTS] {lists}"));
     }
     if let Ok(granted) = tracker.receive_buffer_len() {
@@ -225,7 +243,10 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let (view, shown) = (tracker.view(), tracker.view());
     let seen = async {
         if let Some(http) = http {
-            print_line(format_args!("[HTTP] Page and metrics are at {}", http.url()));
+            match output {
+                Output::Text => print_line(format_args!("[HTTP] Page and metrics are at {}", http.url())),
+                Output::Json => print_event(&Event::Http { url: &http.url() }),
+            }
             let seen = Arc::new(Seen::new(view, address, heartbeat));
             let source: Arc<dyn web::Source> = seen.clone();
             tokio::join!(http.run(source, advertised.clone()), seen.record(&advertised));
@@ -236,9 +257,13 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         advertised.cancel();
         result
     };
-    let status = advertised.run_until_cancelled(status::show(&shown));
+    let status = advertised.run_until_cancelled(status::show(&shown, output));
     let (served, (), (), (), _) = tokio::join!(serving, advertising, seen, reloading, status);
-    served.map_err(failure)
+    served.map_err(failure)?;
+    if output == Output::Json {
+        print_event(&Event::Stopped);
+    }
+    Ok(())
 }
 
 /// The file that says whether the tracker has peers. A tracker on any free port is another one each time.

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use startup::{STATUS_EVERY, StatusLine, console::cut};
+use startup::{
+    Output, STATUS_EVERY, StatusLine,
+    console::cut,
+    json::{Event, Status, print_event},
+};
 use tokio::time::{MissedTickBehavior, interval};
 use tracker::{Counters, Stats, View};
 use web::Meter;
@@ -17,9 +21,13 @@ struct Load {
     answers: u64,
 }
 
-/// Shows the line. Does not return.
-pub(crate) async fn show(view: &View) {
-    let mut status = StatusLine::new(LONGEST);
+/// Shows the line, or reports events. Does not return.
+pub(crate) async fn show(view: &View, output: Output) {
+    let mut status = match output {
+        Output::Text => StatusLine::new(LONGEST),
+        Output::Json => StatusLine::none(),
+    };
+    let mut reported = None;
     let mut ticks = interval(STATUS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut meter, mut before) = (Meter::default(), 0);
@@ -33,11 +41,22 @@ pub(crate) async fn show(view: &View) {
         };
         status.update(answers > before, |width| cut(&line(stats, load), width));
         before = answers;
+        let now = event(stats, &counters);
+        if output == Output::Json && reported.as_ref() != Some(&now) {
+            print_event(&Event::Status(now.clone()));
+            reported = Some(now);
+        }
     }
 }
 
+fn event(stats: Stats, counters: &Counters) -> Status {
+    let Stats { shares, seeders, leechers } = stats;
+    let Counters { announces, lookups, .. } = *counters;
+    Status { shares, seeders, leechers, announces, lookups, answers: answers(counters) }
+}
+
 /// Requests that were answered, with a refusal too.
-pub(crate) fn answers(counters: &Counters) -> u64 {
+fn answers(counters: &Counters) -> u64 {
     let Counters { connects, announces, lookups, tokens_refused, withheld, put_off, .. } = counters;
     (connects + announces + lookups + tokens_refused).saturating_sub(withheld + put_off)
 }

@@ -7,6 +7,8 @@
 mod docs;
 #[path = "../../web/tests/http/get.rs"]
 mod get;
+#[path = "../../seeder/tests/command_line/json_docs.rs"]
+mod json_docs;
 #[path = "../../seeder/tests/command_line/on_terminal.rs"]
 #[expect(dead_code, reason = "other programs do more")]
 mod on_terminal;
@@ -148,6 +150,34 @@ fn prints_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
         let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
         assert!(log.contains("stopped") && log.contains("malformed=0"), "{log}");
     }
+}
+
+/// Trackers have nothing to warn of, and look for no others.
+#[test]
+fn every_event_of_the_page_is_printed_with_json() {
+    let args = ["--bind", "127.0.0.1", "-p", "0", "--json", "--http=:0"];
+    let mut tracker = Running::start(&args);
+    let mut all = Vec::new();
+    let mut next = |tracker: &Running| {
+        let event = json_docs::check(&tracker.line());
+        all.push(event.clone());
+        event
+    };
+    let listening = next(&tracker)["address"].as_str().unwrap().to_owned();
+    register(listening.rsplit(':').next().unwrap().parse().unwrap());
+    while next(&tracker)["seeders"] != 1 {}
+    tracker.signal(Signal::TERM);
+    while next(&tracker)["event"] != "stopped" {}
+    assert_eq!(tracker.end(), (Some(0), String::new()));
+    let (code, out, err) = run(&["--json", "--expire", "10s", "--heartbeat", "10s"]);
+    assert_eq!(code, Some(2), "{err}");
+    all.push(json_docs::check(out.trim_end()));
+    json_docs::assert_complete(&all, &["Tracker"], &[]);
+    json_docs::assert_complete(&all, &["All programs"], &["tracker_found", "warning"]);
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = socket.local_addr().unwrap().port().to_string();
+    let (code, out, err) = run(&["--json", "--bind", "127.0.0.1", "-p", &taken]);
+    assert_eq!((code, &json_docs::check(out.trim_end())["code"]), (Some(6), &6.into()), "{err}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leecher::{Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Fetched, Replace, Target, View};
 use peer::acceptor::Acceptor;
-use startup::{ExitCode, Failure};
+use startup::{ExitCode, Failure, Output};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::Server;
@@ -108,29 +108,30 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
         let found = needs_default(&args, target).then(|| found.clone());
         let stop = shutdown.clone();
         if args.check {
-            let (json, quiet) = (args.json, args.quiet);
             fetches.spawn(async move {
                 let checked = looking::among(CHECK, config, found, &mut report, stop).await.map_err(explain);
-                let result = checked.and_then(|checked| checking::report(&checked, json, quiet));
+                let result = checked.and_then(|checked| checking::report(&checked, &report));
                 report.failed(&result);
                 result
             });
             continue;
         }
         if args.list_files {
-            let json = args.json;
+            let output = Output::of(args.json);
             fetches.spawn(async move {
                 let only = config.only.clone();
                 let described = looking::among(DESCRIBE, config, found, &mut report, stop).await;
-                let result =
-                    described.and_then(|description| Ok(file_list::print(&description, &only, json)?));
+                let target = report.target().map(Target::to_string);
+                let result = described.and_then(|description| {
+                    Ok(file_list::print(&description, &only, output, target.as_deref())?)
+                });
                 let result = result.map_err(explain);
                 report.failed(&result);
                 result
             });
             continue;
         }
-        let line = ServedLine::new(style(&args), &screen, number);
+        let line = ServedLine::new(style(&args), &screen, number, report.target());
         fetches.spawn(async move {
             let fetching = looking::among(FETCH, config, found, &mut report, stop);
             let fetched = line.beside(fetching, &seen).await.map_err(explain);

@@ -10,9 +10,10 @@ use startup::LogArgs;
 use store::FilePattern;
 use web::HttpArgs;
 
+use crate::listing::Sort;
+
 /// Flags that exclude each other.
 pub const EXCLUSIVE: &[(&str, &str)] = &[
-    ("list", "targets"),
     ("list", "file"),
     ("list", "list_files"),
     ("list", "only"),
@@ -78,7 +79,7 @@ pub struct Args {
     /// Link, infohash or name of each share to fetch
     ///
     /// Without it the leecher fetches the only share that the tracker knows. Several shares are fetched at the same time, over
-    /// one port.
+    /// one port. With --list they are patterns of names, as in '*.img', or the first digits of infohashes.
     #[arg(value_name = "LINK|INFOHASH|NAME", value_parser = parse_target, env = "SHOAL_TARGET")]
     pub(super) targets: Vec<Target>,
 
@@ -92,6 +93,20 @@ pub struct Args {
     /// List what the trackers know, and fetch nothing
     #[arg(long, value_parser = FalseyValueParser::new(), env = "SHOAL_LIST", help_heading = SOURCE)]
     pub(super) list: bool,
+
+    /// Order of the list: name, size or seeders [default: name]
+    #[arg(
+        long, value_name = "ORDER", value_parser = parse_sort, env = "SHOAL_SORT", help_heading = SOURCE,
+        hide_short_help = true
+    )]
+    pub(super) sort: Option<Sort>,
+
+    /// List whole infohashes, links, and more numbers
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_LONG", help_heading = SOURCE,
+        hide_short_help = true
+    )]
+    pub(super) long: bool,
 
     /// Fetch only the files that this pattern matches; repeatable
     ///
@@ -329,6 +344,15 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) logs: LogArgs,
+}
+
+fn parse_sort(text: &str) -> Result<Sort, String> {
+    match text {
+        "name" => Ok(Sort::Name),
+        "size" => Ok(Sort::Size),
+        "seeders" => Ok(Sort::Seeders),
+        _ => Err("it must be name, size or seeders".to_owned()),
+    }
 }
 
 /// A transfer cannot use more than 1,000 peers.

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use leecher::{Destination, Stay, Target};
 use proto::{Endpoint, Label, link::MAX_ENDPOINTS};
-use startup::{ExitCode, Failure, eprint_line, human_time};
+use startup::{
+    ExitCode, Failure, eprint_line, human_time,
+    json::{Event, print_event},
+};
 
 use super::flags::Args;
 use crate::{
@@ -20,7 +23,11 @@ pub(super) fn warn_of_missing_sources(args: &Args) {
     }
     for path in &args.from {
         if let Err(error) = path.metadata() {
-            eprint_line(format_args!("warning: --from {}: {error}", path.display()));
+            let message = format!("--from {}: {error}", path.display());
+            eprint_line(format_args!("warning: {message}"));
+            if args.json {
+                print_event(&Event::Warning { kind: "source", message });
+            }
         }
     }
 }
@@ -73,7 +80,6 @@ pub(super) fn known_names(args: &Args) -> Option<PathBuf> {
 
 pub(super) fn style(args: &Args) -> Style {
     match () {
-        () if args.json && args.list_files => Style::Quiet,
         () if args.json => Style::Json,
         () if args.quiet => Style::Quiet,
         () if args.no_progress => Style::Plain,
@@ -132,9 +138,9 @@ pub(super) fn discovers(args: &Args, targets: &[Target]) -> bool {
 
 impl From<&Args> for Look {
     fn from(args: &Args) -> Look {
-        let report = match (args.list, args.json, args.quiet) {
-            (false, true, _) => looking::Report::Json,
-            (_, _, true) => looking::Report::Nothing,
+        let report = match (args.json, args.quiet) {
+            (true, _) => looking::Report::Json,
+            (_, true) => looking::Report::Nothing,
             _ => looking::Report::Line,
         };
         Look { bind: args.bind, report }

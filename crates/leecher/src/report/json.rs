@@ -1,148 +1,45 @@
-//! Events as JSON, one object a line.
+//! Events of a transfer as `--json` reports them.
 
-use std::net::SocketAddr;
-
-use leecher::{FetchEvent, Fetched, Progress, Target};
+use leecher::{FetchEvent, Fetched, LeaveReason, Progress, Target, WaitingFor};
 use proto::{InfoHash, ShareName};
-use serde::Serialize;
-use startup::{Failure, print_json_line};
+use startup::json::{self, Event, print_event, print_event_of};
 use store::OpenChunkError;
 
-/// An event as JSON. Sizes are in bytes, rates in bytes a second, times in seconds.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Json<'a> {
-    Http {
-        url: &'a str,
-    },
-    TrackerFound {
-        tracker: String,
-        name: &'a str,
-    },
-    Waiting {
-        message: String,
-    },
-    Warning {
-        message: String,
-    },
-    NameMoved {
-        name: &'a str,
-        before: String,
-        now: String,
-        message: String,
-    },
-    Proving {
-        bytes: u64,
-        total: u64,
-    },
-    Started {
-        infohash: String,
-        name: &'a str,
-        size: u64,
-        wanted: u64,
-        chunks: u32,
-        resumed: u64,
-        zeros: u64,
-        reused: u64,
-        already_here: bool,
-        lost_chunks: u32,
-        output: String,
-    },
-    PeerJoined {
-        address: SocketAddr,
-        seeder: bool,
-    },
-    PeerLeft {
-        address: SocketAddr,
-        reason: String,
-    },
-    Progress {
-        bytes: u64,
-        total: u64,
-        rate: u64,
-        peers: Vec<JsonPeer>,
-    },
-    Flushing,
-    Finished {
-        infohash: String,
-        name: &'a str,
-        output: String,
-        bytes: u64,
-        zeros: u64,
-        reused: u64,
-        already_here: bool,
-        seconds: f64,
-        wasted: u64,
-        uploaded: u64,
-        peers: Vec<JsonPeer>,
-        spent: Vec<JsonSpent>,
-    },
-    Left {
-        uploaded: u64,
-    },
-    Failed {
-        code: u8,
-        message: String,
-    },
-}
-
-/// An event, and the transfer that it is about if the command has several.
-#[derive(Debug, Serialize)]
-struct JsonLine<'a> {
-    #[serde(flatten)]
-    event: &'a Json<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct JsonPeer {
-    address: SocketAddr,
-    bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<u64>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct JsonSpent {
-    on: String,
-    seconds: f64,
-}
-
-/// Prints a failure as JSON.
-pub(super) fn print_failure(target: Option<&Target>, failure: &Failure) {
-    print_json(target, &Json::Failed { code: failure.code() as u8, message: failure.to_string() });
-}
+use crate::seen;
 
 /// Prints an event of the transfer of `target`, if it is one of several.
-pub(super) fn print_json(target: Option<&Target>, event: &Json<'_>) {
-    let target = target.map(Target::to_string);
-    match serde_json::to_string(&JsonLine { event, target }) {
-        Ok(line) => print_json_line(&line),
-        Err(error) => tracing::error!("cannot write an event as JSON: {error}"),
+pub(super) fn print(target: Option<&Target>, event: &Event<'_>) {
+    match target {
+        Some(target) => print_event_of(&target.to_string(), event),
+        None => print_event(event),
     }
 }
 
-/// The JSON of an event.
-pub(super) fn json(event: &FetchEvent) -> Json<'_> {
+/// What is reported about an event.
+pub(super) fn event_of(event: &FetchEvent) -> Event<'_> {
+    let warning = |kind, message| Event::Warning { kind, message };
     match event {
-        FetchEvent::Waiting(waiting) => Json::Waiting { message: waiting.to_string() },
-        FetchEvent::PeerJoined { address, seeder } => Json::PeerJoined { address: *address, seeder: *seeder },
-        FetchEvent::PeerLeft { address, reason } => {
-            Json::PeerLeft { address: *address, reason: reason.to_string() }
+        FetchEvent::Waiting(waiting) => {
+            Event::Waiting { on: waiting_for(&waiting.on), message: waiting.to_string() }
         }
-        FetchEvent::Progress(progress) => progress_json(progress),
-        FetchEvent::TrackerTrouble(error) => Json::Warning { message: error.to_string() },
-        FetchEvent::Unsaved(error) => Json::Warning { message: error.to_string() },
-        FetchEvent::CannotServe(error) => Json::Warning { message: cannot_serve(error) },
-        FetchEvent::NameMoved { name, before, now } => Json::NameMoved {
+        FetchEvent::PeerJoined { address, seeder } => {
+            Event::PeerJoined { address: *address, seeder: *seeder }
+        }
+        FetchEvent::PeerLeft { address, reason } => {
+            Event::PeerLeft { address: *address, reason: left_because(reason), message: reason.to_string() }
+        }
+        FetchEvent::Progress(progress) => progress_event(progress),
+        FetchEvent::TrackerTrouble(error) => warning("tracker", error.to_string()),
+        FetchEvent::Unsaved(error) => warning("unsaved", error.to_string()),
+        FetchEvent::CannotServe(error) => warning("cannot_serve", cannot_serve(error)),
+        FetchEvent::NameMoved { name, before, now } => Event::NameMoved {
             name: name.as_str(),
             before: before.to_string(),
             now: now.to_string(),
             message: name_moved(name, *before, *now),
         },
-        FetchEvent::Proving { done, total } => Json::Proving { bytes: *done, total: *total },
-        FetchEvent::Started(started) => Json::Started {
+        FetchEvent::Proving { done, total } => Event::Proving { bytes: *done, total: *total },
+        FetchEvent::Started(started) => Event::Started(json::Started {
             infohash: started.infohash.to_string(),
             name: started.name.as_str(),
             size: started.size,
@@ -154,42 +51,74 @@ pub(super) fn json(event: &FetchEvent) -> Json<'_> {
             already_here: started.already_here,
             lost_chunks: started.lost_chunks,
             output: started.output.display().to_string(),
-        },
-        FetchEvent::Flushing => Json::Flushing,
-        FetchEvent::Finished(fetched) => finished_json(fetched),
+        }),
+        FetchEvent::Flushing => Event::Flushing,
+        FetchEvent::Finished(fetched) => finished_event(fetched),
     }
 }
 
-fn progress_json(progress: &Progress) -> Json<'_> {
+fn progress_event(progress: &Progress) -> Event<'_> {
     let peers = progress.peers.iter();
-    Json::Progress {
+    Event::Progress {
         bytes: progress.done,
         total: progress.total,
         rate: progress.rate,
         peers: peers
-            .map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
+            .map(|peer| json::Source { address: peer.address, bytes: peer.bytes, rate: Some(peer.rate) })
             .collect(),
     }
 }
 
-fn finished_json(fetched: &Fetched) -> Json<'_> {
+fn finished_event(fetched: &Fetched) -> Event<'_> {
     let peers = fetched.peers.iter();
-    let spent = fetched.spent.iter();
-    Json::Finished {
+    Event::Finished(json::Finished {
         infohash: fetched.infohash.to_string(),
         name: fetched.name.as_str(),
         output: fetched.path.display().to_string(),
         bytes: fetched.wanted,
+        received: fetched.received(),
+        resumed: fetched.resumed,
         zeros: fetched.zeros,
         reused: fetched.reused,
         already_here: fetched.already_here,
         seconds: fetched.elapsed.as_secs_f64(),
         wasted: fetched.wasted,
         uploaded: fetched.uploaded,
-        peers: peers.map(|peer| JsonPeer { address: peer.address, bytes: peer.bytes, rate: None }).collect(),
-        spent: spent
-            .map(|(on, time)| JsonSpent { on: on.to_string(), seconds: time.as_secs_f64() })
+        peers: peers
+            .map(|peer| json::Source { address: peer.address, bytes: peer.bytes, rate: None })
             .collect(),
+        spent: seen::spent(&fetched.spent),
+    })
+}
+
+/// Names that do not change with the text for users.
+fn waiting_for(on: &WaitingFor) -> &'static str {
+    match on {
+        WaitingFor::Trackers(_) => "trackers",
+        WaitingFor::Name(_) => "name",
+        WaitingFor::AnyShare => "any_share",
+        WaitingFor::Others { .. } => "others",
+        WaitingFor::Share => "share",
+        WaitingFor::Peers => "peers",
+        WaitingFor::Description { .. } => "description",
+        WaitingFor::Room { .. } => "room",
+        WaitingFor::Retry { .. } => "retry",
+        _ => "other",
+    }
+}
+
+fn left_because(reason: &LeaveReason) -> &'static str {
+    match reason {
+        LeaveReason::Unreachable(_) => "unreachable",
+        LeaveReason::Goodbye(_) => "goodbye",
+        LeaveReason::Disconnected => "disconnected",
+        LeaveReason::Protocol(_) => "protocol",
+        LeaveReason::Lied => "lied",
+        LeaveReason::TooSlow => "too_slow",
+        LeaveReason::FileChanged => "file_changed",
+        LeaveReason::Itself => "itself",
+        LeaveReason::Finished => "finished",
+        _ => "other",
     }
 }
 

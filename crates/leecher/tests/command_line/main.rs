@@ -15,6 +15,8 @@ mod hostile;
 mod http;
 mod interrupting;
 mod json;
+#[path = "../../../seeder/tests/command_line/json_docs.rs"]
+mod json_docs;
 mod killing;
 mod listing;
 mod memory;

@@ -61,7 +61,8 @@ fn lists_the_files_of_a_share_and_saves_nothing() {
     );
     let ended = list(&["--json", "--only", "s*"]);
     assert_eq!((ended.code, ended.out.len()), (Some(0), 1), "{ended:?}");
-    let line: serde_json::Value = serde_json::from_str(&ended.out[0]).unwrap();
+    let events = events(&ended);
+    let line = &events[position(&events, "file")];
     assert_eq!((&line["path"], &line["size"]), (&json!("small/x.bin"), &json!(5)));
     list(&["--only", "nothing"]).assert_failed(3, &["nothing in the share matches 'nothing'"]);
     assert_eq!(place.names(), ["leecher_debug.log"]);

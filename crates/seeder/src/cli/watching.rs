@@ -9,12 +9,16 @@ use std::{
 
 use peer::outside;
 use proto::Link;
-use startup::{ExitCode, Failure, HumanBytes, human_time, print_line};
+use startup::{
+    ExitCode, Failure, HumanBytes, Output, human_time,
+    json::{Event, print_event},
+    print_line,
+};
 use store::Content;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::Server;
 
-use super::{Args, HTTP_PORT, cache, config, report, rules, seen, show_status};
+use super::{Args, HTTP_PORT, cache, config, elsewhere, print_shared, report, rules, seen, show_status};
 use crate::{
     Seeder,
     registration_report::RegistrationReport,
@@ -31,32 +35,38 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
         let error = format!("cannot watch {}: it is not a directory", dir.display());
         return Err(Failure::new(ExitCode::Usage, error));
     }
-    let tasks = TaskTracker::new();
+    let (tasks, output) = (TaskTracker::new(), Output::of(args.json));
     let seeder = Seeder::bind(config(&args), &tasks)?;
     let port = seeder.local_addr().port();
     let seen = seen(&args, &seeder);
+    if output == Output::Json {
+        print_event(&Event::Listening { address: seeder.local_addr() });
+    }
     let stop_http = shutdown.child_token();
     if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
-        print_line(format_args!("Page and metrics are at {}", http.url()));
+        match output {
+            Output::Text => print_line(format_args!("Page and metrics are at {}", http.url())),
+            Output::Json => print_event(&Event::Http { url: &http.url() }),
+        }
         tasks.spawn(http.run(seen.clone(), stop_http.clone()));
     }
-    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, &tasks);
+    let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, output, &tasks);
     let watch = Watch { rules: rules(&args), cache: cache(&args), ..Watch::new(dir.clone()) };
     let own_address = outside::own_address(args.bind);
     let _ = shutdown.run_until_cancelled(trackers.first_round()).await;
-    let named = match own_address {
-        Some(own) => outside::seen_from_elsewhere(&trackers.for_links(), own),
-        None => trackers.for_links(),
-    };
-    print_line(format_args!(
-        "Watching '{}' on port {port}: each entry is shared when it has not changed for {}",
-        dir.display(),
-        human_time(watch.quiet)
-    ));
-    print_line("Press Ctrl+C to stop");
+    let named = trackers.for_links();
+    if output == Output::Text {
+        print_line(format_args!(
+            "Watching '{}' on port {port}: each entry is shared when it has not changed for {}",
+            dir.display(),
+            human_time(watch.quiet)
+        ));
+        print_line("Press Ctrl+C to stop");
+    }
     let answers = shutdown.child_token();
     let registrations = Arc::new(Mutex::new(RegistrationReport::new(HashMap::new())));
-    let on_share = report(Arc::clone(&registrations), trackers.spare(), answers.clone(), Arc::clone(&seen));
+    let on_share =
+        report(Arc::clone(&registrations), trackers.spare(), answers.clone(), Arc::clone(&seen), output);
     let on_event = {
         let seen = Arc::clone(&seen);
         move |event| match event {
@@ -66,21 +76,33 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
                 seen.share(metainfo);
                 lock(&registrations).add(infohash, name.clone());
                 let link = Link { infohash, name: Some(name), trackers: named.clone(), peers: Vec::new() };
+                if output == Output::Json {
+                    return print_shared(&path, metainfo, &link, own_address);
+                }
                 let size = HumanBytes(metainfo.chunk_space().total_len());
                 print_line(format_args!("Sharing '{}' ({size})", path.display()));
-                print_line(format_args!("  link      {link}"));
+                print_line(format_args!("  link      {}", elsewhere(&link, own_address)));
             }
             WatchEvent::Ended { path, infohash } => {
                 seen.end(&infohash);
+                let name = lock(&registrations).name(&infohash);
                 lock(&registrations).remove(&infohash);
-                print_line(format_args!(
-                    "'{}' changed or is gone: {infohash} is no longer shared",
-                    path.display()
-                ));
+                let message =
+                    format!("'{}' changed or is gone: {infohash} is no longer shared", path.display());
+                let infohash = infohash.to_string();
+                match output {
+                    Output::Text => print_line(message),
+                    Output::Json => print_event(&Event::Withdrawn { infohash, name: &name, message }),
+                }
             }
             WatchEvent::Failed { path, error } => {
                 let why = Failure::new(ExitCode::Io, error);
-                tracing::warn!("'{}' is not shared: {why}; trying again when it changes", path.display());
+                let message =
+                    format!("'{}' is not shared: {why}; trying again when it changes", path.display());
+                tracing::warn!("{message}");
+                if output == Output::Json {
+                    print_event(&Event::Warning { kind: "not_shared", message });
+                }
             }
             WatchEvent::Trouble(error) => {
                 tracing::warn!(
@@ -94,14 +116,17 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
     let (sent, _, _) = tokio::join!(
         watch.run(&seeder, on_event, &shutdown),
         answers.run_until_cancelled(trackers.register(&seeder, |_| {})),
-        shutdown.run_until_cancelled(show_status(&seen))
+        shutdown.run_until_cancelled(show_status(&seen, output))
     );
     stop_http.cancel();
     // They hold the port.
     drop((seeder, seen));
     tasks.close();
     tasks.wait().await;
-    print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent)));
+    match output {
+        Output::Text => print_line(format_args!("Seeder stopped after sending {}", HumanBytes(sent))),
+        Output::Json => print_event(&Event::Left { uploaded: sent }),
+    }
     Ok(())
 }
 

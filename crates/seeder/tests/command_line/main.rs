@@ -10,6 +10,8 @@ mod failing;
 #[path = "../../../web/tests/http/get.rs"]
 mod get;
 mod http;
+mod json;
+mod json_docs;
 mod on_terminal;
 mod options;
 mod peer;
