@@ -16,7 +16,7 @@ const DECODERS: [&str; 5] = ["decode", "parse", "from_bytes", "borrow_", "peek_"
 const TRAITS: [&str; 3] = ["FromStr for", "Decoder for", "TryFrom<"];
 
 /// What only the user of a program types, and so no stranger. The crate `evil` is a program for tests.
-const TYPED: [&str; 11] = [
+const TYPED: [&str; 12] = [
     "evil/src/",
     "leecher/src/cli/",
     "leecher/src/target.rs",
@@ -27,6 +27,7 @@ const TYPED: [&str; 11] = [
     "store/src/exclusion.rs",
     "store/src/wanted.rs",
     "tracker-load/src/cli.rs",
+    "tracker/src/admission.rs",
     "tracker/src/cli.rs",
 ];
 
