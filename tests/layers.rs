@@ -27,7 +27,7 @@ enum Features {
 }
 
 /// What only programs need.
-const OF_PROGRAMS: [&str; 13] = [
+const OF_PROGRAMS: [&str; 12] = [
     "axum",
     "clap",
     "console",
@@ -35,13 +35,15 @@ const OF_PROGRAMS: [&str; 13] = [
     "hyper",
     "indicatif",
     "mdns-sd",
-    "notify",
     "prometheus-client",
     "startup",
     "tracing-appender",
     "tracing-subscriber",
     "web",
 ];
+
+/// What the program of the seeder alone uses.
+const OF_SEEDER: [&str; 1] = ["notify"];
 
 /// The packages that `package` links with these features, itself included.
 fn linked(package: &str, features: Features) -> BTreeSet<String> {
@@ -97,10 +99,13 @@ fn no_crate_uses_one_above_it() {
 fn no_library_links_what_only_programs_need() {
     for library in ["listen", "proto", "store", "swarm", "peer", "sim", "shoal"] {
         assert_eq!(found(library, &OF_PROGRAMS), [""; 0], "{library}");
+        assert_eq!(found(library, &OF_SEEDER), [""; 0], "{library}");
     }
     for program in ["tracker", "seeder", "leecher"] {
         assert_eq!(found(program, &OF_PROGRAMS), OF_PROGRAMS, "{program} is a program by default");
         assert_eq!(found_with(Features::None, program, &OF_PROGRAMS), [""; 0], "the library of {program}");
     }
+    assert_eq!(found("seeder", &OF_SEEDER), OF_SEEDER);
+    assert_eq!(found_with(Features::None, "seeder", &OF_SEEDER), [""; 0], "the library of seeder");
     assert_eq!(found("shoal", &["tracker", "seeder", "leecher"]), ["tracker", "seeder", "leecher"]);
 }
