@@ -40,9 +40,10 @@ fn check_members(record: &Record) {
     let scored = members.iter().map(|member| (&member[..], record.score()));
     let found = records_of(scored);
     let [found] = &found[..] else { panic!("{found:?} in place of {record:?}") };
-    // The store has no labels.
+    // The store has no labels, and notes of complete peers only that they have fetched the share.
     let mut known = record.known.clone();
     known.label = Label::NONE;
+    known.fetched &= known.progress.is_complete();
     assert_eq!(found.known, known);
     // A score has tenths of a second.
     assert!(found.expires <= record.expires);
