@@ -159,7 +159,7 @@ pub fn columns(text: &str) -> usize {
     measure_text_width(text)
 }
 
-/// As much of a text as fits so many columns. If something is missing, it ends with an ellipsis.
+/// The start of a text, cut to this number of columns. A text that is cut ends with an ellipsis.
 pub fn cut(text: &str, columns: usize) -> String {
     truncate_str(text, columns, "…").into_owned()
 }

@@ -1,4 +1,4 @@
-//! What a service manager (systemd, with `Type=notify`) is told: when a program serves, and when it stops. Without one, nothing
+//! Reports to a service manager (systemd, with `Type=notify`) when a program serves, and when it stops. Without a manager, nothing
 //! happens. A message that cannot be sent is no failure of the program; the manager has a time limit of its own.
 
 use std::fmt::Display;

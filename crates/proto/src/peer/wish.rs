@@ -56,7 +56,7 @@ impl BlockSet {
     /// Adds a block.
     ///
     /// # Panics
-    /// If no chunk has so many blocks.
+    /// If no chunk has a block of this number.
     pub fn insert(&mut self, block: u32) {
         assert!(block < BLOCKS_PER_CHUNK, "block {block}");
         self.0 |= 1 << block;
