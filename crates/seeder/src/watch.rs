@@ -11,7 +11,7 @@ mod print;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io, mem,
     ops::ControlFlow,
     path::{Component, Path, PathBuf},
@@ -24,7 +24,7 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use proto::InfoHash;
-use store::{Content, HashCache, Scan, ScanRules, ShareError, Shared};
+use store::{Content, HashCache, OpenChunkError, Scan, ScanRules, ShareError, Shared};
 use tokio::{
     sync::Notify,
     task::{JoinSet, spawn_blocking},
@@ -33,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{Event, Seeder};
-use entries::{Entries, Outcome, may_be_shared};
+use entries::{Entries, Trust, may_be_shared};
 use print::Print;
 
 /// Time in which an entry must not change before it is shared.
@@ -75,14 +75,16 @@ pub enum WatchEvent {
         /// What is shared.
         content: Arc<Shared>,
     },
-    /// The share of an entry ends, because the entry changed or is gone.
+    /// The share of an entry ends.
     Ended {
         /// The entry.
         path: PathBuf,
         /// The share.
         infohash: InfoHash,
+        /// Why it cannot be read, if it can't. Then it is tried again like one that failed. Otherwise it changed or is gone.
+        fault: Option<OpenChunkError>,
     },
-    /// An entry cannot be shared. It is tried again when it has changed.
+    /// An entry cannot be shared. It is tried again when it has changed, and from time to time. Reported once until then.
     Failed {
         /// The entry.
         path: PathBuf,
@@ -106,6 +108,8 @@ struct Hints {
 struct Reported {
     names: BTreeSet<OsString>,
     everything: bool,
+    /// Entries that could not be read for a peer, each with its share.
+    faults: BTreeMap<OsString, (InfoHash, OpenChunkError)>,
 }
 
 /// A directory that is being watched.
@@ -209,6 +213,12 @@ impl Hints {
         self.any.notify_one();
     }
 
+    /// This entry could not be read while it was shared.
+    fn fault(&self, name: &OsString, infohash: InfoHash, error: OpenChunkError) {
+        self.lock().faults.insert(name.clone(), (infohash, error));
+        self.report(Some(name.clone()));
+    }
+
     fn take(&self) -> Reported {
         mem::take(&mut self.lock())
     }
@@ -262,7 +272,7 @@ impl<F: Fn(WatchEvent) + Clone + Send + Sync + 'static> Watching<'_, F> {
     }
 
     /// Looks at what may have changed.
-    async fn look(&mut self, Reported { mut names, everything }: Reported) {
+    async fn look(&mut self, Reported { mut names, everything, faults }: Reported) {
         if everything {
             match self.list().await {
                 Ok(listed) => names.extend(listed),
@@ -283,16 +293,25 @@ impl<F: Fn(WatchEvent) + Clone + Send + Sync + 'static> Watching<'_, F> {
         });
         let now = Instant::now();
         for (print, name) in looked.await.unwrap_or_default() {
-            self.found(&name, print, now);
+            if self.entries.look(&name, print, now).is_some() {
+                self.end(&name, None);
+            }
+        }
+        for (name, (infohash, error)) in faults {
+            // If it looks different, that was why, and its share has ended.
+            if self.active.get(&name).is_some_and(|(shared, _)| *shared == infohash) {
+                // The end of its share is the news.
+                let _ = self.entries.failed(&name, now);
+                self.end(&name, Some(error));
+            }
         }
     }
 
-    fn found(&mut self, name: &OsString, print: Option<Print>, now: Instant) {
-        if self.entries.look(name, print, now).is_some()
-            && let Some((infohash, stop)) = self.active.remove(name)
-        {
+    /// Ends the share of an entry.
+    fn end(&mut self, name: &OsStr, fault: Option<OpenChunkError>) {
+        if let Some((infohash, stop)) = self.active.remove(name) {
             stop.cancel();
-            (self.on_event)(WatchEvent::Ended { path: self.watch.dir.join(name), infohash });
+            (self.on_event)(WatchEvent::Ended { path: self.watch.dir.join(name), infohash, fault });
         }
     }
 
@@ -318,13 +337,14 @@ impl<F: Fn(WatchEvent) + Clone + Send + Sync + 'static> Watching<'_, F> {
     async fn hash_next(&mut self) {
         let Some(name) = self.entries.first_due(Instant::now()) else { return };
         // Not every change is reported.
-        self.look(Reported { names: BTreeSet::from([name.clone()]), everything: false }).await;
+        self.look(Reported { names: BTreeSet::from([name.clone()]), ..Reported::default() }).await;
         if self.entries.first_due(Instant::now()).as_ref() != Some(&name) {
             return;
         }
-        let Some(print) = self.entries.begin(&name) else { return };
+        let Some((print, trust)) = self.entries.begin(&name) else { return };
         let Watch { dir, rules, cache, .. } = self.watch;
-        let (path, rules, cache) = (dir.join(&name), rules.clone(), cache.clone());
+        let (path, rules) = (dir.join(&name), rules.clone());
+        let cache = cache.clone().filter(|_| trust == Trust::Cache);
         let stop = self.shutdown.clone();
         self.hashing.spawn_blocking(move || {
             let progress =
@@ -344,8 +364,8 @@ impl<F: Fn(WatchEvent) + Clone + Send + Sync + 'static> Watching<'_, F> {
         let content = match result {
             Ok(shared) => Arc::new(shared),
             Err(error) => {
-                self.entries.finish(&name, Outcome::Failed);
-                if !matches!(error, ShareError::Stopped(_)) {
+                let news = self.entries.failed(&name, Instant::now());
+                if news.is_some() && !matches!(error, ShareError::Stopped(_)) {
                     (self.on_event)(WatchEvent::Failed { path, error });
                 }
                 return;
@@ -353,18 +373,82 @@ impl<F: Fn(WatchEvent) + Clone + Send + Sync + 'static> Watching<'_, F> {
         };
         let Ok(sharing) = self.seeder.share(content.clone()) else {
             tracing::debug!("'{}' is shared already", path.display());
-            return self.entries.finish(&name, Outcome::Taken);
+            return self.entries.taken(&name);
         };
-        self.entries.finish(&name, Outcome::Shared);
+        self.entries.shared(&name);
         let (infohash, stop) = (content.metainfo().infohash(), self.shutdown.child_token());
         (self.on_event)(WatchEvent::Shared { path, content });
         let (on_event, hints, entry) = (self.on_event.clone(), Arc::clone(&self.hints), name.clone());
         let on_share_event = move |event| match event {
-            // A look finds out what changed, and shares it anew.
-            Event::Withdrawn { .. } => hints.report(Some(entry.clone())),
+            // A look finds out whether it changed.
+            Event::Withdrawn { infohash, error } => hints.fault(&entry, infohash, error),
             event => on_event(WatchEvent::Share(event)),
         };
         self.running.spawn(sharing.run(on_share_event, stop.clone()));
         self.active.insert(name, (infohash, stop));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proto::ChunkIndex;
+    use tokio::sync::mpsc;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::Config;
+
+    #[tokio::test]
+    async fn a_share_that_cannot_be_read_ends_although_nothing_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("entry"), "content").unwrap();
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let config = Config { bind: Some(Ipv4Addr::LOCALHOST.into()), port: 0, ..Config::default() };
+        let seeder = Seeder::bind(config, &tasks).unwrap();
+        let watch = Watch { quiet: Duration::ZERO, ..Watch::new(dir.path().to_owned()) };
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let mut watching = Watching {
+            watch: &watch,
+            seeder: &seeder,
+            on_event: move |event| _ = sender.send(event),
+            shutdown: &shutdown,
+            hints: Arc::default(),
+            entries: Entries::new(watch.quiet),
+            hashing: JoinSet::new(),
+            running: JoinSet::new(),
+            active: BTreeMap::new(),
+            is_in_trouble: false,
+        };
+        watching.look(Reported { everything: true, ..Reported::default() }).await;
+        watching.hash_next().await;
+        let hashed = watching.hashing.join_next().await.unwrap().unwrap();
+        watching.share(hashed);
+        let Ok(WatchEvent::Shared { content, .. }) = events.try_recv() else { panic!("it is not shared") };
+        let infohash = content.metainfo().infohash();
+
+        let name = OsString::from("entry");
+        let other = InfoHash([7; 32]);
+        watching.hints.fault(&name, other, OpenChunkError::NotHave(ChunkIndex(0)));
+        let reported = watching.hints.take();
+        watching.look(reported).await;
+        assert!(watching.active.contains_key(&name), "an earlier share of this entry had the fault");
+
+        watching.hints.fault(&name, infohash, OpenChunkError::NotHave(ChunkIndex(0)));
+        let reported = watching.hints.take();
+        watching.look(reported).await;
+        let ended = loop {
+            match events.try_recv() {
+                Ok(WatchEvent::Share(_)) => {}
+                event => break event,
+            }
+        };
+        assert!(matches!(ended, Ok(WatchEvent::Ended { fault: Some(_), .. })), "{ended:?}");
+        watching.running.join_next().await.expect("its share").expect("no panic");
+        assert!(
+            watching.entries.next_due().is_some_and(|due| due > Instant::now()),
+            "it is tried again, later"
+        );
     }
 }

@@ -93,7 +93,7 @@ impl Bench {
     /// Waits until a share ends.
     async fn ended(&mut self, name: &str, infohash: InfoHash) {
         match self.next().await {
-            WatchEvent::Ended { path, infohash: ended } => {
+            WatchEvent::Ended { path, infohash: ended, .. } => {
                 assert_eq!((path, ended), (self.path(name), infohash));
             }
             other => panic!("{other:?}"),

@@ -83,12 +83,13 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
                 print_line(format_args!("Sharing '{}' ({size})", path.display()));
                 print_line(format_args!("  link      {}", elsewhere(&link, own_address)));
             }
-            WatchEvent::Ended { path, infohash } => {
+            WatchEvent::Ended { path, infohash, fault } => {
                 seen.end(&infohash);
                 let name = lock(&registrations).name(&infohash);
                 lock(&registrations).remove(&infohash);
-                let message =
-                    format!("'{}' changed or is gone: {infohash} is no longer shared", path.display());
+                let why =
+                    fault.map_or("changed or is gone".to_owned(), |fault| format!("cannot be read: {fault}"));
+                let message = format!("'{}' {why}: {infohash} is no longer shared", path.display());
                 let infohash = infohash.to_string();
                 match output {
                     Output::Text => print_line(message),
@@ -97,8 +98,10 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
             }
             WatchEvent::Failed { path, error } => {
                 let why = Failure::new(ExitCode::Io, error);
-                let message =
-                    format!("'{}' is not shared: {why}; trying again when it changes", path.display());
+                let message = format!(
+                    "'{}' is not shared: {why}; trying again when it changes, and from time to time",
+                    path.display()
+                );
                 tracing::warn!("{message}");
                 if output == Output::Json {
                     print_event(&Event::Warning { kind: "not_shared", message });

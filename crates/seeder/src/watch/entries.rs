@@ -1,7 +1,8 @@
 //! Decides which entries of a watched directory are shared, and when.
 //!
 //! Pure: the clock, the disk and the shares are the caller's. An entry is shared when it has not changed for a while. If a shared entry
-//! changes, its share ends, and it is shared anew when it is quiet again. What cannot be shared is tried again when it has changed.
+//! changes, its share ends, and it is shared anew when it is quiet again. What cannot be shared or read is tried again when it has
+//! changed, and after a while if it has not.
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,10 @@ const UNFINISHED: [&[u8]; 10] = [
     b"~",
 ];
 
+/// Time after which an entry that failed is tried again, although it looks the same. The disk may be back by then. Each try
+/// reads it up to the fault.
+const RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// The entries of a directory.
 #[derive(Debug)]
 pub(super) struct Entries {
@@ -37,6 +42,8 @@ pub(super) struct Entries {
 struct Entry {
     print: Print,
     state: State,
+    /// It failed, and neither changed nor was shared since.
+    has_failed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,17 +55,23 @@ enum State {
     Shared,
     /// It waits until another share of the same content has ended.
     Taken,
-    /// It cannot be shared as it is.
-    Failed,
+    /// It could not be shared or read at this time.
+    Failed(Instant),
 }
 
-/// What came of hashing an entry.
+/// How to hash an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Shared,
-    Taken,
-    Failed,
+pub(super) enum Trust {
+    /// Hashes that are remembered count.
+    Cache,
+    /// All of it is read, because it could not be read before.
+    Bytes,
 }
+
+/// The user should know of this failure: the entry did not fail before as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(super) struct News;
 
 /// The share of this entry has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,13 +98,13 @@ impl Entries {
         };
         let settling = State::Settling(now);
         let Some(entry) = self.entries.get_mut(name) else {
-            self.entries.insert(name.to_owned(), Entry { print, state: settling });
+            self.entries.insert(name.to_owned(), Entry { print, state: settling, has_failed: false });
             return None;
         };
         if entry.print == print {
             return None;
         }
-        entry.print = print;
+        (entry.print, entry.has_failed) = (print, false);
         (std::mem::replace(&mut entry.state, settling) == State::Shared).then_some(End)
     }
 
@@ -113,15 +126,16 @@ impl Entries {
     fn due(&self) -> impl Iterator<Item = (Instant, &OsString)> {
         self.entries.iter().filter_map(|(name, entry)| match entry.state {
             State::Settling(since) => Some((since + self.quiet, name)),
-            _ => None,
+            State::Failed(at) => Some((at + RETRY_AFTER, name)),
+            State::Hashing | State::Shared | State::Taken => None,
         })
     }
 
-    /// An entry is being hashed from now on. Returns what it looks like.
-    pub(super) fn begin(&mut self, name: &OsStr) -> Option<Print> {
+    /// An entry is being hashed from now on. Returns what it looks like, and how to hash it.
+    pub(super) fn begin(&mut self, name: &OsStr) -> Option<(Print, Trust)> {
         let entry = self.entries.get_mut(name)?;
         entry.state = State::Hashing;
-        Some(entry.print)
+        Some((entry.print, if entry.has_failed { Trust::Bytes } else { Trust::Cache }))
     }
 
     /// Whether what was hashed is still what is there.
@@ -129,15 +143,25 @@ impl Entries {
         self.entries.get(name).is_some_and(|entry| entry.state == State::Hashing && entry.print == print)
     }
 
-    /// An entry was hashed, and is what it was meanwhile.
-    pub(super) fn finish(&mut self, name: &OsStr, outcome: Outcome) {
+    /// An entry was hashed, is what it was meanwhile, and is shared.
+    pub(super) fn shared(&mut self, name: &OsStr) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.state = match outcome {
-                Outcome::Shared => State::Shared,
-                Outcome::Taken => State::Taken,
-                Outcome::Failed => State::Failed,
-            };
+            (entry.state, entry.has_failed) = (State::Shared, false);
         }
+    }
+
+    /// An entry was hashed, and its content is shared already.
+    pub(super) fn taken(&mut self, name: &OsStr) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.state = State::Taken;
+        }
+    }
+
+    /// An entry could not be hashed, or could not be read while it was shared.
+    pub(super) fn failed(&mut self, name: &OsStr, now: Instant) -> Option<News> {
+        let entry = self.entries.get_mut(name)?;
+        entry.state = State::Failed(now);
+        (!std::mem::replace(&mut entry.has_failed, true)).then_some(News)
     }
 
     /// A share has ended. What waited for that is tried again.
@@ -178,11 +202,21 @@ mod tests {
         }
 
         /// Hashes an entry that is due.
-        fn share(&mut self, name: &str, outcome: Outcome) {
+        fn hash(&mut self, name: &str) -> Trust {
             assert_eq!(self.due().as_deref(), Some(name.as_ref()));
-            let print = self.entries.begin(name.as_ref()).unwrap();
+            let (print, trust) = self.entries.begin(name.as_ref()).unwrap();
             assert!(self.entries.is_current(name.as_ref(), print));
-            self.entries.finish(name.as_ref(), outcome);
+            trust
+        }
+
+        /// Hashes an entry that is due, and shares it.
+        fn share(&mut self, name: &str) {
+            self.hash(name);
+            self.entries.shared(name.as_ref());
+        }
+
+        fn fail(&mut self, name: &str) -> Option<News> {
+            self.entries.failed(name.as_ref(), self.now)
         }
     }
 
@@ -197,7 +231,7 @@ mod tests {
         assert_eq!(bench.due(), None);
         assert_eq!(bench.entries.next_due(), Some(bench.now + Duration::from_millis(1)));
         bench.pass(1);
-        bench.share("a", Outcome::Shared);
+        bench.share("a");
         assert_eq!((bench.due(), bench.entries.next_due()), (None, None));
         bench.pass(60_000);
         assert_eq!(bench.look("a", 2), None, "nothing has changed");
@@ -209,12 +243,12 @@ mod tests {
         let mut bench = Bench::new();
         let _ = bench.look("a", 1);
         bench.pass(2_000);
-        bench.share("a", Outcome::Shared);
+        bench.share("a");
         assert_eq!(bench.look("a", 2), Some(End));
         assert_eq!(bench.look("a", 3), None, "it has ended already");
         assert_eq!(bench.due(), None);
         bench.pass(2_000);
-        bench.share("a", Outcome::Shared);
+        bench.share("a");
         assert_eq!(bench.entries.look("a".as_ref(), None, bench.now), Some(End));
         assert_eq!(bench.entries.look("a".as_ref(), None, bench.now), None);
         assert_eq!(bench.entries.names().count(), 0);
@@ -225,11 +259,11 @@ mod tests {
         let mut bench = Bench::new();
         let _ = bench.look("a", 1);
         bench.pass(2_000);
-        let print = bench.entries.begin("a".as_ref()).unwrap();
+        let (print, _) = bench.entries.begin("a".as_ref()).unwrap();
         assert_eq!(bench.look("a", 2), None);
         assert!(!bench.entries.is_current("a".as_ref(), print));
         bench.pass(2_000);
-        bench.share("a", Outcome::Shared);
+        bench.share("a");
         let _ = bench.entries.look("a".as_ref(), None, bench.now);
         assert!(!bench.entries.is_current("a".as_ref(), Print(2)));
     }
@@ -239,13 +273,36 @@ mod tests {
         let mut bench = Bench::new();
         let _ = bench.look("a", 1);
         bench.pass(2_000);
-        bench.share("a", Outcome::Failed);
+        bench.hash("a");
+        assert_eq!(bench.fail("a"), Some(News));
         bench.pass(60_000);
         assert_eq!(bench.look("a", 1), None);
         assert_eq!(bench.due(), None);
         assert_eq!(bench.look("a", 2), None, "there is no share that could end");
         bench.pass(2_000);
-        bench.share("a", Outcome::Shared);
+        assert_eq!(bench.hash("a"), Trust::Cache, "it is another file");
+        assert_eq!(bench.fail("a"), Some(News));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_read_again_after_a_while_and_reported_once() {
+        let mut bench = Bench::new();
+        let _ = bench.look("a", 1);
+        bench.pass(2_000);
+        assert_eq!(bench.hash("a"), Trust::Cache);
+        bench.entries.shared("a".as_ref());
+        assert_eq!(bench.fail("a"), Some(News), "while it is shared");
+        for _ in 0..3 {
+            bench.pass(599_999);
+            assert_eq!(bench.look("a", 1), None, "its share has ended already");
+            assert_eq!(bench.due(), None);
+            bench.pass(1);
+            assert_eq!(bench.hash("a"), Trust::Bytes);
+            assert_eq!(bench.fail("a"), None);
+        }
+        bench.pass(600_000);
+        bench.share("a");
+        assert_eq!(bench.fail("a"), Some(News), "it was shared since");
     }
 
     #[test]
@@ -255,12 +312,13 @@ mod tests {
             let _ = bench.look(name, 1);
         }
         bench.pass(2_000);
-        bench.share("a", Outcome::Shared);
-        bench.share("b", Outcome::Taken);
+        bench.share("a");
+        bench.hash("b");
+        bench.entries.taken("b".as_ref());
         assert_eq!(bench.due(), None);
         assert_eq!(bench.entries.look("a".as_ref(), None, bench.now), Some(End));
         bench.entries.freed(bench.now);
-        bench.share("b", Outcome::Shared);
+        bench.share("b");
     }
 
     #[test]
