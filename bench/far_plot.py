@@ -1,0 +1,42 @@
+"""The chart of bench/far: time over the round trip, in relation to curl's over the same link, as SVG."""
+import statistics
+
+from drawing import COLOURS, line, opening, text
+
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 960, 400, 64, 92, 150, 56
+TITLES = {"shoal": "Shoal, one seeder", "shoal-3": "Shoal, three seeders", "aria2": "aria2, 8 connections to nginx",
+          "libtorrent": "libtorrent, tuned"}
+LINES = {"shoal": f'stroke="{COLOURS["shoal"]}"', "shoal-3": f'stroke="{COLOURS["shoal"]}" stroke-dasharray="7 5"',
+         "aria2": f'stroke="{COLOURS["aria2"]}"', "libtorrent": f'stroke="{COLOURS["libtorrent"]}"'}
+
+
+def svg(rows):
+    """The links of 1,000 Mbit/s without losses: a line a contestant through the medians."""
+    rows = [row for row in rows if (float(row["mbit"]), float(row["loss_percent"])) == (1000, 0)]
+    trips = sorted({float(row["round_trip_ms"]) for row in rows})
+    median = lambda name, trip: statistics.median(
+        float(row["seconds"]) for row in rows if (row["contestant"], float(row["round_trip_ms"])) == (name, trip))
+    names = [name for name in TITLES if any(row["contestant"] == name for row in rows)]
+    ratios = {name: [median(name, trip) / median("curl", trip) for trip in trips] for name in names}
+    most = max(1.5, *(max(found) for found in ratios.values())) * 1.05
+    across = lambda trip: LEFT + (WIDTH - LEFT - RIGHT) * trip / trips[-1]
+    down = lambda ratio: TOP + (HEIGHT - TOP - BOTTOM) * (1 - ratio / most)
+    parts = opening(WIDTH, HEIGHT, "Time over the round trip", LEFT,
+                    "Time for 512 MiB at 1 Gbit/s, in relation to curl from nginx (less is better)")
+    step = next(step for step in (0.25, 0.5, 1, 2, 5, 1e9) if most / step <= 8)
+    for tick in range(int(most / step) + 1):
+        y = down(tick * step)
+        parts.append(line(LEFT, y, WIDTH - RIGHT, y, 'class="grid"') + text(LEFT - 8, y + 5, f"{tick * step:g}", "end"))
+    for trip in trips:
+        parts.append(text(across(trip), HEIGHT - BOTTOM + 22, f"{trip:g}", "middle"))
+    parts.append(text(WIDTH - RIGHT, HEIGHT - 12, "round trip, ms", "end"))
+    parts.append(line(LEFT, down(1), WIDTH - RIGHT, down(1), 'class="best" stroke-width="2"') + text(WIDTH - RIGHT + 8, down(1) + 5, "curl"))
+    x = LEFT
+    for name in names:
+        parts.append(line(x, 58, x + 26, 58, f'{LINES[name]} stroke-width="3"') + text(x + 32, 63, TITLES[name]))
+        x += 56 + 7 * len(TITLES[name])
+        points = " ".join(f"{across(trip):.1f},{down(ratio):.1f}" for trip, ratio in zip(trips, ratios[name]))
+        parts.append(f'<polyline points="{points}" fill="none" {LINES[name]} stroke-width="3" stroke-linejoin="round"/>')
+        parts += [f'<circle cx="{across(trip):.1f}" cy="{down(ratio):.1f}" r="4" fill="none" {LINES[name].split(" stroke-d")[0]} stroke-width="2"/>'
+                  for trip, ratio in zip(trips, ratios[name])]
+    return "\n".join([*parts, "</svg>", ""])
