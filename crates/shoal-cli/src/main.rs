@@ -6,7 +6,7 @@ use std::{env, ffi::OsString, fs, io, path::PathBuf, process::ExitCode};
 
 use clap::{Arg, Command, CommandFactory, value_parser};
 use clap_complete::Shell;
-use startup::{complete, eprint_line, parse_rest};
+use startup::{complete, eprint_line, parse_rest, refuse};
 
 /// A subcommand.
 struct Part {
@@ -129,7 +129,7 @@ fn main() -> ExitCode {
         return (part.run)(words.collect());
     }
     // Everything else: help, version, completions, and what is wrong.
-    let matches = all().get_matches();
+    let matches = all().try_get_matches().unwrap_or_else(|error| refuse(&all(), &error));
     match matches.subcommand() {
         Some(("completions", matches)) => {
             let shell = *matches.get_one::<Shell>("shell").unwrap_or(&Shell::Bash);

@@ -137,6 +137,23 @@ fn each_part_has_a_help_of_one_screen_that_names_it() {
 }
 
 #[test]
+fn a_command_line_without_a_part_is_an_event_where_events_are_asked_for() {
+    let place = Place::new();
+    let mut by_variable = shoal(&place, &["fetch", "data.bin"]);
+    by_variable.env("SHOAL_JSON", "true");
+    for command in [shoal(&place, &["fetch", "data.bin", "--json"]), by_variable] {
+        let refused = run(command);
+        refused.assert_failed(2, &["unrecognized subcommand 'fetch'"]);
+        let [line] = &refused.out[..] else { panic!("{refused:?}") };
+        let event = json_docs::check(line);
+        assert_eq!(event["code"], 2);
+        assert!(event["message"].as_str().unwrap().contains("'fetch'"), "{event}");
+    }
+    let refused = run(shoal(&place, &["fetch", "data.bin"]));
+    assert!(refused.out.is_empty(), "{refused:?}");
+}
+
+#[test]
 fn a_wrong_command_line_is_a_usage_error_that_names_the_part() {
     let place = Place::new();
     for (args, says) in [

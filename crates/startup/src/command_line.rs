@@ -142,6 +142,13 @@ pub fn usage_error<T: CommandFactory>(message: impl fmt::Display, output: Output
     error.exit()
 }
 
+/// Ends a program that is several in one, when the command line names none of them. Events are asked for as in each of them.
+pub fn refuse(command: &Command, error: &Error) -> ! {
+    let json = Arg::new("json").long("json").env("SHOAL_JSON");
+    let words: Vec<OsString> = env::args_os().collect();
+    exit(&command.clone().arg(json), &Settings::default(), &words, error)
+}
+
 /// Whether events are asked for. The command line could not be read, so this looks for the flag as it is usually typed.
 fn asks_for_json(command: &Command, settings: &Settings, words: &[OsString]) -> bool {
     let Some(json) = command.get_arguments().find(|arg| arg.get_id() == "json") else { return false };

@@ -42,6 +42,7 @@ pub enum Event<'a> {
     // Tracker.
     Status(Status),
     Stopped,
+    Answers { tracker: String, after_ms: f64 },
     // Seeder.
     Hashing { path: String, bytes: u64, total: u64 },
     Shared(Shared<'a>),
@@ -282,6 +283,7 @@ mod tests {
                 answers: 5560,
             }),
             Event::Stopped,
+            Event::Answers { tracker: "build1:6020".into(), after_ms: 0.4 },
             Event::Hashing { path: "images/disk.img".to_owned(), bytes: 104_857_600, total: 300_000_000 },
             Event::Shared(Shared {
                 infohash: infohash(),

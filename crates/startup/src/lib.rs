@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use json::{Event, print_event};
 
 pub use bar::{Work, bar_line};
-pub use command_line::{complete, parse, parse_ip, parse_port, parse_rest, usage_error};
+pub use command_line::{complete, parse, parse_ip, parse_port, parse_rest, refuse, usage_error};
 pub use console::{eprint_line, print_json_line, print_line};
 pub use duration::{ParseDurationError, parse_duration, parse_in_range, parse_timeout};
 pub use escape::escape;

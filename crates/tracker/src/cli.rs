@@ -165,7 +165,7 @@ pub struct Args {
 pub fn main(args: Args) -> process::ExitCode {
     let output = Output::of(args.json);
     if let Some(endpoint) = &args.check {
-        return probe::check(endpoint);
+        return probe::check(endpoint, output);
     }
     if args.expire <= args.heartbeat {
         let message = format!(

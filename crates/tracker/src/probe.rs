@@ -15,7 +15,11 @@ use proto::{
         codec::{decode_reply, encode_request},
     },
 };
-use startup::{ExitCode, Failure, fail, print_line};
+use startup::{
+    ExitCode, Failure, Output, fail,
+    json::{Event, print_event},
+    print_line,
+};
 use tokio::{
     net::{UdpSocket, lookup_host},
     task::JoinSet,
@@ -32,7 +36,7 @@ const RETRY: Duration = Duration::from_millis(400);
 const MAX_ADDRESSES: usize = 8;
 
 /// Asks the tracker for a token, prints how long the answer took, and returns 0 if there was one.
-pub(crate) fn check(endpoint: &Endpoint) -> process::ExitCode {
+pub(crate) fn check(endpoint: &Endpoint, output: Output) -> process::ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure::new(ExitCode::Other, error)),
@@ -46,13 +50,21 @@ pub(crate) fn check(endpoint: &Endpoint) -> process::ExitCode {
     });
     match asked {
         Ok(time) => {
-            print_line(format_args!("Tracker {endpoint} answers after {:.1} ms", time.as_secs_f64() * 1e3));
+            let after_ms = time.as_secs_f64() * 1e3;
+            match output {
+                Output::Text => print_line(format_args!("Tracker {endpoint} answers after {after_ms:.1} ms")),
+                Output::Json => print_event(&Event::Answers { tracker: endpoint.to_string(), after_ms }),
+            }
             process::ExitCode::SUCCESS
         }
-        Err(error) => fail(
-            &Failure::new(ExitCode::Network, format!("tracker {endpoint}: {error}"))
-                .hint("check that a tracker of this version runs there, and that UDP reaches it"),
-        ),
+        Err(error) => {
+            let failure = Failure::new(ExitCode::Network, format!("tracker {endpoint}: {error}"))
+                .hint("check that a tracker of this version runs there, and that UDP reaches it");
+            if output == Output::Json {
+                print_event(&Event::error(&failure));
+            }
+            fail(&failure)
+        }
     }
 }
 

@@ -166,9 +166,16 @@ fn every_event_of_the_page_is_printed_with_json() {
     let listening = next(&tracker)["address"].as_str().unwrap().to_owned();
     register(listening.rsplit(':').next().unwrap().parse().unwrap());
     while next(&tracker)["seeders"] != 1 {}
+    let (code, out, err) = run(&["--json", "--check", &listening]);
+    assert_eq!(code, Some(0), "{err}");
+    let answers = json_docs::check(out.trim_end());
+    assert_eq!(answers["tracker"], listening);
     tracker.signal(Signal::TERM);
     while next(&tracker)["event"] != "stopped" {}
     assert_eq!(tracker.end(), (Some(0), String::new()));
+    all.push(answers);
+    let (code, out, err) = run(&["--json", "--check", &listening]);
+    assert_eq!((code, &json_docs::check(out.trim_end())["code"]), (Some(6), &6.into()), "{err}");
     let (code, out, err) = run(&["--json", "--expire", "10s", "--heartbeat", "10s"]);
     assert_eq!(code, Some(2), "{err}");
     all.push(json_docs::check(out.trim_end()));
