@@ -15,7 +15,7 @@ use std::{
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use proto::{
+use proto::{Zone, 
     InfoHash, Label, PREAMBLE, PeerId, Secret, ShareName,
     tracker::{
         Announce, Event, MAX_DATAGRAM_LEN, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
@@ -181,11 +181,12 @@ impl World {
                     progress: percent.min(100).try_into().expect("at most 100"),
                     label: Label::cut(["", "a", "ä"][usize::from(name % 3)]).expect("a label"),
                     fetched: event & 4 != 0,
+                    zone: Zone::NONE,
                 };
                 self.request(source, RequestBody::Announce(announce));
             }
             Step::Peers { source, token, share, want } => {
-                self.look_up(source, token, Query::Peers { infohash: infohash(share), want });
+                self.look_up(source, token, Query::Peers { infohash: infohash(share), want, zone: Zone::NONE });
             }
             Step::Lookup { source, token, query } => {
                 let source = self::source(source);

@@ -11,7 +11,7 @@ use std::{
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use proto::{
+use proto::{Zone, 
     InfoHash, PREAMBLE,
     tracker::{
         Query, ReplyBody, RequestBody, TransactionId,
@@ -77,7 +77,7 @@ struct World {
 
 impl World {
     fn call(&mut self) {
-        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
         let id = self.client.start(Call::Lookup(query), self.now);
         assert!(self.under_way.insert(id, self.now).is_none(), "{id:?} is used twice");
         self.calls += 1;

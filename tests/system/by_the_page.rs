@@ -117,7 +117,7 @@ impl Client {
     async fn connect(address: SocketAddr, infohash: Hash) -> (Client, u8) {
         let mut client = Client { stream: TcpStream::connect(address).await.unwrap() };
         client.stream.write_all(&preamble()).await.unwrap();
-        client.send(HELLO, &[&infohash[..], &[0x77; 16], &[1], &int(0)].concat()).await;
+        client.send(HELLO, &[&infohash[..], &[0x77; 16], &[1], &int(0), &[0; 32]].concat()).await;
         let mut answered = [0; 6];
         client.stream.read_exact(&mut answered).await.unwrap();
         assert_eq!(answered[..], preamble());
@@ -244,7 +244,7 @@ fn a_seeder_answers_what_breaks_a_rule_by_protocol() {
         let metainfo_len = client.metainfo(infohash).await.len() as u64;
         let field: &[u8] = &[0];
         let broken: &[(u8, Vec<u8>, &[u8])] = &[
-            (HELLO, [&infohash[..], &[0x77; 16], &[1], &int(0)].concat(), &[]),
+            (HELLO, [&infohash[..], &[0x77; 16], &[1], &int(0), &[0; 32]].concat(), &[]),
             (METAINFO_REQUEST, int(metainfo_len), &[]),
             (METAINFO, [int(5), int(0), int(5)].concat(), b"bytes"),
             (HASHES_REQUEST, [int(1), int(3)].concat(), &[]),

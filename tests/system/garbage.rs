@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::BytesMut;
 use proto::{
-    ChunkIndex, PREAMBLE, PeerId,
+    ChunkIndex, PREAMBLE, PeerId, Zone,
     peer::{GoodbyeReason, Hello, PeerMessage, Role, encode_message},
 };
 use tokio::{
@@ -25,7 +25,13 @@ fn message(message: PeerMessage) -> Vec<u8> {
 }
 
 fn hello(source: &Source, role: Role) -> Vec<u8> {
-    let hello = Hello { infohash: source.infohash(), peer_id: PeerId([9; 16]), role, listen_port: 0 };
+    let hello = Hello {
+        infohash: source.infohash(),
+        peer_id: PeerId([9; 16]),
+        role,
+        listen_port: 0,
+        zone: Zone::NONE,
+    };
     [PREAMBLE.to_vec(), message(PeerMessage::Hello(hello))].concat()
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use peer::tracker_client::TrackerClient;
 use proto::{
-    InfoHash, PeerId, Secret,
+    InfoHash, PeerId, Secret, Zone,
     tracker::{Announce, Completion, Event, Token},
 };
 use shoal::{FetchError, ShareName, Target};
@@ -33,6 +33,7 @@ fn fake(infohash: InfoHash, name: ShareName) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError, Incoming};
 use proto::{
-    ChunkIndex, InfoHash, PeerId,
+    ChunkIndex, InfoHash, PeerId, Zone,
     peer::{GoodbyeReason, Hello, PeerMessage, Role, encode_message},
     tracker::Completion,
 };
@@ -101,5 +101,5 @@ pub(crate) async fn said<T>(connection: &mut Connection, find: impl Fn(PeerMessa
 }
 
 fn hello(infohash: InfoHash, role: Role) -> Hello {
-    Hello { infohash, peer_id: PeerId::random(&mut rand::rng()), role, listen_port: 0 }
+    Hello { infohash, peer_id: PeerId::random(&mut rand::rng()), role, listen_port: 0, zone: Zone::NONE }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
-    Endpoint, InfoHash, PeerId, Secret,
+    Endpoint, InfoHash, PeerId, Secret, Zone,
     tracker::{Announce, Completion, ErrorCode, Event as AnnounceEvent, Query, Token, client::CallError},
 };
 #[cfg(target_os = "linux")]
@@ -150,7 +150,7 @@ impl Swarm {
         let address = self.start_tracker(config).await;
         let tracker = TrackerClient::spawn(address.clone(), Some(LOCALHOST), &self.tasks);
         loop {
-            match tracker.peers(Query::Peers { infohash, want: 1 }).await {
+            match tracker.peers(Query::Peers { infohash, want: 1, zone: Zone::NONE }).await {
                 Err(TrackerError::Call {
                     error: CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 0 }),
                     ..
@@ -279,7 +279,7 @@ impl Swarm {
     /// Addresses of the peers of `source` that the tracker knows.
     pub(crate) async fn peers(&self, source: &Source) -> Vec<SocketAddr> {
         let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
-        let query = Query::Peers { infohash: source.infohash(), want: 50 };
+        let query = Query::Peers { infohash: source.infohash(), want: 50, zone: Zone::NONE };
         let (peers, _) = client.peers(query).await.unwrap();
         peers.peers.iter().map(|peer| SocketAddr::new(LOCALHOST, peer.port.get())).collect()
     }
@@ -287,7 +287,7 @@ impl Swarm {
     /// How many seeders of `source` the tracker knows.
     pub(crate) async fn seeders(&self, source: &Source) -> u32 {
         let client = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
-        match client.peers(Query::Peers { infohash: source.infohash(), want: 1 }).await {
+        match client.peers(Query::Peers { infohash: source.infohash(), want: 1, zone: Zone::NONE }).await {
             Ok((peers, _)) => peers.seeders,
             Err(TrackerError::Call { error: CallError::Refused(ErrorCode::UnknownShare { .. }), .. }) => 0,
             Err(error) => panic!("{error}"),
@@ -312,7 +312,8 @@ impl Swarm {
     pub(crate) async fn known_peer(&self, infohash: InfoHash) -> SocketAddr {
         let tracker = TrackerClient::spawn(self.tracker(), Some(LOCALHOST), &self.tasks);
         loop {
-            if let Ok((peers, reached_at)) = tracker.peers(Query::Peers { infohash, want: 1 }).await
+            if let Ok((peers, reached_at)) =
+                tracker.peers(Query::Peers { infohash, want: 1, zone: Zone::NONE }).await
                 && let Some(peer) = peers.peers.first()
             {
                 return peer.socket_addr(reached_at).unwrap();
@@ -385,6 +386,7 @@ pub(crate) fn seeder_at(source: &Source, address: SocketAddr) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 

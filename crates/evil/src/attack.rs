@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use bytes::BytesMut;
 use proto::{
-    ChunkIndex, InfoHash, PREAMBLE, PREAMBLE_LEN, PeerId,
+    ChunkIndex, InfoHash, PREAMBLE, PREAMBLE_LEN, PeerId, Zone,
     peer::{Hello, PeerMessage, Role, encode_message},
     tracker::Completion,
 };
@@ -111,7 +111,13 @@ impl Attack {
     /// All that it sends.
     fn bytes(self, victim: Victim) -> Result<BytesMut> {
         let peer_id = PeerId::random(&mut rand::rng());
-        let hello = Hello { infohash: victim.infohash, peer_id, role: Role::Leecher, listen_port: 0 };
+        let hello = Hello {
+            infohash: victim.infohash,
+            peer_id,
+            role: Role::Leecher,
+            listen_port: 0,
+            zone: Zone::NONE,
+        };
         let mut bytes = BytesMut::from(&PREAMBLE[..]);
         bytes[PREAMBLE_LEN - 1] = victim.version;
         encode_message(&PeerMessage::Hello(hello), &mut bytes)?;

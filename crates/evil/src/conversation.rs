@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::BytesMut;
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, InfoHash, PREAMBLE,
+    Bitfield, CHUNK_LEN, ChunkIndex, InfoHash, PREAMBLE, Zone,
     metainfo::MAX_METAINFO_LEN,
     peer::{
         BlockSet, DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader,
@@ -489,7 +489,13 @@ fn note(peer: &Peer, message: &PeerMessage) {
 fn hello(peer: &Peer) -> Hello {
     let own = peer.share.infohash();
     let infohash = if peer.kind == Kind::OtherShare { InfoHash([7; 32]) } else { own };
-    Hello { infohash, peer_id: peer.id, role: role(peer.kind), listen_port: peer.address.port() }
+    Hello {
+        infohash,
+        peer_id: peer.id,
+        role: role(peer.kind),
+        listen_port: peer.address.port(),
+        zone: Zone::NONE,
+    }
 }
 
 /// The role that it names. Seeders send no bitfield and no `Have`, and make no requests.

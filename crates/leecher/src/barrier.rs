@@ -9,7 +9,7 @@ use clap::{Parser, builder::FalseyValueParser};
 use leecher::Target;
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
-    Endpoint, InfoHash,
+    Endpoint, InfoHash, Zone,
     tracker::{
         Peers, Query, Shares,
         message::{MAX_PEERS, ShareEntry},
@@ -193,7 +193,7 @@ async fn look(target: &Target, clients: &[TrackerClient]) -> Result<Standing, Un
         Target::InfoHash(infohash) => *infohash,
         Target::Name(_) | Target::Only => find(target, clients).await?,
     };
-    let query = Query::Peers { infohash, want: u8::try_from(MAX_PEERS).unwrap_or(u8::MAX) };
+    let query = Query::Peers { infohash, want: u8::try_from(MAX_PEERS).unwrap_or(u8::MAX), zone: Zone::NONE };
     let answers = ask(clients, |client| {
         let query = query.clone();
         async move { client.peers(query).await }

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use peer::{faults::Faults, have_log::HaveLog, outbox::Outbox, rate_limit::RateLimit, upload_hub::UploadHub};
 use proto::{
-    ChunkIndex, Digest, InfoHash, PeerId,
+    ChunkIndex, Digest, InfoHash, PeerId, Zone,
     peer::{Hello, Wish},
 };
 use store::Download;
@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) buffers: BufferPool,
     /// TCP port that this leecher listens on; 0 if it does not listen.
     pub(crate) listen_port: u16,
+    /// Where in a network this host is.
+    pub(crate) zone: Zone,
     /// What this leecher serves to others. Set when the share is known, and never if the leecher serves nothing.
     pub(crate) serving: OnceLock<Serving>,
     pub(crate) upload_limit: RateLimit,

@@ -23,7 +23,7 @@ use peer::{
     tracker_client::TrackerClient,
 };
 use proto::{
-    Bitfield, Digest, Endpoint, InfoHash, Label, PeerId,
+    Bitfield, Digest, Endpoint, InfoHash, Label, PeerId, Zone,
     peer::{Form, Wish},
 };
 use rand::rngs::StdRng;
@@ -78,6 +78,7 @@ pub(crate) struct Setup {
     pub(crate) stay: Stay,
     pub(crate) view: Option<View>,
     pub(crate) label: Label,
+    pub(crate) zone: Zone,
     /// When the user asked for the share.
     pub(crate) begun: Instant,
 }
@@ -164,6 +165,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             download,
             buffers: BufferPool::new(),
             listen_port: port.unwrap_or(0),
+            zone: setup.zone,
             serving: OnceLock::new(),
             upload_limit: setup.upload_limit.clone(),
             download_limit: setup.download_limit.clone(),
@@ -365,7 +367,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     self.lookups.spawn(async move { (source, answer) });
                     return;
                 }
-                let asking = look_up(tracker.clone(), self.setup.infohash);
+                let asking = look_up(tracker.clone(), self.setup.infohash, self.setup.zone);
                 self.lookups.spawn(async move { (source, asking.await) });
             }
             None => {
@@ -488,7 +490,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         (self.on_event)(FetchEvent::Started(started));
         self.route = self.setup.acceptor.as_ref().and_then(|acceptor| acceptor.route(self.setup.infohash));
         if let Some(port) = self.route.as_ref().and_then(|route| NonZeroU16::new(route.port())) {
-            let own = Own { port, label: self.setup.label, fetches: true };
+            let own = Own { port, label: self.setup.label, zone: self.setup.zone, fetches: true };
             let serving = self.service.start(download, own, &self.setup.trackers);
             if let Some(view) = &self.setup.view {
                 view.serve(&serving.uploads);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
-use proto::{Endpoint, Label, ShareName};
+use proto::{Endpoint, Label, ShareName, Zone};
 use store::FilePattern;
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::{
@@ -75,6 +75,8 @@ pub struct Config {
     pub known_names: Option<PathBuf>,
     /// What people call this host. By default nothing.
     pub label: Label,
+    /// Where in a network this host is: peers of the same zone are preferred. By default nowhere.
+    pub zone: Zone,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,
     /// Port to serve received chunks on; nothing is served if `None`. Several transfers may use one port.
@@ -107,6 +109,7 @@ impl Config {
             wait: Duration::ZERO,
             known_names: None,
             label: Label::NONE,
+            zone: Zone::NONE,
             bind: None,
             acceptor: None,
             stay: Stay::default(),
@@ -236,6 +239,7 @@ async fn prepare(
         stay: config.stay,
         view: config.view.clone(),
         label: config.label,
+        zone: config.zone,
         begun,
     };
     Ok((setup, name))

@@ -112,6 +112,7 @@ async fn connect(
         peer_id: context.peer_id,
         role: if whole { Role::Seeder } else { Role::Leecher },
         listen_port: context.listen_port,
+        zone: context.zone,
     };
     match origin {
         Origin::Dial(address) => {

@@ -15,7 +15,7 @@ use std::{
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
-    Endpoint, InfoHash, Link, ShareName,
+    Endpoint, InfoHash, Link, ShareName, Zone,
     link::ParseLinkError,
     tracker::{
         ErrorCode, Query,
@@ -446,10 +446,10 @@ async fn collect_pages<F: Future<Output = Result<(Shares, SocketAddr), E>>, E>(
 }
 
 /// Asks a tracker for peers.
-pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash) -> Answer {
+pub(crate) async fn look_up(tracker: TrackerClient, infohash: InfoHash, zone: Zone) -> Answer {
     #[expect(clippy::cast_possible_truncation, reason = "MAX_PEERS is 50")]
     let want = MAX_PEERS as u8;
-    match tracker.peers(Query::Peers { infohash, want }).await {
+    match tracker.peers(Query::Peers { infohash, want, zone }).await {
         Ok((peers, reached_at)) => peers_answer(&peers, reached_at),
         Err(TrackerError::Call {
             error: CallError::Refused(ErrorCode::UnknownShare { settles_in_s }),

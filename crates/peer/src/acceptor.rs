@@ -242,7 +242,7 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use proto::{
-        PeerId,
+        PeerId, Zone,
         peer::{Hello, Role},
     };
     use rustix::net::{Shutdown, shutdown};
@@ -261,6 +261,7 @@ mod tests {
             peer_id: PeerId([2; 16]),
             role: Role::Leecher,
             listen_port: 0,
+            zone: Zone::NONE,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{mem, num::NonZeroU16, time::Duration};
 
 use proto::{
-    Label, Metainfo, PeerId, Secret,
+    Label, Metainfo, PeerId, Secret, Zone,
     tracker::{
         client::CallError,
         message::{Announce, Announced, Completion, ErrorCode, Event, Token},
@@ -38,6 +38,8 @@ pub struct Own {
     pub port: NonZeroU16,
     /// What people call its host.
     pub label: Label,
+    /// Where in a network it is.
+    pub zone: Zone,
     /// Whether it fetches the share. Otherwise it has all of it from the start.
     pub fetches: bool,
 }
@@ -154,6 +156,7 @@ impl Registration {
             progress,
             label: own.label,
             fetched: own.fetches,
+            zone: own.zone,
         }
     }
 }

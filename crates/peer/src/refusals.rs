@@ -49,7 +49,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use proto::{
-        InfoHash, PeerId,
+        InfoHash, PeerId, Zone,
         peer::{Hello, Role},
     };
     use swarm::NO_ROOM;
@@ -66,7 +66,8 @@ mod tests {
         for _ in 0..MAX_REFUSALS + 9 {
             peers.spawn(async move {
                 let (infohash, peer_id) = (InfoHash([1; 32]), PeerId([2; 16]));
-                let hello = Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0 };
+                let hello =
+                    Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0, zone: Zone::NONE };
                 handshake::initiate(TcpStream::connect(address).await.unwrap(), hello).await.unwrap_err()
             });
             let (stream, from) = listener.accept().await.unwrap();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proto::{
-    InfoHash, PeerId,
+    InfoHash, PeerId, Zone,
     peer::{GoodbyeReason, Hello, PeerMessage, Role},
 };
 use store::{Content, OpenChunkError};
@@ -44,6 +44,8 @@ const MAX_WAITING: usize = 16;
 pub struct Server {
     places: Places,
     limit: RateLimit,
+    /// Where in a network this host is.
+    zone: Zone,
     /// The shares that are being served.
     hubs: Arc<Mutex<BTreeMap<InfoHash, Arc<UploadHub>>>>,
 }
@@ -71,6 +73,7 @@ type OnEvent = Arc<dyn Fn(ServeEvent) + Send + Sync>;
 struct Served {
     peer_id: PeerId,
     listen_port: u16,
+    zone: Zone,
     content: Arc<dyn Content>,
     uploads: Arc<UploadHub>,
     faults: Arc<Faults>,
@@ -91,7 +94,23 @@ impl Server {
     /// A server with places for `max_peers` peers, of all shares together, or for fewer if this process may open few files. It sends no
     /// faster than `limit`.
     pub fn new(max_peers: usize, limit: RateLimit) -> Server {
-        Server { places: Places::new(at_most(max_peers, FOR_PLACES)), limit, hubs: Arc::default() }
+        Server {
+            places: Places::new(at_most(max_peers, FOR_PLACES)),
+            limit,
+            zone: Zone::NONE,
+            hubs: Arc::default(),
+        }
+    }
+
+    /// This server, in a zone.
+    #[must_use]
+    pub fn in_zone(self, zone: Zone) -> Server {
+        Server { zone, ..self }
+    }
+
+    /// Where in a network it is.
+    pub fn zone(&self) -> Zone {
+        self.zone
     }
 
     /// The uploads of a share, while it is being served.
@@ -120,6 +139,7 @@ impl Server {
         let served = Arc::new(Served {
             peer_id: PeerId::random(&mut rand::rng()),
             listen_port: route.port(),
+            zone: self.zone,
             uploads: UploadHub::new(content.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS),
             faults: Faults::new(move |error| on_fault(ServeEvent::Fault(error))),
             limit: self.limit.clone(),
@@ -222,6 +242,7 @@ impl Served {
             peer_id: self.peer_id,
             role: Role::Seeder,
             listen_port: self.listen_port,
+            zone: self.zone,
         };
         let address = incoming.address;
         let connection = incoming.accept(hello).await?;
@@ -363,6 +384,7 @@ mod tests {
             peer_id: PeerId([2; 16]),
             role: Role::Leecher,
             listen_port: 0,
+            zone: Zone::NONE,
         };
         let stream = TcpStream::connect(running.address).await.unwrap();
         handshake::initiate_and_ask(stream, hello, ask).await.unwrap()

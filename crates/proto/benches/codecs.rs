@@ -5,7 +5,7 @@ use std::{hint::black_box, num::NonZeroU16};
 use bytes::BytesMut;
 use criterion::Criterion;
 use proto::{
-    ChunkIndex, InfoHash, PeerId, Secret, ShareName,
+    ChunkIndex, InfoHash, PeerId, Secret, ShareName, Zone,
     peer::{PeerCodec, PeerMessage, encode_message},
     tracker::{
         Announce, Completion, Event, PeerAddress, PeerEntry, Peers, Reply, ReplyBody, Request, RequestBody,
@@ -102,6 +102,7 @@ fn announce(criterion: &mut Criterion) {
             progress: Completion::of(40, 100),
             label: Default::default(),
             fetched: false,
+            zone: Zone::NONE,
         }),
     };
     let mut buffer = BytesMut::with_capacity(4096);

@@ -25,6 +25,7 @@ pub mod peer;
 pub mod tracker;
 #[cfg_attr(not(feature = "codecs"), expect(dead_code, reason = "the codecs are what encodes and decodes"))]
 mod wire;
+pub mod zone;
 
 pub use bitfield::Bitfield;
 pub use chunk::{BLOCK_LEN, CHUNK_LEN, ChunkIndex, ChunkSpace, ChunkSpan};
@@ -35,12 +36,13 @@ pub use link::Link;
 pub use metainfo::Metainfo;
 pub use name::{ShareName, ShareNameRef};
 pub use wire::WireError;
+pub use zone::Zone;
 
 /// First bytes of every datagram and of every peer connection.
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

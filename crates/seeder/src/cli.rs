@@ -15,7 +15,7 @@ mod watching;
 use clap::{Parser, builder::FalseyValueParser};
 use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
-use proto::{Endpoint, Label, Link, Metainfo, ShareName};
+use proto::{Endpoint, Label, Link, Metainfo, ShareName, Zone};
 use startup::{
     ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, Output, STATUS_EVERY, Served, StatusLine, command_for,
     json::{self, Event, print_event},
@@ -162,6 +162,15 @@ pub struct Args {
         hide_short_help = true
     )]
     label: Option<Label>,
+
+    /// Where in a network this host is, as a rack or a region [default: nowhere]
+    ///
+    /// Peers of one zone fetch from each other what they can, so that little crosses between zones. At most 32 bytes are used.
+    #[arg(
+        long, value_name = "NAME", value_parser = Zone::cut, env = "SHOAL_ZONE", help_heading = NETWORK,
+        hide_short_help = true
+    )]
+    zone: Option<Zone>,
 
     /// Listen on this IP address only [default: all]
     ///
@@ -366,6 +375,7 @@ fn config(args: &Args) -> Config {
         max_peers: args.max_peers,
         upload_limit: args.upload_limit.clone().unwrap_or_default(),
         label: args.label.unwrap_or_else(|| Label::cut(&web::machine_name()).unwrap_or_default()),
+        zone: args.zone.unwrap_or_default(),
     }
 }
 

@@ -16,7 +16,7 @@ use peer::{
     upload_hub::UploadHub,
 };
 use proto::{
-    Endpoint, InfoHash, Label,
+    Endpoint, InfoHash, Label, Zone,
     tracker::message::{Announced, Completion},
 };
 use store::{Content, OpenChunkError};
@@ -39,6 +39,8 @@ pub struct Config {
     pub upload_limit: RateLimit,
     /// What people call this host. By default nothing.
     pub label: Label,
+    /// Where in a network this host is. By default nowhere.
+    pub zone: Zone,
 }
 
 impl Default for Config {
@@ -50,6 +52,7 @@ impl Default for Config {
             max_peers: DEFAULT_MAX_ASKERS,
             upload_limit: RateLimit::unlimited(),
             label: Label::NONE,
+            zone: Zone::NONE,
         }
     }
 }
@@ -137,7 +140,7 @@ impl Seeder {
         let acceptor = Acceptor::bind(config.bind, config.port, tasks)?;
         let tracker = |endpoint| TrackerClient::spawn(endpoint, config.bind, tasks);
         let trackers = config.trackers.into_iter().map(tracker).collect();
-        let server = Server::new(config.max_peers, config.upload_limit);
+        let server = Server::new(config.max_peers, config.upload_limit).in_zone(config.zone);
         Ok(Seeder::new(acceptor, trackers, server, config.label))
     }
 
@@ -194,7 +197,7 @@ impl Sharing {
         let withdrawn = shutdown.child_token();
         let registering = register(
             Arc::clone(&content),
-            (route.port(), label),
+            (route.port(), label, server.zone()),
             trackers,
             on_event.clone(),
             withdrawn.clone(),
@@ -216,13 +219,13 @@ impl Sharing {
 /// Keeps a share registered with all trackers, and with those that are added, until `withdrawn`.
 async fn register(
     content: Arc<dyn Content>,
-    (port, label): (u16, Label),
+    (port, label, zone): (u16, Label, Zone),
     mut trackers: watch::Receiver<Vec<TrackerClient>>,
     on_event: impl Fn(Event) + Clone + Send + Sync + 'static,
     withdrawn: CancellationToken,
 ) {
     let Some(port) = NonZeroU16::new(port) else { return };
-    let own = Own { port, label, fetches: false };
+    let own = Own { port, label, zone, fetches: false };
     let infohash = content.metainfo().infohash();
     let mut announcers = JoinSet::new();
     loop {

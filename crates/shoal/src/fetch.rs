@@ -147,6 +147,7 @@ impl Fetch {
         config.trackers.clone_from(&node.trackers);
         config.bind = node.bind;
         config.label = node.label;
+        config.zone = node.server.zone();
         config.known_names.clone_from(&node.known_names);
         // A transfer of a node that was stopped ends at once, so it needs no port.
         config.acceptor = if self.serve { node.acceptor()? } else { None };

@@ -104,7 +104,7 @@ pub use listen::ListenError;
 pub use node::{Builder, Node};
 pub use peer::{rate_limit::RateLimit, tracker_client::TrackerError};
 pub use proto::{
-    Endpoint, InfoHash, Label, Link, ShareName,
+    Endpoint, InfoHash, Label, Link, ShareName, Zone,
     label::LabelError,
     tracker::message::{Announced, ShareEntry, Standing},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use leecher::{FetchError, known_shares};
 use peer::{rate_limit::RateLimit, server::Server};
-use proto::{Endpoint, Label, tracker::message::ShareEntry};
+use proto::{Endpoint, Label, Zone, tracker::message::ShareEntry};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -31,6 +31,7 @@ pub struct Builder {
     trackers: Vec<Endpoint>,
     bind: Option<IpAddr>,
     label: Label,
+    zone: Zone,
     port: u16,
     max_peers: usize,
     hash_cache: Option<PathBuf>,
@@ -93,6 +94,7 @@ impl Default for Builder {
             trackers: Vec::new(),
             bind: None,
             label: Label::NONE,
+            zone: Zone::NONE,
             port: 0,
             max_peers: seeder::DEFAULT_MAX_PEERS,
             hash_cache: None,
@@ -127,6 +129,13 @@ impl Builder {
     /// Names this host in the lists of trackers. By default it has no name there.
     pub fn label(mut self, label: Label) -> Builder {
         self.label = label;
+        self
+    }
+
+    /// Puts this host in a zone of the network, as a rack or a region. Peers of one zone fetch from each other what they can. By default it
+    /// is in none.
+    pub fn zone(mut self, zone: Zone) -> Builder {
+        self.zone = zone;
         self
     }
 
@@ -175,6 +184,7 @@ impl Builder {
             trackers,
             bind,
             label,
+            zone,
             port,
             max_peers,
             hash_cache,
@@ -189,7 +199,7 @@ impl Builder {
             port,
             hash_cache,
             known_names,
-            server: Server::new(max_peers, upload_limit.clone()),
+            server: Server::new(max_peers, upload_limit.clone()).in_zone(zone),
             upload_limit,
             download_limit,
             acceptor: Mutex::default(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId, Zone,
     metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::client::{CallError, TrackerError},
@@ -244,7 +244,7 @@ impl World {
         };
         let peer_id = PeerId([self.rng.random_range(0..20); 16]);
         let listen_port = if self.rng.random() { 7000 } else { 0 };
-        (Hello { infohash: INFOHASH, peer_id, role, listen_port }, have)
+        (Hello { infohash: INFOHASH, peer_id, role, listen_port, zone: Zone::NONE }, have)
     }
 
     /// Removes an answered request. If the chunk was requested again after a cancellation, that is another request.
@@ -307,7 +307,13 @@ impl World {
                 } else if !connection.is_active {
                     connection.is_active = true;
                     let peer_id = PeerId(self.rng.random());
-                    let hello = Hello { infohash: INFOHASH, peer_id, role: Role::Seeder, listen_port: 0 };
+                    let hello = Hello {
+                        infohash: INFOHASH,
+                        peer_id,
+                        role: Role::Seeder,
+                        listen_port: 0,
+                        zone: Zone::NONE,
+                    };
                     self.peer(key, PeerEvent::Active { hello, have: Have::All });
                 } else if let Some(chunk) = connection.asked.first().copied() {
                     self.send(key, chunk);
@@ -361,8 +367,13 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
             None
         };
         let key = dial(&mut world).unwrap();
-        let hello =
-            Hello { infohash: INFOHASH, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
+        let hello = Hello {
+            infohash: INFOHASH,
+            peer_id: PeerId([1; 16]),
+            role: Role::Seeder,
+            listen_port: 0,
+            zone: Zone::NONE,
+        };
         world.peer(key, PeerEvent::Active { hello, have: Have::All });
         let requests = |world: &mut World| {
             let mut requests = Vec::new();
@@ -409,8 +420,13 @@ fn of_a_host_that_is_tried_no_other_peer_is_let_in() {
     let connect = |world: &mut World, port| {
         let address = SocketAddr::from(([10, 0, 3, 1], port));
         let key = world.core.accept(address).unwrap();
-        let hello =
-            Hello { infohash: INFOHASH, peer_id: PeerId([2; 16]), role: Role::Seeder, listen_port: 0 };
+        let hello = Hello {
+            infohash: INFOHASH,
+            peer_id: PeerId([2; 16]),
+            role: Role::Seeder,
+            listen_port: 0,
+            zone: Zone::NONE,
+        };
         world.peer(key, PeerEvent::Active { hello, have: Have::All });
         let (mut requested, mut closed) = (None, None);
         while let Some(action) = world.core.poll(world.now, &mut world.rng) {

@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use bytes::{BufMut, BytesMut};
 use clap::ValueEnum;
 use proto::{
-    PREAMBLE, ShareNameRef,
+    PREAMBLE, ShareNameRef, Zone,
     tracker::{
         Announce, ErrorCode, Event, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, encode_request},
@@ -140,8 +140,12 @@ impl Writer {
                 progress: peer.progress,
                 label: proto::Label::NONE,
                 fetched: false,
+                zone: Zone::NONE,
             }),
-            Kind::Lookup => RequestBody::Lookup { token, query: Query::Peers { infohash, want: self.want } },
+            Kind::Lookup => RequestBody::Lookup {
+                token,
+                query: Query::Peers { infohash, want: self.want, zone: Zone::NONE },
+            },
             Kind::Search => RequestBody::Lookup { token, query: Query::Named { name, after: None } },
         };
         encode_request(&Request { transaction: TransactionId(transaction), body }, dst)?;

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use bytes::BytesMut;
 use proto::{
-    InfoHash, Label, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName, Zone,
     name::MAX_NAME_LEN,
     tracker::{
         Announce, Completion, Event, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
@@ -129,6 +129,7 @@ impl Client {
                 progress: Completion::COMPLETE,
                 label: Label::NONE,
                 fetched: false,
+                zone: Zone::NONE,
             }))?;
         }
         Ok(client)

@@ -13,7 +13,7 @@ use std::{
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput};
 use proto::{
-    InfoHash, Label, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName, Zone,
     tracker::{
         Announce, Completion, Event, Query, Reply, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, encode_request},
@@ -141,8 +141,11 @@ impl Bench {
                 },
                 label: Label::cut("some host").unwrap(),
                 fetched: false,
+                zone: Zone::NONE,
             }),
-            Kind::Lookup => RequestBody::Lookup { token, query: Query::Peers { infohash, want: WANT } },
+            Kind::Lookup => {
+                RequestBody::Lookup { token, query: Query::Peers { infohash, want: WANT, zone: Zone::NONE } }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use criterion::Criterion;
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{Announce, Completion, Event, Token},
 };
 use tracker::{Registry, Rules};
@@ -59,5 +59,6 @@ fn announce(peer: u32, event: Event) -> Announce {
         progress: Completion::of(50, 100),
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }

@@ -397,7 +397,7 @@ impl Handler {
         rng: &mut impl CryptoRng,
     ) -> Option<ReplyBody> {
         let shares = match query {
-            Query::Peers { infohash, want } => {
+            Query::Peers { infohash, want, zone: _ } => {
                 let entries = &mut self.spare_entries;
                 return match self.registry.peers_into(entries, infohash, *want, source, now, rng) {
                     Ok(peers) => Some(ReplyBody::Peers(peers)),

@@ -29,7 +29,7 @@ use std::{
 };
 
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{
         Announce, Completion, ErrorCode, Event, Query, ReplyBody, Request, RequestBody, TransactionId,
         codec::{decode_reply, encode_request},
@@ -258,6 +258,7 @@ fn register(port: u16) {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     };
     let announced = ask(&socket, RequestBody::Announce(announce));
     assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");
@@ -320,9 +321,10 @@ fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBo
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     };
     let announced = ask(&socket, RequestBody::Announce(announce));
-    let query = Query::Peers { infohash, want: 9 };
+    let query = Query::Peers { infohash, want: 9, zone: Zone::NONE };
     (announced, ask(&socket, RequestBody::Lookup { token, query }))
 }
 

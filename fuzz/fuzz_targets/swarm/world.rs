@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{
+use proto::{Zone, 
     Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
     metainfo::MetainfoError,
     peer::{Hello, RejectReason, Role},
@@ -367,7 +367,7 @@ impl World {
         connection.is_barred = !connection.is_dialled && self.barred.contains(&connection.address.ip());
         let role = if have.is_some() { Role::Leecher } else { Role::Seeder };
         let have = have.map_or(Have::All, Have::Some);
-        let hello = Hello { infohash: INFOHASH, peer_id, role, listen_port };
+        let hello = Hello { infohash: INFOHASH, peer_id, role, listen_port, zone: Zone::NONE };
         self.peer(key, PeerEvent::Active { hello, have });
     }
 

@@ -74,6 +74,7 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
         wait: args.wait.unwrap_or_default(),
         known_names: known_names(&args),
         label: args.label.unwrap_or_else(own_label),
+        zone: args.zone.unwrap_or_default(),
         bind: args.bind,
         acceptor,
         stay: stay(&args),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::{DEFAULT_MAX_PEERS, ParseTargetError, Target};
 use peer::rate_limit::RateLimit;
-use proto::{Endpoint, Label, ShareName};
+use proto::{Endpoint, Label, ShareName, Zone};
 use startup::LogArgs;
 use store::FilePattern;
 use web::HttpArgs;
@@ -313,6 +313,15 @@ pub struct Args {
         hide_short_help = true
     )]
     pub(super) label: Option<Label>,
+
+    /// Where in a network this host is, as a rack or a region [default: nowhere]
+    ///
+    /// Peers of one zone fetch from each other what they can, so that little crosses between zones. At most 32 bytes are used.
+    #[arg(
+        long, value_name = "NAME", value_parser = Zone::cut, env = "SHOAL_ZONE", help_heading = SERVING,
+        hide_short_help = true
+    )]
+    pub(super) zone: Option<Zone>,
 
     /// Show in detail where the time went
     #[arg(

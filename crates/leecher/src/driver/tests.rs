@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
 
 use peer::handshake;
 use proto::{
-    Metainfo, ShareName,
+    Metainfo, ShareName, Zone,
     metainfo::Tree,
     peer::{Hello, Role},
 };
@@ -40,6 +40,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         download_limit: RateLimit::unlimited(),
         view: None,
         label: Default::default(),
+        zone: Zone::NONE,
         stay: Stay::default(),
         begun: Instant::now(),
     };
@@ -60,7 +61,8 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let address = acceptor.local_addr();
     tasks.spawn(async move {
         let peer_id = PeerId([2; 16]);
-        let hello = Hello { infohash: INFOHASH, peer_id, role: Role::Leecher, listen_port: 0 };
+        let hello =
+            Hello { infohash: INFOHASH, peer_id, role: Role::Leecher, listen_port: 0, zone: Zone::NONE };
         _ = handshake::initiate(TcpStream::connect(address).await.unwrap(), hello).await;
     });
     let stop = CancellationToken::new();

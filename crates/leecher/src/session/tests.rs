@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::OnceLock};
 use bytes::BytesMut;
 use peer::rate_limit::RateLimit;
 use proto::{
-    CHUNK_LEN, Digest, InfoHash, Metainfo, PeerId, ShareName,
+    CHUNK_LEN, Digest, InfoHash, Metainfo, PeerId, ShareName, Zone,
     metainfo::{FileNode, Tree},
     peer::encode_message,
 };
@@ -49,6 +49,7 @@ impl Bench {
             download,
             buffers: BufferPool::new(),
             listen_port: 0,
+            zone: Zone::NONE,
             serving: OnceLock::new(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),

@@ -5,7 +5,7 @@ use std::{net::UdpSocket, thread};
 use bytes::BytesMut;
 use peer::handshake;
 use proto::{
-    InfoHash, PeerId, ShareName,
+    InfoHash, PeerId, ShareName, Zone,
     peer::{Hello, PeerMessage, Role, encode_message},
     tracker::{
         Query, Reply, ReplyBody, RequestBody, ShareEntry, Shares,
@@ -98,7 +98,13 @@ fn a_peer_with_a_hostile_name_is_not_listened_to() {
     network.spawn(async move {
         let listener = TcpListener::from_std(listener).unwrap();
         while let Ok((stream, address)) = listener.accept().await {
-            let hello = Hello { infohash, peer_id: PeerId([1; 16]), role: Role::Seeder, listen_port: 0 };
+            let hello = Hello {
+                infohash,
+                peer_id: PeerId([1; 16]),
+                role: Role::Seeder,
+                listen_port: 0,
+                zone: Zone::NONE,
+            };
             let mut connection =
                 handshake::receive(stream, address).await.unwrap().accept(hello).await.unwrap();
             let Ok(Some(PeerMessage::DescriptionRequest)) = connection.reader.next().await else {

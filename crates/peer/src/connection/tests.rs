@@ -2,7 +2,7 @@ use std::{fs, net::Ipv4Addr, ops::ControlFlow};
 
 use bytes::BytesMut;
 use proto::{
-    ChunkIndex, InfoHash, PeerId,
+    ChunkIndex, InfoHash, PeerId, Zone,
     peer::{MAX_PIPELINE, Role, encode_message},
     tracker::Completion,
 };
@@ -26,6 +26,7 @@ async fn connected() -> (Connection, Connection) {
         peer_id: PeerId([id; 16]),
         role: Role::Leecher,
         listen_port: 0,
+        zone: Zone::NONE,
     };
     let (near, far) = tokio::join!(handshake::initiate(stream, hello(1)), async {
         handshake::receive(accepted, address).await?.accept(hello(2)).await

@@ -9,7 +9,7 @@ use super::{
     wish::{Form, Wish, block_count},
 };
 use crate::{
-    ChunkIndex, Digest, InfoHash, Metainfo, PeerId,
+    ChunkIndex, Digest, InfoHash, Metainfo, PeerId, Zone,
     chunk::{BLOCK_LEN, CHUNK_LEN, MAX_CHUNKS},
     tracker::Completion,
 };
@@ -25,6 +25,8 @@ pub struct Hello {
     pub role: Role,
     /// TCP port that the speaker listens on, 0 if it does not.
     pub listen_port: u16,
+    /// Where in a network the speaker is.
+    pub zone: Zone,
 }
 
 /// Whether a peer has all of a share.

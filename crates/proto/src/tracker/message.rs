@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use crate::{InfoHash, Label, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN, wire};
+use crate::{InfoHash, Label, PeerId, Secret, ShareName, Zone, chunk::MAX_SHARE_LEN, wire};
 
 /// Bytes of padding in `Connect`, so that its reply is not larger than the request.
 const CONNECT_PADDING: usize = 24;
@@ -102,6 +102,8 @@ pub struct Announce<N = ShareName> {
     pub label: Label,
     /// Whether the peer fetches the share, or has fetched it in this run. False for one that had all of it from the start.
     pub fetched: bool,
+    /// Where in a network the peer is.
+    pub zone: Zone,
 }
 
 /// The reason for an announce.
@@ -177,6 +179,8 @@ pub enum Query<N = ShareName> {
         infohash: InfoHash,
         /// Maximum number of peers to send, up to [`MAX_PEERS`].
         want: u8,
+        /// Where in a network the asker is. Up to half of the sample may be of its zone.
+        zone: Zone,
     },
     /// The shares of this name. Answered by `Shares`, best supported first ([`Standing`]).
     Named {

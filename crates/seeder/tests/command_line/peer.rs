@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::BytesMut;
 use peer::handshake::{self, Connection, HandshakeError};
 use proto::{
-    InfoHash, PeerId,
+    InfoHash, PeerId, Zone,
     peer::{Hello, PeerMessage, Role, encode_message},
 };
 use tokio::{io::AsyncWriteExt, net::TcpSocket};
@@ -26,7 +26,7 @@ pub(crate) async fn connect(
     let stream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     let mut peer_id = PeerId([1; 16]);
     peer_id.0[..8].copy_from_slice(&number.to_le_bytes());
-    let hello = Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0 };
+    let hello = Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0, zone: Zone::NONE };
     handshake::initiate(stream, hello).await
 }
 

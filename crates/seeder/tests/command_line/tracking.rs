@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
-    InfoHash,
+    InfoHash, Zone,
     tracker::{ErrorCode, Query, client::CallError},
 };
 use tokio::runtime::Runtime;
@@ -39,7 +39,7 @@ impl Tracking {
         let found = self.runtime.block_on(async {
             let tasks = TaskTracker::new();
             let client = TrackerClient::spawn(self.address().parse().unwrap(), None, &tasks);
-            client.peers(Query::Peers { infohash, want: 10 }).await
+            client.peers(Query::Peers { infohash, want: 10, zone: Zone::NONE }).await
         });
         match found {
             Ok((peers, _)) => peers.peers.iter().map(|peer| peer.port.get()).collect(),

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use proto::{
-    Bitfield, Endpoint, PeerId, Secret, ShareName,
+    Bitfield, Endpoint, PeerId, Secret, ShareName, Zone,
     peer::{GoodbyeReason, Hello, Role},
     tracker::{Announce, Completion, Event as AnnounceEvent, Token, message::MAX_PEERS},
 };
@@ -100,6 +100,7 @@ impl World<'_> {
             progress: Completion::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
             label: proto::Label::NONE,
             fetched: false,
+            zone: Zone::NONE,
         };
         self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
     }
@@ -186,7 +187,13 @@ impl World<'_> {
         } else {
             (Role::Leecher, Have::Some(node.have.clone()))
         };
-        let hello = Hello { infohash: INFOHASH, peer_id: peer_id(id), role, listen_port: PORT.get() };
+        let hello = Hello {
+            infohash: INFOHASH,
+            peer_id: peer_id(id),
+            role,
+            listen_port: PORT.get(),
+            zone: Zone::NONE,
+        };
         PeerEvent::Active { hello, have }
     }
 

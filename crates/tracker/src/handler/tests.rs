@@ -2,7 +2,7 @@ use std::{iter, net::Ipv4Addr};
 
 use proptest::prelude::*;
 use proto::{
-    InfoHash, PREAMBLE, PeerId, Secret, ShareName,
+    InfoHash, PREAMBLE, PeerId, Secret, ShareName, Zone,
     chunk::MAX_SHARE_LEN,
     tracker::{
         Announce, Completion, Event, Request, ShareCursor, Shares, Standing, Token, TransactionId,
@@ -102,6 +102,7 @@ fn announce(token: Token, peer: u8) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 
@@ -111,7 +112,7 @@ fn requests(token: Token) -> Vec<RequestBody> {
     let announces = events.map(|event| RequestBody::Announce(Announce { event, ..announce(token, 1) }));
     let cursor = ShareCursor { name: name(), standing: STANDING };
     let lookups = [
-        Query::Peers { infohash: InfoHash([1; 32]), want: 50 },
+        Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE },
         Query::Named { name: ShareName::new("d").unwrap(), after: None },
         Query::Named { name: name(), after: Some(STANDING) },
         Query::List { after: None },
@@ -127,7 +128,7 @@ fn connects_registers_and_looks_up() {
     let announced = bench.ask(RequestBody::Announce(announce(token, 1)), HERE);
     assert!(matches!(announced, ReplyBody::Announced(announced) if announced.seeders == 1), "{announced:?}");
     let token = bench.connect(ELSEWHERE);
-    let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+    let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
     match bench.ask(RequestBody::Lookup { token, query }, ELSEWHERE) {
         ReplyBody::Peers(peers) => {
             assert_eq!(peers.peers[0].socket_addr((HERE, 6020).into()), Some((HERE, 7001).into()));
@@ -165,7 +166,10 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
     let named = |name| Query::Named { name: ShareName::new(name).unwrap(), after: None };
     for body in [
         RequestBody::Announce(announce(token, 1)),
-        RequestBody::Lookup { token, query: Query::Peers { infohash: InfoHash([1; 32]), want: 50 } },
+        RequestBody::Lookup {
+            token,
+            query: Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE },
+        },
         RequestBody::Lookup { token, query: named("a.tmp") },
         RequestBody::FirstLookup { query: named("a.tmp") },
     ] {
@@ -258,7 +262,7 @@ fn the_largest_replies_fit_a_datagram() {
         }
     }
     let token = bench.connect(HERE);
-    let query = Query::Peers { infohash: InfoHash([1; 32]), want: u8::MAX };
+    let query = Query::Peers { infohash: InfoHash([1; 32]), want: u8::MAX, zone: Zone::NONE };
     match bench.ask(RequestBody::Lookup { token, query }, HERE) {
         ReplyBody::Peers(peers) => assert_eq!((peers.peers.len(), peers.seeders), (50, 60)),
         other => panic!("{other:?}"),
@@ -290,8 +294,9 @@ fn a_first_lookup_is_answered_at_once_and_never_with_more_than_it_sent() {
         }
         other => panic!("{other:?}"),
     }
-    let by_infohash =
-        RequestBody::FirstLookup { query: Query::Peers { infohash: InfoHash([1; 32]), want: 50 } };
+    let by_infohash = RequestBody::FirstLookup {
+        query: Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE },
+    };
     assert!(matches!(bench.ask(by_infohash, ELSEWHERE), ReplyBody::Peers(peers) if peers.peers.len() == 50));
     assert_eq!(bench.handler.counters().lookups, 2);
     // Without its padding it is a legal request, but the answer would be larger.

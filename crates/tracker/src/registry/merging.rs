@@ -10,7 +10,7 @@ use std::{
 };
 
 use proto::{
-    InfoHash, Label, PeerId, Secret, ShareName,
+    InfoHash, Label, PeerId, Secret, ShareName, Zone,
     tracker::{Announce, Completion, Event, Token},
 };
 
@@ -77,6 +77,8 @@ impl Registry {
             // The store keeps no labels.
             label: if known.label.is_empty() { self.labels.of(known.peer_id) } else { known.label },
             fetched: known.fetched,
+            // Trackers of a fleet do not exchange zones.
+            zone: Zone::NONE,
         };
         let has_fetched = known.fetched && known.progress.is_complete() && !self.is_known_seeder(found);
         let is_in = match found {

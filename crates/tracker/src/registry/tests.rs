@@ -1,7 +1,7 @@
 use std::net::Ipv4Addr;
 
 use proto::{
-    Label, PeerId, Secret, ShareName,
+    Label, PeerId, Secret, ShareName, Zone,
     tracker::{Completion, Limit, PeerAddress, ShareCursor, ShareEntry, Shares, Token, message::MAX_SHARES},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -113,6 +113,7 @@ fn leecher(share: u32, peer: u32) -> Announce {
         progress: Completion::of(1, 2),
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 
@@ -306,6 +307,7 @@ fn hosts_that_have_fetched_a_share_are_counted_once_and_stay_counted() {
         peer_id: PeerId([peer; 16]),
         label: Label::cut(label).unwrap(),
         fetched: true,
+        zone: Zone::NONE,
         event,
         ..announce
     };

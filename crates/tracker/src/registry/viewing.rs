@@ -112,7 +112,7 @@ pub fn place(entry: &ShareEntry) -> ShareCursor {
 #[cfg(test)]
 mod tests {
     use proto::{
-        PeerId, Secret,
+        PeerId, Secret, Zone,
         tracker::{Announce, Event, Token},
     };
 
@@ -131,6 +131,7 @@ mod tests {
             progress: percent.try_into().unwrap(),
             label: Label::cut(&format!("host {peer}")).unwrap(),
             fetched: false,
+            zone: Zone::NONE,
         }
     }
 

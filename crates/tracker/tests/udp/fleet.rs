@@ -7,7 +7,7 @@ use std::{
 
 use bytes::BytesMut;
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{
         Announce, Completion, ErrorCode, Event, Peers, Query, ReplyBody, Request, RequestBody, Token,
         TransactionId,
@@ -59,7 +59,7 @@ impl Peer {
     }
 
     async fn peers(&mut self, tracker: &Running, share: u8) -> Result<Peers, ErrorCode> {
-        let query = Query::Peers { infohash: infohash(share), want: 50 };
+        let query = Query::Peers { infohash: infohash(share), want: 50, zone: Zone::NONE };
         match self.call_at(tracker.address, Call::Lookup(query)).await {
             Ok(Answer::Peers(peers)) => Ok(peers),
             Err(CallError::Refused(code)) => Err(code),
@@ -106,6 +106,7 @@ fn announce(share: u8, peer: u8, event: Event) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 use listen::ListenError;
 use proto::{
-    InfoHash, PeerId, Secret, ShareName,
+    InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{
         Announce, Announced, Completion, ErrorCode, Event, PeerAddress, Query, Token,
         client::{Answer, Call, CallError},
@@ -37,7 +37,7 @@ impl Peer {
     }
 
     async fn addresses(&mut self) -> Vec<PeerAddress> {
-        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
         match self.call(Call::Lookup(query)).await {
             Ok(Answer::Peers(peers)) => peers.peers.into_iter().map(|peer| peer.address).collect(),
             other => panic!("{other:?}"),
@@ -58,6 +58,7 @@ fn announce(event: Event) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 
@@ -74,7 +75,7 @@ async fn check_swarm(tracker: SocketAddr, expected: PeerAddress) {
         other => panic!("{other:?}"),
     }
     seeder.call(Call::Announce(announce(Event::Stopped))).await.unwrap();
-    let query = Call::Lookup(Query::Peers { infohash: InfoHash([1; 32]), want: 50 });
+    let query = Call::Lookup(Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE });
     match leecher.call(query).await {
         // It has been up for less than an expiry.
         Err(CallError::Refused(ErrorCode::UnknownShare { settles_in_s: 1..=90 })) => {}

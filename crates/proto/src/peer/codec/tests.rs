@@ -10,7 +10,7 @@ use tokio::io::ReadBuf;
 
 use super::*;
 use crate::{
-    BLOCK_LEN, CHUNK_LEN, ChunkIndex, InfoHash, PeerId,
+    BLOCK_LEN, CHUNK_LEN, ChunkIndex, InfoHash, PeerId, Zone,
     chunk::MAX_CHUNKS,
     golden::{assert_documented, bytes},
     metainfo::MAX_METAINFO_LEN,
@@ -30,6 +30,7 @@ fn hello(role: Role, listen_port: u16) -> PeerMessage {
         peer_id: PeerId([0x22; 16]),
         role,
         listen_port,
+        zone: Zone::cut("rack7").unwrap(),
     })
 }
 
@@ -46,8 +47,8 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
     let chunk = ChunkIndex(7);
     let goodbye = PeerMessage::Goodbye;
     vec![
-        ("Frame Hello, Seeder", hello(Role::Seeder, 7000), "00000035 00 11*32 22*16 00 fb581b"),
-        ("Frame Hello, Leecher that does not listen", hello(Role::Leecher, 0), "00000033 00 11*32 22*16 01 00"),
+        ("Frame Hello, Seeder", hello(Role::Seeder, 7000), "00000055 00 11*32 22*16 00 fb581b 7261636b37 00*27"),
+        ("Frame Hello, Leecher that does not listen", hello(Role::Leecher, 0), "00000053 00 11*32 22*16 01 00 7261636b37 00*27"),
         ("Frame KeepAlive", PeerMessage::KeepAlive, "00000001 01"),
         ("Frame MetainfoRequest", PeerMessage::MetainfoRequest { offset: 262_144 }, "00000006 02 fc00000400"),
         ("Frame Metainfo", PeerMessage::Metainfo { total_len: 140, offset: 100, len: 40 }, "00000004 03 8c 64 28"),
@@ -108,7 +109,7 @@ fn every_message_has_its_golden_bytes() {
         assert_eq!(frame(&message), bytes(hex), "{what}");
         assert_eq!(decode_frame(&bytes(hex)).unwrap(), Some(message), "{what}");
     }
-    assert_eq!(PREAMBLE, *bytes("53484f414c 06"));
+    assert_eq!(PREAMBLE, *bytes("53484f414c 07"));
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn the_largest_legal_lengths_pass() {
         let frame = frame(&message);
         assert_eq!(decode_frame(&frame).unwrap(), Some(message));
         // The largest is a Hello.
-        assert!(frame.len() <= PREFIX_LEN + 53, "{message:?}");
+        assert!(frame.len() <= PREFIX_LEN + 85, "{message:?}");
         assert!(message.payload_len() <= CHUNK_LEN as usize);
     }
 }
@@ -323,10 +324,16 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
     let chunks = || numbers().prop_map(ChunkIndex);
     let starts = || (0..=MAX_CHUNKS - MAX_HASHES).prop_map(ChunkIndex);
     let roles = prop::sample::select(vec![Role::Seeder, Role::Leecher]);
-    let hellos = (any::<[u8; 32]>(), any::<[u8; 16]>(), roles, any::<u16>()).prop_map(
-        |(infohash, peer_id, role, listen_port)| {
+    let hellos = (any::<[u8; 32]>(), any::<[u8; 16]>(), roles, any::<u16>(), "[a-z]{0,32}").prop_map(
+        |(infohash, peer_id, role, listen_port, zone)| {
             let (infohash, peer_id) = (InfoHash(infohash), PeerId(peer_id));
-            PeerMessage::Hello(Hello { infohash, peer_id, role, listen_port })
+            PeerMessage::Hello(Hello {
+                infohash,
+                peer_id,
+                role,
+                listen_port,
+                zone: Zone::cut(&zone).unwrap(),
+            })
         },
     );
     let metainfos = (1..=max.clamp(1, MAX_PART_LEN), 0..=MAX_METAINFO_LEN - MAX_PART_LEN, 0..1000_u32)
@@ -367,7 +374,7 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         chunks().prop_map(|chunk| PeerMessage::Have { chunk }),
         (chunks(), 0..=100u32).prop_map(|(chunk, percent)| PeerMessage::Request {
             chunk,
-            progress: Completion::of(percent, 100),
+            progress: Completion::of(percent, 100)
         }),
         chunks().prop_map(|chunk| PeerMessage::Cancel { chunk }),
         (chunks(), 1..=max.min(CHUNK_LEN)).prop_map(|(chunk, len)| PeerMessage::Chunk { chunk, len }),

@@ -1,7 +1,7 @@
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::InfoHash;
+use crate::{InfoHash, Zone};
 
 const TOKEN: Token = Token([9; 16]);
 
@@ -17,7 +17,7 @@ impl Bench {
     }
 
     fn lookup(&mut self) -> CallId {
-        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
         self.client.start(Call::Lookup(query), self.now)
     }
 
@@ -259,6 +259,7 @@ fn nothing_is_due_for_a_token_that_no_call_needs() {
             progress: crate::tracker::Completion::COMPLETE,
             label: Default::default(),
             fetched: false,
+            zone: Zone::NONE,
         };
         bench.client.start(Call::Announce(announce), start);
         let mut later = Some(start + Duration::from_millis(later_ms));

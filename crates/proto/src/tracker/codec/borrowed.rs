@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use super::DatagramError;
 use crate::{
-    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef,
+    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef, Zone,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
         Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Standing, Token, TransactionId,
@@ -83,14 +83,17 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
         },
         progress: Completion::try_from(fields.u8()?)
             .map_err(|_| WireError::illegal("more than 100 percent"))?,
-        label: Label::try_from(fields.bytes()?).map_err(|_| WireError::illegal("no label"))?,
+        label: label(fields)?,
         fetched: fields.flag()?,
+        zone: zone(fields)?,
     })
 }
 
 fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireError> {
     match fields.u32()? {
-        0 => Ok(Query::Peers { infohash: InfoHash(fields.bytes()?), want: fields.u8()? }),
+        0 => {
+            Ok(Query::Peers { infohash: InfoHash(fields.bytes()?), want: fields.u8()?, zone: zone(fields)? })
+        }
         1 => {
             let name = name(fields)?;
             let after = if fields.is_some()? { Some(standing(fields)?) } else { None };
@@ -106,6 +109,14 @@ fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireErr
         }
         _ => Err(WireError::illegal("no such query")),
     }
+}
+
+fn zone(fields: &mut Fields<'_>) -> Result<Zone, WireError> {
+    label(fields).map(Zone::from)
+}
+
+fn label(fields: &mut Fields<'_>) -> Result<Label, WireError> {
+    Label::try_from(fields.bytes()?).map_err(|_| WireError::illegal("no label"))
 }
 
 fn standing(fields: &mut Fields<'_>) -> Result<Standing, WireError> {

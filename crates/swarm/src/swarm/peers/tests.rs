@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use proto::InfoHash;
+use proto::Zone;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
@@ -15,7 +16,7 @@ fn address(host: u8) -> SocketAddr {
 
 fn hello(id: u8, listen_port: u16) -> Hello {
     let (infohash, peer_id) = (InfoHash([7; 32]), PeerId([id; 16]));
-    Hello { infohash, peer_id, role: Role::Leecher, listen_port }
+    Hello { infohash, peer_id, role: Role::Leecher, listen_port, zone: Zone::NONE }
 }
 
 /// Peers whose connections begin, enter and end as a test decides.

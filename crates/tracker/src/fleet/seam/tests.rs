@@ -1,7 +1,7 @@
 use std::num::NonZeroU16;
 
 use proto::{
-    Label, Secret,
+    Label, Secret, Zone,
     tracker::{Completion, Query, Reply, ReplyBody, Request, RequestBody, TransactionId, codec},
 };
 use rand::{SeedableRng, rngs::StdRng};
@@ -54,7 +54,7 @@ impl Bench {
 
     /// Seeders and leechers of the share, as a tracker knows them.
     fn counts(&mut self, tracker: usize) -> (u32, u32) {
-        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
         match self.ask(tracker, host(200), RequestBody::FirstLookup { query }) {
             Some(ReplyBody::Peers(peers)) => (peers.seeders, peers.leechers),
             Some(ReplyBody::Error(ErrorCode::UnknownShare { .. })) => (0, 0),
@@ -91,7 +91,7 @@ impl Bench {
 
     /// Hosts that have fetched the share, as a tracker counts them.
     fn completed(&mut self, tracker: usize) -> u32 {
-        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50 };
+        let query = Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE };
         match self.ask(tracker, host(200), RequestBody::FirstLookup { query }) {
             Some(ReplyBody::Peers(peers)) => peers.completed,
             other => panic!("{other:?}"),
@@ -124,6 +124,7 @@ fn announce(peer: u8, event: Event) -> Announce {
         progress: Completion::COMPLETE,
         label: Default::default(),
         fetched: false,
+        zone: Zone::NONE,
     }
 }
 
@@ -351,7 +352,9 @@ fn a_peer_on_the_host_of_a_tracker_is_given_out_where_other_hosts_reach_it() {
 #[test]
 fn a_lookup_of_an_unknown_share_waits_only_while_the_store_can_be_asked() {
     let mut bench = Bench::new(1);
-    let query = || RequestBody::FirstLookup { query: Query::Peers { infohash: InfoHash([1; 32]), want: 50 } };
+    let query = || RequestBody::FirstLookup {
+        query: Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE },
+    };
     let unknown =
         |reply: Option<ReplyBody>| matches!(reply, Some(ReplyBody::Error(ErrorCode::UnknownShare { .. })));
     let reply = bench.ask(0, host(1), query());
