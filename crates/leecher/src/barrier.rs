@@ -3,7 +3,9 @@
 //! It asks the trackers, fetches nothing, and trusts what they count: hosts that have fetched all of the share since it was
 //! registered, those that are gone too. The host that offered it first has not fetched it, so it does not count.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, process, time::Duration};
+use std::{
+    collections::BTreeMap, future::pending, net::SocketAddr, num::NonZeroU32, process, time::Duration,
+};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::Target;
@@ -33,6 +35,9 @@ use crate::{
 
 /// Time between two looks. Hosts announce that they are done at once, so nobody waits much longer than that.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A peer announces how much it has every 30 s, so one that has had no more for a shorter time may well have more.
+const STALE_AFTER: Duration = Duration::from_secs(65);
 
 /// Peers to name if time is up.
 const MAX_NAMED: usize = 20;
@@ -106,6 +111,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         let next = Instant::now() + LOOK_EVERY;
         let looked = tokio::select! {
             looked = look(&args.target, &clients) => looked,
+            () = until(deadline) => return Err(late(&args, last.as_ref(), &grown, trouble)),
             () = shutdown.cancelled() => return Err(interrupted()),
         };
         match looked {
@@ -120,7 +126,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
                 (last, trouble) = (Some(standing), None);
             }
             Err(Unknown::Ambiguous(shares)) => return Err(ambiguous(&args.target, &shares)),
-            Err(Unknown::ForNow(error)) => {
+            Err(Unknown::ForNow(code, error)) => {
                 if trouble.is_none() {
                     let message = format!("{error}; still waiting");
                     tracing::warn!("{message}");
@@ -128,7 +134,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
                         print_event(&Event::Warning { kind: "tracker", message });
                     }
                 }
-                trouble = Some(error);
+                trouble = Some((code, error));
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -139,6 +145,14 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             () = sleep_until(next) => {}
             () = shutdown.cancelled() => return Err(interrupted()),
         }
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
     }
 }
 
@@ -180,8 +194,8 @@ impl Grown {
 
 /// Why nothing is known.
 enum Unknown {
-    /// No tracker knows the share, or none answers. That may change.
-    ForNow(String),
+    /// No tracker knows the share (exit code 3), or none answers (6). That may change.
+    ForNow(ExitCode, String),
     /// Several shares have that name.
     Ambiguous(Vec<ShareEntry>),
 }
@@ -230,7 +244,7 @@ async fn find(target: &Target, clients: &[TrackerClient]) -> Result<InfoHash, Un
         }
     }
     match &found[..] {
-        [] => Err(Unknown::ForNow(format!("no tracker knows {target} yet"))),
+        [] => Err(Unknown::ForNow(ExitCode::NotFound, format!("no tracker knows {target} yet"))),
         [share] => Ok(share.infohash),
         _ => Err(Unknown::Ambiguous(found)),
     }
@@ -254,7 +268,7 @@ where
         }
     }
     match error {
-        Some(error) if answers.is_empty() => Err(Unknown::ForNow(error.to_string())),
+        Some(error) if answers.is_empty() => Err(Unknown::ForNow(ExitCode::Network, error.to_string())),
         _ => Ok(answers),
     }
 }
@@ -284,21 +298,29 @@ fn report(args: &Args, standing: &Standing, grown: &Grown) {
     print_line(format_args!("{completed} of {hosts} hosts have it{slowest}"));
 }
 
-fn late(args: &Args, last: Option<&Standing>, grown: &Grown, trouble: Option<String>) -> Failure {
+fn late(args: &Args, last: Option<&Standing>, grown: &Grown, trouble: Option<(ExitCode, String)>) -> Failure {
     let after = args.timeout.map(human_time).unwrap_or_default();
-    let completed = last.map_or(0, |standing| standing.completed);
+    let Some(Standing { completed, late, .. }) = last else {
+        let (code, why) = trouble.unwrap_or((ExitCode::Network, "no tracker answered".to_owned()));
+        return Failure::new(
+            code,
+            format!("how many hosts have {} is not known after {after}: {why}", args.target),
+        );
+    };
     let mut error = format!("{completed} of {} hosts have {} after {after}", args.hosts, args.target);
-    if let Some(trouble) = trouble {
+    if let Some((_, trouble)) = trouble {
         error = format!("{error}: {trouble}");
     }
     let failure = Failure::new(ExitCode::Unfinished, error);
-    let late = last.map(|standing| &standing.late[..]).unwrap_or_default();
     if late.is_empty() {
         return failure;
     }
     let named = late.iter().take(MAX_NAMED).map(|(percent, address)| {
-        let unchanged = human_time(grown.unchanged(address));
-        format!("{address} has {percent}%, and has had no more for {unchanged}")
+        let unchanged = grown.unchanged(address);
+        match unchanged >= STALE_AFTER {
+            true => format!("{address} has {percent}%, and has had no more for {}", human_time(unchanged)),
+            false => format!("{address} has {percent}%"),
+        }
     });
     failure.hint(named.collect::<Vec<_>>().join("\n  "))
 }

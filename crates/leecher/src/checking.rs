@@ -18,7 +18,7 @@ pub(crate) fn report(checked: &Checked, reporter: &Reporter) -> Result<(), Failu
             0 => {}
             more => list.push(format!("and {more} more")),
         }
-        let error = format!("{} is not {name}", path.display());
+        let error = format!("{} differs from the share '{name}'", path.display());
         return Err(Failure::new(ExitCode::Integrity, error).hint(list.join("\n  ")));
     }
     let (name, bytes) = (name.as_str(), *wanted);

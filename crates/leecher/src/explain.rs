@@ -3,7 +3,7 @@
 use leecher::{Failure as SwarmFailure, FetchError};
 use proto::tracker::message::ShareEntry;
 use startup::{ExitCode, Failure};
-use store::DownloadError;
+use store::{Difference, DownloadError};
 
 use crate::listing::describe;
 
@@ -77,7 +77,7 @@ fn explain_swarm(failure: &SwarmFailure) -> (ExitCode, String) {
     let (code, hint) = match failure {
         SwarmFailure::NoTracker { .. } => (
             ExitCode::Network,
-            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT",
+            "check that the tracker is running; name it with --tracker HOST, or a seeder with --peer HOST:PORT and the link or infohash",
         ),
         SwarmFailure::UnknownShare(_) => (ExitCode::NotFound, NOT_FOUND_HINT),
         SwarmFailure::NotAllowed(_) => {
@@ -115,6 +115,9 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         }
         DownloadError::NotReplaceable(_) => {
             (ExitCode::OutputExists, "save elsewhere with -o or -d, or remove it yourself".to_owned())
+        }
+        DownloadError::OutputDiffers { path, at, how: Difference::Kind } if at == path && path.is_dir() => {
+            (ExitCode::OutputExists, format!("save into it with -d {}, or elsewhere with -o", path.display()))
         }
         DownloadError::OutputDiffers { path, .. } if path.is_dir() => (
             ExitCode::OutputExists,

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leecher::{FetchEvent, Fetched, PeerProgress, Progress, Started, Target};
-use proto::{Endpoint, Link};
+use leecher::{FetchEvent, Fetched, LeaveReason, PeerProgress, Progress, Started, Target};
+use proto::{Endpoint, Link, peer::GoodbyeReason};
 use startup::{
     Failure, HumanBytes, Work, bar_line,
     console::{self, columns, cut},
@@ -177,7 +177,10 @@ impl Reporter {
             FetchEvent::PeerJoined { address, seeder } => tracing::info!(%address, seeder, "peer joined"),
             FetchEvent::PeerLeft { address, reason } => {
                 tracing::debug!(%address, "peer left: {reason}");
-                self.say(&format!("Peer {address} left: {reason}"));
+                // Two that dial each other at once keep one of their connections. Nothing is wrong then.
+                if !matches!(reason, LeaveReason::Goodbye(GoodbyeReason::Duplicate)) {
+                    self.say(&format!("Peer {address} left: {reason}"));
+                }
             }
             FetchEvent::Progress(progress) => match &mut self.display {
                 Display::Bars(bars) => bars.progress(&progress),
@@ -265,7 +268,10 @@ impl Reporter {
         let percent = |time: Duration| time.as_secs_f64() / seconds.max(1e-9) * 100.0;
         if !self.explain {
             if let Some(&(spent, time)) = fetched.spent.first() {
-                print_line(format_args!("Most time ({:.0}%) went to {spent}", percent(time)));
+                print_line(format_args!(
+                    "The largest part of the time ({:.0}%) went to {spent}",
+                    percent(time)
+                ));
             }
             return;
         }

@@ -77,6 +77,15 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
     let late =
         run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
     late.assert_failed(7, &["0 of 1 hosts have data.bin after 1s"]);
+    // Nobody answers there.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let nobody = silent.local_addr().unwrap().to_string();
+    let unknown =
+        run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", &nobody]));
+    unknown.assert_failed(6, &["how many hosts have data.bin is not known after 1s"]);
+    let unknown =
+        run(shoal(&place, &["wait", "other", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
+    unknown.assert_failed(3, &["no tracker knows other yet"]);
     for (label, reached) in [("one", "1 of 2"), ("two", "2 of 2"), ("two", "")] {
         let args = [
             "get",
