@@ -14,7 +14,7 @@ use proto::{
     Endpoint, InfoHash, Zone,
     tracker::{
         Peers, Query, Shares,
-        message::{MAX_PEERS, ShareEntry},
+        message::{Completion, MAX_PEERS, ShareEntry},
     },
 };
 use startup::{
@@ -38,6 +38,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// A peer announces how much it has every 30 s, so one that has had no more for a shorter time may well have more.
 const STALE_AFTER: Duration = Duration::from_secs(65);
+
+/// A peer that is in no answer for this long has left. An answer names fifty peers, drawn at random. So in a share of 500 peers, one in 500
+/// is in none of sixty answers.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// Peers to name if time is up.
 const MAX_NAMED: usize = 20;
@@ -89,9 +93,12 @@ struct Standing {
     completed: u32,
     seeders: u32,
     leechers: u32,
-    /// Some of the peers that do not have all of it, and how many percent they have: those that are late first.
+    /// Peers that do not have all of it, and how many percent they have: those that are late first.
     late: Vec<(u8, SocketAddr)>,
 }
+
+/// Peers in an answer, and how much each has.
+type Sample = Vec<(SocketAddr, Completion)>;
 
 /// Runs the program.
 pub fn main(args: Args) -> process::ExitCode {
@@ -106,19 +113,20 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let clients: Vec<_> =
         trackers.into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
     let mut last: Option<Standing> = None;
-    let (mut trouble, mut grown) = (None, Grown::default());
+    let (mut trouble, mut met) = (None, Met::default());
     loop {
         let next = Instant::now() + LOOK_EVERY;
         let looked = tokio::select! {
             looked = look(&args.target, &clients) => looked,
-            () = until(deadline) => return Err(late(&args, last.as_ref(), &grown, trouble)),
+            () = until(deadline) => return Err(late(&args, last.as_ref(), &met, trouble)),
             () = shutdown.cancelled() => return Err(interrupted()),
         };
         match looked {
-            Ok(standing) => {
-                grown.note(&standing.late, Instant::now());
+            Ok((standing, sample)) => {
+                met.note(&sample, Instant::now());
+                let standing = Standing { late: met.late(), ..standing };
                 if last.as_ref() != Some(&standing) {
-                    report(&args, &standing, &grown);
+                    report(&args, &standing, &met);
                 }
                 if standing.completed >= args.hosts.get() {
                     return Ok(());
@@ -138,7 +146,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(late(&args, last.as_ref(), &grown, trouble));
+            return Err(late(&args, last.as_ref(), &met, trouble));
         }
         let next = deadline.map_or(next, |deadline| next.min(deadline));
         tokio::select! {
@@ -169,26 +177,46 @@ async fn trackers(args: &Args, shutdown: &CancellationToken) -> Vec<Endpoint> {
     }
 }
 
-/// When each late peer was seen to have more than before.
+/// The peers that were met and do not have all of it.
 #[derive(Debug, Default)]
-struct Grown(BTreeMap<SocketAddr, (u8, Instant)>);
+struct Met(BTreeMap<SocketAddr, Progress>);
 
-impl Grown {
-    /// These are late now. Others are forgotten.
-    fn note(&mut self, late: &[(u8, SocketAddr)], now: Instant) {
-        let before = std::mem::take(&mut self.0);
-        self.0 = late
-            .iter()
-            .map(|&(percent, address)| match before.get(&address) {
-                Some(&(had, since)) if had == percent => (address, (had, since)),
-                _ => (address, (percent, now)),
-            })
-            .collect();
+#[derive(Debug)]
+struct Progress {
+    percent: u8,
+    /// When it was first met with so much.
+    since: Instant,
+    /// When it was last met.
+    met: Instant,
+}
+
+impl Met {
+    fn note(&mut self, sample: &Sample, now: Instant) {
+        for &(address, progress) in sample {
+            if progress.is_complete() {
+                self.0.remove(&address);
+                continue;
+            }
+            let percent = progress.percent();
+            let peer = self.0.entry(address).or_insert(Progress { percent, since: now, met: now });
+            if peer.percent != percent {
+                (peer.percent, peer.since) = (percent, now);
+            }
+            peer.met = now;
+        }
+        self.0.retain(|_, peer| now < peer.met + GONE_AFTER);
+    }
+
+    /// Those that have least first.
+    fn late(&self) -> Vec<(u8, SocketAddr)> {
+        let mut late: Vec<_> = self.0.iter().map(|(&address, peer)| (peer.percent, address)).collect();
+        late.sort_unstable();
+        late
     }
 
     /// For how long a peer has had what it has.
     fn unchanged(&self, address: &SocketAddr) -> Duration {
-        self.0.get(address).map_or(Duration::ZERO, |(_, since)| since.elapsed())
+        self.0.get(address).map_or(Duration::ZERO, |peer| peer.since.elapsed())
     }
 }
 
@@ -201,7 +229,7 @@ enum Unknown {
 }
 
 /// Asks all trackers. Peers register with several, so the largest numbers are nearest to the truth.
-async fn look(target: &Target, clients: &[TrackerClient]) -> Result<Standing, Unknown> {
+async fn look(target: &Target, clients: &[TrackerClient]) -> Result<(Standing, Sample), Unknown> {
     let infohash = match target {
         Target::Link(link) => link.infohash,
         Target::InfoHash(infohash) => *infohash,
@@ -212,17 +240,14 @@ async fn look(target: &Target, clients: &[TrackerClient]) -> Result<Standing, Un
         let query = query.clone();
         async move { client.peers(query).await }
     });
-    let mut all = Standing::default();
+    let (mut all, mut sample) = (Standing::default(), Sample::new());
     for (Peers { seeders, leechers, completed, peers, .. }, tracker) in answers.await? {
         all.completed = all.completed.max(completed);
         all.seeders = all.seeders.max(seeders);
         all.leechers = all.leechers.max(leechers);
-        let late = peers.iter().filter(|peer| !peer.progress.is_complete());
-        all.late.extend(late.filter_map(|peer| Some((peer.progress.percent(), peer.socket_addr(tracker)?))));
+        sample.extend(peers.iter().filter_map(|peer| Some((peer.socket_addr(tracker)?, peer.progress))));
     }
-    all.late.sort_unstable();
-    all.late.dedup();
-    Ok(all)
+    Ok((all, sample))
 }
 
 /// The only share of a name.
@@ -273,14 +298,14 @@ where
     }
 }
 
-fn report(args: &Args, standing: &Standing, grown: &Grown) {
+fn report(args: &Args, standing: &Standing, met: &Met) {
     let Standing { completed, seeders, leechers, late } = standing;
     let hosts = args.hosts;
     if args.json {
         let late = late.iter().map(|&(percent, address)| Late {
             address,
             percent,
-            unchanged_s: grown.unchanged(&address).as_secs(),
+            unchanged_s: met.unchanged(&address).as_secs(),
         });
         let (completed, seeders, leechers) = (*completed, *seeders, *leechers);
         let is_reached = completed >= hosts.get();
@@ -298,7 +323,7 @@ fn report(args: &Args, standing: &Standing, grown: &Grown) {
     print_line(format_args!("{completed} of {hosts} hosts have it{slowest}"));
 }
 
-fn late(args: &Args, last: Option<&Standing>, grown: &Grown, trouble: Option<(ExitCode, String)>) -> Failure {
+fn late(args: &Args, last: Option<&Standing>, met: &Met, trouble: Option<(ExitCode, String)>) -> Failure {
     let after = args.timeout.map(human_time).unwrap_or_default();
     let Some(Standing { completed, late, .. }) = last else {
         let (code, why) = trouble.unwrap_or((ExitCode::Network, "no tracker answered".to_owned()));
@@ -316,7 +341,7 @@ fn late(args: &Args, last: Option<&Standing>, grown: &Grown, trouble: Option<(Ex
         return failure;
     }
     let named = late.iter().take(MAX_NAMED).map(|(percent, address)| {
-        let unchanged = grown.unchanged(address);
+        let unchanged = met.unchanged(address);
         match unchanged >= STALE_AFTER {
             true => format!("{address} has {percent}%, and has had no more for {}", human_time(unchanged)),
             false => format!("{address} has {percent}%"),
@@ -342,14 +367,34 @@ fn interrupted() -> Failure {
 mod tests {
     use super::*;
 
+    fn peer(number: u8) -> SocketAddr {
+        ([10, 0, 0, number], 1).into()
+    }
+
+    fn sample(peers: &[(u8, u32)]) -> Sample {
+        peers.iter().map(|&(number, percent)| (peer(number), Completion::of(percent, 100))).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_slow_since_it_was_seen_to_have_more() {
-        let (one, two): (SocketAddr, SocketAddr) = (([10, 0, 0, 1], 1).into(), ([10, 0, 0, 2], 1).into());
-        let mut grown = Grown::default();
-        for (late, pause) in [([(40, one), (40, two)], 60), ([(40, one), (50, two)], 30)] {
-            grown.note(&late, Instant::now());
+        let mut met = Met::default();
+        for (peers, pause) in [([(1, 40), (2, 40)], 50), ([(1, 40), (2, 50)], 30)] {
+            met.note(&sample(&peers), Instant::now());
             tokio::time::advance(Duration::from_secs(pause)).await;
         }
-        assert_eq!([one, two].map(|peer| grown.unchanged(&peer).as_secs()), [90, 30]);
+        assert_eq!([peer(1), peer(2)].map(|peer| met.unchanged(&peer).as_secs()), [80, 30]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_are_late_are_known_although_each_answer_names_some() {
+        let mut met = Met::default();
+        for peers in [&[(1, 40), (2, 30), (3, 20)][..], &[(4, 10)], &[(3, 100)]] {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            met.note(&sample(peers), Instant::now());
+        }
+        assert_eq!(met.late(), [(10, peer(4)), (30, peer(2)), (40, peer(1))], "and one is done");
+        tokio::time::advance(Duration::from_secs(45)).await;
+        met.note(&sample(&[]), Instant::now());
+        assert_eq!(met.late(), [(10, peer(4))], "the others have left");
     }
 }

@@ -146,7 +146,9 @@ fn an_update_that_is_killed_leaves_the_old_version() {
 #[test]
 fn a_copy_is_checked_and_not_changed() {
     let versions = Versions::new();
-    versions.run(1, &["--check"]).assert_failed(32, &["leeched_it differs from the share 'it'", "leeched_it is missing"]);
+    versions
+        .run(1, &["--check"])
+        .assert_failed(32, &["leeched_it differs from the share 'it'", "leeched_it is missing"]);
     versions.run(0, &[]);
     let ended = versions.run(0, &["--check"]);
     assert_eq!(
