@@ -75,7 +75,7 @@ pub struct Config {
     pub known_names: Option<PathBuf>,
     /// What people call this host. By default nothing.
     pub label: Label,
-    /// Where in a network this host is: peers of the same zone are preferred. By default nowhere.
+    /// Where in a network this host is. By default nowhere.
     pub zone: Zone,
     /// Address to contact trackers from.
     pub bind: Option<IpAddr>,

@@ -165,7 +165,7 @@ pub struct Args {
 
     /// Where in a network this host is, as a rack or a region [default: nowhere]
     ///
-    /// Peers of one zone fetch from each other what they can, so that little crosses between zones. At most 32 bytes are used.
+    /// Trackers and peers receive it. They do not decide by it yet. At most 32 bytes are used.
     #[arg(
         long, value_name = "NAME", value_parser = Zone::cut, env = "SHOAL_ZONE", help_heading = NETWORK,
         hide_short_help = true
