@@ -43,6 +43,7 @@ pub enum Event<'a> {
     Status(Status),
     Stopped,
     Answers { tracker: String, after_ms: f64 },
+    Lists { allowed: Option<usize>, denied: Option<usize>, ended: u64 },
     // Seeder.
     Hashing { path: String, bytes: u64, total: u64 },
     Shared(Shared<'a>),
@@ -284,6 +285,7 @@ mod tests {
             }),
             Event::Stopped,
             Event::Answers { tracker: "build1:6020".into(), after_ms: 0.4 },
+            Event::Lists { allowed: None, denied: Some(12), ended: 3 },
             Event::Hashing { path: "images/disk.img".to_owned(), bytes: 104_857_600, total: 300_000_000 },
             Event::Shared(Shared {
                 infohash: infohash(),

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     limit_args::LimitArgs,
-    lists::{self, ListArgs},
+    lists::{Lengths, ListArgs},
     probe,
     seen::Seen,
     status,
@@ -176,19 +176,20 @@ pub fn main(args: Args) -> process::ExitCode {
         usage_error::<Args>(message, output);
     }
     let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
-    // Without lists there is nothing to read again.
-    let on_hangup = if args.lists.is_empty() { OnHangup::Stop } else { OnHangup::Reload };
-    startup::run_with("tracker", &logs, output, on_hangup, |shutdown| serve(args, shutdown))
+    // Without lists there is nothing to read again. A service manager asks for it all the same, and does not mean to stop the tracker.
+    let reloads = !args.lists.is_empty() || startup::is_service();
+    let on_hangup = if reloads { OnHangup::Reload } else { OnHangup::Stop };
+    startup::run_with("tracker", &logs, output, on_hangup, |shutdown| serve(args, on_hangup, shutdown))
 }
 
 /// Runs a tracker until `shutdown`.
-async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let hangups = match args.lists.is_empty() {
-        true => None,
-        false => Some(Hangups::new().map_err(|error| Failure::new(ExitCode::Other, error))?),
+async fn serve(args: Args, on_hangup: OnHangup, shutdown: CancellationToken) -> Result<(), Failure> {
+    let hangups = match on_hangup {
+        OnHangup::Stop => None,
+        OnHangup::Reload => Some(Hangups::new().map_err(|error| Failure::new(ExitCode::Other, error))?),
     };
     let admission = args.lists.read()?;
-    let lists = admission.as_ref().map(lists::count);
+    let lists = admission.as_ref().map(Lengths::of);
     let (rate, byte_rate) = args.limits.rates();
     let config = Config {
         bind: args.bind,
@@ -219,10 +220,8 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
         Output::Text => print_line(format_args!("[LISTENING] Tracker is listening on {address}")),
         Output::Json => print_event(&Event::Listening { address }),
     }
-    if output == Output::Text
-        && let Some(lists) = lists
-    {
-        print_line(format_args!("[LISTS] {lists}"));
+    if let Some(lists) = lists {
+        lists.print(None, output);
     }
     if let Ok(granted) = tracker.receive_buffer_len() {
         args.limits.check_receive_buffer(granted);
@@ -232,7 +231,7 @@ async fn serve(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let control = tracker.control();
     let reloading = async {
         if let Some(hangups) = hangups {
-            args.lists.reload(hangups, control, &advertised).await;
+            args.lists.reload(hangups, control, output, &advertised).await;
         }
     };
     let advertising = async {

@@ -1,11 +1,16 @@
 //! The files that say which shares a tracker allows, and reading them again at a SIGHUP.
 
 use std::{
+    fmt::Display,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use startup::{ExitCode, Failure, Hangups, print_line};
+use startup::{
+    ExitCode, Failure, Hangups, Output,
+    json::{Event, print_event},
+    print_line, report_reloaded, report_reloading,
+};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracker::{Admission, Control, ShareList, ShareListError};
@@ -53,39 +58,73 @@ impl ListArgs {
         Ok(Some(Admission { allow: read(&self.allow)?, deny: read(&self.deny)? }))
     }
 
-    /// Reads the lists again at each SIGHUP, until `stop`.
-    pub(crate) async fn reload(&self, mut hangups: Hangups, control: Control, stop: &CancellationToken) {
+    /// Reads the lists again at each SIGHUP, until `stop`. The SIGHUPs of a service manager come without lists too.
+    pub(crate) async fn reload(
+        &self,
+        mut hangups: Hangups,
+        control: Control,
+        output: Output,
+        stop: &CancellationToken,
+    ) {
         while stop.run_until_cancelled(hangups.next()).await.is_some() {
-            let (lists, control) = (self.clone(), control.clone());
-            let reloaded = spawn_blocking(move || {
-                let admission = lists.read()?;
-                let entries = admission.as_ref().map(count);
-                Ok::<_, ReadListError>((entries, control.set_admission(admission)))
-            });
-            match reloaded.await {
-                Ok(Ok((entries, ended))) => print_line(format_args!(
-                    "[LISTS] {}; registrations ended: {ended}",
-                    entries.unwrap_or_default()
-                )),
-                Ok(Err(error)) => tracing::error!("the old lists stay: {error}"),
-                Err(error) => tracing::error!("the old lists stay: {error}"),
+            report_reloading();
+            if !self.is_empty() {
+                self.read_again(control.clone(), output).await;
             }
+            report_reloaded();
+        }
+    }
+
+    async fn read_again(&self, control: Control, output: Output) {
+        let lists = self.clone();
+        let reloaded = spawn_blocking(move || {
+            let admission = lists.read()?;
+            let lengths = admission.as_ref().map(Lengths::of).unwrap_or_default();
+            Ok::<_, ReadListError>((lengths, control.set_admission(admission)))
+        });
+        match reloaded.await {
+            Ok(Ok((lengths, ended))) => lengths.print(Some(ended), output),
+            Ok(Err(error)) => old_stay(error, output),
+            Err(error) => old_stay(error, output),
         }
     }
 }
 
-/// What is printed of lists.
-pub(crate) fn count(admission: &Admission) -> String {
-    let entries = |list: &Option<ShareList>| {
-        list.as_ref().map_or_else(
-            || "no list".to_owned(),
-            |list| match list.len() {
-                1 => "1 entry".to_owned(),
-                many => format!("{many} entries"),
-            },
-        )
-    };
-    format!("Allowed: {}; denied: {}", entries(&admission.allow), entries(&admission.deny))
+fn old_stay(error: impl Display, output: Output) {
+    let message = format!("the old lists stay: {error}");
+    tracing::error!("{message}");
+    if output == Output::Json {
+        print_event(&Event::Warning { kind: "lists", message });
+    }
+}
+
+/// How many entries the lists have that there are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lengths {
+    allowed: Option<usize>,
+    denied: Option<usize>,
+}
+
+impl Lengths {
+    pub(crate) fn of(admission: &Admission) -> Lengths {
+        let len = |list: &Option<ShareList>| list.as_ref().map(ShareList::len);
+        Lengths { allowed: len(&admission.allow), denied: len(&admission.deny) }
+    }
+
+    /// Prints them, and how many registrations the lists have ended if they were read again.
+    pub(crate) fn print(self, ended: Option<u64>, output: Output) {
+        let Lengths { allowed, denied } = self;
+        if output == Output::Json {
+            return print_event(&Event::Lists { allowed, denied, ended: ended.unwrap_or(0) });
+        }
+        let entries = |len| match len {
+            None => "no list".to_owned(),
+            Some(1) => "1 entry".to_owned(),
+            Some(many) => format!("{many} entries"),
+        };
+        let ended = ended.map(|ended| format!("; registrations ended: {ended}")).unwrap_or_default();
+        print_line(format_args!("[LISTS] Allowed: {}; denied: {}{ended}", entries(allowed), entries(denied)));
+    }
 }
 
 fn read_list(path: &Path) -> Result<ShareList, ReadListError> {

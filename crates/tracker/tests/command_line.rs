@@ -152,10 +152,13 @@ fn prints_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
     }
 }
 
-/// Trackers have nothing to warn of, and look for no others.
+/// Trackers look for no others.
 #[test]
 fn every_event_of_the_page_is_printed_with_json() {
-    let args = ["--bind", "127.0.0.1", "-p", "0", "--json", "--http=:0"];
+    let files = tempfile::tempdir().unwrap();
+    let deny = files.path().join("deny");
+    fs::write(&deny, "*.iso").unwrap();
+    let args = ["--bind", "127.0.0.1", "-p", "0", "--json", "--http=:0", "--deny", deny.to_str().unwrap()];
     let mut tracker = Running::start(&args);
     let mut all = Vec::new();
     let mut next = |tracker: &Running| {
@@ -166,13 +169,21 @@ fn every_event_of_the_page_is_printed_with_json() {
     let listening = next(&tracker)["address"].as_str().unwrap().to_owned();
     register(listening.rsplit(':').next().unwrap().parse().unwrap());
     while next(&tracker)["seeders"] != 1 {}
+    for (list, event) in [("[broken", "warning"), ("02\n*.iso", "lists")] {
+        fs::write(&deny, list.replace("02", &"02".repeat(32))).unwrap();
+        tracker.signal(Signal::HUP);
+        while next(&tracker)["event"] != event {}
+    }
     let (code, out, err) = run(&["--json", "--check", &listening]);
     assert_eq!(code, Some(0), "{err}");
     let answers = json_docs::check(out.trim_end());
     assert_eq!(answers["tracker"], listening);
     tracker.signal(Signal::TERM);
     while next(&tracker)["event"] != "stopped" {}
-    assert_eq!(tracker.end(), (Some(0), String::new()));
+    let (code, err) = tracker.end();
+    assert!(code == Some(0) && err.contains("the old lists stay"), "{err}");
+    let lists: Vec<_> = all.iter().filter(|event| event["event"] == "lists").collect();
+    assert_eq!(lists.iter().map(|lists| &lists["denied"]).collect::<Vec<_>>(), [&1, &2]);
     all.push(answers);
     let (code, out, err) = run(&["--json", "--check", &listening]);
     assert_eq!((code, &json_docs::check(out.trim_end())["code"]), (Some(6), &6.into()), "{err}");
@@ -180,7 +191,7 @@ fn every_event_of_the_page_is_printed_with_json() {
     assert_eq!(code, Some(2), "{err}");
     all.push(json_docs::check(out.trim_end()));
     json_docs::assert_complete(&all, &["Tracker"], &[]);
-    json_docs::assert_complete(&all, &["All programs"], &["tracker_found", "warning"]);
+    json_docs::assert_complete(&all, &["All programs"], &["tracker_found"]);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let taken = socket.local_addr().unwrap().port().to_string();
     let (code, out, err) = run(&["--json", "--bind", "127.0.0.1", "-p", &taken]);

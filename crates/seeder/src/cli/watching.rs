@@ -108,10 +108,14 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
                 }
             }
             WatchEvent::Trouble(error) => {
-                tracing::warn!(
+                let message = format!(
                     "cannot watch '{}': {error}; looking at all of it from time to time",
                     dir.display()
                 );
+                tracing::warn!("{message}");
+                if output == Output::Json {
+                    print_event(&Event::Warning { kind: "watch", message });
+                }
             }
             WatchEvent::Share(event) => on_share(event),
         }

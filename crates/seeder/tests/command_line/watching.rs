@@ -1,10 +1,11 @@
 //! `--watch`.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use rustix::process::Signal;
 
 use crate::{
+    json_docs::check,
     program::{Place, Running, run},
     seeder,
     tracking::Tracking,
@@ -36,6 +37,40 @@ fn the_entries_of_a_directory_are_registered_while_they_are_there() {
     let ended = seeder.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!ended.out.iter().any(|line| line.contains("x.log")), "{ended:?}");
+}
+
+#[test]
+fn a_program_reads_what_happens_to_the_entries() {
+    let (place, tracking) = (Place::new(), Tracking::start());
+    fs::create_dir(place.path("images")).unwrap();
+    fs::write(place.path("images/early"), "early").unwrap();
+    let args = ["--watch", "images", "--tracker", &tracking.address(), "--json", "--http=:0"];
+    let seeder = Running::start(seeder(&place, &args));
+    let until = |name: &str| loop {
+        let event = check(&seeder.line());
+        if event["event"] == name {
+            return event;
+        }
+    };
+    until("listening");
+    until("http");
+    let shared = until("shared");
+    assert_eq!(shared["name"], "early");
+    let registered = until("registered");
+    assert_eq!((&registered["name"], &registered["infohash"]), (&shared["name"], &shared["infohash"]));
+    // Not everything in a directory can be shared.
+    symlink("/nowhere", place.path("images/link")).unwrap();
+    let warning = until("warning");
+    assert_eq!(warning["kind"], "not_shared");
+    assert!(warning["message"].as_str().unwrap().starts_with("'images/link' is not shared: "), "{warning}");
+    fs::remove_file(place.path("images/early")).unwrap();
+    let withdrawn = until("withdrawn");
+    assert_eq!((&withdrawn["name"], &withdrawn["infohash"]), (&shared["name"], &shared["infohash"]));
+    seeder.signal(Signal::TERM);
+    let ended = seeder.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let rest: Vec<_> = ended.out.iter().map(|line| check(line)).collect();
+    assert_eq!(rest.last().unwrap()["event"], "left", "{ended:?}");
 }
 
 #[test]
