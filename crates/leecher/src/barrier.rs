@@ -3,9 +3,9 @@
 //! It asks the trackers, fetches nothing, and trusts what they count: hosts that have fetched all of the share since it was
 //! registered, those that are gone too. The host that offered it first has not fetched it, so it does not count.
 
-use std::{
-    collections::BTreeMap, future::pending, net::SocketAddr, num::NonZeroU32, process, time::Duration,
-};
+mod known;
+
+use std::{future::pending, net::SocketAddr, num::NonZeroU32, process, time::Duration};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::Target;
@@ -14,7 +14,7 @@ use proto::{
     Endpoint, InfoHash, Zone,
     tracker::{
         Peers, Query, Shares,
-        message::{Completion, MAX_PEERS, ShareEntry},
+        message::{MAX_PEERS, ShareEntry},
     },
 };
 use startup::{
@@ -28,6 +28,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::known::{Known, LatePeer, Sample};
 use crate::{
     cli,
     looking::{self, Look},
@@ -39,12 +40,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A peer announces how much it has every 30 s, so one that has had no more for a shorter time may well have more.
 const STALE_AFTER: Duration = Duration::from_secs(65);
 
-/// A peer that is in no answer for this long has left. An answer names fifty peers, drawn at random. So in a share of 500 peers, one in 500
-/// is in none of sixty answers.
-const GONE_AFTER: Duration = Duration::from_secs(60);
-
 /// Peers to name if time is up.
 const MAX_NAMED: usize = 20;
+
+/// Peers to name in a line of those that are done since the last one, so that the line fits a terminal.
+const MAX_NEW: usize = 3;
 
 /// Wait until enough hosts have all of a share
 #[derive(Debug, Parser)]
@@ -87,18 +87,23 @@ pub struct Args {
     logs: LogArgs,
 }
 
-/// What the trackers know of the share.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Standing {
+/// What the trackers count.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
     completed: u32,
     seeders: u32,
     leechers: u32,
-    /// Peers that do not have all of it, and how many percent they have: those that are late first.
-    late: Vec<(u8, SocketAddr)>,
 }
 
-/// Peers in an answer, and how much each has.
-type Sample = Vec<(SocketAddr, Completion)>;
+/// What is known of the share.
+#[derive(Debug, PartialEq, Eq)]
+struct Standing {
+    counts: Counts,
+    /// Peers that do not have all of it, those with least first.
+    late: Vec<LatePeer>,
+    /// Peers that have all of it, and are there.
+    done: Vec<SocketAddr>,
+}
 
 /// Runs the program.
 pub fn main(args: Args) -> process::ExitCode {
@@ -113,22 +118,22 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let clients: Vec<_> =
         trackers.into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
     let mut last: Option<Standing> = None;
-    let (mut trouble, mut met) = (None, Met::default());
+    let (mut trouble, mut known) = (None, Known::default());
     loop {
         let next = Instant::now() + LOOK_EVERY;
         let looked = tokio::select! {
             looked = look(&args.target, &clients) => looked,
-            () = until(deadline) => return Err(late(&args, last.as_ref(), &met, trouble)),
+            () = until(deadline) => return Err(late(&args, last.as_ref(), &known, trouble)),
             () = shutdown.cancelled() => return Err(interrupted()),
         };
         match looked {
-            Ok((standing, sample)) => {
-                met.note(&sample, Instant::now());
-                let standing = Standing { late: met.late(), ..standing };
+            Ok((counts, sample)) => {
+                known.note(&sample, Instant::now());
+                let standing = Standing { counts, late: known.late(), done: known.done() };
                 if last.as_ref() != Some(&standing) {
-                    report(&args, &standing, &met);
+                    report(&args, &standing, last.as_ref(), &known);
                 }
-                if standing.completed >= args.hosts.get() {
+                if counts.completed >= args.hosts.get() {
                     return Ok(());
                 }
                 (last, trouble) = (Some(standing), None);
@@ -146,7 +151,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(late(&args, last.as_ref(), &met, trouble));
+            return Err(late(&args, last.as_ref(), &known, trouble));
         }
         let next = deadline.map_or(next, |deadline| next.min(deadline));
         tokio::select! {
@@ -177,49 +182,6 @@ async fn trackers(args: &Args, shutdown: &CancellationToken) -> Vec<Endpoint> {
     }
 }
 
-/// The peers that were met and do not have all of it.
-#[derive(Debug, Default)]
-struct Met(BTreeMap<SocketAddr, Progress>);
-
-#[derive(Debug)]
-struct Progress {
-    percent: u8,
-    /// When it was first met with so much.
-    since: Instant,
-    /// When it was last met.
-    met: Instant,
-}
-
-impl Met {
-    fn note(&mut self, sample: &Sample, now: Instant) {
-        for &(address, progress) in sample {
-            if progress.is_complete() {
-                self.0.remove(&address);
-                continue;
-            }
-            let percent = progress.percent();
-            let peer = self.0.entry(address).or_insert(Progress { percent, since: now, met: now });
-            if peer.percent != percent {
-                (peer.percent, peer.since) = (percent, now);
-            }
-            peer.met = now;
-        }
-        self.0.retain(|_, peer| now < peer.met + GONE_AFTER);
-    }
-
-    /// Those that have least first.
-    fn late(&self) -> Vec<(u8, SocketAddr)> {
-        let mut late: Vec<_> = self.0.iter().map(|(&address, peer)| (peer.percent, address)).collect();
-        late.sort_unstable();
-        late
-    }
-
-    /// For how long a peer has had what it has.
-    fn unchanged(&self, address: &SocketAddr) -> Duration {
-        self.0.get(address).map_or(Duration::ZERO, |peer| peer.since.elapsed())
-    }
-}
-
 /// Why nothing is known.
 enum Unknown {
     /// No tracker knows the share (exit code 3), or none answers (6). That may change.
@@ -229,7 +191,7 @@ enum Unknown {
 }
 
 /// Asks all trackers. Peers register with several, so the largest numbers are nearest to the truth.
-async fn look(target: &Target, clients: &[TrackerClient]) -> Result<(Standing, Sample), Unknown> {
+async fn look(target: &Target, clients: &[TrackerClient]) -> Result<(Counts, Sample), Unknown> {
     let infohash = match target {
         Target::Link(link) => link.infohash,
         Target::InfoHash(infohash) => *infohash,
@@ -240,14 +202,23 @@ async fn look(target: &Target, clients: &[TrackerClient]) -> Result<(Standing, S
         let query = query.clone();
         async move { client.peers(query).await }
     });
-    let (mut all, mut sample) = (Standing::default(), Sample::new());
+    let (mut most, mut sample) = (Counts::default(), Sample::default());
     for (Peers { seeders, leechers, completed, peers, .. }, tracker) in answers.await? {
-        all.completed = all.completed.max(completed);
-        all.seeders = all.seeders.max(seeders);
-        all.leechers = all.leechers.max(leechers);
-        sample.extend(peers.iter().filter_map(|peer| Some((peer.socket_addr(tracker)?, peer.progress))));
+        most.completed = most.completed.max(completed);
+        most.seeders = most.seeders.max(seeders);
+        most.leechers = most.leechers.max(leechers);
+        // Some peers may have registered with one tracker only.
+        sample.all = sample
+            .all
+            .saturating_add(usize::try_from(seeders.saturating_add(leechers)).unwrap_or(usize::MAX));
+        for peer in peers {
+            let Some(address) = peer.socket_addr(tracker) else { continue };
+            // Trackers are asked at once, so what differs is how long ago a peer announced itself.
+            let progress = sample.peers.entry(address).or_insert(peer.progress);
+            *progress = (*progress).max(peer.progress);
+        }
     }
-    Ok((all, sample))
+    Ok((most, sample))
 }
 
 /// The only share of a name.
@@ -298,34 +269,56 @@ where
     }
 }
 
-fn report(args: &Args, standing: &Standing, met: &Met) {
-    let Standing { completed, seeders, leechers, late } = standing;
-    let hosts = args.hosts;
+fn report(args: &Args, standing: &Standing, before: Option<&Standing>, known: &Known) {
+    let Standing { counts: Counts { completed, seeders, leechers }, late, done } = standing;
+    let hosts = args.hosts.get();
     if args.json {
-        let late = late.iter().map(|&(percent, address)| Late {
-            address,
-            percent,
-            unchanged_s: met.unchanged(&address).as_secs(),
+        let now = Instant::now();
+        let late = late.iter().map(|late| Late {
+            address: late.address,
+            percent: late.progress.percent(),
+            unchanged_s: known.unchanged(&late.address, now).as_secs(),
         });
-        let (completed, seeders, leechers) = (*completed, *seeders, *leechers);
-        let is_reached = completed >= hosts.get();
-        let hosts = hosts.get();
-        let completions = Completions { completed, hosts, seeders, leechers, late: late.collect() };
-        return print_event(&match is_reached {
+        let completions = Completions {
+            completed: *completed,
+            hosts,
+            seeders: *seeders,
+            leechers: *leechers,
+            late: late.collect(),
+            done: done.clone(),
+        };
+        return print_event(&match *completed >= hosts {
             true => Event::Reached(completions),
             false => Event::Completions(completions),
         });
     }
     let slowest = match late.first() {
-        Some((percent, address)) => format!("; {leechers} fetching, the last ({address}) at {percent}%"),
+        Some(LatePeer { progress, address }) => {
+            format!("; {leechers} fetching, the last ({address}) at {}%", progress.percent())
+        }
         None => String::new(),
     };
-    print_line(format_args!("{completed} of {hosts} hosts have it{slowest}"));
+    let new = before.map(|before| new(&before.done, done)).unwrap_or_default();
+    print_line(format_args!("{completed} of {hosts} hosts have it{new}{slowest}"));
 }
 
-fn late(args: &Args, last: Option<&Standing>, met: &Met, trouble: Option<(ExitCode, String)>) -> Failure {
+/// Names the peers that are done since the last line, if there are any.
+fn new(before: &[SocketAddr], now: &[SocketAddr]) -> String {
+    let new: Vec<_> = now.iter().filter(|address| !before.contains(address)).collect();
+    if new.is_empty() {
+        return String::new();
+    }
+    let named: Vec<_> = new.iter().take(MAX_NEW).map(ToString::to_string).collect();
+    let others = match new.len().saturating_sub(MAX_NEW) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(" (new: {}{others})", named.join(", "))
+}
+
+fn late(args: &Args, last: Option<&Standing>, known: &Known, trouble: Option<(ExitCode, String)>) -> Failure {
     let after = args.timeout.map(human_time).unwrap_or_default();
-    let Some(Standing { completed, late, .. }) = last else {
+    let Some(Standing { counts: Counts { completed, .. }, late, .. }) = last else {
         let (code, why) = trouble.unwrap_or((ExitCode::Network, "no tracker answered".to_owned()));
         return Failure::new(
             code,
@@ -340,14 +333,19 @@ fn late(args: &Args, last: Option<&Standing>, met: &Met, trouble: Option<(ExitCo
     if late.is_empty() {
         return failure;
     }
-    let named = late.iter().take(MAX_NAMED).map(|(percent, address)| {
-        let unchanged = met.unchanged(address);
+    let now = Instant::now();
+    let named = late.iter().take(MAX_NAMED).map(|LatePeer { progress, address }| {
+        let (percent, unchanged) = (progress.percent(), known.unchanged(address, now));
         match unchanged >= STALE_AFTER {
             true => format!("{address} has {percent}%, and has had no more for {}", human_time(unchanged)),
             false => format!("{address} has {percent}%"),
         }
     });
-    failure.hint(named.collect::<Vec<_>>().join("\n  "))
+    let mut named: Vec<_> = named.collect();
+    if let more @ 1.. = late.len().saturating_sub(MAX_NAMED) {
+        named.push(format!("and {more} more are late"));
+    }
+    failure.hint(named.join("\n  "))
 }
 
 fn ambiguous(target: &Target, shares: &[ShareEntry]) -> Failure {
@@ -367,34 +365,14 @@ fn interrupted() -> Failure {
 mod tests {
     use super::*;
 
-    fn peer(number: u8) -> SocketAddr {
-        ([10, 0, 0, number], 1).into()
-    }
-
-    fn sample(peers: &[(u8, u32)]) -> Sample {
-        peers.iter().map(|&(number, percent)| (peer(number), Completion::of(percent, 100))).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_peer_is_slow_since_it_was_seen_to_have_more() {
-        let mut met = Met::default();
-        for (peers, pause) in [([(1, 40), (2, 40)], 50), ([(1, 40), (2, 50)], 30)] {
-            met.note(&sample(&peers), Instant::now());
-            tokio::time::advance(Duration::from_secs(pause)).await;
-        }
-        assert_eq!([peer(1), peer(2)].map(|peer| met.unchanged(&peer).as_secs()), [80, 30]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn all_that_are_late_are_known_although_each_answer_names_some() {
-        let mut met = Met::default();
-        for peers in [&[(1, 40), (2, 30), (3, 20)][..], &[(4, 10)], &[(3, 100)]] {
-            tokio::time::advance(Duration::from_secs(10)).await;
-            met.note(&sample(peers), Instant::now());
-        }
-        assert_eq!(met.late(), [(10, peer(4)), (30, peer(2)), (40, peer(1))], "and one is done");
-        tokio::time::advance(Duration::from_secs(45)).await;
-        met.note(&sample(&[]), Instant::now());
-        assert_eq!(met.late(), [(10, peer(4))], "the others have left");
+    #[test]
+    fn those_that_are_new_are_named_and_the_others_counted() {
+        let hosts: Vec<SocketAddr> = (1..=6).map(|host| ([10, 0, 0, host], 7000).into()).collect();
+        assert_eq!(new(&hosts, &hosts[1..]), "");
+        assert_eq!(new(&hosts[..5], &hosts), " (new: 10.0.0.6:7000)");
+        assert_eq!(
+            new(&hosts[..1], &hosts),
+            " (new: 10.0.0.2:7000, 10.0.0.3:7000, 10.0.0.4:7000 and 2 more)"
+        );
     }
 }

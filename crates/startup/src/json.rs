@@ -182,6 +182,8 @@ pub struct Completions {
     pub seeders: u32,
     pub leechers: u32,
     pub late: Vec<Late>,
+    /// Peers that have all of it, and are there.
+    pub done: Vec<SocketAddr>,
 }
 
 /// A host that does not have all of it.
@@ -387,6 +389,7 @@ mod tests {
                 seeders: 3,
                 leechers: 1,
                 late: vec![Late { address: receiver, percent: 40, unchanged_s: 12 }],
+                done: vec![seeder],
             }),
             Event::Reached(Completions {
                 completed: 50,
@@ -394,6 +397,7 @@ mod tests {
                 seeders: 3,
                 leechers: 0,
                 late: Vec::new(),
+                done: vec![seeder],
             }),
         ]
     }
