@@ -212,14 +212,19 @@ impl Conversation<'_> {
                 }
                 self.send(message, &part).await
             }
-            Kind::EndlessMetainfo | Kind::SlowEndlessMetainfo => {
+            Kind::EndlessMetainfo | Kind::SlowEndlessMetainfo | Kind::StuckMetainfo => {
                 if self.kind() == Kind::SlowEndlessMetainfo {
                     sleep(SLOW_PART).await;
                 }
                 let len = (MAX_METAINFO_LEN - offset).min(MAX_PART_LEN);
                 let mut part = vec![0; len as usize];
                 rand::rng().fill(&mut part[..]);
-                self.send(PeerMessage::Metainfo { total_len: MAX_METAINFO_LEN, offset, len }, &part).await
+                if self.kind() == Kind::StuckMetainfo && offset + len == MAX_METAINFO_LEN {
+                    part.pop();
+                }
+                self.send(PeerMessage::Metainfo { total_len: MAX_METAINFO_LEN, offset, len }, &part).await?;
+                self.peer.record.send_modify(|record| record.metainfo_parts += 1);
+                Ok(())
             }
             // The variant, then the three fields. The first is a length of eight bytes, and of four.
             Kind::HugeMetainfo => {

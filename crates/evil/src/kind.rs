@@ -77,6 +77,8 @@ kinds! {
     EndlessMetainfo "endless-metainfo" Lied,
     /// The same, at 1 MiB a second.
     SlowEndlessMetainfo "slow-endless-metainfo" Idle,
+    /// It promises 32 MiB of metainfo and keeps the last byte.
+    StuckMetainfo "stuck-metainfo" Idle,
     /// It promises 2^63 bytes of metainfo.
     HugeMetainfo "huge-metainfo" Dropped,
     /// It promises 4 GiB of metainfo, which fits the field and not the limit.

@@ -11,6 +11,8 @@ pub struct Record {
     pub closed: u32,
     /// Requests for chunks that it received.
     pub requests: u32,
+    /// Parts of a metainfo of 32 MiB that it sent, also if the last byte is missing.
+    pub metainfo_parts: u32,
     /// Whole chunks with right bytes that it sent.
     pub right_chunks: u32,
     /// Whole chunks with wrong bytes that it sent.

@@ -1,6 +1,7 @@
 //! Fetching the description from a peer: metainfo and chunk hashes, both proved against the infohash.
 //!
-//! Both come in parts. Several parts are requested at a time, so that they do not take a round trip each. The fetch is given up
+//! Both come in parts. Several parts are requested at a time, so that they do not take a round trip each. Of a large metainfo the
+//! first part is requested, and the others when the swarm asks for them. The fetch is given up
 //! as soon as another peer's description is proved ([`DescriptionError::Overtaken`]).
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
@@ -15,9 +16,9 @@ use proto::{
     peer::{GoodbyeReason, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, description_parts, unknown_hashes},
 };
 use store::{ChunkHashes, HashesError};
-use swarm::{PeerEvent, scheduler::PeerKey};
+use swarm::{DescriptionStage, PeerEvent, SMALL_METAINFO, scheduler::PeerKey};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Duration, Instant, timeout_at},
 };
 
@@ -25,6 +26,9 @@ use crate::{context::SessionEvent, description::Known, task_output};
 
 /// A peer that sends nothing of the description for this long is given up.
 const SILENCE: Duration = Duration::from_secs(20);
+
+/// Maximum time that a peer waits to be asked for the rest. By then the swarm has another description, or has given up.
+const MAX_HOLD: Duration = Duration::from_secs(3_600);
 
 /// Maximum number of parts on their way: 8 MiB, the hashes of a share of 128 GiB, cover 80 ms at 100 MB/s.
 const MAX_PARTS: usize = 32;
@@ -121,6 +125,8 @@ pub(crate) struct Describer<'a> {
     /// Changes when another peer has sent more of the description.
     pub(crate) known: watch::Receiver<Known>,
     pub(crate) owed: Owed,
+    /// Notified when the rest of a large metainfo may be requested.
+    pub(crate) rest: &'a Notify,
     pub(crate) key: PeerKey,
     /// Receives the progress.
     pub(crate) events: &'a mpsc::Sender<(PeerKey, SessionEvent)>,
@@ -169,16 +175,31 @@ impl Describer<'_> {
     async fn metainfo_bytes(&mut self) -> Result<Vec<u8>, DescriptionError> {
         let (mut bytes, mut total) = (Vec::new(), None);
         let mut asked: VecDeque<u32> = VecDeque::new();
-        let mut next = 0;
+        let (mut next, mut may_go_on) = (0, false);
         loop {
             // The number of parts is known when the first has arrived.
             while asked.len() < MAX_PARTS && if let Some(total) = total { next < total } else { next == 0 } {
+                may_go_on |= total.is_some_and(|total| u64::from(total) <= SMALL_METAINFO);
+                // Parts that come without a request are on their way.
+                if total.is_some() && !may_go_on && self.owed.pushed == 0 {
+                    break;
+                }
                 self.ask(PeerMessage::MetainfoRequest { offset: next })?;
                 asked.push_back(next);
                 next += MAX_PART_LEN;
             }
-            let Some(expected) = asked.pop_front() else { return Ok(bytes) };
-            match self.next().await? {
+            let is_held = !may_go_on && total.is_some_and(|total| next < total);
+            let message = match asked.front() {
+                Some(_) => self.next_or_rest(SILENCE, is_held).await?,
+                None if is_held => self.next_or_rest(MAX_HOLD, true).await?,
+                None => return Ok(bytes),
+            };
+            let Some(message) = message else {
+                may_go_on = true;
+                continue;
+            };
+            let Some(expected) = asked.pop_front() else { return Err(unexpected(message)) };
+            match message {
                 PeerMessage::Metainfo { total_len, offset, len }
                     if offset == expected
                         && total.is_none_or(|total| total == total_len)
@@ -189,7 +210,12 @@ impl Describer<'_> {
                     bytes.reserve_exact(total_len as usize - bytes.len());
                     let start = bytes.len();
                     bytes.resize(start + len as usize, 0);
-                    self.payload(&mut bytes, start, total_len.into(), start as u64).await?;
+                    self.payload(
+                        DescriptionStage::Metainfo,
+                        &mut bytes[start..],
+                        (start as u64, total_len.into()),
+                    )
+                    .await?;
                 }
                 other => return Err(unexpected(other)),
             }
@@ -205,7 +231,7 @@ impl Describer<'_> {
         let mut hashes = Vec::with_capacity(chunk_count as usize);
         let mut asked: VecDeque<Range<u32>> = VecDeque::new();
         let (mut part, mut received, mut at) = (Vec::new(), 0, 0);
-        self.report(0, total).await?;
+        self.report(DescriptionStage::Hashes, 0, total).await?;
         loop {
             while asked.len() < MAX_PARTS
                 && let Some(range) = wanted.pop_front()
@@ -225,7 +251,7 @@ impl Describer<'_> {
                 PeerMessage::Hashes { first, count } if expected == (first.0..first.0 + count) => {
                     part.clear();
                     part.resize(count as usize * Digest::LEN, 0);
-                    self.payload(&mut part, 0, total, received).await?;
+                    self.payload(DescriptionStage::Hashes, &mut part, (received, total)).await?;
                     received += part.len() as u64;
                     hashes.extend(part.as_chunks::<{ Digest::LEN }>().0.iter().map(|&hash| Digest(hash)));
                 }
@@ -234,8 +260,13 @@ impl Describer<'_> {
         }
     }
 
-    async fn report(&self, received: u64, total: u64) -> Result<(), DescriptionError> {
-        let event = PeerEvent::Describing { received, total }.into();
+    async fn report(
+        &self,
+        stage: DescriptionStage,
+        received: u64,
+        total: u64,
+    ) -> Result<(), DescriptionError> {
+        let event = PeerEvent::Describing { stage, received, total }.into();
         self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
     }
 
@@ -248,10 +279,24 @@ impl Describer<'_> {
 
     /// Receives the next part. Other messages of the peer report which chunks it has, and are stored.
     async fn next(&mut self) -> Result<PeerMessage, DescriptionError> {
-        let deadline = Instant::now() + SILENCE;
+        loop {
+            if let Some(message) = self.next_or_rest(SILENCE, false).await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// As [`Describer::next`]; `None` if a peer that is held may go on. A peer from which nothing arrives within `silence` is given up.
+    async fn next_or_rest(
+        &mut self,
+        silence: Duration,
+        is_held: bool,
+    ) -> Result<Option<PeerMessage>, DescriptionError> {
+        let deadline = Instant::now() + silence;
         loop {
             let message = tokio::select! {
                 _ = self.known.changed() => return Err(DescriptionError::Overtaken),
+                () = self.rest.notified(), if is_held => return Ok(None),
                 message = timeout_at(deadline, self.inbox.next()) => {
                     message.map_err(|_| DescriptionError::Silent)??
                 }
@@ -270,23 +315,21 @@ impl Describer<'_> {
                 }
                 Some(message @ (PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. })) => {
                     self.owed.requested = self.owed.requested.saturating_sub(1);
-                    return Ok(message);
+                    return Ok(Some(message));
                 }
                 Some(message) => return Err(unexpected(message)),
             }
         }
     }
 
-    /// Reads the payload of a part into `bytes` from `start` on, and reports the progress. `before` of `total` bytes were
-    /// received before this part.
+    /// Reads the payload of a part into `bytes`, and reports the progress. `before` of `total` bytes were received before this part.
     async fn payload(
         &mut self,
+        stage: DescriptionStage,
         bytes: &mut [u8],
-        start: usize,
-        total: u64,
-        before: u64,
+        (before, total): (u64, u64),
     ) -> Result<(), DescriptionError> {
-        let (mut filled, mut reported) = (start, start);
+        let (mut filled, mut reported) = (0, 0);
         while filled < bytes.len() {
             let deadline = Instant::now() + SILENCE;
             filled += tokio::select! {
@@ -297,7 +340,7 @@ impl Describer<'_> {
             };
             if filled - reported >= PROGRESS_STEP || filled == bytes.len() {
                 reported = filled;
-                self.report(before + (filled - start) as u64, total).await?;
+                self.report(stage, before + filled as u64, total).await?;
             }
         }
         Ok(())

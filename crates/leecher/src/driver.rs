@@ -313,6 +313,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             Action::LookUp(source) => self.look_up(source),
             Action::Dial(key, address) => self.sessions.dial(key, address),
             Action::AskDescription(key) => self.sessions.ask_description(key),
+            Action::AskRest(key) => self.sessions.ask_rest(key),
             Action::Open => {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);

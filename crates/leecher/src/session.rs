@@ -56,13 +56,21 @@ pub(crate) enum Origin {
     Accepted(Incoming),
 }
 
-/// Runs a session until the peer is gone or `stop` gives a reason to leave it, and returns why it ended. When `turn` is notified,
-/// the session asks the peer for the description.
+/// What the swarm asks of a session while it waits.
+#[derive(Debug, Default)]
+pub(crate) struct Turn {
+    /// Notified when the session should ask the peer for the description.
+    pub(crate) ask: Notify,
+    /// Notified when the session should ask the peer for the rest of a large metainfo.
+    pub(crate) rest: Notify,
+}
+
+/// Runs a session until the peer is gone or `stop` gives a reason to leave it, and returns why it ended.
 pub(crate) async fn run(
     context: Arc<Context>,
     key: PeerKey,
     origin: Origin,
-    turn: Arc<Notify>,
+    turn: Arc<Turn>,
     stop: oneshot::Receiver<LeaveReason>,
 ) -> LeaveReason {
     // Without a sender the transfer is over.
@@ -101,11 +109,7 @@ struct Start {
 }
 
 /// Makes the connection. If it is the session's turn already, the description is requested with the hello.
-async fn connect(
-    context: &Context,
-    origin: Origin,
-    turn: &Notify,
-) -> Result<(Connection, Start), LeaveReason> {
+async fn connect(context: &Context, origin: Origin, turn: &Turn) -> Result<(Connection, Start), LeaveReason> {
     let whole = context.download.borrow().as_ref().is_some_and(|download| download.is_whole());
     let hello = Hello {
         infohash: context.infohash,
@@ -123,7 +127,7 @@ async fn connect(
             let begun = Instant::now();
             let asked = tokio::select! {
                 biased;
-                () = turn.notified() => Ask::Description,
+                () = turn.ask.notified() => Ask::Description,
                 () = ready(()) => Ask::Nothing,
             };
             let connection = handshake::initiate_and_ask(stream, hello, asked).await;
@@ -144,7 +148,7 @@ async fn receive(
     key: PeerKey,
     hello: Hello,
     mut inbox: Inbox,
-    (turn, start): (&Notify, Start),
+    (turn, start): (&Turn, Start),
 ) -> LeaveReason {
     let mut early = EarlyHaves::default();
     let owed = match describe(context, key, &mut inbox, &mut early, (turn, start)).await {
@@ -197,12 +201,13 @@ async fn describe(
     key: PeerKey,
     inbox: &mut Inbox,
     early: &mut EarlyHaves,
-    (turn, Start { answers_in, asked, .. }): (&Notify, Start),
+    (turn, Start { answers_in, asked, .. }): (&Turn, Start),
 ) -> Result<Owed, DescriptionError> {
     let report = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
     let owed = Owed::after_hello(asked == Ask::Description);
-    let mut describer = Describer { inbox, early, known: known.clone(), owed, key, events: &context.events };
+    let (rest, events) = (&turn.rest, &context.events);
+    let mut describer = Describer { inbox, early, known: known.clone(), owed, rest, key, events };
     let mut is_turn = asked == Ask::Description;
     loop {
         if matches!(*known.borrow_and_update(), Known::All) {
@@ -219,7 +224,7 @@ async fn describe(
                         return Ok(describer.owed);
                     }
                 }
-                () = turn.notified() => is_turn = true,
+                () = turn.ask.notified() => is_turn = true,
             }
         }
         let described = async {

@@ -427,7 +427,7 @@ impl<'a> World<'a> {
                 // It gave up, or has served for long enough.
                 Action::End(_) => self.leave(id, true),
                 Action::Announce(_) | Action::Checkpoint | Action::Report(_) | Action::ReportProgress => {}
-                Action::Send(..) | Action::AskDescription(_) | Action::Open => {
+                Action::Send(..) | Action::AskDescription(_) | Action::AskRest(_) | Action::Open => {
                     unreachable!("{action:?} of a share that is known")
                 }
             }

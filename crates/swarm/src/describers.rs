@@ -1,7 +1,7 @@
 //! Which peers to ask for the description of the share.
 //!
 //! Pure. A description (metainfo and chunk hashes) is useful only when it is complete, so it comes from one peer. But the
-//! first peer that is asked may be slow or send nothing. The fastest of the asked peers is the *leader*.
+//! first peer that is asked may be slow or send nothing. The asked peer that will be done first is the *leader*.
 //!
 //! The first peer that is dialled is asked with the hello, which saves a round trip.
 //!
@@ -10,12 +10,18 @@
 //! peers that were asked doubles with each grace. The grace of those that are asked next is shorter each time. And if this side could
 //! connect to other peers in their place, silent ones are cut. So silent peers delay an honest one little, however many they are.
 //!
+//! Policy for a metainfo that is promised to be large (more than [`SMALL_METAINFO`]): It cannot be proved before all of it is here,
+//! and the peer may lie about its length. So a peer sends one part, and then waits to be asked for the rest. Meanwhile others are
+//! asked for their first part, which reveals what they promise, until the parts cost a fixed fraction of the promised length. A
+//! peer that promises little is done with its first parts. Of the others, the one that would be done first goes on. Another one
+//! goes on beside it only if the first turns out to be slow. So liars who promise much do not hide a peer that promises little.
+//!
 //! Policy once a leader sends: More peers are asked at intervals, until the leader is almost done. When the maximum number of
 //! peers send, one that is slower than the leader is cut after [`TRIAL`], and the next is asked.
 //! Only one peer may have sent more than [`SMALL`] bytes: a second one that does takes the place of the first, or is cut, whichever is
 //! slower. So the memory for what is not proved is that of one description and a few small ones.
 //!
-//! The bytes of the others are wasted. When they exceed a fixed part of the leader's bytes, the others are cut and no more
+//! The bytes of the others are wasted. When they exceed a fixed part of the leader's description, the others are cut and no more
 //! peers are asked. So this side's link is not filled with copies of a large description.
 
 use std::{
@@ -23,7 +29,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::scheduler::PeerKey;
+use proto::peer::MAX_PART_LEN;
+
+use self::asked::Asked;
+use crate::{scheduler::PeerKey, swarm::DescriptionStage};
+
+mod asked;
 
 /// While one peer sends, the others are asked at this interval. They may be faster, but most of the time they are not needed.
 const STAGGER: Duration = Duration::from_millis(200);
@@ -46,15 +57,26 @@ const SILENT_TRIAL: Duration = Duration::from_millis(250);
 /// Bytes of a description that each of several peers may have sent. They show which of them is faster.
 const SMALL: u64 = 1024 * 1024;
 
+/// In bytes. A peer that promises more metainfo sends its first part, and the rest only when it is asked for it. (Ten thousand files
+/// have as much.)
+pub const SMALL_METAINFO: u64 = SMALL;
+
+/// Maximum number of peers that wait to be asked for the rest of their metainfo. Each has sent a part of 256 KiB, or all four that it
+/// sends with the hello.
+const MAX_HOLDING: usize = 24;
+
 /// Time in which a peer can show its rate: several round trips around the world.
 const TRIAL: Duration = Duration::from_secs(1);
 
 /// No other peer is asked if the leader will be done within this time.
 const NEARLY_THROUGH: Duration = Duration::from_secs(2);
 
-/// Maximum bytes received from peers other than the leader: `SPARE`, plus one for every `SPARE_SHARE` bytes of the leader.
+/// Maximum bytes received from peers other than the leader: `SPARE`, plus one for every `SPARE_SHARE` bytes that it has to send.
 const SPARE: u64 = 512 * 1024;
 const SPARE_SHARE: u64 = 8;
+
+/// A peer that sends the rest of its metainfo is slow if it will take this many times as long as another would.
+const SLOWER: f64 = 2.0;
 
 /// In bytes a second. A slower leader fills no link, so the bytes of others are not limited.
 const TRICKLE: f64 = 16.0 * 1024.0;
@@ -67,8 +89,18 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 pub(crate) enum Turn {
     /// Ask this peer.
     Begin(PeerKey),
+    /// Ask this peer for the rest of its metainfo.
+    GoOn(PeerKey),
     /// End the session with this peer, because it is slower than others and another peer waits.
     Cut(PeerKey),
+}
+
+/// Which peers can be cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whom {
+    /// Those that will go on until they are done.
+    Sending,
+    Any,
 }
 
 /// The peers that can be asked, and those that are being asked.
@@ -82,19 +114,6 @@ pub(crate) struct Describers {
     last_begun: Option<Instant>,
     /// Bytes from peers that were cut.
     wasted: u64,
-}
-
-#[derive(Debug)]
-struct Asked {
-    begun: Instant,
-    /// It is overdue after this time.
-    grace: Duration,
-    /// The time that its `Hello` makes likely.
-    full_grace: Duration,
-    received: u64,
-    total: Option<u64>,
-    /// Two moments, at least [`RATE_WINDOW`] apart, and the bytes received until each.
-    marks: [(Instant, u64); 2],
 }
 
 impl Describers {
@@ -126,19 +145,16 @@ impl Describers {
         }
     }
 
-    /// A peer that is being asked has sent `received` of `total` bytes. Returns whether that is more than before.
-    pub(crate) fn progress(&mut self, key: PeerKey, received: u64, total: u64, now: Instant) -> bool {
-        let Some(asked) = self.asked.get_mut(&key) else { return false };
-        if asked.total.is_some_and(|old| old != total) {
-            // The hashes start, after the metainfo.
-            *asked = Asked::new(now, asked.grace, asked.full_grace);
-        }
-        let more = asked.total.is_none() || received > asked.received;
-        (asked.received, asked.total) = (received, Some(total));
-        if now.saturating_duration_since(asked.marks[1].0) >= RATE_WINDOW {
-            asked.marks = [asked.marks[1], (now, received)];
-        }
-        more
+    /// A peer that is being asked has sent `received` of `total` bytes of its metainfo or its hashes. Returns whether that is more
+    /// than before.
+    pub(crate) fn progress(
+        &mut self,
+        key: PeerKey,
+        stage: DescriptionStage,
+        (received, total): (u64, u64),
+        now: Instant,
+    ) -> bool {
+        self.asked.get_mut(&key).is_some_and(|asked| asked.progress(stage, received, total, now))
     }
 
     /// A peer is gone.
@@ -146,48 +162,60 @@ impl Describers {
         self.waiting.retain(|&(waiting, _)| waiting != key);
         self.early = self.early.filter(|&early| early != key);
         if self.asked.remove(&key).is_some() {
-            // If it was the leader, the others now have another leader to compare with.
-            self.wasted = 0;
+            self.forget_waste();
         }
     }
 
     /// The next action. `strangers` is whether this side could connect to more peers if it had fewer connections. Call until
     /// it returns `None`.
     pub(crate) fn poll(&mut self, strangers: bool, now: Instant) -> Option<Turn> {
-        let leader = self.leader(now);
         if self.asked.values().filter(|asked| asked.received > SMALL).count() > 1 {
             return self.cut_large(now);
         }
-        if leader.is_some_and(|leader| self.is_nearly_through(leader, now)) {
+        if self.may_probe(now) {
+            return self.begin(now);
+        }
+        if let Some(key) = self.next_to_go_on(now) {
+            self.asked.get_mut(&key)?.go_on(now);
+            return Some(Turn::GoOn(key));
+        }
+        let leader = self.leader(now);
+        if leader.is_some_and(|leader| self.asked[&leader].ends_in_s(now) <= NEARLY_THROUGH.as_secs_f64()) {
             return None;
         }
         if leader.is_some_and(|leader| !self.may_waste(leader, now)) {
-            return self.cut(leader, TRIAL, now);
+            return self.cut(leader, Whom::Sending, TRIAL, now);
         }
-        let sending = self.asked.values().filter(|asked| asked.received > 0).count();
+        let sending = self.asked.values().filter(|asked| asked.is_sending()).count();
         if sending > self.places {
-            return self.cut(leader, Duration::ZERO, now);
+            return self.cut(leader, Whom::Sending, Duration::ZERO, now);
         }
         if self.waiting.is_empty() {
             let silent = if strangers { self.cut_silent(now) } else { None };
-            return if strangers { silent.or_else(|| self.cut(leader, TRIAL, now)) } else { None };
+            return if strangers { silent.or_else(|| self.cut(leader, Whom::Any, TRIAL, now)) } else { None };
         }
         if leader.is_none_or(|leader| self.asked[&leader].rate(now) < TRICKLE) {
-            let waited_for = self.asked.values().filter(|asked| !asked.is_overdue(now)).count();
-            if waited_for < (self.asked.len() - waited_for).max(1) {
+            let (overdue, waited_for): (Vec<_>, Vec<_>) =
+                self.asked.values().filter(|asked| !asked.holds()).partition(|asked| asked.is_overdue(now));
+            if waited_for.len() < overdue.len().max(1) && self.has_room_to_hold() {
                 return self.begin(now);
             }
         }
         if self.last_begun.is_some_and(|last| now < last + STAGGER) {
             return None;
         }
-        if sending < self.places { self.begin(now) } else { self.cut(leader, TRIAL, now) }
+        match self.has_room_to_hold() {
+            true if sending < self.places => self.begin(now),
+            true => self.cut(leader, Whom::Sending, TRIAL, now),
+            false => self.cut(leader, Whom::Any, TRIAL, now),
+        }
     }
 
     /// When to call [`Describers::poll`] again if nothing happens before.
     pub(crate) fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        let times = |asked: &Asked| [asked.begun + asked.grace, asked.begun + asked.silent_trial()];
-        let overdue = self.asked.values().flat_map(times).filter(|&at| at > now);
+        let times = |asked: &Asked| [asked.overdue_at(), asked.begun + asked.silent_trial()];
+        let going_on = self.asked.values().filter(|asked| asked.goes_on()).map(|asked| asked.begun + TRIAL);
+        let overdue = self.asked.values().flat_map(times).chain(going_on).filter(|&at| at > now);
         let stagger = (self.waiting.len() + self.asked.len() > 1).then(|| now + STAGGER);
         overdue.chain(stagger).min()
     }
@@ -202,13 +230,52 @@ impl Describers {
         Some(Turn::Begin(key))
     }
 
+    /// The peer to ask for the rest of its metainfo now; `None` while others may still show that they promise less.
+    fn next_to_go_on(&self, now: Instant) -> Option<PeerKey> {
+        if self.asked.values().any(|asked| asked.total.is_none() && !asked.is_overdue(now)) {
+            return None;
+        }
+        let holding = self.asked.iter().filter(|(_, asked)| asked.holds());
+        let (&next, best) = holding.min_by(|a, b| a.1.ends_in_s(now).total_cmp(&b.1.ends_in_s(now)))?;
+        let mut going_on = self.asked.values().filter(|asked| asked.goes_on());
+        let Some(first) = going_on.next() else { return Some(next) };
+        let is_slow = now >= first.begun + TRIAL && first.ends_in_s(now) > SLOWER * best.ends_in_s(now);
+        (is_slow && going_on.next().is_none()).then_some(next)
+    }
+
+    /// Whether to ask one more peer what it promises, because another promises much.
+    fn may_probe(&self, now: Instant) -> bool {
+        let large = self.asked.values().filter(|asked| asked.promises_much());
+        let Some(promised) = large.filter_map(|asked| asked.total).min() else { return false };
+        let leader = self.leader(now);
+        let others = self.asked.iter().filter(|&(&key, _)| Some(key) != leader);
+        // What an asked peer has not sent of its first part, it soon will.
+        let cost = |asked: &Asked| if asked.is_probed() { MAX_PART_LEN.into() } else { asked.wasted() };
+        let spent = self.wasted + others.map(|(_, asked)| cost(asked)).sum::<u64>();
+        let is_cheap = spent + u64::from(MAX_PART_LEN) <= SPARE + promised / SPARE_SHARE;
+        is_cheap && !self.waiting.is_empty() && self.has_room_to_hold()
+    }
+
+    /// Whether there is memory for one more peer that waits to be asked for the rest.
+    fn has_room_to_hold(&self) -> bool {
+        self.asked.values().filter(|asked| asked.holds()).count() < MAX_HOLDING
+    }
+
+    /// What was wasted while another peer led counts no longer.
+    fn forget_waste(&mut self) {
+        self.wasted = 0;
+        self.asked.values_mut().for_each(Asked::forgive);
+    }
+
     /// Cuts the slowest of the peers that were asked at least `trial` ago.
-    fn cut(&mut self, leader: Option<PeerKey>, trial: Duration, now: Instant) -> Option<Turn> {
+    fn cut(&mut self, leader: Option<PeerKey>, whom: Whom, trial: Duration, now: Instant) -> Option<Turn> {
         let tried = self.asked.iter().filter(|&(&key, asked)| {
-            Some(key) != leader && now.saturating_duration_since(asked.begun) >= trial
+            Some(key) != leader
+                && now.saturating_duration_since(asked.begun) >= trial
+                && (whom == Whom::Any || asked.is_sending() || !asked.promises_much())
         });
         let (&slowest, _) = tried.min_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now)))?;
-        self.wasted += self.asked.remove(&slowest)?.received;
+        self.wasted += self.asked.remove(&slowest)?.wasted();
         Some(Turn::Cut(slowest))
     }
 
@@ -224,53 +291,21 @@ impl Describers {
     fn cut_large(&mut self, now: Instant) -> Option<Turn> {
         let large = self.asked.iter().filter(|(_, asked)| asked.received > SMALL);
         let (&slowest, _) = large.min_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now)))?;
-        self.wasted += self.asked.remove(&slowest)?.received;
+        self.asked.remove(&slowest)?;
+        self.forget_waste();
         Some(Turn::Cut(slowest))
     }
 
     fn leader(&self, now: Instant) -> Option<PeerKey> {
-        let sending = self.asked.iter().filter(|(_, asked)| asked.received > 0);
-        sending.max_by(|a, b| a.1.rate(now).total_cmp(&b.1.rate(now))).map(|(&key, _)| key)
-    }
-
-    fn is_nearly_through(&self, leader: PeerKey, now: Instant) -> bool {
-        self.asked.get(&leader).is_some_and(|asked| {
-            let left = asked.total.unwrap_or(u64::MAX).saturating_sub(asked.received);
-            left as f64 / asked.rate(now) <= NEARLY_THROUGH.as_secs_f64()
-        })
+        let sending = self.asked.iter().filter(|(_, asked)| asked.is_sending());
+        sending.min_by(|a, b| a.1.ends_in_s(now).total_cmp(&b.1.ends_in_s(now))).map(|(&key, _)| key)
     }
 
     fn may_waste(&self, leader: PeerKey, now: Instant) -> bool {
-        let (sent, rate) =
-            self.asked.get(&leader).map_or((0, 0.0), |leader| (leader.received, leader.rate(now)));
-        let others = self.asked.iter().filter(|&(&key, _)| key != leader).map(|(_, asked)| asked.received);
-        rate < TRICKLE || self.wasted + others.sum::<u64>() <= SPARE + sent / SPARE_SHARE
-    }
-}
-
-impl Asked {
-    fn new(now: Instant, grace: Duration, full_grace: Duration) -> Asked {
-        Asked { begun: now, grace, full_grace, received: 0, total: None, marks: [(now, 0); 2] }
-    }
-
-    /// How long it may send nothing if a stranger waits for its place.
-    fn silent_trial(&self) -> Duration {
-        (2 * self.full_grace).max(SILENT_TRIAL)
-    }
-
-    /// Whether its grace is over and it sends nothing, or almost nothing.
-    fn is_overdue(&self, now: Instant) -> bool {
-        now >= self.begun + self.grace && self.rate(now) < TRICKLE
-    }
-
-    /// Recent rate, in bytes a second.
-    fn rate(&self, now: Instant) -> f64 {
-        // If the later mark is old enough, nothing arrived since, and it counts alone.
-        let late = now.saturating_duration_since(self.marks[1].0) >= RATE_WINDOW;
-        let (since, before) = self.marks[usize::from(late)];
-        // A rate over less than a millisecond means nothing.
-        let seconds = now.saturating_duration_since(since).as_secs_f64().max(0.001);
-        self.received.saturating_sub(before) as f64 / seconds
+        let (total, rate) =
+            self.asked.get(&leader).map_or((0, 0.0), |leader| (leader.total.unwrap_or(0), leader.rate(now)));
+        let others = self.asked.iter().filter(|&(&key, _)| key != leader).map(|(_, asked)| asked.wasted());
+        rate < TRICKLE || self.wasted + others.sum::<u64>() <= SPARE + total / SPARE_SHARE
     }
 }
 

@@ -29,6 +29,7 @@ mod swarm;
 pub mod uploads;
 mod violation;
 
+pub use describers::SMALL_METAINFO;
 pub use leaving::{LeaveReason, PeerTrouble, Unreachable};
 pub use peer_book::DEFAULT_MAX_PEERS;
 pub use swarm::*;

@@ -49,7 +49,7 @@ use transfer::Transfer;
 
 pub use action::Action;
 pub use config::{Config, Stay, Summary};
-pub use event::{Event, PeerEvent};
+pub use event::{DescriptionStage, Event, PeerEvent};
 pub use failure::Failure;
 pub use peers::NO_ROOM;
 pub use picture::{PeerPicture, Picture};
@@ -344,8 +344,8 @@ impl Swarm {
                     self.peers.answered(key);
                     describers.ready(key, answers_in, now);
                 }
-                PeerEvent::Describing { received, total } => {
-                    let is_more = describers.progress(key, received, total, now);
+                PeerEvent::Describing { stage, received, total } => {
+                    let is_more = describers.progress(key, stage, (received, total), now);
                     *last_progress = if is_more { now } else { *last_progress };
                 }
                 // No other event comes before the output is open.

@@ -14,8 +14,8 @@ use proto::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Action, Answer, Config, Event, Failure, LeaveReason, NO_ROOM, PeerEvent, Source, SourceId, Stay, Swarm,
-    Unreachable,
+    Action, Answer, Config, DescriptionStage, Event, Failure, LeaveReason, NO_ROOM, PeerEvent, Source,
+    SourceId, Stay, Swarm, Unreachable,
     scheduler::{Have, PeerKey, Received},
 };
 
@@ -132,7 +132,9 @@ impl World {
                     self.ended = true;
                 }
                 Action::Announce(_) | Action::Checkpoint | Action::Report(_) | Action::ReportProgress => {}
-                Action::AskDescription(_) | Action::Open => panic!("{action:?}: the share is known"),
+                Action::AskDescription(_) | Action::AskRest(_) | Action::Open => {
+                    panic!("{action:?}: the share is known")
+                }
             }
         }
         for key in self.refused.drain(..) {
@@ -512,7 +514,8 @@ fn with_a_peer_cut() -> (Swarm, PeerKey, Instant, StdRng) {
         now += Duration::from_millis(100);
         for (rank, (&key, received)) in (1..).zip(&mut asked) {
             *received += 1_000_000 / rank;
-            let sent = PeerEvent::Describing { received: *received, total: 1_000_000_000 };
+            let (stage, total) = (DescriptionStage::Hashes, 1_000_000_000);
+            let sent = PeerEvent::Describing { stage, received: *received, total };
             core.handle(Event::Peer(key, sent), now, &mut rng);
         }
     }

@@ -41,6 +41,9 @@ impl World {
                     assert!(!connection.is_active);
                     connection.is_asked = true;
                 }
+                Action::AskRest(key) => {
+                    assert!(!self.living(key).is_active);
+                }
                 Action::Open => {
                     assert_eq!(self.stage, Stage::Describing);
                     self.stage = Stage::Opening;

@@ -19,7 +19,7 @@ use proto::{Zone,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use swarm::{
-    Answer, Config, Event, LeaveReason, MAX_UNPROVED, PeerEvent, PeerNameError, Source, SourceId, Stay,
+    Answer, Config, DescriptionStage, Event, LeaveReason, MAX_UNPROVED, PeerEvent, PeerNameError, Source, SourceId, Stay,
     Swarm,
     scheduler::{Have, PeerKey, Received},
 };
@@ -237,10 +237,14 @@ impl World {
             }
             Step::Describing { peer, received, total } => {
                 let (received, total) = (u64::from(received) * 4_096, u64::from(total) * 4_096);
-                self.peer(
-                    self.beginning(peer)?,
-                    PeerEvent::Describing { received: received.min(total), total },
-                );
+                // Sizes of hashes are multiples of 32 bytes, and those of metainfo are not. Both occur here.
+                let stage = if total.is_multiple_of(8_192) {
+                    DescriptionStage::Metainfo
+                } else {
+                    DescriptionStage::Hashes
+                };
+                let received = received.min(total);
+                self.peer(self.beginning(peer)?, PeerEvent::Describing { stage, received, total });
             }
             // Another peer's metainfo came first, so this one can be asked again.
             Step::Overtaken { peer } => {

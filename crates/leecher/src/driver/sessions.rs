@@ -5,15 +5,11 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use peer::{handshake::Incoming, outbox::Outbox, refusals::Refusals};
 use proto::peer::{PeerMessage, Role};
 use swarm::{LeaveReason, NO_ROOM, PeerEvent, scheduler::PeerKey};
-use tokio::{
-    sync::{Notify, oneshot},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 
 use crate::{
     context::Context,
-    session::{self, Origin},
+    session::{self, Origin, Turn},
     task_output,
 };
 
@@ -33,8 +29,7 @@ struct Session {
     address: SocketAddr,
     /// Ends the session, for a reason. `None` once it was used.
     stop: Option<oneshot::Sender<LeaveReason>>,
-    /// Notified when the session should ask for the description.
-    turn: Arc<Notify>,
+    turn: Arc<Turn>,
     /// Set when the peer can be asked for chunks.
     outbox: Option<(Role, Outbox)>,
 }
@@ -56,7 +51,7 @@ impl Sessions {
     }
 
     fn start(&mut self, key: PeerKey, address: SocketAddr, origin: Origin) {
-        let ((stop, stopped), turn) = (oneshot::channel(), Arc::<Notify>::default());
+        let ((stop, stopped), turn) = (oneshot::channel(), Arc::<Turn>::default());
         self.open.insert(key, Session { address, stop: Some(stop), turn: Arc::clone(&turn), outbox: None });
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
@@ -74,7 +69,14 @@ impl Sessions {
     /// Makes a session ask for the description.
     pub(super) fn ask_description(&self, key: PeerKey) {
         if let Some(session) = self.open.get(&key) {
-            session.turn.notify_one();
+            session.turn.ask.notify_one();
+        }
+    }
+
+    /// Makes a session ask for the rest of a large metainfo.
+    pub(super) fn ask_rest(&self, key: PeerKey) {
+        if let Some(session) = self.open.get(&key) {
+            session.turn.rest.notify_one();
         }
     }
 

@@ -6,9 +6,10 @@ use bytes::BytesMut;
 use peer::rate_limit::RateLimit;
 use proto::{
     CHUNK_LEN, Digest, InfoHash, Metainfo, PeerId, ShareName, Zone,
-    metainfo::{FileNode, Tree},
-    peer::encode_message,
+    metainfo::{FileNode, MAX_METAINFO_LEN, Tree},
+    peer::{MAX_PART_LEN, encode_message},
 };
+use swarm::SMALL_METAINFO;
 use tokio::{
     io::AsyncWriteExt,
     net::TcpListener,
@@ -25,7 +26,7 @@ const KEY: PeerKey = PeerKey(7);
 struct Bench {
     context: Arc<Context>,
     events: mpsc::Receiver<(PeerKey, SessionEvent)>,
-    turn: Arc<Notify>,
+    turn: Arc<Turn>,
     stop: oneshot::Sender<LeaveReason>,
     session: JoinHandle<LeaveReason>,
     peer: Connection,
@@ -38,7 +39,7 @@ impl Bench {
     }
 
     /// With a `turn` that may have been given already.
-    async fn with(turn: Arc<Notify>) -> Bench {
+    async fn with(turn: Arc<Turn>) -> Bench {
         let (events_in, events) = mpsc::channel(99);
         let (opened, download) = watch::channel(None);
         let context = Arc::new(Context {
@@ -91,7 +92,7 @@ async fn a_peer_that_waits_for_its_turn_reports_once_that_it_is_ready() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    bench.turn.notify_one();
+    bench.turn.ask.notify_one();
     assert!(matches!(bench.event().await, PeerEvent::Describing { received: 0, .. }));
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
@@ -102,8 +103,8 @@ async fn a_peer_that_waits_for_its_turn_reports_once_that_it_is_ready() {
 /// The whole description comes without another request.
 #[tokio::test]
 async fn a_session_whose_turn_it_is_asks_for_the_description_with_the_hello() {
-    let turn = Arc::<Notify>::default();
-    turn.notify_one();
+    let turn = Arc::<Turn>::default();
+    turn.ask.notify_one();
     let mut bench = Bench::with(turn).await;
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::DescriptionRequest));
@@ -123,18 +124,55 @@ async fn a_session_whose_turn_it_is_asks_for_the_description_with_the_hello() {
         bench.peer.writer.write_all(&payload).await.unwrap();
     }
     while matches!(bench.event().await, PeerEvent::Describing { .. }) {}
-    bench.turn.notify_one();
+    bench.turn.ask.notify_one();
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
     drop(bench.stop);
     assert_eq!(bench.session.await.unwrap(), LeaveReason::Finished);
 }
 
+/// A session that was asked for the description, and whose peer has sent the first part of a metainfo of this length.
+async fn with_a_first_part(total_len: u32) -> Bench {
+    let mut bench = Bench::new().await;
+    assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
+    bench.turn.ask.notify_one();
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::MetainfoRequest { offset: 0 }));
+    let (mut bytes, len) = (BytesMut::new(), MAX_PART_LEN);
+    encode_message(&PeerMessage::Metainfo { total_len, offset: 0, len }, &mut bytes).unwrap();
+    bytes.resize(bytes.len() + len as usize, 0);
+    bench.peer.writer.write_all(&bytes).await.unwrap();
+    let is_whole = |event: &PeerEvent| matches!(event, PeerEvent::Describing { received, .. } if *received == u64::from(len));
+    while !is_whole(&bench.event().await) {}
+    bench
+}
+
+/// Of a metainfo that is promised to be large, nothing more is requested before the swarm wants it, and so nothing is owed if
+/// another peer is faster.
+#[tokio::test]
+async fn the_rest_of_a_large_metainfo_waits_for_the_swarm() {
+    let mut bench = with_a_first_part(MAX_METAINFO_LEN).await;
+    bench.context.known.send_replace(Known::Metainfo(Arc::new(metainfo())));
+    assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
+    bench.turn.ask.notify_one();
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::HashesRequest { first: ChunkIndex(0), count: 2 }));
+
+    let mut bench = with_a_first_part(MAX_METAINFO_LEN).await;
+    bench.turn.rest.notify_one();
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::MetainfoRequest { offset: MAX_PART_LEN }));
+
+    let mut bench = with_a_first_part(u32::try_from(SMALL_METAINFO).unwrap()).await;
+    let asked = bench.peer.reader.next().await.unwrap();
+    assert_eq!(asked, Some(PeerMessage::MetainfoRequest { offset: MAX_PART_LEN }));
+}
+
 /// A bitfield may have 512 KiB, and one that comes before the share is known is kept.
 #[tokio::test]
 async fn a_second_bitfield_before_the_description_ends_the_session() {
     let mut bench = Bench::new().await;
-    bench.turn.notify_one();
+    bench.turn.ask.notify_one();
     let mut bitfield = BytesMut::new();
     encode_message(&PeerMessage::Bitfield { len: 1 }, &mut bitfield).unwrap();
     bitfield.extend_from_slice(&[0]);
@@ -149,7 +187,7 @@ async fn a_second_bitfield_before_the_description_ends_the_session() {
 #[tokio::test]
 async fn news_without_end_before_the_description_end_the_session() {
     let mut bench = Bench::new().await;
-    bench.turn.notify_one();
+    bench.turn.ask.notify_one();
     let mut news = BytesMut::new();
     let chunk = ChunkIndex(3);
     (0..=MAX_EARLY_HAVES).for_each(|_| encode_message(&PeerMessage::Have { chunk }, &mut news).unwrap());

@@ -16,6 +16,9 @@ pub enum Action {
     Dial(PeerKey, SocketAddr),
     /// Ask this peer for the description. If it is still being dialled, ask with the hello.
     AskDescription(PeerKey),
+    /// Ask this peer for the rest of its metainfo. Without this it sends only the first part of one that is longer than
+    /// [`SMALL_METAINFO`](crate::SMALL_METAINFO).
+    AskRest(PeerKey),
     /// The description is known. Open the output, and pass in an [`Event::Opened`](super::Event::Opened).
     Open,
     /// Send a message.
@@ -45,6 +48,7 @@ impl Action {
         match self {
             Action::Dial(key, _)
             | Action::AskDescription(key)
+            | Action::AskRest(key)
             | Action::Send(key, _)
             | Action::Close(key, _) => Some(*key),
             _ => None,

@@ -73,6 +73,15 @@ pub enum Event {
     Stop,
 }
 
+/// The two things that a description consists of, in the order in which they are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DescriptionStage {
+    /// Nothing about it can be proved before all of it is here.
+    Metainfo,
+    /// The metainfo is proved, so their number is known.
+    Hashes,
+}
+
 /// An event of a connection.
 #[derive(Debug)]
 pub enum PeerEvent {
@@ -83,6 +92,8 @@ pub enum PeerEvent {
     },
     /// The peer sent part of the metainfo or of the chunk hashes.
     Describing {
+        /// Which of the two.
+        stage: DescriptionStage,
         /// Bytes received so far.
         received: u64,
         /// Bytes to receive.

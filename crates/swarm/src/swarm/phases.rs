@@ -68,6 +68,7 @@ impl Swarm {
             let Phase::Describing { describers, .. } = &mut self.phase else { return };
             match describers.poll(strangers, now) {
                 Some(Turn::Begin(key)) => self.actions.push_back(Action::AskDescription(key)),
+                Some(Turn::GoOn(key)) => self.actions.push_back(Action::AskRest(key)),
                 Some(Turn::Cut(key)) => self.leave(key, LeaveReason::TooSlow, now),
                 None => break,
             }
