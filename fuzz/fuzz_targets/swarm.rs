@@ -2,7 +2,8 @@
 //! can pass on, in any order and at any time.
 //!
 //! Checked at every step: no panic; no action for a connection that is over or was ended; no address dialled twice or after it lied;
-//! no chunk requested that is here, and none from two peers before the endgame; no second chunk taken from a peer before its first is
+//! no chunk requested that is here, none from two peers before the endgame, and each in the form that is of use (whole, hashes of its blocks,
+//! or blocks); no second chunk taken from a peer before its first is
 //! proved; no more connections and requests than the limits; nothing that is due is left undone, so the driver never spins. At the end
 //! every peer becomes honest, and the transfer finishes. Nothing is remembered about connections that are over.
 

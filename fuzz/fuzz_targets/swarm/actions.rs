@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use proto::{
     ChunkIndex,
-    peer::{MAX_PIPELINE, PeerMessage},
+    peer::{MAX_PIPELINE, PeerMessage, Wish},
 };
 use swarm::{Action, PeerEvent, scheduler::PeerKey};
 
@@ -84,36 +84,39 @@ impl World {
         assert!(!self.liars.contains(&address), "{address} lied");
         let is_dialled = |other: &Connection| other.is_dialled && other.address == address;
         assert!(!self.open.values().any(is_dialled), "{address} is dialled twice");
-        let is_sender = |(sender, _): &(Sender, ChunkIndex)| sender.dialled == Some(address);
+        let is_sender = |(sender, _): &(Sender, Wish)| sender.dialled == Some(address);
         assert!(!self.unproved.iter().any(is_sender), "a chunk from {address} is still being proved");
         self.open(key, address, true);
     }
 
     fn send(&mut self, key: PeerKey, message: PeerMessage, is_disturbed: bool) {
-        let now = self.now;
-        match message {
-            PeerMessage::Request { chunk, .. } => {
-                assert!(self.space.span(chunk).is_some(), "{chunk:?} is not in the share");
-                assert!(!self.stored.contains(&chunk) && !self.is_unproved(chunk), "{chunk:?} is here");
-                if !is_disturbed {
-                    self.check_single(key, chunk);
-                }
-                let connection = self.living(key);
-                assert!(connection.is_active && !connection.is_barred, "{key:?} was refused");
-                connection.asked.push((chunk, now));
-                assert!(connection.asked.len() <= MAX_PIPELINE, "{} requests", connection.asked.len());
-            }
-            PeerMessage::Cancel { chunk } => {
-                let connection = self.living(key);
-                connection.revived = connection.revived.filter(|&revived| revived != chunk);
-                // The chunk may have arrived meanwhile, as on a real connection.
-                let asked = connection.asked.iter().filter(|&&(asked, _)| asked == chunk).count();
-                if asked > connection.cancelled.iter().filter(|&&other| other == chunk).count() {
-                    connection.cancelled.push(chunk);
-                }
-            }
-            other => panic!("{other:?} is nothing for a core to send"),
+        if let Some(wish) = message.wish() {
+            return self.send_request(key, wish, is_disturbed);
         }
+        let PeerMessage::Cancel { chunk } = message else {
+            panic!("{message:?} is nothing for a core to send");
+        };
+        let connection = self.living(key);
+        connection.revived = connection.revived.filter(|&revived| revived != chunk);
+        // The chunk may have arrived meanwhile, as on a real connection.
+        let asked = connection.asked.iter().filter(|(asked, _)| asked.chunk == chunk).count();
+        if asked > connection.cancelled.iter().filter(|&&other| other == chunk).count() {
+            connection.cancelled.push(chunk);
+        }
+    }
+
+    fn send_request(&mut self, key: PeerKey, wish: Wish, is_disturbed: bool) {
+        let (now, chunk) = (self.now, wish.chunk);
+        assert!(self.space.span(chunk).is_some(), "{chunk:?} is not in the share");
+        assert!(!self.stored.contains(&chunk) && !self.is_unproved(chunk), "{chunk:?} is here");
+        assert_eq!(wish.form, self.form(chunk), "{chunk:?} is requested in the wrong form");
+        if !is_disturbed {
+            self.check_single(key, chunk);
+        }
+        let connection = self.living(key);
+        assert!(connection.is_active && !connection.is_barred, "{key:?} was refused");
+        connection.asked.push((wish, now));
+        assert!(connection.asked.len() <= MAX_PIPELINE, "{} requests", connection.asked.len());
     }
 
     /// A chunk is requested from a second peer only if nothing else is missing, or the others have sent nothing for long.
@@ -123,7 +126,7 @@ impl World {
         let Some(since) = since else { return };
         // A request that was cancelled may be moving to another peer, so its chunk is not missing before it is answered.
         let owes = |other: &Connection, chunk| {
-            !other.is_closing && other.asked.iter().any(|&(asked, _)| asked == chunk)
+            !other.is_closing && other.asked.iter().any(|(asked, _)| asked.chunk == chunk)
         };
         let is_owed = |chunk| self.open.values().any(|other| owes(other, chunk));
         let is_missing = |&chunk: &ChunkIndex| {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use proto::PeerId;
+use proto::{PeerId, peer::Wish};
 use swarm::{Answer, Event, LeaveReason, PeerEvent, Source, scheduler::PeerKey};
 
 use super::{Reason, Stage, World};
@@ -66,7 +66,7 @@ impl World {
             self.deliver(key, chunk);
         } else if !std::mem::replace(&mut connection.is_honest, true) {
             self.core.add_haves(key, self.space.chunks(), self.now);
-        } else if let Some(&(chunk, _)) = connection.asked.first() {
+        } else if let Some(&(Wish { chunk, .. }, _)) = connection.asked.first() {
             if connection.cancelled.contains(&chunk) {
                 self.reject(key, chunk, Reason::Cancelled);
             } else {

@@ -11,16 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Zone, 
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId,
+use proto::{
+    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Digest, Endpoint, InfoHash, PeerId, Zone,
     metainfo::MetainfoError,
-    peer::{Hello, RejectReason, Role},
+    peer::{BLOCKS_PER_CHUNK, BlockSet, Form, Hello, RejectReason, Role, Wish},
     tracker::client::{CallError, TrackerError},
 };
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use swarm::{
-    Answer, Config, DescriptionStage, Event, LeaveReason, MAX_UNPROVED, PeerEvent, PeerNameError, Source, SourceId, Stay,
-    Swarm,
+    Answer, Config, DescriptionStage, Event, LeaveReason, MAX_UNPROVED, PeerEvent, PeerNameError, Source,
+    SourceId, Stay, Swarm,
     scheduler::{Have, PeerKey, Received},
 };
 
@@ -37,14 +37,16 @@ pub struct World {
     max_peers: usize,
     space: ChunkSpace,
     have: Bitfield,
+    /// In which form each chunk has to be requested next that is not requested whole. At first those of which similar bytes are here.
+    forms: BTreeMap<ChunkIndex, Form>,
     is_impatient: bool,
     /// The connections that are open for the driver.
     open: BTreeMap<PeerKey, Connection>,
     /// All keys that were ever used.
     keys: BTreeSet<PeerKey>,
     stored: BTreeSet<ChunkIndex>,
-    /// Chunks that wait to be proved, and who sent them.
-    unproved: Vec<(Sender, ChunkIndex)>,
+    /// Chunks and parts of chunks that wait to be proved, and who sent them.
+    unproved: Vec<(Sender, Wish)>,
     lookups: Vec<SourceId>,
     sources: Vec<Source>,
     /// Addresses that were dialled and lied. The core remembers a few hundred.
@@ -92,7 +94,7 @@ struct Connection {
     /// A chunk from it was proved right.
     is_trusted: bool,
     /// Requests without an answer, oldest first.
-    asked: Vec<(ChunkIndex, Instant)>,
+    asked: Vec<(Wish, Instant)>,
     /// Requests of these that were cancelled.
     cancelled: Vec<ChunkIndex>,
     /// The chunk of which some bytes are here. Nothing else arrives before the rest.
@@ -128,6 +130,9 @@ impl World {
             },
         };
         let have = bitfield(&space, have);
+        // Not a field of the setting, so that the fields of older inputs stay where they are.
+        let similar = bitfield(&space, (input.seed >> 32) as u32);
+        let forms = similar.iter().filter(|&chunk| !have.contains(chunk)).map(|chunk| (chunk, Form::Leaves));
         let mut world = World {
             max_peers: config.max_peers,
             core: Swarm::new(config, start, start),
@@ -135,6 +140,7 @@ impl World {
             start,
             now: start,
             stored: have.iter().collect(),
+            forms: forms.collect(),
             space,
             have,
             is_impatient,
@@ -349,11 +355,13 @@ impl World {
     fn opened(&mut self) {
         if self.stage == Stage::Opening {
             self.stage = Stage::Fetching;
+            let mut similar = Bitfield::empty(self.space.chunk_count());
+            self.forms.keys().for_each(|&chunk| _ = similar.insert(chunk));
             self.handle(Event::Opened {
                 space: self.space.clone(),
                 wanted: Bitfield::full(self.space.chunk_count()),
                 have: self.have.clone(),
-                similar: Bitfield::empty(self.space.chunk_count()),
+                similar,
             });
         }
     }
@@ -378,20 +386,20 @@ impl World {
     /// A chunk that was requested on a connection.
     fn request(&self, key: PeerKey, nth: Nth) -> Option<ChunkIndex> {
         let asked = &self.open[&key].asked;
-        (!asked.is_empty()).then(|| asked[usize::from(nth) % asked.len()].0)
+        (!asked.is_empty()).then(|| asked[usize::from(nth) % asked.len()].0.chunk)
     }
 
     fn arrive(&mut self, key: PeerKey, chunk: ChunkIndex) {
         let is_needed = !self.stored.contains(&chunk) && !self.is_unproved(chunk);
         let connection = self.open.get_mut(&key).expect("an open connection");
         connection.arriving = Some(chunk);
-        let is_asked = connection.asked.iter().any(|&(asked, _)| asked == chunk);
+        let is_asked = connection.asked.iter().any(|(asked, _)| asked.chunk == chunk);
         connection.revived = (is_needed && is_asked).then_some(chunk);
         self.peer(key, PeerEvent::Arriving(chunk));
     }
 
     fn is_unproved(&self, chunk: ChunkIndex) -> bool {
-        self.unproved.iter().any(|&(_, other)| other == chunk)
+        self.unproved.iter().any(|(_, other)| other.chunk == chunk)
     }
 
     fn deliver(&mut self, key: PeerKey, chunk: ChunkIndex) {
@@ -399,18 +407,26 @@ impl World {
             // Its session waits for its turn.
             return;
         }
-        let is_asked = self.forget(key, chunk);
+        let asked = self.forget(key, chunk);
+        let is_asked = asked.is_some();
+        let wish = asked.unwrap_or(Wish { chunk, form: Form::Whole });
         let len = self.space.span(chunk).expect("a chunk of the share").len;
-        match self.core.received(key, chunk, len, self.now) {
+        let len = match wish.form {
+            Form::Whole => len,
+            Form::Leaves => BLOCKS_PER_CHUNK * Digest::LEN as u32,
+            Form::Blocks(blocks) => blocks.len(len),
+        };
+        match self.core.received(key, wish, len, self.now) {
             Received::Verify => {
                 assert!(is_asked, "{chunk:?} was not requested");
+                assert!(wish.form == Form::Whole || wish.form == self.form(chunk), "{wish:?} is of no use");
                 assert!(!self.stored.contains(&chunk), "{chunk:?} is here");
                 assert!(!self.is_unproved(chunk), "{chunk:?} is being proved");
                 let Connection { address, is_dialled, is_trusted, .. } = self.open[&key];
                 let is_alone = self.unproved.iter().all(|(sender, _)| sender.key != key);
                 assert!(is_trusted || is_alone, "two chunks of a peer that may lie");
                 let sender = Sender { key, dialled: is_dialled.then_some(address), ip: address.ip() };
-                self.unproved.push((sender, chunk));
+                self.unproved.push((sender, wish));
                 self.open
                     .values_mut()
                     .for_each(|other| other.revived = other.revived.filter(|&it| it != chunk));
@@ -426,16 +442,21 @@ impl World {
         self.is_over || self.open[&key].is_closing
     }
 
-    /// Removes an answered request. False if there was none.
-    fn forget(&mut self, key: PeerKey, chunk: ChunkIndex) -> bool {
+    /// In which form a chunk has to be requested next.
+    fn form(&self, chunk: ChunkIndex) -> Form {
+        self.forms.get(&chunk).copied().unwrap_or(Form::Whole)
+    }
+
+    /// Removes an answered request, and returns it if there was one.
+    fn forget(&mut self, key: PeerKey, chunk: ChunkIndex) -> Option<Wish> {
         let connection = self.open.get_mut(&key).expect("an open connection");
         connection.arriving = None;
         connection.revived = None;
         if let Some(at) = connection.cancelled.iter().position(|&other| other == chunk) {
             connection.cancelled.remove(at);
         }
-        let at = connection.asked.iter().position(|&(other, _)| other == chunk);
-        at.map(|at| connection.asked.remove(at)).is_some()
+        let at = connection.asked.iter().position(|(other, _)| other.chunk == chunk);
+        at.map(|at| connection.asked.remove(at).0)
     }
 
     fn reject(&mut self, key: PeerKey, chunk: ChunkIndex, reason: Reason) {
@@ -450,8 +471,17 @@ impl World {
     }
 
     fn prove(&mut self, job: usize, is_right: bool) {
-        let (Sender { key, dialled, ip }, chunk) = self.unproved.swap_remove(job);
-        if is_right {
+        let (Sender { key, dialled, ip }, Wish { chunk, form }) = self.unproved.swap_remove(job);
+        // Right hashes show which blocks differ. Right blocks are of no use if the similar bytes have changed.
+        let next = match form {
+            Form::Leaves => Some(self.differing_blocks()),
+            Form::Blocks(_) if self.rng.random_range(0..4) == 0 => Some(Form::Whole),
+            Form::Blocks(_) | Form::Whole => None,
+        };
+        if is_right && let Some(form) = next {
+            self.forms.insert(chunk, form);
+            self.handle(Event::AskAgain { peer: key, chunk, form });
+        } else if is_right {
             assert!(self.stored.insert(chunk), "{chunk:?} is stored twice");
             self.open.entry(key).and_modify(|connection| connection.is_trusted = true);
             let (hashing, writing) = (Duration::from_micros(200), Duration::from_micros(100));
@@ -460,6 +490,14 @@ impl World {
             self.liars.extend(dialled);
             self.barred.insert(ip);
             self.handle(Event::Wrong { peer: key, chunk });
+        }
+    }
+
+    /// Some blocks, or the whole chunk if most differ.
+    fn differing_blocks(&mut self) -> Form {
+        match self.rng.random_range(0..BLOCKS_PER_CHUNK) {
+            0 => Form::Whole,
+            count => Form::Blocks(BlockSet::first(count)),
         }
     }
 
@@ -507,7 +545,7 @@ impl Connection {
         if self.is_closing {
             return None;
         }
-        let asked = self.asked.iter().filter(|&&(asked, _)| asked == chunk);
+        let asked = self.asked.iter().filter(|(asked, _)| asked.chunk == chunk);
         let cancelled = self.cancelled.iter().filter(|&&other| other == chunk).count();
         let is_expected = asked.clone().count() > cancelled || self.revived == Some(chunk);
         asked.map(|&(_, since)| since).min().filter(|_| is_expected)
