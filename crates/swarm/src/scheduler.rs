@@ -54,7 +54,7 @@ use proto::{
 use rand::{Rng, seq::SliceRandom};
 
 use parts::Parts;
-use peer::{Peer, Standing};
+use peer::{Earned, Peer, Standing};
 use rarity::Rarity;
 
 /// Time that the requests waiting at a seeder should take it: long enough for a round trip, short enough that chunks do not
@@ -434,11 +434,11 @@ impl Scheduler {
         Received::Verify
     }
 
-    /// A chunk was proved. Returns the bytes that came for it.
-    fn proved(&mut self, chunk: ChunkIndex, is_right: bool) -> u32 {
+    /// What came of a chunk was proved. Returns the bytes that came for it.
+    fn proved(&mut self, chunk: ChunkIndex, earned: Earned) -> u32 {
         let Some((key, len)) = self.proving.remove(&chunk) else { return 0 };
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.proved(is_right);
+            peer.proved(earned);
             self.ready.insert(key);
         }
         len
@@ -452,14 +452,14 @@ impl Scheduler {
         self.unstored -= 1;
         self.stored += 1;
         self.parts.set(chunk, Form::Whole);
-        self.proved(chunk, true)
+        self.proved(chunk, Earned::Trust)
     }
 
     /// A chunk was proved wrong, after [`Received::Verify`], and is missing again. The caller must remove its sender
     /// ([`Scheduler::remove_peer`]). Returns the bytes that came.
     pub fn wrong(&mut self, chunk: ChunkIndex) -> u32 {
         debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
-        let len = self.proved(chunk, false);
+        let len = self.proved(chunk, Earned::Nothing);
         self.set_missing(chunk);
         len
     }
@@ -468,7 +468,8 @@ impl Scheduler {
     pub fn ask_again(&mut self, chunk: ChunkIndex, form: Form) {
         debug_assert_eq!(self.states[chunk.0 as usize], ChunkState::Arrived, "{chunk:?}");
         self.parts.set(chunk, form);
-        self.proved(chunk, true);
+        // Hashes of blocks are in any case right at a liar whose blocks are wrong.
+        self.proved(chunk, Earned::Nothing);
         self.set_missing(chunk);
     }
 

@@ -74,6 +74,13 @@ struct Arriving {
     bytes: u32,
 }
 
+/// What a proof brings the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Earned {
+    Trust,
+    Nothing,
+}
+
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) have: Have,
@@ -179,10 +186,10 @@ impl Peer {
         self.proving += 1;
     }
 
-    /// A chunk from it was proved, and is right or wrong.
-    pub(super) fn proved(&mut self, is_right: bool) {
+    /// What came of a chunk from it was proved.
+    pub(super) fn proved(&mut self, earned: Earned) {
         self.proving -= 1;
-        self.trusted |= is_right;
+        self.trusted |= earned == Earned::Trust;
     }
 
     /// Bytes of the chunks that it owes.

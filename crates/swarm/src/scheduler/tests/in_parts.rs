@@ -39,6 +39,23 @@ fn the_leaves_come_first_and_then_the_blocks_that_differ() {
     assert_eq!(bench.scheduler.stored(ChunkIndex(0)), 2 * 16 * 1024, "what came");
 }
 
+/// A liar has them too, and would then be asked for many blocks at once.
+#[test]
+fn right_hashes_of_blocks_bring_their_sender_no_trust() {
+    let mut bench = Bench::new(9, 1);
+    bench.trusts = false;
+    bench.scheduler.has_similar(&field(9, &[0, 1, 2, 3, 4, 5, 6, 7, 8]));
+    let peer = bench.join(1, Have::All);
+    let [first] = bench.waiting[&peer][..] else { panic!("{:?}", bench.waiting) };
+    let leaves = Wish { chunk: first, form: LEAVES };
+    assert_eq!(bench.scheduler.received(peer, leaves, bench.now), Received::Verify);
+    bench.waiting.insert(peer, Vec::new());
+    bench.scheduler.ask_again(first, TWO);
+    bench.fill();
+    assert!(!bench.scheduler.is_trusted(peer));
+    assert_eq!(bench.asked(peer), 1);
+}
+
 /// The local bytes may have changed, or most blocks differ.
 #[test]
 fn a_chunk_can_be_asked_for_whole_after_its_parts() {
