@@ -389,9 +389,10 @@ impl Receiver<'_> {
     /// Receives bytes of a chunk.
     async fn fill(&mut self, bytes: &mut [u8], arrival: &mut Arrival) -> Result<(), LeaveReason> {
         let limit = &self.context.download_limit;
-        let most = limit.slice_len().map_or(bytes.len(), |len| len as usize);
         let mut filled = 0;
         while filled < bytes.len() {
+            // Asked anew each time, because the limit may change.
+            let most = limit.slice_len().map_or(bytes.len(), |len| len as usize);
             let end = bytes.len().min(filled + most);
             let asked = Instant::now();
             let reading = self.inbox.read_some(&mut bytes[filled..end]);

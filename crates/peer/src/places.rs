@@ -5,7 +5,10 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use crate::activity::Activity;
 /// The places. Clones are the same places.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    most: usize,
+    most: Arc<AtomicUsize>,
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -49,7 +52,17 @@ pub(crate) enum NoPlace {
 impl Places {
     /// This many places.
     pub(crate) fn new(most: usize) -> Places {
-        Places { most, taken: Arc::default() }
+        Places { most: Arc::new(most.into()), taken: Arc::default() }
+    }
+
+    /// From now on there are this many places. A peer that has one keeps it.
+    pub(crate) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Number of places.
+    pub(crate) fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// A place for a peer at `ip`, if there is one.
@@ -61,7 +74,7 @@ impl Places {
             idle: now.saturating_duration_since(activity.last()),
         };
         let holders: Vec<_> = taken.places.iter().map(holder).collect();
-        match admit(ip, self.most, &holders) {
+        match admit(ip, self.most(), &holders) {
             Admission::Welcome => {}
             Admission::Instead(key) => {
                 if let Some((.., lost)) = taken.places.remove(&key) {

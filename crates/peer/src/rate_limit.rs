@@ -3,10 +3,15 @@
 //! The crate `governor` does the counting (GCRA, a leaky bucket). This file adds bytes, and a way for users to write rates.
 //! Bytes are counted in KiB, because `governor` counts nanoseconds for each unit.
 
-use std::{num::NonZeroU32, str::FromStr, sync::Arc};
+use std::{
+    num::NonZeroU32,
+    str::FromStr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::wait_count::WaitCount;
 
@@ -23,9 +28,9 @@ const SLICES_PER_SECOND: u64 = 10;
 /// Part of a second's bytes that may pass at once after a pause, but at least one slice.
 const BURST_PART: u64 = 50;
 
-/// A limit that any number of connections share; clones are the same limit.
+/// A limit that any number of connections share; clones are the same limit. It can change while they use it.
 #[derive(Debug, Clone, Default)]
-pub struct RateLimit(Option<Arc<Limit>>);
+pub struct RateLimit(Arc<RwLock<Option<Arc<Limit>>>>);
 
 #[derive(Debug)]
 struct Limit {
@@ -35,6 +40,8 @@ struct Limit {
     /// Held by the next connection: connections take turns in the order in which they came.
     turn: Mutex<()>,
     waiting: WaitCount,
+    /// Cancelled when another limit takes its place: nothing waits for this one any more.
+    replaced: CancellationToken,
 }
 
 /// A text that is not a rate.
@@ -47,7 +54,7 @@ pub struct ParseRateError(String);
 impl RateLimit {
     /// No limit.
     pub fn unlimited() -> RateLimit {
-        RateLimit(None)
+        RateLimit::default()
     }
 
     /// A limit in bytes a second, rounded up to KiB.
@@ -62,9 +69,29 @@ impl RateLimit {
         let burst = units((bytes / BURST_PART).max(slice_len));
         let limiter = RateLimiter::direct(Quota::per_second(units(bytes)).allow_burst(burst));
         let slice_len = u32::try_from(slice_len).unwrap_or(MAX_SLICE_LEN);
-        let waiting = WaitCount::default();
-        let (turn, bytes_per_second) = (Mutex::default(), bytes);
-        RateLimit(Some(Arc::new(Limit { limiter, bytes_per_second, slice_len, turn, waiting })))
+        let limit = Limit {
+            limiter,
+            bytes_per_second: bytes,
+            slice_len,
+            turn: Mutex::default(),
+            waiting: WaitCount::default(),
+            replaced: CancellationToken::new(),
+        };
+        RateLimit(Arc::new(RwLock::new(Some(Arc::new(limit)))))
+    }
+
+    /// From now on this limit, and each clone of it, is as `other` is now. What waits for it now waits for the new one.
+    pub fn set(&self, other: &RateLimit) {
+        // A limit of its own, or the two would count together.
+        let new = other.per_second().and_then(|bytes| RateLimit::bytes_per_second(bytes).current());
+        let old = std::mem::replace(&mut *self.0.write().unwrap_or_else(PoisonError::into_inner), new);
+        if let Some(old) = old {
+            old.replaced.cancel();
+        }
+    }
+
+    fn current(&self) -> Option<Arc<Limit>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads a rate as users write it: a number, and `K`, `M` or `G` (powers of 1000; `KB` … too), `KiB`,
@@ -101,30 +128,36 @@ impl RateLimit {
 
     /// The limit in bytes a second, if there is one.
     pub fn per_second(&self) -> Option<u64> {
-        self.0.as_ref().map(|limit| limit.bytes_per_second)
+        self.current().map(|limit| limit.bytes_per_second)
     }
 
     /// Bytes to send or receive at a time, if there is a limit.
     #[doc(hidden)]
     pub fn slice_len(&self) -> Option<u32> {
-        self.0.as_ref().map(|limit| limit.slice_len)
+        self.current().map(|limit| limit.slice_len)
     }
 
     /// Waits until `bytes` more may pass, at most a slice.
     #[doc(hidden)]
     pub async fn take(&self, bytes: u32) {
-        let Some(limit) = &self.0 else { return };
-        let Some(units) = NonZeroU32::new(bytes.min(limit.slice_len).div_ceil(UNIT)) else { return };
-        let _waiting = limit.waiting.enter();
-        let _turn = limit.turn.lock().await;
-        // Never more than the burst, so this cannot fail.
-        let _ = limit.limiter.until_n_ready(units).await;
+        while let Some(limit) = self.current() {
+            let Some(units) = NonZeroU32::new(bytes.min(limit.slice_len).div_ceil(UNIT)) else { return };
+            let _waiting = limit.waiting.enter();
+            let waiting = async {
+                let _turn = limit.turn.lock().await;
+                // Never more than the burst, so this cannot fail.
+                let _ = limit.limiter.until_n_ready(units).await;
+            };
+            if limit.replaced.run_until_cancelled(waiting).await.is_some() {
+                return;
+            }
+        }
     }
 
     /// Whether a connection waits for the limit now.
     #[doc(hidden)]
     pub fn is_waited_for(&self) -> bool {
-        self.0.as_ref().is_some_and(|limit| limit.waiting.is_waited())
+        self.current().is_some_and(|limit| limit.waiting.is_waited())
     }
 }
 
@@ -186,5 +219,30 @@ mod tests {
         assert!(polled, "no wait");
         assert!(limit.is_waited_for());
         RateLimit::unlimited().take(u32::MAX).await;
+    }
+    #[tokio::test]
+    async fn a_changed_limit_counts_for_what_waits_already_and_for_every_clone() {
+        let limit = RateLimit::bytes_per_second(1_000);
+        let clone = limit.clone();
+        clone.take(UNIT).await;
+        let mut waiting = Box::pin(clone.take(UNIT));
+        let mut is_ready = async || {
+            std::future::poll_fn(|cx| std::task::Poll::Ready(waiting.as_mut().poll(cx).is_ready())).await
+        };
+        assert!(!is_ready().await, "the burst is used up");
+        limit.set(&RateLimit::unlimited());
+        assert!(is_ready().await, "nothing limits it any more");
+        assert_eq!((clone.per_second(), clone.slice_len()), (None, None));
+        let other = RateLimit::bytes_per_second(2_000_000);
+        limit.set(&other);
+        assert_eq!(clone.per_second(), Some(2_000_000));
+        // The bucket of the new limit: what is more than its burst waits.
+        let burst = 2_000_000 / BURST_PART / u64::from(UNIT);
+        let taken = |limit: &RateLimit| {
+            let limit = limit.current().unwrap();
+            (0..1_000).take_while(|_| limit.limiter.check().is_ok()).count() as u64
+        };
+        assert!((burst..2 * burst).contains(&taken(&clone)));
+        assert!(taken(&other) >= burst, "it has a bucket of its own");
     }
 }

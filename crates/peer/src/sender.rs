@@ -315,11 +315,13 @@ async fn send_limited(
     asker: &Asker,
 ) -> Result<(), SendFileError> {
     let taken = |bytes| asker.taken(bytes);
-    let Some(slice_len) = limit.slice_len() else { return send_file(stream, source, taken).await };
     let mut slice = source.clone();
     let end = source.offset + u64::from(source.len);
     while slice.offset < end {
-        slice.len = u32::try_from(end - slice.offset).unwrap_or(u32::MAX).min(slice_len);
+        slice.len = u32::try_from(end - slice.offset).unwrap_or(u32::MAX);
+        // Asked anew for each slice, because the limit may change.
+        let Some(slice_len) = limit.slice_len() else { return send_file(stream, &slice, taken).await };
+        slice.len = slice.len.min(slice_len);
         limit.take(slice.len).await;
         // Under a low limit a chunk takes so long that it may be dropped from memory again.
         if !is_in_memory(&slice).map_err(SendFileError::Read)? {

@@ -113,6 +113,21 @@ impl Server {
         self.zone
     }
 
+    /// From now on there are places for `max_peers` peers, or for fewer if this process may open few files. A peer that has one keeps it.
+    pub fn set_max_peers(&self, max_peers: usize) {
+        self.places.set_most(at_most(max_peers, FOR_PLACES));
+    }
+
+    /// Number of places.
+    pub fn max_peers(&self) -> usize {
+        self.places.most()
+    }
+
+    /// The limit of all shares together. Changing it changes how fast they are sent.
+    pub fn limit(&self) -> &RateLimit {
+        &self.limit
+    }
+
     /// The uploads of a share, while it is being served.
     pub fn uploads(&self, infohash: &InfoHash) -> Option<Arc<UploadHub>> {
         self.hubs().get(infohash).cloned()
