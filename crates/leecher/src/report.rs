@@ -104,6 +104,12 @@ impl Subject {
         of(target, widths.max().unwrap_or(0).min(MAX_LABEL))
     }
 
+    /// One that is added to others.
+    pub(crate) fn added(number: usize, target: &Target) -> Subject {
+        let of = |label_width| Subject::OneOfMany { number, target: target.clone(), label_width };
+        of(columns(&escape(&of(0).label())).min(MAX_LABEL))
+    }
+
     /// What its lines start with.
     fn label(&self) -> String {
         match self {

@@ -1,4 +1,4 @@
-//! What a leecher shows over HTTP. docs/http.md describes it.
+//! What a leecher shows over HTTP, and what can be changed there. docs/http.md describes it.
 
 use std::{
     collections::BTreeMap,
@@ -7,26 +7,65 @@ use std::{
     time::{Duration, Instant},
 };
 
-use leecher::{FetchEvent, Fetched, PeerPicture, Progress, Spent, Started, View};
-use peer::upload_hub::Receiver;
+use leecher::{FetchEvent, Fetched, PeerPicture, Progress, Spent, Started, Target, View};
+use peer::{rate_limit::RateLimit, upload_hub::Receiver};
 use proto::InfoHash;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use startup::{Served, json};
-use web::{Meter, Metric, Source, machine_name};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use web::{Meter, Metric, Refusal, Setting, Source, machine_name, read_body};
 
-/// A leecher that can be looked at.
+use crate::cli::parse_target;
+
+/// Transfers at a time, if some are added over HTTP. Each has a task, and files.
+const MAX_TRANSFERS: usize = 1_000;
+
+/// Orders that wait at most. They are taken at once.
+pub(crate) const MAX_ORDERS: usize = 16;
+
+/// A leecher that can be looked at and changed.
 pub(crate) struct Seen {
     listens: Option<SocketAddr>,
     max_peers: usize,
-    upload_limit: Option<u64>,
-    download_limit: Option<u64>,
+    upload_limit: RateLimit,
+    download_limit: RateLimit,
+    /// Where what is added goes; `None` if nothing can be added.
+    orders: Option<mpsc::Sender<Order>>,
+    /// Stops the program.
+    shutdown: CancellationToken,
     started: Instant,
+    list: Mutex<List>,
+}
+
+/// Somebody asks for a transfer over HTTP.
+pub(crate) struct Order {
+    pub(crate) target: Target,
+    pub(crate) seen: Arc<SeenTransfer>,
+}
+
+#[derive(Default)]
+struct List {
     transfers: Vec<Arc<SeenTransfer>>,
+    /// Counts of those that were removed.
+    before: Totals,
+}
+
+/// What only grows, of transfers together.
+#[derive(Clone, Default)]
+struct Totals {
+    received: u64,
+    sent: u64,
+    wasted: u64,
+    wrong: u64,
+    spent: BTreeMap<&'static str, Duration>,
 }
 
 /// A transfer that can be looked at.
 pub(crate) struct SeenTransfer {
     target: String,
+    /// Ends the transfer.
+    stop: CancellationToken,
     view: View,
     state: Mutex<State>,
 }
@@ -140,18 +179,71 @@ impl Phase {
     }
 }
 
+#[derive(Serialize)]
+struct Limits {
+    upload_limit: Option<u64>,
+    download_limit: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewLimits {
+    #[serde(default)]
+    upload_limit: Setting,
+    #[serde(default)]
+    download_limit: Setting,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToAdd {
+    target: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToRemove {
+    share: String,
+}
+
 impl Seen {
     pub(crate) fn new(
         listens: Option<SocketAddr>,
         max_peers: usize,
-        (upload_limit, download_limit): (Option<u64>, Option<u64>),
-        transfers: Vec<Arc<SeenTransfer>>,
+        (upload_limit, download_limit): (RateLimit, RateLimit),
+        orders: Option<mpsc::Sender<Order>>,
+        shutdown: CancellationToken,
     ) -> Seen {
-        Seen { listens, max_peers, upload_limit, download_limit, started: Instant::now(), transfers }
+        let (started, list) = (Instant::now(), Mutex::default());
+        Seen { listens, max_peers, upload_limit, download_limit, orders, shutdown, started, list }
+    }
+
+    /// A transfer of what somebody asks for begins.
+    pub(crate) fn begin(&self, target: String) -> Arc<SeenTransfer> {
+        let transfer = Arc::new(SeenTransfer {
+            target,
+            stop: self.shutdown.child_token(),
+            view: View::default(),
+            state: Mutex::default(),
+        });
+        self.list().transfers.push(Arc::clone(&transfer));
+        transfer
+    }
+
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All transfers, and the counts of those that were removed.
+    fn all(&self) -> (Vec<Arc<SeenTransfer>>, Totals) {
+        let list = self.list();
+        (list.transfers.clone(), list.before.clone())
     }
 
     fn status(&self) -> Status {
-        let listed: Vec<_> = self.transfers.iter().map(|transfer| transfer.listed()).collect();
+        let (transfers, mut totals) = self.all();
+        let listed: Vec<_> = transfers.iter().map(|transfer| transfer.listed()).collect();
+        transfers.iter().for_each(|transfer| transfer.add_to(&mut totals));
         Status {
             role: "leecher",
             version: env!("CARGO_PKG_VERSION"),
@@ -161,23 +253,93 @@ impl Seen {
             shares: listed.len(),
             peers: listed.iter().map(|share| share.peers).sum(),
             max_peers: self.max_peers,
-            received: self.transfers.iter().map(|transfer| transfer.state().received()).sum(),
-            sent: listed.iter().map(|share| share.sent).sum(),
-            upload_limit: self.upload_limit,
-            download_limit: self.download_limit,
+            received: totals.received,
+            sent: totals.sent,
+            upload_limit: self.upload_limit.per_second(),
+            download_limit: self.download_limit.per_second(),
         }
     }
 
     fn share(&self, infohash: InfoHash) -> Option<Share> {
-        let is_it = |transfer: &&Arc<SeenTransfer>| transfer.state().infohash() == Some(infohash);
-        Some(self.transfers.iter().find(is_it)?.share())
+        let (transfers, _) = self.all();
+        transfers.iter().find(|transfer| transfer.state().infohash() == Some(infohash)).map(|it| it.share())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            upload_limit: self.upload_limit.per_second(),
+            download_limit: self.download_limit.per_second(),
+        }
+    }
+
+    fn set_limits(&self, NewLimits { upload_limit, download_limit }: NewLimits) -> Result<Limits, Refusal> {
+        let read = |limit: Setting| limit.read(RateLimit::unlimited(), RateLimit::parse);
+        // Both are read before the first is changed.
+        let (upload_limit, download_limit) = (read(upload_limit)?, read(download_limit)?);
+        if let Some(limit) = upload_limit {
+            self.upload_limit.set(&limit);
+        }
+        if let Some(limit) = download_limit {
+            self.download_limit.set(&limit);
+        }
+        Ok(self.limits())
+    }
+
+    fn add(&self, ToAdd { target }: ToAdd) -> Result<Listed, Refusal> {
+        let conflict = |why: &str| Refusal::Conflict(why.to_owned());
+        let Some(orders) = &self.orders else { return Err(conflict("this leecher fetches nothing")) };
+        let target: Target = parse_target(&target).map_err(Refusal::Malformed)?;
+        let name = target.to_string();
+        let (transfers, _) = self.all();
+        if transfers.len() >= MAX_TRANSFERS {
+            return Err(conflict("there are too many transfers; remove some"));
+        }
+        if transfers.iter().any(|transfer| transfer.target == name) {
+            return Err(conflict("this is being fetched already"));
+        }
+        // Room first, so that what is in the list is being fetched.
+        let order = orders
+            .try_reserve()
+            .map_err(|_| conflict("the leecher is about to end, or has too much to do"))?;
+        let seen = self.begin(name);
+        let listed = seen.listed();
+        order.send(Order { target, seen });
+        Ok(listed)
+    }
+
+    /// Ends a transfer and forgets it. What has arrived stays.
+    fn remove(&self, share: &str) -> Result<(), Refusal> {
+        let infohash: Option<InfoHash> = share.parse().ok();
+        let is_it = |transfer: &Arc<SeenTransfer>| {
+            transfer.target == share || infohash.is_some() && transfer.state().infohash() == infohash
+        };
+        let mut list = self.list();
+        let at = list.transfers.iter().position(is_it);
+        let at = at.ok_or_else(|| Refusal::Unknown("this is not fetched here".to_owned()))?;
+        let transfer = list.transfers.remove(at);
+        transfer.add_to(&mut list.before);
+        transfer.stop.cancel();
+        Ok(())
     }
 }
 
 impl SeenTransfer {
-    /// A transfer of what the user asked for.
-    pub(crate) fn new(target: String, view: View) -> SeenTransfer {
-        SeenTransfer { target, view, state: Mutex::default() }
+    /// Stops the transfer when it is cancelled.
+    pub(crate) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Adds what the transfer has counted so far.
+    fn add_to(&self, totals: &mut Totals) {
+        let (picture, sent) = (self.view.picture(), self.view.bytes_sent());
+        let state = self.state();
+        totals.received += state.received();
+        totals.sent += sent;
+        totals.wasted += state.progress.wasted;
+        totals.wrong += state.progress.wrong_chunks;
+        for &(on, time) in state.spent(picture.as_ref().map(|picture| &picture.spent[..])) {
+            *totals.spent.entry(name(on)).or_default() += time;
+        }
     }
 
     /// What the transfer is to show itself by.
@@ -359,10 +521,10 @@ impl Source for Seen {
     fn metrics(&self) -> Vec<Metric> {
         let status = self.status();
         let mut phases = PHASES.map(|phase| (phase.name(), 0));
-        let mut times: BTreeMap<&str, Duration> = BTreeMap::new();
-        let (mut size, mut done, mut wasted, mut wrong) = (0, 0, 0, 0);
-        for transfer in &self.transfers {
-            let picture = transfer.view.picture();
+        let (transfers, mut totals) = self.all();
+        let (mut size, mut done) = (0, 0);
+        for transfer in &transfers {
+            transfer.add_to(&mut totals);
             let state = transfer.state();
             phases
                 .iter_mut()
@@ -370,12 +532,8 @@ impl Source for Seen {
                 .for_each(|(_, count)| *count += 1);
             size += state.progress.total;
             done += state.progress.done;
-            wasted += state.progress.wasted;
-            wrong += state.progress.wrong_chunks;
-            for &(on, time) in state.spent(picture.as_ref().map(|picture| &picture.spent[..])) {
-                *times.entry(name(on)).or_default() += time;
-            }
         }
+        let Totals { received, sent, wasted, wrong, spent: times } = totals;
         let mut spent = Metric::counters(
             "shoal_leecher_spent_seconds",
             "Seconds of all transfers together, by what they were spent on.",
@@ -397,18 +555,14 @@ impl Source for Seen {
             Metric::counter(
                 "shoal_leecher_received_bytes",
                 "Bytes of proved chunks that came from peers.",
-                status.received,
+                received,
             ),
             Metric::counter(
                 "shoal_leecher_wasted_bytes",
                 "Bytes of chunks that came and were not needed.",
                 wasted,
             ),
-            Metric::counter(
-                "shoal_leecher_sent_bytes",
-                "Bytes of chunks that were sent to others.",
-                status.sent,
-            ),
+            Metric::counter("shoal_leecher_sent_bytes", "Bytes of chunks that were sent to others.", sent),
             Metric::counter("shoal_leecher_proof_failures", "Chunks that were proved wrong.", wrong),
             Metric::gauge("shoal_leecher_peers", "Connected peers.", status.peers as u64),
             Metric::gauge(
@@ -434,12 +588,30 @@ impl Source for Seen {
         let parts: Vec<_> = path.split('/').collect();
         Some(match parts[..] {
             ["status"] => web::json(&self.status()),
+            ["limits"] => web::json(&self.limits()),
             ["shares"] => {
-                let shares = self.transfers.iter().map(|transfer| transfer.listed()).collect();
+                let (transfers, _) = self.all();
+                let shares = transfers.iter().map(|transfer| transfer.listed()).collect();
                 web::json(&Shares { shares, more: false })
             }
             ["shares", infohash] => web::json(&self.share(infohash.parse().ok()?)?),
             _ => return None,
         })
+    }
+
+    fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
+        match path {
+            "limits" => Ok(web::json(&self.set_limits(read_body(body)?)?)),
+            "shares" => Ok(web::json(&self.add(read_body(body)?)?)),
+            "remove" => {
+                let ToRemove { share } = read_body(body)?;
+                self.remove(&share).map(|()| "{}".to_owned())
+            }
+            _ => Err(Refusal::Unknown("nothing can be changed here".to_owned())),
+        }
+    }
+
+    fn stop(&self) {
+        self.shutdown.cancel();
     }
 }

@@ -3,29 +3,28 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     process,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+mod hashing;
+mod printing;
+mod shelf;
 mod watching;
 
 use clap::{Parser, builder::FalseyValueParser};
-use etcetera::{BaseStrategy, choose_base_strategy};
 use peer::{outside, rate_limit::RateLimit};
-use proto::{Endpoint, Label, Link, Metainfo, ShareName, Zone};
+use proto::{Endpoint, Label, Link, ShareName, Zone};
 use startup::{
-    ByteMeter, ExitCode, Failure, HumanBytes, LogArgs, Output, STATUS_EVERY, Served, StatusLine, command_for,
-    json::{self, Event, print_event},
+    ExitCode, Failure, HumanBytes, LogArgs, Output, STATUS_EVERY, Served, StatusLine,
+    json::{Event, print_event},
     print_line, serving_line,
 };
-use store::{
-    Content, Exclusion, HashCache, LeftOut, Scan, ScanError, ScanRules, ShareError, Shared, Symlinks,
-};
+use store::{Content, Exclusion, Shared, Symlinks};
 use tokio::{
-    task::JoinSet,
+    sync::mpsc,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,9 +33,14 @@ use web::{HttpArgs, Server};
 use crate::{
     Config, DEFAULT_MAX_PEERS, Event as Happened, Seeder,
     registration_report::{News, RegistrationReport},
-    seen::Seen,
+    seen::{Additions, Seen},
     trackers::{self, Trackers},
 };
+use hashing::{cache, hash, rules, scan_all};
+use printing::{Printer, count, elsewhere, print_shared};
+use shelf::{Hashing, Shelf, Shown};
+
+pub(crate) use shelf::{Addition, MAX_ORDERS, Order};
 
 /// The file that is shared if the user names none.
 const DEFAULT_FILE: &str = "large_text_file.txt";
@@ -217,6 +221,19 @@ pub struct Args {
     #[command(flatten)]
     http: HttpArgs,
 
+    /// Directory below which shares may be added over HTTP (repeatable)
+    ///
+    /// Without it, requests can remove shares but add none: who has the token of --http-token could read any file that the seeder can.
+    #[arg(
+        long = "http-share-root",
+        value_name = "DIR",
+        env = "SHOAL_HTTP_SHARE_ROOT",
+        requires = "http_token",
+        help_heading = "HTTP",
+        hide_short_help = true
+    )]
+    http_share_roots: Vec<PathBuf>,
+
     #[command(flatten)]
     logs: LogArgs,
 }
@@ -231,7 +248,7 @@ fn parse_symlinks(text: &str) -> Result<Symlinks, String> {
 }
 
 /// A process can hardly have more than 100,000 connections open.
-fn parse_count(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=100_000) => Ok(count),
         _ => Err("it must be a number from 1 to 100000".to_owned()),
@@ -274,15 +291,11 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     if output == Output::Json {
         print_event(&Event::Listening { address: seeder.local_addr() });
     }
-    let seen = seen(&args, &seeder);
+    let (orders_in, orders) = mpsc::channel(MAX_ORDERS);
+    let additions = Additions::To { orders: orders_in, roots: share_roots(&args)? };
+    let seen = Arc::new(Seen::new(seeder.clone(), additions, shutdown.clone()));
     let stop_http = shutdown.child_token();
-    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
-        match output {
-            Output::Text => print_line(format_args!("Page and metrics are at {}", http.url())),
-            Output::Json => print_event(&Event::Http { url: &http.url() }),
-        }
-        tasks.spawn(http.run(seen.clone(), stop_http.clone()));
-    }
+    show(&args, &seen, &tasks, &stop_http)?;
     let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, output, &tasks);
     let cache = cache(&args);
     // For the same reason all paths are scanned before the first is hashed.
@@ -305,58 +318,35 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     }
     let own_address = outside::own_address(args.bind);
     let _ = shutdown.run_until_cancelled(trackers.first_round()).await;
-    let named = trackers.for_links();
-    let mut links = Vec::with_capacity(shares.len());
-    for (path, shared) in described.into_iter().zip(&shares) {
-        let metainfo = shared.metainfo();
-        let link = Link {
-            infohash: metainfo.infohash(),
-            name: Some(metainfo.name().clone()),
-            trackers: named.clone(),
-            peers: Vec::new(),
-        };
-        match output {
-            Output::Text => {
-                describe(path, metainfo, port);
-                print_links(&link, own_address);
-            }
-            Output::Json => print_shared(path, metainfo, &link, own_address),
-        }
-        links.push((path, metainfo.clone(), link));
+    let mut printer = Printer::new(output, port, own_address, trackers.for_links());
+    for (path, shared) in described.iter().zip(&shares) {
+        printer.print(path, shared.metainfo());
     }
     if output == Output::Text {
-        if own_address.is_none() && named.iter().any(outside::is_loopback) {
-            print_line("The links work on this machine only: no other machine can reach this seeder");
-        }
+        printer.warn_if_unreachable();
         print_line("Press Ctrl+C to stop");
     }
     let names = shares.iter().map(|s| (s.metainfo().infohash(), s.metainfo().name().clone())).collect();
     // The tracker on this host answers, so no other is looked for.
     let answers = shutdown.child_token();
     let names = Arc::new(Mutex::new(RegistrationReport::new(names)));
-    let report = report(names, trackers.spare(), answers.clone(), Arc::clone(&seen), output);
-    let mut running = JoinSet::new();
+    let on_event = report(Arc::clone(&names), trackers.spare(), answers.clone(), Arc::clone(&seen), output);
+    let printer = Mutex::new(printer);
+    let hashing = Hashing { rules: rules(&args), cache, output };
+    let shown = Shown { seen: &seen, names: &names, printer: &printer };
+    let mut shelf = Shelf::new(seeder.clone(), hashing, on_event, shown, &shutdown);
+    let count = count(shares.len(), "share");
     for shared in shares {
-        let sharing = seeder.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
-        running.spawn(sharing.run(report.clone(), shutdown.clone()));
+        shelf.share(shared).map_err(|error| Failure::new(ExitCode::Other, error))?;
     }
-    startup::report_ready(format_args!("Serving {} on port {port}", count(links.len(), "share")));
-    let on_found = |tracker: Endpoint| {
-        for (path, metainfo, link) in &links {
-            let link = Link { trackers: vec![tracker.clone()], ..link.clone() };
-            match output {
-                Output::Text => print_links(&link, own_address),
-                Output::Json => print_shared(path, metainfo, &link, own_address),
-            }
-        }
-    };
+    startup::report_ready(format_args!("Serving {count} on port {port}"));
+    let on_found = |tracker: Endpoint| printer.lock().unwrap_or_else(PoisonError::into_inner).found(tracker);
     let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
     let status = shutdown.run_until_cancelled(show_status(&seen, output));
-    let (sent, _, _) = tokio::join!(running.join_all(), registering, status);
-    let sent = sent.into_iter().sum();
+    let (sent, _, _) = tokio::join!(shelf.run(orders), registering, status);
     stop_http.cancel();
     // They hold the port.
-    drop((seeder, seen, report));
+    drop((seeder, seen));
     tasks.close();
     tasks.wait().await;
     match output {
@@ -379,18 +369,24 @@ fn config(args: &Args) -> Config {
     }
 }
 
-fn seen(args: &Args, seeder: &Seeder) -> Arc<Seen> {
-    let upload_limit = args.upload_limit.as_ref().and_then(RateLimit::per_second);
-    Arc::new(Seen::new(seeder.clone(), args.max_peers, upload_limit))
+/// Answers HTTP until `stop`, if the user wants that.
+fn show(args: &Args, seen: &Arc<Seen>, tasks: &TaskTracker, stop: &CancellationToken) -> Result<(), Failure> {
+    let Some(http) = Server::bind(&args.http, HTTP_PORT)? else { return Ok(()) };
+    match Output::of(args.json) {
+        Output::Text => print_line(format_args!("Page and metrics are at {}", http.url())),
+        Output::Json => print_event(&Event::Http { url: &http.url() }),
+    }
+    tasks.spawn(http.run(Arc::clone(seen) as _, stop.clone()));
+    Ok(())
 }
 
-fn rules(args: &Args) -> ScanRules {
-    ScanRules {
-        strict: args.strict,
-        exclude: args.exclude.clone(),
-        symlinks: args.symlinks,
-        times: args.times,
-    }
+/// The directories below which shares may be added over HTTP, as the system names them.
+fn share_roots(args: &Args) -> Result<Vec<PathBuf>, Failure> {
+    let real = |root: &PathBuf| {
+        root.canonicalize()
+            .map_err(|error| Failure::io(error, format_args!("--http-share-root {}", root.display())))
+    };
+    args.http_share_roots.iter().map(real).collect()
 }
 
 /// Shows or reports what is served. Does not return.
@@ -442,135 +438,6 @@ async fn only_links(args: Args, shutdown: CancellationToken) -> Result<(), Failu
         }
     }
     Ok(())
-}
-
-async fn scan_all<'a>(paths: &'a [PathBuf], args: &Args) -> Result<Vec<(&'a PathBuf, Scan)>, Failure> {
-    let mut scans = Vec::with_capacity(paths.len());
-    for path in paths {
-        scans.push((path, scan(path, args.name.clone(), rules(args), Output::of(args.json)).await?));
-    }
-    Ok(scans)
-}
-
-/// Finds the files of a share, on a blocking thread: there may be many, on a slow disk.
-async fn scan(
-    path: &Path,
-    name: Option<ShareName>,
-    rules: ScanRules,
-    output: Output,
-) -> Result<Scan, Failure> {
-    let found = path.to_owned();
-    let scanned = tokio::task::spawn_blocking(move || Scan::new(&found, name, &rules));
-    let scan = scanned.await.map_err(|error| Failure::new(ExitCode::Other, error))?;
-    let scan = scan.map_err(|error| explain(error.into()))?;
-    let LeftOut { first, count } = scan.left_out();
-    if *count > 0 {
-        let first: Vec<_> =
-            first.iter().map(|(path, kind)| format!("'{}' ({kind})", path.display())).collect();
-        let more = count - first.len() as u64;
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let message = format!("left out of '{}': {}{more}", path.display(), first.join(", "));
-        tracing::warn!("{message}");
-        if output == Output::Json {
-            print_event(&Event::Warning { kind: "left_out", message });
-        }
-    }
-    Ok(scan)
-}
-
-async fn hash(
-    path: &Path,
-    scan: Scan,
-    cache: Option<Arc<HashCache>>,
-    output: Output,
-    shutdown: CancellationToken,
-) -> Result<Shared, Failure> {
-    let meter = ByteMeter::new(path.display().to_string(), output);
-    meter.set_total(scan.total_len());
-    let hashed = tokio::task::spawn_blocking(move || {
-        let progress = |bytes| {
-            meter.add(bytes);
-            if shutdown.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        scan.hash(cache.as_deref(), &progress)
-    });
-    hashed.await.map_err(|error| Failure::new(ExitCode::Other, error))?.map_err(explain)
-}
-
-fn explain(error: ShareError) -> Failure {
-    let (code, hint) = match &error {
-        ShareError::Scan(ScanError::Special { .. }) => {
-            (ExitCode::Io, "only files and directories can be shared")
-        }
-        ShareError::Scan(ScanError::Name { .. }) => (
-            ExitCode::Io,
-            "rename it, or leave it out with --exclude; --name changes the name of the share itself",
-        ),
-        ShareError::Scan(ScanError::TooDeep(_)) => (ExitCode::Io, "share a directory further down"),
-        ShareError::Scan(ScanError::Path(_)) | ShareError::Path(_) => {
-            (ExitCode::Io, "check the path and its read permission")
-        }
-        ShareError::Changed(_) => (ExitCode::Io, "wait until nothing writes to it, and start again"),
-        ShareError::Metainfo(_) | ShareError::TooLarge(_) => (ExitCode::Io, "share it in several parts"),
-        ShareError::Hashes(_) => (ExitCode::Integrity, "try again with --no-cache"),
-        ShareError::Stopped(_) => {
-            return Failure::new(ExitCode::Interrupted, "stopped before anything was shared");
-        }
-        _ => return Failure::new(ExitCode::Other, error),
-    };
-    Failure::new(code, error).hint(hint)
-}
-
-/// Prints what is shared.
-fn describe(path: &Path, metainfo: &Metainfo, port: u16) {
-    print_line(format_args!("Seeder running on port {port} for file {}", path.display()));
-    print_line(format_args!("  name      {}", metainfo.name()));
-    print_line(format_args!("  infohash  {}", metainfo.infohash()));
-    print_line(format_args!(
-        "  size      {} in {}, {}",
-        HumanBytes(metainfo.chunk_space().total_len()),
-        count(metainfo.files().len(), "file"),
-        count(metainfo.chunk_space().chunk_count() as usize, "chunk")
-    ));
-}
-
-/// Reports what is shared.
-fn print_shared(path: &Path, metainfo: &Metainfo, link: &Link, own_address: Option<IpAddr>) {
-    print_event(&Event::Shared(json::Shared {
-        infohash: metainfo.infohash().to_string(),
-        name: metainfo.name().as_str(),
-        path: path.display().to_string(),
-        size: metainfo.chunk_space().total_len(),
-        files: metainfo.files().len(),
-        chunks: metainfo.chunk_space().chunk_count(),
-        link: elsewhere(link, own_address).to_string(),
-        link_here: link.to_string(),
-    }));
-}
-
-/// A link as other machines can use it.
-fn elsewhere(here: &Link, own_address: Option<IpAddr>) -> Link {
-    let trackers = match own_address {
-        Some(own) => outside::seen_from_elsewhere(&here.trackers, own),
-        None => here.trackers.clone(),
-    };
-    Link { trackers, ..here.clone() }
-}
-
-/// Prints the command that fetches a share: for other machines and, if it differs, for this one.
-fn print_links(here: &Link, own_address: Option<IpAddr>) {
-    let link = &elsewhere(here, own_address);
-    let leecher = command_for("leecher", "seeder");
-    print_line(format_args!("  link      {link}"));
-    print_line(format_args!("  fetch it  {leecher} '{link}'"));
-    if link != here {
-        print_line(format_args!("  or here   {leecher} '{here}'"));
-    }
-}
-
-/// Formats a number of things: "1 file", "2 files".
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Reports registrations to the user, but no failure of the tracker `spare`. Cancels `local_answers` when the tracker on this host
@@ -632,20 +499,4 @@ fn event_of<'a>(event: &Happened, name: &'a str, news: Option<&News>) -> Option<
             Event::ReceiverLeft { infohash, name, address: *address, sent: *sent }
         }
     })
-}
-
-/// The hash cache, unless the user wants none.
-fn cache(args: &Args) -> Option<Arc<HashCache>> {
-    if args.no_cache { None } else { open_cache(args.cache_dir.clone()).map(Arc::new) }
-}
-
-fn open_cache(dir: Option<PathBuf>) -> Option<HashCache> {
-    let dir = dir.or_else(|| Some(choose_base_strategy().ok()?.cache_dir().join("shoal").join("hashes")))?;
-    match HashCache::open(dir.clone()) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!("no hash cache: {}: {error}", dir.display());
-            None
-        }
-    }
 }

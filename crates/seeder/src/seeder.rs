@@ -159,6 +159,21 @@ impl Seeder {
         self.server.uploads(infohash)
     }
 
+    /// Maximum number of peers served at the same time.
+    pub fn max_peers(&self) -> usize {
+        self.server.max_peers()
+    }
+
+    /// Changes the maximum number of peers. Those that are served already stay.
+    pub fn set_max_peers(&self, max_peers: usize) {
+        self.server.set_max_peers(max_peers);
+    }
+
+    /// Maximum upload rate. [`RateLimit::set`] changes it for all transfers, those that run too.
+    pub fn upload_limit(&self) -> &RateLimit {
+        self.server.limit()
+    }
+
     /// Where the seeder listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.acceptor.local_addr()

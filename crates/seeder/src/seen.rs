@@ -1,31 +1,53 @@
-//! What a seeder shows over HTTP. docs/http.md describes it.
+//! What a seeder shows over HTTP, and what can be changed there. docs/http.md describes it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use crate::{Event, Seeder};
-use peer::{tracker_client::TrackerError, upload_hub::Receiver};
-use proto::{Endpoint, InfoHash, Metainfo, tracker::client::CallError};
-use serde::Serialize;
+use crate::{
+    Event, Seeder,
+    cli::{Addition, Order, parse_count},
+};
+use peer::{rate_limit::RateLimit, tracker_client::TrackerError, upload_hub::Receiver};
+use proto::{Endpoint, InfoHash, Metainfo, ShareName, tracker::client::CallError};
+use serde::{Deserialize, Serialize};
 use startup::Served;
-use web::{Meter, Metric, Source, json, machine_name};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use web::{Meter, Metric, Refusal, Setting, Source, json, machine_name, read_body};
 
-/// A seeder that can be looked at.
+/// Additions that are hashed, or failed, at a time. A failed one stays in the list until it is removed.
+const MAX_ADDITIONS: usize = 64;
+
+/// A seeder that can be looked at and changed.
 pub(crate) struct Seen {
     seeder: Seeder,
-    max_peers: usize,
-    upload_limit: Option<u64>,
+    additions: Additions,
+    /// Stops the program.
+    shutdown: CancellationToken,
     started: Instant,
     state: Mutex<State>,
+}
+
+/// How shares are added and removed while the seeder runs.
+pub(crate) enum Additions {
+    /// By these orders, if they are below one of `roots`.
+    To { orders: mpsc::Sender<Order>, roots: Vec<PathBuf> },
+    /// By what is in the watched directory.
+    ByWatching,
 }
 
 #[derive(Default)]
 struct State {
     shares: BTreeMap<InfoHash, Shared>,
+    /// What is being hashed, or could not be.
+    added: BTreeMap<PathBuf, Added>,
+    /// Bytes that were sent of shares that are gone.
+    sent_before: u64,
     accepted: u64,
     refused: u64,
     failed: u64,
@@ -40,6 +62,14 @@ struct Shared {
     chunks: u32,
     withdrawn: Option<String>,
     trackers: BTreeMap<String, Registered>,
+}
+
+/// What somebody added.
+enum Added {
+    /// It is being hashed, or waits for that. Cancelling this ends it.
+    Hashing(CancellationToken),
+    /// It cannot be shared.
+    Failed(String),
 }
 
 #[derive(Clone, Serialize)]
@@ -73,10 +103,12 @@ struct Shares {
 
 #[derive(Serialize)]
 struct Listed {
-    infohash: String,
+    /// `None` until it is known.
+    infohash: Option<String>,
     name: String,
     size: u64,
     state: &'static str,
+    message: Option<String>,
     peers: usize,
     sent: u64,
     rate: u64,
@@ -87,7 +119,6 @@ struct Share {
     #[serde(flatten)]
     listed: Listed,
     chunks: u32,
-    message: Option<String>,
     trackers: Vec<Registered>,
     receivers: Vec<SeenReceiver>,
 }
@@ -102,9 +133,36 @@ struct SeenReceiver {
     given: Vec<u8>,
 }
 
+#[derive(Serialize)]
+struct Limits {
+    upload_limit: Option<u64>,
+    max_peers: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewLimits {
+    #[serde(default)]
+    upload_limit: Setting,
+    max_peers: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToAdd {
+    path: PathBuf,
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToRemove {
+    share: String,
+}
+
 impl Seen {
-    pub(crate) fn new(seeder: Seeder, max_peers: usize, upload_limit: Option<u64>) -> Seen {
-        Seen { seeder, max_peers, upload_limit, started: Instant::now(), state: Mutex::default() }
+    pub(crate) fn new(seeder: Seeder, additions: Additions, shutdown: CancellationToken) -> Seen {
+        Seen { seeder, additions, shutdown, started: Instant::now(), state: Mutex::default() }
     }
 
     /// This is shared from now on.
@@ -121,9 +179,25 @@ impl Seen {
     }
 
     /// This is no longer shared.
-    #[cfg(feature = "watch")]
     pub(crate) fn end(&self, infohash: &InfoHash) {
-        self.state().shares.remove(infohash);
+        let sent = self.seeder.uploads(infohash).map_or(0, |uploads| uploads.bytes_sent());
+        let mut state = self.state();
+        state.shares.remove(infohash);
+        state.sent_before += sent;
+    }
+
+    /// What was added is shared from now on.
+    pub(crate) fn added(&self, path: &Path, metainfo: &Metainfo) {
+        self.state().added.remove(path);
+        self.share(metainfo);
+    }
+
+    /// What was added cannot be shared.
+    pub(crate) fn not_added(&self, path: &Path, why: String) {
+        // Unless it was removed meanwhile.
+        if let Some(added) = self.state().added.get_mut(path) {
+            *added = Added::Failed(why);
+        }
     }
 
     /// Something happened to a share.
@@ -172,7 +246,10 @@ impl Seen {
     }
 
     fn status(&self) -> Status {
-        let infohashes: Vec<_> = self.state().shares.keys().copied().collect();
+        let (infohashes, sent_before) = {
+            let state = self.state();
+            (state.shares.keys().copied().collect::<Vec<_>>(), state.sent_before)
+        };
         let served: Vec<_> = infohashes.iter().map(|infohash| self.served(infohash)).collect();
         Status {
             role: "seeder",
@@ -182,10 +259,83 @@ impl Seen {
             listens: self.seeder.local_addr(),
             shares: infohashes.len(),
             peers: served.iter().map(|(peers, _)| peers.len()).sum(),
-            max_peers: self.max_peers,
-            sent: served.iter().map(|(_, sent)| sent).sum(),
-            upload_limit: self.upload_limit,
+            max_peers: self.seeder.max_peers(),
+            sent: sent_before + served.iter().map(|(_, sent)| sent).sum::<u64>(),
+            upload_limit: self.seeder.upload_limit().per_second(),
         }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { upload_limit: self.seeder.upload_limit().per_second(), max_peers: self.seeder.max_peers() }
+    }
+
+    fn set_limits(&self, NewLimits { upload_limit, max_peers }: NewLimits) -> Result<Limits, Refusal> {
+        // All are read before the first is changed.
+        let upload_limit = upload_limit.read(RateLimit::unlimited(), RateLimit::parse)?;
+        let max_peers = max_peers.map(|count| parse_count(&count.to_string())).transpose();
+        let max_peers = max_peers.map_err(|error| Refusal::Malformed(format!("max_peers: {error}")))?;
+        if let Some(limit) = upload_limit {
+            self.seeder.upload_limit().set(&limit);
+        }
+        if let Some(count) = max_peers {
+            self.seeder.set_max_peers(count);
+        }
+        Ok(self.limits())
+    }
+
+    fn add(&self, ToAdd { path, name }: ToAdd) -> Result<Listed, Refusal> {
+        let Additions::To { orders, roots } = &self.additions else { return Err(watched()) };
+        if roots.is_empty() {
+            let why = "nothing can be added: the seeder was started without --http-share-root";
+            return Err(Refusal::Forbidden(why.to_owned()));
+        }
+        if !path.is_absolute() {
+            return Err(Refusal::Malformed("the path has to begin with /".to_owned()));
+        }
+        // By default the name that was asked for, also if it is a link that leads to another.
+        let name = name.or_else(|| Some(path.file_name()?.to_str()?.to_owned()));
+        let name = name.map(|name| ShareName::new(&name)).transpose();
+        let name = name.map_err(|error| Refusal::Malformed(error.to_string()))?;
+        // What is below a root is decided by where it really is. Outside, not even its existence is told.
+        let outside =
+            || Refusal::Forbidden("there is nothing of that name below --http-share-root".to_owned());
+        let real = path.canonicalize().map_err(|_| outside())?;
+        if !roots.iter().any(|root| real.starts_with(root)) {
+            return Err(outside());
+        }
+        let stop = self.shutdown.child_token();
+        let mut state = self.state();
+        match state.added.get(&real) {
+            Some(Added::Hashing(_)) => return Err(Refusal::Conflict("it is being added already".to_owned())),
+            None if state.added.len() >= MAX_ADDITIONS => {
+                return Err(Refusal::Conflict(
+                    "too many additions wait, or failed and were not removed".to_owned(),
+                ));
+            }
+            Some(Added::Failed(_)) | None => {}
+        }
+        let addition = Addition { path: real.clone(), name, stop: stop.clone() };
+        let ordered = orders.try_send(Order::Add(addition));
+        ordered.map_err(|_| Refusal::Conflict("too much is asked for at a time".to_owned()))?;
+        let added = Added::Hashing(stop);
+        let listed = added.listed(&real);
+        state.added.insert(real, added);
+        Ok(listed)
+    }
+
+    fn remove(&self, share: &str) -> Result<(), Refusal> {
+        let Additions::To { orders, .. } = &self.additions else { return Err(watched()) };
+        let mut state = self.state();
+        if let Some(added) = state.added.remove(Path::new(share)) {
+            if let Added::Hashing(stop) = added {
+                stop.cancel();
+            }
+            return Ok(());
+        }
+        let infohash = share.parse().ok().filter(|infohash| state.shares.contains_key(infohash));
+        let infohash = infohash.ok_or_else(|| Refusal::Unknown("this is not shared here".to_owned()))?;
+        let ordered = orders.try_send(Order::Remove(infohash));
+        ordered.map_err(|_| Refusal::Conflict("too much is asked for at a time".to_owned()))
     }
 
     /// What is served now.
@@ -226,7 +376,6 @@ impl Seen {
         Some(Share {
             listed,
             chunks: share.chunks,
-            message: share.withdrawn.clone(),
             trackers: share.trackers.values().cloned().collect(),
             receivers: receivers.collect(),
         })
@@ -240,8 +389,15 @@ impl Seen {
             let rate = state.whole.rate(infohash, sent, Instant::now());
             Some(state.shares.get(&infohash)?.listed(infohash, peers.len(), sent, rate))
         });
-        Shares { shares: listed.collect(), more: false }
+        let mut listed: Vec<_> = listed.collect();
+        listed.extend(self.state().added.iter().map(|(path, added)| added.listed(path)));
+        Shares { shares: listed, more: false }
     }
+}
+
+fn watched() -> Refusal {
+    let why = "this seeder shares what is in a directory: move files there, or out of it";
+    Refusal::Conflict(why.to_owned())
 }
 
 impl State {
@@ -256,14 +412,26 @@ impl Shared {
     fn listed(&self, infohash: InfoHash, peers: usize, sent: u64, rate: u64) -> Listed {
         let state = if self.withdrawn.is_some() { "withdrawn" } else { "seeding" };
         Listed {
-            infohash: infohash.to_string(),
+            infohash: Some(infohash.to_string()),
             name: self.name.clone(),
             size: self.size,
             state,
+            message: self.withdrawn.clone(),
             peers,
             sent,
             rate,
         }
+    }
+}
+
+impl Added {
+    fn listed(&self, path: &Path) -> Listed {
+        let (state, message) = match self {
+            Added::Hashing(_) => ("hashing", None),
+            Added::Failed(why) => ("failed", Some(why.clone())),
+        };
+        let name = path.display().to_string();
+        Listed { infohash: None, name, size: 0, state, message, peers: 0, sent: 0, rate: 0 }
     }
 }
 
@@ -318,9 +486,26 @@ impl Source for Seen {
         let parts: Vec<_> = path.split('/').collect();
         Some(match parts[..] {
             ["status"] => json(&self.status()),
+            ["limits"] => json(&self.limits()),
             ["shares"] => json(&self.shares()),
             ["shares", infohash] => json(&self.share_json(infohash.parse().ok()?)?),
             _ => return None,
         })
+    }
+
+    fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
+        match path {
+            "limits" => Ok(json(&self.set_limits(read_body(body)?)?)),
+            "shares" => Ok(json(&self.add(read_body(body)?)?)),
+            "remove" => {
+                let ToRemove { share } = read_body(body)?;
+                self.remove(&share).map(|()| "{}".to_owned())
+            }
+            _ => Err(Refusal::Unknown("nothing can be changed here".to_owned())),
+        }
+    }
+
+    fn stop(&self) {
+        self.shutdown.cancel();
     }
 }

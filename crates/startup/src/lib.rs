@@ -44,7 +44,7 @@ pub use invocation::command_for;
 pub use json::Output;
 pub use logging::{LogArgs, LogFormat};
 pub use progress::ByteMeter;
-pub use service::{is_service, report_ready, report_reloaded, report_reloading};
+pub use service::{is_service, report_ready, report_reloaded, report_reloading, report_stopping};
 pub use serving::{Served, serving_line};
 pub use signals::{Hangups, OnHangup};
 pub use status::{Pace, STATUS_EVERY, StatusLine};

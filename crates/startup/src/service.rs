@@ -33,7 +33,7 @@ pub fn report_reloaded() {
 }
 
 /// Reports that the program was asked to stop.
-pub(crate) fn report_stopping() {
+pub fn report_stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("Stopping")]);
 }
 

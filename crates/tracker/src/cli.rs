@@ -228,7 +228,7 @@ async fn serve(args: Args, on_hangup: OnHangup, shutdown: CancellationToken) -> 
     }
     startup::report_ready(format_args!("Listening on {address}"));
     let advertised = shutdown.child_token();
-    let control = tracker.control();
+    let (control, changes, stop) = (tracker.control(), tracker.control(), shutdown.clone());
     let reloading = async {
         if let Some(hangups) = hangups {
             args.lists.reload(hangups, control, output, &advertised).await;
@@ -246,7 +246,7 @@ async fn serve(args: Args, on_hangup: OnHangup, shutdown: CancellationToken) -> 
                 Output::Text => print_line(format_args!("[HTTP] Page and metrics are at {}", http.url())),
                 Output::Json => print_event(&Event::Http { url: &http.url() }),
             }
-            let seen = Arc::new(Seen::new(view, address, heartbeat));
+            let seen = Arc::new(Seen::new(view, changes, address, heartbeat, stop));
             let source: Arc<dyn web::Source> = seen.clone();
             tokio::join!(http.run(source, advertised.clone()), seen.record(&advertised));
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread};
 
-use crate::{admission::Admission, worker::Shared};
+use crate::{admission::Admission, registry::Caps, worker::Shared};
 
 /// Shares, or registrations to end, that are looked at under the lock at a time: less than 100 µs.
 const STEP: usize = 128;
@@ -16,6 +16,16 @@ pub struct Control {
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>) -> Control {
         Control { shared }
+    }
+
+    /// The limits now.
+    pub fn caps(&self) -> Caps {
+        self.shared.handler().caps()
+    }
+
+    /// Other limits from now on. Registrations beyond them stay, and can be renewed.
+    pub fn set_caps(&self, caps: Caps) {
+        self.shared.handler().set_caps(caps);
     }
 
     /// From now on, only these shares are allowed. Ends all registrations of others, and returns how many these were. It blocks, for about

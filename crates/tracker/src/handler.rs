@@ -26,7 +26,7 @@ use crate::{
     admission::Admission,
     fleet::{seam::Seam, secret::FleetSecret, time::StoreClock},
     rates::{Rates, Source, Verdict},
-    registry::{Eviction, Journal, Registry, Rules, Stats, Sweep},
+    registry::{Caps, Eviction, Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
 
@@ -153,6 +153,17 @@ impl Handler {
     /// From now on, this tracker, which must not have answered yet, is part of a fleet.
     pub fn join_fleet(&mut self, clock: StoreClock) {
         self.seam = Some(Box::new(Seam::new(&mut self.registry, clock)));
+    }
+
+    /// The rules that may change.
+    pub fn caps(&mut self) -> Caps {
+        self.registry.rules().caps()
+    }
+
+    /// Changes them. Registrations beyond the new limits stay, and can be renewed.
+    pub fn set_caps(&mut self, caps: Caps) {
+        self.rates.set(caps.rate, caps.byte_rate);
+        self.registry.rules().set_caps(caps);
     }
 
     /// From now on, only these shares are allowed. [`Handler::evict`] ends registrations of others, from where this returns.

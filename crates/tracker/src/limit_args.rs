@@ -131,7 +131,7 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     }
 }
 
-fn parse_byte_rate(text: &str) -> Result<NonZeroU32, String> {
+pub(crate) fn parse_byte_rate(text: &str) -> Result<NonZeroU32, String> {
     let bytes = u32::try_from(parse_bytes(text)?).ok().and_then(NonZeroU32::new);
     bytes.ok_or_else(|| format!("it must be from 1 to {} bytes", u32::MAX))
 }

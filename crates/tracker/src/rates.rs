@@ -88,13 +88,14 @@ impl Rates {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Rates {
-        let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
-        let limits = (answers.is_some() || bytes.is_some()).then(|| Count {
-            answers: most(answers),
-            bytes: bytes.map_or(most(answers).saturating_mul(BYTES_PER_ANSWER), NonZeroU32::get),
-        });
         let rows = Box::new([[Count::default(); PLACES]; 2]);
+        let limits = limits(answers, bytes);
         Rates { limits, began: now, key: FixedState::with_seed(rng.random()), rows }
+    }
+
+    /// Other limits from now on. What was counted in this second counts.
+    pub(crate) fn set(&mut self, answers: Option<NonZeroU32>, bytes: Option<NonZeroU32>) {
+        self.limits = limits(answers, bytes);
     }
 
     /// Counts a request from `ip`. The caller reports the size of the answer with [`Rates::charge`].
@@ -166,6 +167,14 @@ impl Rates {
         #[expect(clippy::cast_possible_truncation, reason = "only some of the bits are used")]
         [(hash as usize % PLACES) as u16, ((hash >> 32) as usize % PLACES) as u16]
     }
+}
+
+fn limits(answers: Option<NonZeroU32>, bytes: Option<NonZeroU32>) -> Option<Count> {
+    let most = |limit: Option<NonZeroU32>| limit.map_or(u32::MAX, NonZeroU32::get);
+    (answers.is_some() || bytes.is_some()).then(|| Count {
+        answers: most(answers),
+        bytes: bytes.map_or(most(answers).saturating_mul(BYTES_PER_ANSWER), NonZeroU32::get),
+    })
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub use eviction::Eviction;
 pub use journal::{FREQUENT, Journal};
 pub use merging::{Registration, Standing as PeerStanding};
 pub use pages::MAX_DROPPED;
-pub use rules::{Limits, Past, Rules};
+pub use rules::{Caps, Limits, Past, Rules};
 pub use tick::TICK;
 pub use viewing::{Host, Summary, place};
 
@@ -169,6 +169,11 @@ impl Registry {
             round: None,
             ahead: Ahead::default(),
         }
+    }
+
+    /// The rules, which the owner may change.
+    pub(crate) fn rules(&mut self) -> &mut Rules {
+        &mut self.rules
     }
 
     /// Registers, renews or ends the registration of a peer whose datagrams come from `source`. The token is not checked.

@@ -1,23 +1,27 @@
-//! What a tracker shows over HTTP. docs/http.md describes it.
+//! What a tracker shows over HTTP, and what can be changed there. docs/http.md describes it.
 
 use std::{
     net::{IpAddr, SocketAddr},
+    num::{NonZeroU16, NonZeroU32},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use proto::{InfoHash, tracker::ShareEntry};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracker::{
-    View,
+    Caps, Control, View,
     registry::Host,
     view::{Counts, FleetCounts},
 };
-use web::{Metric, Source, json, machine_name, parameter};
+use web::{Metric, Refusal, Setting, Source, json, machine_name, parameter, read_body};
 
-use crate::history::{ABSENT, History, MAX_HOSTS};
+use crate::{
+    history::{ABSENT, History, MAX_HOSTS},
+    limit_args::parse_byte_rate,
+};
 
 /// Shares in one answer.
 const MAX_SHARES: usize = 500;
@@ -31,11 +35,14 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Looks between two searches for shares to record.
 const SEARCH_EVERY: u32 = 10;
 
-/// A tracker that can be looked at.
+/// A tracker that can be looked at and changed.
 pub(crate) struct Seen {
     view: View,
+    control: Control,
     address: SocketAddr,
     heartbeat: Duration,
+    /// Stops the program.
+    shutdown: CancellationToken,
     started: Instant,
     history: Mutex<History>,
 }
@@ -118,9 +125,41 @@ struct Row {
     percents: Vec<Option<u8>>,
 }
 
+#[derive(Serialize)]
+struct SeenLimits {
+    rate: Option<NonZeroU32>,
+    byte_rate: Option<NonZeroU32>,
+    max_registrations: u32,
+    max_shares: u32,
+    max_per_share: u32,
+    max_per_address: u32,
+    max_per_address_and_share: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewLimits {
+    #[serde(default)]
+    rate: Setting,
+    #[serde(default)]
+    byte_rate: Setting,
+    max_registrations: Option<NonZeroU32>,
+    max_shares: Option<NonZeroU32>,
+    max_per_share: Option<NonZeroU32>,
+    max_per_address: Option<NonZeroU32>,
+    max_per_address_and_share: Option<NonZeroU16>,
+}
+
 impl Seen {
-    pub(crate) fn new(view: View, address: SocketAddr, heartbeat: Duration) -> Seen {
-        Seen { view, address, heartbeat, started: Instant::now(), history: Mutex::default() }
+    pub(crate) fn new(
+        view: View,
+        control: Control,
+        address: SocketAddr,
+        heartbeat: Duration,
+        shutdown: CancellationToken,
+    ) -> Seen {
+        let (started, history) = (Instant::now(), Mutex::default());
+        Seen { view, control, address, heartbeat, shutdown, started, history }
     }
 
     /// Records how swarms fill, until `stop`.
@@ -183,6 +222,40 @@ impl Seen {
                 outages: fleet.outages,
             }),
         }
+    }
+
+    fn limits(&self) -> SeenLimits {
+        let Caps { limits, rate, byte_rate } = self.control.caps();
+        SeenLimits {
+            rate,
+            byte_rate,
+            max_registrations: limits.peers,
+            max_shares: limits.shares,
+            max_per_share: limits.peers_per_share,
+            max_per_address: limits.registrations_per_ip,
+            max_per_address_and_share: limits.peers_per_site,
+        }
+    }
+
+    fn set_limits(&self, new: NewLimits) -> Result<SeenLimits, Refusal> {
+        let number = |text: &str| text.parse().map(Some).map_err(|_| "rate is a number, 1 or more, or null");
+        let bytes = |text: &str| parse_byte_rate(text).map(Some);
+        let (rate, byte_rate) = (new.rate.read(None, number)?, new.byte_rate.read(None, bytes)?);
+        let mut caps = self.control.caps();
+        caps.rate = rate.unwrap_or(caps.rate);
+        caps.byte_rate = byte_rate.unwrap_or(caps.byte_rate);
+        let limits = &mut caps.limits;
+        for (limit, new) in [
+            (&mut limits.peers, new.max_registrations),
+            (&mut limits.shares, new.max_shares),
+            (&mut limits.peers_per_share, new.max_per_share),
+            (&mut limits.registrations_per_ip, new.max_per_address),
+        ] {
+            *limit = new.map_or(*limit, NonZeroU32::get);
+        }
+        limits.peers_per_site = new.max_per_address_and_share.map_or(limits.peers_per_site, NonZeroU16::get);
+        self.control.set_caps(caps);
+        Ok(self.limits())
     }
 
     fn share(&self, infohash: InfoHash) -> Option<Share> {
@@ -277,6 +350,7 @@ impl Source for Seen {
         let parts: Vec<_> = path.split('/').collect();
         Some(match parts[..] {
             ["status"] => json(&self.status()),
+            ["limits"] => json(&self.limits()),
             ["shares"] => {
                 let (shares, more) =
                     self.view.shares(&parameter(query, "name").unwrap_or_default(), MAX_SHARES);
@@ -286,6 +360,17 @@ impl Source for Seen {
             ["shares", infohash, "picture"] => json(&self.picture(infohash.parse().ok()?)?),
             _ => return None,
         })
+    }
+
+    fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
+        match path {
+            "limits" => Ok(json(&self.set_limits(read_body(body)?)?)),
+            _ => Err(Refusal::Unknown("nothing can be changed here".to_owned())),
+        }
+    }
+
+    fn stop(&self) {
+        self.shutdown.cancel();
     }
 }
 

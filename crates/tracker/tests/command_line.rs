@@ -314,6 +314,49 @@ fn shows_what_it_knows_over_http_as_the_docs_say() {
     assert_eq!(of_registry.len(), 8);
 }
 
+/// Each answer is to another announce or lookup, from one address.
+#[test]
+fn its_limits_change_and_it_stops_as_asked_over_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let token = "0123456789abcdef0123456789abcdef";
+    fs::write(&file, token).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let args = ["--bind", "127.0.0.1", "-p", "0", "--http=:0", "--http-token", file.to_str().unwrap()];
+    let mut tracker = Running::start(&args);
+    let port = tracker.port("127.0.0.1");
+    let url = tracker.line();
+    let url = url.strip_prefix("[HTTP] Page and metrics are at ").unwrap();
+    let change =
+        |path: &str, body: &str| get::post(url, path, &format!("Authorization: Bearer {token}\r\n"), body);
+    let limits = docs::check("Tracker: `/api/v1/limits`", &get::get(url, "/api/v1/limits").body);
+    assert_eq!((&limits["rate"], &limits["max_per_address"]), (&10_000.into(), &10_000.into()));
+    for bad in
+        [r#"{"rate": 0}"#, r#"{"rate": 5, "max_shares": 0}"#, r#"{"max_peers": 1}"#, r#"{"byte_rate": "x"}"#]
+    {
+        assert_eq!(change("/api/v1/limits", bad).status, 400, "{bad}");
+    }
+    assert_eq!(get::post(url, "/api/v1/limits", "", r#"{"rate": 5}"#).status, 401);
+    assert_eq!(change("/api/v1/shares", "{}").status, 404);
+    let unchanged = docs::check("Tracker: `/api/v1/limits`", &get::get(url, "/api/v1/limits").body);
+    assert_eq!(unchanged, limits, "a request that is wrong in part changes nothing");
+    let is_registered = |(announced, _): (ReplyBody, ReplyBody)| matches!(announced, ReplyBody::Announced(_));
+    assert!(is_registered(announce_and_look_up(port, 1, "a.bin")));
+    let new = change("/api/v1/limits", r#"{"max_shares": 1, "byte_rate": "1MB"}"#);
+    let new = docs::check("Tracker: `/api/v1/limits`", &new.body);
+    assert_eq!(
+        (&new["max_shares"], &new["byte_rate"], &new["rate"]),
+        (&1.into(), &1_000_000.into(), &10_000.into())
+    );
+    assert!(!is_registered(announce_and_look_up(port, 2, "b.bin")), "there is room for one share");
+    assert!(is_registered(announce_and_look_up(port, 1, "a.bin")), "which stays");
+    change("/api/v1/limits", r#"{"max_shares": 2, "rate": null}"#);
+    assert!(is_registered(announce_and_look_up(port, 2, "b.bin")));
+    let stopped = change("/api/v1/stop", "{}");
+    assert_eq!((stopped.status, &*stopped.body), (200, "{}"));
+    assert!(tracker.child.wait().unwrap().success());
+}
+
 /// The answers to an announce of a share with this number and name, and to a lookup of it.
 fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

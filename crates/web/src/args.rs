@@ -1,6 +1,9 @@
 //! The flags of every program for HTTP.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 /// Where to answer HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +22,8 @@ pub enum Address {
 pub struct HttpArgs {
     /// Answer HTTP: a page, metrics, JSON [default: off]
     ///
-    /// ADDR is an IP address, a port, or both. Without ADDR, only this machine can connect (127.0.0.1). Nobody is asked for a password.
+    /// ADDR is an IP address, a port, or both. Without ADDR, only this machine can connect (127.0.0.1). Nobody is asked for a password, and
+    /// nothing can be changed without --http-token.
     #[arg(
         long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "default",
         value_parser = parse_address, env = "SHOAL_HTTP", hide_short_help = true
@@ -37,6 +41,12 @@ pub struct HttpArgs {
         hide_short_help = true
     )]
     pub http_hosts: Vec<String>,
+
+    /// File with the secret that requests must show to change something
+    ///
+    /// Who has it may add and remove shares, change limits and stop the program. Other users must not be able to read the file.
+    #[arg(long, value_name = "FILE", env = "SHOAL_HTTP_TOKEN", requires = "http", hide_short_help = true)]
+    pub http_token: Option<PathBuf>,
 }
 
 impl HttpArgs {

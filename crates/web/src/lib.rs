@@ -4,37 +4,47 @@
 //! one file without a build step, which shows what the JSON has.
 //!
 //! Invariants:
-//! - It only reads. There is no request that changes anything.
+//! - Nothing is changed without the token that the operator keeps in a file.
 //! - A page of another site learns nothing. The `Host` header must name this machine, so no domain of a stranger that leads here is
 //!   answered (DNS rebinding), and no other origin is allowed to read an answer.
-//! - Connections, streams, requests and the time for a request are bounded.
+//! - Connections, streams, requests, bodies and the time for a request are bounded.
 
 #![cfg_attr(not(test), warn(clippy::cast_possible_truncation, clippy::unwrap_used))]
 
 mod args;
+mod change;
+mod gate;
 mod hosts;
 mod meter;
 mod metrics;
 mod page;
 mod router;
 mod server;
+mod token;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 pub use args::{Address, HttpArgs};
+pub use change::{Refusal, Setting, read_body};
 pub use meter::Meter;
 pub use metrics::{Kind, Metric, Sample};
 pub use server::Server;
 
-/// A program that can be looked at.
+/// A program that can be looked at and changed.
 pub trait Source: Send + Sync + 'static {
     /// All metrics of the program.
     fn metrics(&self) -> Vec<Metric>;
 
     /// The JSON at `/api/v1/` and this path; `None` if there is none. `query` is what follows the question mark.
     fn resource(&self, path: &str, query: &str) -> Option<String>;
+
+    /// Changes what is at `/api/v1/` and this path, as the body of a request with the token asks. Returns JSON. It may block.
+    fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal>;
+
+    /// Stops the program, as SIGTERM does.
+    fn stop(&self);
 }
 
 /// A program as the server holds it.

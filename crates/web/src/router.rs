@@ -1,25 +1,38 @@
 //! What is where.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll},
+    time::Duration,
+};
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, to_bytes},
     extract::{Path, RawQuery, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::Serialize;
+use startup::report_stopping;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Interval, MissedTickBehavior, interval},
+    task::spawn_blocking,
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
-use tokio_stream::{StreamExt, wrappers::IntervalStream};
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
-    Program,
+    Program, Refusal,
+    change::read_empty,
+    gate::{Denied, Gate},
     hosts::Hosts,
+    json,
     metrics::{open_metrics, text},
     page::page,
 };
@@ -30,6 +43,12 @@ const STREAM_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum streams at a time, one for each open page. Each takes one connection.
 const MAX_STREAMS: usize = 32;
 
+/// Bytes of a body that are read at most: a path has 4 KiB, and a link hardly more.
+const MAX_BODY_LEN: usize = 16 * 1024;
+
+/// A body has to be complete after this time.
+const BODY_TIME: Duration = Duration::from_secs(5);
+
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,17 +57,20 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Clone)]
 struct Context {
     program: Program,
+    gate: Gate,
     streams: Arc<Semaphore>,
+    /// Ends the streams.
+    stop: CancellationToken,
 }
 
-/// All that a program answers.
-pub(crate) fn router(program: Program, hosts: Hosts) -> Router {
-    let context = Context { program, streams: Arc::new(Semaphore::new(MAX_STREAMS)) };
+/// All that a program answers. `stop` ends the streams.
+pub(crate) fn router(program: Program, hosts: Hosts, gate: Gate, stop: CancellationToken) -> Router {
+    let context = Context { program, gate, streams: Arc::new(Semaphore::new(MAX_STREAMS)), stop };
     Router::new()
         .route("/", get(show_page))
         .route("/healthz", get(|| async { ([(header::CONTENT_TYPE, TEXT)], "ok\n") }))
         .route("/metrics", get(show_metrics))
-        .route("/api/v1/{*path}", get(show_json))
+        .route("/api/v1/{*path}", get(show_json).post(change))
         .route("/events/v1/{*path}", get(stream_json))
         .layer(from_fn_with_state(Arc::new(hosts), guard))
         .with_state(context)
@@ -109,6 +131,39 @@ async fn show_json(
     }
 }
 
+/// Changes something, if the request shows the token. What all programs can do is done here, and the program does the rest.
+async fn change(State(context): State<Context>, Path(path): Path<String>, request: Request) -> Response {
+    let (head, body) = request.into_parts();
+    let gate = context.gate.clone();
+    match spawn_blocking(move || gate.admits(&head.headers)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(denied)) => return denied.into_response(),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+    let body = match timeout(BODY_TIME, to_bytes(body, MAX_BODY_LEN)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return error(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 16 KiB"),
+        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body did not arrive within 5 s"),
+    };
+    let program = context.program;
+    let changed = spawn_blocking(move || match &*path {
+        // Shows whether the token is right.
+        "token" => read_empty(&body).map(|()| "{}".to_owned()),
+        "stop" => read_empty(&body).map(|()| {
+            tracing::info!("stopping, as asked over HTTP");
+            report_stopping();
+            program.stop();
+            "{}".to_owned()
+        }),
+        _ => program.change(&path, &body).inspect(|_| tracing::info!(path, "changed over HTTP")),
+    });
+    match changed.await {
+        Ok(Ok(json)) => ([(header::CONTENT_TYPE, JSON)], json).into_response(),
+        Ok(Err(refusal)) => refusal.into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
 /// The same JSON as a stream of server-sent events: now, and whenever it has changed.
 async fn stream_json(
     State(context): State<Context>,
@@ -123,8 +178,11 @@ async fn stream_json(
     if context.program.resource(&path, &query).is_none() {
         return not_found();
     }
-    let mut view = Watched { program: context.program, path, query, last: String::new(), _place: place };
-    let events = IntervalStream::new(ticks()).map(move |_| Ok::<_, Infallible>(view.event()));
+    let events = Events {
+        view: Watched { program: context.program, path, query, last: String::new(), _place: place },
+        ticks: ticks(),
+        stop: Box::pin(context.stop.cancelled_owned()),
+    };
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
 
@@ -132,6 +190,24 @@ fn ticks() -> Interval {
     let mut ticks = interval(STREAM_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// A stream of events, which ends when the program stops.
+struct Events {
+    view: Watched,
+    ticks: Interval,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Events {
+    type Item = Result<String, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.stop.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(None);
+        }
+        self.ticks.poll_tick(cx).map(|_| Some(Ok(self.view.event())))
+    }
 }
 
 /// What one stream shows.
@@ -162,6 +238,29 @@ impl Watched {
 }
 
 fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, JSON)], r#"{"error":"there is nothing here"}"#)
-        .into_response()
+    error(StatusCode::NOT_FOUND, "there is nothing here")
+}
+
+fn error(status: StatusCode, error: &str) -> Response {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        error: &'a str,
+    }
+    (status, [(header::CONTENT_TYPE, JSON)], json(&Error { error })).into_response()
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let mut response = error(self.status(), &self.to_string());
+        if self.status() == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        error(self.status(), &self.to_string())
+    }
 }

@@ -1,11 +1,11 @@
-//! Fetching all shares of a command line.
+//! Fetching all shares of a command line, and those that are added over HTTP.
 
 use std::sync::Arc;
 
-use leecher::{Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Fetched, Replace, Target, View};
-use peer::acceptor::Acceptor;
+use leecher::{Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched, Replace, Target};
+use peer::{acceptor::Acceptor, task::task_output};
 use startup::{ExitCode, Failure, Output};
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::Server;
 
@@ -23,7 +23,7 @@ use crate::{
     looking::{self, Transfer},
     report::{self, Reporter, Subject},
     screen::Screen,
-    seen::{Seen, SeenTransfer},
+    seen::{MAX_ORDERS, Order, Seen, SeenTransfer},
     served::ServedLine,
 };
 
@@ -82,44 +82,100 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
         download_limit: args.download_limit.clone().unwrap_or_default(),
         ..Config::new(Target::Only)
     };
-    let transfers: Vec<_> = targets
-        .iter()
-        .map(|target| Arc::new(SeenTransfer::new(target.to_string(), View::default())))
-        .collect();
+    let limits = (config.upload_limit.clone(), config.download_limit.clone());
+    let listens = config.acceptor.as_ref().map(Acceptor::local_addr);
+    let (orders_in, mut orders) = mpsc::channel(MAX_ORDERS);
+    let additions = if args.check || args.list_files { None } else { Some(orders_in) };
+    let seen = Arc::new(Seen::new(listens, args.max_peers, limits, additions, shutdown.clone()));
     let stop_http = shutdown.child_token();
     if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
         report::print_http(style(&args), &http.url());
-        let listens = config.acceptor.as_ref().map(Acceptor::local_addr);
-        let limits = (config.upload_limit.per_second(), config.download_limit.per_second());
-        let seen = Seen::new(listens, args.max_peers, limits, transfers.clone());
-        tasks.spawn(http.run(Arc::new(seen), stop_http.clone()));
+        tasks.spawn(http.run(Arc::clone(&seen) as _, stop_http.clone()));
     }
     let (mut looking, found) = looking::start(discovers(&args, &targets).then_some((&args).into()), &tasks);
-    let screen = Screen::default();
-    let mut fetches = JoinSet::new();
-    for ((number, target), seen) in targets.iter().enumerate().zip(transfers) {
-        let trackers = trackers(&args, target, &[looking::local()]);
-        let named = link_endpoints(target, &trackers, &args.peers);
+    let mut fetches =
+        Fetches { args: &args, config, found, screen: Screen::default(), running: JoinSet::new() };
+    for (number, target) in targets.iter().enumerate() {
         let subject = Subject::one_of(&targets, number, target);
+        fetches.start(target, (number, subject), seen.begin(target.to_string()));
+    }
+    let (mut all, mut failures) = (targets.len(), Vec::new());
+    loop {
+        // An order that was accepted before the last transfer ended counts.
+        tokio::select! {
+            biased;
+            Some(Order { target, seen }) = orders.recv() => {
+                fetches.add(&target, all, seen);
+                all += 1;
+            }
+            ended = fetches.running.join_next() => match ended {
+                Some(result) => failures.extend(task_output(result).err()),
+                None => break,
+            },
+        }
+    }
+    drop((fetches, orders));
+    looking.shutdown().await;
+    stop_http.cancel();
+    tasks.close();
+    tasks.wait().await;
+    match (all, failures.len()) {
+        (_, 0) => Ok(()),
+        (1, _) => Err(failures.remove(0)),
+        (all, failed) => {
+            let code = failures[0].code();
+            let code =
+                if failures.iter().all(|failure| failure.code() == code) { code } else { ExitCode::Other };
+            Err(Failure::new(code, format!("{failed} of {all} shares could not be fetched")))
+        }
+    }
+}
+
+/// All transfers of the program.
+struct Fetches<'a> {
+    args: &'a Args,
+    /// What all of them have in common.
+    config: Config,
+    found: looking::Found,
+    screen: Screen,
+    running: JoinSet<Result<(), Failure>>,
+}
+
+impl Fetches<'_> {
+    /// Begins a transfer that was added. It fetches all files of the share, into the directory of the others.
+    fn add(&mut self, target: &Target, number: usize, seen: Arc<SeenTransfer>) {
+        self.config.only.clear();
+        if let Destination::Path(path) = &self.config.destination {
+            let dir = path.parent().map(ToOwned::to_owned).unwrap_or_default();
+            self.config.destination = Destination::Directory(dir);
+        }
+        self.start(target, (number, Subject::added(number, target)), seen);
+    }
+
+    /// Begins a transfer.
+    fn start(&mut self, target: &Target, (number, subject): (usize, Subject), seen: Arc<SeenTransfer>) {
+        let Fetches { args, config, found, screen, running } = self;
+        let trackers = trackers(args, target, &[looking::local()]);
+        let named = link_endpoints(target, &trackers, &args.peers);
         let mut report =
-            Reporter::new(style(&args), subject, &screen, named, args.explain, staying(config.stay));
+            Reporter::new(style(args), subject, screen, named, args.explain, staying(config.stay));
         report.show_to(Arc::clone(&seen));
         let view = Some(seen.view());
         let config = Config { target: target.clone(), trackers, view, ..config.clone() };
-        let found = needs_default(&args, target).then(|| found.clone());
-        let stop = shutdown.clone();
+        let found = needs_default(args, target).then(|| found.clone());
+        let stop = seen.stop().clone();
         if args.check {
-            fetches.spawn(async move {
+            running.spawn(async move {
                 let checked = looking::among(CHECK, config, found, &mut report, stop).await.map_err(explain);
                 let result = checked.and_then(|checked| checking::report(&checked, &report));
                 report.failed(&result);
                 result
             });
-            continue;
+            return;
         }
         if args.list_files {
             let output = Output::of(args.json);
-            fetches.spawn(async move {
+            running.spawn(async move {
                 let only = config.only.clone();
                 let described = looking::among(DESCRIBE, config, found, &mut report, stop).await;
                 let target = report.target().map(Target::to_string);
@@ -130,33 +186,17 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
                 report.failed(&result);
                 result
             });
-            continue;
+            return;
         }
-        let line = ServedLine::new(style(&args), &screen, number, report.target());
-        fetches.spawn(async move {
+        let line = ServedLine::new(style(args), screen, number, report.target());
+        running.spawn(async move {
             let fetching = looking::among(FETCH, config, found, &mut report, stop);
             let fetched = line.beside(fetching, &seen).await.map_err(explain);
             if let Err(failure) = &fetched {
-                seen.failed(failure.to_string());
+                seen.failed(failure.message());
             }
             report.end(&fetched);
             fetched.map(|_| ())
         });
-    }
-    drop(config);
-    let mut failures: Vec<_> = fetches.join_all().await.into_iter().filter_map(Result::err).collect();
-    looking.shutdown().await;
-    stop_http.cancel();
-    tasks.close();
-    tasks.wait().await;
-    match (targets.len(), failures.len()) {
-        (_, 0) => Ok(()),
-        (1, _) => Err(failures.remove(0)),
-        (all, failed) => {
-            let code = failures[0].code();
-            let code =
-                if failures.iter().all(|failure| failure.code() == code) { code } else { ExitCode::Other };
-            Err(Failure::new(code, format!("{failed} of {all} shares could not be fetched")))
-        }
     }
 }

@@ -1,11 +1,14 @@
-//! What a leecher shows over HTTP is what docs/http.md says.
+//! What a leecher shows over HTTP, and what can be changed there, is what docs/http.md says.
 
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use serde_json::json;
 use store::Content;
 
 use crate::{
     content::bytes,
     docs,
-    get::get,
+    get::{Answer, get, post},
     leecher,
     network::Network,
     program::{Place, Running},
@@ -95,4 +98,97 @@ fn stays_until_enough_hosts_have_the_share() {
         leecher.line_with("Leecher stopped after");
         assert_eq!(leecher.end().code, Some(0));
     }
+}
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Asks for a change, with the token.
+fn change(url: &str, path: &str, body: &serde_json::Value) -> Answer {
+    post(url, path, &format!("Authorization: Bearer {TOKEN}\r\n"), &body.to_string())
+}
+
+/// Makes a file with the token.
+fn token(place: &Place) {
+    fs::write(place.path("token"), TOKEN).unwrap();
+    fs::set_permissions(place.path("token"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// At 1 KB/s it would take hours, longer than anything here is waited for.
+#[test]
+fn a_limit_that_is_lifted_counts_for_a_transfer_that_runs() {
+    let (place, network) = (Place::new(), Network::start());
+    token(&place);
+    network.seed(network.file("data.bin", &bytes(9)));
+    let args = [
+        "--http=:0",
+        "--http-token",
+        "token",
+        "--tracker",
+        &network.tracker(),
+        "--download-limit",
+        "1K",
+        "data.bin",
+    ];
+    let leecher = Running::start(leecher(&place, &args));
+    let line = leecher.line();
+    let url = line.strip_prefix("Page and metrics are at ").unwrap();
+    leecher.line_with("Downloading");
+    let limits = docs::check("Leecher: `/api/v1/limits`", &get(url, "/api/v1/limits").body);
+    assert_eq!(limits, json!({ "upload_limit": null, "download_limit": 1_000 }));
+    for bad in [json!({ "download_limit": "fast" }), json!({ "download_limit": null, "peers": 1 })] {
+        assert_eq!(change(url, "/api/v1/limits", &bad).status, 400, "{bad}");
+    }
+    assert_eq!(post(url, "/api/v1/limits", "", r#"{"download_limit": null}"#).status, 401);
+    let unchanged = docs::check("Leecher: `/api/v1/limits`", &get(url, "/api/v1/limits").body);
+    assert_eq!(unchanged, limits, "a request that is wrong in part changes nothing");
+    let new = change(url, "/api/v1/limits", &json!({ "download_limit": null, "upload_limit": "2M" }));
+    assert_eq!(docs::check("Leecher: `/api/v1/limits`", &new.body)["upload_limit"], 2_000_000);
+    leecher.line_with("Successfully downloaded");
+    assert_eq!(leecher.end().code, Some(0));
+}
+
+#[test]
+fn transfers_are_added_and_removed_while_it_runs() {
+    let (place, network) = (Place::new(), Network::start());
+    token(&place);
+    network.seed(network.file("first.bin", &bytes(2)));
+    let second = network.file("second.bin", &bytes(3));
+    network.seed(second.clone());
+    let args = [
+        "--http=:0",
+        "--http-token",
+        "token",
+        "--tracker",
+        &network.tracker(),
+        "--seed",
+        "-o",
+        "saved",
+        "first.bin",
+    ];
+    let leecher = Running::start(leecher(&place, &args));
+    let line = leecher.line();
+    let url = line.strip_prefix("Page and metrics are at ").unwrap();
+    leecher.line_with("Successfully downloaded");
+    let add = |target: &str| change(url, "/api/v1/shares", &json!({ "target": target }));
+    assert_eq!(add("magnet:?nothing").status, 400);
+    assert_eq!(add("first.bin").status, 409, "it is here already");
+    let added = docs::check("Leecher: `POST /api/v1/shares`", &add("second.bin").body);
+    assert_eq!((&added["name"], &added["state"]), (&"second.bin".into(), &"waiting".into()));
+    leecher.line_with("Successfully downloaded");
+    assert_eq!(place.names(), ["leeched_second.bin", "leecher_debug.log", "saved", "token"]);
+    // One that nobody has waits, and has no infohash to be removed by.
+    assert_eq!(add("nothing").status, 200);
+    let remove = |share: &str| change(url, "/api/v1/remove", &json!({ "share": share }));
+    assert_eq!(remove("nothing").body, "{}");
+    assert_eq!(remove("nothing").status, 404);
+    assert_eq!(remove(&second.metainfo().infohash().to_string()).status, 200);
+    let list = docs::check("Leecher: `/api/v1/shares`", &get(url, "/api/v1/shares").body);
+    assert_eq!(list["shares"].as_array().unwrap().len(), 1, "{list}");
+    let received = format!("shoal_leecher_received_bytes_total {}.0", bytes(5).len());
+    let metrics = get(url, "/metrics").body;
+    assert!(metrics.lines().any(|line| line == received), "no {received}, so a counter went back: {metrics}");
+    assert!(place.path("leeched_second.bin").exists(), "what has arrived stays");
+    let stopped = change(url, "/api/v1/stop", &json!({}));
+    assert_eq!((stopped.status, &*stopped.body), (200, "{}"));
+    leecher.end();
 }

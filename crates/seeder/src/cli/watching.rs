@@ -16,12 +16,12 @@ use startup::{
 };
 use store::Content;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use web::Server;
 
-use super::{Args, HTTP_PORT, cache, config, elsewhere, print_shared, report, rules, seen, show_status};
+use super::{Args, cache, config, elsewhere, print_shared, report, rules, show, show_status};
 use crate::{
     Seeder,
     registration_report::RegistrationReport,
+    seen::{Additions, Seen},
     trackers::Trackers,
     watch::{Watch, WatchEvent},
 };
@@ -38,18 +38,12 @@ pub(super) async fn run(args: Args, dir: PathBuf, shutdown: CancellationToken) -
     let (tasks, output) = (TaskTracker::new(), Output::of(args.json));
     let seeder = Seeder::bind(config(&args), &tasks)?;
     let port = seeder.local_addr().port();
-    let seen = seen(&args, &seeder);
+    let seen = Arc::new(Seen::new(seeder.clone(), Additions::ByWatching, shutdown.clone()));
     if output == Output::Json {
         print_event(&Event::Listening { address: seeder.local_addr() });
     }
     let stop_http = shutdown.child_token();
-    if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
-        match output {
-            Output::Text => print_line(format_args!("Page and metrics are at {}", http.url())),
-            Output::Json => print_event(&Event::Http { url: &http.url() }),
-        }
-        tasks.spawn(http.run(seen.clone(), stop_http.clone()));
-    }
+    show(&args, &seen, &tasks, &stop_http)?;
     let mut trackers = Trackers::new(args.trackers.clone(), !args.no_discovery, args.bind, output, &tasks);
     let watch = Watch { rules: rules(&args), cache: cache(&args), ..Watch::new(dir.clone()) };
     let own_address = outside::own_address(args.bind);

@@ -25,6 +25,17 @@ pub struct Rules {
     pub byte_rate: Option<NonZeroU32>,
 }
 
+/// The rules that an operator may change while a tracker runs.
+#[derive(Debug, Clone)]
+pub struct Caps {
+    /// Maximum numbers of registrations.
+    pub limits: Limits,
+    /// As [`Rules::rate`].
+    pub rate: Option<NonZeroU32>,
+    /// As [`Rules::byte_rate`].
+    pub byte_rate: Option<NonZeroU32>,
+}
+
 /// What a tracker was before it started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Past {
@@ -70,6 +81,17 @@ impl Default for Rules {
 }
 
 impl Rules {
+    /// Those that may change.
+    pub(crate) fn caps(&self) -> Caps {
+        Caps { limits: self.limits.clone(), rate: self.rate, byte_rate: self.byte_rate }
+    }
+
+    /// Changes them, but not [`Limits::crowded_from`], by which registrations are ordered already.
+    pub(crate) fn set_caps(&mut self, Caps { limits, rate, byte_rate }: Caps) {
+        self.limits = Limits { crowded_from: self.limits.crowded_from, ..limits };
+        (self.rate, self.byte_rate) = (rate, byte_rate);
+    }
+
     /// Every peer that was registered before the registry began has either come back or is gone this long after it began.
     pub(crate) fn settles_after(&self) -> Duration {
         self.heartbeat.saturating_add(LATE).min(self.expire)

@@ -28,6 +28,18 @@ pub(crate) fn get(url: &str, path: &str) -> Answer {
     answer
 }
 
+/// Asks `http://ADDRESS/` to change what is at `path`, with more lines of the head, each with its end.
+pub(crate) fn post(url: &str, path: &str, lines: &str, body: &str) -> Answer {
+    let length = body.len();
+    request(
+        url,
+        &format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{lines}Connection: \
+             close\r\n\r\n{body}"
+        ),
+    )
+}
+
 /// Sends a request as it is, and reads the whole answer.
 pub(crate) fn request(url: &str, request: &str) -> Answer {
     let (head, mut body) = begin(url, request);
