@@ -166,6 +166,13 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_too_many_entries_is_refused_at_the_first_that_is_too_many() {
+        let line = "11".repeat(32) + "\n";
+        let error = ShareList::parse(&line.repeat(MAX_ENTRIES + 1)).unwrap_err();
+        assert!(matches!(error, ShareListError::TooLong { line } if line == MAX_ENTRIES + 1), "{error}");
+    }
+
+    #[test]
     fn what_is_denied_is_not_allowed_even_if_it_is_on_the_other_list() {
         let none = Admission::default();
         assert!(none.allows(&ONE, "a") && none.allows_infohash(&ONE) && none.allows_name("a"));

@@ -31,8 +31,9 @@ use std::{
 use proto::{
     InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{
-        Announce, Completion, ErrorCode, Event, Query, ReplyBody, Request, RequestBody, TransactionId,
-        codec::{decode_reply, encode_request},
+        Announce, Completion, ErrorCode, Event, Limit, Query, Reply, ReplyBody, Request, RequestBody, Token,
+        TransactionId,
+        codec::{decode_reply, decode_request, encode_reply, encode_request},
     },
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -359,6 +360,11 @@ fn its_limits_change_and_it_stops_as_asked_over_http() {
 
 /// The answers to an announce of a share with this number and name, and to a lookup of it.
 fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
+    announce_of(port, share, share, name)
+}
+
+/// The same, of the peer with this number.
+fn announce_of(port: u16, peer: u8, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
     let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
@@ -366,9 +372,9 @@ fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBo
     let announce = Announce {
         token,
         infohash,
-        peer_id: PeerId([share; 16]),
+        peer_id: PeerId([peer; 16]),
         secret: Secret([3; 16]),
-        port: (7000 + u16::from(share)).try_into().unwrap(),
+        port: (7000 + u16::from(peer)).try_into().unwrap(),
         name: ShareName::new(name).unwrap(),
         size: 5,
         event: Event::Started,
@@ -431,6 +437,71 @@ fn lists_say_what_is_allowed_and_are_read_again_at_a_hangup() {
     let (code, _, err) = run(&args);
     assert_eq!(code, Some(17), "{err}");
     assert!(err.contains(&allow), "{err}");
+}
+
+/// A list of 128 MiB is no mistake of a few lines, so it is not read into memory.
+#[test]
+fn a_list_that_is_far_too_long_is_refused() {
+    let files = tempfile::tempdir().unwrap();
+    let long = files.path().join("long");
+    fs::File::create(&long).unwrap().set_len((128 << 20) + 1).unwrap();
+    let (code, _, err) = run(&["--bind", "127.0.0.1", "-p", "0", "--allow", long.to_str().unwrap()]);
+    assert_eq!(code, Some(17), "{err}");
+    assert!(err.contains("too large"), "{err}");
+}
+
+#[test]
+fn the_flags_for_limits_are_obeyed() {
+    let full = |limit| ReplyBody::Error(ErrorCode::Full(limit));
+    // The second peer, and its share.
+    for (flag, share, limit) in [
+        ("--max-registrations", 2, Limit::Tracker),
+        ("--max-shares", 2, Limit::Shares),
+        ("--max-per-share", 1, Limit::Share),
+        ("--max-per-address", 2, Limit::Address),
+        ("--max-per-address-and-share", 1, Limit::Address),
+    ] {
+        let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0", flag, "1"]);
+        let port = tracker.port("127.0.0.1");
+        let (announced, _) = announce_of(port, 1, 1, "a.bin");
+        assert!(matches!(announced, ReplyBody::Announced(_)), "{flag}: {announced:?}");
+        assert_eq!(announce_of(port, 2, share, "a.bin").0, full(limit), "{flag}");
+    }
+    // What was sent counts until the second is over, which may be at any moment.
+    let is_slowed = |args: &[&str]| {
+        let tracker = Running::start(&[&["--bind", "127.0.0.1", "-p", "0"], args].concat());
+        let port = tracker.port("127.0.0.1");
+        let mut lookups = (0..5).map(|_| announce_of(port, 1, 1, "a.bin").1);
+        lookups.any(|found| matches!(found, ReplyBody::Error(ErrorCode::SlowDown { .. })))
+    };
+    assert!(is_slowed(&["--byte-rate", "1"]));
+    assert!(!is_slowed(&[]));
+}
+
+/// A host that answers anything else is no tracker, and neither is one that answers what was not asked.
+#[test]
+fn only_an_answer_to_its_own_request_satisfies_a_check() {
+    let fake = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let here = fake.local_addr().unwrap().to_string();
+    fake.set_read_timeout(Some(PATIENCE)).unwrap();
+    thread::spawn(move || {
+        let mut request = [0; 1_500];
+        while let Ok((len, from)) = fake.recv_from(&mut request) {
+            let Ok(Request { transaction: TransactionId(asked), .. }) = decode_request(&request[..len])
+            else {
+                return;
+            };
+            let connected = ReplyBody::Connected { token: Token([7; 16]), lifetime_s: 9 };
+            let refused = ReplyBody::Error(ErrorCode::NotYours);
+            for (transaction, body) in [(asked ^ 1, connected), (asked, refused)] {
+                let mut reply = bytes::BytesMut::new();
+                encode_reply(&Reply { transaction: TransactionId(transaction), body }, &mut reply).unwrap();
+                let _ = fake.send_to(&reply, from);
+            }
+        }
+    });
+    let (code, out, err) = run(&["--check", &here]);
+    assert_eq!((code, out.as_str()), (Some(6), ""), "{err}");
 }
 
 #[test]
