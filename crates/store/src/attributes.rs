@@ -21,6 +21,7 @@ use rustix::{fs::OFlags, io::Errno};
 use crate::{
     disk,
     error::{AtPath, DownloadError, PathError},
+    linked::Linked,
     part::{Part, join},
     wanted::Wanted,
 };
@@ -34,16 +35,17 @@ pub(crate) fn is_executable(mode: u32) -> bool {
 }
 
 /// Sets what the share's entries have beside their content. Returns the files that have something, so that it can be made durable.
-/// What an earlier run has set is among them, because that may be in memory only.
+/// What an earlier run has set is among them, because that may be in memory only. A linked file has it already.
 pub(crate) fn apply(
     part: &Part,
     metainfo: &Metainfo,
     wanted: &Wanted,
     keeps_times: bool,
+    linked: &Linked,
     open: impl Fn(usize) -> Result<Arc<File>, PathError>,
 ) -> Result<Vec<usize>, DownloadError> {
     let mut changed = Vec::new();
-    for index in wanted.positions() {
+    for index in wanted.positions().filter(|&file| linked.get(file).is_none()) {
         let entry = &metainfo.files()[index];
         let FileNode { is_executable, mtime_s, .. } = entry.node;
         let mtime_s = mtime_s.filter(|_| keeps_times);
@@ -67,13 +69,18 @@ pub(crate) fn apply(
 
 fn make_executable(file: &File) -> io::Result<()> {
     let before = file.metadata()?.permissions().mode();
-    // New files are made for everybody to read whom the user's mask lets read them.
-    let after = before | ((before & 0o444) >> 2 & !mask());
+    let after = executable(before, mask());
     if after == before { Ok(()) } else { disk::set_permissions(file, Permissions::from_mode(after)) }
 }
 
+/// The permissions of a file that had `mode` and can be executed now.
+pub(crate) fn executable(mode: u32, mask: u32) -> u32 {
+    // New files are made for everybody to read whom the user's mask lets read them.
+    mode | ((mode & 0o444) >> 2 & !mask)
+}
+
 /// The user's file mode creation mask, as far as the system reports it without changing it (Linux 4.7).
-fn mask() -> u32 {
+pub(crate) fn mask() -> u32 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     mask.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).unwrap_or(0)

@@ -61,6 +61,7 @@ pub(crate) enum Call {
     MakeLink,
     ReadLink,
     Clone,
+    HardLink,
 }
 
 /// Given to every `open`: see the head of this file.
@@ -284,6 +285,15 @@ pub(crate) fn make_link(dir: impl AsFd, name: &str, text: &str) -> io::Result<()
     rustix::fs::symlinkat(text, dir.as_fd(), name)?;
     #[cfg(test)]
     record::made_link(dir, name.as_ref(), text.as_ref());
+    Ok(())
+}
+
+/// Gives a file another name, in `dir`. A symbolic link is not followed.
+pub(crate) fn link(from: &Path, dir: impl AsFd, name: &str) -> io::Result<()> {
+    attempt(Call::HardLink)?;
+    rustix::fs::linkat(CWD, from, dir.as_fd(), name, AtFlags::empty())?;
+    #[cfg(test)]
+    record::linked(from, dir, name.as_ref());
     Ok(())
 }
 

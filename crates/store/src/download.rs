@@ -23,7 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use proto::{Bitfield, ChunkIndex, ChunkSpan, Digest, Metainfo};
+use proto::{Bitfield, ChunkIndex, ChunkSpan, Digest, Metainfo, metainfo::Kind};
 
 use crate::{
     attributes,
@@ -36,6 +36,8 @@ use crate::{
     hashes::ChunkHashes,
     identity::{FileChange, FileIdentity},
     leftovers,
+    linked::{Dirs, Linked},
+    local::Local,
     merkle::{self, Leaves},
     output::{Output, Published, Taken},
     part::{Access, Part, is_small, join},
@@ -74,6 +76,8 @@ pub struct Download {
     have: Mutex<Bitfield>,
     /// Chunks that were found elsewhere on this host.
     reused: Bitfield,
+    /// Files that are files of the old version too. Nothing writes to them.
+    linked: Linked,
     /// Bytes on this host that are similar to chunks that are missing.
     similar: Similar,
     /// Chunks that were hashed so far.
@@ -132,21 +136,22 @@ impl Download {
     ///
     /// Whole files that an earlier run was asked for stay, and count as wanted. If everything that is wanted has its final name
     /// already, and is right, the download is finished ([`Download::is_finished`]). Chunks that are right in what is replaced, and in
-    /// the files and directories `from`, are taken from there.
+    /// the files and directories `from`, are taken from there. `local` is what this run knows of what is replaced.
     pub fn open(
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
         output: Output,
         mut wanted: Wanted,
         from: &[PathBuf],
+        local: Option<&Local>,
         progress: OnProgress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_usable()?;
-        let mut roots = from.to_vec();
+        let local = local.filter(|local| local.root() == output.path());
         let mut replaces = Replaces::Nothing;
         if let Some(mut existing) = Existing::find(&metainfo, output.path())? {
             if existing.differences.count == 0 {
-                existing.prove(&metainfo, &hashes, Extent::UntilWrong, progress)?;
+                existing.prove(&metainfo, &hashes, local, Extent::UntilWrong, progress)?;
             }
             if existing.differences.count > 0 {
                 output.check_replaceable(&existing)?;
@@ -166,7 +171,6 @@ impl Download {
                 }
                 replaces = Replaces::Fewer(existing.files);
             }
-            roots.insert(0, output.path().to_owned());
         }
         if output.replaces_version() {
             leftovers::clear_other_version(&output, &metainfo)?;
@@ -188,13 +192,17 @@ impl Download {
             zero_len,
             have: Mutex::new(have),
             reused: Bitfield::empty(chunk_count),
+            linked: Linked::none(chunk_count),
             similar: Similar::default(),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
             replaces,
             finished: OnceLock::new(),
         };
-        reuse::fill(&download, &roots, progress)?;
+        if !matches!(download.replaces, Replaces::Nothing) {
+            download.linked = reuse::fill_from_old(&download, download.output.path(), local, progress)?;
+        }
+        reuse::fill(&download, from, progress)?;
         download.reused = download.have();
         before.iter().for_each(|chunk| _ = download.reused.remove(chunk));
         Ok((download, resumed))
@@ -222,6 +230,7 @@ impl Download {
             have: Mutex::new(existing.right.clone()),
             zero_len: 0,
             reused: Bitfield::empty(existing.right.len()),
+            linked: Linked::none(existing.right.len()),
             similar: Similar::default(),
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(Ledger { stage: Stage::Finished, is_claimed: true, durable: existing.right }),
@@ -288,23 +297,61 @@ impl Download {
         bytes: &[u8],
         from: &Path,
     ) -> Result<(), PathError> {
+        if self.is_right(chunk, span, bytes, from) { self.put(chunk, span, bytes) } else { Ok(()) }
+    }
+
+    /// Whether a chunk that was found in the file `from` is right. Otherwise notes how it differs.
+    pub(crate) fn is_right(&self, chunk: ChunkIndex, span: ChunkSpan, bytes: &[u8], from: &Path) -> bool {
         let file_len = self.metainfo.chunk_space().file_len(span.file);
         let leaves = Leaves::of(bytes);
         let hash = leaves.clone().root(file_len);
         if Some(hash) != self.hashes.get(chunk) {
             self.similar.note(chunk, span, Some(from), &leaves);
-            return Ok(());
+            return false;
         }
-        if self.is_doubtful(hash, bytes, file_len) {
-            return Ok(());
-        }
-        self.put(chunk, span, bytes)
+        !self.is_doubtful(hash, bytes, file_len)
     }
 
     /// Whether this chunk is one of those that are hashed twice, and the second hash is another.
     fn is_doubtful(&self, hash: Digest, bytes: &[u8], file_len: u64) -> bool {
         let number = self.hashed.fetch_add(1, Ordering::Relaxed);
         number.is_multiple_of(CROSS_CHECK_INTERVAL) && merkle::chunk_hash_by_sha2(bytes, file_len) != hash
+    }
+
+    /// Whether a file may be linked to one of the old version: nothing of it is here, and it is not the share itself.
+    pub(crate) fn may_link(&self, file: usize) -> bool {
+        let (have, mut chunks) = (lock(&self.have), self.metainfo.chunk_space().chunks_of(file));
+        self.metainfo.kind() == Kind::Directory && !chunks.any(|chunk| have.contains(ChunkIndex(chunk)))
+    }
+
+    /// Whether a file with these chunk hashes is a file of the share.
+    pub(crate) fn has_hashes(&self, file: usize, hashes: &[Digest]) -> bool {
+        let chunks = self.metainfo.chunk_space().chunks_of(file);
+        let own = self.hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start);
+        own.is_some_and(|own| own == hashes)
+    }
+
+    /// What [`Download::link_file`] needs, for each thread.
+    pub(crate) fn linker(&self) -> Dirs<'_> {
+        Dirs::new(&self.part)
+    }
+
+    /// Links a file of the old version that was proved. Then all of its chunks are here. False if that cannot be done.
+    pub(crate) fn link_file<'a>(
+        &'a self,
+        dirs: &mut Dirs<'a>,
+        file: usize,
+        from: &Path,
+        proved: &FileIdentity,
+    ) -> Result<bool, PathError> {
+        // It may be open under the name that it gets.
+        self.pool.forget(file);
+        let is_linked = dirs.link(&self.metainfo.files()[file], from, proved)?;
+        if is_linked {
+            let mut have = lock(&self.have);
+            self.metainfo.chunk_space().chunks_of(file).for_each(|chunk| _ = have.insert(ChunkIndex(chunk)));
+        }
+        Ok(is_linked)
     }
 
     /// Whether a file may be cloned from another: nothing of it is here, and it is not so small that copying it costs no more.
@@ -410,7 +457,7 @@ impl Download {
         if have != ledger.durable {
             self.sync(&mut ledger, have, &[])?;
         }
-        ledger.claim()
+        ledger.claim(&self.linked)
     }
 
     /// Makes everything that is wanted durable and gives it the share's final name.
@@ -427,10 +474,12 @@ impl Download {
         self.part.check_there()?;
         let open = |file| self.file(file, Access::Write);
         let Download { part, metainfo, wanted, .. } = self;
-        let attributed = attributes::apply(part, metainfo, wanted, self.output.keeps_times(), open)?;
+        let attributed =
+            attributes::apply(part, metainfo, wanted, self.output.keeps_times(), &self.linked, open)?;
         self.sync(&mut ledger, have, &attributed)?;
-        let files = survey::identify_files(part, metainfo, wanted)?;
-        let published = self.output.publish(self.metainfo.kind(), self.taken()?)?;
+        let taken = self.taken()?;
+        let files = survey::identify_files(part, metainfo, wanted, &self.linked)?;
+        let published = self.output.publish(self.metainfo.kind(), taken)?;
         // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
         let stage = mem::replace(&mut ledger.stage, Stage::Finished);
@@ -507,6 +556,12 @@ impl Download {
             }
             // If another thread was first, it proved the same file.
             let _ = files[span.file].set(now);
+        } else if let Some(before) = self.linked.get(span.file) {
+            let path = self.file_path(span.file);
+            let now = file.metadata().at("examine", &path)?;
+            if let Some(change) = before.change(&FileIdentity::of(&now)) {
+                return Err(OpenChunkError::Changed { path, change });
+            }
         }
         Ok(ChunkSource { file, offset: span.offset, len: span.len })
     }
@@ -558,10 +613,10 @@ impl Download {
 
 impl Ledger {
     /// Claims what is durable in the resume file.
-    fn claim(&mut self) -> Result<(), DownloadError> {
+    fn claim(&mut self, linked: &Linked) -> Result<(), DownloadError> {
         match &mut self.stage {
             Stage::Open(resume) if !self.is_claimed => {
-                resume.save(&self.durable).map_err(DownloadError::NotClaimed)?;
+                resume.save(&linked.unclaimed(&self.durable)).map_err(DownloadError::NotClaimed)?;
                 self.is_claimed = true;
                 Ok(())
             }

@@ -70,6 +70,9 @@ pub enum DownloadError {
     /// Something that was being written to is no longer there.
     #[error("{} was removed or replaced while it was written to", .0.display())]
     PartGone(PathBuf),
+    /// A file that the old version and the new one have in common was written to meanwhile.
+    #[error("{} changed while the new version was made", .0.display())]
+    LinkChanged(PathBuf),
     /// Another process works on the same output.
     #[error("another leecher is writing {}", .0.display())]
     Locked(PathBuf),

@@ -21,7 +21,8 @@ use crate::{
     file_pool::FilePool,
     hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::ChunkHashes,
-    identity::FileIdentity,
+    identity::{ChangeTime, FileIdentity},
+    local::Local,
     part::{Access, Part, join},
     wanted::{Wanted, joined},
 };
@@ -100,7 +101,7 @@ pub fn check(
         differences.add(path.to_owned(), Difference::Missing);
         return Ok(differences);
     };
-    existing.prove(metainfo, hashes, Extent::All, progress)?;
+    existing.prove(metainfo, hashes, None, Extent::All, progress)?;
     let missing = existing.missing(metainfo, wanted);
     let mut differences = existing.differences;
     missing.into_iter().for_each(|path| differences.add(path, Difference::Missing));
@@ -115,6 +116,8 @@ pub(crate) struct Existing {
     pub(crate) part: Option<Part>,
     /// The files of the share that are there with the right length.
     pub(crate) files: Vec<Option<FileIdentity>>,
+    /// When each of these last changed in any way.
+    changes: Vec<Option<ChangeTime>>,
     /// Whether each link of the share is there.
     links: Vec<bool>,
     /// Whether each empty directory of the share is there.
@@ -147,6 +150,7 @@ impl Existing {
             path: path.to_owned(),
             part: None,
             files: vec![None; metainfo.files().len()],
+            changes: vec![None; metainfo.files().len()],
             links: vec![false; metainfo.links().len()],
             directories: vec![false; metainfo.empty_directories().len()],
             right: Bitfield::empty(metainfo.chunk_space().chunk_count()),
@@ -178,6 +182,7 @@ impl Existing {
             return self.differences.add(path.to_owned(), Difference::Content);
         }
         self.files[file] = Some(identity);
+        self.changes[file] = Some(ChangeTime::of(meta));
         if metainfo.files()[file].node.is_executable && !is_executable(meta.mode()) {
             self.differences.add(path.to_owned(), Difference::NotExecutable);
         }
@@ -229,23 +234,43 @@ impl Existing {
         Ok(())
     }
 
-    /// Reads and proves the files that are there.
+    /// Proves the files that are there. Those that `local` knows are not read.
     pub(crate) fn prove(
         &mut self,
         metainfo: &Metainfo,
         hashes: &ChunkHashes,
+        local: Option<&Local>,
         extent: Extent,
         progress: OnProgress<'_>,
     ) -> Result<(), DownloadError> {
         let Some(part) = &self.part else { return Ok(()) };
         let space = metainfo.chunk_space();
         let there = || self.files.iter().enumerate().filter_map(|(file, there)| Some((file, (*there)?)));
-        let chunks: Vec<_> = there().flat_map(|(file, _)| space.chunks_of(file)).map(ChunkIndex).collect();
+        let mut right = Bitfield::empty(space.chunk_count());
+        let (mut chunks, mut is_wrong) = (Vec::new(), false);
+        for (file, identity) in there() {
+            let known = self.changes[file].zip(local).and_then(|(changed, local)| {
+                local.hashes_of(&joined(&metainfo.files()[file].path), &identity, changed)
+            });
+            let Some(known) = known else {
+                chunks.extend(space.chunks_of(file).map(ChunkIndex));
+                continue;
+            };
+            for (chunk, hash) in space.chunks_of(file).map(ChunkIndex).zip(known) {
+                if hashes.get(chunk) == Some(*hash) {
+                    right.insert(chunk);
+                } else {
+                    is_wrong = true;
+                }
+            }
+        }
+        if is_wrong && extent == Extent::UntilWrong {
+            chunks.clear();
+        }
         let pool = FilePool::default();
         let open = |file: usize| pool.file(file, || part.open_file(&metainfo.files()[file], Access::Read));
         // Whatever cannot be read differs.
         let is_lost = |error: &HashRunError<PathError>| !matches!(error, HashRunError::Stopped);
-        let mut right = Bitfield::empty(space.chunk_count());
         let (mut left, mut len) = (&chunks[..], FIRST_BATCH);
         while !left.is_empty() {
             let (batch, rest) = left.split_at(len.min(left.len()));

@@ -54,6 +54,12 @@ impl FilePool {
         Ok(file)
     }
 
+    /// Closes the file at `index`, because its name leads to another one now.
+    pub(crate) fn forget(&self, index: usize) {
+        let forgotten = self.lock().pop(&index);
+        drop(forgotten);
+    }
+
     fn lock(&self) -> MutexGuard<'_, LruCache<usize, Arc<File>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, Metadata},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -222,6 +223,21 @@ impl Part {
         Ok(())
     }
 
+    /// Removes the names that files of the old version have in the part of an update. Nothing may be written to those files.
+    pub(crate) fn remove_links(&self, metainfo: &Metainfo) -> Result<(), PathError> {
+        if self.kind == Kind::File {
+            return Ok(());
+        }
+        for entry in metainfo.files() {
+            let path = self.path_of(entry);
+            // Only names that were seen not to be links are used here, and what is removed is a name.
+            if disk::examine(&path).is_ok_and(|meta| meta.is_file() && meta.nlink() > 1) {
+                self.remove_entry(&entry.path, AtFlags::empty())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes an entry, if it is there.
     fn remove_entry(&self, path: &[ShareName], flags: AtFlags) -> Result<(), PathError> {
         let Some((name, parents)) = path.split_last() else { return Ok(()) };
@@ -268,7 +284,8 @@ impl Part {
         if !meta.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
-        if access != Access::Read && meta.len() > entry.node.len {
+        // A file of the old version too is not written to.
+        if access != Access::Read && meta.nlink() == 1 && meta.len() > entry.node.len {
             disk::cut(&file, entry.node.len)?;
         }
         Ok(file)

@@ -5,10 +5,13 @@
 //! file system can, a file is cloned and then proved in the part, which costs no room and no writing; its wrong chunks are fetched and
 //! written over. A chunk that is wrong is remembered ([`crate::similar`]), because most of its blocks may be right.
 //!
+//! Whole files of a version that is replaced are linked instead ([`crate::linked`]). A file that this run has hashed already is not read
+//! again ([`Local`]).
+//!
 //! Sources are only read. A source that cannot be read, or changes meanwhile, costs nothing but its chunks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs::{self, File},
     num::NonZeroUsize,
     os::unix::fs::MetadataExt,
@@ -20,7 +23,7 @@ use std::{
     thread,
 };
 
-use proto::{ChunkIndex, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
+use proto::{Bitfield, ChunkIndex, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
 use rustix::fs::OFlags;
 
 use crate::{
@@ -29,6 +32,9 @@ use crate::{
     download::Download,
     error::DownloadError,
     hash_run::{OnProgress, Stopped},
+    identity::{ChangeTime, FileIdentity},
+    linked::{Linked, Rule},
+    local::Local,
     merkle,
     wanted::joined,
 };
@@ -38,6 +44,9 @@ const MAX_SOURCES: usize = 1_000_000;
 
 /// Chunks that a thread takes at a time: 4 MiB in sequence, so that disks get long reads.
 const RUN: usize = 8;
+
+/// Files that a thread links at a time: they are usually in one directory, and the system changes that for one thread at a time.
+const LINK_RUN: usize = 64;
 
 /// A file that may hold chunks of the share.
 #[derive(Debug)]
@@ -55,6 +64,33 @@ enum Place {
     Source(usize),
     /// In the part, because its file was cloned.
     Part,
+    /// In a source whose file is to be linked, so its chunks are only proved.
+    Linked(usize),
+}
+
+/// Takes what is right in the old version, of which this run may have hashed the files.
+pub(crate) fn fill_from_old(
+    download: &Download,
+    old: &Path,
+    local: Option<&Local>,
+    progress: OnProgress<'_>,
+) -> Result<Linked, DownloadError> {
+    let sources = match local {
+        Some(local) => {
+            let source = |(path, inside, len): (&Path, &str, u64)| Source {
+                path: path.to_owned(),
+                inside: inside.to_owned(),
+                len,
+            };
+            local.files().map(source).collect()
+        }
+        None => collected(old),
+    };
+    let filling = Filling { download, sources, local, progress };
+    let linked = filling.linked()?;
+    filling.same_places()?;
+    filling.moved()?;
+    Ok(linked)
 }
 
 /// Takes what is right in these files and directories.
@@ -67,13 +103,17 @@ pub(crate) fn fill(
         if download.is_complete() {
             return Ok(());
         }
-        let mut sources = Vec::new();
-        collect(root, "", 0, &mut sources);
-        let filling = Filling { download, sources, progress };
+        let filling = Filling { download, sources: collected(root), local: None, progress };
         filling.same_places()?;
         filling.moved()?;
     }
     Ok(())
+}
+
+fn collected(root: &Path) -> Vec<Source> {
+    let mut sources = Vec::new();
+    collect(root, "", 0, &mut sources);
+    sources
 }
 
 /// Finds the files of a source. Links in it are not followed.
@@ -101,25 +141,96 @@ fn collect(path: &Path, inside: &str, depth: usize, sources: &mut Vec<Source>) {
 struct Filling<'a> {
     download: &'a Download,
     sources: Vec<Source>,
+    /// What is known of the sources.
+    local: Option<&'a Local>,
     progress: OnProgress<'a>,
 }
 
+/// A file of the old version that the new one may have too.
+struct Candidate {
+    file: usize,
+    source: usize,
+    /// What it was before it was read.
+    identity: FileIdentity,
+}
+
 impl Filling<'_> {
-    /// Takes chunks of files that have the same place as in the share.
-    fn same_places(&self) -> Result<(), DownloadError> {
+    /// The incomplete files of the share that have the same place in the source.
+    fn at_same_place(&self) -> Vec<(usize, usize)> {
         let by_place: HashMap<&str, usize> =
             self.sources.iter().enumerate().map(|(at, source)| (&*source.inside, at)).collect();
         let metainfo = self.download.metainfo();
-        let mut jobs = Vec::new();
-        for file in self.download.incomplete_files() {
+        let source_of = |file: usize| {
             let place = joined(&metainfo.files()[file].path);
             // The only file of a share has no path, but a name.
             let named = || by_place.get(metainfo.name().as_str()).filter(|_| place.is_empty());
-            if let Some(&source) = by_place.get(&*place).or_else(named) {
-                self.add_jobs(file, source, &mut jobs);
+            Some((file, *by_place.get(&*place).or_else(named)?))
+        };
+        self.download.incomplete_files().into_iter().filter_map(source_of).collect()
+    }
+
+    /// Links files that are the same in the new version, and copies what is right of those that could be.
+    fn linked(&self) -> Result<Linked, DownloadError> {
+        let (metainfo, space) = (self.download.metainfo(), self.download.metainfo().chunk_space());
+        let chunks_of = |file| space.chunks_of(file).map(ChunkIndex);
+        let rule = Rule::new(self.download.output().keeps_times());
+        let (mut candidates, mut jobs) = (Vec::new(), Vec::new());
+        let mut proved = Bitfield::empty(space.chunk_count());
+        for (file, source) in self.at_same_place() {
+            let Source { path, inside, .. } = &self.sources[source];
+            let may_link = self.download.may_link(file);
+            let Some(meta) = disk::examine(path).ok().filter(|_| may_link) else { continue };
+            if !rule.allows(&metainfo.files()[file], &meta) || self.is_cloned(file, source) {
+                continue;
             }
+            let (identity, changed) = (FileIdentity::of(&meta), ChangeTime::of(&meta));
+            match self.local.and_then(|local| local.hashes_of(inside, &identity, changed)) {
+                Some(hashes) if self.download.has_hashes(file, hashes) => {
+                    chunks_of(file).for_each(|chunk| _ = proved.insert(chunk));
+                    self.proceed(meta.len())?;
+                }
+                // It differs: its blocks are compared when it is copied.
+                Some(_) => continue,
+                None => jobs.extend(chunks_of(file).map(|chunk| (chunk, Place::Linked(source)))),
+            }
+            candidates.push(Candidate { file, source, identity });
         }
-        self.run(&jobs)
+        self.run(&jobs)?.iter().for_each(|chunk| _ = proved.insert(chunk));
+        let is_right = |candidate: &&Candidate| chunks_of(candidate.file).all(|chunk| proved.contains(chunk));
+        let linked = self.link(&candidates.iter().filter(is_right).collect::<Vec<_>>())?;
+        let rest = candidates.iter().filter(|candidate| !linked.contains_key(&candidate.file));
+        let copies = rest.flat_map(|Candidate { file, source, .. }| {
+            let right = chunks_of(*file).filter(|&chunk| proved.contains(chunk));
+            right.map(|chunk| (chunk, Place::Source(*source)))
+        });
+        self.run(&copies.collect::<Vec<_>>())?;
+        Ok(Linked::new(linked, metainfo))
+    }
+
+    /// Links files, on all cores. Returns those that are linked.
+    fn link(&self, candidates: &[&Candidate]) -> Result<BTreeMap<usize, FileIdentity>, DownloadError> {
+        let linked = Mutex::new(BTreeMap::new());
+        on_all_cores(candidates, LINK_RUN, || {
+            let mut linker = self.download.linker();
+            let linked = &linked;
+            move |&candidate: &&Candidate| {
+                let Candidate { file, source, identity } = candidate;
+                if self.download.link_file(&mut linker, *file, &self.sources[*source].path, identity)? {
+                    linked.lock().unwrap_or_else(PoisonError::into_inner).insert(*file, *identity);
+                }
+                Ok(())
+            }
+        })?;
+        Ok(linked.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes chunks of files that have the same place as in the share.
+    fn same_places(&self) -> Result<(), DownloadError> {
+        let mut jobs = Vec::new();
+        for (file, source) in self.at_same_place() {
+            self.add_jobs(file, source, &mut jobs);
+        }
+        self.run(&jobs).map(|_| ())
     }
 
     /// Takes chunks of files that have another place or name than in the share.
@@ -153,15 +264,19 @@ impl Filling<'_> {
                 self.add_jobs(file, at, &mut jobs);
             }
         }
-        self.run(&jobs)
+        self.run(&jobs).map(|_| ())
     }
 
-    /// Adds the chunks of a file that are not here. The file is cloned, if none of it is here and the file system can.
+    /// Clones a file into the part, if none of it is here and the file system can.
+    fn is_cloned(&self, file: usize, source: usize) -> bool {
+        self.download.may_clone(file)
+            && open(&self.sources[source].path).is_some_and(|from| self.download.clone_file(file, &from))
+    }
+
+    /// Adds the chunks of a file that are not here.
     fn add_jobs(&self, file: usize, source: usize, jobs: &mut Vec<(ChunkIndex, Place)>) {
-        let Source { path, len, .. } = &self.sources[source];
-        let cloned = self.download.may_clone(file)
-            && open(path).is_some_and(|from| self.download.clone_file(file, &from));
-        let place = if cloned { Place::Part } else { Place::Source(source) };
+        let len = &self.sources[source].len;
+        let place = if self.is_cloned(file, source) { Place::Part } else { Place::Source(source) };
         let space = self.download.metainfo().chunk_space();
         let is_there = |chunk: &ChunkIndex| {
             space.span(*chunk).is_some_and(|span| span.offset + u64::from(span.len) <= *len)
@@ -171,32 +286,14 @@ impl Filling<'_> {
         jobs.extend(chunks.filter(|&chunk| !have.contains(chunk)).map(|chunk| (chunk, place)));
     }
 
-    /// Proves chunks and takes those that are right, on all cores.
-    fn run(&self, jobs: &[(ChunkIndex, Place)]) -> Result<(), DownloadError> {
-        let next = AtomicUsize::new(0);
-        let failed = Mutex::new(None);
-        let work = || {
-            let mut worker = Worker { filling: self, current: None, buffer: Vec::new() };
-            loop {
-                let start = next.fetch_add(RUN, Ordering::Relaxed);
-                let Some(run) = jobs.get(start..).filter(|run| !run.is_empty()) else { return };
-                for &(chunk, place) in &run[..run.len().min(RUN)] {
-                    if let Err(error) = worker.take(chunk, place) {
-                        // The other threads find no work left.
-                        next.store(jobs.len(), Ordering::Relaxed);
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        return;
-                    }
-                }
-            }
-        };
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        let threads = threads.min(jobs.len().div_ceil(RUN));
-        thread::scope(|scope| {
-            (1..threads).for_each(|_| _ = scope.spawn(work));
-            work();
-        });
-        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    /// Proves chunks and takes those that are right, on all cores. Returns those that are only proved.
+    fn run(&self, jobs: &[(ChunkIndex, Place)]) -> Result<Bitfield, DownloadError> {
+        let proved = Mutex::new(Bitfield::empty(self.download.metainfo().chunk_space().chunk_count()));
+        on_all_cores(jobs, RUN, || {
+            let mut worker = Worker { filling: self, proved: &proved, current: None, buffer: Vec::new() };
+            move |&(chunk, place): &(ChunkIndex, Place)| worker.take(chunk, place)
+        })?;
+        Ok(proved.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn proceed(&self, bytes: u64) -> Result<(), DownloadError> {
@@ -204,8 +301,42 @@ impl Filling<'_> {
     }
 }
 
+/// Does something with each of `items`, `run` at a time in sequence. Ends at the first failure.
+fn on_all_cores<T: Sync, W: FnMut(&T) -> Result<(), DownloadError>>(
+    items: &[T],
+    run: usize,
+    worker: impl Fn() -> W + Sync,
+) -> Result<(), DownloadError> {
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(None);
+    let work = || {
+        let mut work = worker();
+        loop {
+            let start = next.fetch_add(run, Ordering::Relaxed);
+            let Some(some) = items.get(start..).filter(|some| !some.is_empty()) else { return };
+            for item in &some[..some.len().min(run)] {
+                if let Err(error) = work(item) {
+                    // The other threads find no work left.
+                    next.store(items.len(), Ordering::Relaxed);
+                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let threads = threads.min(items.len().div_ceil(run));
+    thread::scope(|scope| {
+        (1..threads).for_each(|_| _ = scope.spawn(work));
+        work();
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
 struct Worker<'a> {
     filling: &'a Filling<'a>,
+    /// Chunks that are only proved.
+    proved: &'a Mutex<Bitfield>,
     /// The source that was read last.
     current: Option<(usize, Option<File>)>,
     buffer: Vec<u8>,
@@ -215,7 +346,7 @@ impl Worker<'_> {
     fn take(&mut self, chunk: ChunkIndex, place: Place) -> Result<(), DownloadError> {
         let Filling { download, sources, .. } = self.filling;
         let Some(span) = download.metainfo().chunk_space().span(chunk) else { return Ok(()) };
-        let Place::Source(source) = place else {
+        let (Place::Source(source) | Place::Linked(source)) = place else {
             download.prove_cloned(chunk, span, &mut self.buffer)?;
             return self.filling.proceed(span.len.into());
         };
@@ -227,7 +358,12 @@ impl Worker<'_> {
         if let Some(file) = file
             && disk::read_exact_at(file, &mut self.buffer, span.offset).is_ok()
         {
-            download.take_if_right(chunk, span, &self.buffer, &sources[source].path)?;
+            let from = &sources[source].path;
+            if let Place::Source(_) = place {
+                download.take_if_right(chunk, span, &self.buffer, from)?;
+            } else if download.is_right(chunk, span, &self.buffer, from) {
+                self.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk);
+            }
         }
         self.filling.proceed(span.len.into())
     }

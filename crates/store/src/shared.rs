@@ -67,8 +67,20 @@ impl Scan {
     pub fn hash(self, cache: Option<&HashCache>, progress: OnProgress<'_>) -> Result<Shared, ShareError> {
         let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
         let hashes = hash_files(&space, &self.files, cache, progress)?;
+        self.described(&space, hashes)
+    }
+
+    /// Hashes the files. A file may change meanwhile: what was hashed counts only for one that still is what the scan found.
+    pub(crate) fn hash_once(self, progress: OnProgress<'_>) -> Result<Shared, ShareError> {
+        let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
+        let chunks: Vec<_> = space.chunks().collect();
+        let hashes = hash_listed(&space, &self.files, &chunks, progress)?;
+        self.described(&space, hashes)
+    }
+
+    fn described(self, space: &ChunkSpace, hashes: Vec<Digest>) -> Result<Shared, ShareError> {
         let node = |file| {
-            let pieces_root = file_root(file_hashes(&space, &hashes, file));
+            let pieces_root = file_root(file_hashes(space, &hashes, file));
             let ScannedFile { is_executable, mtime_s, .. } = self.files[file];
             FileNode { is_executable, mtime_s, ..FileNode::new(space.file_len(file), pieces_root) }
         };
@@ -108,19 +120,8 @@ fn hash_files(
             }
         }
     }
-    let open = |index: usize| open_unchanged(&files[index]).map(Arc::new);
-    let fresh =
-        hash_chunks(space, &unknown_chunks, open, |_| false, progress).map_err(|error| match error {
-            HashRunError::Stopped => ShareError::Stopped(Stopped),
-            HashRunError::Open(error) => ShareError::from(error),
-            HashRunError::Read(index, source) => {
-                let path = files[index].path.clone();
-                ShareError::Path(PathError { action: "read", path, source })
-            }
-        })?;
-    for (chunk, hash) in unknown_chunks.iter().zip(fresh) {
-        // A chunk that is cut short has no hash; the check below finds that its file changed.
-        hashes[chunk.0 as usize] = hash.unwrap_or(Digest([0; 32]));
+    for (chunk, hash) in unknown_chunks.iter().zip(hash_listed(space, files, &unknown_chunks, progress)?) {
+        hashes[chunk.0 as usize] = hash;
     }
     for index in unknown_files {
         // Hashes count only if the file has not changed meanwhile.
@@ -133,6 +134,25 @@ fn hash_files(
         }
     }
     Ok(hashes)
+}
+
+/// The hashes of some chunks. That of a chunk that is cut short is none: its file has changed.
+fn hash_listed(
+    space: &ChunkSpace,
+    files: &[ScannedFile],
+    chunks: &[ChunkIndex],
+    progress: OnProgress<'_>,
+) -> Result<Vec<Digest>, ShareError> {
+    let open = |index: usize| open_unchanged(&files[index]).map(Arc::new);
+    let hashes = hash_chunks(space, chunks, open, |_| false, progress).map_err(|error| match error {
+        HashRunError::Stopped => ShareError::Stopped(Stopped),
+        HashRunError::Open(error) => ShareError::from(error),
+        HashRunError::Read(index, source) => {
+            let path = files[index].path.clone();
+            ShareError::Path(PathError { action: "read", path, source })
+        }
+    })?;
+    Ok(hashes.into_iter().map(|hash| hash.unwrap_or(Digest([0; 32]))).collect())
 }
 
 /// Why a scanned file can no longer be used.
@@ -225,6 +245,24 @@ impl Content for Shared {
 }
 
 impl Shared {
+    /// Where a file is, and its length.
+    pub(crate) fn scanned(&self, file: usize) -> (&Path, u64) {
+        (&self.files[file].path, self.files[file].identity.len)
+    }
+
+    /// The hashes of a file's chunks, if it is still what was hashed.
+    pub(crate) fn hashes_if_unchanged(
+        &self,
+        file: usize,
+        identity: &FileIdentity,
+        changed: ChangeTime,
+    ) -> Option<&[Digest]> {
+        let scanned = &self.files[file];
+        let chunks = self.metainfo.chunk_space().chunks_of(file);
+        let is_unchanged = scanned.identity == *identity && scanned.changed == changed;
+        is_unchanged.then(|| self.hashes.range(ChunkIndex(chunks.start), chunks.len() as u32)).flatten()
+    }
+
     fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {
         check_unchanged(&file, &self.files[span.file])?;
         Ok(ChunkSource { file, offset: span.offset, len: span.len })

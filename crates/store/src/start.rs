@@ -174,6 +174,7 @@ impl Beginning<'_> {
     /// Proves the chunks that a resume file claims, and those of zeros.
     fn claimed(&self, mut resume: ResumeFile, claims: &Bitfield) -> Result<Start, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
+        self.part.remove_links(self.metainfo)?;
         resume.sync()?;
         self.part.reserve(self.metainfo, &self.wanted, &self.holes())?;
         let space = self.metainfo.chunk_space();
@@ -238,6 +239,7 @@ impl Beginning<'_> {
     /// then the part may belong to somebody else, and is not changed.
     fn unclaimed(&self, path: &Path) -> Result<Option<Start>, DownloadError> {
         survey::check_nothing_foreign(self.part, self.metainfo)?;
+        self.part.remove_links(self.metainfo)?;
         let space = self.metainfo.chunk_space();
         let mut have = Bitfield::empty(space.chunk_count());
         let mut buffer = Vec::new();

@@ -108,7 +108,7 @@ impl Disk {
                 let wanted = Wanted::of(&metainfo, &saving.only)?;
                 saving.destination.make_directory()?;
                 let (download, resumed) =
-                    Download::open(metainfo, hashes, output, wanted, &saving.from, &progress)?;
+                    Download::open(metainfo, hashes, output, wanted, &saving.from, None, &progress)?;
                 Ok((Arc::new(download), resumed))
             };
             Done::Opened(open())

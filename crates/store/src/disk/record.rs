@@ -48,6 +48,8 @@ pub(crate) enum Op {
     MakeDirectory(Place, Node),
     /// With its text.
     MakeLink(Place, Node, OsString),
+    /// Another name for a file.
+    HardLink(Place, Node),
     /// What was called the second before is replaced.
     Rename(Place, Place, Node),
     /// Each place has now what the other had.
@@ -168,6 +170,15 @@ pub(super) fn made_link(dir: impl AsFd, path: &Path, text: &OsStr) {
         let place = recorder.place_in(dir, path);
         let node = recorder.add(&place, inode);
         recorder.push(Op::MakeLink(place, node, text.to_owned()));
+    });
+}
+
+pub(super) fn linked(from: &Path, dir: impl AsFd, path: &Path) {
+    with(|recorder| {
+        let node = recorder.inodes[&fs::symlink_metadata(from).unwrap().ino()];
+        let place = recorder.place_in(dir, path);
+        recorder.names.get_mut(&place.dir).unwrap().insert(place.name.clone(), node);
+        recorder.push(Op::HardLink(place, node));
     });
 }
 

@@ -91,7 +91,7 @@ impl Bench {
         let metainfo = Arc::new(Metainfo::decode(self.shared.metainfo().as_bytes()).unwrap());
         let only: Vec<FilePattern> = only.iter().map(|pattern| pattern.parse().unwrap()).collect();
         let wanted = Wanted::of(&metainfo, &only)?;
-        Download::open(metainfo, self.shared.hashes().clone(), output, wanted, from, &|_| {
+        Download::open(metainfo, self.shared.hashes().clone(), output, wanted, from, None, &|_| {
             ControlFlow::Continue(())
         })
     }

@@ -6,6 +6,7 @@ mod bench;
 mod holes;
 mod intruders;
 mod leftovers;
+mod linked;
 mod parts;
 mod similar;
 mod versions;
@@ -245,7 +246,8 @@ fn a_share_larger_than_the_disk_leaves_nothing_behind() {
     };
     let output = Output::in_dir(dir.path(), metainfo.1.name());
     let wanted = Wanted::all(&metainfo.1);
-    let result = Download::open(metainfo.1, metainfo.0, output, wanted, &[], &|_| ControlFlow::Continue(()));
+    let result =
+        Download::open(metainfo.1, metainfo.0, output, wanted, &[], None, &|_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(DownloadError::NoSpace { .. })), "{result:?}");
     assert_eq!(names_in(dir.path()), [""; 0]);
 }

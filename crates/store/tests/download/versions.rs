@@ -296,6 +296,7 @@ fn an_unfinished_update_to_another_version_is_not_in_the_way() {
         elsewhere.clone(),
         Wanted::all(&metainfo),
         &[],
+        None,
         &|_| ControlFlow::Continue(()),
     )
     .unwrap();

@@ -134,6 +134,9 @@ impl Disk {
                 self.links.insert(node, text);
                 self.changes.push(NameChange::new(vec![(place, Some(node))]));
             }
+            Op::HardLink(place, node) => {
+                self.changes.push(NameChange::new(vec![(place, Some(node))]));
+            }
             Op::Rename(from, to, node) => {
                 self.changes.push(NameChange::new(vec![(to, Some(node)), (from, None)]));
             }
