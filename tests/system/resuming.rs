@@ -145,7 +145,7 @@ fn leave_part(source: &Source, dir: &Path, durable: Range<u32>, lost: Range<u32>
     let hashes = source.shared.hashes().clone();
     let wanted = Wanted::all(&metainfo);
     let (download, _) =
-        Download::open(metainfo, hashes, output, wanted, &[], &|_| ControlFlow::Continue(())).unwrap();
+        Download::open(metainfo, hashes, output, wanted, &[], None, &|_| ControlFlow::Continue(())).unwrap();
     let content = fs::read(&source.path).unwrap();
     let chunks: Vec<_> = content.chunks(CHUNK as usize).collect();
     let store = |chunk: u32| {

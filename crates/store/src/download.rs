@@ -346,10 +346,15 @@ impl Download {
     ) -> Result<bool, PathError> {
         // It may be open under the name that it gets.
         self.pool.forget(file);
-        let is_linked = dirs.link(&self.metainfo.files()[file], from, proved)?;
+        let entry = &self.metainfo.files()[file];
+        let is_linked = dirs.link(entry, from, proved)?;
         if is_linked {
             let mut have = lock(&self.have);
             self.metainfo.chunk_space().chunks_of(file).for_each(|chunk| _ = have.insert(ChunkIndex(chunk)));
+        } else if !is_small(entry) {
+            // The file that was reserved made room for the link.
+            let file = self.file(file, Access::Create)?;
+            disk::reserve(&file, entry.node.len, &[]).at("allocate", &self.part.path_of(entry))?;
         }
         Ok(is_linked)
     }

@@ -264,7 +264,9 @@ impl Existing {
                 }
             }
         }
-        if is_wrong && extent == Extent::UntilWrong {
+        // Once something is wrong, no more has to be known.
+        let is_known_wrong = is_wrong && extent == Extent::UntilWrong;
+        if is_known_wrong {
             chunks.clear();
         }
         let pool = FilePool::default();
@@ -289,11 +291,10 @@ impl Existing {
         }
         let mut wrong = Vec::new();
         for (file, before) in there() {
-            // What was written while it was read may not be what was hashed.
-            let now =
-                open(file).ok().and_then(|file| file.metadata().ok()).map(|meta| FileIdentity::of(&meta));
             let is_right = space.chunks_of(file).all(|chunk| right.contains(ChunkIndex(chunk)));
-            if !is_right || now != Some(before) {
+            // What was written while it was read may not be what was hashed.
+            let now = || open(file).ok()?.metadata().ok().map(|meta| FileIdentity::of(&meta));
+            if !is_right || (!is_known_wrong && now() != Some(before)) {
                 wrong.push(file);
             }
         }

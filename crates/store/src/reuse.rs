@@ -23,7 +23,7 @@ use std::{
     thread,
 };
 
-use proto::{Bitfield, ChunkIndex, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
+use proto::{Bitfield, ChunkIndex, Digest, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
 use rustix::fs::OFlags;
 
 use crate::{
@@ -236,7 +236,7 @@ impl Filling<'_> {
     /// Takes chunks of files that have another place or name than in the share.
     fn moved(&self) -> Result<(), DownloadError> {
         let space = self.download.metainfo().chunk_space();
-        let mut by_first: HashMap<(u64, proto::Digest), Vec<usize>> = HashMap::new();
+        let mut by_first: HashMap<(u64, Digest), Vec<usize>> = HashMap::new();
         let mut lens = HashMap::new();
         for file in self.download.incomplete_files() {
             let len = space.file_len(file);
@@ -245,26 +245,66 @@ impl Filling<'_> {
                 *lens.entry(len).or_insert(0_usize) += 1;
             }
         }
+        if by_first.is_empty() {
+            return Ok(());
+        }
+        let known = self.known_beginnings(|len| lens.contains_key(&len));
         let mut jobs = Vec::new();
         let mut buffer = vec![0; CHUNK_LEN as usize];
         for (at, source) in self.sources.iter().enumerate() {
             if lens.get(&source.len).is_none_or(|&left| left == 0) {
                 continue;
             }
-            let first_len = source.len.min(CHUNK_LEN.into());
-            let first = &mut buffer[..usize::try_from(first_len).unwrap_or(0)];
-            if open(&source.path).is_none_or(|file| disk::read_exact_at(&file, first, 0).is_err()) {
-                continue;
-            }
-            self.proceed(first_len)?;
+            let first = match known.get(&*source.inside) {
+                Some(&first) => first,
+                None => match self.beginning(source, &mut buffer)? {
+                    Some(first) => first,
+                    None => continue,
+                },
+            };
             // One source is enough for each file: a file of the same length and beginning is rarely another.
-            let found = by_first.remove(&(source.len, merkle::chunk_hash(first, source.len)));
+            let found = by_first.remove(&(source.len, first));
             for file in found.into_iter().flatten() {
                 lens.entry(source.len).and_modify(|left| *left -= 1);
                 self.add_jobs(file, at, &mut jobs);
             }
         }
         self.run(&jobs).map(|_| ())
+    }
+
+    /// The hashes of the first chunks of files that are complete, by their places: what has the same place in the source is most likely
+    /// where they came from. If it is not, its chunks are proved in vain.
+    fn known_beginnings(&self, is_of_use: impl Fn(u64) -> bool) -> HashMap<String, Digest> {
+        let (metainfo, have) = (self.download.metainfo(), self.download.have());
+        let space = metainfo.chunk_space();
+        let known = |file: usize| {
+            let mut chunks = space.chunks_of(file).map(ChunkIndex);
+            let first = chunks.clone().next()?;
+            let is_known = is_of_use(space.file_len(file)) && chunks.all(|chunk| have.contains(chunk));
+            Some((
+                joined(&metainfo.files()[file].path),
+                self.download.hashes().get(first).filter(|_| is_known)?,
+            ))
+        };
+        (0..metainfo.files().len()).filter_map(known).collect()
+    }
+
+    /// The hash of the first chunk of a source, `None` if it cannot be read.
+    fn beginning(&self, source: &Source, buffer: &mut [u8]) -> Result<Option<Digest>, DownloadError> {
+        let Source { path, inside, len } = source;
+        if let Some(local) = self.local
+            && let Ok(meta) = disk::examine(path)
+            && let Some(hashes) = local.hashes_of(inside, &FileIdentity::of(&meta), ChangeTime::of(&meta))
+        {
+            return Ok(hashes.first().copied());
+        }
+        let first_len = (*len).min(CHUNK_LEN.into());
+        let first = &mut buffer[..usize::try_from(first_len).unwrap_or(0)];
+        if open(path).is_none_or(|file| disk::read_exact_at(&file, first, 0).is_err()) {
+            return Ok(None);
+        }
+        self.proceed(first_len)?;
+        Ok(Some(merkle::chunk_hash(first, *len)))
     }
 
     /// Clones a file into the part, if none of it is here and the file system can.

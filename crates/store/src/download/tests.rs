@@ -2,6 +2,7 @@
 
 use std::{
     fs, iter,
+    ops::ControlFlow,
     os::unix::fs::{FileExt, symlink},
 };
 
@@ -322,6 +323,52 @@ fn a_file_system_without_locks_or_synced_directories_will_do() {
         faults::fail(Call::Lock, Errno::IO, 1);
         assert!(matches!(bench.open(), Err(DownloadError::Path(error)) if error.action == "lock"));
     }
+}
+
+/// Puts a version where the output will be that differs in `file0`.
+fn placed(bench: &Bench) {
+    let path = bench.output().path().to_owned();
+    fs::create_dir_all(path.join("sub/deeper")).unwrap();
+    for entry in bench.shared.metainfo().files() {
+        let from = join(&bench.source(), &entry.path);
+        fs::copy(&from, join(&path, &entry.path)).unwrap();
+    }
+    fs::write(path.join("file0"), content(CHUNK - 1, 77)).unwrap();
+}
+
+/// The first file that is linked loses the room that was reserved for it, whether it can be linked or not.
+#[test]
+fn an_update_copies_files_that_cannot_be_linked() {
+    for skip in [None, Some(1)] {
+        let bench = Bench::of_directory(4);
+        placed(&bench);
+        match skip {
+            None => faults::fail(Call::HardLink, Errno::PERM, usize::MAX),
+            Some(skip) => faults::fail_after(Call::HardLink, skip, Errno::MLINK),
+        }
+        let (download, _) = bench.open_to(bench.output().replacing_version()).unwrap();
+        faults::end();
+        assert_eq!(download.have().count(), 3, "{skip:?}");
+        bench.complete(download);
+    }
+}
+
+/// What this run has hashed already is not read again: not to prove it, and not to look for files that moved.
+#[test]
+fn an_update_reads_only_what_differs() {
+    let bench = Bench::of_directory(4);
+    placed(&bench);
+    let go_on = |_| ControlFlow::Continue(());
+    let path = bench.output().path().to_owned();
+    let local = Local::hash(&path, Local::scan(&path, 1, u64::MAX).unwrap().unwrap(), &go_on).unwrap();
+    let metainfo = Arc::new(bench.shared.metainfo().clone());
+    let (hashes, output) = (bench.shared.hashes().clone(), bench.output().replacing_version());
+    let wanted = Wanted::all(&metainfo);
+    faults::end();
+    let (download, _) = Download::open(metainfo, hashes, output, wanted, &[], Some(&local), &go_on).unwrap();
+    // The old `file0`, whose blocks are compared with the new ones.
+    assert_eq!(count(&faults::end(), Call::Read), 1);
+    bench.complete(download);
 }
 
 #[test]
