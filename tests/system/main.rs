@@ -27,6 +27,7 @@ mod evil;
 mod garbage;
 mod liars;
 mod names;
+mod outlines;
 mod outputs;
 mod parts;
 mod restarts;

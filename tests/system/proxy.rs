@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use bytes::BytesMut;
 use proto::{
     PREAMBLE, PeerId,
+    outline::SUM_LEN,
     peer::{PeerMessage, PeerReader, encode_message},
 };
 use tokio::{
@@ -41,6 +42,12 @@ pub(crate) enum Manner {
     WrongHashes,
     /// Changes a byte in the metainfo.
     WrongMetainfo,
+    /// Changes a byte in the outline of the metainfo.
+    WrongOutline,
+    /// Sends two sums of the outline in each other's place.
+    SwappedOutline,
+    /// Changes a byte in sections of the metainfo.
+    WrongSections,
     /// Sends nothing after `Hello`.
     MuteAfterHello,
     /// Sends chunks a byte shorter than they are.
@@ -208,6 +215,9 @@ impl Relay {
                 *len -= 1;
                 payload.pop();
             }
+            if let (Manner::SwappedOutline, PeerMessage::Outline { .. }) = (self.manner, &message) {
+                payload[..2 * SUM_LEN as usize].rotate_left(SUM_LEN as usize);
+            }
             if self.manner.falsifies(&message) {
                 // The last byte, so only a check of all bytes notices it.
                 *payload.last_mut().unwrap() ^= 1;
@@ -262,6 +272,8 @@ impl Manner {
             (Manner::WrongChunks, PeerMessage::Chunk { chunk, .. }) => chunk.0 % 2 == 1,
             (Manner::WrongChunkAndAway, PeerMessage::Chunk { .. })
             | (Manner::WrongHashes, PeerMessage::Hashes { .. })
+            | (Manner::WrongOutline, PeerMessage::Outline { .. })
+            | (Manner::WrongSections, PeerMessage::Sections { .. })
             | (Manner::WrongMetainfo, PeerMessage::Metainfo { .. }) => true,
             _ => false,
         }

@@ -7,7 +7,7 @@ use proto::{
     ChunkIndex, Digest, InfoHash, PeerId, Zone,
     peer::{Hello, Wish},
 };
-use store::Download;
+use store::{Download, Local};
 use swarm::{
     PeerEvent,
     scheduler::{Have, PeerKey},
@@ -30,6 +30,8 @@ pub(crate) struct Context {
     /// The download, once the output is open.
     pub(crate) download: watch::Receiver<Option<Arc<Download>>>,
     pub(crate) buffers: BufferPool,
+    /// What is known of the version that is replaced.
+    pub(crate) local: Option<Arc<Local>>,
     /// TCP port that this leecher listens on; 0 if it does not listen.
     pub(crate) listen_port: u16,
     /// Where in a network this host is.

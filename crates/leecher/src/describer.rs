@@ -8,14 +8,19 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use peer::{
     connection::{ConnectionError, Inbox},
+    handshake::Ask,
     outbox::OutboxFull,
 };
 use proto::{
     ChunkIndex, Digest, InfoHash, Metainfo,
     metainfo::MetainfoError,
-    peer::{GoodbyeReason, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, description_parts, unknown_hashes},
+    outline::{Draft, MEAN_SECTION_LEN, SUM_LEN, SectionSet, Sum},
+    peer::{
+        GoodbyeReason, MAX_PART_LEN, MAX_PUSHED_PARTS, MAX_SUMS, PeerMessage, description_parts,
+        unknown_hashes,
+    },
 };
-use store::{ChunkHashes, HashesError};
+use store::{ChunkHashes, HashesError, Local};
 use swarm::{DescriptionStage, PeerEvent, SMALL_METAINFO, scheduler::PeerKey};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -32,6 +37,9 @@ const MAX_HOLD: Duration = Duration::from_secs(3_600);
 
 /// Maximum number of parts on their way: 8 MiB, the hashes of a share of 128 GiB, cover 80 ms at 100 MB/s.
 const MAX_PARTS: usize = 32;
+
+/// One in this many sections may be missing: if more are, fetching the metainfo whole takes one round trip less and few more bytes.
+const MAX_MISSING_SHARE: usize = 2;
 
 /// Bytes between two progress reports. The end of each part is reported too.
 const PROGRESS_STEP: usize = 16 * 1024;
@@ -97,9 +105,14 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
-    /// If the description was requested with the hello, its first parts come without further requests.
-    pub(crate) fn after_hello(description_requested: bool) -> Owed {
-        Owed { pushed: if description_requested { MAX_PUSHED_PARTS } else { 0 }, ..Owed::default() }
+    /// What was requested with the hello comes without further requests: the first parts of the description, or of the outline.
+    pub(crate) fn after_hello(asked: Ask) -> Owed {
+        let pushed = match asked {
+            Ask::Nothing => 0,
+            Ask::Outline => 1,
+            Ask::Description => MAX_PUSHED_PARTS,
+        };
+        Owed { pushed, ..Owed::default() }
     }
 
     /// Counts the next part. Returns whether it must be requested.
@@ -133,8 +146,21 @@ pub(crate) struct Describer<'a> {
 }
 
 impl Describer<'_> {
-    /// Asks for the metainfo, and proves it.
-    pub(crate) async fn metainfo(&mut self, infohash: InfoHash) -> Result<Metainfo, DescriptionError> {
+    /// Asks for the metainfo, and proves it. If `local` is similar, only what differs is asked for.
+    pub(crate) async fn metainfo(
+        &mut self,
+        infohash: InfoHash,
+        local: Option<&Arc<Local>>,
+    ) -> Result<Metainfo, DescriptionError> {
+        if let Some(local) = local
+            && let Some(bytes) = self.sections(Arc::clone(local)).await?
+        {
+            match off_reactor(move || Metainfo::decode_proved(&bytes, infohash)).await {
+                // Sums are short. So this proves nothing against the peer, and all of the metainfo will.
+                Err(MetainfoError::WrongInfoHash) => tracing::debug!("the metainfo is fetched whole"),
+                decoded => return decoded.map_err(DescriptionError::BadShare),
+            }
+        }
         let bytes = self.metainfo_bytes().await?;
         let metainfo = off_reactor(move || Metainfo::decode_proved(&bytes, infohash)).await;
         metainfo.map_err(|error| match error {
@@ -170,6 +196,73 @@ impl Describer<'_> {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Puts the metainfo together from sections of the local one and of the peer's. `None` if they have little in common, or if more than
+    /// [`SMALL_METAINFO`] would be received: such a peer is held when it sends the metainfo whole.
+    async fn sections(&mut self, local: Arc<Local>) -> Result<Option<Vec<u8>>, DescriptionError> {
+        let Some(sums) = self.outline().await? else { return Ok(None) };
+        let mut draft = off_reactor(move || Draft::new(sums, local.metainfo().as_bytes())).await;
+        let (sections, missing) = draft.len();
+        let total = missing as u64 * MEAN_SECTION_LEN;
+        if missing * MAX_MISSING_SHARE > sections || total > SMALL_METAINFO {
+            return Ok(None);
+        }
+        let mut wanted = VecDeque::from(draft.missing());
+        let mut asked: VecDeque<SectionSet> = VecDeque::new();
+        // How long the sections are is known when they are here.
+        let (mut bytes, mut received) = (Vec::new(), 0);
+        loop {
+            while asked.len() < MAX_PARTS
+                && let Some(set) = wanted.pop_front()
+            {
+                self.ask(PeerMessage::SectionsRequest(set))?;
+                asked.push_back(set);
+            }
+            let Some(expected) = asked.pop_front() else { return Ok(draft.into_bytes()) };
+            match self.next().await? {
+                PeerMessage::Sections { set, len } if set == expected => {
+                    bytes.clear();
+                    bytes.resize(len as usize, 0);
+                    self.payload(DescriptionStage::Metainfo, &mut bytes, (received, total)).await?;
+                    received += u64::from(len);
+                    draft.fill(set, &bytes).map_err(|wrong| DescriptionError::Lied(wrong.to_string()))?;
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+    }
+
+    /// Asks for the outline of the metainfo. `None` if it is longer than [`SMALL_METAINFO`].
+    async fn outline(&mut self) -> Result<Option<Vec<Sum>>, DescriptionError> {
+        let (mut sums, mut bytes): (Vec<Sum>, Vec<u8>) = (Vec::new(), Vec::new());
+        let mut total = None;
+        while total.is_none_or(|total| sums.len() < total as usize) {
+            let first = u32::try_from(sums.len()).unwrap_or(u32::MAX);
+            self.ask(PeerMessage::OutlineRequest { first })?;
+            match self.next().await? {
+                PeerMessage::Outline { sections, first: from, count }
+                    if from == first
+                        && total.is_none_or(|total| total == sections)
+                        && count == (sections - first).min(MAX_SUMS) =>
+                {
+                    let total_len = u64::from(sections) * u64::from(SUM_LEN);
+                    if total_len > SMALL_METAINFO {
+                        let skipping = timeout_at(Instant::now() + SILENCE, self.inbox.skip_payload());
+                        skipping.await.map_err(|_| DescriptionError::Silent)??;
+                        return Ok(None);
+                    }
+                    total = Some(sections);
+                    bytes.clear();
+                    bytes.resize(count as usize * SUM_LEN as usize, 0);
+                    let before = u64::from(first) * u64::from(SUM_LEN);
+                    self.payload(DescriptionStage::Metainfo, &mut bytes, (before, total_len)).await?;
+                    sums.extend_from_slice(bytes.as_chunks().0);
+                }
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(Some(sums))
     }
 
     async fn metainfo_bytes(&mut self) -> Result<Vec<u8>, DescriptionError> {
@@ -313,7 +406,12 @@ impl Describer<'_> {
                 Some(PeerMessage::Have { chunk }) if self.early.haves.len() < MAX_EARLY_HAVES => {
                     self.early.haves.push(chunk);
                 }
-                Some(message @ (PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. })) => {
+                Some(
+                    message @ (PeerMessage::Metainfo { .. }
+                    | PeerMessage::Hashes { .. }
+                    | PeerMessage::Outline { .. }
+                    | PeerMessage::Sections { .. }),
+                ) => {
                     self.owed.requested = self.owed.requested.saturating_sub(1);
                     return Ok(Some(message));
                 }

@@ -27,7 +27,7 @@ use proto::{
     peer::{Form, Wish},
 };
 use rand::rngs::StdRng;
-use store::{Content, Download, DownloadError, Resumed, StoreChunkError};
+use store::{Content, Download, DownloadError, Local, Resumed, StoreChunkError};
 use swarm::{
     Action, Answer, Config as SwarmConfig, Event, Failure, PeerEvent, Report, Source, SourceId, Stay, Swarm,
     scheduler::{PeerKey, Received},
@@ -70,6 +70,8 @@ pub(crate) struct Setup {
     pub(crate) acceptor: Option<Acceptor>,
     pub(crate) goal: Goal,
     pub(crate) saving: Saving,
+    /// What is known of the version that is replaced.
+    pub(crate) local: Option<Arc<Local>>,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -166,6 +168,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             buffers: BufferPool::new(),
             listen_port: port.unwrap_or(0),
             zone: setup.zone,
+            local: setup.local.clone(),
             serving: OnceLock::new(),
             upload_limit: setup.upload_limit.clone(),
             download_limit: setup.download_limit.clone(),
@@ -318,7 +321,8 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
-                    self.disk.open(description, self.setup.saving.clone(), stop.clone());
+                    let (saving, local) = (self.setup.saving.clone(), self.context.local.clone());
+                    self.disk.open(description, saving, local, stop.clone());
                 }
             }
             Action::Send(key, message) => {

@@ -156,6 +156,10 @@ fn explain_download(error: &DownloadError) -> (ExitCode, String) {
         DownloadError::NoSpace { .. } => {
             (ExitCode::DiskFull, "free some disk space, or save elsewhere with -o or -d".to_owned())
         }
+        DownloadError::LinkChanged(_) => (
+            ExitCode::Io,
+            "make sure that no program writes to the old version, then run the same command again".to_owned(),
+        ),
         DownloadError::PartGone(_) => (
             ExitCode::Io,
             "make sure that no other program changes it, then run the same command again to fetch the rest"

@@ -25,6 +25,7 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched},
     known_names,
+    old_version::OldVersion,
     target::{Missing, Resolved, Target, Unresolved, resolve},
     task_output,
     view::View,
@@ -193,11 +194,15 @@ async fn fetch_among(
     mut on_event: impl FnMut(FetchEvent),
     stop: CancellationToken,
 ) -> Result<Fetched, FetchError> {
-    let (setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
+    let old_version = OldVersion::read(tasks, &config, &stop);
+    let (mut setup, name) = prepare(tasks, &config, Goal::Files, &mut on_event, &stop).await?;
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
         let output = config.destination.output(name, config.replace);
         task_output(spawn_blocking(move || output.check_usable()).await)?;
+    }
+    if let Some(old_version) = old_version {
+        setup.local = old_version.finish(&mut on_event).await;
     }
     let Target::Name(asked) = &config.target else { return Driver::new(setup, on_event).run(&stop).await };
     fetch_named(tasks, asked, config.known_names.as_deref(), setup, on_event, &stop).await
@@ -227,6 +232,7 @@ async fn prepare(
         infohash,
         goal,
         saving: config.saving(),
+        local: None,
         trackers,
         named,
         peers,

@@ -39,6 +39,7 @@ mod known_names;
 mod listing;
 #[cfg(feature = "cli")]
 mod looking;
+mod old_version;
 #[cfg(feature = "cli")]
 mod report;
 #[cfg(feature = "cli")]

@@ -127,7 +127,10 @@ async fn connect(context: &Context, origin: Origin, turn: &Turn) -> Result<(Conn
             let begun = Instant::now();
             let asked = tokio::select! {
                 biased;
-                () = turn.ask.notified() => Ask::Description,
+                () = turn.ask.notified() => match context.local {
+                    Some(_) => Ask::Outline,
+                    None => Ask::Description,
+                },
                 () = ready(()) => Ask::Nothing,
             };
             let connection = handshake::initiate_and_ask(stream, hello, asked).await;
@@ -205,10 +208,10 @@ async fn describe(
 ) -> Result<Owed, DescriptionError> {
     let report = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
     let mut known = context.known.subscribe();
-    let owed = Owed::after_hello(asked == Ask::Description);
+    let owed = Owed::after_hello(asked);
     let (rest, events) = (&turn.rest, &context.events);
     let mut describer = Describer { inbox, early, known: known.clone(), owed, rest, key, events };
-    let mut is_turn = asked == Ask::Description;
+    let mut is_turn = asked != Ask::Nothing;
     loop {
         if matches!(*known.borrow_and_update(), Known::All) {
             return Ok(describer.owed);
@@ -239,7 +242,8 @@ async fn describe(
                     metainfo
                 }
                 Known::Nothing => {
-                    let metainfo = Arc::new(describer.metainfo(context.infohash).await?);
+                    let metainfo =
+                        Arc::new(describer.metainfo(context.infohash, context.local.as_ref()).await?);
                     context.known.send_if_modified(|known| {
                         let first = matches!(known, Known::Nothing);
                         if first {
@@ -332,7 +336,12 @@ impl Receiver<'_> {
                 PeerMessage::KeepAlive => self.report(PeerEvent::Alive).await?,
                 PeerMessage::Idle => self.report(PeerEvent::Idle).await?,
                 PeerMessage::Bitfield { len } => self.bitfield(len).await?,
-                PeerMessage::Metainfo { .. } | PeerMessage::Hashes { .. } if self.late_parts > 0 => {
+                PeerMessage::Metainfo { .. }
+                | PeerMessage::Hashes { .. }
+                | PeerMessage::Outline { .. }
+                | PeerMessage::Sections { .. }
+                    if self.late_parts > 0 =>
+                {
                     self.late_parts -= 1;
                     self.inbox.skip_payload().await.map_err(connection_failed)?;
                 }

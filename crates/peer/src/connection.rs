@@ -6,9 +6,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use proto::{
     Metainfo,
+    outline::{MIN_SECTION_LEN, SECTIONS_PER_REQUEST},
     peer::{
-        DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_PUSHED_PARTS, PeerMessage, PeerReader,
-        RejectReason, description_parts,
+        DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_PUSHED_PARTS, MAX_SUMS, PeerMessage,
+        PeerReader, RejectReason, description_parts,
     },
 };
 use store::Content;
@@ -82,6 +83,8 @@ pub struct Inbox {
     refused: u32,
     /// Number of parts of the description that the peer has requested.
     parts: u32,
+    /// Number of times that it has requested its outline, or sections of the metainfo.
+    sections: u32,
     /// Number of parts that it may request, once it has requested one of a share that is known.
     most_parts: Option<u32>,
     /// The peer has sent a `DescriptionRequest`.
@@ -106,6 +109,7 @@ pub async fn run<T>(
         haves: 0,
         refused: 0,
         parts: 0,
+        sections: 0,
         most_parts: None,
         is_described: false,
     };
@@ -195,7 +199,15 @@ impl Inbox {
                 }
                 (PeerMessage::MetainfoRequest { offset }, Some(_)) => self.outbox.metainfo(offset)?,
                 (PeerMessage::HashesRequest { first, count }, Some(_)) => self.outbox.hashes(first, count)?,
-                (PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. }, None) => {
+                (PeerMessage::OutlineRequest { first }, Some(_)) => self.outbox.outline(first)?,
+                (PeerMessage::SectionsRequest(set), Some(_)) => self.outbox.sections(set)?,
+                (
+                    PeerMessage::MetainfoRequest { .. }
+                    | PeerMessage::HashesRequest { .. }
+                    | PeerMessage::OutlineRequest { .. }
+                    | PeerMessage::SectionsRequest(_),
+                    None,
+                ) => {
                     return Err(ConnectionError::Unexpected(message));
                 }
                 (message, _) => return Ok(Some(message)),
@@ -213,6 +225,10 @@ impl Inbox {
             PeerMessage::Have { .. } => {
                 self.haves = self.haves.saturating_add(1);
                 content.is_some_and(|metainfo| self.haves > metainfo.chunk_space().chunk_count())
+            }
+            PeerMessage::OutlineRequest { .. } | PeerMessage::SectionsRequest(_) => {
+                self.sections = self.sections.saturating_add(1);
+                content.is_some_and(|metainfo| self.sections > most_section_requests(metainfo))
             }
             PeerMessage::MetainfoRequest { .. } | PeerMessage::HashesRequest { .. } => {
                 self.parts = self.parts.saturating_add(1);
@@ -264,6 +280,13 @@ impl Inbox {
         let skipping = timeout(IDLE_TIMEOUT, self.reader.skip_payload());
         Ok(skipping.await.map_err(|_| ConnectionError::Idle)??)
     }
+}
+
+/// Number of requests for outlines and sections of the metainfo that may be of use: each section `PART_REQUESTS` times, in requests for
+/// all that follow each other.
+fn most_section_requests(metainfo: &Metainfo) -> u32 {
+    let sections = u32::try_from(metainfo.as_bytes().len()).unwrap_or(u32::MAX).div_ceil(MIN_SECTION_LEN);
+    PART_REQUESTS * (sections.div_ceil(SECTIONS_PER_REQUEST) + sections.div_ceil(MAX_SUMS))
 }
 
 /// Number of messages that describe a share.

@@ -26,6 +26,8 @@ pub enum Ask {
     Nothing,
     /// The description of the share.
     Description,
+    /// The outline of its metainfo.
+    Outline,
 }
 
 /// A connection after the handshake.
@@ -157,8 +159,10 @@ fn split(stream: TcpStream) -> io::Result<(PeerReader<OwnedReadHalf>, OwnedWrite
 async fn send_hello(writer: &mut OwnedWriteHalf, hello: Hello, ask: Ask) -> Result<(), HandshakeError> {
     let mut bytes = BytesMut::from(&PREAMBLE[..]);
     encode_message(&PeerMessage::Hello(hello), &mut bytes)?;
-    if ask == Ask::Description {
-        encode_message(&PeerMessage::DescriptionRequest, &mut bytes)?;
+    match ask {
+        Ask::Nothing => {}
+        Ask::Description => encode_message(&PeerMessage::DescriptionRequest, &mut bytes)?,
+        Ask::Outline => encode_message(&PeerMessage::OutlineRequest { first: 0 }, &mut bytes)?,
     }
     Ok(writer.write_all(&bytes).await?)
 }

@@ -11,6 +11,7 @@ use std::{
 
 use proto::{
     Bitfield, ChunkIndex,
+    outline::SectionSet,
     peer::{GoodbyeReason, MAX_PIPELINE, PeerMessage, Wish},
 };
 use tokio::sync::Notify;
@@ -56,6 +57,10 @@ pub(crate) enum Outgoing {
     Message(PeerMessage),
     /// The part of the metainfo that starts here.
     Metainfo { offset: u32 },
+    /// The outline of the metainfo from this section on.
+    Outline { first: u32 },
+    /// These sections of the metainfo.
+    Sections(SectionSet),
     /// The hashes of these chunks.
     Hashes { first: ChunkIndex, count: u32 },
     /// The chunks that this side has.
@@ -81,6 +86,16 @@ impl Outbox {
     /// Queues part of the metainfo.
     pub fn metainfo(&self, offset: u32) -> Result<(), OutboxFull> {
         self.push(Outgoing::Metainfo { offset })
+    }
+
+    /// Queues part of the outline of the metainfo.
+    pub fn outline(&self, first: u32) -> Result<(), OutboxFull> {
+        self.push(Outgoing::Outline { first })
+    }
+
+    /// Queues sections of the metainfo.
+    pub fn sections(&self, set: SectionSet) -> Result<(), OutboxFull> {
+        self.push(Outgoing::Sections(set))
     }
 
     /// Queues chunk hashes.

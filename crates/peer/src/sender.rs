@@ -1,5 +1,6 @@
 //! The writing side of a connection: sends what its [`Outbox`] holds.
 
+mod outline;
 mod parts;
 
 use std::{
@@ -148,6 +149,8 @@ impl Sender {
                 pending.extend_from_slice(part);
                 Ok(())
             }
+            Outgoing::Outline { first } => self.put_outline(first).await,
+            Outgoing::Sections(set) => self.put_sections(set).await,
             Outgoing::Hashes { first, count } => {
                 // The reader has checked that the range exists.
                 let hashes = serving(&self.serve)?.content.hashes().range(first, count).unwrap_or_default();

@@ -21,6 +21,7 @@ pub mod label;
 pub mod link;
 pub mod metainfo;
 pub mod name;
+pub mod outline;
 pub mod peer;
 pub mod tracker;
 #[cfg_attr(not(feature = "codecs"), expect(dead_code, reason = "the codecs are what encodes and decodes"))]
@@ -42,7 +43,7 @@ pub use zone::Zone;
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

@@ -28,6 +28,9 @@ pub const MAX_PART_LEN: u32 = 256 * 1024;
 /// Maximum chunk hashes in one `Hashes` message.
 pub const MAX_HASHES: u32 = MAX_PART_LEN / 32;
 
+/// Maximum sums in one `Outline` message.
+pub const MAX_SUMS: u32 = MAX_PART_LEN / crate::outline::SUM_LEN;
+
 /// Parts of a description that one `DescriptionRequest` brings: all of it for a share of up to some 12 GiB, and never more than 1 MiB
 /// for nothing.
 pub const MAX_PUSHED_PARTS: u32 = 4;

@@ -6,7 +6,7 @@ use proto::{
     ChunkIndex,
     peer::{Form, Wish},
 };
-use store::{Download, DownloadError, Output, Resumed, StoreChunkError, Stored, Wanted};
+use store::{Download, DownloadError, Local, Output, Resumed, StoreChunkError, Stored, Wanted};
 use swarm::scheduler::PeerKey;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -94,7 +94,13 @@ impl Disk {
     }
 
     /// Opens the output, and proves what an earlier run left in it. Ends early when `stop` is cancelled.
-    pub(super) fn open(&mut self, description: Description, saving: Saving, stop: CancellationToken) {
+    pub(super) fn open(
+        &mut self,
+        description: Description,
+        saving: Saving,
+        local: Option<Arc<Local>>,
+        stop: CancellationToken,
+    ) {
         let Description { metainfo, hashes } = description;
         let output = saving.output(metainfo.name());
         self.output = Some(output.clone());
@@ -107,8 +113,9 @@ impl Disk {
             let open = || {
                 let wanted = Wanted::of(&metainfo, &saving.only)?;
                 saving.destination.make_directory()?;
+                let (from, local) = (&saving.from, local.as_deref());
                 let (download, resumed) =
-                    Download::open(metainfo, hashes, output, wanted, &saving.from, None, &progress)?;
+                    Download::open(metainfo, hashes, output, wanted, from, local, &progress)?;
                 Ok((Arc::new(download), resumed))
             };
             Done::Opened(open())

@@ -25,6 +25,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         peers: Vec::new(),
         acceptor: Some(acceptor.clone()),
         goal: Goal::Files,
+        local: None,
         saving: Saving {
             destination: Destination::Directory(directory),
             replace: Replace::Nothing,
@@ -55,7 +56,7 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     let metainfo = Metainfo::new(ShareName::new("empty").unwrap(), Tree::Directory(BTreeMap::new())).unwrap();
     let hashes = ChunkHashes::prove(&metainfo, Vec::new()).unwrap();
     let description = Description { metainfo: Arc::new(metainfo), hashes };
-    driver.disk.open(description, driver.setup.saving.clone(), CancellationToken::new());
+    driver.disk.open(description, driver.setup.saving.clone(), None, CancellationToken::new());
     driver.lookups.spawn(async { (SourceId(0), Answer::Unknown { settled: true }) });
     driver.route = acceptor.route(INFOHASH);
     let address = acceptor.local_addr();

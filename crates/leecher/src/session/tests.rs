@@ -51,6 +51,7 @@ impl Bench {
             buffers: BufferPool::new(),
             listen_port: 0,
             zone: Zone::NONE,
+            local: None,
             serving: OnceLock::new(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ChunkIndex, Digest, InfoHash, Metainfo, PeerId, Zone,
     chunk::{BLOCK_LEN, CHUNK_LEN, MAX_CHUNKS},
+    outline::{MAX_SECTIONS, SUM_LEN, SectionSet},
     tracker::Completion,
 };
 
@@ -148,6 +149,29 @@ pub enum PeerMessage {
         /// Bytes in these blocks.
         len: u32,
     },
+    /// Send the outline of the metainfo from this section on. It may follow `Hello` at once.
+    OutlineRequest {
+        /// First section wanted.
+        first: u32,
+    },
+    /// Part of the outline of the metainfo; the payload is 8 bytes a section.
+    Outline {
+        /// Sections in the whole metainfo.
+        sections: u32,
+        /// First section of this part.
+        first: u32,
+        /// Number of sections in this part, at most [`super::MAX_SUMS`].
+        count: u32,
+    },
+    /// Send these sections of the metainfo.
+    SectionsRequest(SectionSet),
+    /// Some sections of the metainfo; the payload is their bytes, in order.
+    Sections {
+        /// Which sections.
+        set: SectionSet,
+        /// Bytes in these sections.
+        len: u32,
+    },
 }
 
 /// Why a chunk is not sent.
@@ -213,7 +237,9 @@ impl PeerMessage {
             PeerMessage::Metainfo { len, .. }
             | PeerMessage::Bitfield { len }
             | PeerMessage::Chunk { len, .. }
-            | PeerMessage::Blocks { len, .. } => len as usize,
+            | PeerMessage::Blocks { len, .. }
+            | PeerMessage::Sections { len, .. } => len as usize,
+            PeerMessage::Outline { count, .. } => count as usize * SUM_LEN as usize,
             PeerMessage::Hashes { count, .. } | PeerMessage::Leaves { count, .. } => {
                 count as usize * Digest::LEN
             }
@@ -222,6 +248,8 @@ impl PeerMessage {
             | PeerMessage::Idle
             | PeerMessage::DescriptionRequest
             | PeerMessage::MetainfoRequest { .. }
+            | PeerMessage::OutlineRequest { .. }
+            | PeerMessage::SectionsRequest(_)
             | PeerMessage::HashesRequest { .. }
             | PeerMessage::Have { .. }
             | PeerMessage::Request { .. }
@@ -271,7 +299,12 @@ impl PeerMessage {
                 space.span(chunk).is_some_and(|span| blocks.fits(span.len) && blocks.len(span.len) == len)
             }
             PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),
-            PeerMessage::Hello(_)
+            // Where the sections end is only known to who has the metainfo and has looked.
+            PeerMessage::OutlineRequest { .. }
+            | PeerMessage::SectionsRequest(_)
+            | PeerMessage::Outline { .. }
+            | PeerMessage::Sections { .. }
+            | PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
             | PeerMessage::Goodbye(_)
             | PeerMessage::Idle
@@ -291,6 +324,14 @@ impl PeerMessage {
                 (1..=super::MAX_HASHES).contains(&count)
                     && first.0.checked_add(count).is_some_and(|end| end <= MAX_CHUNKS)
             }
+            PeerMessage::OutlineRequest { first } => first < MAX_SECTIONS,
+            PeerMessage::Outline { sections, first, count } => {
+                sections <= MAX_SECTIONS
+                    && (1..=super::MAX_SUMS).contains(&count)
+                    && first.checked_add(count).is_some_and(|end| end <= sections)
+            }
+            PeerMessage::SectionsRequest(set) => set.is_legal(),
+            PeerMessage::Sections { set, len } => set.is_legal() && set.lens().contains(&len),
             PeerMessage::Bitfield { len } => len <= MAX_BITFIELD_LEN,
             PeerMessage::Chunk { len, .. } => (1..=CHUNK_LEN).contains(&len),
             PeerMessage::Leaves { count, .. } => (1..=BLOCKS_PER_CHUNK).contains(&count),

@@ -14,8 +14,9 @@ use crate::{
     chunk::MAX_CHUNKS,
     golden::{assert_documented, bytes},
     metainfo::MAX_METAINFO_LEN,
+    outline::{MAX_SECTION_LEN, MAX_SECTIONS, SUM_LEN, SectionSet},
     peer::{
-        BLOCKS_PER_CHUNK, BlockSet, MAX_HASHES, MAX_PART_LEN,
+        BLOCKS_PER_CHUNK, BlockSet, MAX_HASHES, MAX_PART_LEN, MAX_SUMS,
         message::{GoodbyeReason, Hello, RejectReason, Role},
     },
     tracker::Completion,
@@ -45,6 +46,7 @@ fn have(chunk: u32) -> PeerMessage {
 #[rustfmt::skip]
 fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
     let chunk = ChunkIndex(7);
+    let sections = SectionSet { first: 64, bits: 5 };
     let goodbye = PeerMessage::Goodbye;
     vec![
         ("Frame Hello, Seeder", hello(Role::Seeder, 7000), "00000055 00 11*32 22*16 00 fb581b 7261636b37 00*27"),
@@ -85,6 +87,11 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
             PeerMessage::BlocksRequest { chunk, blocks: BlockSet(5), progress: Completion::of(1, 2) },
             "00000004 11 07 05 32"),
         ("Frame Blocks", PeerMessage::Blocks { chunk, blocks: BlockSet(5), len: 32_768 }, "00000006 12 07 05 fb0080"),
+        ("Frame OutlineRequest", PeerMessage::OutlineRequest { first: 0 }, "00000002 13 00"),
+        ("Frame Outline", PeerMessage::Outline { sections: 2_700, first: 0, count: 2_700 },
+            "00000008 14 fb8c0a 00 fb8c0a"),
+        ("Frame SectionsRequest", PeerMessage::SectionsRequest(sections), "00000003 15 40 05"),
+        ("Frame Sections", PeerMessage::Sections { set: sections, len: 600 }, "00000006 16 40 05 fb5802"),
     ]
 }
 
@@ -109,7 +116,7 @@ fn every_message_has_its_golden_bytes() {
         assert_eq!(frame(&message), bytes(hex), "{what}");
         assert_eq!(decode_frame(&bytes(hex)).unwrap(), Some(message), "{what}");
     }
-    assert_eq!(PREAMBLE, *bytes("53484f414c 07"));
+    assert_eq!(PREAMBLE, *bytes("53484f414c 08"));
 }
 
 #[test]
@@ -121,7 +128,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 /// The first unused number of every enum. One more variant needs golden bytes, and a number here.
 #[test]
 fn unknown_variants_are_refused() {
-    for content in ["13", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
+    for content in ["17", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
@@ -186,6 +193,19 @@ fn illegal_lengths_are_refused_both_ways() {
         PeerMessage::Blocks { chunk, blocks: BlockSet(1), len: BLOCK_LEN + 1 },
         PeerMessage::Blocks { chunk, blocks: BlockSet(6), len: BLOCK_LEN },
         PeerMessage::Blocks { chunk, blocks: BlockSet(u32::MAX), len: u32::MAX },
+        PeerMessage::OutlineRequest { first: MAX_SECTIONS },
+        PeerMessage::Outline { sections: MAX_SECTIONS + 1, first: 0, count: 1 },
+        PeerMessage::Outline { sections: 9, first: 0, count: 0 },
+        PeerMessage::Outline { sections: 9, first: 9, count: 1 },
+        PeerMessage::Outline { sections: 9, first: u32::MAX, count: 1 },
+        PeerMessage::Outline { sections: MAX_SECTIONS, first: 0, count: MAX_SUMS + 1 },
+        PeerMessage::SectionsRequest(SectionSet { first: 0, bits: 0 }),
+        PeerMessage::SectionsRequest(SectionSet { first: MAX_SECTIONS - 1, bits: 2 }),
+        PeerMessage::SectionsRequest(SectionSet { first: u32::MAX, bits: 1 << 63 }),
+        PeerMessage::Sections { set: SectionSet { first: 0, bits: 0 }, len: 0 },
+        PeerMessage::Sections { set: SectionSet { first: 0, bits: 3 }, len: 1 },
+        PeerMessage::Sections { set: SectionSet { first: 0, bits: 3 }, len: 2 * MAX_SECTION_LEN + 1 },
+        PeerMessage::Sections { set: SectionSet { first: 0, bits: u64::MAX }, len: u32::MAX },
     ] {
         let mut dst = BytesMut::from(&b"before"[..]);
         let result = encode_message(&message, &mut dst);
@@ -215,6 +235,13 @@ fn the_largest_legal_lengths_pass() {
         PeerMessage::Leaves { chunk, count: BLOCKS_PER_CHUNK },
         PeerMessage::BlocksRequest { chunk, blocks: BlockSet(u32::MAX), progress: Completion::NOTHING },
         PeerMessage::Blocks { chunk, blocks: BlockSet(u32::MAX), len: CHUNK_LEN },
+        PeerMessage::OutlineRequest { first: MAX_SECTIONS - 1 },
+        PeerMessage::Outline { sections: MAX_SECTIONS, first: MAX_SECTIONS - MAX_SUMS, count: MAX_SUMS },
+        PeerMessage::SectionsRequest(SectionSet { first: MAX_SECTIONS - 64, bits: u64::MAX }),
+        PeerMessage::Sections {
+            set: SectionSet { first: MAX_SECTIONS - 64, bits: u64::MAX },
+            len: 64 * MAX_SECTION_LEN,
+        },
         hello(Role::Leecher, u16::MAX),
     ] {
         let frame = frame(&message);
@@ -391,6 +418,14 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         }),
         (chunks(), 1..=max.min(BLOCK_LEN), 0..BLOCKS_PER_CHUNK).prop_map(|(chunk, len, block)| {
             PeerMessage::Blocks { chunk, blocks: BlockSet(1 << block), len }
+        }),
+        (0..MAX_SECTIONS).prop_map(|first| PeerMessage::OutlineRequest { first }),
+        (1..=(max / SUM_LEN).clamp(1, MAX_SUMS), 0..MAX_SECTIONS - MAX_SUMS)
+            .prop_map(|(count, first)| { PeerMessage::Outline { sections: first + count, first, count } }),
+        (0..MAX_SECTIONS - 64, 1..=u64::MAX)
+            .prop_map(|(first, bits)| PeerMessage::SectionsRequest(SectionSet { first, bits })),
+        (0..MAX_SECTIONS - 64, 0..64_u32, 1..=max.min(MAX_SECTION_LEN)).prop_map(|(first, bit, len)| {
+            PeerMessage::Sections { set: SectionSet { first, bits: 1 << bit }, len }
         }),
         (chunks(), rejects).prop_map(|(chunk, reason)| PeerMessage::Reject { chunk, reason }),
         goodbyes.prop_map(PeerMessage::Goodbye),
