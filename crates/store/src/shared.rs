@@ -260,7 +260,7 @@ impl Shared {
         let scanned = &self.files[file];
         let chunks = self.metainfo.chunk_space().chunks_of(file);
         let is_unchanged = scanned.identity == *identity && scanned.changed == changed;
-        is_unchanged.then(|| self.hashes.range(ChunkIndex(chunks.start), chunks.len() as u32)).flatten()
+        is_unchanged.then(|| self.hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start)).flatten()
     }
 
     fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {
