@@ -55,11 +55,13 @@ pub async fn check(
     });
     let checked = loop {
         tokio::select! {
-            checked = &mut checking => break task_output(checked),
+            // The last progress first: a small copy is read before anybody looks.
+            biased;
             Ok(()) = proved.changed() => {
                 let done = *proved.borrow_and_update();
                 on_event(FetchEvent::Proving { done, total });
             }
+            checked = &mut checking => break task_output(checked),
         }
     };
     match checked {
