@@ -15,8 +15,8 @@ use std::{
 use arbitrary::Arbitrary;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
-use proto::{Zone, 
-    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareName,
+use proto::{
+    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareName, Zone,
     tracker::{
         Announce, Event, MAX_DATAGRAM_LEN, Query, ReplyBody, Request, RequestBody, Token, TransactionId,
         codec::{decode_reply, decode_request, encode_request},
@@ -186,7 +186,11 @@ impl World {
                 self.request(source, RequestBody::Announce(announce));
             }
             Step::Peers { source, token, share, want } => {
-                self.look_up(source, token, Query::Peers { infohash: infohash(share), want, zone: Zone::NONE });
+                self.look_up(
+                    source,
+                    token,
+                    Query::Peers { infohash: infohash(share), want, zone: Zone::NONE },
+                );
             }
             Step::Lookup { source, token, query } => {
                 let source = self::source(source);

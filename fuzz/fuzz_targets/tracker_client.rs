@@ -11,8 +11,8 @@ use std::{
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use proto::{Zone, 
-    InfoHash, PREAMBLE,
+use proto::{
+    InfoHash, PREAMBLE, Zone,
     tracker::{
         Query, ReplyBody, RequestBody, TransactionId,
         client::{CALL_TIMEOUT, Call, CallId, Client},
