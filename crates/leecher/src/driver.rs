@@ -153,6 +153,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         let config = SwarmConfig {
             infohash: setup.infohash,
             own_id,
+            zone: setup.zone,
             sources: trackers.chain(peers).collect(),
             max_peers: setup.max_peers,
             stall_timeout: setup.stall_timeout,

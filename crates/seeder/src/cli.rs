@@ -169,7 +169,7 @@ pub struct Args {
 
     /// Where in a network this host is, as a rack or a region [default: nowhere]
     ///
-    /// Trackers and peers receive it. They do not decide by it yet. At most 32 bytes are used.
+    /// Leechers of other zones fetch little from it, if they are in a zone. At most 32 bytes are used.
     #[arg(
         long, value_name = "NAME", value_parser = Zone::cut, env = "SHOAL_ZONE", help_heading = NETWORK,
         hide_short_help = true

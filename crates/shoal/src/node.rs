@@ -132,8 +132,8 @@ impl Builder {
         self
     }
 
-    /// Puts this host in a zone of the network, as a rack or a region. Trackers and peers receive it. They do not decide by it yet. By default
-    /// it is in none.
+    /// Puts this host in a zone of the network, as a rack or a region. What peers of the same zone have is fetched from
+    /// them, and few peers of a zone fetch the same from elsewhere. By default it is in none.
     pub fn zone(mut self, zone: Zone) -> Builder {
         self.zone = zone;
         self

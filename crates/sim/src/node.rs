@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use proto::{Bitfield, ChunkIndex, tracker::Completion};
+use proto::{Bitfield, ChunkIndex, Zone, tracker::Completion};
 use swarm::{Swarm, scheduler::PeerKey, uploads::Uploads};
 
 use crate::{
@@ -66,6 +66,8 @@ pub(crate) struct Node {
     pub(crate) distance: Nanos,
     /// Whether others can dial it.
     pub(crate) is_reachable: bool,
+    /// Where in the network it is.
+    pub(crate) zone: Zone,
     /// Its connections, by what its core calls the other ends.
     pub(crate) conns: BTreeMap<PeerKey, ConnId>,
     pub(crate) have: Bitfield,
@@ -79,6 +81,8 @@ pub(crate) struct Node {
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) duplicate: u64,
+    /// Bytes received from other zones.
+    pub(crate) crossed: u64,
     pub(crate) wrong: u64,
     pub(crate) most_links: usize,
 }
@@ -100,6 +104,7 @@ impl Node {
             max_peers,
             distance: 0,
             is_reachable: true,
+            zone: Zone::NONE,
             conns: BTreeMap::new(),
             have,
             links: Vec::new(),
@@ -110,6 +115,7 @@ impl Node {
             sent: 0,
             received: 0,
             duplicate: 0,
+            crossed: 0,
             wrong: 0,
             most_links: 0,
         }

@@ -31,6 +31,8 @@ pub struct Report {
     pub first_copy: f64,
     /// Whether it left before the end.
     pub origin_left: bool,
+    /// What came into the zone that received most from others, in copies of the share.
+    pub crossed: f64,
     /// Share of the bytes received that were here already.
     pub duplicates: f64,
     /// Share of the bytes received that were wrong.
@@ -75,6 +77,7 @@ impl Report {
             origin_copies: 0.0,
             first_copy: 0.0,
             origin_left: false,
+            crossed: 0.0,
             duplicates: 0.0,
             wrong: 0.0,
             uplink_use: 0.0,
@@ -93,7 +96,7 @@ impl fmt::Display for Report {
         write!(
             f,
             "{:<20} seed {:<3} {:>4}/{:<4} last {:>7.2} s  median {:>7.2} s  T/T_opt {:.3}  origin {:.3} copies{} \
-             (all of it after {:.3})  \
+             (all of it after {:.3})  crossed {:.3}  \
              duplicates {:.3} %  wrong {:.3} %  uplinks {:.1} %  dropped {}  replaced {}  links {}  messages {}, {} haves  \
              events {}  digest {:016x}",
             self.name,
@@ -106,6 +109,7 @@ impl fmt::Display for Report {
             self.origin_copies,
             if self.origin_left { ", then left" } else { "" },
             self.first_copy,
+            self.crossed,
             self.duplicates * 100.0,
             self.wrong * 100.0,
             self.uplink_use * 100.0,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::CHUNK_LEN;
+use proto::{CHUNK_LEN, Zone};
 
 /// One way through the network, unless a scenario has another value: about a fiftieth of what a chunk takes at
 /// 100 Mbit/s.
@@ -72,12 +72,21 @@ pub struct LeecherPlan {
     pub distance: Duration,
     /// Whether others can dial it. A peer behind NAT can only dial.
     pub is_reachable: bool,
+    /// Where in the network it is.
+    pub zone: Zone,
 }
 
 impl LeecherPlan {
     /// A leecher like most: honest, near and reachable.
     pub fn new(link: Link, arrives: Duration) -> LeecherPlan {
-        LeecherPlan { link, arrives, nature: Nature::Honest, distance: Duration::ZERO, is_reachable: true }
+        LeecherPlan {
+            link,
+            arrives,
+            nature: Nature::Honest,
+            distance: Duration::ZERO,
+            is_reachable: true,
+            zone: Zone::NONE,
+        }
     }
 }
 
@@ -101,6 +110,8 @@ pub struct Scenario {
     pub chunks: u32,
     /// The origin's link.
     pub origin: Link,
+    /// Where in the network the origin is.
+    pub origin_zone: Zone,
     /// When the origin leaves.
     pub origin_leaves: OriginLeaves,
     /// Everybody else.
@@ -133,6 +144,7 @@ impl Scenario {
             name,
             chunks,
             origin: link,
+            origin_zone: Zone::NONE,
             origin_leaves: OriginLeaves::Never,
             leechers: leechers.collect(),
             latency: DEFAULT_LATENCY,
@@ -150,6 +162,15 @@ impl Scenario {
     fn with_every(mut self, interval: usize, change: impl Fn(&mut LeecherPlan)) -> Scenario {
         self.leechers.iter_mut().step_by(interval).for_each(change);
         self
+    }
+
+    /// As [`Scenario::equal`], in `zones` zones of `count` leechers each. The origin is in the first.
+    fn zones(name: &'static str, zones: usize, count: usize, chunks: u32) -> Scenario {
+        let zone = |number: usize| Zone::cut(&format!("zone {}", number % zones)).unwrap_or_default();
+        let mut scenario = Scenario::equal(name, zones * count, chunks, BENCH_LINK);
+        scenario.origin_zone = zone(0);
+        scenario.leechers.iter_mut().enumerate().for_each(|(number, leecher)| leecher.zone = zone(number));
+        scenario
     }
 
     /// An origin and one leecher, which arrives when the origin and `others` have been at work for some seconds.
@@ -317,6 +338,8 @@ pub fn named(name: &str) -> Option<Scenario> {
             }
             scenario
         }
+        "zones_300" => Scenario::zones("zones_300", 3, 100, 128),
+        "zones_300_blind" => Scenario::equal("zones_300_blind", 300, 128, BENCH_LINK),
         "liars" => Scenario::equal("liars", 50, GIB, BENCH_LINK)
             .with_every(5, |leecher| leecher.nature = Nature::Liar),
         _ => return None,
@@ -325,7 +348,7 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 17] = [
+pub const NAMES: [&str; 19] = [
     "small_8",
     "small_16",
     "slow_starts_16",
@@ -343,4 +366,6 @@ pub const NAMES: [&str; 17] = [
     "churn",
     "flash_crowd",
     "liars",
+    "zones_300",
+    "zones_300_blind",
 ];

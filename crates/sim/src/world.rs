@@ -162,7 +162,8 @@ impl<'a> World<'a> {
         let uploads = || Uploads::new(chunks, DEFAULT_SLOTS);
         let full = Bitfield::full(chunks);
         world.network.add(scenario.origin);
-        let origin = Node::new(NodeId::ORIGIN, Nature::Seeder, uploads(), ORIGIN_MAX_PEERS, full.clone());
+        let mut origin = Node::new(NodeId::ORIGIN, Nature::Seeder, uploads(), ORIGIN_MAX_PEERS, full.clone());
+        origin.zone = scenario.origin_zone;
         world.nodes.push(origin);
         world.queue.push(0, Event::Arrive(NodeId::ORIGIN));
         for (number, plan) in (1..).zip(&scenario.leechers) {
@@ -171,6 +172,7 @@ impl<'a> World<'a> {
             world.network.add(plan.link);
             let mut node = Node::new(id, plan.nature, uploads(), scenario.max_peers, have);
             (node.distance, node.is_reachable) = (nanos(plan.distance), plan.is_reachable);
+            node.zone = plan.zone;
             world.nodes.push(node);
             world.queue.push(nanos(plan.arrives), Event::Arrive(id));
         }
@@ -341,8 +343,12 @@ impl<'a> World<'a> {
         let now = self.at(self.now);
         let (sender, peer) = (self.conns[conn.index()].other(id), self.conns[conn.index()].key(id));
         let lies = self.nodes[sender.index()].nature == Nature::Liar;
+        let from = self.nodes[sender.index()].zone;
         let node = &mut self.nodes[id.index()];
         node.received += u64::from(CHUNK_LEN);
+        if !node.zone.is_shared_with(from) {
+            node.crossed += u64::from(CHUNK_LEN);
+        }
         let Some(core) = &mut node.core else { return };
         match core.received(peer, chunk, CHUNK_LEN, now) {
             Received::Unrequested => panic!("{sender:?} sent {chunk:?} to {id:?} unasked"),

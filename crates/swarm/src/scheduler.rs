@@ -40,6 +40,7 @@ mod parts;
 mod peer;
 mod rarity;
 mod spread;
+mod zone;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -56,6 +57,9 @@ use rand::{Rng, seq::SliceRandom};
 use parts::Parts;
 use peer::{Earned, Peer, Standing};
 use rarity::Rarity;
+use zone::Zone;
+
+pub use zone::Place;
 
 /// Time that the requests waiting at a seeder should take it: long enough for a round trip, short enough that chunks do not
 /// wait at one peer while others are idle.
@@ -163,6 +167,8 @@ pub struct Scheduler {
     next_check: Option<Instant>,
     /// When peers were last reviewed.
     reviewed: Option<Instant>,
+    /// `None` if this side is in no zone.
+    zone: Option<Zone>,
     /// Chunks that the last review found waiting for long at peers that have sent nothing.
     hostages: Vec<ChunkIndex>,
 }
@@ -239,6 +245,7 @@ impl Scheduler {
             stored: have.count(),
             next_check: None,
             reviewed: None,
+            zone: None,
             hostages: Vec::new(),
         }
     }
@@ -280,6 +287,7 @@ impl Scheduler {
         self.ready.remove(&key);
         self.arriving.remove(&key);
         self.idle.remove(&key);
+        self.left_zone(key, &peer);
         if let Have::Some(field) = &peer.have {
             field.iter().for_each(|chunk| self.missing.less_available(chunk));
             self.leechers -= 1;
@@ -301,7 +309,7 @@ impl Scheduler {
         if let Some(peer) = &mut peer {
             peer.alive(now);
         }
-        let mut newly_spread = Vec::new();
+        let (mut newly_spread, mut newly_near) = (Vec::new(), Vec::new());
         let mut result = Ok(());
         for chunk in chunks {
             let Some(&state) = self.states.get(chunk.0 as usize) else {
@@ -316,6 +324,9 @@ impl Scheduler {
                 continue;
             }
             self.missing.more_available(chunk);
+            if self.zone.as_mut().is_some_and(|zone| zone.spreads(key, chunk)) {
+                newly_near.push(chunk);
+            }
             match state {
                 // A peer that has other missing chunks waits for something else.
                 ChunkState::Missing if peer.nothing_to_ask => {
@@ -331,6 +342,7 @@ impl Scheduler {
             }
         }
         newly_spread.into_iter().for_each(|chunk| self.withdraw(chunk, now));
+        newly_near.into_iter().for_each(|chunk| self.withdraw_far(chunk, now));
         result
     }
 
@@ -404,6 +416,7 @@ impl Scheduler {
         self.arriving.remove(&key);
         self.ready.insert(key);
         self.ready.extend(self.held_back.drain(..));
+        self.feeds_zone(key);
         match (standing, self.states[chunk.0 as usize]) {
             (None, _) => return Received::Unrequested,
             (_, ChunkState::Unwanted | ChunkState::Arrived | ChunkState::Stored) => {

@@ -40,7 +40,7 @@ use rand::Rng;
 use crate::{
     describers::Describers,
     leaving::LeaveReason,
-    scheduler::{Have, PeerKey, Received},
+    scheduler::{Have, PeerKey, Place, Received},
     violation::Violation,
 };
 use peers::{Peers, Verdict};
@@ -207,7 +207,10 @@ impl Swarm {
             // It was on its way when this side ended the connection.
             Event::Peer(..) => {}
             Event::Opened { space, wanted, have, similar } => {
-                let transfer = Transfer::new(space, &wanted, &have, self.begun, now);
+                let mut transfer = Transfer::new(space, &wanted, &have, self.begun, now);
+                if !self.config.zone.is_none() {
+                    transfer.scheduler = transfer.scheduler.in_zone(self.config.own_id);
+                }
                 self.transfer.insert(transfer).scheduler.has_similar(&similar);
                 self.phase = Phase::Fetching;
                 self.next_report = now;
@@ -414,6 +417,7 @@ impl Swarm {
         if self.is_host_tried(key) {
             return self.leave(key, LeaveReason::Goodbye(NO_ROOM), now);
         }
+        let (id, place) = (hello.peer_id, self.place_of(&hello));
         match self.peers.enter(key, hello, now, rng) {
             Verdict::Refused(reason) => return self.leave(key, LeaveReason::Goodbye(reason), now),
             Verdict::Instead(other, reason) => self.leave(other, reason, now),
@@ -424,12 +428,18 @@ impl Swarm {
             self.actions.push_back(Action::Report(Report::PeerJoined { address, seeder }));
         }
         if let Some(transfer) = &mut self.transfer {
-            transfer.scheduler.add_peer(key, have, now);
+            transfer.scheduler.add_peer_at(key, id, place, have, now);
         }
         self.hungry_since = None;
         if !matches!(self.phase, Phase::Fetching) {
             self.dismiss_seeders(now);
         }
+    }
+
+    /// Where a peer is, by its own word.
+    fn place_of(&self, hello: &Hello) -> Place {
+        let is_far = !self.config.zone.is_none() && !self.config.zone.is_shared_with(hello.zone);
+        if is_far { Place::Far } else { Place::Near }
     }
 
     /// Whether another peer that connected from the same host is being tried with its first chunk, while no peer of that host has sent a

@@ -469,6 +469,7 @@ fn the_same_events_and_random_numbers_give_the_same_actions() {
 
 fn config(stay: Option<Stay>) -> Config {
     Config {
+        zone: Zone::NONE,
         infohash: INFOHASH,
         own_id: PeerId([9; 16]),
         sources: vec![(Source::Tracker, Endpoint { host: "tracker".to_owned(), port: 6020 })],

@@ -116,6 +116,7 @@ impl World {
         let endpoint = |port| Endpoint { host: "source".to_owned(), port };
         let config = Config {
             infohash: INFOHASH,
+            zone: Zone::NONE,
             own_id: PeerId([9; 16]),
             sources: sources.iter().copied().zip((1..).map(endpoint)).collect(),
             max_peers: 1 + usize::from(max_peers % 8),

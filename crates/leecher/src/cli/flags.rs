@@ -316,7 +316,7 @@ pub struct Args {
 
     /// Where in a network this host is, as a rack or a region [default: nowhere]
     ///
-    /// Trackers and peers receive it. They do not decide by it yet. At most 32 bytes are used.
+    /// What peers of the same zone have is fetched from them, and few peers of a zone fetch the same from elsewhere. At most 32 bytes are used.
     #[arg(
         long, value_name = "NAME", value_parser = Zone::cut, env = "SHOAL_ZONE", help_heading = SERVING,
         hide_short_help = true

@@ -1,5 +1,9 @@
 //! What is written down of a run.
 
+use std::collections::BTreeMap;
+
+use proto::Zone;
+
 use super::World;
 use crate::{Report, node::Node, queue::Event, time::Nanos};
 
@@ -31,6 +35,9 @@ impl World<'_> {
         durations.sort_by(f64::total_cmp);
         let sum = |of: fn(&Node) -> u64| leechers.iter().map(of).sum::<u64>() as f64;
         let received = sum(|node| node.received).max(1.0);
+        let mut crossed: BTreeMap<Zone, u64> = BTreeMap::new();
+        leechers.iter().for_each(|node| *crossed.entry(node.zone).or_default() += node.crossed);
+        let crossed = crossed.into_iter().filter(|(zone, _)| !zone.is_none()).map(|(_, bytes)| bytes).max();
         let last = self.last_finish;
         let present: f64 = leechers.iter().map(|node| last.saturating_sub(node.arrived) as f64).sum();
         let busy: f64 = leechers.iter().map(|node| self.network.busy(node.id, self.now) as f64).sum();
@@ -44,6 +51,7 @@ impl World<'_> {
             first_copy: self.first_copy as f64 / self.space.total_len() as f64,
             origin_left: !self.nodes[0].online,
             origin_copies: self.nodes[0].sent as f64 / self.space.total_len() as f64,
+            crossed: crossed.unwrap_or(0) as f64 / self.space.total_len() as f64,
             duplicates: sum(|node| node.duplicate) / received,
             wrong: sum(|node| node.wrong) / received,
             uplink_use: busy / present.max(1.0),

@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr, num::NonZeroU16, time::Duration};
 
 use proto::{
-    Bitfield, Endpoint, PeerId, Secret, ShareName, Zone,
+    Bitfield, Endpoint, PeerId, Secret, ShareName,
     peer::{GoodbyeReason, Hello, Role},
     tracker::{Announce, Completion, Event as AnnounceEvent, Token, message::MAX_PEERS},
 };
@@ -52,6 +52,7 @@ impl World<'_> {
         let config = Config {
             infohash: INFOHASH,
             own_id: peer_id(id),
+            zone: self.nodes[id.index()].zone,
             sources,
             max_peers: self.nodes[id.index()].max_peers,
             stall_timeout: self.scenario.give_up,
@@ -100,7 +101,7 @@ impl World<'_> {
             progress: Completion::of(self.nodes[id.index()].have.count(), self.space.chunk_count()),
             label: proto::Label::NONE,
             fetched: false,
-            zone: Zone::NONE,
+            zone: self.nodes[id.index()].zone,
         };
         self.registry.announce(&announce, id.ip(), now).expect("a registry that is not full");
     }
@@ -192,7 +193,7 @@ impl World<'_> {
             peer_id: peer_id(id),
             role,
             listen_port: PORT.get(),
-            zone: Zone::NONE,
+            zone: node.zone,
         };
         PeerEvent::Active { hello, have }
     }

@@ -6,7 +6,7 @@ use proto::{ChunkIndex, peer::Wish};
 use rand::Rng;
 
 use super::{
-    ChunkState, Command, Have, PeerKey, Scheduler, note_asked,
+    ChunkState, Command, Have, PeerKey, Place, Scheduler, note_asked,
     peer::{Peer, UNIQUE_DEPTH},
 };
 
@@ -47,8 +47,13 @@ impl Scheduler {
         let alone = self.leechers == 0;
         if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
             // A chunk that no leecher has, unless another was begun.
-            if let Some(chunk) = self.parts.pick(peer).or_else(|| self.missing.pick_unavailable(rng)) {
-                return Some(chunk);
+            let crossing = self.zone.as_ref().filter(|_| peer.place == Place::Far);
+            let unavailable = match crossing {
+                Some(zone) => self.missing.pick_unavailable_where(|chunk| zone.fetches(chunk), rng),
+                None => self.parts.pick(peer).or_else(|| self.missing.pick_unavailable(rng)),
+            };
+            if unavailable.is_some() {
+                return unavailable;
             }
         }
         if !peer.wants_more(self.leechers) {
@@ -59,10 +64,17 @@ impl Scheduler {
             return None;
         }
         let peer = self.peers.get_mut(&key)?;
-        let pick = |peer: &Peer, rng| self.parts.pick(peer).or_else(|| self.missing.pick(&peer.have, rng));
+        let crossing = self.zone.as_ref().filter(|_| peer.place == Place::Far);
+        let pick = |peer: &Peer, rng| match crossing {
+            Some(zone) => self.missing.pick_where(&peer.have, |chunk| zone.fetches(chunk), rng),
+            None => self.parts.pick(peer).or_else(|| self.missing.pick(&peer.have, rng)),
+        };
         let chunk = if peer.nothing_to_ask { None } else { pick(peer, rng) };
         if chunk.is_none() {
             peer.nothing_to_ask = true;
+            if peer.place == Place::Far && !self.is_endgame() {
+                return None;
+            }
             self.move_to_idle(key, now);
             return self.endgame_pick(key, now);
         }

@@ -20,7 +20,8 @@ impl Scheduler {
             let due = self.reviewed.map(|at| at + interval);
             due.filter(|&due| due > now).unwrap_or(now + interval)
         });
-        self.next_check.into_iter().chain(tick).min()
+        let drought = self.drought_interval().map(|interval| now + interval);
+        self.next_check.into_iter().chain(tick).chain(drought).min()
     }
 
     /// Takes back overdue requests, and looks for requests that another peer should take over, as far as that is due.
@@ -28,6 +29,7 @@ impl Scheduler {
         if self.next_check.is_some_and(|check| check <= now) {
             self.check_deadlines(now);
         }
+        self.look_for_drought(now);
         if let Some(interval) = self.review_interval()
             && self.reviewed.is_none_or(|at| at + interval <= now)
         {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proto::ChunkIndex;
 
 use super::{
-    Asked, Have, PeerKey, Scheduler,
+    Asked, Have, PeerKey, Place, Scheduler,
     peer::{Peer, Standing},
 };
 
@@ -53,6 +53,16 @@ impl Scheduler {
         true
     }
 
+    /// As [`Scheduler::withdraw`], from a peer of another zone: a near leecher now has the chunk.
+    pub(super) fn withdraw_far(&mut self, chunk: ChunkIndex, now: Instant) {
+        let Some(&[key]) = self.asked.get(&chunk).map(|asked| asked.askers.as_slice()) else { return };
+        let is_far = |peer: &&Peer| peer.place == Place::Far && !peer.is_sending(chunk);
+        if self.peers.get(&key).filter(is_far).is_some() {
+            self.cancel(key, chunk, Standing::Unwanted, now);
+            self.take_back(key, &[chunk]);
+        }
+    }
+
     /// Withdraws the request for a chunk from a seeder, because a leecher now has the chunk, unless the seeder is about to send it.
     /// It does not wait for the seeder's confirmation. If the chunk still arrives from the seeder, that ends the request at the
     /// leecher.
@@ -71,7 +81,7 @@ impl Scheduler {
         if !self.idle.contains(&key) {
             return;
         }
-        let idle = |peer: &&Peer| peer.owes() == 0 && peer.have != Have::All;
+        let idle = |peer: &&Peer| peer.owes() == 0 && peer.have != Have::All && peer.place == Place::Near;
         let Some(peer) = self.peers.get(&key).filter(idle) else { return };
         let least = peer.expected_next().mul_f64(MOVE_AGE).max(MIN_MOVE_AGE);
         let Some(latest) = now.checked_sub(least) else { return };

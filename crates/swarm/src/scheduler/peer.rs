@@ -13,7 +13,7 @@ use proto::{
     peer::{Form, MAX_PIPELINE, Wish},
 };
 
-use super::{Have, PIPELINE_TIME, PeerKey};
+use super::{Have, PIPELINE_TIME, PeerKey, Place};
 use flight::{Departure, Flight};
 use speed::{FIRST_RATE, rate};
 
@@ -84,6 +84,7 @@ pub(super) enum Earned {
 #[derive(Debug)]
 pub(super) struct Peer {
     pub(super) have: Have,
+    pub(super) place: Place,
     /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
     requests: VecDeque<Request>,
     /// In bytes a second, if it was measured.
@@ -117,6 +118,7 @@ impl Peer {
     pub(super) fn new(have: Have, now: Instant) -> Peer {
         Peer {
             have,
+            place: Place::Near,
             requests: VecDeque::new(),
             rate: None,
             flight: Flight::default(),

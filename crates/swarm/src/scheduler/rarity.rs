@@ -8,6 +8,9 @@ use super::Have;
 /// Random tries in a bucket before all of it is searched.
 const PROBES: usize = 8;
 
+/// Chunks of a bucket that are looked at for one that comes from another zone: several times as many as a zone has peers that are known.
+const SEARCHED: usize = 1_024;
+
 /// Not in any bucket.
 const ABSENT: u32 = u32::MAX;
 
@@ -102,6 +105,29 @@ impl Rarity {
         Some(bucket[rng.random_range(0..bucket.len())])
     }
 
+    /// As [`Rarity::pick_unavailable`], of the chunks that are accepted.
+    pub(super) fn pick_unavailable_where(
+        &self,
+        accepts: impl Fn(ChunkIndex) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<ChunkIndex> {
+        search(self.buckets.first()?, accepts, rng)
+    }
+
+    /// As [`Rarity::pick`], of the chunks that are accepted.
+    pub(super) fn pick_where(
+        &self,
+        have: &Have,
+        accepts: impl Fn(ChunkIndex) -> bool,
+        rng: &mut impl Rng,
+    ) -> Option<ChunkIndex> {
+        let has = |chunk| match have {
+            Have::All => true,
+            Have::Some(field) => field.contains(chunk),
+        };
+        self.buckets.iter().find_map(|bucket| search(bucket, |chunk| has(chunk) && accepts(chunk), rng))
+    }
+
     /// A random one of the rarest chunks of the set that a peer has. The peer itself counts towards the availability.
     pub(super) fn pick(&self, have: &Have, rng: &mut impl Rng) -> Option<ChunkIndex> {
         match have {
@@ -116,6 +142,19 @@ impl Rarity {
             }
         }
     }
+}
+
+/// A random one of the accepted chunks of a bucket, of which [`SEARCHED`] are looked at.
+fn search(
+    bucket: &[ChunkIndex],
+    accepts: impl Fn(ChunkIndex) -> bool,
+    rng: &mut impl Rng,
+) -> Option<ChunkIndex> {
+    if bucket.is_empty() {
+        return None;
+    }
+    let (end, begin) = bucket.split_at(rng.random_range(0..bucket.len()));
+    begin.iter().chain(end).copied().take(SEARCHED).find(|&chunk| accepts(chunk))
 }
 
 fn pick_from(bucket: &[ChunkIndex], field: &Bitfield, rng: &mut impl Rng) -> Option<ChunkIndex> {

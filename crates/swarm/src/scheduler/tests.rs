@@ -1,4 +1,4 @@
-mod bench;
+pub(super) mod bench;
 mod in_parts;
 mod property;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{Endpoint, InfoHash, PeerId};
+use proto::{Endpoint, InfoHash, PeerId, Zone};
 
 use super::{Contribution, Source};
 use crate::account::Spent;
@@ -14,6 +14,8 @@ pub struct Config {
     pub infohash: InfoHash,
     /// The id of this side's connections.
     pub own_id: PeerId,
+    /// Where in a network this side is.
+    pub zone: Zone,
     /// Where addresses come from.
     pub sources: Vec<(Source, Endpoint)>,
     /// Maximum number of connections that this side makes. Those that it accepts have a bound of their own.

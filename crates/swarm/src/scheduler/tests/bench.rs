@@ -5,11 +5,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::super::*;
 
-pub(super) fn space(chunks: u32) -> ChunkSpace {
+pub(in crate::scheduler) fn space(chunks: u32) -> ChunkSpace {
     ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap()
 }
 
-pub(super) fn field(len: u32, chunks: &[u32]) -> Bitfield {
+pub(in crate::scheduler) fn field(len: u32, chunks: &[u32]) -> Bitfield {
     let mut field = Bitfield::empty(len);
     chunks.iter().for_each(|&chunk| _ = field.insert(ChunkIndex(chunk)));
     field
