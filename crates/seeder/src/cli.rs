@@ -223,7 +223,7 @@ pub struct Args {
 
     /// Directory below which shares may be added over HTTP (repeatable)
     ///
-    /// Without it, requests can remove shares but add none: who has the token of --http-token could read any file that the seeder can.
+    /// Without it, requests can remove shares and cannot add any. Otherwise a stolen token would open every file that the seeder can read.
     #[arg(
         long = "http-share-root",
         value_name = "DIR",

@@ -296,7 +296,7 @@ impl Seen {
         let name = name.or_else(|| Some(path.file_name()?.to_str()?.to_owned()));
         let name = name.map(|name| ShareName::new(&name)).transpose();
         let name = name.map_err(|error| Refusal::Malformed(error.to_string()))?;
-        // What is below a root is decided by where it really is. Outside, not even its existence is told.
+        // The real path decides, with all links followed. The answer for a path outside does not show whether it exists.
         let outside =
             || Refusal::Forbidden("there is nothing of that name below --http-share-root".to_owned());
         let real = path.canonicalize().map_err(|_| outside())?;

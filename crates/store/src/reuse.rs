@@ -273,7 +273,7 @@ impl Filling<'_> {
     }
 
     /// The hashes of the first chunks of files that are complete, by their places: what has the same place in the source is most likely
-    /// where they came from. If it is not, its chunks are proved in vain.
+    /// where they came from. If it is not, proving its chunks is wasted work.
     fn known_beginnings(&self, is_of_use: impl Fn(u64) -> bool) -> HashMap<String, Digest> {
         let (metainfo, have) = (self.download.metainfo(), self.download.have());
         let space = metainfo.chunk_space();

@@ -299,7 +299,7 @@ impl PeerMessage {
                 space.span(chunk).is_some_and(|span| blocks.fits(span.len) && blocks.len(span.len) == len)
             }
             PeerMessage::Chunk { chunk, len } => space.span(chunk).is_some_and(|span| span.len == len),
-            // Where the sections end is only known to who has the metainfo and has looked.
+            // The lengths of sections follow from the bytes of the metainfo, so a decoder cannot check them.
             PeerMessage::OutlineRequest { .. }
             | PeerMessage::SectionsRequest(_)
             | PeerMessage::Outline { .. }
