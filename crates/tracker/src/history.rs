@@ -25,9 +25,6 @@ const MAX_COLUMNS: usize = 240;
 /// Time between two columns at first.
 const FIRST_STEP: Duration = Duration::from_secs(1);
 
-/// Announces that are closer together are one: the tracker's clock has steps of 100 ms.
-const SAME_ANNOUNCE: Duration = Duration::from_millis(250);
-
 /// What a host had when it was not there.
 pub(crate) const ABSENT: u8 = u8::MAX;
 
@@ -53,7 +50,8 @@ struct Track {
     /// Hosts are in the order in which they came.
     number: usize,
     percent: u8,
-    heard: Instant,
+    /// Time of the last announce, since the registry began.
+    heard: Duration,
     rate: Option<u64>,
     columns: Vec<u8>,
 }
@@ -116,8 +114,7 @@ impl Record {
     fn note(&mut self, size: u64, hosts: &[Host], now: Instant) {
         let next = self.hosts.values().map(|track| track.number + 1).max().unwrap_or(0);
         for (more, host) in hosts.iter().enumerate() {
-            let heard = now.checked_sub(host.age).unwrap_or(now);
-            let percent = host.progress.percent();
+            let (heard, percent) = (host.heard, host.progress.percent());
             if let Some(track) = self.hosts.get_mut(&key(host)) {
                 track.announced(percent, heard, size);
             } else if self.hosts.len() < MAX_HOSTS {
@@ -169,9 +166,9 @@ impl Record {
 }
 
 impl Track {
-    fn announced(&mut self, percent: u8, heard: Instant, size: u64) {
-        let passed = heard.saturating_duration_since(self.heard);
-        if passed >= SAME_ANNOUNCE {
+    fn announced(&mut self, percent: u8, heard: Duration, size: u64) {
+        let passed = heard.saturating_sub(self.heard);
+        if !passed.is_zero() {
             let bytes = u128::from(percent.saturating_sub(self.percent)) * u128::from(size) / 100;
             self.rate = u64::try_from(bytes * 1_000 / passed.as_millis().max(1)).ok();
             self.heard = heard;
@@ -192,13 +189,14 @@ mod tests {
 
     const SHARE: InfoHash = InfoHash([1; 32]);
 
-    fn host(number: u16, percent: u8, age_s: u64) -> Host {
+    fn host(number: u16, percent: u8, heard_s: u64) -> Host {
         Host {
             ip: [10, 0, 0, 1].into(),
             port: NonZeroU16::new(number).unwrap(),
             label: Default::default(),
             progress: percent.try_into().unwrap(),
-            age: Duration::from_secs(age_s),
+            heard: Duration::from_secs(heard_s),
+            age: Duration::ZERO,
         }
     }
 
@@ -207,15 +205,15 @@ mod tests {
         let (start, mut history) = (Instant::now(), History::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         history.want(SHARE, start);
-        let mut rate = |percent, age_s, seconds| {
-            history.note(&SHARE, 10_000, &[host(1, percent, age_s)], at(seconds));
+        let mut rate = |percent, heard_s, seconds| {
+            history.note(&SHARE, 10_000, &[host(1, percent, heard_s)], at(seconds));
             history.of(&SHARE).unwrap().rate(&host(1, 0, 0))
         };
         assert_eq!(rate(10, 0, 0), None);
-        assert_eq!(rate(10, 5, 5), None, "that is the same announce");
-        assert_eq!(rate(40, 0, 10), Some(300));
-        assert_eq!(rate(40, 9, 19), Some(300));
-        assert_eq!(rate(100, 0, 20), Some(600));
+        assert_eq!(rate(10, 0, 5), None, "that is the same announce");
+        assert_eq!(rate(40, 10, 10), Some(300));
+        assert_eq!(rate(40, 10, 19), Some(300));
+        assert_eq!(rate(100, 20, 20), Some(600));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What a tracker shows over HTTP, and what can be changed there. docs/http.md describes it.
 
+mod share;
+
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     num::{NonZeroU16, NonZeroU32},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,11 +15,11 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracker::{
     Caps, Control, View,
-    registry::Host,
     view::{Counts, FleetCounts},
 };
-use web::{Metric, Refusal, Setting, Source, json, machine_name, parameter, read_body};
+use web::{Follow, Metric, Refusal, Setting, Source, json, machine_name, parameter, read_body};
 
+use self::share::{Followed, Share};
 use crate::{
     history::{ABSENT, History, MAX_HOSTS},
     limit_args::parse_byte_rate,
@@ -87,29 +89,6 @@ struct ListedShare {
     seeders: u32,
     leechers: u32,
     completed: u32,
-}
-
-#[derive(Serialize)]
-struct Share {
-    infohash: String,
-    name: String,
-    size: u64,
-    seeders: u32,
-    leechers: u32,
-    completed: u32,
-    /// Seconds until the last host should be done.
-    left_s: Option<u64>,
-    hosts: Vec<SeenHost>,
-    more: bool,
-}
-
-#[derive(Serialize)]
-struct SeenHost {
-    address: SocketAddr,
-    label: String,
-    percent: u8,
-    rate: Option<u64>,
-    heard_s: u64,
 }
 
 #[derive(Serialize)]
@@ -258,6 +237,7 @@ impl Seen {
         Ok(self.limits())
     }
 
+    /// What is shown of a share now.
     fn share(&self, infohash: InfoHash) -> Option<Share> {
         let (share, hosts) = self.view.share(&infohash, MAX_HOSTS)?;
         let now = Instant::now();
@@ -265,20 +245,7 @@ impl Seen {
         history.want(infohash, now);
         history.note(&infohash, share.size, &hosts, now);
         let record = history.of(&infohash)?;
-        let more = u64::from(share.seeders) + u64::from(share.leechers) > hosts.len() as u64;
-        let mut seen: Vec<_> = hosts.iter().map(|host| SeenHost::new(host, record.rate(host))).collect();
-        seen.sort_by_key(|host| (host.percent, host.address));
-        Some(Share {
-            infohash: infohash.to_string(),
-            name: share.name.to_string(),
-            size: share.size,
-            seeders: share.seeders,
-            leechers: share.leechers,
-            completed: share.completed,
-            left_s: left_s(share.size, &seen),
-            hosts: seen,
-            more: more && hosts.len() >= MAX_HOSTS,
-        })
+        Some(Share::new(infohash, &share, &hosts, |host| record.rate(host)))
     }
 
     fn picture(&self, infohash: InfoHash) -> Option<Picture> {
@@ -296,36 +263,6 @@ impl Seen {
             rows.into_iter().map(|(address, row)| Row { address: address.into(), percents: percents(row) });
         Some(Picture { seconds: time.as_secs(), step_s: step.as_secs(), hosts: rows.collect() })
     }
-}
-
-impl SeenHost {
-    fn new(host: &Host, rate: Option<u64>) -> SeenHost {
-        let (ip, is_done): (IpAddr, _) = (host.ip, host.progress.is_complete());
-        SeenHost {
-            address: SocketAddr::new(ip, host.port.get()),
-            label: host.label.as_str().to_owned(),
-            percent: host.progress.percent(),
-            rate: rate.filter(|_| !is_done),
-            heard_s: host.age.as_secs(),
-        }
-    }
-}
-
-/// Seconds until the last host should be done; `None` if that cannot be known.
-fn left_s(size: u64, hosts: &[SeenHost]) -> Option<u64> {
-    let left = |host: &SeenHost| {
-        let bytes = u128::from(size) * u128::from(100 - host.percent.min(100)) / 100;
-        let rate = host.rate.filter(|&rate| rate > 0)?;
-        u64::try_from(bytes / u128::from(rate)).ok()
-    };
-    let (mut latest, mut known, mut unknown) = (0, 0, 0);
-    for host in hosts.iter().filter(|host| host.percent < 100) {
-        match left(host) {
-            Some(seconds) => (latest, known) = (seconds.max(latest), known + 1),
-            None => unknown += 1,
-        }
-    }
-    (known > unknown).then_some(latest)
 }
 
 impl From<ShareEntry> for ListedShare {
@@ -356,10 +293,16 @@ impl Source for Seen {
                     self.view.shares(&parameter(query, "name").unwrap_or_default(), MAX_SHARES);
                 json(&Shares { shares: shares.into_iter().map(ListedShare::from).collect(), more })
             }
-            ["shares", infohash] => json(&self.share(infohash.parse().ok()?)?),
+            ["shares", infohash] => json(&self.share(infohash.parse().ok()?)?.least_first()),
             ["shares", infohash, "picture"] => json(&self.picture(infohash.parse().ok()?)?),
             _ => return None,
         })
+    }
+
+    fn follow(self: Arc<Self>, path: &str) -> Option<Box<dyn Follow>> {
+        let infohash = path.strip_prefix("shares/")?.parse().ok()?;
+        let seen = self;
+        Some(Box::new(Followed::new(move || seen.share(infohash))))
     }
 
     fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
@@ -499,19 +442,5 @@ mod tests {
         let docs = include_str!("../../../docs/http.md").lines();
         let documented = docs.filter_map(|line| line.strip_prefix("| `shoal_tracker_")?.split('`').next());
         assert_eq!(metrics, documented.map(|name| format!("shoal_tracker_{name}")).collect());
-    }
-
-    #[test]
-    fn the_end_is_that_of_the_last_host_if_most_are_known() {
-        let host = |percent, rate| SeenHost {
-            address: ([10, 0, 0, 1], 1).into(),
-            label: String::new(),
-            percent,
-            rate,
-            heard_s: 0,
-        };
-        assert_eq!(left_s(1_000, &[host(50, Some(100)), host(90, Some(1)), host(100, None)]), Some(100));
-        assert_eq!(left_s(1_000, &[host(50, Some(100)), host(0, None)]), None);
-        assert_eq!(left_s(1_000, &[host(50, Some(0)), host(50, None)]), None);
     }
 }

@@ -313,6 +313,19 @@ fn shows_what_it_knows_over_http_as_the_docs_say() {
         assert!(metrics.lines().any(|has| has == line), "no {line} in {metrics}");
     }
     assert_eq!(of_registry.len(), 8);
+    let stream =
+        format!("GET /events/v1/shares/{}?changes HTTP/1.1\r\nHost: localhost\r\n\r\n", "01".repeat(32));
+    let (_, events) = get::begin(url, &stream);
+    let mut events = events.lines().map(Result::unwrap);
+    let mut event = |name: &str| {
+        events.find(|line| line.starts_with(name)).unwrap();
+        events.find_map(|line| Some(line.strip_prefix("data: ")?.to_owned())).unwrap()
+    };
+    // The length of a part of the answer comes before it.
+    docs::check("Tracker: `/api/v1/shares/INFOHASH`", &event(""));
+    announce_of(port, 9, 1, "data.bin");
+    let change = docs::check("Tracker: what changed", &event("event: change"));
+    assert_eq!(change["hosts"][0]["address"], "127.0.0.1:7009", "{change}");
 }
 
 /// Each answer is to another announce or lookup, from one address.

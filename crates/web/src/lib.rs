@@ -40,11 +40,34 @@ pub trait Source: Send + Sync + 'static {
     /// The JSON at `/api/v1/` and this path; `None` if there is none. `query` is what follows the question mark.
     fn resource(&self, path: &str, query: &str) -> Option<String>;
 
+    /// Looks at `/api/v1/` and this path again and again, for an open page that wants only what changed. `None` if this is not worth it:
+    /// then the page gets the whole JSON whenever it has changed.
+    fn follow(self: Arc<Self>, _path: &str) -> Option<Box<dyn Follow>> {
+        None
+    }
+
     /// Changes what is at `/api/v1/` and this path, as the body of a request with the token asks. Returns JSON. It may block.
     fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal>;
 
     /// Stops the program, as SIGTERM does.
     fn stop(&self);
+}
+
+/// What one open page looks at.
+pub trait Follow: Send {
+    /// What is new since the last look, and all of it at the first one. `None` if there is nothing any more.
+    fn look(&mut self) -> Option<News>;
+}
+
+/// What a look finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// All that there is, as JSON on one line.
+    All(String),
+    /// What changed since the last look, as JSON on one line.
+    Change(String),
+    /// Nothing changed.
+    Nothing,
 }
 
 /// A program as the server holds it.

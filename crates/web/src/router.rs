@@ -28,13 +28,14 @@ use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
-    Program, Refusal,
+    Follow, News, Program, Refusal,
     change::read_empty,
     gate::{Denied, Gate},
     hosts::Hosts,
     json,
     metrics::{open_metrics, text},
     page::page,
+    parameter,
 };
 
 /// Time between two events of a stream.
@@ -164,7 +165,8 @@ async fn change(State(context): State<Context>, Path(path): Path<String>, reques
     }
 }
 
-/// The same JSON as a stream of server-sent events: now, and whenever it has changed.
+/// The same JSON as a stream of server-sent events: now, and whenever it has changed. With `?changes` in the query, only what changed
+/// comes after the first event.
 async fn stream_json(
     State(context): State<Context>,
     Path(path): Path<String>,
@@ -178,10 +180,14 @@ async fn stream_json(
     if context.program.resource(&path, &query).is_none() {
         return not_found();
     }
+    let changes = parameter(&query, "changes").and_then(|_| Arc::clone(&context.program).follow(&path));
+    let whole = || Box::new(Whole { program: context.program, path, query, last: String::new() });
     let events = Events {
-        view: Watched { program: context.program, path, query, last: String::new(), _place: place },
+        view: changes.unwrap_or_else(|| whole()),
+        state: Shown::Nothing,
         ticks: ticks(),
         stop: Box::pin(context.stop.cancelled_owned()),
+        _place: place,
     };
     ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
 }
@@ -194,9 +200,33 @@ fn ticks() -> Interval {
 
 /// A stream of events, which ends when the program stops.
 struct Events {
-    view: Watched,
+    view: Box<dyn Follow>,
+    state: Shown,
     ticks: Interval,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What the last event left on the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Something,
+}
+
+impl Events {
+    /// The next event, or a comment if nothing changed.
+    fn next(&mut self) -> String {
+        let before = self.state;
+        let news = self.view.look();
+        self.state = if news.is_some() { Shown::Something } else { Shown::Nothing };
+        match news {
+            Some(News::All(json)) => format!("data: {json}\n\n"),
+            Some(News::Change(json)) => format!("event: change\ndata: {json}\n\n"),
+            None if before == Shown::Something => "event: gone\ndata: null\n\n".to_owned(),
+            Some(News::Nothing) | None => ":\n\n".to_owned(),
+        }
+    }
 }
 
 impl Stream for Events {
@@ -206,34 +236,29 @@ impl Stream for Events {
         if self.stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        self.ticks.poll_tick(cx).map(|_| Some(Ok(self.view.event())))
+        self.ticks.poll_tick(cx).map(|_| Some(Ok(self.next())))
     }
 }
 
-/// What one stream shows.
-struct Watched {
+/// The whole JSON of a path, whenever it has changed.
+struct Whole {
     program: Program,
     path: String,
     query: String,
     last: String,
-    _place: OwnedSemaphorePermit,
 }
 
-impl Watched {
-    /// The next event: the JSON, or a comment if it did not change. JSON is one line.
-    fn event(&mut self) -> String {
-        match self.program.resource(&self.path, &self.query) {
-            Some(json) if json != self.last => {
-                self.last = json;
-                format!("data: {}\n\n", self.last)
-            }
-            Some(_) => ":\n\n".to_owned(),
-            None if self.last.is_empty() => ":\n\n".to_owned(),
-            None => {
-                self.last.clear();
-                "event: gone\ndata: null\n\n".to_owned()
-            }
+impl Follow for Whole {
+    fn look(&mut self) -> Option<News> {
+        let Some(json) = self.program.resource(&self.path, &self.query) else {
+            self.last.clear();
+            return None;
+        };
+        if json == self.last {
+            return Some(News::Nothing);
         }
+        self.last.clone_from(&json);
+        Some(News::All(json))
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Host {
     pub label: Label,
     /// How much of the share it has.
     pub progress: Completion,
+    /// Time of its last announce, since the registry began, in steps of the registry's clock.
+    pub heard: Duration,
     /// Time since its last announce.
     pub age: Duration,
 }
@@ -91,12 +93,14 @@ impl Registry {
         let oldest_live = tick.before(self.rules.expire);
         let host = |place: usize| {
             let peer = roster.peer(place);
+            let heard = peer.member.seen.since_beginning();
             (peer.member.seen >= oldest_live).then(|| Host {
                 ip: peer.address(),
                 port: peer.port(),
                 label: self.labels.of(peer.member.id),
                 progress: peer.contact.completion(),
-                age: tick.since_beginning().saturating_sub(peer.member.seen.since_beginning()),
+                heard,
+                age: tick.since_beginning().saturating_sub(heard),
             })
         };
         ((from..end).filter_map(host).collect(), end < roster.len())

@@ -17,7 +17,7 @@ use get::{begin, get, request};
 use serde::Deserialize;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use web::{HttpArgs, Metric, Refusal, Server, Source, read_body};
+use web::{Follow, HttpArgs, Metric, News, Refusal, Server, Source, read_body};
 
 #[derive(Parser)]
 struct Args {
@@ -30,6 +30,21 @@ struct Fake {
     looks: AtomicU32,
     gone_after: u32,
     stop: CancellationToken,
+}
+
+/// Counts the looks, and has something else each time.
+struct Changing(u32);
+
+impl Follow for Changing {
+    fn look(&mut self) -> Option<News> {
+        self.0 += 1;
+        match self.0 {
+            1 => Some(News::All("1".to_owned())),
+            2 => Some(News::Nothing),
+            3 => Some(News::Change("3".to_owned())),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -46,6 +61,10 @@ impl Source for Fake {
     fn resource(&self, path: &str, query: &str) -> Option<String> {
         let look = self.looks.fetch_add(1, Ordering::Relaxed);
         (path == "things/1" && look < self.gone_after).then(|| web::json(&(query, look / 2)))
+    }
+
+    fn follow(self: Arc<Self>, path: &str) -> Option<Box<dyn Follow>> {
+        (path == "things/1").then(|| Box::new(Changing(0)) as Box<dyn Follow>)
     }
 
     fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
@@ -141,10 +160,9 @@ fn another_host_or_method_is_refused() {
     }
 }
 
-#[test]
-fn a_stream_has_each_change_once_and_says_when_nothing_is_left() {
-    let server = Running::start(4);
-    let (head, mut body) = begin(&server.url, "GET /events/v1/things/1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+/// The lines of a stream, until it says that nothing is left.
+fn events(server: &Running, path: &str) -> Vec<String> {
+    let (head, mut body) = begin(&server.url, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
     assert!(head.contains(&"content-type: text/event-stream".to_owned()), "{head:?}");
     let mut lines = Vec::new();
     while !lines.iter().any(|line| line == "event: gone") {
@@ -155,7 +173,21 @@ fn a_stream_has_each_change_once_and_says_when_nothing_is_left() {
             lines.push(line.trim_end().to_owned());
         }
     }
+    lines
+}
+
+#[test]
+fn a_stream_has_each_change_once_and_says_when_nothing_is_left() {
+    let server = Running::start(4);
+    let lines = events(&server, "/events/v1/things/1");
     assert_eq!(lines, [r#"data: ["",0]"#, r#"data: ["",1]"#, ":", "event: gone"]);
+}
+
+#[test]
+fn a_page_that_asks_for_changes_gets_all_once() {
+    let server = Running::start(u32::MAX);
+    let lines = events(&server, "/events/v1/things/1?changes");
+    assert_eq!(lines, ["data: 1", ":", "event: change", "data: 3", "event: gone"]);
 }
 
 #[test]
