@@ -18,7 +18,7 @@ use proto::{
     tracker::{
         MAX_DATAGRAM_LEN, ReplyBody, ReplyCodec,
         codec::{decode_reply, encode_reply},
-        message::{MAX_PEERS, MAX_SHARES},
+        message::{MAX_HOSTS, MAX_PEERS, MAX_SHARES},
     },
 };
 use tokio_util::codec::Decoder;
@@ -52,6 +52,8 @@ fn check(datagram: &[u8]) {
             }
         }
         ReplyBody::Shares(shares) => assert!(shares.shares.len() <= MAX_SHARES),
+        ReplyBody::Late(late) => assert!(late.hosts.len() <= MAX_HOSTS),
+        ReplyBody::Finished(finished) => assert!(finished.hosts.len() <= MAX_HOSTS),
         ReplyBody::Connected { .. } | ReplyBody::Announced(_) | ReplyBody::Error(_) => {}
     }
 }

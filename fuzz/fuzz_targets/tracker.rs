@@ -57,6 +57,13 @@ enum Step<'a> {
         share: u8,
         want: u8,
     },
+    /// Those that are late, or those that have finished.
+    Hosts {
+        source: u8,
+        token: Proof,
+        share: u8,
+        after: u8,
+    },
     /// A lookup with any bytes after the token: by name, or of all shares, or malformed.
     Lookup {
         source: u8,
@@ -192,6 +199,14 @@ impl World {
                     Query::Peers { infohash: infohash(share), want, zone: Zone::NONE },
                 );
             }
+            Step::Hosts { source, token, share, after } => {
+                let infohash = infohash(share);
+                let query = match after % 2 {
+                    0 => Query::Late { infohash, after: None },
+                    _ => Query::Finished { infohash, after: (after / 2).into() },
+                };
+                self.look_up(source, token, query);
+            }
             Step::Lookup { source, token, query } => {
                 let source = self::source(source);
                 let Token(token) = self.token(source, token);
@@ -261,9 +276,14 @@ impl World {
                 assert!(counted >= 1 || announce.event == Event::Stopped, "it is not counted: {counts:?}");
             }
             (RequestBody::FirstLookup { .. }, ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {}
-            (_, ReplyBody::Announced(_) | ReplyBody::Peers(_) | ReplyBody::Shares(_)) => {
-                assert!(is_proved, "it is answered without a token");
-            }
+            (
+                _,
+                ReplyBody::Announced(_)
+                | ReplyBody::Peers(_)
+                | ReplyBody::Shares(_)
+                | ReplyBody::Late(_)
+                | ReplyBody::Finished(_),
+            ) => assert!(is_proved, "it is answered without a token"),
             (_, ReplyBody::Error(_)) => {}
         }
     }

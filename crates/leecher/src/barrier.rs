@@ -3,23 +3,22 @@
 //! It asks the trackers, fetches nothing, and trusts what they count: hosts that have fetched all of the share since it was
 //! registered, those that are gone too. The host that offered it first has not fetched it, so it does not count.
 
-mod known;
+mod hosts;
 
-use std::{future::pending, net::SocketAddr, num::NonZeroU32, process, time::Duration};
+use std::{
+    collections::BTreeSet, future::pending, net::SocketAddr, num::NonZeroU32, process, time::Duration,
+};
 
 use clap::{Parser, builder::FalseyValueParser};
 use leecher::Target;
 use peer::tracker_client::{TrackerClient, TrackerError};
 use proto::{
     Endpoint, InfoHash, Zone,
-    tracker::{
-        Peers, Query, Shares,
-        message::{MAX_PEERS, ShareEntry},
-    },
+    tracker::{Peers, Query, Shares, message::ShareEntry},
 };
 use startup::{
     ExitCode, Failure, LogArgs, Output, human_time,
-    json::{Completions, Event, Late, print_event},
+    json::{self, Completions, Event, print_event},
     print_line,
 };
 use tokio::{
@@ -28,7 +27,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::known::{Known, LatePeer, Sample};
+use self::hosts::{Finished, Hosts, Late};
 use crate::{
     cli,
     looking::{self, Look},
@@ -40,10 +39,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A peer announces how much it has every 30 s, so one that has had no more for a shorter time may well have more.
 const STALE_AFTER: Duration = Duration::from_secs(65);
 
-/// Peers to name if time is up.
+/// Hosts to name if time is up.
 const MAX_NAMED: usize = 20;
 
-/// Peers to name in a line of those that are done since the last one, so that the line fits a terminal.
+/// Hosts to name in a line of those that are done since the last one, so that the line fits a terminal.
 const MAX_NEW: usize = 3;
 
 /// Wait until enough hosts have all of a share
@@ -99,10 +98,10 @@ struct Counts {
 #[derive(Debug, PartialEq, Eq)]
 struct Standing {
     counts: Counts,
-    /// Peers that do not have all of it, those with least first.
-    late: Vec<LatePeer>,
-    /// Peers that have all of it, and are there.
-    done: Vec<SocketAddr>,
+    /// Hosts that do not have all of it, those with least first.
+    late: Vec<Late>,
+    /// Hosts that have fetched all of it, those that are gone too.
+    done: BTreeSet<Finished>,
 }
 
 /// Runs the program.
@@ -118,20 +117,19 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let clients: Vec<_> =
         trackers.into_iter().map(|tracker| TrackerClient::spawn(tracker, None, &tasks)).collect();
     let mut last: Option<Standing> = None;
-    let (mut trouble, mut known) = (None, Known::default());
+    let (mut trouble, mut hosts) = (None, Hosts::default());
     loop {
         let next = Instant::now() + LOOK_EVERY;
         let looked = tokio::select! {
-            looked = look(&args.target, &clients) => looked,
-            () = until(deadline) => return Err(late(&args, last.as_ref(), &known, trouble)),
+            looked = look(&args.target, &clients, &mut hosts) => looked,
+            () = until(deadline) => return Err(late(&args, last.as_ref(), trouble)),
             () = shutdown.cancelled() => return Err(interrupted()),
         };
         match looked {
-            Ok((counts, sample)) => {
-                known.note(&sample, Instant::now());
-                let standing = Standing { counts, late: known.late(), done: known.done() };
+            Ok(counts) => {
+                let standing = Standing { counts, late: hosts.late(), done: hosts.finished() };
                 if last.as_ref() != Some(&standing) {
-                    report(&args, &standing, last.as_ref(), &known);
+                    report(&args, &standing, last.as_ref());
                 }
                 if counts.completed >= args.hosts.get() {
                     return Ok(());
@@ -151,7 +149,7 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Err(late(&args, last.as_ref(), &known, trouble));
+            return Err(late(&args, last.as_ref(), trouble));
         }
         let next = deadline.map_or(next, |deadline| next.min(deadline));
         tokio::select! {
@@ -191,34 +189,25 @@ enum Unknown {
 }
 
 /// Asks all trackers. Peers register with several, so the largest numbers are nearest to the truth.
-async fn look(target: &Target, clients: &[TrackerClient]) -> Result<(Counts, Sample), Unknown> {
+async fn look(target: &Target, clients: &[TrackerClient], hosts: &mut Hosts) -> Result<Counts, Unknown> {
     let infohash = match target {
         Target::Link(link) => link.infohash,
         Target::InfoHash(infohash) => *infohash,
         Target::Name(_) | Target::Only => find(target, clients).await?,
     };
-    let query = Query::Peers { infohash, want: u8::try_from(MAX_PEERS).unwrap_or(u8::MAX), zone: Zone::NONE };
+    let query = Query::Peers { infohash, want: 0, zone: Zone::NONE };
     let answers = ask(clients, |client| {
         let query = query.clone();
         async move { client.peers(query).await }
     });
-    let (mut most, mut sample) = (Counts::default(), Sample::default());
-    for (Peers { seeders, leechers, completed, peers, .. }, tracker) in answers.await? {
+    let mut most = Counts::default();
+    for (Peers { seeders, leechers, completed, .. }, _) in answers.await? {
         most.completed = most.completed.max(completed);
         most.seeders = most.seeders.max(seeders);
         most.leechers = most.leechers.max(leechers);
-        // Some peers may have registered with one tracker only.
-        sample.all = sample
-            .all
-            .saturating_add(usize::try_from(seeders.saturating_add(leechers)).unwrap_or(usize::MAX));
-        for peer in peers {
-            let Some(address) = peer.socket_addr(tracker) else { continue };
-            // Trackers are asked at once, so what differs is how long ago a peer announced itself.
-            let progress = sample.peers.entry(address).or_insert(peer.progress);
-            *progress = (*progress).max(peer.progress);
-        }
     }
-    Ok((most, sample))
+    hosts.look(infohash, clients).await;
+    Ok(most)
 }
 
 /// The only share of a name.
@@ -269,23 +258,27 @@ where
     }
 }
 
-fn report(args: &Args, standing: &Standing, before: Option<&Standing>, known: &Known) {
+fn report(args: &Args, standing: &Standing, before: Option<&Standing>) {
     let Standing { counts: Counts { completed, seeders, leechers }, late, done } = standing;
     let hosts = args.hosts.get();
     if args.json {
         let now = Instant::now();
-        let late = late.iter().map(|late| Late {
-            address: late.address,
-            percent: late.progress.percent(),
-            unchanged_s: known.unchanged(&late.address, now).as_secs(),
+        let late = late.iter().map(|host| json::Late {
+            address: host.address,
+            label: host.label.as_str().to_owned(),
+            percent: host.progress.percent(),
+            unchanged_s: host.unchanged(now).as_secs(),
         });
+        let done = done
+            .iter()
+            .map(|host| json::Done { address: host.address, label: host.label.as_str().to_owned() });
         let completions = Completions {
             completed: *completed,
             hosts,
             seeders: *seeders,
             leechers: *leechers,
             late: late.collect(),
-            done: done.clone(),
+            done: done.collect(),
         };
         return print_event(&match *completed >= hosts {
             true => Event::Reached(completions),
@@ -293,18 +286,16 @@ fn report(args: &Args, standing: &Standing, before: Option<&Standing>, known: &K
         });
     }
     let slowest = match late.first() {
-        Some(LatePeer { progress, address }) => {
-            format!("; {leechers} fetching, the last ({address}) at {}%", progress.percent())
-        }
+        Some(last) => format!("; {leechers} fetching, the last, {last}, at {}%", last.progress.percent()),
         None => String::new(),
     };
     let new = before.map(|before| new(&before.done, done)).unwrap_or_default();
     print_line(format_args!("{completed} of {hosts} hosts have it{new}{slowest}"));
 }
 
-/// Names the peers that are done since the last line, if there are any.
-fn new(before: &[SocketAddr], now: &[SocketAddr]) -> String {
-    let new: Vec<_> = now.iter().filter(|address| !before.contains(address)).collect();
+/// Names the hosts that are done since the last line, if there are any.
+fn new(before: &BTreeSet<Finished>, now: &BTreeSet<Finished>) -> String {
+    let new: Vec<_> = now.difference(before).collect();
     if new.is_empty() {
         return String::new();
     }
@@ -316,9 +307,9 @@ fn new(before: &[SocketAddr], now: &[SocketAddr]) -> String {
     format!(" (new: {}{others})", named.join(", "))
 }
 
-fn late(args: &Args, last: Option<&Standing>, known: &Known, trouble: Option<(ExitCode, String)>) -> Failure {
+fn late(args: &Args, last: Option<&Standing>, trouble: Option<(ExitCode, String)>) -> Failure {
     let after = args.timeout.map(human_time).unwrap_or_default();
-    let Some(Standing { counts: Counts { completed, .. }, late, .. }) = last else {
+    let Some(Standing { counts: Counts { completed, leechers, .. }, late, .. }) = last else {
         let (code, why) = trouble.unwrap_or((ExitCode::Network, "no tracker answered".to_owned()));
         return Failure::new(
             code,
@@ -334,15 +325,16 @@ fn late(args: &Args, last: Option<&Standing>, known: &Known, trouble: Option<(Ex
         return failure;
     }
     let now = Instant::now();
-    let named = late.iter().take(MAX_NAMED).map(|LatePeer { progress, address }| {
-        let (percent, unchanged) = (progress.percent(), known.unchanged(address, now));
+    let named = late.iter().take(MAX_NAMED).map(|host| {
+        let (percent, unchanged) = (host.progress.percent(), host.unchanged(now));
         match unchanged >= STALE_AFTER {
-            true => format!("{address} has {percent}%, and has had no more for {}", human_time(unchanged)),
-            false => format!("{address} has {percent}%"),
+            true => format!("{host} has {percent}%, and has had no more for {}", human_time(unchanged)),
+            false => format!("{host} has {percent}%"),
         }
     });
     let mut named: Vec<_> = named.collect();
-    if let more @ 1.. = late.len().saturating_sub(MAX_NAMED) {
+    let all = late.len().max(usize::try_from(*leechers).unwrap_or(usize::MAX));
+    if let more @ 1.. = all.saturating_sub(named.len()) {
         named.push(format!("and {more} more are late"));
     }
     failure.hint(named.join("\n  "))
@@ -367,12 +359,12 @@ mod tests {
 
     #[test]
     fn those_that_are_new_are_named_and_the_others_counted() {
-        let hosts: Vec<SocketAddr> = (1..=6).map(|host| ([10, 0, 0, host], 7000).into()).collect();
-        assert_eq!(new(&hosts, &hosts[1..]), "");
-        assert_eq!(new(&hosts[..5], &hosts), " (new: 10.0.0.6:7000)");
-        assert_eq!(
-            new(&hosts[..1], &hosts),
-            " (new: 10.0.0.2:7000, 10.0.0.3:7000, 10.0.0.4:7000 and 2 more)"
-        );
+        let hosts = |range: std::ops::RangeInclusive<u8>| -> BTreeSet<_> {
+            let label = proto::Label::NONE;
+            range.map(|host| Finished { address: [10, 0, 0, host].into(), label }).collect()
+        };
+        assert_eq!(new(&hosts(1..=6), &hosts(2..=6)), "");
+        assert_eq!(new(&hosts(1..=5), &hosts(1..=6)), " (new: 10.0.0.6)");
+        assert_eq!(new(&hosts(1..=1), &hosts(1..=6)), " (new: 10.0.0.2, 10.0.0.3, 10.0.0.4 and 2 more)");
     }
 }

@@ -10,12 +10,12 @@ use std::{
 
 use bytes::BytesMut;
 use proto::{
-    Endpoint,
+    Endpoint, InfoHash,
     tracker::{
         MAX_DATAGRAM_LEN, Query,
         client::{Answer, Call, CallError, CallId, Client},
         codec::{decode_reply, encode_request},
-        message::{Announce, Announced, Peers, Shares},
+        message::{Announce, Announced, FinishedHosts, LateHosts, PeerEntry, Peers, Shares},
     },
 };
 use rand::rngs::StdRng;
@@ -117,6 +117,31 @@ impl TrackerClient {
     pub async fn shares(&self, query: Query) -> Result<(Shares, SocketAddr), TrackerError> {
         match self.call(Call::Lookup(query)).await? {
             (Answer::Shares(shares), address) => Ok((shares, address)),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Looks up hosts that do not have all of a share. Also returns the address at which the tracker was reached.
+    pub async fn late(
+        &self,
+        infohash: InfoHash,
+        after: Option<PeerEntry>,
+    ) -> Result<(LateHosts, SocketAddr), TrackerError> {
+        match self.call(Call::Lookup(Query::Late { infohash, after })).await? {
+            (Answer::Late(late), address) => Ok((late, address)),
+            _ => Err(self.unexpected()),
+        }
+    }
+
+    /// Looks up hosts that have fetched all of a share, without the first `after`. Also returns the address at which the tracker was
+    /// reached.
+    pub async fn finished(
+        &self,
+        infohash: InfoHash,
+        after: u32,
+    ) -> Result<(FinishedHosts, SocketAddr), TrackerError> {
+        match self.call(Call::Lookup(Query::Finished { infohash, after })).await? {
+            (Answer::Finished(finished), address) => Ok((finished, address)),
             _ => Err(self.unexpected()),
         }
     }

@@ -43,7 +43,7 @@ pub use zone::Zone;
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

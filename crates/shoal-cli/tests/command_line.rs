@@ -77,6 +77,26 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
     let late =
         run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
     late.assert_failed(7, &["0 of 1 hosts have data.bin after 1s"]);
+    // Who is late has a name.
+    let slow = [
+        "get",
+        "data.bin",
+        "--tracker",
+        address,
+        "-o",
+        "slow",
+        "--label",
+        "slow-host",
+        "--download-limit",
+        "1K",
+    ];
+    let slow = Running::start(shoal(&place, &slow));
+    waiter.line_with("1 fetching, the last, slow-host (127.0.0.1:");
+    let late =
+        run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
+    late.assert_failed(7, &["slow-host (127.0.0.1:", ") has 0%"]);
+    slow.signal(Signal::INT);
+    assert_eq!(slow.end().code, Some(130));
     // Nobody answers there.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let nobody = silent.local_addr().unwrap().to_string();
@@ -101,7 +121,11 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
         let fetched = run(shoal(&place, &args));
         assert_eq!(fetched.code, Some(0), "{fetched:?}");
         if !reached.is_empty() {
-            assert!(waiter.line_with("hosts have it").starts_with(reached));
+            let line = waiter.line_with("hosts have it (new");
+            assert!(
+                line.starts_with(reached) && line.contains(&format!("(new: {label} (127.0.0.1))")),
+                "{line}"
+            );
         }
     }
     assert_eq!(waiter.end().code, Some(0));
@@ -109,6 +133,12 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
     let [line] = &json.out[..] else { panic!("{json:?}") };
     json_docs::check(line);
     assert!(line.contains(r#""event":"reached""#) && line.contains(r#""completed":2"#), "{line}");
+    assert!(
+        line.contains(
+            r#""done":[{"address":"127.0.0.1","label":"one"},{"address":"127.0.0.1","label":"two"}]"#
+        ),
+        "{line}"
+    );
     // A name that two shares have waits for neither.
     fs::write(place.path("other.bin"), "other").unwrap();
     let other = ["seed", "other.bin", "--name", "data.bin", "-p", "0", "--tracker", address];

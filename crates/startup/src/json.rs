@@ -2,7 +2,10 @@
 //!
 //! Invariant: the keys of an event stay what they are while [`VERSION`] does. New events and new keys may come.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::SystemTime,
+};
 
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
@@ -182,8 +185,8 @@ pub struct Completions {
     pub seeders: u32,
     pub leechers: u32,
     pub late: Vec<Late>,
-    /// Peers that have all of it, and are there.
-    pub done: Vec<SocketAddr>,
+    /// Hosts that have fetched all of it, those that are gone too.
+    pub done: Vec<Done>,
 }
 
 /// A host that does not have all of it.
@@ -191,9 +194,18 @@ pub struct Completions {
 #[expect(missing_docs, reason = "docs/json.md describes them, and a test compares the two")]
 pub struct Late {
     pub address: SocketAddr,
+    pub label: String,
     pub percent: u8,
     /// Seconds since this last grew, as far as it was seen.
     pub unchanged_s: u64,
+}
+
+/// A host that has fetched all of it.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "docs/json.md describes them, and a test compares the two")]
+pub struct Done {
+    pub address: IpAddr,
+    pub label: String,
 }
 
 impl Event<'_> {
@@ -266,6 +278,7 @@ mod tests {
     fn events(served: &Served) -> Vec<Event<'_>> {
         let (infohash, tracker) = (|| INFOHASH.to_owned(), || "192.0.2.2:6020".to_owned());
         let (seeder, receiver) = (address("192.0.2.2:7000"), address("192.0.2.7:41234"));
+        let done = vec![Done { address: seeder.ip(), label: "node2".to_owned() }];
         let in_use = Failure::new(ExitCode::Network, "TCP port 7000 is in use")
             .hint("choose another port with -p, or -p 0 for any that is free");
         let unknown = Failure::new(ExitCode::NotFound, "no tracker knows a share called 'disk.img'").hint(
@@ -388,8 +401,13 @@ mod tests {
                 hosts: 50,
                 seeders: 3,
                 leechers: 1,
-                late: vec![Late { address: receiver, percent: 40, unchanged_s: 12 }],
-                done: vec![seeder],
+                late: vec![Late {
+                    address: receiver,
+                    label: "node7".to_owned(),
+                    percent: 40,
+                    unchanged_s: 12,
+                }],
+                done: done.clone(),
             }),
             Event::Reached(Completions {
                 completed: 50,
@@ -397,7 +415,7 @@ mod tests {
                 seeders: 3,
                 leechers: 0,
                 late: Vec::new(),
-                done: vec![seeder],
+                done: done.clone(),
             }),
         ]
     }

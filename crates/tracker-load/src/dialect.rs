@@ -214,7 +214,11 @@ fn read_shoal(datagram: &[u8]) -> anyhow::Result<(u32, Said)> {
     let reply = decode_reply(datagram)?;
     let said = match reply.body {
         ReplyBody::Connected { token, .. } => Said::Connected(token),
-        ReplyBody::Announced(_) | ReplyBody::Peers(_) | ReplyBody::Shares(_) => Said::Yes,
+        ReplyBody::Announced(_)
+        | ReplyBody::Peers(_)
+        | ReplyBody::Shares(_)
+        | ReplyBody::Late(_)
+        | ReplyBody::Finished(_) => Said::Yes,
         ReplyBody::Error(ErrorCode::TokenRefused) => Said::TokenRefused,
         ReplyBody::Error(ErrorCode::UnknownShare { .. }) => Said::Unknown,
         ReplyBody::Error(ErrorCode::Full(_) | ErrorCode::NotYours | ErrorCode::NotAllowed) => Said::Refused,

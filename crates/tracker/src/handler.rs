@@ -53,6 +53,9 @@ const SOLE_SHARE_LEN: usize = 168;
 /// Bytes of a peer in a reply, at most, counted in the same way.
 const PEER_ENTRY_LEN: usize = 24;
 
+/// Bytes of an address's limit that a lookup of late hosts uses up besides its answer, because it takes as long as some 50 other lookups.
+const LATE_COST: usize = 8 * 1024;
+
 /// The tracker without its socket.
 pub struct Handler {
     registry: Registry,
@@ -256,6 +259,7 @@ impl Handler {
             }
             (Proof::Good | Proof::None, _) => self.answer(&request.body, source, now, rng),
         };
+        let extra = if matches!(answer, Some(ReplyBody::Late(_))) { LATE_COST } else { 0 };
         let start = replies.len();
         let encoded = encode_answer(request.transaction, answer.as_ref()?, replies);
         if let Some(
@@ -270,7 +274,7 @@ impl Handler {
             self.counters.withheld += 1;
             return None;
         }
-        self.rates.charge(ticket, replies.len() - start);
+        self.rates.charge(ticket, replies.len() - start + extra);
         self.counters.bytes_replied += (replies.len() - start) as u64;
         Some(start..replies.len())
     }
@@ -346,7 +350,11 @@ impl Handler {
                 self.counters.connects += 1;
                 return Proof::None;
             }
-            RequestBody::FirstLookup { .. } => return Proof::None,
+            RequestBody::FirstLookup { query } if !query.needs_token() => return Proof::None,
+            RequestBody::FirstLookup { .. } => {
+                self.counters.tokens_refused += 1;
+                return Proof::Refused;
+            }
             RequestBody::Announce(announce) => &announce.token,
             RequestBody::Lookup { token, .. } => token,
         };
@@ -433,6 +441,14 @@ impl Handler {
             }
             Query::Named { name, after } => self.registry.named(name, *after, now),
             Query::List { after } => self.registry.list(after.clone(), now),
+            Query::Late { infohash, after } => {
+                let late = self.registry.late(infohash, after.as_ref(), source, now, rng);
+                return Some(late.map_or_else(ReplyBody::Error, ReplyBody::Late));
+            }
+            Query::Finished { infohash, after } => {
+                let finished = self.registry.finished(infohash, *after, source, now);
+                return Some(finished.map_or_else(ReplyBody::Error, ReplyBody::Finished));
+            }
         };
         // No answer: the client asks again by itself, and by then the expired shares have been swept.
         self.counters.put_off += u64::from(shares.is_none());
@@ -443,7 +459,9 @@ impl Handler {
 /// Whether a share that a query is about may be registered.
 fn may_be_known(admission: &Admission, query: &Query<ShareNameRef<'_>>) -> bool {
     match query {
-        Query::Peers { infohash, .. } => admission.allows_infohash(infohash),
+        Query::Peers { infohash, .. } | Query::Late { infohash, .. } | Query::Finished { infohash, .. } => {
+            admission.allows_infohash(infohash)
+        }
         Query::Named { name, .. } => admission.allows_name(name.as_ref()),
         Query::List { .. } => true,
     }

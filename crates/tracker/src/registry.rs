@@ -23,6 +23,7 @@ mod directory;
 mod eviction;
 mod finishers;
 mod head;
+mod hosts;
 mod journal;
 mod merging;
 mod names;

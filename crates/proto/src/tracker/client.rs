@@ -1,6 +1,6 @@
 //! The logic of a tracker client: tokens, retries with back-off and jitter, reconnecting after the tracker restarted.
 //!
-//! A lookup needs a token only if its first try, which is large, gets no answer. So it takes one round trip.
+//! A lookup of peers or shares needs a token only if its first try, which is large, gets no answer. So it takes one round trip.
 //!
 //! Pure: no socket and no clock. The caller sends what [`Client::poll_transmit`] returns, hands in the replies, calls it
 //! again at [`Client::next_timeout`], and collects [`Client::poll_outcome`]. Every call ends in an outcome, at most
@@ -16,8 +16,8 @@ use std::{
 use rand::{Rng, RngExt};
 
 use super::message::{
-    Announce, Announced, ErrorCode, Peers, Query, Reply, ReplyBody, Request, RequestBody, Shares, Token,
-    TransactionId,
+    Announce, Announced, ErrorCode, FinishedHosts, LateHosts, Peers, Query, Reply, ReplyBody, Request,
+    RequestBody, Shares, Token, TransactionId,
 };
 use crate::Endpoint;
 
@@ -61,6 +61,10 @@ pub enum Answer {
     Peers(Peers),
     /// To a lookup of shares.
     Shares(Shares),
+    /// To a lookup of hosts that are late.
+    Late(LateHosts),
+    /// To a lookup of hosts that have fetched all of a share.
+    Finished(FinishedHosts),
 }
 
 /// Why there is no answer.
@@ -329,6 +333,9 @@ impl Pending {
     /// A lookup that was not sent yet, without a token.
     fn first_lookup(&mut self, now: Instant, rng: &mut impl Rng) -> Option<Request> {
         let (Call::Lookup(query), None) = (&self.call, self.flight) else { return None };
+        if query.needs_token() {
+            return None;
+        }
         let flight = *self.flight.insert(Flight::new(now, rng));
         let body = RequestBody::FirstLookup { query: query.clone() };
         Some(Request { transaction: flight.transaction, body })
@@ -362,6 +369,10 @@ impl Pending {
             (Call::Lookup(Query::Peers { .. }), ReplyBody::Peers(peers)) => Ok(Answer::Peers(peers)),
             (Call::Lookup(Query::Named { .. } | Query::List { .. }), ReplyBody::Shares(shares)) => {
                 Ok(Answer::Shares(shares))
+            }
+            (Call::Lookup(Query::Late { .. }), ReplyBody::Late(late)) => Ok(Answer::Late(late)),
+            (Call::Lookup(Query::Finished { .. }), ReplyBody::Finished(finished)) => {
+                Ok(Answer::Finished(finished))
             }
             _ => Err(CallError::Unexpected),
         }

@@ -20,6 +20,9 @@ pub const MAX_PEERS: usize = 50;
 /// Maximum shares in one reply: three of the largest entries fit a datagram.
 pub const MAX_SHARES: usize = 3;
 
+/// Maximum hosts in one reply that names them: 20 of the largest entries fit a datagram.
+pub const MAX_HOSTS: usize = 20;
+
 /// Pairs a reply with its request. It is random, so a stranger who does not see the request cannot answer it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransactionId(pub u32);
@@ -194,6 +197,31 @@ pub enum Query<N = ShareName> {
         /// Only shares after this place, for the next page.
         after: Option<ShareCursor<N>>,
     },
+    /// The hosts that do not have all of a share. Answered by `Late`, those with least first. It needs a token.
+    Late {
+        /// The share.
+        infohash: InfoHash,
+        /// Only hosts after this one, for the next page.
+        after: Option<PeerEntry>,
+    },
+    /// The hosts that have fetched all of a share, those that are gone too. Answered by `Finished`, in the order in which they came to
+    /// have it. It needs a token.
+    Finished {
+        /// The share.
+        infohash: InfoHash,
+        /// Without the first so many, which the client knows.
+        after: u32,
+    },
+}
+
+impl<N> Query<N> {
+    /// Whether it has an answer only for a client with a token: a tracker looks at many peers for it.
+    pub fn needs_token(&self) -> bool {
+        match self {
+            Query::Late { .. } | Query::Finished { .. } => true,
+            Query::Peers { .. } | Query::Named { .. } | Query::List { .. } => false,
+        }
+    }
 }
 
 /// The place of a share among those of its name: most votes first, then most seeders, then by infohash.
@@ -261,6 +289,10 @@ pub enum ReplyBody {
     Shares(Shares),
     /// A refusal.
     Error(ErrorCode),
+    /// Hosts that do not have all of a share.
+    Late(LateHosts),
+    /// Hosts that have fetched all of a share.
+    Finished(FinishedHosts),
 }
 
 /// The tracker's answer to an announce.
@@ -312,6 +344,44 @@ pub struct Shares {
     pub more: bool,
     /// If the name that was asked for has one share: a sample of its peers, as many as fit.
     pub peers: Option<Peers>,
+}
+
+/// The tracker's answer to a lookup of hosts that are late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateHosts {
+    /// Whether there are more after the last of these.
+    pub more: bool,
+    /// At most [`MAX_HOSTS`], those with least first.
+    #[serde(deserialize_with = "wire::list::<_, _, MAX_HOSTS>")]
+    pub hosts: Vec<LateHost>,
+}
+
+/// A host that does not have all of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateHost {
+    /// Its peer, and how much it has.
+    pub peer: PeerEntry,
+    /// What people call it.
+    pub label: Label,
+}
+
+/// The tracker's answer to a lookup of hosts that have fetched all of a share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedHosts {
+    /// How many there are.
+    pub total: u32,
+    /// At most [`MAX_HOSTS`] of them, in order.
+    #[serde(deserialize_with = "wire::list::<_, _, MAX_HOSTS>")]
+    pub hosts: Vec<FinishedHost>,
+}
+
+/// A host that has fetched all of a share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedHost {
+    /// Its IP address.
+    pub address: PeerAddress,
+    /// What people call it.
+    pub label: Label,
 }
 
 /// Why the tracker gives no answer.
@@ -373,7 +443,7 @@ pub struct PeerEntry {
 }
 
 /// The host of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PeerAddress {
     /// An IPv4 address.
     V4([u8; 4]),
@@ -393,17 +463,28 @@ impl From<IpAddr> for PeerAddress {
     }
 }
 
+impl PeerAddress {
+    /// The IP address, for a client that reached the tracker at `tracker`.
+    pub fn ip(self, tracker: SocketAddr) -> IpAddr {
+        match self {
+            PeerAddress::V4(octets) => Ipv4Addr::from(octets).into(),
+            PeerAddress::V6(octets) => Ipv6Addr::from(octets).into(),
+            PeerAddress::TrackerHost => tracker.ip().to_canonical(),
+        }
+    }
+}
+
 impl PeerEntry {
+    /// What hosts that are late are ordered by: those with least come first.
+    pub fn lateness(&self) -> impl Ord + use<> {
+        (self.progress, self.address, self.port)
+    }
+
     /// The address to connect to, for a client that reached the tracker at `tracker`. An IPv6 link-local address has the
     /// same scope as the tracker's. `None` if the tracker was not reached at one, because then the address cannot be used.
     pub fn socket_addr(&self, tracker: SocketAddr) -> Option<SocketAddr> {
         let port = self.port.get();
-        let ip = match self.address {
-            PeerAddress::V4(octets) => Ipv4Addr::from(octets).into(),
-            PeerAddress::V6(octets) => Ipv6Addr::from(octets).into(),
-            PeerAddress::TrackerHost => tracker.ip().to_canonical(),
-        };
-        match (ip, tracker) {
+        match (self.address.ip(tracker), tracker) {
             (IpAddr::V6(ip), SocketAddr::V6(tracker)) if ip.is_unicast_link_local() => {
                 (tracker.scope_id() != 0).then(|| SocketAddrV6::new(ip, port, 0, tracker.scope_id()).into())
             }

@@ -117,6 +117,8 @@ fn requests(token: Token) -> Vec<RequestBody> {
         Query::Named { name: name(), after: Some(STANDING) },
         Query::List { after: None },
         Query::List { after: Some(cursor) },
+        Query::Late { infohash: InfoHash([1; 32]), after: None },
+        Query::Finished { infohash: InfoHash([1; 32]), after: 0 },
     ];
     announces.into_iter().chain(lookups.map(|query| RequestBody::Lookup { token, query })).collect()
 }
@@ -170,17 +172,19 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
             token,
             query: Query::Peers { infohash: InfoHash([1; 32]), want: 50, zone: Zone::NONE },
         },
+        RequestBody::Lookup { token, query: Query::Late { infohash: InfoHash([1; 32]), after: None } },
+        RequestBody::Lookup { token, query: Query::Finished { infohash: InfoHash([1; 32]), after: 0 } },
         RequestBody::Lookup { token, query: named("a.tmp") },
         RequestBody::FirstLookup { query: named("a.tmp") },
     ] {
         assert_eq!(bench.ask(body, HERE), ReplyBody::Error(ErrorCode::NotAllowed));
     }
-    assert_eq!(bench.handler.counters().not_allowed, 4);
+    assert_eq!(bench.handler.counters().not_allowed, 6);
     let other = Announce { infohash: InfoHash([2; 32]), ..announce(token, 1) };
     assert!(matches!(bench.ask(RequestBody::Announce(other), HERE), ReplyBody::Announced(_)));
     let query = named("data.bin");
     assert!(matches!(bench.ask(RequestBody::Lookup { token, query }, HERE), ReplyBody::Shares(_)));
-    assert_eq!(bench.handler.counters().not_allowed, 4);
+    assert_eq!(bench.handler.counters().not_allowed, 6);
 }
 
 #[test]
@@ -303,6 +307,26 @@ fn a_first_lookup_is_answered_at_once_and_never_with_more_than_it_sent() {
     let short = &datagram(by_name)[..300];
     assert_eq!(bench.handle(short, ELSEWHERE), None);
     assert_eq!(bench.handler.counters().withheld, 1);
+}
+
+#[test]
+fn hosts_are_named_only_with_a_token_and_cost_more_than_peers() {
+    let mut bench = Bench::new();
+    let token = bench.connect(HERE);
+    bench.ask(RequestBody::Announce(Announce { progress: Completion::NOTHING, ..announce(token, 1) }), HERE);
+    let infohash = InfoHash([1; 32]);
+    let late = || Query::Late { infohash, after: None };
+    for query in [late(), Query::Finished { infohash, after: 0 }] {
+        let refused = ReplyBody::Error(ErrorCode::TokenRefused);
+        assert_eq!(bench.ask(RequestBody::FirstLookup { query }, HERE), refused);
+    }
+    let mut answers = 0;
+    while let ReplyBody::Late(late) = bench.ask(RequestBody::Lookup { token, query: late() }, HERE) {
+        assert_eq!(late.hosts.len(), 1);
+        answers += 1;
+    }
+    // Peers of one share are named some ten thousand times a second.
+    assert!((100..1_000).contains(&answers), "{answers} answers");
 }
 
 #[test]

@@ -4,11 +4,12 @@
 //! own limits. What finds no room is missing here and nowhere else: no answer about peers depends on it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
 };
 
 use foldhash::quality::RandomState;
+use indexmap::IndexSet;
 use proto::{InfoHash, Label, PeerId};
 
 /// Maximum labels: some 4 MiB.
@@ -17,17 +18,21 @@ const MAX_LABELS: usize = 65_536;
 /// Maximum hosts that are counted for one share.
 const MAX_HOSTS_PER_SHARE: usize = 10_000;
 
-/// Maximum hosts that are counted in all: some 8 MiB.
+/// Maximum hosts that are counted in all: some 10 MiB.
 const MAX_HOSTS: usize = 100_000;
+
+/// Some hosts that have fetched all of a share.
+pub(super) type Page = indexmap::set::Slice<(IpAddr, Label)>;
 
 /// The labels of peers.
 #[derive(Default)]
 pub(super) struct Labels(HashMap<PeerId, Label, RandomState>);
 
-/// The hosts that have fetched all of a share, of each share that any has. They are distinct by address and label.
+/// The hosts that have fetched all of a share, of each share that any has, in the order in which they came to have it. They are distinct
+/// by address and label.
 #[derive(Default)]
 pub(super) struct Finishers {
-    shares: BTreeMap<InfoHash, BTreeSet<(IpAddr, Label)>>,
+    shares: BTreeMap<InfoHash, IndexSet<(IpAddr, Label), RandomState>>,
     hosts: usize,
 }
 
@@ -74,6 +79,13 @@ impl Finishers {
         hosts.map_or(0, |hosts| u32::try_from(hosts.len()).unwrap_or(u32::MAX))
     }
 
+    /// Those of a share without the first `after`, at most `most`.
+    pub(super) fn page(&self, infohash: &InfoHash, after: usize, most: usize) -> &Page {
+        let hosts = self.shares.get(infohash).map_or(Page::new(), |hosts| hosts.as_slice());
+        let from = after.min(hosts.len());
+        hosts.get_range(from..hosts.len().min(from.saturating_add(most))).unwrap_or_default()
+    }
+
     /// The share is gone.
     pub(super) fn forget(&mut self, infohash: &InfoHash) {
         if let Some(hosts) = self.shares.remove(infohash) {
@@ -99,6 +111,13 @@ mod tests {
         assert!(finishers.add(&share, one, label("b")), "another host behind the same address");
         assert!(finishers.add(&share, other, label("a")), "another host of the same name");
         assert_eq!((finishers.count(&share), finishers.count(&InfoHash([2; 32]))), (3, 0));
+        let page = |after| {
+            finishers.page(&share, after, 2).iter().map(|(_, label)| label.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            [page(0), page(1), page(2), page(3), page(9)],
+            [vec!["a", "b"], vec!["b", "a"], vec!["a"], vec![], vec![]]
+        );
         finishers.forget(&share);
         assert_eq!((finishers.count(&share), finishers.hosts), (0, 0));
     }

@@ -283,6 +283,16 @@ impl Mark {
     }
 }
 
+impl Requester {
+    /// A host's address for this requester.
+    pub(super) fn address_of(self, ip: IpAddr) -> PeerAddress {
+        match self {
+            Requester::Elsewhere | Requester::OnLink if ip.is_loopback() => PeerAddress::TrackerHost,
+            Requester::Elsewhere | Requester::OnLink | Requester::OnTrackerHost => ip.into(),
+        }
+    }
+}
+
 impl From<IpAddr> for Requester {
     fn from(ip: IpAddr) -> Requester {
         match ip.to_canonical() {

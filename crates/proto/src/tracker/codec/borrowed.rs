@@ -10,7 +10,8 @@ use crate::{
     InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef, Zone,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
-        Announce, Completion, Event, Query, Request, RequestBody, ShareCursor, Standing, Token, TransactionId,
+        Announce, Completion, Event, PeerAddress, PeerEntry, Query, Request, RequestBody, ShareCursor,
+        Standing, Token, TransactionId,
     },
     wire::{Fields, WireError},
 };
@@ -71,7 +72,7 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
         infohash: InfoHash(fields.bytes()?),
         peer_id: PeerId(fields.bytes()?),
         secret: Secret(fields.bytes()?),
-        port: NonZeroU16::new(fields.u16()?).ok_or(WireError::illegal("port 0"))?,
+        port: port(fields)?,
         name: name(fields)?,
         size: share_len(fields)?,
         event: match fields.u32()? {
@@ -81,8 +82,7 @@ fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, W
             3 => Event::Stopped,
             _ => return Err(WireError::illegal("no such event")),
         },
-        progress: Completion::try_from(fields.u8()?)
-            .map_err(|_| WireError::illegal("more than 100 percent"))?,
+        progress: progress(fields)?,
         label: label(fields)?,
         fetched: fields.flag()?,
         zone: zone(fields)?,
@@ -107,8 +107,32 @@ fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireErr
             };
             Ok(Query::List { after })
         }
+        3 => {
+            let infohash = InfoHash(fields.bytes()?);
+            let after = if fields.is_some()? { Some(peer_entry(fields)?) } else { None };
+            Ok(Query::Late { infohash, after })
+        }
+        4 => Ok(Query::Finished { infohash: InfoHash(fields.bytes()?), after: fields.u32()? }),
         _ => Err(WireError::illegal("no such query")),
     }
+}
+
+fn peer_entry(fields: &mut Fields<'_>) -> Result<PeerEntry, WireError> {
+    let address = match fields.u32()? {
+        0 => PeerAddress::V4(fields.bytes()?),
+        1 => PeerAddress::V6(fields.bytes()?),
+        2 => PeerAddress::TrackerHost,
+        _ => return Err(WireError::illegal("no such address")),
+    };
+    Ok(PeerEntry { address, port: port(fields)?, progress: progress(fields)? })
+}
+
+fn port(fields: &mut Fields<'_>) -> Result<NonZeroU16, WireError> {
+    NonZeroU16::new(fields.u16()?).ok_or(WireError::illegal("port 0"))
+}
+
+fn progress(fields: &mut Fields<'_>) -> Result<Completion, WireError> {
+    Completion::try_from(fields.u8()?).map_err(|_| WireError::illegal("more than 100 percent"))
 }
 
 fn zone(fields: &mut Fields<'_>) -> Result<Zone, WireError> {

@@ -9,9 +9,9 @@ use crate::{
     golden::{assert_documented, bytes},
     name::MAX_NAME_LEN,
     tracker::message::{
-        Announce, Announced, Completion, ErrorCode, Event, Limit, MAX_PEERS, MAX_SHARES, PeerAddress,
-        PeerEntry, Peers, Query, ReplyBody, RequestBody, ShareCursor, ShareEntry, Shares, Standing, Token,
-        TransactionId,
+        Announce, Announced, Completion, ErrorCode, Event, FinishedHost, FinishedHosts, LateHost, LateHosts,
+        Limit, MAX_HOSTS, MAX_PEERS, MAX_SHARES, PeerAddress, PeerEntry, Peers, Query, ReplyBody,
+        RequestBody, ShareCursor, ShareEntry, Shares, Standing, Token, TransactionId,
     },
 };
 
@@ -34,6 +34,18 @@ fn zone() -> Zone {
     Zone::cut("rack7").unwrap()
 }
 
+fn label() -> Label {
+    Label::cut("node7").unwrap()
+}
+
+fn late_peer() -> PeerEntry {
+    PeerEntry { address: PeerAddress::V4([192, 0, 2, 1]), port: port(7000), progress: percent(40) }
+}
+
+fn finished_host() -> FinishedHost {
+    FinishedHost { address: PeerAddress::V4([192, 0, 2, 1]), label: label() }
+}
+
 fn connect(transaction: u32) -> Request {
     Request { transaction: TransactionId(transaction), body: RequestBody::CONNECT }
 }
@@ -49,7 +61,7 @@ fn announce(event: Event, progress: u8) -> Request {
         size: 1_048_577,
         event,
         progress: percent(progress),
-        label: Label::cut("node7").unwrap(),
+        label: label(),
         fetched: progress < 100,
         zone: zone(),
     });
@@ -107,33 +119,39 @@ const STANDING: Standing = Standing { votes: 1, seeders: 4, infohash: INFOHASH }
 fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
     let cursor = || ShareCursor { name: name("a.bin"), standing: STANDING };
     vec![
-        ("Request Connect", connect(7), "53484f414c 08 07 00 00*24"),
-        ("Request Connect, transaction 250", connect(250), "53484f414c 08 fa 00 00*24"),
-        ("Request Connect, transaction 251", connect(251), "53484f414c 08 fbfb00 00 00*24"),
-        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 08 fbffff 00 00*24"),
-        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 08 fc00000100 00 00*24"),
-        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 08 fcffffffff 00 00*24"),
+        ("Request Connect", connect(7), "53484f414c 09 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 09 fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 09 fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 09 fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 09 fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 09 fcffffffff 00 00*24"),
         ("Request Announce, Started", announce(Event::Started, 0),
-            "53484f414c 08 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
-            "53484f414c 08 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Announce, Completed", announce(Event::Completed, 100),
-            "53484f414c 08 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64 6e6f646537 00*27 00 7261636b37 00*27"),
+            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64 6e6f646537 00*27 00 7261636b37 00*27"),
         ("Request Announce, Stopped", announce(Event::Stopped, 99),
-            "53484f414c 08 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50, zone: zone() }),
-            "53484f414c 08 07 02 44*16 00 11*32 32 7261636b37 00*27"),
+            "53484f414c 09 07 02 44*16 00 11*32 32 7261636b37 00*27"),
         ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 08 07 02 44*16 01 05612e62696e 00"),
+            "53484f414c 09 07 02 44*16 01 05612e62696e 00"),
         ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(STANDING) }),
-            "53484f414c 08 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
-        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 08 07 02 44*16 02 00"),
+            "53484f414c 09 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 09 07 02 44*16 02 00"),
         ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
-            "53484f414c 08 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
+            "53484f414c 09 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
+        ("Request Lookup, Late", lookup(Query::Late { infohash: INFOHASH, after: None }),
+            "53484f414c 09 07 02 44*16 03 11*32 00"),
+        ("Request Lookup, Late, next page", lookup(Query::Late { infohash: INFOHASH, after: Some(late_peer()) }),
+            "53484f414c 09 07 02 44*16 03 11*32 01 00 c0000201 fb581b 28"),
+        ("Request Lookup, Finished", lookup(Query::Finished { infohash: INFOHASH, after: 7 }),
+            "53484f414c 09 07 02 44*16 04 11*32 07"),
         ("Request FirstLookup, Named", first_lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 08 07 03 01 05612e62696e 00 00*1184"),
+            "53484f414c 09 07 03 01 05612e62696e 00 00*1184"),
         ("Request FirstLookup, Peers", first_lookup(Query::Peers { infohash: INFOHASH, want: 50, zone: zone() }),
-            "53484f414c 08 07 03 00 11*32 32 7261636b37 00*27 00*1126"),
+            "53484f414c 09 07 03 00 11*32 32 7261636b37 00*27 00*1126"),
     ]
 }
 
@@ -149,32 +167,37 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
     ];
     vec![
         ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
-            "53484f414c 08 07 00 44*16 78"),
+            "53484f414c 09 07 00 44*16 78"),
         ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300, completed: 1 })),
-            "53484f414c 08 07 01 1e 02 fb2c01 01"),
+            "53484f414c 09 07 01 1e 02 fb2c01 01"),
         ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, completed: 7, peers })),
-            "53484f414c 08 07 02 1e 00 01 02 07 03 \
+            "53484f414c 09 07 02 1e 00 01 02 07 03 \
             00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
         ("Reply Peers, none",
             reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, completed: 0, peers: Vec::new() })),
-            "53484f414c 08 07 02 1e 5a 00 00 00 00"),
+            "53484f414c 09 07 02 1e 5a 00 00 00 00"),
         ("Reply Shares", shares_reply(None, vec![share(name("a.bin"))], true),
-            "53484f414c 08 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  01 00"),
-        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 08 07 03 28 01 05 00 00 00 00"),
+            "53484f414c 09 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  01 00"),
+        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 09 07 03 28 01 05 00 00 00 00"),
         ("Reply Shares, one and its peers", sole_share_reply(),
-            "53484f414c 08 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  00 \
+            "53484f414c 09 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  00 \
             01 0a 00 04 02 01 01  00 c0000201 fb581b 64"),
-        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 08 07 04 00"),
-        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 08 07 04 01 00"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 09 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 09 07 04 01 00"),
         ("Reply Error, UnknownShare, soon after a start", error(ErrorCode::UnknownShare { settles_in_s: 300 }),
-            "53484f414c 08 07 04 01 fb2c01"),
-        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 08 07 04 02"),
-        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 08 07 04 03 00"),
-        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 08 07 04 03 01"),
-        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 08 07 04 03 02"),
-        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 08 07 04 03 03"),
-        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 08 07 04 04 fbbc02"),
-        ("Reply Error, NotAllowed", error(ErrorCode::NotAllowed), "53484f414c 08 07 04 05"),
+            "53484f414c 09 07 04 01 fb2c01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 09 07 04 02"),
+        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 09 07 04 03 00"),
+        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 09 07 04 03 01"),
+        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 09 07 04 03 02"),
+        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 09 07 04 03 03"),
+        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 09 07 04 04 fbbc02"),
+        ("Reply Error, NotAllowed", error(ErrorCode::NotAllowed), "53484f414c 09 07 04 05"),
+        ("Reply Late", reply(ReplyBody::Late(LateHosts { more: true, hosts: vec![LateHost { peer: late_peer(), label: label() }] })),
+            "53484f414c 09 07 05 01 01  00 c0000201 fb581b 28 6e6f646537 00*27"),
+        ("Reply Late, none", reply(ReplyBody::Late(LateHosts { more: false, hosts: Vec::new() })), "53484f414c 09 07 05 00 00"),
+        ("Reply Finished", reply(ReplyBody::Finished(FinishedHosts { total: 8, hosts: vec![finished_host()] })),
+            "53484f414c 09 07 06 08 01  00 c0000201 6e6f646537 00*27"),
     ]
 }
 
@@ -213,20 +236,21 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for request in [
-        "53484f414c 08 07 04",
-        "53484f414c 08 07 02 44*16 03",
-        "53484f414c 08 07 02 44*16 02 02",
-        "53484f414c 08 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+        "53484f414c 09 07 04",
+        "53484f414c 09 07 02 44*16 05",
+        "53484f414c 09 07 02 44*16 03 11*32 01 03",
+        "53484f414c 09 07 02 44*16 02 02",
+        "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
     for reply in [
-        "53484f414c 08 07 05",
-        "53484f414c 08 07 04 06",
-        "53484f414c 08 07 04 03 04",
-        "53484f414c 08 07 02 1e 00 01 02 01 03",
+        "53484f414c 09 07 07",
+        "53484f414c 09 07 04 06",
+        "53484f414c 09 07 04 03 04",
+        "53484f414c 09 07 02 1e 00 01 02 01 03",
     ] {
         assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
     }
@@ -234,7 +258,7 @@ fn unknown_variants_are_refused() {
 
 #[test]
 fn illegal_values_are_refused() {
-    let fields = "53484f414c 08 07 01 44*16 11*32 22*16 33*16";
+    let fields = "53484f414c 09 07 01 44*16 11*32 22*16 33*16";
     for (what, rest) in [
         ("port 0", "00 05612e62696e 00 00 00"),
         ("no name", "01 00 00 00 00"),
@@ -268,7 +292,7 @@ fn illegal_values_are_refused() {
             assert!(matches!(borrow_request(&datagram), Err(DatagramError::Wire(_))), "{rest}");
         }
     }
-    let share = "53484f414c 08 07 03 00 00 01 01 11*32 0161";
+    let share = "53484f414c 09 07 03 00 00 01 01 11*32 0161";
     assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 01 01 00 00 00"))));
     assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 01 01 00 00 00"))).is_ok());
 }
@@ -355,10 +379,27 @@ fn shares(count: usize) -> Reply {
     Reply { transaction: TransactionId(u32::MAX), body }
 }
 
+fn late(count: usize) -> Reply {
+    let host = LateHost { peer: largest_peer(), label: Label::cut(&"n".repeat(32)).unwrap() };
+    let body = ReplyBody::Late(LateHosts { more: true, hosts: vec![host; count] });
+    Reply { transaction: TransactionId(u32::MAX), body }
+}
+
+fn finished(count: usize) -> Reply {
+    let host = FinishedHost { address: largest_peer().address, label: Label::cut(&"n".repeat(32)).unwrap() };
+    let body = ReplyBody::Finished(FinishedHosts { total: u32::MAX, hosts: vec![host; count] });
+    Reply { transaction: TransactionId(u32::MAX), body }
+}
+
 /// Decoding is checked too, because the decoder's limit counts an integer by its size in memory.
 #[test]
 fn the_largest_messages_fit_a_datagram_both_ways() {
-    for (reply, len) in [(peers(MAX_PEERS), 1_084), (shares(MAX_SHARES), 999)] {
+    for (reply, len) in [
+        (peers(MAX_PEERS), 1_084),
+        (shares(MAX_SHARES), 999),
+        (late(MAX_HOSTS), 1_074),
+        (finished(MAX_HOSTS), 998),
+    ] {
         let datagram = reply_bytes(&reply);
         assert_eq!(datagram.len(), len);
         assert!(len <= MAX_DATAGRAM_LEN);
@@ -380,7 +421,8 @@ fn the_largest_messages_fit_a_datagram_both_ways() {
 
 #[test]
 fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
-    for reply in [peers(MAX_PEERS + 10), shares(MAX_SHARES + 1)] {
+    for reply in [peers(MAX_PEERS + 10), shares(MAX_SHARES + 1), late(MAX_HOSTS + 3), finished(MAX_HOSTS + 5)]
+    {
         let mut dst = BytesMut::from(&b"before"[..]);
         let result = encode_reply(&reply, &mut dst);
         assert!(matches!(result, Err(DatagramError::Wire(WireError::TooLarge { .. }))));
@@ -391,7 +433,12 @@ fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
 #[test]
 fn a_list_that_claims_more_entries_than_it_has_is_refused() {
     for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
-        for head in ["53484f414c 08 07 02 1e 00 01 02 00", "53484f414c 08 07 03 00 00 00"] {
+        for head in [
+            "53484f414c 09 07 02 1e 00 01 02 00",
+            "53484f414c 09 07 03 00 00 00",
+            "53484f414c 09 07 05 00",
+            "53484f414c 09 07 06 00",
+        ] {
             for rest in ["", "02 fb5a1b 00", "00*64"] {
                 assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));
             }
@@ -426,6 +473,8 @@ fn without_a_good_token_no_reply_is_larger_than_its_request() {
             Query::Peers { infohash: INFOHASH, want: 0, zone: Zone::NONE },
             Query::Named { name: name("n"), after: None },
             Query::List { after: None },
+            Query::Late { infohash: INFOHASH, after: None },
+            Query::Finished { infohash: INFOHASH, after: 0 },
         ];
         let lookups = smallest_lookups.map(|query| RequestBody::Lookup { token: TOKEN, query });
         let smallest = lookups.into_iter().chain([smallest_announce]).map(request_len).min().unwrap();
@@ -534,6 +583,9 @@ fn queries() -> impl Strategy<Value = Query> {
         }),
         (names(), prop::option::of(standings())).prop_map(|(name, after)| Query::Named { name, after }),
         prop::option::of(cursors).prop_map(|after| Query::List { after }),
+        (infohashes(), prop::option::of(peer_entries()))
+            .prop_map(|(infohash, after)| Query::Late { infohash, after }),
+        (infohashes(), numbers()).prop_map(|(infohash, after)| Query::Finished { infohash, after }),
     ]
 }
 
@@ -547,13 +599,16 @@ fn requests() -> impl Strategy<Value = Request> {
     (numbers(), bodies).prop_map(|(id, body)| Request { transaction: TransactionId(id), body })
 }
 
-fn peer_entries() -> impl Strategy<Value = PeerEntry> {
-    let addresses = prop_oneof![
+fn addresses() -> impl Strategy<Value = PeerAddress> {
+    prop_oneof![
         any::<[u8; 4]>().prop_map(PeerAddress::V4),
         any::<[u8; 16]>().prop_map(PeerAddress::V6),
         Just(PeerAddress::TrackerHost),
-    ];
-    (addresses, ports(), percents()).prop_map(|(address, port, progress)| PeerEntry {
+    ]
+}
+
+fn peer_entries() -> impl Strategy<Value = PeerEntry> {
+    (addresses(), ports(), percents()).prop_map(|(address, port, progress)| PeerEntry {
         address,
         port,
         progress,
@@ -596,6 +651,19 @@ fn replies() -> impl Strategy<Value = Reply> {
                 ReplyBody::Shares(Shares { settles_in_s, restarted_ago_s, total, shares, more, peers: None })
             }),
         errors.prop_map(ReplyBody::Error),
+        (any::<bool>(), prop::collection::vec((peer_entries(), labels()), 0..=MAX_HOSTS)).prop_map(
+            |(more, hosts)| {
+                let hosts = hosts.into_iter().map(|(peer, label)| LateHost { peer, label }).collect();
+                ReplyBody::Late(LateHosts { more, hosts })
+            }
+        ),
+        (numbers(), prop::collection::vec((addresses(), labels()), 0..=MAX_HOSTS)).prop_map(
+            |(total, hosts)| {
+                let hosts =
+                    hosts.into_iter().map(|(address, label)| FinishedHost { address, label }).collect();
+                ReplyBody::Finished(FinishedHosts { total, hosts })
+            }
+        ),
     ];
     (numbers(), bodies).prop_map(|(id, body)| Reply { transaction: TransactionId(id), body })
 }
