@@ -235,6 +235,7 @@ impl Peer {
         self.restart_clock(now);
         self.arriving = Some(Arriving { chunk, since: now, bytes: 0 });
         let request = self.requests.iter().find(|request| request.chunk == chunk)?;
+        self.flight.begin(request.departure, now);
         Some((request.standing, request.form))
     }
 

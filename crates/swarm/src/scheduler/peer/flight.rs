@@ -6,10 +6,15 @@
 //! chunk. The window is a multiple of their product: if the link can carry more, more arrives in the same time, and the window grows
 //! again.
 //!
+//! A sender that has just begun sends twice as much in each round trip (RFC 5681, slow start), so what arrived during a request says
+//! little about the next one. Then the window is what has arrived so far, because as much arrives within the next round trip.
+//!
 //! A near peer does not look far, although a chunk takes long on a slow link: that time is no delay. Nor does one that is busy with
 //! others: its least time was measured when it had little to do, and it sends each asker less than its link carries.
 
 use std::time::{Duration, Instant};
+
+use super::CHUNK;
 
 /// The window is this multiple of what arrives within the delay. It is more than the 2.89 of BBR's start, which lasts until a sender
 /// that always had something to send has filled the link: with a smaller window it lasted for ever, and a fifth of all packets was
@@ -23,6 +28,12 @@ const DECAY: f64 = 1.0 / 16.0;
 /// Maximum bytes that wait at a far peer: 2 × what a link with 10 Gbit/s and a round trip of 100 ms has on its way.
 const MAX_WINDOW: u64 = 256 * 1024 * 1024;
 
+/// A sender counts as one that has just begun until this many bytes have arrived: what 1 Gbit/s carries in 250 ms.
+const OPENING_LEN: u64 = 32 * 1024 * 1024;
+
+/// A peer is far if nothing arrives within this time after the first request. Nearer ones have begun before it matters.
+const FAR: Duration = Duration::from_millis(10);
+
 /// The bytes that had arrived when a request was made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Departure {
@@ -33,6 +44,8 @@ pub(super) struct Departure {
 /// The bandwidth and the delay of a peer, as far as they were measured.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
+    /// The time between the first request and the first bytes of its chunk.
+    first_delay: Option<Duration>,
     /// All bytes of chunks that arrived from the peer.
     arrived: u64,
     /// The least time between a request and the end of its chunk, and the length of that chunk.
@@ -47,6 +60,12 @@ impl Flight {
         Departure { at: now, arrived: self.arrived }
     }
 
+    /// Records that the first bytes of the chunk of that request are here.
+    pub(super) fn begin(&mut self, departure: Departure, now: Instant) {
+        let delay = now.saturating_duration_since(departure.at);
+        self.first_delay.get_or_insert(delay);
+    }
+
     /// Records that the chunk of that request is here.
     pub(super) fn arrive(&mut self, departure: Departure, len: u32, now: Instant) {
         self.arrived += u64::from(len);
@@ -58,6 +77,13 @@ impl Flight {
         }
         let sample = (self.arrived - departure.arrived) as f64 / took.as_secs_f64();
         self.bandwidth += (sample - self.bandwidth) * if sample < self.bandwidth { DECAY } else { 1.0 };
+    }
+
+    /// How many bytes should wait at a far peer that has just begun to send, and sends to nobody else; otherwise 0. They are two chunks
+    /// more than have arrived, because only whole ones are counted.
+    pub(super) fn opening(&self) -> u64 {
+        let is_opening = self.first_delay.is_some_and(|delay| delay >= FAR) && self.arrived < OPENING_LEN;
+        if is_opening { self.arrived + 2 * CHUNK } else { 0 }
     }
 
     /// How many bytes should wait at the peer, 0 if nothing is known.
@@ -76,9 +102,9 @@ impl Flight {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proto::CHUNK_LEN;
 
-    const CHUNK: u32 = 512 * 1024;
+    use super::*;
 
     /// Fetches for a number of round trips over a link, always with as many bytes on their way as the window allows. Returns the window.
     fn fetch(round_trips: u32, round_trip: Duration, rate: f64) -> u64 {
@@ -91,7 +117,7 @@ mod tests {
                    now: Instant| {
             // The peer sends one chunk after the other. Half of the round trip passes before and half after.
             *free_at =
-                (*free_at).max(now + round_trip / 2) + Duration::from_secs_f64(f64::from(CHUNK) / rate);
+                (*free_at).max(now + round_trip / 2) + Duration::from_secs_f64(f64::from(CHUNK_LEN) / rate);
             waiting.push_back((flight.depart(now), *free_at + round_trip / 2));
         };
         for _ in 0..2 {
@@ -100,8 +126,8 @@ mod tests {
         while now < start + round_trip * round_trips {
             let (departure, arrives) = waiting.pop_front().unwrap();
             now = arrives;
-            flight.arrive(departure, CHUNK, now);
-            while waiting.len() as u64 * u64::from(CHUNK) < flight.window().max(2 * u64::from(CHUNK)) {
+            flight.arrive(departure, CHUNK_LEN, now);
+            while waiting.len() as u64 * CHUNK < flight.window().max(2 * CHUNK) {
                 ask(&flight, &mut waiting, &mut free_at, now);
             }
         }
@@ -122,12 +148,29 @@ mod tests {
     fn a_near_peer_needs_no_more_at_any_rate() {
         for rate in [125e6, 12.5e6, 1.25e6] {
             let window = fetch(10_000, Duration::from_micros(400), rate);
-            assert!(window < 2 * u64::from(CHUNK), "{window} at {rate}");
+            assert!(window < 2 * CHUNK, "{window} at {rate}");
         }
     }
 
     #[test]
     fn nothing_is_assumed_of_an_unknown_peer() {
-        assert_eq!(Flight::default().window(), 0);
+        assert_eq!((Flight::default().window(), Flight::default().opening()), (0, 0));
+    }
+
+    #[test]
+    fn at_a_far_peer_that_begins_as_much_waits_as_has_arrived() {
+        let delays = [(Duration::from_millis(1), [0, 0]), (2 * FAR, [2 * CHUNK, 5 * CHUNK])];
+        for (delay, windows) in delays {
+            let (mut flight, now) = (Flight::default(), Instant::now());
+            let departure = flight.depart(now);
+            flight.begin(departure, now + delay);
+            // Later ones wait for others.
+            flight.begin(departure, now + 3 * FAR);
+            assert_eq!(flight.opening(), windows[0]);
+            (0..3).for_each(|_| flight.arrive(departure, CHUNK_LEN, now + 4 * FAR));
+            assert_eq!(flight.opening(), windows[1]);
+            (0..OPENING_LEN / CHUNK).for_each(|_| flight.arrive(departure, CHUNK_LEN, now + 5 * FAR));
+            assert_eq!(flight.opening(), 0, "its rate is known");
+        }
     }
 }

@@ -136,7 +136,8 @@ impl Peer {
         )]
         let sent_meanwhile = (rate * time.as_secs_f64()) as u64;
         let near = sent_meanwhile.saturating_add(more).clamp(least, MAX_DEPTH);
-        self.owes() < near.max(self.flight.window())
+        let opening = if leechers == 0 { self.flight.opening() } else { 0 };
+        self.owes() < near.max(self.flight.window()).max(opening)
     }
 
     pub(super) fn patience(&self) -> Duration {
