@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use peer::handshake::Connection;
 use proto::{
-    Digest, InfoHash, Metainfo, ShareName,
+    ChunkIndex, Digest, InfoHash, Metainfo, ShareName,
     metainfo::{FileNode, Node, Tree},
-    peer::{MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage},
+    peer::{GoodbyeReason, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage},
 };
 use shoal::{Failure, FetchError};
+use store::Content;
 
 use crate::{
     fetch::Fetch,
     proxy::{Manner, addresses},
-    source::MIB,
+    source::{CHUNK, MIB},
     stranger::{Stranger, send},
     swarm::{Swarm, test},
 };
@@ -66,7 +67,7 @@ fn several_parts_of_a_description_are_asked_for_at_a_time() {
             let ahead = if answered == 0 { 1 } else { 8.min(parts - answered) };
             while asked.len() - answered < ahead {
                 match connection.reader.next().await.unwrap() {
-                    Some(PeerMessage::DescriptionRequest) => {
+                    Some(PeerMessage::DescriptionRequest { .. }) => {
                         asked.extend((0..MAX_PUSHED_PARTS).map(|part| part * MAX_PART_LEN));
                     }
                     Some(PeerMessage::MetainfoRequest { offset }) => asked.push(offset),
@@ -83,6 +84,35 @@ fn several_parts_of_a_description_are_asked_for_at_a_time() {
         assert_eq!(fetch.started().await.chunks, 11_000);
         fetch.stop();
         assert!(matches!(fetch.outcome().await, Err(FetchError::Interrupted { .. })));
+    });
+}
+
+/// It saves a round trip, and nothing of the share is here that could make the chunk useless.
+#[test]
+fn a_new_transfer_asks_for_any_chunk_with_the_description() {
+    test(async |swarm| {
+        let source = swarm.share("any.bin", CHUNK);
+        let peer = Stranger::listen().await;
+        let plan = swarm
+            .plan_for(source.link(Vec::new(), Vec::new()))
+            .asking(&[])
+            .with(|fetch| fetch.peer(peer.address));
+        let mut fetch = swarm.fetch(plan);
+        let mut connection = peer.met(source.infohash()).await;
+        let asked = connection.reader.next().await.unwrap();
+        assert_eq!(asked, Some(PeerMessage::DescriptionRequest { chunk: true }));
+        let metainfo = source.shared.metainfo();
+        let bytes = metainfo.as_bytes();
+        let (total_len, chunk) = (bytes.len() as u32, ChunkIndex(0));
+        let described = PeerMessage::Metainfo { total_len, offset: 0, len: total_len };
+        assert!(send(&mut connection, PeerMessage::Chosen { chunk }, &[]).await);
+        assert!(send(&mut connection, described, bytes).await);
+        let content = std::fs::read(&source.path).unwrap();
+        assert!(send(&mut connection, PeerMessage::Chunk { chunk, len: CHUNK as u32 }, &content).await);
+        source.assert_fetched(&fetch.fetched().await);
+        // It asked for nothing else.
+        let goodbye = connection.reader.next().await.unwrap();
+        assert_eq!(goodbye, Some(PeerMessage::Goodbye(GoodbyeReason::Done)));
     });
 }
 

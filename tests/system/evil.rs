@@ -145,7 +145,9 @@ fn each_kind_that_is_dialled_meets_its_fate() {
             for &kind in kinds {
                 let evil = den.peer(kind);
                 let honest = swarm.proxy(&seeder, Manner::HoldsDescription).await;
-                let plan = swarm.plan(&source, &[evil.address, honest.address]);
+                // By a link with a name, the first that is dialled is asked for any chunk with the description.
+                let plan = swarm.plan_for(source.link(Vec::new(), Vec::new())).asking(&[]);
+                let plan = plan.with(|fetch| fetch.peer(evil.address).peer(honest.address));
                 let fetch = swarm.fetch(plan);
                 pairs.spawn(Pair { evil, honest, fetch }.ends(source.clone()));
             }

@@ -123,7 +123,11 @@ impl Conversation<'_> {
                 return self.flood(&flood).await;
             }
             match message {
-                PeerMessage::DescriptionRequest => {
+                PeerMessage::DescriptionRequest { chunk } => {
+                    let chosen = if chunk { self.choice() } else { None };
+                    if let Some(chunk) = chosen {
+                        self.send(PeerMessage::Chosen { chunk }, &[]).await?;
+                    }
                     let parts: Vec<_> = description_parts(self.peer.share.metainfo()).collect();
                     for part in parts.into_iter().take(MAX_PUSHED_PARTS as usize) {
                         match part {
@@ -132,6 +136,9 @@ impl Conversation<'_> {
                                 self.send_hashes(first, count).await?;
                             }
                         }
+                    }
+                    if let Some(chunk) = chosen {
+                        self.answer(chunk).await?;
                     }
                 }
                 PeerMessage::MetainfoRequest { offset } => self.send_metainfo(offset).await?,
@@ -143,6 +150,15 @@ impl Conversation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What it sends to a leecher that asks for any chunk. Those whose description is wrong choose nothing: it is wrong already.
+    fn choice(&self) -> Option<ChunkIndex> {
+        match self.kind() {
+            Kind::NoSuchChoice => None,
+            Kind::Honest => Some(ChunkIndex(0)),
+            kind => (kind >= Kind::WrongBytes).then_some(ChunkIndex(0)),
+        }
     }
 
     /// The next message, without its payload. It is entered in the record.
@@ -187,6 +203,14 @@ impl Conversation<'_> {
             Kind::HaveOutOfRange => {
                 bitfield(self, Bitfield::empty(count).as_bytes()).await?;
                 self.send(PeerMessage::Have { chunk: ChunkIndex(count) }, &[]).await?;
+            }
+            Kind::NoSuchChoice => {
+                self.send(PeerMessage::Chosen { chunk: ChunkIndex(count) }, &[]).await?;
+            }
+            Kind::TwoChoices => {
+                for chunk in [0, 1].map(ChunkIndex) {
+                    self.send(PeerMessage::Chosen { chunk }, &[]).await?;
+                }
             }
             Kind::SecondHello => self.send(PeerMessage::Hello(hello(self.peer)), &[]).await?,
             kind if role(kind) == Role::Leecher => bitfield(self, field.as_bytes()).await?,

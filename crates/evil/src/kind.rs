@@ -133,6 +133,10 @@ kinds! {
     HugeFrame "huge-frame" Dropped,
     /// It sends a chunk that the share does not have.
     NoSuchChunk "no-such-chunk" Dropped,
+    /// It chooses to send a chunk that the share does not have.
+    NoSuchChoice "no-such-choice" Dropped,
+    /// It chooses what to send twice.
+    TwoChoices "two-choices" Dropped,
     /// It closes the connection in the middle of a chunk.
     CutChunk "cut-chunk" Idle,
     /// It resets the connection in the middle of a chunk.

@@ -32,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) buffers: BufferPool,
     /// What is known of the version that is replaced.
     pub(crate) local: Option<Arc<Local>>,
+    /// Nothing of the share is here, as far as its name shows, and all of it is wanted.
+    pub(crate) is_new: bool,
     /// TCP port that this leecher listens on; 0 if it does not listen.
     pub(crate) listen_port: u16,
     /// Where in a network this host is.

@@ -47,11 +47,23 @@ const PROGRESS_STEP: usize = 16 * 1024;
 /// Maximum number of chunks that a peer may announce before its description is complete.
 pub(crate) const MAX_EARLY_HAVES: usize = 10_000;
 
-/// The chunks that a peer announced before the share was known.
+/// What a peer sent about chunks before the share was known.
 #[derive(Debug, Default)]
-pub(crate) struct EarlyHaves {
+pub(crate) struct Early {
     pub(crate) bitfield: Option<Vec<u8>>,
     pub(crate) haves: Vec<ChunkIndex>,
+    pub(crate) choice: Choice,
+}
+
+/// The chunk that a peer sends after the description.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// None was asked for, or the peer has chosen before.
+    #[default]
+    NotDue,
+    /// One was asked for. The peer need not send it.
+    Due,
+    Made(ChunkIndex),
 }
 
 /// Why a peer gave no description.
@@ -110,7 +122,7 @@ impl Owed {
         let pushed = match asked {
             Ask::Nothing => 0,
             Ask::Outline => 1,
-            Ask::Description => MAX_PUSHED_PARTS,
+            Ask::Description | Ask::DescriptionAndChunk => MAX_PUSHED_PARTS,
         };
         Owed { pushed, ..Owed::default() }
     }
@@ -134,7 +146,7 @@ impl Owed {
 /// A peer that is asked for the description.
 pub(crate) struct Describer<'a> {
     pub(crate) inbox: &'a mut Inbox,
-    pub(crate) early: &'a mut EarlyHaves,
+    pub(crate) early: &'a mut Early,
     /// Changes when another peer has sent more of the description.
     pub(crate) known: watch::Receiver<Known>,
     pub(crate) owed: Owed,
@@ -402,6 +414,18 @@ impl Describer<'_> {
                 Some(PeerMessage::Bitfield { len }) if self.early.bitfield.is_none() => {
                     let reading = timeout_at(Instant::now() + SILENCE, self.inbox.read_payload(len));
                     self.early.bitfield = Some(reading.await.map_err(|_| DescriptionError::Silent)??);
+                }
+                Some(PeerMessage::Chosen { chunk }) if self.early.choice == Choice::Due => {
+                    self.early.choice = Choice::Made(chunk);
+                }
+                // Parts of the description that were skipped are requested again, and the chunk comes before those. It is requested
+                // again too.
+                Some(PeerMessage::Chunk { chunk, .. } | PeerMessage::Reject { chunk, .. })
+                    if self.early.choice == Choice::Made(chunk) =>
+                {
+                    self.early.choice = Choice::NotDue;
+                    let skipping = timeout_at(Instant::now() + SILENCE, self.inbox.skip_payload());
+                    skipping.await.map_err(|_| DescriptionError::Silent)??;
                 }
                 Some(PeerMessage::Have { chunk }) if self.early.haves.len() < MAX_EARLY_HAVES => {
                     self.early.haves.push(chunk);

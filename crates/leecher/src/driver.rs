@@ -72,6 +72,8 @@ pub(crate) struct Setup {
     pub(crate) saving: Saving,
     /// What is known of the version that is replaced.
     pub(crate) local: Option<Arc<Local>>,
+    /// Nothing of the share is here, as far as its name shows, and all of it is wanted.
+    pub(crate) is_new: bool,
     pub(crate) max_peers: usize,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
@@ -170,6 +172,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             listen_port: port.unwrap_or(0),
             zone: setup.zone,
             local: setup.local.clone(),
+            is_new: setup.is_new,
             serving: OnceLock::new(),
             upload_limit: setup.upload_limit.clone(),
             download_limit: setup.download_limit.clone(),

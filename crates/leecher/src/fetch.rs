@@ -199,7 +199,8 @@ async fn fetch_among(
     if let Some(name) = &name {
         // Checked now, so that the user learns it before peers are asked.
         let output = config.destination.output(name, config.replace);
-        task_output(spawn_blocking(move || output.check_usable()).await)?;
+        let is_new = task_output(spawn_blocking(move || output.is_new()).await)?;
+        setup.is_new = is_new && config.only.is_empty() && config.from.is_empty();
     }
     if let Some(old_version) = old_version {
         setup.local = old_version.finish(&mut on_event).await;
@@ -233,6 +234,7 @@ async fn prepare(
         goal,
         saving: config.saving(),
         local: None,
+        is_new: false,
         trackers,
         named,
         peers,

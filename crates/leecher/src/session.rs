@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     context::{Context, SessionEvent},
-    describer::{Describer, DescriptionError, EarlyHaves, Owed},
+    describer::{Choice, Describer, DescriptionError, Early, Owed},
     description::{Description, Known},
 };
 
@@ -102,6 +102,8 @@ struct Start {
     address: SocketAddr,
     /// The role of this side.
     role: Role,
+    /// When this side sent its `Hello`.
+    begun: Instant,
     /// The time that the peer took to answer.
     answers_in: Duration,
     /// What was requested with the hello.
@@ -129,19 +131,20 @@ async fn connect(context: &Context, origin: Origin, turn: &Turn) -> Result<(Conn
                 biased;
                 () = turn.ask.notified() => match context.local {
                     Some(_) => Ask::Outline,
+                    None if context.is_new => Ask::DescriptionAndChunk,
                     None => Ask::Description,
                 },
                 () = ready(()) => Ask::Nothing,
             };
             let connection = handshake::initiate_and_ask(stream, hello, asked).await;
             let connection = connection.map_err(handshake_failed)?;
-            Ok((connection, Start { address, role: hello.role, answers_in: begun.elapsed(), asked }))
+            Ok((connection, Start { address, role: hello.role, begun, answers_in: begun.elapsed(), asked }))
         }
         Origin::Accepted(incoming) => {
             let address = incoming.address;
             let connection = incoming.accept(hello).await.map_err(handshake_failed)?;
-            let (answers_in, asked) = (UNKNOWN_DELAY, Ask::Nothing);
-            Ok((connection, Start { address, role: hello.role, answers_in, asked }))
+            let (begun, answers_in, asked) = (Instant::now(), UNKNOWN_DELAY, Ask::Nothing);
+            Ok((connection, Start { address, role: hello.role, begun, answers_in, asked }))
         }
     }
 }
@@ -153,7 +156,8 @@ async fn receive(
     mut inbox: Inbox,
     (turn, start): (&Turn, Start),
 ) -> LeaveReason {
-    let mut early = EarlyHaves::default();
+    let choice = if start.asked == Ask::DescriptionAndChunk { Choice::Due } else { Choice::NotDue };
+    let mut early = Early { choice, ..Early::default() };
     let owed = match describe(context, key, &mut inbox, &mut early, (turn, start)).await {
         Ok(owed) => owed,
         Err(DescriptionError::BadShare(error)) => {
@@ -171,7 +175,8 @@ async fn receive(
     let (have, feed) = match context.serving.get() {
         Some(serving) => {
             let asker = serving.uploads.join(start.address, inbox.outbox().clone(), Activity::default());
-            inbox.serve(Serve { content, asker, faults: Arc::clone(&serving.faults) });
+            let (faults, is_whole) = (Arc::clone(&serving.faults), download.is_whole());
+            inbox.serve(Serve { content, asker, faults, is_whole });
             // Take the place in the log first, then the bitfield. So a new chunk may be reported twice, but never missed.
             let feed = serving.have_log.feed();
             (download.have(), feed)
@@ -188,12 +193,14 @@ async fn receive(
     {
         return LeaveReason::TooSlow;
     }
-    let have = match initial_have(hello.role, &early, download.metainfo().chunk_space().chunk_count()) {
+    let chunk_count = download.metainfo().chunk_space().chunk_count();
+    let have = match initial_have(hello.role, &early, chunk_count) {
         Ok(have) => have,
         Err(violation) => return LeaveReason::Protocol(violation),
     };
     let (has_bitfield, late_parts) = (early.bitfield.is_some(), owed.left(download.metainfo()));
-    let receiver = Receiver { context, key, download, inbox, has_bitfield, late_parts };
+    let (choice, begun) = (early.choice, start.begun);
+    let receiver = Receiver { context, key, download, inbox, has_bitfield, late_parts, choice, begun };
     receiver.run(hello, have).await.unwrap_or_else(|reason| reason)
 }
 
@@ -203,7 +210,7 @@ async fn describe(
     context: &Context,
     key: PeerKey,
     inbox: &mut Inbox,
-    early: &mut EarlyHaves,
+    early: &mut Early,
     (turn, Start { answers_in, asked, .. }): (&Turn, Start),
 ) -> Result<Owed, DescriptionError> {
     let report = async |event: SessionEvent| context.events.send((key, event)).await.is_ok();
@@ -274,7 +281,12 @@ async fn describe(
     }
 }
 
-fn initial_have(role: Role, early: &EarlyHaves, chunk_count: u32) -> Result<Have, Violation> {
+fn initial_have(role: Role, early: &Early, chunk_count: u32) -> Result<Have, Violation> {
+    if let Choice::Made(chunk) = early.choice
+        && chunk.0 >= chunk_count
+    {
+        return Err(Violation::NoSuchChunk(chunk));
+    }
     if role == Role::Seeder {
         return Ok(Have::All);
     }
@@ -314,12 +326,18 @@ struct Receiver<'a> {
     has_bitfield: bool,
     /// Parts of the description that the peer still sends although they are no longer needed.
     late_parts: u32,
+    choice: Choice,
+    /// When this side sent its `Hello`.
+    begun: Instant,
 }
 
 impl Receiver<'_> {
     /// Receives until the peer is gone. Both `Ok` and `Err` hold the reason.
     async fn run(mut self, hello: Hello, have: Have) -> Result<LeaveReason, LeaveReason> {
         self.report(SessionEvent::Active { hello, have, outbox: self.inbox.outbox().clone() }).await?;
+        if let Choice::Made(chunk) = self.choice {
+            self.chosen(chunk).await?;
+        }
         self.inbox.skip_payload().await.map_err(connection_failed)?;
         loop {
             let Some(message) = self.inbox.next().await.map_err(connection_failed)? else {
@@ -333,6 +351,8 @@ impl Receiver<'_> {
                     self.report(PeerEvent::Rejected(chunk, reason)).await?;
                 }
                 PeerMessage::Have { chunk } => self.report(PeerEvent::Have(chunk)).await?,
+                // It comes late if another peer has described the share meanwhile.
+                PeerMessage::Chosen { chunk } if self.choice == Choice::Due => self.chosen(chunk).await?,
                 PeerMessage::KeepAlive => self.report(PeerEvent::Alive).await?,
                 PeerMessage::Idle => self.report(PeerEvent::Idle).await?,
                 PeerMessage::Bitfield { len } => self.bitfield(len).await?,
@@ -349,6 +369,11 @@ impl Receiver<'_> {
                 message => return Err(connection_failed(ConnectionError::Unexpected(message))),
             }
         }
+    }
+
+    async fn chosen(&mut self, chunk: ChunkIndex) -> Result<(), LeaveReason> {
+        self.choice = Choice::NotDue;
+        self.report(PeerEvent::Chosen { chunk, waited: self.begun.elapsed() }).await
     }
 
     async fn bitfield(&mut self, len: u32) -> Result<(), LeaveReason> {

@@ -11,6 +11,7 @@ use proto::{
         DescriptionPart, FrameError, GoodbyeReason, Hello, MAX_PUSHED_PARTS, MAX_SUMS, PeerMessage,
         PeerReader, RejectReason, description_parts,
     },
+    tracker::Completion,
 };
 use store::Content;
 use swarm::allowance::{Allowance, Exceeded};
@@ -188,8 +189,13 @@ impl Inbox {
                     self.outbox.message(PeerMessage::Reject { chunk, reason: RejectReason::NotHave })?;
                 }
                 (PeerMessage::Cancel { .. }, None) => {}
-                (PeerMessage::DescriptionRequest, Some(serve)) if !self.is_described => {
+                (PeerMessage::DescriptionRequest { chunk }, Some(serve)) if !self.is_described => {
                     self.is_described = true;
+                    if chunk && let Some(chunk) = serve.choose() {
+                        // Before the request, whose chunk is sent as soon as the description is.
+                        self.outbox.message(PeerMessage::Chosen { chunk })?;
+                        serve.asker.request(chunk, Completion::NOTHING)?;
+                    }
                     for part in description_parts(serve.content.metainfo()).take(MAX_PUSHED_PARTS as usize) {
                         match part {
                             DescriptionPart::Metainfo { offset } => self.outbox.metainfo(offset)?,

@@ -26,6 +26,8 @@ pub enum Ask {
     Nothing,
     /// The description of the share.
     Description,
+    /// The description, and then a chunk of the peer's choice.
+    DescriptionAndChunk,
     /// The outline of its metainfo.
     Outline,
 }
@@ -161,7 +163,10 @@ async fn send_hello(writer: &mut OwnedWriteHalf, hello: Hello, ask: Ask) -> Resu
     encode_message(&PeerMessage::Hello(hello), &mut bytes)?;
     match ask {
         Ask::Nothing => {}
-        Ask::Description => encode_message(&PeerMessage::DescriptionRequest, &mut bytes)?,
+        Ask::Description => encode_message(&PeerMessage::DescriptionRequest { chunk: false }, &mut bytes)?,
+        Ask::DescriptionAndChunk => {
+            encode_message(&PeerMessage::DescriptionRequest { chunk: true }, &mut bytes)?;
+        }
         Ask::Outline => encode_message(&PeerMessage::OutlineRequest { first: 0 }, &mut bytes)?,
     }
     Ok(writer.write_all(&bytes).await?)

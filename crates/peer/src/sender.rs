@@ -13,10 +13,13 @@ use std::{
 use bytes::BytesMut;
 use proto::{
     ChunkIndex, ShareName,
-    peer::{Form, MAX_PART_LEN, PeerMessage, RejectReason, Wish, encode_message},
+    peer::{
+        Form, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, RejectReason, Wish, description_parts,
+        encode_message,
+    },
 };
 use rustix::io::Errno;
-use store::{ChunkSource, Content, OpenChunkError, PathError};
+use store::{ChunkSource, Content, OpenChunkError, PathError, is_zero_chunk};
 use swarm::uploads::WAITING_KEEP_ALIVE;
 use tokio::{
     io::AsyncWriteExt,
@@ -47,6 +50,9 @@ const SMALL_LEN: u32 = 16 * 1024;
 /// trip.
 const HELD_LEN: u32 = 16 * 1024;
 
+/// Maximum number of chunks that are looked at for a choice. Most shares have a chunk that is not of zeros among as many.
+const CANDIDATES: usize = 64;
+
 /// A message with this many bytes is sent without adding more.
 const FULL_LEN: usize = 64 * 1024;
 
@@ -65,6 +71,20 @@ pub struct Serve {
     pub asker: Asker,
     /// The faults of the share.
     pub faults: Arc<Faults>,
+    /// Whether all of the share is here, so that this side may choose what it sends.
+    pub is_whole: bool,
+}
+
+impl Serve {
+    /// The chunk to send to a peer that asks for any. `None` if a choice would not help: the peer has to ask for more of the description
+    /// first, or has all chunks that are worth sending.
+    pub(crate) fn choose(&self) -> Option<ChunkIndex> {
+        let metainfo = self.content.metainfo();
+        let is_short = description_parts(metainfo).nth(MAX_PUSHED_PARTS as usize).is_none();
+        let candidates = || (0..CANDIDATES).map_while(|_| self.asker.next_choice());
+        let is_zeros = |&chunk: &ChunkIndex| is_zero_chunk(metainfo, self.content.hashes(), chunk);
+        if self.is_whole && is_short { candidates().find(|chunk| !is_zeros(chunk)) } else { None }
+    }
 }
 
 /// Sends until the outbox is closed and empty, or the connection fails.
@@ -353,7 +373,7 @@ fn to_u32(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, ops::ControlFlow, os::unix::fs::FileExt};
+    use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, path::Path};
 
     use proto::CHUNK_LEN;
     use store::{Scan, ScanRules};
@@ -362,20 +382,24 @@ mod tests {
     use super::*;
     use crate::upload_hub::UploadHub;
 
-    /// A sender of a directory with these files, and the other end of its connection.
-    async fn sender(files: &[(&str, u32)], outbox: &Outbox) -> (Sender, TcpStream, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        for &(name, len) in files {
-            fs::write(dir.path().join(name), vec![7; len as usize]).unwrap();
-        }
-        let shared = Scan::new(dir.path(), None, &ScanRules::default())
+    fn serve_of(dir: &Path, outbox: &Outbox) -> Serve {
+        let shared = Scan::new(dir, None, &ScanRules::default())
             .unwrap()
             .hash(None, &|_| ControlFlow::Continue(()))
             .unwrap();
         let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
         let asker =
             hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), crate::activity::Activity::default());
-        let serve = Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()) };
+        Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()), is_whole: true }
+    }
+
+    /// A sender of a directory with these files, and the other end of its connection.
+    async fn sender(files: &[(&str, u32)], outbox: &Outbox) -> (Sender, TcpStream, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        for &(name, len) in files {
+            fs::write(dir.path().join(name), vec![7; len as usize]).unwrap();
+        }
+        let serve = serve_of(dir.path(), outbox);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
@@ -389,6 +413,24 @@ mod tests {
             pending_small: false,
         };
         (sender, far, dir)
+    }
+
+    /// Nobody asks for chunks of zeros.
+    #[tokio::test]
+    async fn a_choice_is_each_chunk_in_turn_but_none_of_zeros_and_none_if_some_are_not_here() {
+        let outbox = Outbox::default();
+        let (sender, _, dir) = sender(&[("a", CHUNK_LEN), ("b", CHUNK_LEN), ("c", 9)], &outbox).await;
+        let Sender { serve, .. } = sender;
+        let serve = Arc::into_inner(serve).unwrap().into_inner().unwrap();
+        assert_eq!([0; 4].map(|_| serve.choose().unwrap().0), [0, 1, 2, 0]);
+        assert_eq!(Serve { is_whole: false, ..serve }.choose(), None);
+        fs::write(dir.path().join("b"), vec![0; CHUNK_LEN as usize]).unwrap();
+        let serve = serve_of(dir.path(), &outbox);
+        assert_eq!([0; 3].map(|_| serve.choose().unwrap().0), [0, 2, 0]);
+        for name in ["a", "c"] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        assert_eq!(serve_of(dir.path(), &outbox).choose(), None);
     }
 
     /// The receiver never gets all of a chunk that changed.

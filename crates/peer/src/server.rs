@@ -267,7 +267,7 @@ impl Served {
             let _ = joined.set(asker.bytes_sent());
             (self.on_event)(ServeEvent::Joined(address));
             let (content, faults) = (Arc::clone(&self.content), Arc::clone(&self.faults));
-            inbox.serve(Serve { content, asker, faults });
+            inbox.serve(Serve { content, asker, faults, is_whole: true });
             tokio::select! {
                 result = receive(inbox) => {
                     let goodbye = match result {
@@ -430,10 +430,31 @@ mod tests {
         assert_eq!(total_len, len);
         peer.reader.skip_payload().await.unwrap();
         let mut again = BytesMut::new();
-        encode_message(&PeerMessage::DescriptionRequest, &mut again).unwrap();
+        encode_message(&PeerMessage::DescriptionRequest { chunk: false }, &mut again).unwrap();
         peer.writer.write_all(&again).await.unwrap();
         let goodbye = peer.reader.next().await.unwrap();
         assert_eq!(goodbye, Some(PeerMessage::Goodbye(GoodbyeReason::Protocol)));
+        running.stop().await;
+    }
+
+    /// Peers that come together receive different chunks.
+    #[tokio::test]
+    async fn a_peer_that_asks_for_any_chunk_receives_the_next_one_after_the_description() {
+        let running = run().await;
+        for _ in 0..2 {
+            let mut peer = connect_and_ask(&running, Ask::DescriptionAndChunk).await;
+            let chunk = ChunkIndex(0);
+            assert_eq!(peer.reader.next().await.unwrap(), Some(PeerMessage::Chosen { chunk }));
+            let metainfo = peer.reader.next().await.unwrap();
+            assert!(matches!(metainfo, Some(PeerMessage::Metainfo { .. })), "{metainfo:?}");
+            peer.reader.skip_payload().await.unwrap();
+            let mut next = peer.reader.next().await.unwrap();
+            // Nobody waits for anything else.
+            while next == Some(PeerMessage::Idle) {
+                next = peer.reader.next().await.unwrap();
+            }
+            assert_eq!(next, Some(PeerMessage::Chunk { chunk, len: 5 }));
+        }
         running.stop().await;
     }
 

@@ -40,6 +40,8 @@ struct State {
     chunks: u32,
     askers: BTreeMap<AskerKey, Place>,
     last_key: u64,
+    /// What the next peer that asks for any chunk receives.
+    next_choice: u32,
 }
 
 /// The hub's side of a connection.
@@ -86,8 +88,13 @@ impl UploadHub {
     /// A hub for a share with this number of chunks, of which `slots` may be sent at a time.
     pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
         let uploads = Uploads::new(chunk_count, slots);
-        let state = Mutex::new(State { uploads, chunks: chunk_count, askers: BTreeMap::new(), last_key: 0 });
-        Arc::new(UploadHub { state, changed: Notify::new(), bytes_sent: AtomicU64::new(0) })
+        let (askers, chunks) = (BTreeMap::new(), chunk_count);
+        let state = State { uploads, chunks, askers, last_key: 0, next_choice: 0 };
+        Arc::new(UploadHub {
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            bytes_sent: AtomicU64::new(0),
+        })
     }
 
     /// Adds a connection to `address` whose sender serves `outbox`. What the peer does is noted in `activity`.
@@ -197,6 +204,15 @@ impl Asker {
                 Ok(false)
             }
         }
+    }
+
+    /// The next chunk for a peer that asks for any: each in turn, so that peers that come together receive different ones. `None` if the
+    /// share has none.
+    pub(crate) fn next_choice(&self) -> Option<ChunkIndex> {
+        let mut state = self.hub.lock();
+        let chunk = state.next_choice.checked_rem(state.chunks)?;
+        state.next_choice = chunk + 1;
+        Some(ChunkIndex(chunk))
     }
 
     /// The peer no longer wants a chunk. If it is being sent already, that is the answer. Returns whether a request waited.

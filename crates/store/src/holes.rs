@@ -22,6 +22,13 @@ pub(crate) fn zero_hash(len: u32, file_len: u64) -> Digest {
     if len == CHUNK_LEN { *WHOLE_CHUNK.get_or_init(hash) } else { hash() }
 }
 
+/// Whether a full chunk holds nothing but zeros, so that nobody asks for it. Short ones are not looked at.
+pub fn is_zero_chunk(metainfo: &Metainfo, hashes: &ChunkHashes, chunk: ChunkIndex) -> bool {
+    let space = metainfo.chunk_space();
+    let Some(span) = space.span(chunk).filter(|span| span.len == CHUNK_LEN) else { return false };
+    hashes.get(chunk) == Some(zero_hash(span.len, space.file_len(span.file)))
+}
+
 /// Which of these chunks hold nothing but zeros. A short chunk counts only after another one of zeros: hashing zeros for each file
 /// would take as long as hashing small files.
 pub(crate) fn zero_chunks(metainfo: &Metainfo, hashes: &ChunkHashes, of: &Bitfield) -> Bitfield {

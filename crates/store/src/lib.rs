@@ -55,6 +55,7 @@ pub use exclusion::{Exclusion, ExclusionError};
 pub use existing::{Difference, Differences, check};
 pub use hash_run::{OnProgress, Stopped};
 pub use hashes::{ChunkHashes, HashesError};
+pub use holes::is_zero_chunk;
 pub use identity::FileChange;
 pub use local::Local;
 pub use output::Output;

@@ -130,8 +130,14 @@ impl Output {
         self.beside(".resume")
     }
 
+    /// Whether nothing has the final name, and no earlier run left a part. Fails if the name can never be used.
+    pub fn is_new(&self) -> Result<bool, DownloadError> {
+        self.check_usable()?;
+        Ok(self.taken_by()?.is_none() && disk::examine(&self.part_path()).is_err())
+    }
+
     /// Fails if the final name is taken by something that is never replaced: what is neither a regular file nor a directory.
-    pub fn check_usable(&self) -> Result<(), DownloadError> {
+    pub(crate) fn check_usable(&self) -> Result<(), DownloadError> {
         match self.taken_by()? {
             Some(meta) if !meta.is_file() && !meta.is_dir() => {
                 Err(DownloadError::NotReplaceable(self.path.clone()))

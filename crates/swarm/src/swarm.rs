@@ -360,6 +360,9 @@ impl Swarm {
         let scheduler = &mut transfer.scheduler;
         match event {
             PeerEvent::Active { hello, have } => self.activate(key, hello, have, now, rng),
+            PeerEvent::Chosen { chunk, waited } => {
+                scheduler.chosen(key, chunk, now.checked_sub(waited).unwrap_or(now), now);
+            }
             PeerEvent::Bitfield(field) => self.add_haves(key, field.iter(), now),
             PeerEvent::Have(chunk) => self.add_haves(key, [chunk], now),
             PeerEvent::Alive => scheduler.alive(key, now),

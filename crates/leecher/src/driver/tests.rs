@@ -26,6 +26,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
         acceptor: Some(acceptor.clone()),
         goal: Goal::Files,
         local: None,
+        is_new: false,
         saving: Saving {
             destination: Destination::Directory(directory),
             replace: Replace::Nothing,

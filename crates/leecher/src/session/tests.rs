@@ -52,6 +52,7 @@ impl Bench {
             listen_port: 0,
             zone: Zone::NONE,
             local: None,
+            is_new: true,
             serving: OnceLock::new(),
             upload_limit: RateLimit::unlimited(),
             download_limit: RateLimit::unlimited(),
@@ -108,7 +109,7 @@ async fn a_session_whose_turn_it_is_asks_for_the_description_with_the_hello() {
     turn.ask.notify_one();
     let mut bench = Bench::with(turn).await;
     let asked = bench.peer.reader.next().await.unwrap();
-    assert_eq!(asked, Some(PeerMessage::DescriptionRequest));
+    assert_eq!(asked, Some(PeerMessage::DescriptionRequest { chunk: true }));
     assert!(matches!(bench.event().await, PeerEvent::Ready { .. }));
     // Another peer has sent the metainfo meanwhile, so this one's parts are skipped, and its hashes requested again.
     let metainfo = metainfo();
@@ -167,6 +168,25 @@ async fn the_rest_of_a_large_metainfo_waits_for_the_swarm() {
     let mut bench = with_a_first_part(u32::try_from(SMALL_METAINFO).unwrap()).await;
     let asked = bench.peer.reader.next().await.unwrap();
     assert_eq!(asked, Some(PeerMessage::MetainfoRequest { offset: MAX_PART_LEN }));
+}
+
+/// The peer may choose one chunk, if it is asked to.
+#[tokio::test]
+async fn a_chunk_that_is_chosen_twice_or_without_a_request_ends_the_session() {
+    let chunk = ChunkIndex(1);
+    let asked = Arc::<Turn>::default();
+    asked.ask.notify_one();
+    for (turn, one_too_many) in [(asked, 2), (Arc::default(), 1)] {
+        let mut bench = Bench::with(turn).await;
+        bench.turn.ask.notify_one();
+        let mut choices = BytesMut::new();
+        for _ in 0..one_too_many {
+            encode_message(&PeerMessage::Chosen { chunk }, &mut choices).unwrap();
+        }
+        bench.peer.writer.write_all(&choices).await.unwrap();
+        let one_more = Violation::Unexpected(PeerMessage::Chosen { chunk });
+        assert_eq!(bench.session.await.unwrap(), LeaveReason::Protocol(one_more));
+    }
 }
 
 /// A bitfield may have 512 KiB, and one that comes before the share is known is kept.

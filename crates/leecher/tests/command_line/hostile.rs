@@ -107,7 +107,7 @@ fn a_peer_with_a_hostile_name_is_not_listened_to() {
             };
             let mut connection =
                 handshake::receive(stream, address).await.unwrap().accept(hello).await.unwrap();
-            let Ok(Some(PeerMessage::DescriptionRequest)) = connection.reader.next().await else {
+            let Ok(Some(PeerMessage::DescriptionRequest { .. })) = connection.reader.next().await else {
                 continue;
             };
             let len = u32::try_from(metainfo.len()).unwrap();

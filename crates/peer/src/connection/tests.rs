@@ -107,7 +107,12 @@ impl Flood {
             } else {
                 let hub = UploadHub::new(self.files, if self.serving == Serving::Slowly { 0 } else { 1 });
                 let asker = hub.join(([127, 0, 0, 1], 1).into(), inbox.outbox().clone(), Activity::default());
-                inbox.serve(Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()) });
+                inbox.serve(Serve {
+                    content: Arc::new(shared),
+                    asker,
+                    faults: Faults::new(|_| ()),
+                    is_whole: true,
+                });
             }
             loop {
                 match inbox.next().await {

@@ -116,7 +116,10 @@ pub enum PeerMessage {
     Idle,
     /// Send the first [`super::MAX_PUSHED_PARTS`] parts of the description, in order ([`super::description_parts`]). At most once, and
     /// only to the peer that accepted the connection. It may follow `Hello` at once.
-    DescriptionRequest,
+    DescriptionRequest {
+        /// Send a chunk after it too: any.
+        chunk: bool,
+    },
     /// Send the hashes of this chunk's blocks. Like [`PeerMessage::Request`], this is answered once.
     LeavesRequest {
         /// The chunk.
@@ -171,6 +174,12 @@ pub enum PeerMessage {
         set: SectionSet,
         /// Bytes in these sections.
         len: u32,
+    },
+    /// The chunk that comes after the description, if one was asked for. From then on it counts as requested. Sent before the
+    /// description, or not at all.
+    Chosen {
+        /// The chunk.
+        chunk: ChunkIndex,
     },
 }
 
@@ -246,12 +255,13 @@ impl PeerMessage {
             PeerMessage::Hello(_)
             | PeerMessage::KeepAlive
             | PeerMessage::Idle
-            | PeerMessage::DescriptionRequest
+            | PeerMessage::DescriptionRequest { .. }
             | PeerMessage::MetainfoRequest { .. }
             | PeerMessage::OutlineRequest { .. }
             | PeerMessage::SectionsRequest(_)
             | PeerMessage::HashesRequest { .. }
             | PeerMessage::Have { .. }
+            | PeerMessage::Chosen { .. }
             | PeerMessage::Request { .. }
             | PeerMessage::LeavesRequest { .. }
             | PeerMessage::BlocksRequest { .. }
@@ -288,6 +298,7 @@ impl PeerMessage {
             | PeerMessage::Request { chunk, .. }
             | PeerMessage::LeavesRequest { chunk, .. }
             | PeerMessage::Cancel { chunk }
+            | PeerMessage::Chosen { chunk }
             | PeerMessage::Reject { chunk, .. } => chunk.0 < space.chunk_count(),
             PeerMessage::Leaves { chunk, count } => {
                 space.span(chunk).is_some_and(|span| block_count(span.len) == count)
@@ -308,7 +319,7 @@ impl PeerMessage {
             | PeerMessage::KeepAlive
             | PeerMessage::Goodbye(_)
             | PeerMessage::Idle
-            | PeerMessage::DescriptionRequest => true,
+            | PeerMessage::DescriptionRequest { .. } => true,
         }
     }
 

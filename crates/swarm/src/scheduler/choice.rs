@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use proto::{ChunkIndex, peer::Wish};
+use proto::{
+    ChunkIndex,
+    peer::{Form, Wish},
+};
 use rand::Rng;
 
 use super::{
@@ -24,6 +27,25 @@ impl Scheduler {
 
     /// Requests a chunk from a peer.
     pub(super) fn request(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) {
+        let wish = self.expect(key, chunk, now, now);
+        self.commands.push_back(Command::Request(key, wish));
+    }
+
+    /// A peer sends a chunk of its choice, which this side asked for at `asked_at`, as if the chunk had been requested. A chunk that is
+    /// not needed from it is cancelled.
+    pub fn chosen(&mut self, key: PeerKey, chunk: ChunkIndex, asked_at: Instant, now: Instant) {
+        let (Some(peer), Some(span)) = (self.peers.get_mut(&key), self.space.span(chunk)) else { return };
+        let is_missing = self.states[chunk.0 as usize] == ChunkState::Missing;
+        if is_missing && self.parts.form(chunk) == Form::Whole {
+            self.expect(key, chunk, asked_at, now);
+        } else {
+            peer.expect_unwanted(chunk, span.len, now);
+            self.commands.push_back(Command::Cancel(key, chunk));
+        }
+    }
+
+    /// From now on a peer owes a missing chunk. Returns what is asked for of it.
+    fn expect(&mut self, key: PeerKey, chunk: ChunkIndex, asked_at: Instant, now: Instant) -> Wish {
         self.missing.remove(chunk);
         self.parts.not_missing(chunk);
         self.states[chunk.0 as usize] = ChunkState::Asked;
@@ -31,11 +53,12 @@ impl Scheduler {
         note_asked(&mut self.asked, chunk, key, now);
         self.idle.remove(&key);
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.ask(wish, self.space.span(chunk).map_or(0, |span| wish.form.len(span.len)), now);
+            let len = self.space.span(chunk).map_or(0, |span| wish.form.len(span.len));
+            peer.ask(wish, len, asked_at, now);
             let timeout = peer.next_timeout(now);
             self.next_check = self.next_check.into_iter().chain(timeout).min();
         }
-        self.commands.push_back(Command::Request(key, wish));
+        wish
     }
 
     /// The chunk to request from a peer, if any.

@@ -200,17 +200,25 @@ impl Peer {
         wanted.map(|request| u64::from(request.len)).sum()
     }
 
-    /// Records a request for `len` bytes.
-    pub(super) fn ask(&mut self, Wish { chunk, form }: Wish, len: u32, now: Instant) {
+    /// Records a request for `len` bytes, made at `asked_at`.
+    pub(super) fn ask(&mut self, Wish { chunk, form }: Wish, len: u32, asked_at: Instant, now: Instant) {
         debug_assert!(self.debts().all(|request| request.chunk != chunk), "{chunk:?} is waited for");
         // The time of the first of several requests starts when it is made.
         if self.debts().next().is_none() {
             self.restart_clock(now);
         }
-        let departure = self.flight.depart(now);
-        let standing = Standing::Wanted;
-        self.requests.push_back(Request { chunk, form, len, asked_at: now, departure, standing });
-        debug_assert!(self.requests.len() <= MAX_PIPELINE);
+        self.owe(Wish { chunk, form }, len, asked_at, Standing::Wanted);
+    }
+
+    /// Records that a chunk is on its way that is not needed.
+    pub(super) fn expect_unwanted(&mut self, chunk: ChunkIndex, len: u32, now: Instant) {
+        self.owe(Wish { chunk, form: Form::Whole }, len, now, Standing::Unwanted);
+    }
+
+    fn owe(&mut self, Wish { chunk, form }: Wish, len: u32, asked_at: Instant, standing: Standing) {
+        let departure = self.flight.depart(asked_at);
+        self.requests.push_back(Request { chunk, form, len, asked_at, departure, standing });
+        debug_assert!(self.requests.len() <= MAX_PIPELINE + 1, "the peer chooses one more");
     }
 
     pub(super) fn alive(&mut self, now: Instant) {

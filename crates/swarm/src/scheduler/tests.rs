@@ -57,6 +57,38 @@ fn a_few_chunks_are_spread_over_all_peers() {
 }
 
 #[test]
+fn a_chunk_that_a_peer_chose_is_not_requested_from_anybody() {
+    let mut bench = Bench::new(2, 1);
+    bench.trusts = false;
+    bench.scheduler.add_peer(PeerKey(1), Have::All, bench.now);
+    bench.waiting.insert(PeerKey(1), Vec::new());
+    bench.choose(PeerKey(1), ChunkIndex(1));
+    assert_eq!(bench.asked(PeerKey(1)), 1, "it is tried with this chunk");
+    let other = bench.join(2, Have::All);
+    assert_eq!(bench.waiting[&other], [ChunkIndex(0)]);
+    bench.deliver(PeerKey(1));
+    bench.deliver(other);
+    assert!(bench.scheduler.is_finished());
+    assert_eq!(bench.duplicates, 0);
+}
+
+#[test]
+fn a_chunk_that_a_peer_chose_is_cancelled_if_it_is_not_needed() {
+    let mut bench = Bench::new(2, 1);
+    let peer = bench.join(1, Have::All);
+    let chunk = bench.deliver(peer).unwrap();
+    bench.choose(peer, chunk);
+    assert_eq!(bench.waiting[&peer], [ChunkIndex(1 - chunk.0)]);
+    // It crossed with the cancellation.
+    bench.on_cancel = OnCancel::TooLate;
+    bench.choose(peer, chunk);
+    bench.arrive(peer, chunk);
+    assert_eq!(bench.duplicates, 1);
+    bench.deliver(peer);
+    assert!(bench.scheduler.is_finished());
+}
+
+#[test]
 fn a_faster_peer_gets_more_requests() {
     let mut bench = Bench::new(1_000, 1);
     let (fast, slow) = (bench.join(1, Have::All), bench.join(2, Have::All));

@@ -110,6 +110,13 @@ pub enum PeerEvent {
         /// The chunks that it has.
         have: Have,
     },
+    /// The peer sends this chunk first, as if it had been requested.
+    Chosen {
+        /// The chunk. The share has it.
+        chunk: ChunkIndex,
+        /// How long ago this side asked for any chunk.
+        waited: Duration,
+    },
     /// The chunks that the peer has, if its bitfield comes later than [`PeerEvent::Active`].
     Bitfield(Bitfield),
     /// The peer has one more chunk.

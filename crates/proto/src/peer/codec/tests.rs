@@ -80,7 +80,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
         ("Frame Goodbye, Banned", goodbye(GoodbyeReason::Banned), "00000002 0c 06"),
         ("Frame Goodbye, Done", goodbye(GoodbyeReason::Done), "00000002 0c 07"),
         ("Frame Idle", PeerMessage::Idle, "00000001 0d"),
-        ("Frame DescriptionRequest", PeerMessage::DescriptionRequest, "00000001 0e"),
+        ("Frame DescriptionRequest", PeerMessage::DescriptionRequest { chunk: true }, "00000002 0e 01"),
         ("Frame LeavesRequest", PeerMessage::LeavesRequest { chunk, progress: Completion::of(1, 2) }, "00000003 0f 07 32"),
         ("Frame Leaves", PeerMessage::Leaves { chunk, count: 32 }, "00000003 10 07 20"),
         ("Frame BlocksRequest",
@@ -92,6 +92,7 @@ fn golden() -> Vec<(&'static str, PeerMessage, &'static str)> {
             "00000008 14 fb8c0a 00 fb8c0a"),
         ("Frame SectionsRequest", PeerMessage::SectionsRequest(sections), "00000003 15 40 05"),
         ("Frame Sections", PeerMessage::Sections { set: sections, len: 600 }, "00000006 16 40 05 fb5802"),
+        ("Frame Chosen", PeerMessage::Chosen { chunk }, "00000002 17 07"),
     ]
 }
 
@@ -128,7 +129,7 @@ fn the_protocol_page_has_the_golden_bytes() {
 /// The first unused number of every enum. One more variant needs golden bytes, and a number here.
 #[test]
 fn unknown_variants_are_refused() {
-    for content in ["17", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
+    for content in ["18", "0e 02", "00 11*32 22*16 02", "0b 07 04", "0c 08"] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let result = decode_frame(&frame_of(&[bytes(content), vec![0; 64]].concat()));
         assert!(matches!(result, Err(FrameError::Wire(WireError::Malformed(_)))), "{content}: {result:?}");
@@ -391,7 +392,8 @@ fn messages(max: u32) -> impl Strategy<Value = PeerMessage> {
         hellos,
         Just(PeerMessage::KeepAlive),
         Just(PeerMessage::Idle),
-        Just(PeerMessage::DescriptionRequest),
+        any::<bool>().prop_map(|chunk| PeerMessage::DescriptionRequest { chunk }),
+        chunks().prop_map(|chunk| PeerMessage::Chosen { chunk }),
         numbers().prop_map(|offset| PeerMessage::MetainfoRequest { offset }),
         metainfos,
         (starts(), 1..=MAX_HASHES).prop_map(|(first, count)| PeerMessage::HashesRequest { first, count }),

@@ -163,6 +163,14 @@ impl Bench {
         self.fill();
     }
 
+    /// The peer sends a chunk of its choice when its turn comes.
+    pub(super) fn choose(&mut self, key: PeerKey, chunk: ChunkIndex) {
+        self.forms.entry((key, chunk)).or_default().push_back(Form::Whole);
+        self.waiting.get_mut(&key).expect("a peer that is here").push(chunk);
+        self.scheduler.chosen(key, chunk, self.now, self.now);
+        self.fill();
+    }
+
     /// The peer answers its oldest request with the right chunk.
     pub(super) fn deliver(&mut self, key: PeerKey) -> Option<ChunkIndex> {
         let waiting = self.waiting.get_mut(&key)?;

@@ -20,6 +20,7 @@ enum Step {
     Alive,
     Arriving,
     Idle,
+    Choose,
     OnCancel(OnCancel),
     Wait(u64),
 }
@@ -38,6 +39,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::Alive),
         4 => Just(Step::Arriving),
         2 => Just(Step::Idle),
+        2 => Just(Step::Choose),
         1 => prop_oneof![Just(OnCancel::Answer), Just(OnCancel::TooLate), Just(OnCancel::Silence)]
             .prop_map(Step::OnCancel),
         3 => prop_oneof![0..300_u64, 0..20_000_u64].prop_map(Step::Wait),
@@ -103,6 +105,9 @@ proptest! {
                 (Step::Have, _) => _ = bench.scheduler.add_haves(key, [chunk], bench.now),
                 (Step::Idle, _) => bench.scheduler.idle(key, bench.now),
                 (Step::Alive, _) => bench.scheduler.alive(key, bench.now),
+                (Step::Choose, _) if !waiting.contains(&chunk) && bench.scheduler.has(key, chunk) => {
+                    bench.choose(key, chunk);
+                }
                 (Step::Arriving, Some(chunk)) => {
                     // Sometimes the request was cancelled meanwhile.
                     let crossed = bench.crossed.iter().position(|&(asked, _)| asked == key);
