@@ -26,7 +26,7 @@ use crate::{
     admission::Admission,
     fleet::{seam::Seam, secret::FleetSecret, time::StoreClock},
     rates::{Rates, Source, Verdict},
-    registry::{Caps, Eviction, Journal, Registry, Rules, Stats, Sweep},
+    registry::{Asker, Caps, Eviction, Journal, Registry, Rules, Stats, Sweep},
     token::{self, Tokens},
 };
 
@@ -416,9 +416,9 @@ impl Handler {
         rng: &mut impl CryptoRng,
     ) -> Option<ReplyBody> {
         let shares = match query {
-            Query::Peers { infohash, want, zone: _ } => {
-                let entries = &mut self.spare_entries;
-                return match self.registry.peers_into(entries, infohash, *want, source, now, rng) {
+            Query::Peers { infohash, want, zone } => {
+                let (entries, asker) = (&mut self.spare_entries, Asker { ip: source, zone: *zone });
+                return match self.registry.peers_into(entries, infohash, *want, &asker, now, rng) {
                     Ok(peers) => Some(ReplyBody::Peers(peers)),
                     Err(_) if self.seam.as_mut().is_some_and(|seam| seam.wait_for(infohash)) => None,
                     Err(code) => {
@@ -434,7 +434,8 @@ impl Handler {
                 {
                     let want = peers_that_fit(share);
                     let entries = &mut self.spare_entries;
-                    let peers = self.registry.peers_into(entries, &share.infohash, want, source, now, rng);
+                    let peers =
+                        self.registry.peers_into(entries, &share.infohash, want, &source.into(), now, rng);
                     shares.peers = peers.ok();
                 }
                 shares

@@ -58,6 +58,6 @@ pub use error::TrackerError;
 pub use fleet::redis::{Credentials, StoreError, Target};
 pub use handler::{Counters, Handler, Swept};
 pub use rates::DEFAULT_RATE;
-pub use registry::{Caps, FREQUENT, Limits, Past, Registry, Rules, Stats};
+pub use registry::{Asker, Caps, FREQUENT, Limits, Past, Registry, Rules, Stats};
 pub use service::{Config, DEFAULT_RECEIVE_BUFFER_LEN, MAX_SOCKETS, Tracker};
 pub use view::View;

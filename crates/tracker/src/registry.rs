@@ -48,7 +48,7 @@ use std::{
 use foldhash::quality::RandomState;
 use indexmap::{IndexMap, map::Entry};
 use proto::{
-    InfoHash,
+    InfoHash, Zone,
     tracker::{Announce, Announced, ErrorCode, Event, PeerEntry, Peers, message::MAX_PEERS},
 };
 use rand::Rng;
@@ -99,6 +99,15 @@ pub struct Stats {
     pub leechers: usize,
 }
 
+/// Who asks for peers.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// Where it is.
+    pub ip: IpAddr,
+    /// Where in a network that is. More of the answer comes from this zone.
+    pub zone: Zone,
+}
+
 /// Which peer has which share.
 pub struct Registry {
     rules: Rules,
@@ -147,6 +156,12 @@ impl Stats {
     /// Registrations in all.
     pub fn peers(&self) -> usize {
         self.seeders + self.leechers
+    }
+}
+
+impl From<IpAddr> for Asker {
+    fn from(ip: IpAddr) -> Asker {
+        Asker { ip, zone: Zone::NONE }
     }
 }
 
@@ -227,16 +242,16 @@ impl Registry {
         Ok(Announced { interval_s: self.interval_s(), seeders, leechers, completed })
     }
 
-    /// A random sample of at most `want` peers of a share, for a client at `requester`.
+    /// A random sample of at most `want` peers of a share.
     pub fn peers(
         &mut self,
         infohash: &InfoHash,
         want: u8,
-        requester: IpAddr,
+        asker: impl Into<Asker>,
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Peers, ErrorCode> {
-        self.peers_into(&mut Vec::new(), infohash, want, requester, now, rng)
+        self.peers_into(&mut Vec::new(), infohash, want, &asker.into(), now, rng)
     }
 
     /// [`Registry::peers`] in the memory of `spare`, which the answer takes.
@@ -245,7 +260,7 @@ impl Registry {
         spare: &mut Vec<PeerEntry>,
         infohash: &InfoHash,
         want: u8,
-        requester: IpAddr,
+        asker: &Asker,
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Peers, ErrorCode> {
@@ -256,7 +271,8 @@ impl Registry {
         let mut entries = mem::take(spare);
         entries.clear();
         let mut all = [0; MAX_PEERS];
-        roster.name(places(&mut all, want), Requester::from(requester), &mut entries, rng);
+        let to = (Requester::from(asker.ip), &asker.zone);
+        roster.name(places(&mut all, want), to, &mut entries, rng);
         let (interval_s, completed) = (self.lookup_interval_s(), self.finishers.count(infohash));
         Ok(Peers { interval_s, settles_in_s, seeders, leechers, completed, peers: entries })
     }
@@ -407,6 +423,7 @@ impl Registry {
             place = found.expect("it is not the one that was removed");
         }
         let roster = &mut self.shares[share].roster;
+        roster.locate(place, title.zone);
         let old = match roster.refresh(place, peer) {
             Some(old) if roster.lacks() => {
                 self.change(share, |head, roster, votes| roster.catch_up(head, place, title, votes));
@@ -554,7 +571,7 @@ impl Registry {
 }
 
 fn title<N: AsRef<str>>(announce: &Announce<N>) -> Title<'_> {
-    Title { infohash: &announce.infohash, name: announce.name.as_ref() }
+    Title { infohash: &announce.infohash, name: announce.name.as_ref(), zone: &announce.zone }
 }
 
 /// Seconds, rounded up. It needs no division, because every answer has such a number.

@@ -15,6 +15,8 @@ use swarm::{
     uploads::{AskerKey, WAITING_KEEP_ALIVE},
 };
 
+use tracker::Asker;
+
 use super::{Conn, DIAL_TRIPS, INFOHASH, World};
 use crate::{
     names::{ConnId, NodeId, PORT},
@@ -110,7 +112,8 @@ impl World<'_> {
     pub(super) fn look_up(&mut self, id: NodeId, source: SourceId) {
         let now = self.at(self.now);
         let answer = if source == TRACKER {
-            match self.registry.peers(&INFOHASH, MAX_PEERS as u8, id.ip(), now, &mut self.rng) {
+            let asker = Asker { ip: id.ip(), zone: self.nodes[id.index()].zone };
+            match self.registry.peers(&INFOHASH, MAX_PEERS as u8, asker, now, &mut self.rng) {
                 Ok(found) => Answer::Peers {
                     addresses: found.peers.iter().filter_map(|peer| peer.socket_addr(id.address())).collect(),
                     interval_s: Some(found.interval_s),

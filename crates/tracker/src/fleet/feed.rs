@@ -4,6 +4,7 @@
 //! message = version u8 · tracker [u8; 16] · change*
 //! change  = kind u8 (1 present, 2 gone) · infohash [32] · peer id [16] · secret hash [16] · time u64 · port u16 · percent u8
 //!         · fetched u8 (0, 1) · size u64 · 4 address [4] | 6 address [16] · name length u8 · name · label length u8 · label
+//!         · zone length u8 · zone
 //! ```
 //!
 //! Integers are little-endian. The time is when the registration is over, in milliseconds by the clock of the store. Of one that was ended
@@ -14,7 +15,7 @@ use bytes::{Buf, BufMut};
 use super::record::{Record, put_record, take_record};
 
 /// The version of messages. A tracker ignores messages of others.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 const PRESENT: u8 = 1;
 const GONE: u8 = 2;
@@ -104,10 +105,11 @@ mod tests {
     fn a_message_has_its_golden_bytes() {
         let mut gone = record(1, 2, 0x0102);
         (gone.known.label, gone.known.fetched) = (proto::Label::cut("host").unwrap(), true);
+        gone.known.zone = proto::Zone::cut("rack7").unwrap();
         let message = encode(TrackerId([9; 16]), &[Change::Gone(gone)]);
         let secret = super::super::record::hashed(proto::Secret([2; 16]));
         let golden = [
-            &[1][..],
+            &[2][..],
             &[9; 16],
             &[2],
             &[1; 32],
@@ -123,6 +125,8 @@ mod tests {
             b"data.bin",
             &[4],
             b"host",
+            &[5],
+            b"rack7",
         ];
         assert_eq!(message, golden.concat());
     }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut};
-use proto::{InfoHash, Label, PeerId, Secret, ShareName, chunk::MAX_SHARE_LEN};
+use proto::{InfoHash, Label, PeerId, Secret, ShareName, Zone, chunk::MAX_SHARE_LEN};
 use sha2::{Digest, Sha256};
 
 use super::record::{Record, Score};
@@ -143,9 +143,9 @@ pub fn records_of<'a>(members: impl Iterator<Item = (&'a [u8], Score)> + Clone) 
             continue;
         };
         let (infohash, size, name) = (*infohash, *size, name.clone());
-        let label = Label::NONE;
+        let (label, zone) = (Label::NONE, Zone::NONE);
         let known =
-            Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched };
+            Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched, zone };
         let record = Record { known, expires: score.expires() };
         newest
             .entry((infohash, peer_id))

@@ -75,7 +75,8 @@ impl Record {
 /// A record in a message to other trackers.
 pub(super) fn put_record(record: &Record, message: &mut Vec<u8>) {
     let Record { known, expires } = record;
-    let Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched } = known;
+    let Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched, zone } =
+        known;
     message.put_slice(&infohash.0);
     message.put_slice(&peer_id.0);
     message.put_slice(&secret.0);
@@ -94,8 +95,8 @@ pub(super) fn put_record(record: &Record, message: &mut Vec<u8>) {
             message.put_slice(&ip.octets());
         }
     }
-    // A name has 255 bytes at most, and a label 32.
-    for text in [name.as_str(), label.as_str()] {
+    // A name has 255 bytes at most, and the others 32.
+    for text in [name.as_str(), label.as_str(), zone.as_str()] {
         message.put_u8(u8::try_from(text.len()).unwrap_or(0));
         message.put_slice(text.as_bytes());
     }
@@ -118,11 +119,16 @@ pub(super) fn take_record(message: &mut &[u8]) -> Option<Record> {
     let kind = message.try_get_u8().ok()?;
     let ip = take_ip(message, kind)?;
     let name = ShareName::from_bytes(take_text(message)?).ok()?;
-    let label = str::from_utf8(take_text(message)?).ok()?;
-    // What does not fit a label was not written by a tracker.
-    let label = Label::cut(label).ok().filter(|cut| cut.as_str() == label)?;
-    let known = Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched };
+    let (label, zone) = (take_label(message)?, take_label(message)?.into());
+    let known =
+        Registration { infohash, peer_id, secret, ip, port, progress, name, size, label, fetched, zone };
     Some(Record { known, expires })
+}
+
+/// Reads a label, or what has the rules of one. What does not fit was not written by a tracker.
+fn take_label(message: &mut &[u8]) -> Option<Label> {
+    let text = str::from_utf8(take_text(message)?).ok()?;
+    Label::cut(text).ok().filter(|cut| cut.as_str() == text)
 }
 
 /// Reads a text of at most 255 bytes, which follow their number.
@@ -135,6 +141,8 @@ fn take_text<'a>(message: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use proto::Zone;
+
     use super::*;
 
     pub(in crate::fleet) fn record(share: u8, peer: u8, expires_ms: u64) -> Record {
@@ -149,6 +157,7 @@ pub(super) mod tests {
             size: 5,
             label: Label::NONE,
             fetched: false,
+            zone: Zone::NONE,
         };
         Record { known, expires: StoreTime(expires_ms) }
     }

@@ -120,6 +120,7 @@ impl Seam {
                 size: announce.size,
                 label: announce.label,
                 fetched: announce.fetched,
+                zone: announce.zone,
             };
             let record = Record { known, expires: self.clock.read(now).plus(self.expire) };
             if announce.event == Event::Stopped {

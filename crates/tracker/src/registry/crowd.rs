@@ -12,11 +12,12 @@
 //! need. Positions in the list of peers are valid until the next change.
 
 mod naming;
+mod zones;
 
 use std::{collections::HashMap, hint::black_box};
 
 use foldhash::quality::RandomState;
-use proto::{InfoHash, PeerId, ShareName, tracker::PeerEntry};
+use proto::{InfoHash, PeerId, ShareName, Zone, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
     tick::Tick,
     votes::Votes,
 };
+use zones::Zones;
 
 /// A crowd larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
@@ -69,13 +71,16 @@ pub(super) struct Crowd {
     rings: Vec<Links>,
     labels: Vec<Label>,
     names: Names,
+    /// `None` if no site is in a zone. Then lookups do not look at it, and it takes no memory.
+    zones: Option<Box<Zones>>,
 }
 
-/// The share, and what a peer calls it.
+/// The share, what a peer calls it, and the zone that the peer is in.
 #[derive(Clone, Copy)]
 pub(super) struct Title<'a> {
     pub(super) infohash: &'a InfoHash,
     pub(super) name: &'a str,
+    pub(super) zone: &'a Zone,
 }
 
 /// The neighbours of a peer among those of its site; the peer itself if it is alone.
@@ -131,22 +136,29 @@ impl Crowd {
     }
 
     /// Names `places.len()` peers to `requester`, or as many as there are, of as many sites as possible. Every site is
-    /// equally likely. Peers whose addresses `requester` cannot use are left out.
+    /// equally likely, except that more come from `zone` ([`Zones::draw`]). Peers whose addresses `requester` cannot use are left out.
     pub(super) fn name(
         &mut self,
         places: &mut [u32],
-        requester: Requester,
+        (requester, zone): (Requester, &Zone),
         entries: &mut Vec<PeerEntry>,
         rng: &mut impl Rng,
     ) {
-        let front = sample(places, number(self.fronts), rng).len();
+        let has_room = places.len() > self.fronts;
+        let front = match &self.zones {
+            Some(zones) if !has_room && !zone.is_none() => {
+                zones.draw(places, zone, rng);
+                places.len()
+            }
+            _ => sample(places, number(self.fronts), rng).len(),
+        };
         let behind = number(self.members.len() - self.fronts);
         let (front, rest) = places.split_at_mut(front);
-        if behind > 0 && rest.is_empty() {
+        if behind > 0 && !has_room {
             front.iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
         self.append(front, requester, entries);
-        if behind > 0 && !rest.is_empty() {
+        if behind > 0 && has_room {
             let rest = sample(rest, behind, rng);
             rest.iter_mut().for_each(|place| *place += number(self.fronts));
             self.append(rest, requester, entries);
@@ -226,8 +238,12 @@ impl Crowd {
                 place = self.fronts;
                 self.fronts += 1;
                 self.note_front(place);
+                if let Some(zones) = &mut self.zones {
+                    zones.enter();
+                }
             }
         }
+        self.locate(place, title.zone);
         self.nameless += 1;
         if self.index.is_none() && self.members.len() > INDEX_ABOVE {
             self.index = Some(Box::default());
@@ -265,7 +281,21 @@ impl Crowd {
         if let Some(name) = changed.filter(|_| peer.contact.is_seeder()) {
             self.seed(place, name, votes);
         }
+        self.locate(place, title.zone);
         old
+    }
+
+    /// The peer at this place is in this zone. Its site is too, if the peer is in the front row.
+    pub(super) fn locate(&mut self, place: usize, zone: &Zone) {
+        if !zone.is_none() && place < self.fronts {
+            self.zones.get_or_insert_with(|| Box::new(Zones::new(self.fronts))).set(place, zone);
+        }
+    }
+
+    /// The zone of the site of the peer at this place.
+    pub(super) fn zone_at(&self, place: usize) -> Zone {
+        let Some(zones) = &self.zones else { return Zone::NONE };
+        self.front_of(self.site(place)).map_or(Zone::NONE, |front| zones.at(front))
     }
 
     /// Replaces a peer by its newer version, if nothing changes that the list of shares depends on. Returns the replaced one.
@@ -364,6 +394,10 @@ impl Crowd {
                     index.fronts.remove(&self.contacts[place].site(&self.members[place]));
                 }
                 self.fronts -= 1;
+                if let Some(zones) = &mut self.zones {
+                    zones.leave(place);
+                }
+                self.zones.take_if(|zones| zones.is_empty());
                 self.swap(place, self.fronts);
                 if place < self.fronts {
                     self.note_front(place);
@@ -520,6 +554,9 @@ impl Crowd {
         }
         let seeders = self.contacts.iter().filter(|contact| contact.is_seeder()).count();
         assert_eq!(self.seeders as usize, seeders);
+        if let Some(zones) = &self.zones {
+            zones.check(self.fronts);
+        }
         self.check_names();
     }
 

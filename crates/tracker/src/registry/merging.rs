@@ -39,6 +39,8 @@ pub struct Registration {
     pub label: Label,
     /// Whether it has fetched the share, or fetches it. Only what is complete counts.
     pub fetched: bool,
+    /// Where in a network it is; none if that is not known.
+    pub zone: Zone,
 }
 
 /// What a registry knows of a peer that is about to announce.
@@ -77,8 +79,7 @@ impl Registry {
             // The store keeps no labels.
             label: if known.label.is_empty() { self.labels.of(known.peer_id) } else { known.label },
             fetched: known.fetched,
-            // Trackers of a fleet do not exchange zones.
-            zone: Zone::NONE,
+            zone: known.zone,
         };
         let has_fetched = known.fetched && known.progress.is_complete() && !self.is_known_seeder(found);
         let is_in = match found {
@@ -171,6 +172,7 @@ impl Registry {
                 size: *size,
                 label,
                 fetched: self.finishers.has(head.infohash(), peer.address(), label),
+                zone: roster.zone_at(place),
             };
             // Rounded down, so that no registration lasts longer because it was exchanged.
             each(known, self.rules.expire.saturating_sub(age + TICK));

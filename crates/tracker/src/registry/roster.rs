@@ -7,7 +7,7 @@
 
 use std::{mem, slice};
 
-use proto::{PeerId, ShareName, tracker::PeerEntry};
+use proto::{PeerId, ShareName, Zone, tracker::PeerEntry};
 use rand::Rng;
 
 use super::{
@@ -50,14 +50,14 @@ impl Roster {
     pub(super) fn name(
         &mut self,
         places: &mut [u32],
-        requester: Requester,
+        (requester, zone): (Requester, &Zone),
         entries: &mut Vec<PeerEntry>,
         rng: &mut impl Rng,
     ) {
         match self {
             Roster::One(_) if places.is_empty() => {}
             Roster::One(peer) => entries.extend(peer.contact.entry(|| &peer.member, requester)),
-            Roster::Many(crowd) => crowd.name(places, requester, entries, rng),
+            Roster::Many(crowd) => crowd.name(places, (requester, zone), entries, rng),
         }
     }
 
@@ -141,7 +141,8 @@ impl Roster {
                 let mut crowd = Crowd::default();
                 withdraw(first, head, votes);
                 let name = str::from_utf8(head.name_bytes()).unwrap_or(title.name);
-                crowd.insert(*first, Title { name, ..title }, votes);
+                // The zone of the first is known with its next announce, and matters only when there are many.
+                crowd.insert(*first, Title { name, zone: &Zone::NONE, ..title }, votes);
                 crowd.insert(peer, title, votes);
                 *self = Roster::Many(Box::new(crowd));
             }
@@ -179,6 +180,21 @@ impl Roster {
                 same.then(|| mem::replace(only, peer))
             }
             Roster::Many(crowd) => crowd.refresh(place, peer),
+        }
+    }
+
+    /// The peer at this place is in this zone.
+    pub(super) fn locate(&mut self, place: usize, zone: &Zone) {
+        if let Roster::Many(crowd) = self {
+            crowd.locate(place, zone);
+        }
+    }
+
+    /// The zone of the peer at this place, as far as it is known. See [`Crowd::zone_at`].
+    pub(super) fn zone_at(&self, place: usize) -> Zone {
+        match self {
+            Roster::One(_) => Zone::NONE,
+            Roster::Many(crowd) => crowd.zone_at(place),
         }
     }
 

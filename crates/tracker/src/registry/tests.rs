@@ -13,6 +13,7 @@ mod listing;
 mod model;
 mod sites;
 mod sweeping;
+mod zones;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const EXPIRE: Duration = Duration::from_secs(90);

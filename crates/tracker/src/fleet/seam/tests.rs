@@ -350,6 +350,26 @@ fn a_peer_on_the_host_of_a_tracker_is_given_out_where_other_hosts_reach_it() {
 }
 
 #[test]
+fn zones_are_known_at_every_tracker() {
+    let mut bench = Bench::new(2);
+    let zone = Zone::cut("rack7").unwrap();
+    // The zone of the first peer of a share is known when it announces again.
+    for peer in [1, 2, 1] {
+        let token = bench.token(0, host(peer));
+        let announce = Announce { token, zone, ..announce(peer, Event::Started) };
+        bench.ask(0, host(peer), RequestBody::Announce(announce));
+        let noted = bench.noted(0);
+        bench.take_in(1, &noted);
+        bench.pass(20);
+    }
+    let now = bench.now;
+    let (seam, registry) = bench.trackers[1].fleet().unwrap();
+    let mut zones = Vec::new();
+    seam.export(registry, 0, now, |change| zones.push(change.record().known.zone));
+    assert_eq!(zones, [zone; 2]);
+}
+
+#[test]
 fn a_lookup_of_an_unknown_share_waits_only_while_the_store_can_be_asked() {
     let mut bench = Bench::new(1);
     let query = || RequestBody::FirstLookup {

@@ -151,6 +151,11 @@ fn steps(
     prop::collection::vec(step, 0..most)
 }
 
+/// One of three zones, or none.
+fn zone(number: u32) -> Zone {
+    if number.is_multiple_of(4) { Zone::NONE } else { Zone::cut(&format!("zone {}", number % 4)).unwrap() }
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
     let small = (1_u32..40, 1_u32..SHARES, 1_u32..20, 1_u32..20, 1_u32..6);
     let small = small.prop_map(|(peers, shares, peers_per_share, registrations_per_ip, crowded_from)| {
@@ -178,6 +183,7 @@ fn run(limits: Limits, steps: Vec<Step>) {
                     name: name_of(&format!("name {name}")),
                     size: name.into(),
                     event,
+                    zone: zone(peer),
                     ..leecher(share, peer)
                 };
                 check_announce(&mut bench, &mut model, &limits, &announce, host);
@@ -373,7 +379,8 @@ fn check_crowded(bench: &Bench) {
 
 fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
     let now = bench.now;
-    let result = bench.registry.peers(&infohash(share), want, host(99), now, &mut bench.rng);
+    let asker = Asker { ip: host(99), zone: zone(want.into()) };
+    let result = bench.registry.peers(&infohash(share), want, asker, now, &mut bench.rng);
     let live: Vec<PeerEntry> = model
         .shares
         .get(&infohash(share))
