@@ -140,22 +140,24 @@ fn a_crowd_that_arrives_over_a_minute_behind_a_running_swarm() {
     assert!(report.ratio() <= 1.20, "{report}");
 }
 
-/// The goal is 1.1 copies into each zone. Without zones some 67 would cross: two thirds of a hundred.
+/// Without zones some 67 copies would cross: two thirds of a hundred.
 #[test]
 fn three_zones_of_a_hundred_leechers() {
     if cfg!(debug_assertions) {
         println!("SKIPPED: zones_300 takes long in a debug build; run `cargo test --release -p sim`");
         return;
     }
-    // With 128 chunks the end of the transfer counts for much, and more comes twice than elsewhere.
-    let [report, blind] = ["zones_300", "zones_300_blind"].map(|name| {
-        let report = run(&scenario::named(name).expect("a scenario of this name"), 1);
-        println!("{report}");
-        assert!(report.is_complete(), "{report}");
-        report
-    });
-    assert!(report.last <= 1.1 * blind.last, "{report}\n{blind}");
-    assert!(report.crossed <= 6.0, "{report}");
+    for seed in 1..=3 {
+        // With 128 chunks the end of the transfer counts for much, and more comes twice than elsewhere.
+        let [report, blind] = ["zones_300", "zones_300_blind"].map(|name| {
+            let report = run(&scenario::named(name).expect("a scenario of this name"), seed);
+            println!("{report}");
+            assert!(report.is_complete(), "{report}");
+            report
+        });
+        assert!(report.last <= 1.1 * blind.last, "{report}\n{blind}");
+        assert!(report.crossed <= 1.1, "{report}");
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ use std::{
 
 use proto::{
     ChunkIndex,
-    peer::{Hello, RejectReason, Wish},
+    peer::{GoodbyeReason, Hello, RejectReason, Wish},
     tracker::client::TrackerError,
 };
 use rand::Rng;
@@ -456,9 +456,7 @@ impl Swarm {
 
     /// This side ends a connection.
     fn leave(&mut self, key: PeerKey, reason: LeaveReason, now: Instant) {
-        if let Some(transfer) = &mut self.transfer {
-            transfer.scheduler.remove_peer(key, now);
-        }
+        self.remove_from_transfer(key, &reason, now);
         if let Phase::Describing { describers, .. } = &mut self.phase {
             describers.left(key);
         }
@@ -466,6 +464,14 @@ impl Swarm {
             self.forget_actions(key);
             self.actions.push_back(Action::Close(key, reason));
         }
+    }
+
+    fn remove_from_transfer(&mut self, key: PeerKey, reason: &LeaveReason, now: Instant) {
+        let Some(Transfer { scheduler, .. }) = &mut self.transfer else { return };
+        if let LeaveReason::Goodbye(GoodbyeReason::TooManyPeers { .. }) = reason {
+            scheduler.make_room(key, now);
+        }
+        scheduler.remove_peer(key, now);
     }
 
     /// Drops the actions that concern a connection.
@@ -482,9 +488,7 @@ impl Swarm {
 
     /// A connection is over.
     fn closed(&mut self, key: PeerKey, reason: LeaveReason, now: Instant, rng: &mut impl Rng) {
-        if let Some(transfer) = &mut self.transfer {
-            transfer.scheduler.remove_peer(key, now);
-        }
+        self.remove_from_transfer(key, &reason, now);
         if let Phase::Describing { describers, .. } = &mut self.phase {
             describers.left(key);
         }

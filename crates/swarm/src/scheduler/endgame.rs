@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use proto::ChunkIndex;
 
 use super::{
-    Asked, PeerKey, Scheduler,
+    Asked, PeerKey, Place, Scheduler,
     peer::{Outlook, Peer, Standing},
 };
 
@@ -89,8 +89,11 @@ impl Scheduler {
         // A younger request is not late at any peer.
         let min_age = if is_new { Duration::ZERO } else { UNPROVEN_AGE.max(own) };
         let late = all.chain(hostages).filter_map(|(&chunk, Asked { askers, since })| {
-            let is_young = now.saturating_duration_since(*since) < min_age;
-            if is_young || askers.contains(&key) || !peer.has(chunk) {
+            let age = now.saturating_duration_since(*since);
+            if age < min_age || askers.contains(&key) || !peer.has(chunk) {
+                return None;
+            }
+            if peer.place == Place::Far && !self.may_cross_again(chunk, age, askers.len()) {
                 return None;
             }
             let (outlook, from) = self.first_expected(askers, chunk, now)?;
