@@ -136,6 +136,10 @@ async fn wait(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
                 }
                 (last, trouble) = (Some(standing), None);
             }
+            Err(Unknown::Unresolved(error)) => {
+                return Err(Failure::new(ExitCode::Network, error)
+                    .hint("check the name that --tracker or the link gives"));
+            }
             Err(Unknown::Ambiguous(shares)) => return Err(ambiguous(&args.target, &shares)),
             Err(Unknown::ForNow(code, error)) => {
                 if trouble.is_none() {
@@ -184,6 +188,8 @@ async fn trackers(args: &Args, shutdown: &CancellationToken) -> Vec<Endpoint> {
 enum Unknown {
     /// No tracker knows the share (exit code 3), or none answers (6). That may change.
     ForNow(ExitCode, String),
+    /// The name of the only tracker cannot be resolved.
+    Unresolved(String),
     /// Several shares have that name.
     Ambiguous(Vec<ShareEntry>),
 }
@@ -253,6 +259,9 @@ where
         }
     }
     match error {
+        Some(error) if clients.len() == 1 && error.is_unresolved() => {
+            Err(Unknown::Unresolved(error.to_string()))
+        }
         Some(error) if answers.is_empty() => Err(Unknown::ForNow(ExitCode::Network, error.to_string())),
         _ => Ok(answers),
     }

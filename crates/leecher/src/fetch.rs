@@ -323,6 +323,9 @@ async fn find(
                 Ok(found) => return Ok(found),
                 Err(Unresolved::Final(error)) => return Err(error),
                 Err(Unresolved::Settled(missing)) if config.wait.is_zero() => return Err(missing.into()),
+                Err(Unresolved::NotYet(missing)) if config.wait.is_zero() && missing.is_name_of_only_tracker() => {
+                    return Err(missing.into());
+                }
                 Err(Unresolved::Settled(still) | Unresolved::NotYet(still)) => {
                     missing = still;
                     resolving.set(ask(RESOLVE_INTERVAL));

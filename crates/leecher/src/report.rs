@@ -25,6 +25,9 @@ use json::{cannot_serve, event_of, name_moved};
 
 /// Wait between two lines of progress, and before the first line. A short transfer prints none.
 const LINE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Longest time between two lines that say the same about what is waited for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const FIRST_LINE: Duration = Duration::from_millis(900);
 
 /// Maximum number of peers that have a line on the terminal.
@@ -78,8 +81,8 @@ enum Display {
     Bars(Bars),
     Lines {
         next: Instant,
-        /// The last text about what is waited for.
-        last: String,
+        /// What is waited for.
+        waiting: Repeated,
     },
     None,
 }
@@ -141,7 +144,9 @@ impl Reporter {
     ) -> Reporter {
         let display = match style {
             Style::Progress if console::is_interactive() => Display::Bars(Bars::new(&subject, screen)),
-            Style::Progress => Display::Lines { next: Instant::now() + FIRST_LINE, last: String::new() },
+            Style::Progress => {
+                Display::Lines { next: Instant::now() + FIRST_LINE, waiting: Repeated::default() }
+            }
             Style::Plain | Style::Quiet | Style::Json => Display::None,
         };
         Reporter { style, subject, trackers, peers, explain, staying, display, seen: None }
@@ -226,10 +231,9 @@ impl Reporter {
     fn waiting(&mut self, waiting: &str) {
         match &mut self.display {
             Display::Bars(bars) => bars.doing(waiting.to_owned()),
-            Display::Lines { next, last } => {
-                if is_due(next) || *last != waiting {
+            Display::Lines { waiting: repeated, .. } => {
+                if repeated.is_due(waiting, Instant::now()) {
                     eprint_line(format_args!("{}{waiting}", self.subject.label()));
-                    waiting.clone_into(last);
                 }
             }
             Display::None => {}
@@ -391,6 +395,28 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(bytes) * 1_000 / time.as_millis().max(1)).unwrap_or(u64::MAX)
 }
 
+/// A text that is printed ever more seldom while it stays the same.
+#[derive(Default)]
+struct Repeated {
+    text: String,
+    /// When to print it again, and the time until then.
+    next: Option<(Instant, Duration)>,
+}
+
+impl Repeated {
+    /// Whether to print this text now.
+    fn is_due(&mut self, text: &str, now: Instant) -> bool {
+        let pause = match self.next {
+            Some((next, _)) if self.text == text && now < next => return false,
+            Some((_, pause)) if self.text == text => (2 * pause).min(LONGEST_PAUSE),
+            _ => LINE_INTERVAL,
+        };
+        text.clone_into(&mut self.text);
+        self.next = Some((now + pause, pause));
+        true
+    }
+}
+
 fn is_due(next: &mut Instant) -> bool {
     let now = Instant::now();
     let due = now >= *next;
@@ -508,6 +534,24 @@ fn peer_line(width: usize, peer: &PeerProgress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_waited_for_is_repeated_ever_more_seldom_while_it_is_the_same() {
+        let (mut repeated, start) = (Repeated::default(), Instant::now());
+        let mut printed = Vec::new();
+        for second in 0..240 {
+            let text = if second < 200 { "Asking tracker a" } else { "Asking tracker b" };
+            if repeated.is_due(text, start + Duration::from_secs(second)) {
+                printed.push(second);
+            }
+        }
+        let interval = LINE_INTERVAL.as_secs();
+        let doubled: Vec<_> =
+            (0..5).map(|times| interval * ((1 << times) - 1)).filter(|&at| at < 60).collect();
+        assert!(printed.starts_with(&doubled), "{printed:?}");
+        assert!(printed.contains(&200), "another text is printed at once: {printed:?}");
+        assert!(printed.len() < 12, "{printed:?}");
+    }
 
     #[test]
     fn peers_fit_a_narrow_terminal() {

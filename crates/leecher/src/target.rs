@@ -161,6 +161,16 @@ pub(crate) struct Restart {
     settles_in_s: u16,
 }
 
+impl Missing {
+    /// Whether it is the answer of the only tracker, and the name of that one cannot be resolved.
+    pub(crate) fn is_name_of_only_tracker(&self) -> bool {
+        match self {
+            Missing::Answer { trackers, last: Some(error) } => trackers.len() == 1 && error.is_unresolved(),
+            _ => false,
+        }
+    }
+}
+
 impl From<Missing> for FetchError {
     fn from(missing: Missing) -> FetchError {
         match missing {

@@ -63,9 +63,12 @@ struct Job {
 /// Receives the answer, and the address at which the tracker was reached.
 type JobResult = oneshot::Sender<Result<(Answer, SocketAddr), JobError>>;
 
+#[derive(Debug, Clone)]
 enum JobError {
     Call(CallError),
     Unreachable(Arc<io::Error>),
+    /// The tracker's name cannot be resolved.
+    Unresolved(Arc<io::Error>),
 }
 
 impl TrackerClient {
@@ -159,6 +162,9 @@ impl TrackerClient {
         match outcome.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(JobError::Call(error))) => Err(TrackerError::Call { endpoint: endpoint(), error }),
+            Ok(Err(JobError::Unresolved(error))) => {
+                Err(TrackerError::Unresolved { endpoint: endpoint(), error })
+            }
             Ok(Err(JobError::Unreachable(source))) => {
                 Err(TrackerError::Unreachable { endpoint: endpoint(), error: source })
             }
@@ -224,8 +230,8 @@ impl Worker {
                 self.start(job);
             }
             let opened = match self.resolve(&resolve).await {
-                Ok(()) => self.open_socket().await,
-                Err(error) => Err(error),
+                Ok(()) => self.open_socket().await.map_err(|error| JobError::Unreachable(Arc::new(error))),
+                Err(error) => Err(JobError::Unresolved(Arc::new(error))),
             };
             match opened {
                 Ok((socket, address)) => {
@@ -239,8 +245,8 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(endpoint = %self.endpoint, "cannot reach the tracker: {error}");
-                    self.fail_all(Arc::new(error));
+                    tracing::debug!(endpoint = %self.endpoint, "cannot reach the tracker: {error:?}");
+                    self.fail_all(&error);
                     tokio::time::sleep(RESOLVE_BACK_OFF).await;
                 }
             }
@@ -368,10 +374,10 @@ impl Worker {
     }
 
     /// There is no address to send to.
-    fn fail_all(&mut self, error: Arc<io::Error>) {
+    fn fail_all(&mut self, error: &JobError) {
         self.client = Client::default();
         for result in mem::take(&mut self.waiting).into_values() {
-            let _ = result.send(Err(JobError::Unreachable(Arc::clone(&error))));
+            let _ = result.send(Err(error.clone()));
         }
     }
 

@@ -25,7 +25,7 @@ use startup::{
 use store::{Content, Exclusion, Shared, Symlinks};
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use web::{HttpArgs, Server};
@@ -57,6 +57,9 @@ const REPORTING: &str = "Reporting";
 
 /// TCP port of `--http`, if the user names none.
 const HTTP_PORT: u16 = 6021;
+
+/// A tracker from which nothing was heard for this long is reported. It is given up for now after another five seconds.
+const FIRST_WORD: Duration = Duration::from_secs(2);
 
 /// Time between two lines about what is served, where no line changes in place: a seeder may be busy for days.
 const LONGEST_STATUS: Duration = Duration::from_secs(60);
@@ -318,7 +321,8 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     }
     let own_address = outside::own_address(args.bind);
     let _ = shutdown.run_until_cancelled(trackers.first_round()).await;
-    let mut printer = Printer::new(output, port, own_address, trackers.for_links());
+    let asked = trackers.for_links();
+    let mut printer = Printer::new(output, port, own_address, asked.clone());
     for (path, shared) in described.iter().zip(&shares) {
         printer.print(path, shared.metainfo());
     }
@@ -343,7 +347,8 @@ async fn run(args: Args, shutdown: CancellationToken) -> Result<(), Failure> {
     let on_found = |tracker: Endpoint| printer.lock().unwrap_or_else(PoisonError::into_inner).found(tracker);
     let registering = answers.run_until_cancelled(trackers.register(&seeder, on_found));
     let status = shutdown.run_until_cancelled(show_status(&seen, output));
-    let (sent, _, _) = tokio::join!(shelf.run(orders), registering, status);
+    let waiting = shutdown.run_until_cancelled(report_waiting(&names, &asked, output));
+    let (sent, _, _, _) = tokio::join!(shelf.run(orders), registering, status, waiting);
     stop_http.cancel();
     // They hold the port.
     drop((seeder, seen));
@@ -476,6 +481,19 @@ fn report(
             Some(News::Good(text)) if output == Output::Text => print_line(text),
             Some(News::Bad(text)) => tracing::warn!("{text}"),
             Some(News::Good(_)) | None => {}
+        }
+    }
+}
+
+/// Reports the trackers from which nothing was heard for [`FIRST_WORD`].
+async fn report_waiting(report: &Mutex<RegistrationReport>, asked: &[Endpoint], output: Output) {
+    sleep(FIRST_WORD).await;
+    let report = report.lock().unwrap_or_else(PoisonError::into_inner);
+    for tracker in asked.iter().filter(|tracker| !report.has_heard_of(tracker)) {
+        let message = format!("Waiting for tracker {tracker} to answer");
+        match output {
+            Output::Text => print_line(message),
+            Output::Json => print_event(&Event::Warning { kind: "tracker", message }),
         }
     }
 }

@@ -41,6 +41,14 @@ impl RegistrationReport {
         }
     }
 
+    /// Whether a tracker has answered, or was given up for now.
+    pub(crate) fn has_heard_of(&self, tracker: &Endpoint) -> bool {
+        self.silent.contains(tracker)
+            || self.registered.iter().any(|(_, known)| known == tracker)
+            || self.full.iter().any(|(known, ..)| known == tracker)
+            || self.not_allowed.iter().any(|(known, _)| known == tracker)
+    }
+
     /// This is shared from now on too.
     pub(crate) fn add(&mut self, infohash: InfoHash, name: ShareName) {
         self.names.insert(infohash, name);

@@ -103,6 +103,10 @@ fn waits_until_enough_hosts_have_fetched_a_share() {
     let unknown =
         run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--timeout", "1s", "--tracker", &nobody]));
     unknown.assert_failed(6, &["how many hosts have data.bin is not known after 1s"]);
+    // No time is set, so it would wait for ever.
+    let unresolved =
+        run(shoal(&place, &["wait", "data.bin", "--hosts", "1", "--tracker", "no-host.invalid"]));
+    unresolved.assert_failed(6, &["tracker no-host.invalid:6020: its name cannot be resolved"]);
     let unknown =
         run(shoal(&place, &["wait", "other", "--hosts", "1", "--timeout", "1s", "--tracker", address]));
     unknown.assert_failed(3, &["no tracker knows other yet"]);

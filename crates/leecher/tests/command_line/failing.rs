@@ -39,6 +39,18 @@ fn a_share_that_the_tracker_does_not_know() {
     assert_eq!(place.names(), ONLY_THE_LOG);
 }
 
+/// Without an end it would try for an hour.
+#[test]
+fn a_tracker_whose_name_cannot_be_resolved() {
+    let place = Place::new();
+    let hash = "ab".repeat(32);
+    for target in ["data.bin", &hash] {
+        let args = [target, "--tracker", "no-host.invalid", "--timeout", "1h"];
+        let says = ["tracker no-host.invalid:6020: its name cannot be resolved", "--tracker HOST"];
+        run(leecher(&place, &args)).assert_failed(6, &says);
+    }
+}
+
 #[test]
 fn a_share_that_the_tracker_does_not_allow() {
     let deny = ShareList::parse(&format!("*.iso\n{}", "ab".repeat(32))).unwrap();

@@ -93,7 +93,15 @@ pub enum TrackerError {
         /// Its failure.
         error: CallError,
     },
-    /// Its name has no address, or no socket can reach it.
+    /// Its name cannot be resolved.
+    #[error("tracker {endpoint}: its name cannot be resolved ({error})")]
+    Unresolved {
+        /// The tracker.
+        endpoint: Endpoint,
+        /// The system's error.
+        error: Arc<io::Error>,
+    },
+    /// Its name has no suitable address, or no socket can reach it.
     #[error("tracker {endpoint}: {error}")]
     Unreachable {
         /// The tracker.
@@ -111,9 +119,15 @@ impl TrackerError {
     pub fn endpoint(&self) -> &Endpoint {
         match self {
             TrackerError::Call { endpoint, .. }
+            | TrackerError::Unresolved { endpoint, .. }
             | TrackerError::Unreachable { endpoint, .. }
             | TrackerError::Stopping(endpoint) => endpoint,
         }
+    }
+
+    /// Whether the tracker's name cannot be resolved. Usually it is misspelt, and trying again does not help.
+    pub fn is_unresolved(&self) -> bool {
+        matches!(self, TrackerError::Unresolved { .. })
     }
 
     /// Whether the tracker does not allow the share.

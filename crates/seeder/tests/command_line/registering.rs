@@ -84,6 +84,18 @@ fn start_tracker_of_another() -> String {
     address
 }
 
+/// It would report the failure much later.
+#[test]
+fn reports_that_it_waits_for_a_tracker_that_is_silent() {
+    let place = Place::new();
+    fs::write(place.path("a file"), "12345").unwrap();
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let tracker = silent.local_addr().unwrap().to_string();
+    let seeder = Running::start(seeder(&place, &["a file", "--tracker", &tracker]));
+    seeder.line_with("Press Ctrl+C");
+    assert_eq!(seeder.line(), format!("Waiting for tracker {tracker} to answer"));
+}
+
 #[test]
 fn takes_another_peer_id_when_its_own_belongs_to_another() {
     let place = Place::new();

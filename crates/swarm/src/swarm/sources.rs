@@ -215,6 +215,16 @@ impl Sources {
         })
     }
 
+    /// Whether there are sources, and the name of none can be resolved.
+    pub(super) fn none_is_resolved(&self) -> bool {
+        let is_unresolved = |source: &State| match &source.last_answer {
+            LastAnswer::TrackerFailed(error) => error.is_unresolved(),
+            LastAnswer::NameFailed(_) => true,
+            _ => false,
+        };
+        !self.0.is_empty() && self.0.iter().all(is_unresolved)
+    }
+
     /// Whether any source answered without an error.
     pub(super) fn any_answered(&self) -> bool {
         self.0

@@ -20,6 +20,9 @@ impl Swarm {
                 return Some(Failure::NoPeer { known: 0, last: None });
             }
         }
+        if self.config.wait.is_zero() && peers.book.is_empty() && self.sources.none_is_resolved() {
+            return Some(self.none_described());
+        }
         let nobody = peers.book.is_empty() || peers.all_without_share();
         (self.config.wait.is_zero() && self.sources.none_will_know() && nobody).then(|| self.unknown())
     }
