@@ -112,6 +112,21 @@ fn lists_in_json_one_share_a_line() {
     assert_eq!((&events[1]["event"], &events[1]["cut"]), (&"end_of_list".into(), &false.into()));
 }
 
+/// Each of these numbers is another one.
+#[test]
+fn counts_are_those_of_the_tracker() {
+    let network = Network::start();
+    let shared = network.file("a.img", b"12345");
+    (0..3).for_each(|_| _ = network.seed(shared.clone()));
+    for label in ["one", "two"] {
+        let args = ["--tracker", &network.tracker(), "--label", label, "a.img"];
+        assert_eq!(run(leecher(&Place::new(), &args)).code, Some(0));
+    }
+    let listed = events(&list(&network, &["--json"]));
+    let counts = ["size", "seeders", "leechers", "addresses", "completed"].map(|key| listed[0][key].clone());
+    assert_eq!(counts, [5, 3, 0, 1, 2].map(serde_json::Value::from), "{listed:?}");
+}
+
 #[test]
 fn a_tracker_without_shares_is_reported_as_one() {
     let network = Network::start();

@@ -1,6 +1,6 @@
 //! Requests that change something, and those that may not.
 
-use std::{fs, io::Read, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, io::Read, os::unix::fs::PermissionsExt};
 
 use tempfile::TempDir;
 
@@ -91,6 +91,42 @@ fn every_other_request_is_refused_with_its_reason() {
     assert_eq!(answer.status, 405);
     assert!(!answer.head.iter().any(|line| line.starts_with("access-control-")), "{answer:?}");
     assert_eq!(guarded.post("/api/v1/token", &good, "{}").status, 200, "it still runs");
+}
+
+/// The statuses of errors in docs/http.md.
+fn documented_errors() -> BTreeSet<u16> {
+    let docs = include_str!("../../../../docs/http.md");
+    let table = docs.split("\nAn error is ").nth(1).and_then(|rest| rest.split("\n### ").next()).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    rows.flat_map(|statuses| statuses.split(", ")).filter_map(|status| status.parse().ok()).collect()
+}
+
+/// Each status that the docs list is the answer to a request.
+#[test]
+fn errors_are_those_of_the_docs() {
+    let guarded = Guarded::start();
+    let (good, json) = (bearer(TOKEN), r#"{"number": 7}"#);
+    let raw = |lines: &str, body: &str| {
+        request(
+            &guarded.server.url,
+            &format!("POST /api/v1/things HTTP/1.1\r\n{lines}{good}Connection: close\r\n\r\n{body}"),
+        )
+    };
+    let answers = [
+        guarded.post("/api/v1/things", &good, "[]"),
+        guarded.post("/api/v1/things", "", json),
+        guarded.post("/api/v1/things", &format!("{good}Origin: http://evil.example\r\n"), json),
+        guarded.post("/api/v1/nothing", &good, json),
+        // The rest of the body never comes.
+        raw("Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n", "{"),
+        guarded.post("/api/v1/things", &good, &" ".repeat(20_000)),
+        guarded.post("/api/v1/busy", &good, "{}"),
+        raw("Host: localhost\r\nContent-Length: 2\r\n", "{}"),
+        raw("Host: evil.example\r\nContent-Type: application/json\r\nContent-Length: 2\r\n", "{}"),
+    ];
+    let statuses = answers.map(|answer| answer.status);
+    assert_eq!(statuses, [400, 401, 403, 404, 408, 413, 409, 415, 421]);
+    assert_eq!(BTreeSet::from(statuses), documented_errors());
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Source for Fake {
     fn change(&self, path: &str, body: &[u8]) -> Result<String, Refusal> {
         match path {
             "things" => Ok(web::json(&read_body::<Thing>(body)?.number)),
+            "busy" => Err(Refusal::Conflict("not now".to_owned())),
             _ => Err(Refusal::Unknown("there is no such thing".to_owned())),
         }
     }
@@ -172,6 +173,7 @@ fn events(server: &Running, path: &str) -> Vec<String> {
         if line.starts_with(":") || line.starts_with("data") || line.starts_with("event") {
             lines.push(line.trim_end().to_owned());
         }
+        assert!(lines.len() < 20, "it does not end: {lines:?}");
     }
     lines
 }
