@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use flags::{Args, EXCLUSIVE};
 
-pub(crate) use flags::parse_target;
+pub(crate) use flags::{parse_count, parse_target};
 pub(crate) use meaning::link_endpoints;
 
 use crate::{

@@ -47,6 +47,7 @@ use crate::{
     destination::Saving,
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
+    max_peers::MaxPeers,
     target::{look_up, resolve_peer},
     task_output,
     view::View,
@@ -74,7 +75,7 @@ pub(crate) struct Setup {
     pub(crate) local: Option<Arc<Local>>,
     /// Nothing of the share is here, as far as its name shows, and all of it is wanted.
     pub(crate) is_new: bool,
-    pub(crate) max_peers: usize,
+    pub(crate) max_peers: MaxPeers,
     pub(crate) stall_timeout: Duration,
     pub(crate) wait: Duration,
     pub(crate) upload_limit: RateLimit,
@@ -157,7 +158,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             own_id,
             zone: setup.zone,
             sources: trackers.chain(peers).collect(),
-            max_peers: setup.max_peers,
+            max_peers: setup.max_peers.count(),
             stall_timeout: setup.stall_timeout,
             wait: setup.wait,
             stay: port.map(|_| setup.stay),
@@ -304,6 +305,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
     fn observe(&mut self, now: Instant) {
         let limited = self.setup.download_limit.is_waited_for();
         self.core.handle(Event::Limited(limited), now, &mut self.rng);
+        self.core.handle(Event::MaxPeers(self.setup.max_peers.count()), now, &mut self.rng);
         self.core.handle(Event::Uploaded(self.bytes_uploaded()), now, &mut self.rng);
         self.core.handle(Event::Completions(self.service.completions()), now, &mut self.rng);
         if let Some(why) = self.service.new_fault() {

@@ -25,6 +25,7 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched},
     known_names,
+    max_peers::MaxPeers,
     old_version::OldVersion,
     target::{Missing, Resolved, Target, Unresolved, resolve},
     task_output,
@@ -64,8 +65,8 @@ pub struct Config {
     pub sparse: bool,
     /// Files and directories to take chunks from that are there already. They are only read.
     pub from: Vec<PathBuf>,
-    /// Maximum number of peers to connect to at the same time; at least 1.
-    pub max_peers: usize,
+    /// Maximum number of peers to connect to at the same time.
+    pub max_peers: MaxPeers,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
     /// it.
     pub stall_timeout: Duration,
@@ -105,7 +106,7 @@ impl Config {
             times: false,
             sparse: true,
             from: Vec::new(),
-            max_peers: DEFAULT_MAX_PEERS,
+            max_peers: MaxPeers::new(DEFAULT_MAX_PEERS),
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
             known_names: None,
@@ -132,7 +133,6 @@ impl Config {
     }
 
     fn within_limits(mut self) -> Config {
-        self.max_peers = self.max_peers.max(1);
         self.stall_timeout = self.stall_timeout.min(LONGEST_WAIT);
         self.wait = self.wait.min(LONGEST_WAIT);
         self
@@ -239,7 +239,7 @@ async fn prepare(
         named,
         peers,
         acceptor: config.acceptor.clone(),
-        max_peers: config.max_peers,
+        max_peers: config.max_peers.clone(),
         stall_timeout: config.stall_timeout,
         wait: config.wait,
         upload_limit: config.upload_limit.clone(),

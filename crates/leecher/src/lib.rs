@@ -39,6 +39,7 @@ mod known_names;
 mod listing;
 #[cfg(feature = "cli")]
 mod looking;
+mod max_peers;
 mod old_version;
 #[cfg(feature = "cli")]
 mod report;
@@ -60,6 +61,7 @@ pub use destination::{Destination, Replace};
 pub use error::FetchError;
 pub use event::{FetchEvent, Fetched, Started};
 pub use fetch::{Config, DEFAULT_STALL_TIMEOUT, describe, fetch};
+pub use max_peers::MaxPeers;
 pub use swarm::{
     Contribution, DEFAULT_MAX_PEERS, Failure, LeaveReason, PeerNameError, PeerPicture, PeerProgress,
     PeerTrouble, Picture, Progress, Stay, Unreachable, Violation, Waiting, WaitingFor, account::Spent,

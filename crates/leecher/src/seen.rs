@@ -1,22 +1,24 @@
 //! What a leecher shows over HTTP, and what can be changed there. docs/http.md describes it.
 
+mod transfer;
+
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use leecher::{FetchEvent, Fetched, PeerPicture, Progress, Spent, Started, Target, View};
-use peer::{rate_limit::RateLimit, upload_hub::Receiver};
+use leecher::{MaxPeers, Target};
+use peer::rate_limit::RateLimit;
 use proto::InfoHash;
 use serde::{Deserialize, Serialize};
-use startup::{Served, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use web::{Meter, Metric, Refusal, Setting, Source, machine_name, read_body};
+use web::{Metric, Refusal, Setting, Source, machine_name, read_body};
 
-use crate::cli::parse_target;
+use self::transfer::{Listed, PHASES, Share, Totals};
+pub(crate) use self::transfer::{SeenTransfer, spent};
+use crate::cli::{parse_count, parse_target};
 
 /// Transfers at a time, if some are added over HTTP. Each has a task, and files.
 const MAX_TRANSFERS: usize = 1_000;
@@ -27,15 +29,20 @@ pub(crate) const MAX_ORDERS: usize = 16;
 /// A leecher that can be looked at and changed.
 pub(crate) struct Seen {
     listens: Option<SocketAddr>,
-    max_peers: usize,
-    upload_limit: RateLimit,
-    download_limit: RateLimit,
+    limits: Limits,
     /// Where what is added goes; `None` if nothing can be added.
     orders: Option<mpsc::Sender<Order>>,
     /// Stops the program.
     shutdown: CancellationToken,
     started: Instant,
     list: Mutex<List>,
+}
+
+/// Limits of all transfers together, or for `max_peers` of each. They may change.
+pub(crate) struct Limits {
+    pub(crate) upload: RateLimit,
+    pub(crate) download: RateLimit,
+    pub(crate) max_peers: MaxPeers,
 }
 
 /// Somebody asks for a transfer over HTTP.
@@ -50,49 +57,6 @@ struct List {
     /// Counts of those that were removed.
     before: Totals,
 }
-
-/// What only grows, of transfers together.
-#[derive(Clone, Default)]
-struct Totals {
-    received: u64,
-    sent: u64,
-    wasted: u64,
-    wrong: u64,
-    spent: BTreeMap<&'static str, Duration>,
-}
-
-/// A transfer that can be looked at.
-pub(crate) struct SeenTransfer {
-    target: String,
-    /// Ends the transfer.
-    stop: CancellationToken,
-    view: View,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    phase: Phase,
-    message: Option<String>,
-    started: Option<Started>,
-    progress: Progress,
-    finished: Option<Fetched>,
-    meter: Meter<SocketAddr>,
-    whole: Meter<()>,
-}
-
-/// What a transfer does.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Waiting,
-    Fetching,
-    Saving,
-    Done,
-    Failed,
-}
-
-const PHASES: [Phase; 5] = [Phase::Waiting, Phase::Fetching, Phase::Saving, Phase::Done, Phase::Failed];
 
 #[derive(Serialize)]
 struct Status {
@@ -117,72 +81,10 @@ struct Shares {
 }
 
 #[derive(Serialize)]
-struct Listed {
-    /// `None` until the share is known.
-    infohash: Option<String>,
-    name: String,
-    size: u64,
-    state: &'static str,
-    message: Option<String>,
-    done: u64,
-    rate: u64,
-    peers: usize,
-    sent: u64,
-}
-
-#[derive(Serialize)]
-struct Share {
-    #[serde(flatten)]
-    listed: Listed,
-    chunks: u32,
-    output: String,
-    left_s: Option<u64>,
-    wasted: u64,
-    wrong_chunks: u64,
-    upload_rate: u64,
-    stored: Vec<u8>,
-    sources: Vec<SeenSource>,
-    receivers: Vec<SeenReceiver>,
-    spent: Vec<json::Spent>,
-}
-
-#[derive(Serialize)]
-struct SeenSource {
-    address: SocketAddr,
-    seeder: bool,
-    received: u64,
-    rate: u64,
-    owed: u32,
-    has: Vec<u8>,
-    gave: Vec<u8>,
-}
-
-#[derive(Serialize)]
-struct SeenReceiver {
-    address: SocketAddr,
-    sent: u64,
-    rate: u64,
-    waiting: bool,
-    served: bool,
-    given: Vec<u8>,
-}
-
-impl Phase {
-    fn name(self) -> &'static str {
-        match self {
-            Phase::Waiting => "waiting",
-            Phase::Fetching => "fetching",
-            Phase::Saving => "saving",
-            Phase::Done => "done",
-            Phase::Failed => "failed",
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Limits {
+struct SeenLimits {
     upload_limit: Option<u64>,
     download_limit: Option<u64>,
+    max_peers: usize,
 }
 
 #[derive(Deserialize)]
@@ -192,6 +94,7 @@ struct NewLimits {
     upload_limit: Setting,
     #[serde(default)]
     download_limit: Setting,
+    max_peers: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -209,23 +112,17 @@ struct ToRemove {
 impl Seen {
     pub(crate) fn new(
         listens: Option<SocketAddr>,
-        max_peers: usize,
-        (upload_limit, download_limit): (RateLimit, RateLimit),
+        limits: Limits,
         orders: Option<mpsc::Sender<Order>>,
         shutdown: CancellationToken,
     ) -> Seen {
         let (started, list) = (Instant::now(), Mutex::default());
-        Seen { listens, max_peers, upload_limit, download_limit, orders, shutdown, started, list }
+        Seen { listens, limits, orders, shutdown, started, list }
     }
 
     /// A transfer of what somebody asks for begins.
     pub(crate) fn begin(&self, target: String) -> Arc<SeenTransfer> {
-        let transfer = Arc::new(SeenTransfer {
-            target,
-            stop: self.shutdown.child_token(),
-            view: View::default(),
-            state: Mutex::default(),
-        });
+        let transfer = Arc::new(SeenTransfer::new(target, self.shutdown.child_token()));
         self.list().transfers.push(Arc::clone(&transfer));
         transfer
     }
@@ -252,35 +149,42 @@ impl Seen {
             listens: self.listens,
             shares: listed.len(),
             peers: listed.iter().map(|share| share.peers).sum(),
-            max_peers: self.max_peers,
+            max_peers: self.limits.max_peers.count(),
             received: totals.received,
             sent: totals.sent,
-            upload_limit: self.upload_limit.per_second(),
-            download_limit: self.download_limit.per_second(),
+            upload_limit: self.limits.upload.per_second(),
+            download_limit: self.limits.download.per_second(),
         }
     }
 
     fn share(&self, infohash: InfoHash) -> Option<Share> {
         let (transfers, _) = self.all();
-        transfers.iter().find(|transfer| transfer.state().infohash() == Some(infohash)).map(|it| it.share())
+        transfers.iter().find(|transfer| transfer.infohash() == Some(infohash)).map(|it| it.share())
     }
 
-    fn limits(&self) -> Limits {
-        Limits {
-            upload_limit: self.upload_limit.per_second(),
-            download_limit: self.download_limit.per_second(),
+    fn limits(&self) -> SeenLimits {
+        let Limits { upload, download, max_peers } = &self.limits;
+        SeenLimits {
+            upload_limit: upload.per_second(),
+            download_limit: download.per_second(),
+            max_peers: max_peers.count(),
         }
     }
 
-    fn set_limits(&self, NewLimits { upload_limit, download_limit }: NewLimits) -> Result<Limits, Refusal> {
+    fn set_limits(&self, new: NewLimits) -> Result<SeenLimits, Refusal> {
         let read = |limit: Setting| limit.read(RateLimit::unlimited(), RateLimit::parse);
-        // Both are read before the first is changed.
-        let (upload_limit, download_limit) = (read(upload_limit)?, read(download_limit)?);
-        if let Some(limit) = upload_limit {
-            self.upload_limit.set(&limit);
+        // All are read before the first is changed.
+        let (upload, download) = (read(new.upload_limit)?, read(new.download_limit)?);
+        let max_peers = new.max_peers.map(|count| parse_count(&count.to_string())).transpose();
+        let max_peers = max_peers.map_err(|error| Refusal::Malformed(format!("max_peers: {error}")))?;
+        if let Some(limit) = upload {
+            self.limits.upload.set(&limit);
         }
-        if let Some(limit) = download_limit {
-            self.download_limit.set(&limit);
+        if let Some(limit) = download {
+            self.limits.download.set(&limit);
+        }
+        if let Some(count) = max_peers {
+            self.limits.max_peers.set(count);
         }
         Ok(self.limits())
     }
@@ -294,7 +198,7 @@ impl Seen {
         if transfers.len() >= MAX_TRANSFERS {
             return Err(conflict("there are too many transfers; remove some"));
         }
-        if transfers.iter().any(|transfer| transfer.target == name) {
+        if transfers.iter().any(|transfer| transfer.target() == name) {
             return Err(conflict("this is being fetched already"));
         }
         // Room first, so that what is in the list is being fetched.
@@ -311,209 +215,15 @@ impl Seen {
     fn remove(&self, share: &str) -> Result<(), Refusal> {
         let infohash: Option<InfoHash> = share.parse().ok();
         let is_it = |transfer: &Arc<SeenTransfer>| {
-            transfer.target == share || infohash.is_some() && transfer.state().infohash() == infohash
+            transfer.target() == share || infohash.is_some() && transfer.infohash() == infohash
         };
         let mut list = self.list();
         let at = list.transfers.iter().position(is_it);
         let at = at.ok_or_else(|| Refusal::Unknown("this is not fetched here".to_owned()))?;
         let transfer = list.transfers.remove(at);
         transfer.add_to(&mut list.before);
-        transfer.stop.cancel();
+        transfer.stop().cancel();
         Ok(())
-    }
-}
-
-impl SeenTransfer {
-    /// Stops the transfer when it is cancelled.
-    pub(crate) fn stop(&self) -> &CancellationToken {
-        &self.stop
-    }
-
-    /// Adds what the transfer has counted so far.
-    fn add_to(&self, totals: &mut Totals) {
-        let (picture, sent) = (self.view.picture(), self.view.bytes_sent());
-        let state = self.state();
-        totals.received += state.received();
-        totals.sent += sent;
-        totals.wasted += state.progress.wasted;
-        totals.wrong += state.progress.wrong_chunks;
-        for &(on, time) in state.spent(picture.as_ref().map(|picture| &picture.spent[..])) {
-            *totals.spent.entry(name(on)).or_default() += time;
-        }
-    }
-
-    /// What the transfer is to show itself by.
-    pub(crate) fn view(&self) -> View {
-        self.view.clone()
-    }
-
-    /// Something happened.
-    pub(crate) fn note(&self, event: &FetchEvent) {
-        let mut state = self.state();
-        match event {
-            FetchEvent::Waiting(waiting) => state.message = Some(waiting.to_string()),
-            FetchEvent::Started(started) => {
-                state.phase = Phase::Fetching;
-                state.message = None;
-                state.progress = Progress {
-                    done: started.resumed + started.zeros + started.reused,
-                    total: started.size,
-                    ..Progress::default()
-                };
-                state.started = Some(started.clone());
-            }
-            FetchEvent::Progress(progress) => state.progress = progress.clone(),
-            FetchEvent::Flushing => state.phase = Phase::Saving,
-            FetchEvent::Finished(fetched) => {
-                state.phase = Phase::Done;
-                state.progress.done = fetched.wanted;
-                state.progress.total = fetched.wanted;
-                state.progress.wasted = fetched.wasted;
-                state.progress.rate = 0;
-                state.progress.peers.clear();
-                state.finished = Some(fetched.clone());
-            }
-            FetchEvent::TrackerTrouble(error) => state.message = Some(error.to_string()),
-            FetchEvent::Unsaved(error) => state.message = Some(error.to_string()),
-            FetchEvent::CannotServe(error) => state.message = Some(error.to_string()),
-            _ => {}
-        }
-    }
-
-    /// The transfer failed.
-    pub(crate) fn failed(&self, why: String) {
-        let mut state = self.state();
-        state.phase = Phase::Failed;
-        state.progress.rate = 0;
-        state.progress.peers.clear();
-        state.message = Some(why);
-    }
-
-    /// What is served, once the transfer is done.
-    pub(crate) fn served(&self) -> Option<Served> {
-        let (peers, sent) = (self.view.receiver_count(), self.view.bytes_sent());
-        let mut state = self.state();
-        let finished = state.finished.as_ref()?;
-        let (infohash, name, size) =
-            (finished.infohash.to_string(), finished.name.to_string(), finished.size);
-        let rate = state.whole.rate((), sent, Instant::now());
-        Some(Served { infohash, name, size, peers: peers?, sent, rate })
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn listed(&self) -> Listed {
-        let sent = self.view.bytes_sent();
-        self.state().listed(&self.target, sent, self.view.receivers().len())
-    }
-
-    fn share(&self) -> Share {
-        let (picture, receivers, sent) = (self.view.picture(), self.view.receivers(), self.view.bytes_sent());
-        let (now, mut state) = (Instant::now(), self.state());
-        let listed = state.listed(&self.target, sent, receivers.len());
-        state.meter.keep(|address| receivers.iter().any(|receiver| receiver.address == *address));
-        let upload_rate = state.whole.rate((), sent, now);
-        let receivers =
-            receivers.into_iter().map(|Receiver { address, sent, is_waiting, is_served, given }| {
-                let rate = state.meter.rate(address, sent, now);
-                SeenReceiver { address, sent, rate, waiting: is_waiting, served: is_served, given }
-            });
-        let receivers = receivers.collect();
-        let Progress { done, total, rate, wasted, wrong_chunks, .. } = state.progress;
-        let left_s = total.saturating_sub(done).checked_div(rate).filter(|_| state.phase == Phase::Fetching);
-        let pictured = picture.iter().flat_map(|picture| &picture.peers);
-        let sources = match state.phase {
-            Phase::Fetching => pictured.map(|peer| state.source(peer)).collect(),
-            _ => Vec::new(),
-        };
-        Share {
-            chunks: state.started.as_ref().map_or(0, |started| started.chunks),
-            output: state
-                .started
-                .as_ref()
-                .map(|started| started.output.display().to_string())
-                .unwrap_or_default(),
-            left_s,
-            wasted,
-            wrong_chunks,
-            upload_rate,
-            stored: picture.as_ref().map(|picture| picture.stored.clone()).unwrap_or_default(),
-            sources,
-            receivers,
-            spent: spent(state.spent(picture.as_ref().map(|picture| &picture.spent[..]))),
-            listed,
-        }
-    }
-}
-
-impl State {
-    fn infohash(&self) -> Option<InfoHash> {
-        self.started.as_ref().map(|started| started.infohash)
-    }
-
-    /// Bytes of proved chunks that came from peers in this run.
-    fn received(&self) -> u64 {
-        let here =
-            self.started.as_ref().map_or(0, |started| started.resumed + started.zeros + started.reused);
-        self.progress.done.saturating_sub(here)
-    }
-
-    fn listed(&self, target: &str, sent: u64, receivers: usize) -> Listed {
-        let sources = self.progress.peers.len();
-        Listed {
-            infohash: self.infohash().map(|infohash| infohash.to_string()),
-            name: self.started.as_ref().map_or_else(|| target.to_owned(), |started| started.name.to_string()),
-            size: self.progress.total,
-            state: self.phase.name(),
-            message: self.message.clone(),
-            done: self.progress.done,
-            rate: self.progress.rate,
-            // A leecher that gives and takes is in both.
-            peers: sources.max(receivers),
-            sent,
-        }
-    }
-
-    fn source(&self, peer: &PeerPicture) -> SeenSource {
-        let PeerPicture { address, seeder, owed, has, gave } = peer.clone();
-        let progress = self.progress.peers.iter().find(|progress| progress.address == address);
-        let (received, rate) = progress.map_or((0, 0), |progress| (progress.bytes, progress.rate));
-        SeenSource { address, seeder, received, rate, owed, has, gave }
-    }
-
-    /// What the time was spent on: at the end, or as of the last picture.
-    fn spent<'a>(&'a self, pictured: Option<&'a [(Spent, Duration)]>) -> &'a [(Spent, Duration)] {
-        self.finished.as_ref().map(|fetched| &fetched.spent[..]).or(pictured).unwrap_or_default()
-    }
-}
-
-/// What time was spent on, by names that do not change.
-pub(crate) fn spent(parts: &[(Spent, Duration)]) -> Vec<json::Spent> {
-    let part = |&(on, time): &(Spent, Duration)| {
-        let peer = match on {
-            Spent::SlowPeer(address) => Some(address),
-            _ => None,
-        };
-        json::Spent { on: name(on), peer, seconds: time.as_secs_f64() }
-    };
-    parts.iter().map(part).collect()
-}
-
-/// A name that does not change with the text for users.
-fn name(spent: Spent) -> &'static str {
-    match spent {
-        Spent::Starting => "starting",
-        Spent::NoPeers => "no_peers",
-        Spent::Receiving => "receiving",
-        Spent::RareChunk => "rare_chunk",
-        Spent::SlowPeer(_) => "slow_peer",
-        Spent::Hashing => "hashing",
-        Spent::Writing => "writing",
-        Spent::OwnLimit => "own_limit",
-        Spent::Flushing => "flushing",
-        _ => "other",
     }
 }
 
@@ -525,13 +235,10 @@ impl Source for Seen {
         let (mut size, mut done) = (0, 0);
         for transfer in &transfers {
             transfer.add_to(&mut totals);
-            let state = transfer.state();
-            phases
-                .iter_mut()
-                .filter(|(name, _)| *name == state.phase.name())
-                .for_each(|(_, count)| *count += 1);
-            size += state.progress.total;
-            done += state.progress.done;
+            let (phase, of_it, here) = transfer.standing();
+            phases.iter_mut().filter(|(name, _)| *name == phase.name()).for_each(|(_, count)| *count += 1);
+            size += of_it;
+            done += here;
         }
         let Totals { received, sent, wasted, wrong, spent: times } = totals;
         let mut spent = Metric::counters(

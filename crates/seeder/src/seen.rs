@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use startup::Served;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use web::{Meter, Metric, Refusal, Setting, Source, json, machine_name, read_body};
+use web::{Meter, Metric, Refusal, ServedPeer, Setting, Source, json, machine_name, read_body};
 
 /// Additions that are hashed, or failed, at a time. A failed one stays in the list until it is removed.
 const MAX_ADDITIONS: usize = 64;
@@ -120,17 +120,7 @@ struct Share {
     listed: Listed,
     chunks: u32,
     trackers: Vec<Registered>,
-    receivers: Vec<SeenReceiver>,
-}
-
-#[derive(Serialize)]
-struct SeenReceiver {
-    address: SocketAddr,
-    sent: u64,
-    rate: u64,
-    waiting: bool,
-    served: bool,
-    given: Vec<u8>,
+    receivers: Vec<ServedPeer>,
 }
 
 #[derive(Serialize)]
@@ -371,7 +361,7 @@ impl Seen {
         let listed = share.listed(infohash, peers.len(), sent, whole.rate(infohash, sent, now));
         let receivers = peers.into_iter().map(|Receiver { address, sent, is_waiting, is_served, given }| {
             let rate = meter.rate((infohash, address), sent, now);
-            SeenReceiver { address, sent, rate, waiting: is_waiting, served: is_served, given }
+            ServedPeer { address, sent, rate, waiting: is_waiting, served: is_served, given }
         });
         Some(Share {
             listed,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use leecher::{
-    Config, Destination, FetchError, FetchEvent, Fetched, ParseTargetError, Replace, Stay, Target,
+    Config, Destination, FetchError, FetchEvent, Fetched, MaxPeers, ParseTargetError, Replace, Stay, Target,
 };
 use listen::ListenError;
 use peer::rate_limit::RateLimit;
@@ -97,7 +97,7 @@ impl Fetch {
 
     /// Maximum number of peers to connect to at the same time. 0 counts as 1: without a peer nothing arrives.
     pub fn max_peers(mut self, count: usize) -> Fetch {
-        self.config.max_peers = count;
+        self.config.max_peers = MaxPeers::new(count);
         self
     }
 

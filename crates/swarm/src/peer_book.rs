@@ -158,6 +158,11 @@ impl PeerBook {
         }
     }
 
+    /// From now on, for at most `most` connections. Those beyond it stay.
+    pub(crate) fn set_most(&mut self, most: usize) {
+        self.max_peers = most;
+    }
+
     /// Adds an address. True if it is new and there was room for it.
     pub fn discover(&mut self, address: SocketAddr, now: Instant) -> bool {
         if self.entries.contains_key(&address) {

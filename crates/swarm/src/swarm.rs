@@ -247,6 +247,7 @@ impl Swarm {
             Event::Uploaded(bytes) => self.uploaded = bytes,
             Event::Completions(hosts) => self.completions = hosts,
             Event::Limited(is_limited) => self.is_limited = is_limited,
+            Event::MaxPeers(most) => self.peers.set_most(most),
             Event::Stop => {
                 self.is_stopping = true;
                 match self.phase {
@@ -327,6 +328,7 @@ impl Swarm {
     fn may_matter(&self, event: &Event) -> bool {
         match event {
             Event::Limited(is_limited) => *is_limited != self.is_limited,
+            Event::MaxPeers(most) => *most != self.peers.most(),
             Event::Uploaded(_) | Event::Completions(_) => matches!(self.phase, Phase::Staying(_)),
             Event::Peer(_, event) => !matches!(
                 event,

@@ -22,7 +22,7 @@ mod router;
 mod server;
 mod token;
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use serde::Serialize;
 
@@ -68,6 +68,23 @@ pub enum News {
     Change(String),
     /// Nothing changed.
     Nothing,
+}
+
+/// A peer that is served, as seeders and leechers show it.
+#[derive(Debug, Serialize)]
+pub struct ServedPeer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Bytes that were sent to it.
+    pub sent: u64,
+    /// Bytes a second.
+    pub rate: u64,
+    /// Whether a request of it waits.
+    pub waiting: bool,
+    /// Whether a chunk is being sent to it.
+    pub served: bool,
+    /// What was sent of each part of the share, in percent.
+    pub given: Vec<u8>,
 }
 
 /// A program as the server holds it.

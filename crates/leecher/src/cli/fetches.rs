@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use leecher::{Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched, Replace, Target};
+use leecher::{
+    Checked, Config, DEFAULT_STALL_TIMEOUT, Description, Destination, Fetched, MaxPeers, Replace, Target,
+};
 use peer::{acceptor::Acceptor, task::task_output};
 use startup::{ExitCode, Failure, Output};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -23,7 +25,7 @@ use crate::{
     looking::{self, Transfer},
     report::{self, Reporter, Subject},
     screen::Screen,
-    seen::{MAX_ORDERS, Order, Seen, SeenTransfer},
+    seen::{Limits, MAX_ORDERS, Order, Seen, SeenTransfer},
     served::ServedLine,
 };
 
@@ -69,7 +71,7 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
         only: args.only.clone(),
         times: args.times,
         sparse: !args.no_sparse,
-        max_peers: args.max_peers,
+        max_peers: MaxPeers::new(args.max_peers),
         stall_timeout: args.timeout.unwrap_or(DEFAULT_STALL_TIMEOUT),
         wait: args.wait.unwrap_or_default(),
         known_names: known_names(&args),
@@ -82,11 +84,15 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
         download_limit: args.download_limit.clone().unwrap_or_default(),
         ..Config::new(Target::Only)
     };
-    let limits = (config.upload_limit.clone(), config.download_limit.clone());
+    let limits = Limits {
+        upload: config.upload_limit.clone(),
+        download: config.download_limit.clone(),
+        max_peers: config.max_peers.clone(),
+    };
     let listens = config.acceptor.as_ref().map(Acceptor::local_addr);
     let (orders_in, mut orders) = mpsc::channel(MAX_ORDERS);
     let additions = if args.check || args.list_files { None } else { Some(orders_in) };
-    let seen = Arc::new(Seen::new(listens, args.max_peers, limits, additions, shutdown.clone()));
+    let seen = Arc::new(Seen::new(listens, limits, additions, shutdown.clone()));
     let stop_http = shutdown.child_token();
     if let Some(http) = Server::bind(&args.http, HTTP_PORT)? {
         report::print_http(style(&args), &http.url());

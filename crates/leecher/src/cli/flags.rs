@@ -365,7 +365,7 @@ fn parse_sort(text: &str) -> Result<Sort, String> {
 }
 
 /// A transfer cannot use more than 1,000 peers.
-fn parse_count(text: &str) -> Result<usize, String> {
+pub(crate) fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=1_000) => Ok(count),
         _ => Err("it must be a number from 1 to 1000".to_owned()),

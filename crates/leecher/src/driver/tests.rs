@@ -35,7 +35,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
             times: false,
             sparse: true,
         },
-        max_peers: 9,
+        max_peers: MaxPeers::new(9),
         stall_timeout: Duration::from_secs(60),
         wait: Duration::ZERO,
         upload_limit: RateLimit::unlimited(),

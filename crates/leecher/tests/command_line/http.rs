@@ -134,8 +134,12 @@ fn a_limit_that_is_lifted_counts_for_a_transfer_that_runs() {
     let url = line.strip_prefix("Page and metrics are at ").unwrap();
     leecher.line_with("Downloading");
     let limits = docs::check("Leecher: `/api/v1/limits`", &get(url, "/api/v1/limits").body);
-    assert_eq!(limits, json!({ "upload_limit": null, "download_limit": 1_000 }));
-    for bad in [json!({ "download_limit": "fast" }), json!({ "download_limit": null, "peers": 1 })] {
+    assert_eq!(limits, json!({ "upload_limit": null, "download_limit": 1_000, "max_peers": 80 }));
+    for bad in [
+        json!({ "download_limit": "fast" }),
+        json!({ "download_limit": null, "peers": 1 }),
+        json!({ "download_limit": null, "max_peers": 0 }),
+    ] {
         assert_eq!(change(url, "/api/v1/limits", &bad).status, 400, "{bad}");
     }
     assert_eq!(post(url, "/api/v1/limits", "", r#"{"download_limit": null}"#).status, 401);
@@ -145,6 +149,44 @@ fn a_limit_that_is_lifted_counts_for_a_transfer_that_runs() {
     assert_eq!(docs::check("Leecher: `/api/v1/limits`", &new.body)["upload_limit"], 2_000_000);
     leecher.line_with("Successfully downloaded");
     assert_eq!(leecher.end().code, Some(0));
+}
+
+/// At 1 KB/s the transfer lasts longer than anything here is waited for.
+#[test]
+fn more_peers_are_asked_when_that_is_allowed() {
+    let (place, network) = (Place::new(), Network::start());
+    token(&place);
+    let shared = network.file("data.bin", &bytes(9));
+    (0..3).for_each(|_| _ = network.seed(shared.clone()));
+    let tracker = network.tracker();
+    let args = [
+        "--http=:0",
+        "--http-token",
+        "token",
+        "--tracker",
+        &tracker,
+        "--download-limit",
+        "1K",
+        "--max-peers",
+        "1",
+        "data.bin",
+    ];
+    let leecher = Running::start(leecher(&place, &args));
+    let line = leecher.line();
+    let url = line.strip_prefix("Page and metrics are at ").unwrap();
+    leecher.line_with("Downloading");
+    let path = format!("/api/v1/shares/{}", shared.metainfo().infohash());
+    let sources = || {
+        let share = docs::check("Leecher: `/api/v1/shares/INFOHASH`", &get(url, &path).body);
+        share["sources"].as_array().unwrap().len()
+    };
+    while sources() == 0 {}
+    assert_eq!(sources(), 1);
+    let new = change(url, "/api/v1/limits", &json!({ "max_peers": 3 }));
+    assert_eq!(docs::check("Leecher: `/api/v1/limits`", &new.body)["max_peers"], 3);
+    while sources() < 3 {}
+    let status = docs::check("Leecher: `/api/v1/status`", &get(url, "/api/v1/status").body);
+    assert_eq!(status["max_peers"], 3, "{status}");
 }
 
 #[test]

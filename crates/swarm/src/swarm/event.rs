@@ -69,6 +69,8 @@ pub enum Event {
     Completions(u32),
     /// Whether the transfer waits because of the user's download limit.
     Limited(bool),
+    /// Maximum number of peers to connect to. Connections beyond it stay.
+    MaxPeers(usize),
     /// The user stops the transfer.
     Stop,
 }

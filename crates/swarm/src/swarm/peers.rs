@@ -124,6 +124,17 @@ impl Peers {
         }
     }
 
+    /// Maximum number of peers to connect to.
+    pub(super) fn most(&self) -> usize {
+        self.max_peers
+    }
+
+    /// Changes it. Connections beyond it stay.
+    pub(super) fn set_most(&mut self, most: usize) {
+        self.max_peers = most;
+        self.book.set_most(most);
+    }
+
     /// The next peer to dial, if one is due and there is room.
     pub(super) fn dial(&mut self, now: Instant, rng: &mut impl Rng) -> Option<(PeerKey, SocketAddr)> {
         // Counted apart from the accepted ones, so peers that connect cannot stop this side's dials.

@@ -32,16 +32,13 @@ impl Registry {
         let settles_in_s = self.settles_in_s(now);
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
         let Share { roster, .. } = &self.shares[share];
-        let oldest_live = self.tick(now).before(self.rules.expire);
         let (all, requester) = (roster.len(), Requester::from(requester));
         let first = if all > MAX_LOOKED { rng.random_range(0..all) } else { 0 };
         let mut late = BinaryHeap::with_capacity(MAX_HOSTS + 2);
         for place in (first..all).chain(0..first).take(MAX_LOOKED) {
             let peer = roster.peer(place);
             let Some(entry) = peer.contact.entry(|| &peer.member, requester) else { continue };
-            if entry.progress.is_complete()
-                || peer.member.seen < oldest_live
-                || after.is_some_and(|after| entry.lateness() <= after.lateness())
+            if entry.progress.is_complete() || after.is_some_and(|after| entry.lateness() <= after.lateness())
             {
                 continue;
             }
