@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proto::ShareName;
-use store::{FilePattern, Output, PathError};
+use store::{FilePattern, Output, PathError, ProofCache};
 
 /// Where a share is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(crate) struct Saving {
     pub(crate) times: bool,
     /// Leave holes for chunks of zeros.
     pub(crate) sparse: bool,
+    /// Where to remember what was proved.
+    pub(crate) proofs: Option<ProofCache>,
 }
 
 impl Saving {
@@ -46,6 +48,9 @@ impl Saving {
         let mut output = self.destination.output(name, self.replace);
         if self.times {
             output = output.keeping_times();
+        }
+        if let Some(proofs) = &self.proofs {
+            output = output.remembering(proofs.clone());
         }
         if self.sparse { output } else { output.without_holes() }
     }

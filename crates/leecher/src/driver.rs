@@ -48,6 +48,7 @@ use crate::{
     error::FetchError,
     event::{FetchEvent, Fetched, Started},
     max_peers::MaxPeers,
+    old_version::is_much_of_the_new_description,
     target::{look_up, resolve_peer},
     task_output,
     view::View,
@@ -172,7 +173,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             buffers: BufferPool::new(),
             listen_port: port.unwrap_or(0),
             zone: setup.zone,
-            local: setup.local.clone(),
+            local: setup.local.clone().filter(|local| is_much_of_the_new_description(local)),
             is_new: setup.is_new,
             serving: OnceLock::new(),
             upload_limit: setup.upload_limit.clone(),
@@ -327,7 +328,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 // Only now, because the sessions of the other peers give up their descriptions when they see this.
                 self.context.known.send_replace(Known::All);
                 if let Some(description) = self.description.take() {
-                    let (saving, local) = (self.setup.saving.clone(), self.context.local.clone());
+                    let (saving, local) = (self.setup.saving.clone(), self.setup.local.clone());
                     self.disk.open(description, saving, local, stop.clone());
                 }
             }

@@ -9,7 +9,7 @@ use std::{
 
 use peer::{acceptor::Acceptor, rate_limit::RateLimit, tracker_client::TrackerClient};
 use proto::{Endpoint, Label, ShareName, Zone};
-use store::FilePattern;
+use store::{FilePattern, ProofCache};
 use swarm::{DEFAULT_MAX_PEERS, Report, Stay};
 use tokio::{
     task::spawn_blocking,
@@ -65,6 +65,8 @@ pub struct Config {
     pub sparse: bool,
     /// Files and directories to take chunks from that are there already. They are only read.
     pub from: Vec<PathBuf>,
+    /// Where to remember what was proved: files that have not changed since need not be read again. By default everything is read.
+    pub proofs: Option<ProofCache>,
     /// Maximum number of peers to connect to at the same time.
     pub max_peers: MaxPeers,
     /// Give up when nothing arrives for this long, a year at most. The same limit holds for finding the share and a peer that has
@@ -106,6 +108,7 @@ impl Config {
             times: false,
             sparse: true,
             from: Vec::new(),
+            proofs: None,
             max_peers: MaxPeers::new(DEFAULT_MAX_PEERS),
             stall_timeout: DEFAULT_STALL_TIMEOUT,
             wait: Duration::ZERO,
@@ -129,6 +132,7 @@ impl Config {
             from: self.from.clone(),
             times: self.times,
             sparse: self.sparse,
+            proofs: self.proofs.clone(),
         }
     }
 

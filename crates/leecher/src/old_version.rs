@@ -1,11 +1,12 @@
-//! What an update begins with: the version that is there, hashed while trackers are asked for the new one.
+//! What an update begins with: the version that is there, hashed while trackers are asked for the new one, unless an earlier run has
+//! left its hashes.
 //!
 //! Only a directory of many small files is read before its new version is known. Its description is long, and is mostly the new
 //! version's. Any other is read when the new version is known: then it is known what of it has to be read.
 
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
-use store::{Local, OnProgress, ShareError};
+use store::{Local, OnProgress, ProofCache, ShareError};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -54,7 +55,7 @@ impl OldVersion {
             (destination, Some(name)) => destination.output(name, config.replace).path().to_owned(),
             (Destination::Directory(_), None) => return None,
         };
-        let stop = stop.child_token();
+        let (stop, proofs) = (stop.child_token(), config.proofs.clone());
         let (reporting, read) = watch::channel((0, 0));
         let stopped = stop.clone();
         let reading = tasks.spawn_blocking(move || {
@@ -63,7 +64,8 @@ impl OldVersion {
                 if stopped.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             // It may change meanwhile, or hold what cannot be read. Then it is looked at when the new version is known.
-            let hashed = hash(&path, |total| reporting.send_modify(|(_, of)| *of = total), &progress);
+            let hashed =
+                hash(&path, proofs.as_ref(), |total| reporting.send_modify(|(_, of)| *of = total), &progress);
             hashed.inspect_err(|error| tracing::debug!("cannot describe {}: {error}", path.display())).ok()?
         });
         Some(OldVersion { reading, read, _stop: stop.drop_guard() })
@@ -86,11 +88,22 @@ impl OldVersion {
     }
 }
 
+/// Whether this is the description of many small files, so that a new version's is long and mostly the same.
+pub(crate) fn is_much_of_the_new_description(local: &Local) -> bool {
+    let files = local.metainfo().files().len();
+    let mean_len = local.metainfo().chunk_space().total_len() / files.max(1) as u64;
+    files >= MIN_FILES && mean_len <= MAX_MEAN_LEN
+}
+
 fn hash(
     path: &Path,
+    proofs: Option<&ProofCache>,
     begins: impl FnOnce(u64),
     progress: OnProgress<'_>,
 ) -> Result<Option<Local>, ShareError> {
+    if let Some(local) = proofs.and_then(|proofs| proofs.load(path)) {
+        return Ok(Some(local));
+    }
     // Of a file, or of nothing, there is nothing to describe.
     if !path.is_dir() {
         return Ok(None);

@@ -348,7 +348,7 @@ impl Reporter {
         };
         let output = started.output.display();
         print_line(match started.already_here {
-            true => format!("{output} has {} ({size}), and every byte is right", started.name),
+            true => format!("{output} has {} ({size}), and every byte of it is proved", started.name),
             false => format!("Downloading {} ({size}) to {output}", started.name),
         });
         print_line(format_args!("  {link}"));

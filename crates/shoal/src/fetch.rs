@@ -14,7 +14,7 @@ use leecher::{
 use listen::ListenError;
 use peer::rate_limit::RateLimit;
 use proto::Endpoint;
-use store::FilePattern;
+use store::{FilePattern, ProofCache};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -149,6 +149,7 @@ impl Fetch {
         config.label = node.label;
         config.zone = node.server.zone();
         config.known_names.clone_from(&node.known_names);
+        config.proofs = node.hash_cache.clone().map(ProofCache::new);
         // A transfer of a node that was stopped ends at once, so it needs no port.
         config.acceptor = if self.serve { node.acceptor()? } else { None };
         config.upload_limit = self.upload_limit.unwrap_or_else(|| node.upload_limit.clone());

@@ -152,8 +152,8 @@ impl Builder {
         self
     }
 
-    /// Stores hashes in this directory, so that a file that was shared before and has not changed is not read again. By default no
-    /// hashes are stored.
+    /// Stores hashes in this directory, so that a file that was shared or fetched before and has not changed is not read again. By default
+    /// no hashes are stored.
     pub fn hash_cache(mut self, directory: impl Into<PathBuf>) -> Builder {
         self.hash_cache = Some(directory.into());
         self

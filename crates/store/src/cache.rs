@@ -59,7 +59,7 @@ impl HashCache {
     /// Remembers the hashes of a file. A failure only costs time later.
     pub(crate) fn save(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
         // A link or a rename also changes the ctime, so such a file is hashed once more.
-        if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s)) {
+        if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s), SystemTime::now()) {
             self.write(identity, changed, hashes);
         }
     }
@@ -97,10 +97,11 @@ fn remove(path: &Path) {
     }
 }
 
-fn is_settled(last_change_s: i64) -> bool {
+/// Whether the last change of a file was long enough before `at` for the next one to get another time.
+pub(crate) fn is_settled(last_change_s: i64, at: SystemTime) -> bool {
     let last = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(last_change_s).unwrap_or(0));
     // A time in the future is not settled either.
-    SystemTime::now().duration_since(last).is_ok_and(|age| age > SETTLED)
+    at.duration_since(last).is_ok_and(|age| age > SETTLED)
 }
 
 /// The hashes in an entry, if it is intact and of this version of this file.

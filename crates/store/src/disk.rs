@@ -13,16 +13,19 @@ use std::{
     num::NonZeroI64,
     ops::Range,
     os::{fd::AsFd, unix::fs::FileExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Once,
 };
 
 use proto::ShareName;
 use rustix::{
-    fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_OMIT},
+    fs::{
+        AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT,
+    },
     io::Errno,
 };
 
+use crate::cores::on_all_cores;
 #[cfg(test)]
 use faults::attempt;
 
@@ -272,6 +275,14 @@ pub(crate) fn set_link_mtime(dir: impl AsFd, name: &str, mtime_s: NonZeroI64) ->
     Ok(rustix::fs::utimensat(dir, name, &changed_at(mtime_s), AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+/// Sets when the content of a file last changed to now.
+pub(crate) fn touch(file: &File) -> io::Result<()> {
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+
+    attempt(Call::SetTime)?;
+    Ok(rustix::fs::futimens(file, &Timestamps { last_access: NOW, last_modification: NOW })?)
+}
+
 fn changed_at(mtime_s: NonZeroI64) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -288,12 +299,12 @@ pub(crate) fn make_link(dir: impl AsFd, name: &str, text: &str) -> io::Result<()
     Ok(())
 }
 
-/// Gives a file another name, in `dir`. A symbolic link is not followed.
-pub(crate) fn link(from: &Path, dir: impl AsFd, name: &str) -> io::Result<()> {
+/// Gives the file `from` of a directory another name, in `dir`. A symbolic link is not followed.
+pub(crate) fn link(from_dir: impl AsFd, from: &str, dir: impl AsFd, name: &str) -> io::Result<()> {
     attempt(Call::HardLink)?;
-    rustix::fs::linkat(CWD, from, dir.as_fd(), name, AtFlags::empty())?;
+    rustix::fs::linkat(from_dir.as_fd(), from, dir.as_fd(), name, AtFlags::empty())?;
     #[cfg(test)]
-    record::linked(from, dir, name.as_ref());
+    record::linked(from_dir, from.as_ref(), dir, name.as_ref());
     Ok(())
 }
 
@@ -420,9 +431,17 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a directory and all that is in it.
+/// Removes a directory and all that is in it. The directories in it are removed on all cores.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     attempt(Call::Remove)?;
+    let mut below = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            below.push(entry.path());
+        }
+    }
+    on_all_cores(&below, 1, || |path: &PathBuf| fs::remove_dir_all(path))?;
     fs::remove_dir_all(path)?;
     #[cfg(test)]
     record::removed(path);

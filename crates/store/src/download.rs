@@ -10,6 +10,7 @@
 
 mod blocks;
 mod found;
+mod remember;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
@@ -31,7 +32,7 @@ use crate::{
     content::{ChunkSource, Content, OpenChunkError},
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
-    existing::{Existing, Extent},
+    existing::{Existing, Extent, Found},
     file_pool::FilePool,
     hash_run::OnProgress,
     hashes::ChunkHashes,
@@ -148,14 +149,22 @@ impl Download {
         progress: OnProgress<'_>,
     ) -> Result<(Download, Resumed), DownloadError> {
         output.check_usable()?;
+        let begun = SystemTime::now();
+        let mut existing = Existing::find(&metainfo, output.path())?;
         let local = local.filter(|local| local.root() == output.path());
+        let recorded = match (local, output.proofs(), &existing) {
+            (None, Some(proofs), Some(_)) => proofs.load(output.path()),
+            _ => None,
+        };
+        let local = local.or(recorded.as_ref());
         let mut replaces = Replaces::Nothing;
-        if let Some(mut existing) = Existing::find(&metainfo, output.path())? {
+        if let Some(existing) = &mut existing {
+            let mut read = 0;
             if existing.differences.count == 0 {
-                existing.prove(&metainfo, &hashes, local, Extent::UntilWrong, progress)?;
+                read = existing.prove(&metainfo, &hashes, local, Extent::UntilWrong, progress)?;
             }
             if existing.differences.count > 0 {
-                output.check_replaceable(&existing)?;
+                output.check_replaceable(existing)?;
                 replaces = Replaces::Version;
             } else {
                 let is_here = existing.missing(&metainfo, &wanted).is_empty();
@@ -166,11 +175,20 @@ impl Download {
                         .map_err(|error| DownloadError::NotDurable(Arc::new(error)))?;
                     disk::sync_parent(output.path()).at("sync the directory of", output.path())?;
                     leftovers::clear_finished(&output, &metainfo, &existing.right);
-                    let download = Download::finished(metainfo, hashes, output, wanted, part, existing);
+                    let ledger =
+                        Ledger { stage: Stage::Finished, is_claimed: true, durable: existing.right.clone() };
+                    let have = existing.right.clone();
+                    let mut download = Download::new(metainfo, hashes, output, part, wanted, have, ledger);
+                    download.finished = OnceLock::from(existing.identities());
+                    let is_recorded = read == 0 && local.is_some_and(Local::is_recorded);
+                    if !is_recorded {
+                        download.remember_existing(existing, begun);
+                    }
                     let resumed = Resumed { kept: download.have().count(), lost: 0 };
                     return Ok((download, resumed));
                 }
-                replaces = Replaces::Fewer(existing.files);
+                let identity = |found: &Option<Found>| found.map(|found| found.state.identity);
+                replaces = Replaces::Fewer(existing.files.iter().map(identity).collect());
             }
         }
         if output.replaces_version() {
@@ -180,28 +198,11 @@ impl Download {
         let Start { resume, have, durable, zero_len, wanted, resumed } =
             Start::find(&metainfo, &hashes, &output, &part, wanted, progress)?;
         let ledger = Ledger { stage: Stage::Open(resume), is_claimed: true, durable };
-        let (before, chunk_count) = (have.clone(), have.len());
-        let mut download = Download {
-            wanted_chunks: wanted.chunks(metainfo.chunk_space()),
-            metainfo,
-            hashes,
-            output,
-            part,
-            pool: FilePool::default(),
-            writing: Default::default(),
-            wanted,
-            zero_len,
-            have: Mutex::new(have),
-            reused: Bitfield::empty(chunk_count),
-            linked: Linked::none(chunk_count),
-            similar: Similar::default(),
-            hashed: AtomicU64::new(0),
-            ledger: Mutex::new(ledger),
-            replaces,
-            finished: OnceLock::new(),
-        };
-        if !matches!(download.replaces, Replaces::Nothing) {
-            download.linked = reuse::fill_from_old(&download, download.output.path(), local, progress)?;
+        let before = have.clone();
+        let mut download = Download::new(metainfo, hashes, output, part, wanted, have, ledger);
+        (download.zero_len, download.replaces) = (zero_len, replaces);
+        if let Some(existing) = &existing {
+            download.linked = reuse::fill_from_old(&download, existing, local, progress)?;
         }
         reuse::fill(&download, from, progress)?;
         download.reused = download.have();
@@ -209,16 +210,17 @@ impl Download {
         Ok((download, resumed))
     }
 
-    /// A download that is finished from the beginning.
-    fn finished(
+    /// A download that replaces nothing.
+    fn new(
         metainfo: Arc<Metainfo>,
         hashes: ChunkHashes,
         output: Output,
-        wanted: Wanted,
         part: Part,
-        existing: Existing,
+        wanted: Wanted,
+        have: Bitfield,
+        ledger: Ledger,
     ) -> Download {
-        let files = existing.files.into_iter().map(|file| file.map_or_else(OnceLock::new, OnceLock::from));
+        let chunk_count = have.len();
         Download {
             wanted_chunks: wanted.chunks(metainfo.chunk_space()),
             metainfo,
@@ -228,15 +230,15 @@ impl Download {
             pool: FilePool::default(),
             writing: Default::default(),
             wanted,
-            have: Mutex::new(existing.right.clone()),
             zero_len: 0,
-            reused: Bitfield::empty(existing.right.len()),
-            linked: Linked::none(existing.right.len()),
+            have: Mutex::new(have),
+            reused: Bitfield::empty(chunk_count),
+            linked: Linked::none(chunk_count),
             similar: Similar::default(),
             hashed: AtomicU64::new(0),
-            ledger: Mutex::new(Ledger { stage: Stage::Finished, is_claimed: true, durable: existing.right }),
+            ledger: Mutex::new(ledger),
             replaces: Replaces::Nothing,
-            finished: OnceLock::from(files.collect::<Vec<_>>()),
+            finished: OnceLock::new(),
         }
     }
 
@@ -371,7 +373,10 @@ impl Download {
             attributes::apply(part, metainfo, wanted, self.output.keeps_times(), &self.linked, open)?;
         self.sync(&mut ledger, have, &attributed)?;
         let taken = self.taken()?;
-        let files = survey::identify_files(part, metainfo, wanted, &self.linked)?;
+        let files = survey::identify_files(part, metainfo, wanted)?;
+        for file in self.linked.check(part, metainfo, &files)? {
+            self.prove_linked(file)?;
+        }
         let published = self.output.publish(self.metainfo.kind(), taken)?;
         // If anything fails from here on, the share still has its name, and there is nothing to resume.
         let _ = self.finished.set(files);
@@ -385,6 +390,7 @@ impl Download {
             return Ok(());
         }
         if let Stage::Open(resume) = stage {
+            self.remember(&resume);
             resume.remove();
         }
         Ok(())
@@ -401,7 +407,9 @@ impl Download {
         let Some(mut now) = Existing::find(&self.metainfo, self.output.path())? else {
             return Ok(Taken::Free);
         };
-        if let Some(changed) = before.iter().zip(&now.files).position(|(before, now)| before != now) {
+        let is_changed =
+            |(before, now): (&Option<_>, &Option<Found>)| *before != now.map(|now| now.state.identity);
+        if let Some(changed) = before.iter().zip(&now.files).position(is_changed) {
             now.note_changed(&self.metainfo, changed);
         }
         if now.differences.count > 0 {

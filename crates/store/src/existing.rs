@@ -5,14 +5,17 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fmt,
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
-use proto::{Bitfield, ChunkIndex, Metainfo, metainfo::Kind};
+use proto::{Bitfield, ChunkIndex, Metainfo, ShareName, metainfo::Kind};
+use rustix::fs::{AtFlags, FileType, OFlags, Stat, statat};
 
 use crate::{
     attributes::is_executable,
@@ -21,7 +24,7 @@ use crate::{
     file_pool::FilePool,
     hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::ChunkHashes,
-    identity::{ChangeTime, FileIdentity},
+    identity::{FileIdentity, FileState},
     local::Local,
     part::{Access, Part, join},
     wanted::{Wanted, joined},
@@ -108,6 +111,25 @@ pub fn check(
     Ok(differences)
 }
 
+/// A file of the share that is there with the right length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) state: FileState,
+    pub(crate) owner: u32,
+    pub(crate) mode: u32,
+}
+
+impl Found {
+    fn of(meta: &Metadata) -> Found {
+        Found { state: FileState::of(meta), owner: meta.uid(), mode: meta.mode() }
+    }
+
+    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between systems")]
+    fn of_stat(stat: &Stat) -> Found {
+        Found { state: FileState::of_stat(stat), owner: stat.st_uid, mode: u32::from(stat.st_mode) }
+    }
+}
+
 /// What has the output's name.
 #[derive(Debug)]
 pub(crate) struct Existing {
@@ -115,9 +137,9 @@ pub(crate) struct Existing {
     /// `None` if it is a file and the share a directory, or the other way round.
     pub(crate) part: Option<Part>,
     /// The files of the share that are there with the right length.
-    pub(crate) files: Vec<Option<FileIdentity>>,
-    /// When each of these last changed in any way.
-    changes: Vec<Option<ChangeTime>>,
+    pub(crate) files: Vec<Option<Found>>,
+    /// What is there beside these files: paths inside it. Chunks of the share may be in it too.
+    pub(crate) others: Vec<String>,
     /// Whether each link of the share is there.
     links: Vec<bool>,
     /// Whether each empty directory of the share is there.
@@ -150,7 +172,7 @@ impl Existing {
             path: path.to_owned(),
             part: None,
             files: vec![None; metainfo.files().len()],
-            changes: vec![None; metainfo.files().len()],
+            others: Vec::new(),
             links: vec![false; metainfo.links().len()],
             directories: vec![false; metainfo.empty_directories().len()],
             right: Bitfield::empty(metainfo.chunk_space().chunk_count()),
@@ -161,29 +183,30 @@ impl Existing {
         match metainfo.kind() {
             Kind::File if meta.is_file() => {
                 existing.part = Some(Part::existing(path.to_owned(), Kind::File)?);
-                existing.file(metainfo, 0, path, &meta);
+                existing.file(metainfo, 0, path, "", &Found::of(&meta));
             }
             Kind::Directory if meta.is_dir() => {
-                existing.part = Some(Part::existing(path.to_owned(), Kind::Directory)?);
-                existing.walk(metainfo, path, "", &entries(metainfo))?;
+                let part = existing.part.insert(Part::existing(path.to_owned(), Kind::Directory)?);
+                let root =
+                    disk::open_in(part.root(), ".", OFlags::RDONLY | OFlags::DIRECTORY).at("open", path)?;
+                existing.walk(metainfo, root, path, "", &entries(metainfo))?;
             }
-            _ => existing.differences.add(path.to_owned(), Difference::Kind),
+            _ => {
+                existing.others.push(String::new());
+                existing.differences.add(path.to_owned(), Difference::Kind);
+            }
         }
         Ok(Some(existing))
     }
 
-    fn file(&mut self, metainfo: &Metainfo, file: usize, path: &Path, meta: &Metadata) {
-        if !meta.is_file() {
-            return self.differences.add(path.to_owned(), Difference::Kind);
-        }
+    fn file(&mut self, metainfo: &Metainfo, file: usize, path: &Path, inside: &str, found: &Found) {
         self.is_related = true;
-        let identity = FileIdentity::of(meta);
-        if identity.len != metainfo.chunk_space().file_len(file) {
+        if found.state.identity.len != metainfo.chunk_space().file_len(file) {
+            self.others.push(inside.to_owned());
             return self.differences.add(path.to_owned(), Difference::Content);
         }
-        self.files[file] = Some(identity);
-        self.changes[file] = Some(ChangeTime::of(meta));
-        if metainfo.files()[file].node.is_executable && !is_executable(meta.mode()) {
+        self.files[file] = Some(*found);
+        if metainfo.files()[file].node.is_executable && !is_executable(found.mode) {
             self.differences.add(path.to_owned(), Difference::NotExecutable);
         }
     }
@@ -201,40 +224,60 @@ impl Existing {
     fn walk(
         &mut self,
         metainfo: &Metainfo,
-        dir: &Path,
+        dir: File,
+        path: &Path,
         below: &str,
         entries: &HashMap<String, Entry>,
     ) -> Result<(), PathError> {
+        let mut listed = disk::list(dir).at("read", path)?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(dir).at("read", dir)? {
-            names.push(entry.at("read", dir)?.file_name());
+        while let Some(entry) = listed.read() {
+            let entry = entry.at("read", path)?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
         }
         // So that the same differences are named each time.
         names.sort();
+        let dir = listed.fd().at("read", path)?;
         for name in names {
-            let path = dir.join(&name);
-            let inside = name.to_str().map(|name| match below {
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            let inside = name.to_str().ok().map(|name| match below {
                 "" => name.to_owned(),
                 below => format!("{below}/{name}"),
             });
-            let meta = fs::symlink_metadata(&path).at("examine", &path)?;
-            match inside.as_ref().and_then(|inside| entries.get(inside)) {
-                None => self.differences.add(path, Difference::Foreign),
-                Some(Entry::File(file)) => self.file(metainfo, *file, &path, &meta),
-                Some(Entry::Link(link)) => self.link(metainfo, *link, &path),
-                Some(_) if !meta.is_dir() => self.differences.add(path, Difference::Kind),
-                Some(entry) => {
+            let stat = statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).at("examine", &path)?;
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            let entry = inside.as_ref().and_then(|inside| entries.get(inside));
+            match (entry, inside) {
+                (None, inside) => {
+                    self.others.extend(inside);
+                    self.differences.add(path, Difference::Foreign);
+                }
+                (Some(Entry::File(file)), Some(inside)) if kind == FileType::RegularFile => {
+                    self.file(metainfo, *file, &path, &inside, &Found::of_stat(&stat));
+                }
+                (Some(Entry::Link(link)), _) => self.link(metainfo, *link, &path),
+                (Some(entry @ (Entry::EmptyDirectory(_) | Entry::Directory)), Some(inside))
+                    if kind == FileType::Directory =>
+                {
                     if let Entry::EmptyDirectory(number) = entry {
                         self.directories[*number] = true;
                     }
-                    self.walk(metainfo, &path, inside.as_deref().unwrap_or_default(), entries)?;
+                    let opened =
+                        disk::open_in(dir, &*name.to_string_lossy(), OFlags::RDONLY | OFlags::DIRECTORY);
+                    self.walk(metainfo, opened.at("read", &path)?, &path, &inside, entries)?;
+                }
+                (Some(_), inside) => {
+                    self.others.extend(inside);
+                    self.differences.add(path, Difference::Kind);
                 }
             }
         }
         Ok(())
     }
 
-    /// Proves the files that are there. Those that `local` knows are not read.
+    /// Proves the files that are there. Those that `local` knows are not read. Returns how many chunks were read.
     pub(crate) fn prove(
         &mut self,
         metainfo: &Metainfo,
@@ -242,17 +285,18 @@ impl Existing {
         local: Option<&Local>,
         extent: Extent,
         progress: OnProgress<'_>,
-    ) -> Result<(), DownloadError> {
-        let Some(part) = &self.part else { return Ok(()) };
+    ) -> Result<usize, DownloadError> {
+        let Some(part) = &self.part else { return Ok(0) };
         let space = metainfo.chunk_space();
-        let there = || self.files.iter().enumerate().filter_map(|(file, there)| Some((file, (*there)?)));
+        let there =
+            || self.files.iter().enumerate().filter_map(|(file, there)| Some((file, (*there)?.state)));
+        let mut is_read = vec![false; self.files.len()];
         let mut right = Bitfield::empty(space.chunk_count());
         let (mut chunks, mut is_wrong) = (Vec::new(), false);
-        for (file, identity) in there() {
-            let known = self.changes[file].zip(local).and_then(|(changed, local)| {
-                local.hashes_of(&joined(&metainfo.files()[file].path), &identity, changed)
-            });
-            let Some(known) = known else {
+        for (file, state) in there() {
+            let names = metainfo.files()[file].path.iter().map(ShareName::as_str);
+            let Some(known) = local.and_then(|local| local.hashes_of(names, &state)) else {
+                is_read[file] = true;
                 chunks.extend(space.chunks_of(file).map(ChunkIndex));
                 continue;
             };
@@ -294,7 +338,8 @@ impl Existing {
             let is_right = space.chunks_of(file).all(|chunk| right.contains(ChunkIndex(chunk)));
             // What was written while it was read may not be what was hashed.
             let now = || open(file).ok()?.metadata().ok().map(|meta| FileIdentity::of(&meta));
-            if !is_right || (!is_known_wrong && now() != Some(before)) {
+            let may_have_changed = is_read[file] && !is_known_wrong;
+            if !is_right || (may_have_changed && now() != Some(before.identity)) {
                 wrong.push(file);
             }
         }
@@ -302,7 +347,14 @@ impl Existing {
             self.differences.add(join(&self.path, &metainfo.files()[file].path), Difference::Content);
         }
         self.right = right;
-        Ok(())
+        Ok(chunks.len())
+    }
+
+    /// What is known of the files, for a download that serves them.
+    pub(crate) fn identities(&self) -> Vec<OnceLock<FileIdentity>> {
+        let known =
+            |found: &Option<Found>| found.map_or_else(OnceLock::new, |found| found.state.identity.into());
+        self.files.iter().map(known).collect()
     }
 
     /// Notes that a file changed since it was proved.
@@ -350,7 +402,7 @@ impl Existing {
 /// What the share has, by path inside it.
 fn entries(metainfo: &Metainfo) -> HashMap<String, Entry> {
     let mut entries = HashMap::new();
-    let mut add = |path: &[proto::ShareName], entry: Entry| {
+    let mut add = |path: &[ShareName], entry: Entry| {
         for len in 1..path.len() {
             entries.entry(joined(&path[..len])).or_insert(Entry::Directory);
         }

@@ -63,3 +63,14 @@ pub mod hash_cache {
         (FileIdentity { device, inode, len, mtime_s, mtime_ns }, ChangeTime { s, ns })
     }
 }
+
+/// Records of what downloads proved.
+pub mod proofs {
+    use crate::proofs::{Record, decode_record, encode_record};
+
+    /// What is in a record, if it is intact, as a record again.
+    pub fn encoded_again(bytes: &[u8]) -> Option<Vec<u8>> {
+        let Record { metainfo, hashes, states } = decode_record(bytes)?;
+        encode_record(&metainfo, &hashes, &states)
+    }
+}

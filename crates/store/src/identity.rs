@@ -51,6 +51,28 @@ impl ChangeTime {
     pub(crate) fn of(meta: &Metadata) -> ChangeTime {
         ChangeTime { s: meta.ctime(), ns: meta.ctime_nsec() }
     }
+
+    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between systems")]
+    fn of_stat(stat: &Stat) -> ChangeTime {
+        ChangeTime { s: i64::from(stat.st_ctime), ns: i64::try_from(stat.st_ctime_nsec).unwrap_or(0) }
+    }
+}
+
+/// A version of a file, and when the file last changed in any way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileState {
+    pub(crate) identity: FileIdentity,
+    pub(crate) changed: ChangeTime,
+}
+
+impl FileState {
+    pub(crate) fn of(meta: &Metadata) -> FileState {
+        FileState { identity: FileIdentity::of(meta), changed: ChangeTime::of(meta) }
+    }
+
+    pub(crate) fn of_stat(stat: &Stat) -> FileState {
+        FileState { identity: FileIdentity::of_stat(stat), changed: ChangeTime::of_stat(stat) }
+    }
 }
 
 /// How a file changed.

@@ -12,20 +12,21 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{File, Metadata},
+    fs::File,
     io,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    sync::OnceLock,
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 use proto::{Bitfield, ChunkIndex, Metainfo, ShareName, metainfo::FileEntry};
-use rustix::fs::{AtFlags, OFlags, Stat, statat};
+use rustix::fs::{AtFlags, OFlags, Stat, fstat, statat};
 
 use crate::{
-    attributes, disk,
+    attributes,
+    cores::on_all_cores,
+    disk,
     error::{AtPath, DownloadError, PathError},
-    identity::FileIdentity,
+    existing::Found,
+    identity::{FileIdentity, FileState},
     part::Part,
 };
 
@@ -33,11 +34,15 @@ use crate::{
 const FILE_MODE: u32 = 0o666;
 const ALL_MODES: u32 = 0o7777;
 
+/// Files that a thread links or examines at a time: they are usually in one directory, and the system changes that for one thread at a
+/// time.
+pub(crate) const LINK_RUN: usize = 64;
+
 /// The files of the part that are linked.
 #[derive(Debug)]
 pub(crate) struct Linked {
-    /// Each with what it was when it was proved, by its position in the share.
-    files: BTreeMap<usize, FileIdentity>,
+    /// Each with what it was when it had just been linked, by its position in the share.
+    files: BTreeMap<usize, FileState>,
     chunks: Bitfield,
 }
 
@@ -46,7 +51,7 @@ impl Linked {
         Linked { files: BTreeMap::new(), chunks: Bitfield::empty(chunk_count) }
     }
 
-    pub(crate) fn new(files: BTreeMap<usize, FileIdentity>, metainfo: &Metainfo) -> Linked {
+    pub(crate) fn new(files: BTreeMap<usize, FileState>, metainfo: &Metainfo) -> Linked {
         let space = metainfo.chunk_space();
         let mut linked = Linked { files, ..Linked::none(space.chunk_count()) };
         let chunks = linked.files.keys().flat_map(|&file| space.chunks_of(file));
@@ -56,30 +61,35 @@ impl Linked {
 
     /// What a file was when it was proved, if it is linked.
     pub(crate) fn get(&self, file: usize) -> Option<FileIdentity> {
-        self.files.get(&file).copied()
+        self.files.get(&file).map(|state| state.identity)
     }
 
-    /// Fails if a linked file is not what it was when it was proved. `known` has what is known of the files already. The others learn
-    /// it here.
+    /// Fails if a linked file is not what it was when it was proved. `known` learns what it is. Returns the files that changed in some
+    /// way all the same: perhaps they only got another name, perhaps somebody wrote to them and set their time back.
     pub(crate) fn check(
         &self,
         part: &Part,
         metainfo: &Metainfo,
         known: &[OnceLock<FileIdentity>],
-    ) -> Result<(), DownloadError> {
-        let mut dirs = Dirs::new(part);
-        for (&file, before) in &self.files {
-            let entry = &metainfo.files()[file];
-            let now = match known[file].get() {
-                Some(&now) => Some(now),
-                None => dirs.examine(entry)?.map(|now| FileIdentity::of_stat(&now)),
-            };
-            if now != Some(*before) {
-                return Err(DownloadError::LinkChanged(part.path_of(entry)));
+    ) -> Result<Vec<usize>, DownloadError> {
+        let (files, doubtful) = (self.files.iter().collect::<Vec<_>>(), Mutex::new(Vec::new()));
+        on_all_cores(&files, LINK_RUN, || {
+            let mut dirs = Dirs::new(part);
+            let doubtful = &doubtful;
+            move |&(&file, before): &(&usize, &FileState)| {
+                let entry = &metainfo.files()[file];
+                let now = dirs.examine(entry)?.map(|now| FileState::of_stat(&now));
+                let Some(now) = now.filter(|now| now.identity == before.identity) else {
+                    return Err(DownloadError::LinkChanged(part.path_of(entry)));
+                };
+                if now.changed != before.changed {
+                    doubtful.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+                }
+                let _ = known[file].set(before.identity);
+                Ok(())
             }
-            let _ = known[file].set(*before);
-        }
-        Ok(())
+        })?;
+        Ok(doubtful.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes the chunks of linked files out of those that can be claimed.
@@ -103,24 +113,21 @@ impl Rule {
         Rule { user: rustix::process::geteuid().as_raw(), mask: attributes::mask(), keeps_times }
     }
 
-    /// Whether this file is what a new file of the share would be, apart from its content.
-    pub(crate) fn allows(self, entry: &FileEntry, meta: &Metadata) -> bool {
+    /// Whether this file is what a new file of the share would be, apart from its content. That it has one name only shows when it is
+    /// linked.
+    pub(crate) fn allows(self, entry: &FileEntry, found: &Found) -> bool {
+        let FileIdentity { len, mtime_s, mtime_ns, .. } = found.state.identity;
         let new = FILE_MODE & !self.mask;
         let mode = if entry.node.is_executable { attributes::executable(new, self.mask) } else { new };
         let has_time = match entry.node.mtime_s.filter(|_| self.keeps_times) {
-            Some(mtime_s) => (meta.mtime(), meta.mtime_nsec()) == (mtime_s.get(), 0),
+            Some(wanted_s) => (mtime_s, mtime_ns) == (wanted_s.get(), 0),
             None => true,
         };
-        meta.is_file()
-            && meta.len() == entry.node.len
-            && meta.nlink() == 1
-            && meta.uid() == self.user
-            && meta.mode() & ALL_MODES == mode
-            && has_time
+        len == entry.node.len && found.owner == self.user && found.mode & ALL_MODES == mode && has_time
     }
 }
 
-/// The directory of the part that was used last, open. The next file of the share is usually in it.
+/// The directory of a part, or of the old version, that was used last, open. The next file of the share is usually in it.
 pub(crate) struct Dirs<'a> {
     part: &'a Part,
     dir: Option<(&'a [ShareName], File)>,
@@ -146,37 +153,43 @@ impl<'a> Dirs<'a> {
     }
 
     /// `None` if the file is not there.
-    fn examine(&mut self, entry: &'a FileEntry) -> Result<Option<Stat>, PathError> {
-        let Some((dir, name)) = self.of(entry)? else { return Ok(None) };
+    pub(crate) fn examine(&mut self, entry: &'a FileEntry) -> Result<Option<Stat>, PathError> {
+        let Some((dir, name)) = self.of(entry)? else { return Ok(fstat(self.part.root()).ok()) };
         Ok(statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok())
     }
 
-    /// Gives a file of the old version its name in the part. False if the file system cannot, or it is no longer what was proved.
+    /// Gives a file of the old version its name in the part, and returns what it is then. `None` if the file system cannot, or it is no
+    /// longer what was proved.
     pub(crate) fn link(
         &mut self,
         entry: &'a FileEntry,
-        from: &Path,
+        old: &mut Dirs<'a>,
         proved: &FileIdentity,
-    ) -> Result<bool, PathError> {
-        let path = self.part.path_of(entry);
-        let Some((dir, name)) = self.of(entry)? else { return Ok(false) };
-        let mut made = disk::link(from, dir, name);
+    ) -> Result<Option<FileState>, PathError> {
+        let part = self.part;
+        let path = || part.path_of(entry);
+        let Some((dir, name)) = self.of(entry)? else { return Ok(None) };
+        // What cannot be opened there any more is looked for elsewhere.
+        let Ok(Some((from, _))) = old.of(entry) else { return Ok(None) };
+        let mut made = disk::link(from, name, dir, name);
         if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
             // Its room was reserved.
-            disk::remove_in(dir, name, AtFlags::empty()).at("remove", &path)?;
-            made = disk::link(from, dir, name);
+            disk::remove_in(dir, name, AtFlags::empty()).at("remove", &path())?;
+            made = disk::link(from, name, dir, name);
         }
         if let Err(error) = made {
-            tracing::debug!("cannot link {}: {error}", from.display());
-            return Ok(false);
+            tracing::debug!("cannot link {}: {error}", path().display());
+            return Ok(None);
         }
         // Between the proof and the link anything may have happened.
-        let now = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-        if now.is_ok_and(|now| FileIdentity::of_stat(&now) == *proved && now.st_nlink == 2) {
-            self.part.has_new_entry();
-            return Ok(true);
+        if let Ok(now) = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            let state = FileState::of_stat(&now);
+            if state.identity == *proved && now.st_nlink == 2 {
+                part.has_new_entry();
+                return Ok(Some(state));
+            }
         }
-        disk::remove_in(dir, name, AtFlags::empty()).at("remove", &path)?;
-        Ok(false)
+        disk::remove_in(dir, name, AtFlags::empty()).at("remove", &path())?;
+        Ok(None)
     }
 }

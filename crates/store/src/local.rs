@@ -1,31 +1,32 @@
-//! A directory of this host that was hashed by this run: what an update begins with.
+//! What of this host is hashed already: by this run, because an update begins with it, or by an earlier one ([`crate::proofs`]).
 //!
-//! Its description is usually almost the new version's. Its hashes are proofs of this run, so a file that is still the same need not be
-//! read again.
+//! Its description is usually almost the new version's. Its hashes are proofs, so a file that is still the same need not be read again.
 
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use proto::{Digest, Metainfo};
+use proto::{ChunkIndex, Digest, Metainfo};
 
 use crate::{
-    content::Content,
     hash_run::OnProgress,
-    identity::{ChangeTime, FileIdentity},
+    identity::FileState,
+    proofs::Record,
     scan::{Scan, ScanError, ScanRules},
-    shared::{ShareError, Shared},
-    wanted::joined,
+    shared::ShareError,
 };
 
-/// A directory, with the hashes of its files.
+/// A file or directory, with the hashes of its files.
 #[derive(Debug)]
 pub struct Local {
     root: PathBuf,
-    shared: Shared,
-    /// The positions of its files, by path inside it.
-    places: HashMap<String, usize>,
+    record: Record,
+    origin: Origin,
+}
+
+/// Who read the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    ThisRun,
+    EarlierRun,
 }
 
 impl Local {
@@ -39,10 +40,13 @@ impl Local {
 
     /// Hashes the files that were found in a directory.
     pub fn hash(root: &Path, scan: Scan, progress: OnProgress<'_>) -> Result<Local, ShareError> {
-        let shared = scan.hash_once(progress)?;
-        let files = shared.metainfo().files().iter().enumerate();
-        let places = files.map(|(at, entry)| (joined(&entry.path), at)).collect();
-        Ok(Local { root: root.to_owned(), shared, places })
+        let (metainfo, hashes, states) = scan.hash_once(progress)?.into_hashed();
+        let record = Record { metainfo, hashes, states: states.into_iter().map(Some).collect() };
+        Ok(Local { root: root.to_owned(), record, origin: Origin::ThisRun })
+    }
+
+    pub(crate) fn recorded(root: &Path, record: Record) -> Local {
+        Local { root: root.to_owned(), record, origin: Origin::EarlierRun }
     }
 
     /// Where it is.
@@ -52,26 +56,27 @@ impl Local {
 
     /// Its description.
     pub fn metainfo(&self) -> &Metainfo {
-        self.shared.metainfo()
+        &self.record.metainfo
     }
 
-    /// The files, with their paths inside it and their lengths.
-    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, &str, u64)> {
-        let mut files: Vec<_> = self.places.iter().map(|(inside, &at)| (at, &**inside)).collect();
-        files.sort_unstable();
-        files.into_iter().map(|(at, inside)| {
-            let (path, len) = self.shared.scanned(at);
-            (path, inside, len)
-        })
+    /// Whether there is a record of it.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.origin == Origin::EarlierRun
     }
 
-    /// The hashes of a file's chunks, if it is still what was hashed.
-    pub(crate) fn hashes_of(
-        &self,
-        inside: &str,
-        identity: &FileIdentity,
-        changed: ChangeTime,
-    ) -> Option<&[Digest]> {
-        self.shared.hashes_if_unchanged(*self.places.get(inside)?, identity, changed)
+    /// The hashes of the chunks of the file with this path inside it, if the file is still what was hashed.
+    pub(crate) fn hashes_of<'a>(
+        &'a self,
+        path: impl Iterator<Item = &'a str> + Clone,
+        now: &FileState,
+    ) -> Option<&'a [Digest]> {
+        let Record { metainfo, hashes, states } = &self.record;
+        let files = metainfo.files();
+        // Files are in the order of their paths.
+        let file =
+            files.binary_search_by(|entry| entry.path.iter().map(|name| name.as_str()).cmp(path.clone()));
+        let file = file.ok().filter(|&file| states[file].as_ref() == Some(now))?;
+        let chunks = metainfo.chunk_space().chunks_of(file);
+        hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     disk,
     error::{AtPath, DownloadError, PathError},
     existing::{Difference, Existing},
+    proofs::ProofCache,
 };
 
 /// Prefix of a downloaded share's name, unless the user names the output.
@@ -37,6 +38,7 @@ pub struct Output {
     replace: Replace,
     keeps_times: bool,
     keeps_holes: bool,
+    proofs: Option<ProofCache>,
 }
 
 /// What to do about a file that already has the output's name.
@@ -70,7 +72,7 @@ pub(crate) enum Published {
 impl Output {
     /// A download to exactly this path.
     pub fn at(path: PathBuf) -> Output {
-        Output { path, replace: Replace::Never, keeps_times: false, keeps_holes: true }
+        Output { path, replace: Replace::Never, keeps_times: false, keeps_holes: true, proofs: None }
     }
 
     /// A download into `dir` under the name that Shoal gives it.
@@ -98,6 +100,17 @@ impl Output {
     pub fn without_holes(mut self) -> Output {
         self.keeps_holes = false;
         self
+    }
+
+    /// Remembers there what was proved, and does not read files again that it knows. By default everything is read.
+    #[must_use]
+    pub fn remembering(mut self, proofs: ProofCache) -> Output {
+        self.proofs = Some(proofs);
+        self
+    }
+
+    pub(crate) fn proofs(&self) -> Option<&ProofCache> {
+        self.proofs.as_ref()
     }
 
     pub(crate) fn keeps_holes(&self) -> bool {

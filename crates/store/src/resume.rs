@@ -12,6 +12,8 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use proto::{Bitfield, Digest, InfoHash, chunk::MAX_CHUNKS};
@@ -21,7 +23,7 @@ use sha2::Digest as _;
 use crate::{
     disk,
     error::{AtPath, PathError},
-    identity::FileId,
+    identity::{FileId, FileState},
 };
 
 const MAGIC: &[u8; 8] = b"SHOALRS2";
@@ -34,6 +36,10 @@ const SLOTS: u64 = 2;
 
 /// Slots begin at page boundaries, so writing one cannot tear the other.
 const ALIGNMENT: usize = 4096;
+
+/// Maximum time to wait for the clock of a file system: twice the slowest step that Linux has for files on its own disks. FAT and some
+/// file servers have steps of seconds.
+const MAX_TICK_MS: u32 = 20;
 
 /// What an earlier run left.
 #[derive(Debug)]
@@ -174,6 +180,24 @@ impl ResumeFile {
     /// Makes durable what an earlier run wrote. A run that was killed may have left it in the system's memory only.
     pub(crate) fn sync(&self) -> Result<(), PathError> {
         disk::sync_data(&self.file).at("sync", &self.path)
+    }
+
+    /// Changes the file until it has a later time than everything that was changed before, by the clock of its file system, and returns
+    /// what it is then. Where that takes too long, it may have the same time.
+    pub(crate) fn tick(&self) -> io::Result<FileState> {
+        let touch = || {
+            disk::touch(&self.file)?;
+            Ok::<_, io::Error>(FileState::of(&self.file.metadata()?))
+        };
+        let first = touch()?;
+        for _ in 0..MAX_TICK_MS {
+            let now = touch()?;
+            if now.changed > first.changed {
+                return Ok(now);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(first)
     }
 
     /// Claims these chunks, and no others.

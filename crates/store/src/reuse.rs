@@ -5,37 +5,35 @@
 //! file system can, a file is cloned and then proved in the part, which costs no room and no writing; its wrong chunks are fetched and
 //! written over. A chunk that is wrong is remembered ([`crate::similar`]), because most of its blocks may be right.
 //!
-//! Whole files of a version that is replaced are linked instead ([`crate::linked`]). A file that this run has hashed already is not read
-//! again ([`Local`]).
+//! Whole files of a version that is replaced are linked instead ([`crate::linked`]). A file that is hashed already, by this run or by an
+//! earlier one, is not read again ([`Local`]).
 //!
 //! Sources are only read. A source that cannot be read, or changes meanwhile, costs nothing but its chunks.
 
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
-    num::NonZeroUsize,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::{Mutex, PoisonError},
 };
 
-use proto::{Bitfield, ChunkIndex, Digest, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
+use proto::{Bitfield, ChunkIndex, Digest, ShareName, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
 use rustix::fs::OFlags;
 
 use crate::{
     content::Content,
+    cores::on_all_cores,
     disk,
     download::Download,
     error::DownloadError,
+    existing::{Existing, Found},
     hash_run::{OnProgress, Stopped},
-    identity::{ChangeTime, FileIdentity},
-    linked::{Linked, Rule},
+    identity::FileState,
+    linked::{Dirs, LINK_RUN, Linked, Rule},
     local::Local,
     merkle,
+    part::Part,
     wanted::joined,
 };
 
@@ -45,13 +43,9 @@ const MAX_SOURCES: usize = 1_000_000;
 /// Chunks that a thread takes at a time: 4 MiB in sequence, so that disks get long reads.
 const RUN: usize = 8;
 
-/// Files that a thread links at a time: they are usually in one directory, and the system changes that for one thread at a time.
-const LINK_RUN: usize = 64;
-
 /// A file that may hold chunks of the share.
 #[derive(Debug)]
 struct Source {
-    path: PathBuf,
     /// Its path below the directory that the user named; empty if the user named the file.
     inside: String,
     len: u64,
@@ -68,26 +62,25 @@ enum Place {
     Linked(usize),
 }
 
-/// Takes what is right in the old version, of which this run may have hashed the files.
+/// Takes what is right in the old version, of which the files may be hashed already.
 pub(crate) fn fill_from_old(
     download: &Download,
-    old: &Path,
+    old: &Existing,
     local: Option<&Local>,
     progress: OnProgress<'_>,
 ) -> Result<Linked, DownloadError> {
-    let sources = match local {
-        Some(local) => {
-            let source = |(path, inside, len): (&Path, &str, u64)| Source {
-                path: path.to_owned(),
-                inside: inside.to_owned(),
-                len,
-            };
-            local.files().map(source).collect()
+    let root = download.output().path();
+    let mut sources = Vec::new();
+    for (entry, found) in download.metainfo().files().iter().zip(&old.files) {
+        if let Some(Found { state, .. }) = found {
+            sources.push(Source { inside: joined(&entry.path), len: state.identity.len });
         }
-        None => collected(old),
-    };
-    let filling = Filling { download, sources, local, progress };
-    let linked = filling.linked()?;
+    }
+    for inside in &old.others {
+        collect(root, inside, inside.split_terminator('/').count(), &mut sources);
+    }
+    let filling = Filling { download, root, sources, local, progress };
+    let linked = filling.linked(old)?;
     filling.same_places()?;
     filling.moved()?;
     Ok(linked)
@@ -103,34 +96,37 @@ pub(crate) fn fill(
         if download.is_complete() {
             return Ok(());
         }
-        let filling = Filling { download, sources: collected(root), local: None, progress };
+        let mut sources = Vec::new();
+        collect(root, "", 0, &mut sources);
+        let local = download.output().proofs().and_then(|proofs| proofs.load(root));
+        let filling = Filling { download, root, sources, local: local.as_ref(), progress };
         filling.same_places()?;
         filling.moved()?;
     }
     Ok(())
 }
 
-fn collected(root: &Path) -> Vec<Source> {
-    let mut sources = Vec::new();
-    collect(root, "", 0, &mut sources);
-    sources
+/// Where a source is.
+fn path_of(root: &Path, inside: &str) -> PathBuf {
+    if inside.is_empty() { root.to_owned() } else { root.join(inside) }
 }
 
 /// Finds the files of a source. Links in it are not followed.
-fn collect(path: &Path, inside: &str, depth: usize, sources: &mut Vec<Source>) {
-    let meta = if depth == 0 { fs::metadata(path) } else { fs::symlink_metadata(path) };
+fn collect(root: &Path, inside: &str, depth: usize, sources: &mut Vec<Source>) {
+    let path = path_of(root, inside);
+    let meta = if depth == 0 { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
     match meta {
         Ok(meta) if meta.is_file() && sources.len() < MAX_SOURCES => {
-            sources.push(Source { path: path.to_owned(), inside: inside.to_owned(), len: meta.size() });
+            sources.push(Source { inside: inside.to_owned(), len: meta.size() });
         }
         Ok(meta) if meta.is_dir() && depth < MAX_DEPTH => {
-            let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+            let entries = fs::read_dir(&path).into_iter().flatten().filter_map(Result::ok);
             let mut names: Vec<_> =
                 entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
             names.sort_unstable();
             for name in names {
-                let inside = if inside.is_empty() { name.clone() } else { format!("{inside}/{name}") };
-                collect(&path.join(&name), &inside, depth + 1, sources);
+                let inside = if inside.is_empty() { name } else { format!("{inside}/{name}") };
+                collect(root, &inside, depth + 1, sources);
             }
         }
         Ok(_) => {}
@@ -140,6 +136,8 @@ fn collect(path: &Path, inside: &str, depth: usize, sources: &mut Vec<Source>) {
 
 struct Filling<'a> {
     download: &'a Download,
+    /// What the sources are in.
+    root: &'a Path,
     sources: Vec<Source>,
     /// What is known of the sources.
     local: Option<&'a Local>,
@@ -151,7 +149,7 @@ struct Candidate {
     file: usize,
     source: usize,
     /// What it was before it was read.
-    identity: FileIdentity,
+    state: FileState,
 }
 
 impl Filling<'_> {
@@ -170,34 +168,38 @@ impl Filling<'_> {
     }
 
     /// Links files that are the same in the new version, and copies what is right of those that could be.
-    fn linked(&self) -> Result<Linked, DownloadError> {
+    fn linked(&self, old: &Existing) -> Result<Linked, DownloadError> {
         let (metainfo, space) = (self.download.metainfo(), self.download.metainfo().chunk_space());
         let chunks_of = |file| space.chunks_of(file).map(ChunkIndex);
         let rule = Rule::new(self.download.output().keeps_times());
         let (mut candidates, mut jobs) = (Vec::new(), Vec::new());
         let mut proved = Bitfield::empty(space.chunk_count());
         for (file, source) in self.at_same_place() {
-            let Source { path, inside, .. } = &self.sources[source];
-            let may_link = self.download.may_link(file);
-            let Some(meta) = disk::examine(path).ok().filter(|_| may_link) else { continue };
-            if !rule.allows(&metainfo.files()[file], &meta) || self.is_cloned(file, source) {
+            let entry = &metainfo.files()[file];
+            let Some(found) = old.files[file].filter(|found| rule.allows(entry, found)) else { continue };
+            if !self.download.may_link(file) {
                 continue;
             }
-            let (identity, changed) = (FileIdentity::of(&meta), ChangeTime::of(&meta));
-            match self.local.and_then(|local| local.hashes_of(inside, &identity, changed)) {
+            let names = entry.path.iter().map(ShareName::as_str);
+            match self.local.and_then(|local| local.hashes_of(names, &found.state)) {
                 Some(hashes) if self.download.has_hashes(file, hashes) => {
                     chunks_of(file).for_each(|chunk| _ = proved.insert(chunk));
-                    self.proceed(meta.len())?;
+                    self.proceed(entry.node.len)?;
                 }
                 // It differs: its blocks are compared when it is copied.
                 Some(_) => continue,
+                None if self.is_cloned(file, source) => continue,
                 None => jobs.extend(chunks_of(file).map(|chunk| (chunk, Place::Linked(source)))),
             }
-            candidates.push(Candidate { file, source, identity });
+            candidates.push(Candidate { file, source, state: found.state });
         }
         self.run(&jobs)?.iter().for_each(|chunk| _ = proved.insert(chunk));
         let is_right = |candidate: &&Candidate| chunks_of(candidate.file).all(|chunk| proved.contains(chunk));
-        let linked = self.link(&candidates.iter().filter(is_right).collect::<Vec<_>>())?;
+        let right: Vec<_> = candidates.iter().filter(is_right).collect();
+        let linked = match &old.part {
+            Some(part) => self.link(&right, part)?,
+            None => BTreeMap::new(),
+        };
         let rest = candidates.iter().filter(|candidate| !linked.contains_key(&candidate.file));
         let copies = rest.flat_map(|Candidate { file, source, .. }| {
             let right = chunks_of(*file).filter(|&chunk| proved.contains(chunk));
@@ -208,17 +210,20 @@ impl Filling<'_> {
     }
 
     /// Links files, on all cores. Returns those that are linked.
-    fn link(&self, candidates: &[&Candidate]) -> Result<BTreeMap<usize, FileIdentity>, DownloadError> {
+    fn link(
+        &self,
+        candidates: &[&Candidate],
+        old: &Part,
+    ) -> Result<BTreeMap<usize, FileState>, DownloadError> {
         let linked = Mutex::new(BTreeMap::new());
         on_all_cores(candidates, LINK_RUN, || {
-            let mut linker = self.download.linker();
-            let linked = &linked;
+            let (mut dirs, mut old, linked) = (self.download.linker(), Dirs::new(old), &linked);
             move |&candidate: &&Candidate| {
-                let Candidate { file, source, identity } = candidate;
-                if self.download.link_file(&mut linker, *file, &self.sources[*source].path, identity)? {
-                    linked.lock().unwrap_or_else(PoisonError::into_inner).insert(*file, *identity);
+                let Candidate { file, state, .. } = candidate;
+                if let Some(now) = self.download.link_file(&mut dirs, &mut old, *file, &state.identity)? {
+                    linked.lock().unwrap_or_else(PoisonError::into_inner).insert(*file, now);
                 }
-                Ok(())
+                Ok::<_, DownloadError>(())
             }
         })?;
         Ok(linked.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -291,16 +296,17 @@ impl Filling<'_> {
 
     /// The hash of the first chunk of a source, `None` if it cannot be read.
     fn beginning(&self, source: &Source, buffer: &mut [u8]) -> Result<Option<Digest>, DownloadError> {
-        let Source { path, inside, len } = source;
+        let Source { inside, len } = source;
+        let path = path_of(self.root, inside);
         if let Some(local) = self.local
-            && let Ok(meta) = disk::examine(path)
-            && let Some(hashes) = local.hashes_of(inside, &FileIdentity::of(&meta), ChangeTime::of(&meta))
+            && let Ok(meta) = disk::examine(&path)
+            && let Some(hashes) = local.hashes_of(inside.split_terminator('/'), &FileState::of(&meta))
         {
             return Ok(hashes.first().copied());
         }
         let first_len = (*len).min(CHUNK_LEN.into());
         let first = &mut buffer[..usize::try_from(first_len).unwrap_or(0)];
-        if open(path).is_none_or(|file| disk::read_exact_at(&file, first, 0).is_err()) {
+        if open(&path).is_none_or(|file| disk::read_exact_at(&file, first, 0).is_err()) {
             return Ok(None);
         }
         self.proceed(first_len)?;
@@ -310,7 +316,7 @@ impl Filling<'_> {
     /// Clones a file into the part, if none of it is here and the file system can.
     fn is_cloned(&self, file: usize, source: usize) -> bool {
         self.download.may_clone(file)
-            && open(&self.sources[source].path).is_some_and(|from| self.download.clone_file(file, &from))
+            && self.open(source).is_some_and(|from| self.download.clone_file(file, &from))
     }
 
     /// Adds the chunks of a file that are not here.
@@ -336,41 +342,17 @@ impl Filling<'_> {
         Ok(proved.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn path_of(&self, source: usize) -> PathBuf {
+        path_of(self.root, &self.sources[source].inside)
+    }
+
+    fn open(&self, source: usize) -> Option<File> {
+        open(&self.path_of(source))
+    }
+
     fn proceed(&self, bytes: u64) -> Result<(), DownloadError> {
         if (self.progress)(bytes).is_break() { Err(Stopped.into()) } else { Ok(()) }
     }
-}
-
-/// Does something with each of `items`, `run` at a time in sequence. Ends at the first failure.
-fn on_all_cores<T: Sync, W: FnMut(&T) -> Result<(), DownloadError>>(
-    items: &[T],
-    run: usize,
-    worker: impl Fn() -> W + Sync,
-) -> Result<(), DownloadError> {
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(None);
-    let work = || {
-        let mut work = worker();
-        loop {
-            let start = next.fetch_add(run, Ordering::Relaxed);
-            let Some(some) = items.get(start..).filter(|some| !some.is_empty()) else { return };
-            for item in &some[..some.len().min(run)] {
-                if let Err(error) = work(item) {
-                    // The other threads find no work left.
-                    next.store(items.len(), Ordering::Relaxed);
-                    failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    return;
-                }
-            }
-        }
-    };
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = threads.min(items.len().div_ceil(run));
-    thread::scope(|scope| {
-        (1..threads).for_each(|_| _ = scope.spawn(work));
-        work();
-    });
-    failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 struct Worker<'a> {
@@ -384,7 +366,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn take(&mut self, chunk: ChunkIndex, place: Place) -> Result<(), DownloadError> {
-        let Filling { download, sources, .. } = self.filling;
+        let download = self.filling.download;
         let Some(span) = download.metainfo().chunk_space().span(chunk) else { return Ok(()) };
         let (Place::Source(source) | Place::Linked(source)) = place else {
             download.prove_cloned(chunk, span, &mut self.buffer)?;
@@ -392,16 +374,16 @@ impl Worker<'_> {
         };
         let file = match &self.current {
             Some((current, file)) if *current == source => file,
-            _ => &self.current.insert((source, open(&sources[source].path))).1,
+            _ => &self.current.insert((source, self.filling.open(source))).1,
         };
         self.buffer.resize(span.len as usize, 0);
         if let Some(file) = file
             && disk::read_exact_at(file, &mut self.buffer, span.offset).is_ok()
         {
-            let from = &sources[source].path;
+            let from = self.filling.path_of(source);
             if let Place::Source(_) = place {
-                download.take_if_right(chunk, span, &self.buffer, from)?;
-            } else if download.is_right(chunk, span, &self.buffer, from) {
+                download.take_if_right(chunk, span, &self.buffer, &from)?;
+            } else if download.is_right(chunk, span, &self.buffer, &from) {
                 self.proved.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk);
             }
         }

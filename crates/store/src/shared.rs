@@ -19,7 +19,7 @@ use crate::{
     file_pool::FilePool,
     hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
-    identity::{ChangeTime, FileChange, FileIdentity},
+    identity::{ChangeTime, FileChange, FileIdentity, FileState},
     scan::{Scan, ScanError, ScannedFile},
 };
 #[cfg(target_os = "linux")]
@@ -245,22 +245,10 @@ impl Content for Shared {
 }
 
 impl Shared {
-    /// Where a file is, and its length.
-    pub(crate) fn scanned(&self, file: usize) -> (&Path, u64) {
-        (&self.files[file].path, self.files[file].identity.len)
-    }
-
-    /// The hashes of a file's chunks, if it is still what was hashed.
-    pub(crate) fn hashes_if_unchanged(
-        &self,
-        file: usize,
-        identity: &FileIdentity,
-        changed: ChangeTime,
-    ) -> Option<&[Digest]> {
-        let scanned = &self.files[file];
-        let chunks = self.metainfo.chunk_space().chunks_of(file);
-        let is_unchanged = scanned.identity == *identity && scanned.changed == changed;
-        is_unchanged.then(|| self.hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start)).flatten()
+    /// Its description, its hashes, and what its files were when they were hashed.
+    pub(crate) fn into_hashed(self) -> (Metainfo, ChunkHashes, Vec<FileState>) {
+        let state = |file: ScannedFile| FileState { identity: file.identity, changed: file.changed };
+        (self.metainfo, self.hashes, self.files.into_iter().map(state).collect())
     }
 
     fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {

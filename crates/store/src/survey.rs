@@ -19,7 +19,6 @@ use crate::{
     disk,
     error::{AtPath, DownloadError, PathError},
     identity::FileIdentity,
-    linked::Linked,
     part::{Part, is_small, join},
     wanted::Wanted,
 };
@@ -39,12 +38,11 @@ pub(crate) fn check_nothing_foreign(part: &Part, metainfo: &Metainfo) -> Result<
 
 /// Fails if the part holds anything but what is wanted of the share, or if something is missing or has another length. Returns the
 /// identities of all files of the share, in order. Small files have none, because there may be many, and neither have those that are
-/// not wanted. Fails if a linked file is not what it was.
+/// not wanted.
 pub(crate) fn identify_files(
     part: &Part,
     metainfo: &Metainfo,
     wanted: &Wanted,
-    linked: &Linked,
 ) -> Result<Vec<OnceLock<FileIdentity>>, DownloadError> {
     let files = wanted.files(metainfo);
     let survey = Survey {
@@ -57,9 +55,7 @@ pub(crate) fn identify_files(
     };
     let mut found = survey.run()?.into_iter();
     let identity_of = |file| if wanted.has_file(file) { found.next() } else { None };
-    let all: Vec<_> = (0..metainfo.files().len()).map(identity_of).map(Option::unwrap_or_default).collect();
-    linked.check(part, metainfo, &all)?;
-    Ok(all)
+    Ok((0..metainfo.files().len()).map(identity_of).map(Option::unwrap_or_default).collect())
 }
 
 struct Survey<'a> {

@@ -14,8 +14,8 @@ use web::Server;
 use super::{
     flags::Args,
     meaning::{
-        destination, discovers, known_names, link_endpoints, needs_default, own_label, stay, staying, style,
-        trackers, warn_of_missing_sources,
+        destination, discovers, known_names, link_endpoints, needs_default, own_label, proofs, stay, staying,
+        style, trackers, warn_of_missing_sources,
     },
 };
 use crate::{
@@ -68,6 +68,7 @@ pub(super) async fn fetch_shares(args: Args, shutdown: CancellationToken) -> Res
             () => Replace::Nothing,
         },
         from: args.from.clone(),
+        proofs: proofs(&args),
         only: args.only.clone(),
         times: args.times,
         sparse: !args.no_sparse,

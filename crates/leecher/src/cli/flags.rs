@@ -205,6 +205,19 @@ pub struct Args {
     )]
     pub(super) no_sparse: bool,
 
+    /// Read everything again that is here, and do not remember what is right
+    ///
+    /// By default a file that an earlier run proved and that has not changed since is not read again.
+    #[arg(
+        long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE", help_heading = OUTPUT,
+        hide_short_help = true
+    )]
+    pub(super) no_cache: bool,
+
+    /// Where to remember what is right [default: shoal/proofs in the user's cache directory]
+    #[arg(long, value_name = "DIR", env = "SHOAL_CACHE_DIR", help_heading = OUTPUT, hide_short_help = true)]
+    pub(super) cache_dir: Option<PathBuf>,
+
     /// Maximum number of peers to fetch from at the same time
     #[arg(
         short = 'x', long, value_name = "COUNT", default_value_t = DEFAULT_MAX_PEERS, value_parser = parse_count,

@@ -9,6 +9,7 @@ use startup::{
     ExitCode, Failure, eprint_line, human_time,
     json::{Event, print_event},
 };
+use store::ProofCache;
 
 use super::flags::Args;
 use crate::{
@@ -76,6 +77,15 @@ pub(super) fn known_names(args: &Args) -> Option<PathBuf> {
         Some(path) => Some(path.clone()),
         None => Some(choose_base_strategy().ok()?.state_dir()?.join("shoal").join("known-names")),
     }
+}
+
+/// Where to remember what was proved.
+pub(super) fn proofs(args: &Args) -> Option<ProofCache> {
+    if args.no_cache {
+        return None;
+    }
+    let chosen = || Some(choose_base_strategy().ok()?.cache_dir().join("shoal").join("proofs"));
+    args.cache_dir.clone().or_else(chosen).map(ProofCache::new)
 }
 
 pub(super) fn style(args: &Args) -> Style {

@@ -34,6 +34,7 @@ fn driver(directory: PathBuf, tasks: &TaskTracker) -> (Driver<impl FnMut(FetchEv
             from: Vec::new(),
             times: false,
             sparse: true,
+            proofs: None,
         },
         max_peers: MaxPeers::new(9),
         stall_timeout: Duration::from_secs(60),

@@ -74,7 +74,7 @@ fn the_same_command_again_proves_what_is_here() {
     assert_eq!(versions.run(0, &[]).code, Some(0));
     let ended = versions.run(0, &[]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
-    assert_eq!(ended.out[0], "leeched_it has it (2.00 MiB), and every byte is right");
+    assert_eq!(ended.out[0], "leeched_it has it (2.00 MiB), and every byte of it is proved");
     assert_eq!(ended.out.last().unwrap(), "Nothing to fetch: it is here already");
     for more in [&["--update"][..], &["--overwrite"], &["-o", "leeched_it"]] {
         let ended = versions.run(0, &[&["--json"], more].concat());
@@ -82,6 +82,28 @@ fn the_same_command_again_proves_what_is_here() {
         assert_eq!((received(&ended), &event(&ended, "finished")["already_here"]), (0, &json!(true)));
     }
     assert_eq!(versions.place.names(), ["leeched_it", "leecher_debug.log"]);
+}
+
+/// Bytes that were read to prove what is here are reported.
+#[test]
+fn what_an_earlier_run_proved_is_read_again_only_if_the_user_wants_that() {
+    let versions = Versions::new();
+    let is_read = |more: &[&str]| {
+        let ended = versions.run(0, &[&["--json"], more].concat());
+        assert_eq!(event(&ended, "finished")["already_here"], json!(true));
+        events(&ended).iter().any(|event| event["event"] == "proving")
+    };
+    assert_eq!(versions.run(0, &["--no-cache"]).code, Some(0));
+    assert!(!versions.place.path(".cache").exists());
+    assert!(is_read(&[]), "nobody has recorded it");
+    assert!(is_read(&["--no-cache"]));
+    let versions_of = |more: &[&str]| versions.run(1, &[&["--update"], more].concat());
+    assert_eq!(versions_of(&["--cache-dir", "here"]).code, Some(0));
+    assert_eq!(versions.run(0, &["--update", "--cache-dir", "here"]).code, Some(0));
+    assert!(!is_read(&["--cache-dir", "here"]));
+    assert!(is_read(&["--cache-dir", "here", "--no-cache"]));
+    let checked = versions.run(0, &["--check", "--json", "--cache-dir", "here"]);
+    assert!(events(&checked).iter().any(|event| event["event"] == "proving"), "{checked:?}");
 }
 
 #[test]

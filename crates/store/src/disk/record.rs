@@ -173,9 +173,10 @@ pub(super) fn made_link(dir: impl AsFd, path: &Path, text: &OsStr) {
     });
 }
 
-pub(super) fn linked(from: &Path, dir: impl AsFd, path: &Path) {
+pub(super) fn linked(from_dir: impl AsFd, from: &Path, dir: impl AsFd, path: &Path) {
     with(|recorder| {
-        let node = recorder.inodes[&fs::symlink_metadata(from).unwrap().ino()];
+        let stat = rustix::fs::statat(from_dir, from, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        let node = recorder.inodes[&stat.st_ino];
         let place = recorder.place_in(dir, path);
         recorder.names.get_mut(&place.dir).unwrap().insert(place.name.clone(), node);
         recorder.push(Op::HardLink(place, node));

@@ -7,8 +7,8 @@ use proto::{ChunkIndex, ChunkSpan, Digest, metainfo::Kind};
 use super::{CROSS_CHECK_INTERVAL, Download, lock};
 use crate::{
     disk,
-    error::{AtPath, PathError},
-    identity::FileIdentity,
+    error::{AtPath, DownloadError, PathError},
+    identity::{FileIdentity, FileState},
     linked::Dirs,
     merkle::{self, Leaves},
     part::{Access, is_small},
@@ -62,19 +62,20 @@ impl Download {
         Dirs::new(&self.part)
     }
 
-    /// Links a file of the old version that was proved. Then all of its chunks are here. False if that cannot be done.
+    /// Links a file of the old version that was proved, and returns what it is then. Then all of its chunks are here. `None` if that
+    /// cannot be done.
     pub(crate) fn link_file<'a>(
         &'a self,
         dirs: &mut Dirs<'a>,
+        old: &mut Dirs<'a>,
         file: usize,
-        from: &Path,
         proved: &FileIdentity,
-    ) -> Result<bool, PathError> {
+    ) -> Result<Option<FileState>, PathError> {
         // It may be open under the name that it gets.
         self.pool.forget(file);
         let entry = &self.metainfo.files()[file];
-        let is_linked = dirs.link(entry, from, proved)?;
-        if is_linked {
+        let linked = dirs.link(entry, old, proved)?;
+        if linked.is_some() {
             let mut have = lock(&self.have);
             self.metainfo.chunk_space().chunks_of(file).for_each(|chunk| _ = have.insert(ChunkIndex(chunk)));
         } else if !is_small(entry) {
@@ -82,7 +83,24 @@ impl Download {
             let file = self.file(file, Access::Create)?;
             disk::reserve(&file, entry.node.len, &[]).at("allocate", &self.part.path_of(entry))?;
         }
-        Ok(is_linked)
+        Ok(linked)
+    }
+
+    /// Proves a linked file again that has changed in some way.
+    pub(super) fn prove_linked(&self, file: usize) -> Result<(), DownloadError> {
+        let (entry, space) = (&self.metainfo.files()[file], self.metainfo.chunk_space());
+        let path = self.part.path_of(entry);
+        let open = self.part.open_file(entry, Access::Read)?;
+        let mut buffer = Vec::new();
+        for chunk in space.chunks_of(file).map(ChunkIndex) {
+            let Some(span) = space.span(chunk) else { continue };
+            buffer.resize(span.len as usize, 0);
+            disk::read_exact_at(&open, &mut buffer, span.offset).at("read", &path)?;
+            if !self.is_right(chunk, span, &buffer, &path) {
+                return Err(DownloadError::LinkChanged(path));
+            }
+        }
+        Ok(())
     }
 
     /// Whether a file may be cloned from another: nothing of it is here, and it is not so small that copying it costs no more.

@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     Resumed,
     disk::{Call, faults},
+    identity::{ChangeTime, FileState},
     part::SYNC_ALL_FROM,
 };
 
@@ -369,6 +370,30 @@ fn an_update_reads_only_what_differs() {
     // The old `file0`, whose blocks are compared with the new ones.
     assert_eq!(count(&faults::end(), Call::Read), 1);
     bench.complete(download);
+}
+
+/// A change right after that could have the same time.
+#[test]
+fn a_file_that_changed_at_the_same_time_as_the_clock_ticked_is_not_remembered() {
+    let bench = Bench::of_directory(2);
+    let (download, _) = bench.open().unwrap();
+    bench.store_missing(&download);
+    download.finish().unwrap();
+    let state = |name: &str| FileState::of(&fs::metadata(download.output().path().join(name)).unwrap());
+    let states = [state("file0"), state("sub/file1")];
+    let last = states.iter().max_by_key(|state| state.changed).unwrap();
+    let at_the_same_time = download.states(last).unwrap();
+    assert!(
+        states
+            .iter()
+            .zip(at_the_same_time)
+            .all(|(state, found)| found
+                .is_none_or(|found| { found == *state && found.changed < last.changed }))
+    );
+    let later = ChangeTime { ns: last.changed.ns + 1, ..last.changed };
+    assert_eq!(download.states(&FileState { changed: later, ..*last }).unwrap(), states.map(Some));
+    let elsewhere = FileIdentity { device: last.identity.device + 1, ..last.identity };
+    assert_eq!(download.states(&FileState { identity: elsewhere, changed: later }).unwrap(), [None, None]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod intruders;
 mod leftovers;
 mod linked;
 mod parts;
+mod remembered;
 mod similar;
 mod versions;
 
