@@ -34,6 +34,9 @@ const FATE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Chunks that a peer of which none was proved may send.
 const MOST_WRONG: u32 = 2;
 
+/// Parts of an outline that a peer may send until one contradicts another.
+const MOST_PARTS: u32 = 2;
+
 /// Evil peers of a random mix.
 const MIX: usize = 8;
 
@@ -41,7 +44,7 @@ const MIX: usize = 8;
 const SIZE: u64 = 8 * MIB + 5_000;
 
 /// Evil peers that end with the test. Each has an IP address of its own, because liars are banned by that.
-struct Den {
+pub(crate) struct Den {
     share: Arc<Share>,
     tasks: TaskTracker,
     last_ip: u32,
@@ -49,7 +52,11 @@ struct Den {
 
 impl Den {
     fn new(source: &Source) -> Den {
-        let share = Arc::new(Share::of_file(&source.path).unwrap());
+        Den::of(Share::of_file(&source.path).unwrap())
+    }
+
+    pub(crate) fn of(share: Share) -> Den {
+        let share = Arc::new(share);
         let last_ip = Ipv4Addr::new(127, 0, 0, 1).to_bits();
         Den { share, tasks: TaskTracker::new(), last_ip }
     }
@@ -59,7 +66,7 @@ impl Den {
         Ipv4Addr::from_bits(self.last_ip).into()
     }
 
-    fn peer(&mut self, kind: Kind) -> EvilPeer {
+    pub(crate) fn peer(&mut self, kind: Kind) -> EvilPeer {
         let ip = self.ip();
         EvilPeer::listen(kind, &self.share, ip, &self.tasks).unwrap()
     }
@@ -71,15 +78,15 @@ impl Den {
 }
 
 /// A transfer from one evil peer and one honest one, which sends nothing until it is opened.
-struct Pair {
-    evil: EvilPeer,
-    honest: Proxy,
-    fetch: Fetch,
+pub(crate) struct Pair {
+    pub(crate) evil: EvilPeer,
+    pub(crate) honest: Proxy,
+    pub(crate) fetch: Fetch,
 }
 
 impl Pair {
     /// Waits until the evil peer has met its fate, and then for the end of the transfer. Returns what was wrong.
-    async fn ends(mut self, source: Source) -> Vec<String> {
+    pub(crate) async fn ends(mut self, source: Source) -> Vec<String> {
         let Pair { evil, honest, fetch } = &mut self;
         let kind = evil.kind;
         let fate = async {
@@ -100,6 +107,9 @@ impl Pair {
         let record = evil.record();
         if kind.fate() >= Fate::Dropped && record.connections != 1 {
             wrong.push(format!("{kind} comes back: {record:?}"));
+        }
+        if kind == Kind::EndlessOutline && record.metainfo_parts > MOST_PARTS {
+            wrong.push(format!("{kind} is listened to: {record:?}"));
         }
         wrong.extend(belief(evil).into_iter().chain(return_of(evil)));
         wrong
@@ -129,7 +139,7 @@ fn return_of(evil: &EvilPeer) -> Option<String> {
 }
 
 #[track_caller]
-fn assert_none(wrong: &[String]) {
+pub(crate) fn assert_none(wrong: &[String]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 

@@ -2,9 +2,11 @@
 
 use std::{fs, path::Path};
 
+use evil::{Kind, Share};
 use shoal::LeaveReason;
 
 use crate::{
+    evil::{Den, Pair, assert_none},
     fetch::Plan,
     proxy::{Manner, Proxy},
     source::{Source, content},
@@ -75,6 +77,25 @@ fn wrong_sections_cost_their_sender_the_connection() {
             assert_eq!(fetch.left(liar.address).await, LeaveReason::Lied, "{lie:?}");
             swarm.seed(&source).await;
             source.assert_fetched(&fetch.fetched().await);
+        });
+    }
+}
+
+/// One whose sections add up to another description, and one whose outline has no end.
+#[test]
+fn liars_about_outlines_meet_their_fate() {
+    for kind in [Kind::OtherOutline, Kind::EndlessOutline] {
+        test(async |swarm| {
+            let source = swarm.share_directory("files", |dir| fill(dir, 2));
+            let seeder = swarm.seed_unannounced(&source).await;
+            let honest = swarm.proxy(&seeder, Manner::HoldsDescription).await;
+            let evil = Den::of(Share::of_directory(&source.path).unwrap()).peer(kind);
+            let plan = swarm.plan(&source, &[evil.address, honest.address]);
+            let old = plan.directory.join("leeched_files");
+            fs::create_dir(&old).unwrap();
+            fill(&old, 1);
+            let fetch = swarm.fetch(plan.with(|fetch| fetch.update().output(old)));
+            assert_none(&Pair { evil, honest, fetch }.ends(source).await);
         });
     }
 }

@@ -7,8 +7,9 @@ use bytes::BytesMut;
 use proto::{
     Bitfield, CHUNK_LEN, ChunkIndex, InfoHash, PREAMBLE, Zone,
     metainfo::MAX_METAINFO_LEN,
+    outline::{Outline, SUM_LEN, SectionSet},
     peer::{
-        BlockSet, DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, PeerMessage, PeerReader,
+        BlockSet, DescriptionPart, Hello, MAX_PART_LEN, MAX_PUSHED_PARTS, MAX_SUMS, PeerMessage, PeerReader,
         RejectReason, Role, description_parts, encode_message,
     },
     tracker::Completion,
@@ -142,6 +143,8 @@ impl Conversation<'_> {
                     }
                 }
                 PeerMessage::MetainfoRequest { offset } => self.send_metainfo(offset).await?,
+                PeerMessage::OutlineRequest { first } => self.send_outline(first).await?,
+                PeerMessage::SectionsRequest(set) => self.send_sections(set).await?,
                 PeerMessage::HashesRequest { first, count } => self.send_hashes(first, count).await?,
                 PeerMessage::Request { chunk, .. } => self.answer(chunk).await?,
                 PeerMessage::LeavesRequest { chunk, .. } => self.answer_leaves(chunk).await?,
@@ -222,6 +225,8 @@ impl Conversation<'_> {
     async fn send_metainfo(&mut self, offset: u32) -> Result<()> {
         let bytes = match self.kind() {
             Kind::OtherMetainfo => self.peer.share.other_metainfo().as_bytes().to_vec(),
+            Kind::OtherOutline => self.peer.share.altered_metainfo(),
+            Kind::EndlessOutline => return self.send_outline(offset / SUM_LEN).await,
             _ => self.peer.share.metainfo().as_bytes().to_vec(),
         };
         let total_len = u32::try_from(bytes.len())?;
@@ -270,6 +275,30 @@ impl Conversation<'_> {
             }
             _ => self.send(message, &part).await,
         }
+    }
+
+    /// The outline of what it sends as its metainfo.
+    async fn send_outline(&mut self, first: u32) -> Result<()> {
+        let outline = Outline::of(&self.peer.share.altered_metainfo());
+        let sums = outline.sums().get(first as usize..).unwrap_or_default();
+        let mut sums = sums[..sums.len().min(MAX_SUMS as usize)].to_vec();
+        let mut sections = u32::try_from(outline.sums().len())?;
+        if self.kind() == Kind::EndlessOutline {
+            self.peer.record.send_modify(|record| record.metainfo_parts += 1);
+            sums.resize(MAX_SUMS as usize, [7; SUM_LEN as usize]);
+            sections = first + 2 * MAX_SUMS;
+        }
+        let count = u32::try_from(sums.len())?;
+        self.send(PeerMessage::Outline { sections, first, count }, sums.as_flattened()).await
+    }
+
+    async fn send_sections(&mut self, set: SectionSet) -> Result<()> {
+        let bytes = self.peer.share.altered_metainfo();
+        let outline = Outline::of(&bytes);
+        let sections = set.sections().filter_map(|section| outline.range(section));
+        let payload = sections.map(|range| &bytes[range]).collect::<Vec<_>>().concat();
+        let len = u32::try_from(payload.len())?;
+        self.send(PeerMessage::Sections { set, len }, &payload).await
     }
 
     async fn send_hashes(&mut self, first: ChunkIndex, count: u32) -> Result<()> {

@@ -89,6 +89,10 @@ kinds! {
     CutMetainfo "cut-metainfo" Idle,
     /// It sends a part of the metainfo that was not requested.
     ShiftedMetainfo "shifted-metainfo" Dropped,
+    /// Its metainfo has one wrong hash, and its outline and sections are those of that metainfo.
+    OtherOutline "other-outline" Lied,
+    /// Each part of its outline promises more parts.
+    EndlessOutline "endless-outline" Dropped,
     /// A byte of its chunk hashes is wrong.
     WrongHashes "wrong-hashes" Lied,
     /// It has chunks of its own, and the right hashes for them.

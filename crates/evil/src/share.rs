@@ -24,6 +24,14 @@ impl Share {
         Ok(Share { metainfo: shared.metainfo().clone(), hashes: shared.hashes().clone(), bytes })
     }
 
+    /// Reads and hashes a directory. It has nothing but the description.
+    pub fn of_directory(path: &Path) -> Result<Share> {
+        let scan = Scan::new(path, None, &ScanRules::default())?;
+        let shared = scan.hash(None, &|_| std::ops::ControlFlow::Continue(()))?;
+        let (metainfo, hashes) = (shared.metainfo().clone(), shared.hashes().clone());
+        Ok(Share { metainfo, hashes, bytes: Vec::new() })
+    }
+
     /// Its id.
     pub fn infohash(&self) -> InfoHash {
         self.metainfo.infohash()
@@ -37,6 +45,16 @@ impl Share {
     pub(crate) fn other_metainfo(&self) -> Metainfo {
         let name = ShareName::new("other").expect("a legal name");
         Metainfo::new(name, Tree::Directory(Default::default())).expect("an empty directory is legal")
+    }
+
+    /// The description, with another hash for the first file: a legal one of another share.
+    pub(crate) fn altered_metainfo(&self) -> Vec<u8> {
+        const ROOT: &[u8] = b"11:pieces root32:";
+        let mut bytes = self.metainfo.as_bytes().to_vec();
+        if let Some(at) = bytes.windows(ROOT.len()).position(|some| some == ROOT) {
+            bytes[at + ROOT.len()] ^= 1;
+        }
+        bytes
     }
 
     pub(crate) fn chunk_count(&self) -> u32 {
