@@ -591,6 +591,7 @@ fn started(download: &Download, resumed: Resumed) -> Started {
         reused,
         already_here: download.is_finished(),
         zeros: download.zero_len(),
+        removes: download.removes().into(),
         lost_chunks: resumed.lost,
         output: download.output().path().to_owned(),
     }

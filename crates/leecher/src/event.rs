@@ -81,6 +81,8 @@ pub struct Started {
     pub reused: u64,
     /// Everything that is wanted was there under its final name, and is right. There is nothing to fetch.
     pub already_here: bool,
+    /// What is removed when the share gets its name, because the version that is replaced has it and the new one does not.
+    pub removes: Arc<[PathBuf]>,
     /// Chunks that an earlier run claimed, but that were missing or wrong.
     pub lost_chunks: u32,
     /// Where it will be saved.

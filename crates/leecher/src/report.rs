@@ -3,6 +3,7 @@
 mod json;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -32,6 +33,9 @@ const FIRST_LINE: Duration = Duration::from_millis(900);
 
 /// Maximum number of peers that have a line on the terminal.
 const MAX_PEER_LINES: usize = 12;
+
+/// Maximum paths that are named of what an update removes. With `-v` all are.
+const MAX_NAMED: usize = 3;
 
 /// How to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -367,6 +371,10 @@ impl Reporter {
         if started.resumed > 0 {
             print_line(format_args!("  {} are here from an earlier run", HumanBytes(started.resumed)));
         }
+        if let Some(removed) = removed(&started.removes) {
+            print_line(format_args!("  {removed}"));
+            started.removes.iter().for_each(|path| tracing::info!("will be removed: {}", path.display()));
+        }
         match started.lost_chunks {
             0 => {}
             1 => print_line("  1 chunk of it was damaged and is fetched again"),
@@ -529,6 +537,17 @@ fn peer_line(width: usize, peer: &PeerProgress) -> String {
     let (address, rate) = (peer.address.to_string(), format!("{}/s", HumanBytes(peer.rate)));
     let line = format!("  {address:<24} {:>12} at {rate}", HumanBytes(peer.bytes).to_string());
     if line.len() <= width { line } else { format!("  {address} {rate}") }
+}
+
+/// What an update removes, as one line: the first few, and how many more.
+fn removed(paths: &[PathBuf]) -> Option<String> {
+    let names: Vec<_> = paths.iter().take(MAX_NAMED).map(|path| path.display().to_string()).collect();
+    let more = match paths.len().checked_sub(names.len())? {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!paths.is_empty())
+        .then(|| format!("not in this version, so it will be removed: {}{more}", names.join(", ")))
 }
 
 #[cfg(test)]

@@ -119,6 +119,7 @@ pub struct Started<'a> {
     pub zeros: u64,
     pub reused: u64,
     pub already_here: bool,
+    pub removes: u64,
     pub lost_chunks: u32,
     pub output: String,
 }
@@ -353,6 +354,7 @@ mod tests {
                 zeros: 0,
                 reused: 0,
                 already_here: false,
+                removes: 0,
                 lost_chunks: 0,
                 output: OUTPUT.to_owned(),
             }),

@@ -87,6 +87,8 @@ pub struct Download {
     /// Locked while data is made durable and claimed.
     ledger: Mutex<Ledger>,
     replaces: Replaces,
+    /// What is there now, and will not be when the share has its name.
+    removes: Vec<PathBuf>,
     /// The files' identities when the share got its name; those of small files when they were first served after that.
     finished: OnceLock<Vec<OnceLock<FileIdentity>>>,
 }
@@ -202,6 +204,9 @@ impl Download {
         let mut download = Download::new(metainfo, hashes, output, part, wanted, have, ledger);
         (download.zero_len, download.replaces) = (zero_len, replaces);
         if let Some(existing) = &existing {
+            if matches!(download.replaces, Replaces::Version) {
+                download.removes = existing.not_in(&download.metainfo, &download.wanted);
+            }
             download.linked = reuse::fill_from_old(&download, existing, local, progress)?;
         }
         reuse::fill(&download, from, progress)?;
@@ -238,6 +243,7 @@ impl Download {
             hashed: AtomicU64::new(0),
             ledger: Mutex::new(ledger),
             replaces: Replaces::Nothing,
+            removes: Vec::new(),
             finished: OnceLock::new(),
         }
     }
@@ -332,6 +338,12 @@ impl Download {
     /// Chunks that were found elsewhere on this host when the download began.
     pub fn reused(&self) -> &Bitfield {
         &self.reused
+    }
+
+    /// What is removed when the share gets its name, because the version that is replaced has it and the new one does not. A directory
+    /// stands for everything in it.
+    pub fn removes(&self) -> &[PathBuf] {
+        &self.removes
     }
 
     /// Whether every chunk of the share is here, wanted or not.

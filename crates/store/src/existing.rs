@@ -140,6 +140,8 @@ pub(crate) struct Existing {
     pub(crate) files: Vec<Option<Found>>,
     /// What is there beside these files: paths inside it. Chunks of the share may be in it too.
     pub(crate) others: Vec<String>,
+    /// What the share has nothing of that name for.
+    pub(crate) foreign: Vec<PathBuf>,
     /// Whether each link of the share is there.
     links: Vec<bool>,
     /// Whether each empty directory of the share is there.
@@ -173,6 +175,7 @@ impl Existing {
             part: None,
             files: vec![None; metainfo.files().len()],
             others: Vec::new(),
+            foreign: Vec::new(),
             links: vec![false; metainfo.links().len()],
             directories: vec![false; metainfo.empty_directories().len()],
             right: Bitfield::empty(metainfo.chunk_space().chunk_count()),
@@ -252,6 +255,7 @@ impl Existing {
             match (entry, inside) {
                 (None, inside) => {
                     self.others.extend(inside);
+                    self.foreign.push(path.clone());
                     self.differences.add(path, Difference::Foreign);
                 }
                 (Some(Entry::File(file)), Some(inside)) if kind == FileType::RegularFile => {
@@ -355,6 +359,16 @@ impl Existing {
         let known =
             |found: &Option<Found>| found.map_or_else(OnceLock::new, |found| found.state.identity.into());
         self.files.iter().map(known).collect()
+    }
+
+    /// What a new version of which this is wanted does not have.
+    pub(crate) fn not_in(&self, metainfo: &Metainfo, wanted: &Wanted) -> Vec<PathBuf> {
+        let is_left_out = |&file: &usize| self.files[file].is_some() && !wanted.has_file(file);
+        let left_out = (0..self.files.len()).filter(is_left_out);
+        let left_out = left_out.map(|file| join(&self.path, &metainfo.files()[file].path));
+        let mut all: Vec<_> = self.foreign.iter().cloned().chain(left_out).collect();
+        all.sort_unstable();
+        all
     }
 
     /// Notes that a file changed since it was proved.

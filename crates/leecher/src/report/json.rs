@@ -49,6 +49,7 @@ pub(super) fn event_of(event: &FetchEvent) -> Event<'_> {
             zeros: started.zeros,
             reused: started.reused,
             already_here: started.already_here,
+            removes: started.removes.len() as u64,
             lost_chunks: started.lost_chunks,
             output: started.output.display().to_string(),
         }),

@@ -136,6 +136,27 @@ fn another_version_is_replaced_when_that_is_asked_for() {
     assert_eq!(versions.run(1, &["--check"]).code, Some(0));
 }
 
+/// It deletes files, so it names them before.
+#[test]
+fn an_update_reports_what_it_removes() {
+    let versions = Versions::new();
+    versions.run(0, &[]);
+    fs::create_dir(versions.place.path("leeched_it/more")).unwrap();
+    for name in ["more/inner", "a1", "a2", "\u{202e}a3"] {
+        fs::write(versions.place.path("leeched_it").join(name), b"mine").unwrap();
+    }
+    let ended = versions.run(1, &["--update", "-v"]);
+    let line = "  not in this version, so it will be removed: leeched_it/a1, leeched_it/a2, leeched_it/gone and 2 more";
+    assert!(ended.out.iter().any(|printed| printed == line), "{ended:?}");
+    for name in ["a1", "a2", "gone", "more", "\\u{202e}a3"] {
+        assert!(ended.err.contains(&format!("will be removed: leeched_it/{name}")), "{name}: {ended:?}");
+    }
+    assert_eq!(versions.names(), ["large", "new", "same"]);
+    let only = versions.run(0, &["--update", "--only", "same", "--json"]);
+    assert_eq!(event(&only, "started")["removes"], json!(2), "large and new");
+    assert_eq!(event(&versions.run(0, &["--json"]), "started")["removes"], json!(0));
+}
+
 /// The old version is there until the new one is whole, and the next run takes up what there is.
 #[test]
 fn an_update_that_is_killed_leaves_the_old_version() {
