@@ -50,8 +50,9 @@ struct Track {
     /// Hosts are in the order in which they came.
     number: usize,
     percent: u8,
-    /// Time of the last announce, since the registry began.
-    heard: Duration,
+    /// When an announce first had this percentage, since the registry began.
+    since: Duration,
+    /// Bytes a second over the time in which the percentage last grew; less if it has not grown for longer than that.
     rate: Option<u64>,
     columns: Vec<u8>,
 }
@@ -119,7 +120,7 @@ impl Record {
                 track.announced(percent, heard, size);
             } else if self.hosts.len() < MAX_HOSTS {
                 let columns = vec![ABSENT; self.columns];
-                let track = Track { number: next + more, percent, heard, rate: None, columns };
+                let track = Track { number: next + more, percent, since: heard, rate: None, columns };
                 self.hosts.insert(key(host), track);
             }
         }
@@ -147,7 +148,7 @@ impl Record {
         }
     }
 
-    /// Bytes a second between the last two announces of a host.
+    /// Bytes a second over the time in which a host's percentage last grew, or less.
     pub(crate) fn rate(&self, host: &Host) -> Option<u64> {
         self.hosts.get(&key(host))?.rate
     }
@@ -167,13 +168,22 @@ impl Record {
 
 impl Track {
     fn announced(&mut self, percent: u8, heard: Duration, size: u64) {
-        let passed = heard.saturating_sub(self.heard);
-        if !passed.is_zero() {
-            let bytes = u128::from(percent.saturating_sub(self.percent)) * u128::from(size) / 100;
-            self.rate = u64::try_from(bytes * 1_000 / passed.as_millis().max(1)).ok();
-            self.heard = heard;
+        let passed = heard.saturating_sub(self.since);
+        if passed.is_zero() {
+            self.percent = percent;
+            return;
         }
-        self.percent = percent;
+        let rate = |percents: u8| {
+            let bytes = u128::from(percents) * u128::from(size) / 100;
+            u64::try_from(bytes * 1_000 / passed.as_millis().max(1)).ok()
+        };
+        if percent == self.percent {
+            // A percentage is whole, so nearly one more may be here.
+            self.rate = self.rate.min(rate(1));
+            return;
+        }
+        self.rate = rate(percent.saturating_sub(self.percent));
+        (self.percent, self.since) = (percent, heard);
     }
 }
 
@@ -201,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_that_between_two_announces() {
+    fn a_rate_is_that_over_the_time_in_which_a_percentage_grew() {
         let (start, mut history) = (Instant::now(), History::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         history.want(SHARE, start);
@@ -213,7 +223,9 @@ mod tests {
         assert_eq!(rate(10, 0, 5), None, "that is the same announce");
         assert_eq!(rate(40, 10, 10), Some(300));
         assert_eq!(rate(40, 10, 19), Some(300));
-        assert_eq!(rate(100, 20, 20), Some(600));
+        assert_eq!(rate(40, 11, 20), Some(100), "as little as one percent in a second");
+        assert_eq!(rate(40, 20, 20), Some(10), "no more than one percent in ten seconds");
+        assert_eq!(rate(100, 30, 30), Some(300));
     }
 
     #[test]
