@@ -442,6 +442,9 @@ pub struct PeerEntry {
     pub progress: Completion,
 }
 
+/// What hosts that are late are ordered by.
+pub type Lateness = (Completion, PeerAddress, NonZeroU16);
+
 /// The host of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PeerAddress {
@@ -476,7 +479,7 @@ impl PeerAddress {
 
 impl PeerEntry {
     /// What hosts that are late are ordered by: those with least come first.
-    pub fn lateness(&self) -> impl Ord + use<> {
+    pub fn lateness(&self) -> Lateness {
         (self.progress, self.address, self.port)
     }
 

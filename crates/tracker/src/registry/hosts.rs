@@ -8,7 +8,7 @@ use proto::{
     InfoHash,
     tracker::{
         ErrorCode, PeerEntry,
-        message::{FinishedHost, FinishedHosts, LateHost, LateHosts, MAX_HOSTS},
+        message::{FinishedHost, FinishedHosts, LateHost, LateHosts, Lateness, MAX_HOSTS},
     },
 };
 use rand::{Rng, RngExt};
@@ -34,19 +34,24 @@ impl Registry {
         let Share { roster, .. } = &self.shares[share];
         let (all, requester) = (roster.len(), Requester::from(requester));
         let first = if all > MAX_LOOKED { rng.random_range(0..all) } else { 0 };
-        let mut late = BinaryHeap::with_capacity(MAX_HOSTS + 2);
+        let mut late: BinaryHeap<(Lateness, usize)> = BinaryHeap::with_capacity(MAX_HOSTS + 2);
         for place in (first..all).chain(0..first).take(MAX_LOOKED) {
             let peer = roster.peer(place);
+            // Contacts lie close together, and most peers are left out by these alone.
             let Some(entry) = peer.contact.entry(|| &peer.member, requester) else { continue };
-            if entry.progress.is_complete() || after.is_some_and(|after| entry.lateness() <= after.lateness())
+            let lateness = entry.lateness();
+            // One more than there is room for, to know that there are more.
+            let is_full = late.len() > MAX_HOSTS;
+            if entry.progress.is_complete()
+                || is_full && late.peek().is_some_and(|(most, _)| lateness > *most)
+                || after.is_some_and(|after| lateness <= after.lateness())
             {
                 continue;
             }
-            late.push((entry.lateness(), place));
-            // One more than there is room for, to know that there are more.
-            if late.len() > MAX_HOSTS + 1 {
+            if is_full {
                 late.pop();
             }
+            late.push((lateness, place));
         }
         let more = late.len() > MAX_HOSTS;
         let host = |(_, place)| {
