@@ -52,6 +52,9 @@ fn main() {
             let tenths =
                 (0..=10).filter_map(|tenth| report.durations.get((report.durations.len() - 1) * tenth / 10));
             println!("    durations by tenths: {:.1?}", tenths.collect::<Vec<_>>());
+            let part = |thousandths: usize| report.durations.len() * thousandths / 1_000;
+            let parts = [500, 990, 999].map(|thousandths| report.durations.get(part(thousandths)));
+            println!("    p50, p99, p99.9: {parts:.3?}");
         }
     }
 }

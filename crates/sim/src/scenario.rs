@@ -227,6 +227,9 @@ const FAR: Duration = Duration::from_micros(24_500);
 /// Chunks in a GiB.
 pub const GIB: u32 = 2_048;
 
+/// Chunks in 3 GB.
+const THREE_GB: u32 = 5_723;
+
 /// How long a flow of a silent connection takes until it has its share of a busy uplink: about what it takes behind the full
 /// queue of a link of 100 Mbit/s.
 const SLOW_START: Duration = Duration::from_millis(500);
@@ -319,6 +322,14 @@ pub fn named(name: &str) -> Option<Scenario> {
             max_peers: 20,
             ..Scenario::equal("equal_10000", 10_000, GIB, BENCH_LINK)
         },
+        "alone" => Scenario::equal("alone", 1, 2 * GIB, BENCH_LINK),
+        "wide_2600" => Scenario {
+            latency: Duration::from_micros(250),
+            work_interval: Duration::from_millis(1),
+            news_interval: Duration::from_millis(5),
+            max_peers: 50,
+            ..Scenario::equal("wide_2600", 2_600, THREE_GB, Link { up: 2_400.0 * MBIT, down: 2_400.0 * MBIT })
+        },
         "origin_leaves" => Scenario {
             origin: Link { up: 4.0 * BENCH_LINK.up, down: BENCH_LINK.down },
             origin_leaves: OriginLeaves::AfterCopies(1.2),
@@ -348,7 +359,7 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 21] = [
     "small_8",
     "small_16",
     "slow_starts_16",
@@ -361,6 +372,8 @@ pub const NAMES: [&str; 19] = [
     "half_behind_nat",
     "equal_1000",
     "equal_10000",
+    "alone",
+    "wide_2600",
     "origin_leaves",
     "origin_leaves_early",
     "churn",

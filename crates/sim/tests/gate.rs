@@ -115,6 +115,16 @@ fn a_thousand_equal_leechers() {
     assert!(report.origin_copies <= 1.10, "{report}");
 }
 
+/// Peers that read several messages at a time may read a chunk of a connection that a message before made them end.
+#[test]
+fn leechers_with_links_that_are_fast_beside_their_work_interval() {
+    let mut scenario = scenario::named("wide_2600").expect("a scenario of this name");
+    scenario.leechers.truncate(300);
+    scenario.chunks = 16;
+    let report = run(&scenario, 1);
+    assert!(report.is_complete(), "{report}");
+}
+
 #[test]
 fn a_fast_origin_that_leaves_after_it_sent_1_2_copies() {
     let Some(report) = run_in_release("origin_leaves", 1) else { return };
