@@ -250,6 +250,9 @@ mod tests {
         {
             assert_eq!(draft.fill(set, wrong), Err(WrongSections));
         }
+        // Right, and one more.
+        let more = [section(0), section(2), section(3)].concat();
+        assert_eq!(draft.fill(set, &more), Err(WrongSections));
         assert_eq!(draft.fill(SectionSet { first: u32::MAX, bits: 1 }, section(0)), Err(WrongSections));
         draft.fill(set, &[section(0), section(2)].concat()).unwrap();
         assert!(draft.into_bytes().is_none());
