@@ -226,6 +226,7 @@ impl World {
             (9, None) if self.rng.random_ratio(1, 10) => {
                 let received = self.core.received(key, random_chunk, CHUNK_LEN, self.now);
                 assert_eq!(received, Received::Unrequested);
+                self.refused.push(key);
             }
             (9.., Some(chunk)) => self.send(key, chunk),
             _ => {}

@@ -230,10 +230,6 @@ impl Handler {
         self.registry.advance();
         let source = source.to_canonical();
         self.counters.bytes_received += datagram.len() as u64;
-        if datagram.len() > MAX_DATAGRAM_LEN {
-            self.counters.malformed += 1;
-            return None;
-        }
         // Requests and answers stay where they are made: moving one costs more than reading it.
         let request = borrow_request(datagram);
         let Ok(request) = &request else {

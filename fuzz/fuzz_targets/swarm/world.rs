@@ -381,7 +381,21 @@ impl World {
         let role = if have.is_some() { Role::Leecher } else { Role::Seeder };
         let have = have.map_or(Have::All, Have::Some);
         let hello = Hello { infohash: INFOHASH, peer_id, role, listen_port, zone: Zone::NONE };
+        let is_seeder = have == Have::All;
         self.peer(key, PeerEvent::Active { hello, have });
+        if is_seeder && self.rng.random() {
+            self.choose(key);
+        }
+    }
+
+    /// A peer was asked for any chunk with its hello.
+    fn choose(&mut self, key: PeerKey) {
+        let nth = self.rng.random();
+        let Some(chunk) = self.chunk(nth) else { return };
+        let connection = self.open.get_mut(&key).expect("an open connection");
+        connection.asked.push((Wish { chunk, form: Form::Whole }, self.now));
+        let waited = Duration::from_millis(self.rng.random_range(0..1_000));
+        self.peer(key, PeerEvent::Chosen { chunk, waited });
     }
 
     /// A chunk that was requested on a connection.
