@@ -147,7 +147,7 @@ fn nothing_is_added_without_a_root_or_to_a_watched_directory() {
     fs::write(place.path("a file"), "12345").unwrap();
     let add = |url: &str| change(url, "/api/v1/shares", &serde_json::json!({ "path": place.path("a file") }));
     for (args, status, why) in [
-        (["--http-token", "token", "a file"], 403, "--http-share-root"),
+        (["--http-token", "token", "a file"], 403, "started without --http-share-root"),
         (["--http-token", "token", "--watch=dir"], 409, "directory"),
     ] {
         let seeder = Running::start(seeder(&place, &[&["--http=:0"], &args[..]].concat()));
