@@ -8,7 +8,9 @@ from program import Program
 class Network:
     """The namespaces, their links and their limits. `remove_namespaces` ends it, and all that runs in it."""
 
-    def __init__(self, prefix, nodes, up_mbit, down_mbit):
+    def __init__(self, prefix, ups_mbit, down_mbit):
+        """The uplink of each node, of which that of node 0 has no limit."""
+        nodes = len(ups_mbit)
         self.prefix, self.nodes = prefix, nodes
         limit = "root tbf rate {}mbit burst 128kb latency 100ms\n"
         bridge = self.namespace("br")
@@ -20,7 +22,7 @@ class Network:
             output("ip", "-n", self.namespace(n), "-batch", "-",
                    stdin=f"link set lo up\naddr add {self.address(n)}/24 dev eth0\nlink set eth0 up\n")
             if n > 0:                                  # the tracker's link stays free: it is not what is measured
-                output("tc", "-n", self.namespace(n), "qdisc", "add", "dev", "eth0", *limit.format(up_mbit).split())
+                output("tc", "-n", self.namespace(n), "qdisc", "add", "dev", "eth0", *limit.format(ups_mbit[n]).split())
         output("tc", "-n", bridge, "-batch", "-",
                stdin="".join(f"qdisc add dev p{n} {limit.format(down_mbit)}" for n in range(1, nodes)))
         # A process in the bridge's namespace: through it /proc shows the counters of all ports without a fork.

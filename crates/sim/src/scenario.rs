@@ -290,6 +290,14 @@ pub fn named(name: &str) -> Option<Scenario> {
             Scenario { start_time: SLOW_START, ..Scenario::equal("slow_starts_16", 16, 128, BENCH_LINK) }
         }
         "equal_50" => Scenario::equal("equal_50", 50, GIB, BENCH_LINK),
+        // As `bench/swarm -N 12 --leecher-ups 25 100 400 --down 400`.
+        "uneven_12" => {
+            let mut scenario = Scenario::equal("uneven_12", 12, 128, BENCH_LINK);
+            for (leecher, mbit) in scenario.leechers.iter_mut().zip([25.0, 100.0, 400.0].into_iter().cycle()) {
+                leecher.link = Link { up: mbit * 1e6, down: 400e6 };
+            }
+            scenario
+        }
         "equal_50_leaving" => {
             Scenario { leave_when_done: true, ..Scenario::equal("equal_50_leaving", 50, GIB, BENCH_LINK) }
         }
@@ -359,10 +367,11 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "small_8",
     "small_16",
     "slow_starts_16",
+    "uneven_12",
     "equal_50",
     "equal_50_leaving",
     "unequal_200",
