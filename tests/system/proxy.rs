@@ -207,7 +207,8 @@ impl Relay {
             if self.manner == Manner::MuteAfterHello && !is_hello {
                 continue;
             }
-            if self.manner == Manner::HoldsDescription && matches!(message, PeerMessage::Metainfo { .. }) {
+            let describes = matches!(message, PeerMessage::Metainfo { .. } | PeerMessage::Outline { .. });
+            if self.manner == Manner::HoldsDescription && describes {
                 self.traffic.send_modify(|traffic| traffic.held += 1);
                 self.limit.subscribe().wait_for(|&limit| limit == u64::MAX).await?;
             }

@@ -293,7 +293,8 @@ pub fn named(name: &str) -> Option<Scenario> {
         // As `bench/swarm -N 12 --leecher-ups 25 100 400 --down 400`.
         "uneven_12" => {
             let mut scenario = Scenario::equal("uneven_12", 12, 128, BENCH_LINK);
-            for (leecher, mbit) in scenario.leechers.iter_mut().zip([25.0, 100.0, 400.0].into_iter().cycle()) {
+            for (leecher, mbit) in scenario.leechers.iter_mut().zip([25.0, 100.0, 400.0].into_iter().cycle())
+            {
                 leecher.link = Link { up: mbit * 1e6, down: 400e6 };
             }
             scenario
