@@ -8,7 +8,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use proto::Label;
+use proto::{Label, Zone};
 use tracker::fleet::{
     feed::{Change, decode, encode},
     members::{peer_member, records_of, tag, title_members},
@@ -40,9 +40,10 @@ fn check_members(record: &Record) {
     let scored = members.iter().map(|member| (&member[..], record.score()));
     let found = records_of(scored);
     let [found] = &found[..] else { panic!("{found:?} in place of {record:?}") };
-    // The store has no labels, and notes of complete peers only that they have fetched the share.
+    // The store has no labels and no zones, and notes of complete peers only that they have fetched the share.
     let mut known = record.known.clone();
     known.label = Label::NONE;
+    known.zone = Zone::NONE;
     known.fetched &= known.progress.is_complete();
     assert_eq!(found.known, known);
     // A score has tenths of a second.
