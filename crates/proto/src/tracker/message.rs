@@ -209,7 +209,7 @@ pub enum Query<N = ShareName> {
     Finished {
         /// The share.
         infohash: InfoHash,
-        /// Without the first so many, which the client knows.
+        /// Number of hosts to leave out from the front, because the client knows them.
         after: u32,
     },
 }
