@@ -32,7 +32,7 @@ use crate::{
     content::{ChunkSource, Content, OpenChunkError},
     disk,
     error::{AtPath, DownloadError, PathError, StoreChunkError},
-    existing::{Existing, Extent, Found},
+    existing::{Existing, Extent, Found, Proved, Record},
     file_pool::FilePool,
     hash_run::OnProgress,
     hashes::ChunkHashes,
@@ -158,12 +158,15 @@ impl Download {
             (None, Some(proofs), Some(_)) => proofs.load(output.path()),
             _ => None,
         };
-        let local = local.or(recorded.as_ref());
+        let mut local = local.or(recorded.as_ref());
         let mut replaces = Replaces::Nothing;
         if let Some(existing) = &mut existing {
-            let mut read = 0;
+            let mut is_recorded = false;
             if existing.differences.count == 0 {
-                read = existing.prove(&metainfo, &hashes, local, Extent::UntilWrong, progress)?;
+                let Proved { unknown, record } =
+                    existing.prove(&metainfo, &hashes, local, Extent::UntilWrong, progress)?;
+                is_recorded = unknown == 0 && local.is_some_and(Local::is_recorded);
+                local = local.filter(|_| record == Record::Right);
             }
             if existing.differences.count > 0 {
                 output.check_replaceable(existing)?;
@@ -182,7 +185,6 @@ impl Download {
                     let have = existing.right.clone();
                     let mut download = Download::new(metainfo, hashes, output, part, wanted, have, ledger);
                     download.finished = OnceLock::from(existing.identities());
-                    let is_recorded = read == 0 && local.is_some_and(Local::is_recorded);
                     if !is_recorded {
                         download.remember_existing(existing, begun);
                     }

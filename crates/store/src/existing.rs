@@ -111,6 +111,22 @@ pub fn check(
     Ok(differences)
 }
 
+/// What was found when the files that are there were proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proved {
+    /// Files of which no hashes were known.
+    pub(crate) unknown: usize,
+    pub(crate) record: Record,
+}
+
+/// The record that an earlier run left ([`crate::proofs`]), as far as it was compared with the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record {
+    Right,
+    /// A file has the inode and the times that are recorded, and other bytes.
+    Wrong,
+}
+
 /// A file of the share that is there with the right length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -281,7 +297,10 @@ impl Existing {
         Ok(())
     }
 
-    /// Proves the files that are there. Those that `local` knows are not read. Returns how many chunks were read.
+    /// Proves the files that are there.
+    ///
+    /// Files that this run has hashed are not read again. A record of an earlier run only shows what is wrong: all that it has is read
+    /// before it counts as right. Files that it does not know are read first, because what is wrong is most likely among them.
     pub(crate) fn prove(
         &mut self,
         metainfo: &Metainfo,
@@ -289,34 +308,44 @@ impl Existing {
         local: Option<&Local>,
         extent: Extent,
         progress: OnProgress<'_>,
-    ) -> Result<usize, DownloadError> {
-        let Some(part) = &self.part else { return Ok(0) };
+    ) -> Result<Proved, DownloadError> {
+        let mut proved = Proved { unknown: 0, record: Record::Right };
+        let Some(part) = &self.part else { return Ok(proved) };
         let space = metainfo.chunk_space();
+        let chunks_of = |file| space.chunks_of(file).map(ChunkIndex);
         let there =
             || self.files.iter().enumerate().filter_map(|(file, there)| Some((file, (*there)?.state)));
-        let mut is_read = vec![false; self.files.len()];
         let mut right = Bitfield::empty(space.chunk_count());
-        let (mut chunks, mut is_wrong) = (Vec::new(), false);
+        let (mut unread, mut recorded, mut is_wrong) = (Vec::new(), Vec::new(), false);
+        let mut is_read = vec![true; self.files.len()];
         for (file, state) in there() {
             let names = metainfo.files()[file].path.iter().map(ShareName::as_str);
             let Some(known) = local.and_then(|local| local.hashes_of(names, &state)) else {
-                is_read[file] = true;
-                chunks.extend(space.chunks_of(file).map(ChunkIndex));
+                proved.unknown += 1;
+                unread.extend(chunks_of(file));
                 continue;
             };
-            for (chunk, hash) in space.chunks_of(file).map(ChunkIndex).zip(known) {
+            for (chunk, hash) in chunks_of(file).zip(known) {
                 if hashes.get(chunk) == Some(*hash) {
                     right.insert(chunk);
                 } else {
                     is_wrong = true;
                 }
             }
+            if local.is_some_and(Local::is_recorded) {
+                recorded.extend(chunks_of(file));
+            } else {
+                is_read[file] = false;
+            }
         }
         // Once something is wrong, no more has to be known.
         let is_known_wrong = is_wrong && extent == Extent::UntilWrong;
         if is_known_wrong {
-            chunks.clear();
+            is_read.fill(false);
+        } else {
+            unread.append(&mut recorded);
         }
+        let chunks = if is_known_wrong { Vec::new() } else { unread };
         let pool = FilePool::default();
         let open = |file: usize| pool.file(file, || part.open_file(&metainfo.files()[file], Access::Read));
         // Whatever cannot be read differs.
@@ -326,24 +355,28 @@ impl Existing {
             let (batch, rest) = left.split_at(len.min(left.len()));
             (left, len) = (rest, BATCH.min(2 * len));
             let found = hash_chunks(space, batch, open, is_lost, progress).map_err(|_| Stopped)?;
-            let before = right.count() as usize;
+            let mut is_batch_right = true;
             for (&chunk, hash) in batch.iter().zip(found) {
                 if hash.is_some() && hash == hashes.get(chunk) {
                     right.insert(chunk);
+                    continue;
+                }
+                is_batch_right = false;
+                if right.remove(chunk) {
+                    proved.record = Record::Wrong;
                 }
             }
-            // The rest counts as wrong.
-            if extent == Extent::UntilWrong && (right.count() as usize) < before + batch.len() {
+            // The rest counts as wrong, unless it is recorded.
+            if extent == Extent::UntilWrong && !is_batch_right {
                 break;
             }
         }
         let mut wrong = Vec::new();
         for (file, before) in there() {
-            let is_right = space.chunks_of(file).all(|chunk| right.contains(ChunkIndex(chunk)));
+            let is_right = chunks_of(file).all(|chunk| right.contains(chunk));
             // What was written while it was read may not be what was hashed.
             let now = || open(file).ok()?.metadata().ok().map(|meta| FileIdentity::of(&meta));
-            let may_have_changed = is_read[file] && !is_known_wrong;
-            if !is_right || (may_have_changed && now() != Some(before.identity)) {
+            if !is_right || (is_read[file] && now() != Some(before.identity)) {
                 wrong.push(file);
             }
         }
@@ -351,7 +384,7 @@ impl Existing {
             self.differences.add(join(&self.path, &metainfo.files()[file].path), Difference::Content);
         }
         self.right = right;
-        Ok(chunks.len())
+        Ok(proved)
     }
 
     /// What is known of the files, for a download that serves them.

@@ -205,9 +205,10 @@ pub struct Args {
     )]
     pub(super) no_sparse: bool,
 
-    /// Read everything again that is here, and do not remember what is right
+    /// Read again what stays the same in an update, and do not remember what is right
     ///
-    /// By default a file that an earlier run proved and that has not changed since is not read again.
+    /// By default an update to another version does not read files that an earlier run proved and that have not changed since. A share
+    /// that is here already is read in any case.
     #[arg(
         long, value_parser = FalseyValueParser::new(), env = "SHOAL_NO_CACHE", help_heading = OUTPUT,
         hide_short_help = true

@@ -86,7 +86,7 @@ fn the_same_command_again_proves_what_is_here() {
 
 /// Bytes that were read to prove what is here are reported.
 #[test]
-fn what_an_earlier_run_proved_is_read_again_only_if_the_user_wants_that() {
+fn what_is_here_is_read_again_each_time() {
     let versions = Versions::new();
     let is_read = |more: &[&str]| {
         let ended = versions.run(0, &[&["--json"], more].concat());
@@ -95,13 +95,14 @@ fn what_an_earlier_run_proved_is_read_again_only_if_the_user_wants_that() {
     };
     assert_eq!(versions.run(0, &["--no-cache"]).code, Some(0));
     assert!(!versions.place.path(".cache").exists());
-    assert!(is_read(&[]), "nobody has recorded it");
-    assert!(is_read(&["--no-cache"]));
+    for more in [&[][..], &["--no-cache"], &["--update"], &["--overwrite"]] {
+        assert!(is_read(more), "{more:?}");
+    }
     let versions_of = |more: &[&str]| versions.run(1, &[&["--update"], more].concat());
     assert_eq!(versions_of(&["--cache-dir", "here"]).code, Some(0));
     assert_eq!(versions.run(0, &["--update", "--cache-dir", "here"]).code, Some(0));
-    assert!(!is_read(&["--cache-dir", "here"]));
-    assert!(is_read(&["--cache-dir", "here", "--no-cache"]));
+    assert!(is_read(&["--cache-dir", "here"]));
+    assert!(is_read(&["--cache-dir", "here", "--update"]));
     let checked = versions.run(0, &["--check", "--json", "--cache-dir", "here"]);
     assert!(events(&checked).iter().any(|event| event["event"] == "proving"), "{checked:?}");
 }

@@ -1,9 +1,10 @@
-//! What a finished download is remembered by: the next run does not read again what has not changed.
+//! What a finished download is remembered by: an update need not read again what has not changed. A run that finds the share here
+//! reads all of it all the same.
 
 use std::{
     fs,
     ops::ControlFlow,
-    os::unix::fs::{FileExt, PermissionsExt},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,6 +13,7 @@ use std::{
 };
 
 use proto::Metainfo;
+use sha2::{Digest, Sha256};
 use store::{Content, Download, DownloadError, Output, ProofCache, Wanted, check};
 
 use crate::bench::{Bench, CHUNK, content, listing, names_in};
@@ -20,10 +22,15 @@ const LARGE: usize = 2 * CHUNK + 1;
 const TOTAL: u64 = (LARGE + 900 + 700) as u64;
 
 fn bench() -> Bench {
+    version(1)
+}
+
+/// Versions differ in a file.
+fn version(seed_of_one: usize) -> Bench {
     Bench::new(|path| {
         fs::create_dir_all(path.join("sub")).unwrap();
         for (seed, (name, len)) in
-            [("large", LARGE), ("one", 900), ("sub/two", 700), ("empty", 0)].into_iter().enumerate()
+            [(0, ("large", LARGE)), (seed_of_one, ("one", 900)), (2, ("sub/two", 700)), (3, ("empty", 0))]
         {
             fs::write(path.join(name), content(len, seed)).unwrap();
         }
@@ -40,6 +47,11 @@ fn output(bench: &Bench) -> Output {
 
 /// A download, and how many bytes of files that are here were read for it.
 fn open(bench: &Bench) -> Result<(Download, u64), DownloadError> {
+    let (download, read) = open_to(bench, output(bench));
+    Ok((download?, read))
+}
+
+fn open_to(bench: &Bench, output: Output) -> (Result<Download, DownloadError>, u64) {
     let metainfo = Arc::new(Metainfo::decode(bench.shared.metainfo().as_bytes()).unwrap());
     let (hashes, wanted) = (bench.shared.hashes().clone(), Wanted::all(&metainfo));
     let read = AtomicU64::new(0);
@@ -47,8 +59,16 @@ fn open(bench: &Bench) -> Result<(Download, u64), DownloadError> {
         read.fetch_add(bytes, Ordering::Relaxed);
         ControlFlow::Continue(())
     };
-    let (download, _) = Download::open(metainfo, hashes, output(bench), wanted, &[], None, &progress)?;
-    Ok((download, read.into_inner()))
+    let opened = Download::open(metainfo, hashes, output, wanted, &[], None, &progress);
+    (opened.map(|(download, _)| download), read.into_inner())
+}
+
+/// How many bytes are read to find out that what is here is another version than this one: none if the record counts.
+fn read_to_compare(bench: &Bench) -> u64 {
+    let output = Output::at(bench.output().path().to_owned()).remembering(ProofCache::new(cache(bench)));
+    let (opened, read) = open_to(&version(77), output);
+    assert!(matches!(opened, Err(DownloadError::OutputDiffers { .. })), "{opened:?}");
+    read
 }
 
 /// A bench whose share was fetched.
@@ -64,6 +84,41 @@ fn record(bench: &Bench) -> PathBuf {
     cache(bench).join(&names[0])
 }
 
+/// What is recorded of a file: its inode and times.
+fn numbers(path: &Path) -> Vec<u8> {
+    let meta = fs::symlink_metadata(path).unwrap();
+    let numbers =
+        [meta.ino().cast_signed(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
+    numbers.into_iter().flat_map(i64::to_be_bytes).collect()
+}
+
+/// Where these numbers are in a record.
+fn position(record: &[u8], numbers: &[u8]) -> Option<usize> {
+    record.windows(numbers.len()).position(|window| window == numbers)
+}
+
+/// Whether the record has each of the files that are not empty, as it is now.
+#[track_caller]
+fn assert_all_known(bench: &Bench) {
+    let (record, path) = (fs::read(record(bench)).unwrap(), bench.output().path().to_owned());
+    for name in ["large", "one", "sub/two"] {
+        assert!(position(&record, &numbers(&path.join(name))).is_some(), "{name}");
+    }
+}
+
+/// Changes a byte of a file, and the record so that it has the file as it is then: what a disk does that changes a byte by itself.
+fn rot(bench: &Bench, name: &str) {
+    let (record, path) = (record(bench), bench.output().path().join(name));
+    let (mut bytes, before) = (fs::read(&record).unwrap(), numbers(&path));
+    fs::File::options().write(true).open(&path).unwrap().write_all_at(b"x", 0).unwrap();
+    let at = position(&bytes, &before).unwrap();
+    bytes[at..at + before.len()].copy_from_slice(&numbers(&path));
+    let checked = bytes.len() - 32;
+    let checksum = Sha256::digest(&bytes[..checked]);
+    bytes[checked..].copy_from_slice(&checksum);
+    fs::write(&record, bytes).unwrap();
+}
+
 /// Writes to a file, and sets back when it was changed.
 fn change_unseen(path: &Path) {
     let file = fs::File::options().write(true).open(path).unwrap();
@@ -73,20 +128,34 @@ fn change_unseen(path: &Path) {
 }
 
 #[test]
-fn what_was_fetched_is_not_read_again_as_long_as_it_does_not_change() {
+fn a_share_that_is_here_is_read_again_whatever_the_record_says() {
     let bench = fetched();
     let path = bench.output().path().to_owned();
+    assert_all_known(&bench);
     for _ in 0..2 {
         let (download, read) = open(&bench).unwrap();
         assert!(download.is_finished());
-        assert_eq!(read, 0);
+        assert_eq!(read, TOTAL);
     }
     // Another inode.
     fs::copy(path.join("one"), path.join("copy")).unwrap();
     fs::rename(path.join("copy"), path.join("one")).unwrap();
-    let (download, read) = open(&bench).unwrap();
-    assert!(download.is_finished());
-    assert_eq!(read, 900);
+    assert_eq!(open(&bench).unwrap().1, TOTAL);
+    for name in ["large", "one", "sub/two"] {
+        let bench = fetched();
+        rot(&bench, name);
+        let (download, _) = open(&bench).unwrap();
+        assert!(!download.is_finished(), "{name}");
+        bench.complete(download);
+    }
+}
+
+#[test]
+fn what_is_known_to_be_another_version_is_not_read_to_find_that_out() {
+    let bench = fetched();
+    assert_eq!(read_to_compare(&bench), 0);
+    fs::remove_file(record(&bench)).unwrap();
+    assert_eq!(read_to_compare(&bench), TOTAL);
 }
 
 #[test]
@@ -106,9 +175,7 @@ fn after_an_update_what_it_linked_and_what_it_fetched_is_known() {
     fs::write(path.join("one"), content(900, 77)).unwrap();
     let (download, _) = open(&bench).unwrap();
     bench.complete(download);
-    let (download, read) = open(&bench).unwrap();
-    assert!(download.is_finished());
-    assert_eq!(read, 0);
+    assert_all_known(&bench);
 }
 
 /// The record is of the version before, because the run was ended between the exchange and the record of the new one.
@@ -133,19 +200,19 @@ fn a_record_that_is_damaged_or_that_others_could_write_does_not_count() {
     let good = fs::read(&record).unwrap();
     for damage in [&[][..], &good[..good.len() - 1], &[&good[..], b"x"].concat()] {
         fs::write(&record, damage).unwrap();
-        assert_eq!(open(&bench).unwrap().1, TOTAL);
+        assert_eq!(read_to_compare(&bench), TOTAL);
     }
     fs::write(&record, &good).unwrap();
-    assert_eq!(open(&bench).unwrap().1, 0);
+    assert_eq!(read_to_compare(&bench), 0);
     for mode in [0o620, 0o602] {
         fs::set_permissions(&record, fs::Permissions::from_mode(mode)).unwrap();
-        assert_eq!(open(&bench).unwrap().1, TOTAL, "{mode:o}");
+        assert_eq!(read_to_compare(&bench), TOTAL, "{mode:o}");
     }
     fs::set_permissions(&record, fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(open(&bench).unwrap().1, 0);
+    assert_eq!(read_to_compare(&bench), 0);
     // Only root can give a file to somebody else.
     if std::os::unix::fs::chown(&record, Some(12_345), None).is_ok() {
-        assert_eq!(open(&bench).unwrap().1, TOTAL);
+        assert_eq!(read_to_compare(&bench), TOTAL);
     }
 }
 
@@ -220,14 +287,14 @@ fn a_linked_file_that_only_gets_another_name_does_not_end_the_update() {
 fn one_file_is_remembered_too() {
     let bench = Bench::of_file(3 * CHUNK);
     bench.complete(open(&bench).unwrap().0);
-    let (download, read) = open(&bench).unwrap();
-    assert!(download.is_finished());
-    assert_eq!(read, 0);
+    let is_known = || position(&fs::read(record(&bench)).unwrap(), &numbers(bench.output().path())).is_some();
+    assert!(is_known());
     change_unseen(bench.output().path());
+    assert!(!is_known());
     let (download, _) = open(&bench).unwrap();
     assert_eq!(download.have().count(), 2);
     bench.complete(download);
-    assert_eq!(open(&bench).unwrap().1, 0);
+    assert!(is_known());
 }
 
 #[test]
