@@ -27,7 +27,8 @@
 //! again, it is dropped. A peer that sends keep-alives ([`Scheduler::alive`]) only serves others first. When nothing is left to
 //! request, chunks that are expected late are requested from a second peer too ([`endgame`]). The first to send the chunk ends the
 //! other's request. A wrong chunk bans its sender. Until a first chunk of a peer is proved right, the peer is asked for one chunk at a
-//! time, or two if the first takes long, and a second is not proved meanwhile. So a liar gets one wrong chunk in.
+//! time, or two if the first takes long, and a second is not proved meanwhile. So a liar gets one wrong chunk in. Leaves are no chunks:
+//! any number of them is asked for meanwhile.
 //!
 //! A peer answers each request once, with the chunk or a rejection, also when the request was cancelled. So what a peer owes is
 //! always known, and a chunk that was not requested is a violation of the protocol.
@@ -55,7 +56,7 @@ use proto::{
 use rand::{Rng, seq::SliceRandom};
 
 use parts::Parts;
-use peer::{Earned, Peer, Standing};
+use peer::{Earned, Peer, Room, Standing};
 use rarity::Rarity;
 use zone::Zone;
 
@@ -147,8 +148,8 @@ pub struct Scheduler {
     /// The peers that were asked for each chunk that is `Asked`.
     asked: BTreeMap<ChunkIndex, Asked>,
     peers: BTreeMap<PeerKey, Peer>,
-    /// The senders of the chunks that are `Arrived`, and the bytes that came.
-    proving: BTreeMap<ChunkIndex, (PeerKey, u32)>,
+    /// The senders of the chunks that are `Arrived`, and in which form they came.
+    proving: BTreeMap<ChunkIndex, (PeerKey, Form)>,
     /// Peers that may have room for another request.
     ready: BTreeSet<PeerKey>,
     /// Peers that were not asked because too many chunks were arriving.
@@ -350,7 +351,7 @@ impl Scheduler {
     pub fn progressed(&mut self, key: PeerKey, bytes: u32, now: Instant) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.progressed(bytes, now);
-            if peer.is_tried() && peer.has_room() {
+            if peer.is_tried() && peer.room() == Room::Everything {
                 self.ready.insert(key);
             }
         }
@@ -409,10 +410,12 @@ impl Scheduler {
     /// A chunk arrived, or what was asked for of it.
     pub fn received(&mut self, key: PeerKey, wish: impl Into<Wish>, now: Instant) -> Received {
         let wish @ Wish { chunk, form } = wish.into();
-        let Some(span) = self.space.span(chunk) else { return Received::Unrequested };
+        if chunk.0 >= self.space.chunk_count() {
+            return Received::Unrequested;
+        }
         let Some(peer) = self.peers.get_mut(&key) else { return Received::Duplicate };
         let standing = peer.delivered(wish, now);
-        let may_prove = peer.may_prove();
+        let may_prove = peer.may_prove(form);
         self.arriving.remove(&key);
         self.ready.insert(key);
         self.ready.extend(self.held_back.drain(..));
@@ -440,21 +443,21 @@ impl Scheduler {
             }
         }
         self.states[chunk.0 as usize] = ChunkState::Arrived;
-        self.proving.insert(chunk, (key, form.len(span.len)));
+        self.proving.insert(chunk, (key, form));
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.proving();
+            peer.proving(form);
         }
         Received::Verify
     }
 
     /// What came of a chunk was proved. Returns the bytes that came for it.
     fn proved(&mut self, chunk: ChunkIndex, earned: Earned) -> u32 {
-        let Some((key, len)) = self.proving.remove(&chunk) else { return 0 };
+        let Some((key, form)) = self.proving.remove(&chunk) else { return 0 };
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.proved(earned);
+            peer.proved(form, earned);
             self.ready.insert(key);
         }
-        len
+        self.space.span(chunk).map_or(0, |span| form.len(span.len))
     }
 
     /// A chunk was proved and written, after [`Received::Verify`]. Returns the bytes that came for it last.

@@ -10,7 +10,7 @@ use rand::Rng;
 
 use super::{
     ChunkState, Command, Have, PeerKey, Place, Scheduler, note_asked,
-    peer::{Peer, UNIQUE_DEPTH},
+    peer::{Peer, Room, UNIQUE_DEPTH},
 };
 
 /// While this many chunks are arriving, no more are requested from leechers. This side's link is then the limit, and another
@@ -64,8 +64,13 @@ impl Scheduler {
     /// The chunk to request from a peer, if any.
     fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
         let peer = self.peers.get_mut(&key)?;
-        if peer.is_paused(now) || !peer.has_room() {
+        if peer.is_paused(now) {
             return None;
+        }
+        match peer.room() {
+            Room::Nothing => return None,
+            Room::Leaves => return self.choose_leaves(key, rng),
+            Room::Everything => {}
         }
         let alone = self.leechers == 0;
         if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
@@ -102,6 +107,18 @@ impl Scheduler {
             return self.endgame_pick(key, now);
         }
         chunk
+    }
+
+    /// The chunk of which to request the leaves from a peer, if any.
+    fn choose_leaves(&self, key: PeerKey, rng: &mut impl Rng) -> Option<ChunkIndex> {
+        let peer = self.peers.get(&key)?;
+        if self.parts.is_empty() || peer.nothing_to_ask || !peer.wants_more(self.leechers) {
+            return None;
+        }
+        let crossing = self.zone.as_ref().filter(|_| peer.place == Place::Far);
+        let is_allowed = |chunk| crossing.is_none_or(|zone| zone.fetches(chunk));
+        let is_leaves = |chunk| self.parts.form(chunk) == Form::Leaves && is_allowed(chunk);
+        self.missing.pick_where(&peer.have, is_leaves, rng)
     }
 
     /// Whether [`MAX_ARRIVING`] chunks are arriving.

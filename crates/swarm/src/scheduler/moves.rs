@@ -10,7 +10,7 @@ use proto::ChunkIndex;
 
 use super::{
     Asked, Have, PeerKey, Place, Scheduler,
-    peer::{Peer, Standing},
+    peer::{Peer, Room, Standing},
 };
 
 /// A request is withdrawn from a seeder only if its chunk is expected no sooner than this. A chunk that is about to be sent is
@@ -40,7 +40,10 @@ impl Scheduler {
         if let Standing::Moving { to, .. } = standing {
             let leechers = self.leechers;
             let can_take = |peer: &Peer| {
-                peer.has(chunk) && peer.has_room() && !peer.is_paused(now) && peer.wants_more(leechers)
+                peer.has(chunk)
+                    && peer.room() == Room::Everything
+                    && !peer.is_paused(now)
+                    && peer.wants_more(leechers)
             };
             let is_asked_elsewhere = self.asked.get(&chunk).is_none_or(|asked| asked.askers != [key]);
             if !is_asked_elsewhere && self.peers.get(&to).is_some_and(can_take) {

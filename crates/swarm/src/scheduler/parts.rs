@@ -26,6 +26,11 @@ impl Parts {
         self.forms.get(&chunk).copied().unwrap_or(Form::Whole)
     }
 
+    /// Whether any chunk is fetched in parts.
+    pub(super) fn is_empty(&self) -> bool {
+        self.forms.is_empty()
+    }
+
     /// From now on, a chunk that is not missing is asked for in this form.
     pub(super) fn set(&mut self, chunk: ChunkIndex, form: Form) {
         match form {

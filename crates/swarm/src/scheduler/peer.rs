@@ -74,6 +74,15 @@ struct Arriving {
     bytes: u32,
 }
 
+/// What may be requested from a peer now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Nothing,
+    /// Hashes of the blocks of chunks.
+    Leaves,
+    Everything,
+}
+
 /// What a proof brings the sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Earned {
@@ -153,13 +162,22 @@ impl Peer {
         self.pause_until.is_some_and(|until| until > now)
     }
 
-    /// Whether one more request is allowed. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
-    /// If that chunk takes long to arrive, a second is requested meanwhile, so that a far peer does not pause for a round trip.
-    pub(super) fn has_room(&self) -> bool {
+    /// What one more request may be for. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
+    /// If that chunk takes long to arrive, a second is requested meanwhile, so that a far peer does not pause for a round trip. Leaves
+    /// may be requested at any time: they are short, and the first wrong ones end the connection.
+    pub(super) fn room(&self) -> Room {
+        if self.requests.len() >= MAX_PIPELINE {
+            return Room::Nothing;
+        }
+        if self.trusted {
+            return Room::Everything;
+        }
+        let is_chunk = |request: &&Request| request.form != Form::Leaves;
+        let is_tried = self.proving > 0 || self.debts().any(|request| request.form != Form::Leaves);
         let is_slow_trial = self.proving == 0
-            && self.requests.len() < TRIAL_REQUESTS
+            && self.requests.iter().filter(is_chunk).count() < TRIAL_REQUESTS
             && self.arriving.is_some_and(|arriving| arriving.bytes > 0);
-        (!self.is_tried() || is_slow_trial) && self.requests.len() < MAX_PIPELINE
+        if !is_tried || is_slow_trial { Room::Everything } else { Room::Leaves }
     }
 
     /// Whether it is not trusted yet, and its first chunk is requested or being proved.
@@ -172,9 +190,9 @@ impl Peer {
         self.trusted
     }
 
-    /// Whether a chunk that arrives now may be proved. Of a peer that is not trusted yet, one is proved at a time.
-    pub(super) fn may_prove(&self) -> bool {
-        self.trusted || self.proving == 0
+    /// Whether what arrives now in this form may be proved. Of a peer that is not trusted yet, one chunk is proved at a time.
+    pub(super) fn may_prove(&self, form: Form) -> bool {
+        self.trusted || self.proving == 0 || form == Form::Leaves
     }
 
     /// Trusts it as if a chunk from it had been proved.
@@ -183,14 +201,14 @@ impl Peer {
         self.trusted = true;
     }
 
-    /// A chunk from it is being proved.
-    pub(super) fn proving(&mut self) {
-        self.proving += 1;
+    /// What came of a chunk from it is being proved.
+    pub(super) fn proving(&mut self, form: Form) {
+        self.proving += usize::from(form != Form::Leaves);
     }
 
     /// What came of a chunk from it was proved.
-    pub(super) fn proved(&mut self, earned: Earned) {
-        self.proving -= 1;
+    pub(super) fn proved(&mut self, form: Form, earned: Earned) {
+        self.proving -= usize::from(form != Form::Leaves);
         self.trusted |= earned == Earned::Trust;
     }
 

@@ -46,14 +46,39 @@ fn right_hashes_of_blocks_bring_their_sender_no_trust() {
     bench.trusts = false;
     bench.scheduler.has_similar(&field(9, &[0, 1, 2, 3, 4, 5, 6, 7, 8]));
     let peer = bench.join(1, Have::All);
-    let [first] = bench.waiting[&peer][..] else { panic!("{:?}", bench.waiting) };
-    let leaves = Wish { chunk: first, form: LEAVES };
-    assert_eq!(bench.scheduler.received(peer, leaves, bench.now), Received::Verify);
+    for chunk in bench.waiting[&peer].clone() {
+        let leaves = Wish { chunk, form: LEAVES };
+        assert_eq!(bench.scheduler.received(peer, leaves, bench.now), Received::Verify);
+        bench.scheduler.ask_again(chunk, if chunk.0 % 2 == 0 { TWO } else { Form::Whole });
+    }
     bench.waiting.insert(peer, Vec::new());
-    bench.scheduler.ask_again(first, TWO);
     bench.fill();
     assert!(!bench.scheduler.is_trusted(peer));
     assert_eq!(bench.asked(peer), 1);
+}
+
+/// The hashes of many small files that changed do not take a round trip each.
+#[test]
+fn hashes_of_blocks_are_asked_for_at_once_and_one_chunk_beside_them() {
+    let mut bench = Bench::new(9, 1);
+    bench.trusts = false;
+    bench.scheduler.has_similar(&field(9, &[0, 1, 2, 3, 4, 5, 6, 7]));
+    let peer = bench.join(1, Have::All);
+    assert_eq!(bench.asked(peer), 9, "eight of them in parts");
+    let [first, second, ..] = bench.waiting[&peer][..] else { panic!("{:?}", bench.waiting) };
+    for chunk in [first, second].into_iter().filter(|&chunk| chunk != ChunkIndex(8)) {
+        let leaves = Wish { chunk, form: LEAVES };
+        assert_eq!(bench.scheduler.received(peer, leaves, bench.now), Received::Verify);
+        bench.waiting.get_mut(&peer).unwrap().retain(|&waiting| waiting != chunk);
+        bench.scheduler.ask_again(chunk, Form::Whole);
+    }
+    let asked = bench.asked(peer);
+    bench.fill();
+    assert_eq!(bench.asked(peer), asked, "no second chunk");
+    // While the chunk is being proved, leaves are still of use.
+    assert_eq!(bench.scheduler.received(peer, ChunkIndex(8), bench.now), Received::Verify);
+    let chunk = bench.waiting[&peer].iter().copied().find(|&chunk| chunk != ChunkIndex(8)).unwrap();
+    assert_eq!(bench.scheduler.received(peer, Wish { chunk, form: LEAVES }, bench.now), Received::Verify);
 }
 
 /// The local bytes may have changed, or most blocks differ.
