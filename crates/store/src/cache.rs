@@ -30,8 +30,8 @@ const MIN_FILE_LEN: u64 = CHUNK_LEN as u64;
 /// Maximum number of entries; above it the oldest are removed.
 const MAX_ENTRIES: usize = 100_000;
 
-/// A file that changed more recently than this might change again without a new modification time, because file systems
-/// count time in steps.
+/// A file that changed more recently than this when it was looked at might change again without a new modification time, because file
+/// systems count time in steps. Hashing takes longer than that, so the time at its end says nothing.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// A directory of chunk hashes.
@@ -56,10 +56,16 @@ impl HashCache {
         decode_entry(&fs::read(self.path(identity)).ok()?, identity, changed)
     }
 
-    /// Remembers the hashes of a file. A failure only costs time later.
-    pub(crate) fn save(&self, identity: &FileIdentity, changed: ChangeTime, hashes: &[Digest]) {
+    /// Remembers the hashes of a file that was looked at before it was read. A failure only costs time later.
+    pub(crate) fn save(
+        &self,
+        identity: &FileIdentity,
+        changed: ChangeTime,
+        hashes: &[Digest],
+        looked_at: SystemTime,
+    ) {
         // A link or a rename also changes the ctime, so such a file is hashed once more.
-        if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s), SystemTime::now()) {
+        if identity.len > MIN_FILE_LEN && is_settled(identity.mtime_s.max(changed.s), looked_at) {
             self.write(identity, changed, hashes);
         }
     }
@@ -141,7 +147,10 @@ pub(crate) fn header(identity: &FileIdentity, changed: ChangeTime) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
+    use crate::scan::{Scan, ScanRules};
 
     const FILE: FileIdentity =
         FileIdentity { device: 1, inode: 0xabc, len: MIN_FILE_LEN + 1, mtime_s: 1_000, mtime_ns: 5 };
@@ -157,7 +166,7 @@ mod tests {
     #[test]
     fn remembers_a_file_until_it_changes() {
         let (_dir, cache) = cache();
-        cache.save(&FILE, CHANGED, &HASHES);
+        cache.save(&FILE, CHANGED, &HASHES, SystemTime::now());
         assert_eq!(cache.load(&FILE, CHANGED), Some(HASHES.to_vec()));
         for changed in [
             FileIdentity { len: FILE.len + 1, ..FILE },
@@ -176,7 +185,7 @@ mod tests {
     #[test]
     fn a_damaged_entry_does_not_count() {
         let (_dir, cache) = cache();
-        cache.save(&FILE, CHANGED, &HASHES);
+        cache.save(&FILE, CHANGED, &HASHES, SystemTime::now());
         let path = cache.path(&FILE);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
@@ -189,24 +198,43 @@ mod tests {
         assert_eq!(cache.load(&FILE, CHANGED), None);
     }
 
+    /// However long hashing takes: while it was read it may have changed in the same step of time.
     #[test]
-    fn a_file_that_just_changed_is_not_remembered() {
+    fn a_file_that_had_just_changed_when_it_was_looked_at_is_not_remembered() {
         let (_dir, cache) = cache();
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-        let now = i64::try_from(now).unwrap();
-        let fresh = FileIdentity { mtime_s: now, ..FILE };
-        cache.save(&fresh, CHANGED, &HASHES);
-        assert_eq!(cache.load(&fresh, CHANGED), None);
-        let changed = ChangeTime { s: now, ns: 0 };
-        cache.save(&FILE, changed, &HASHES);
-        assert_eq!(cache.load(&FILE, changed), None);
+        let at = |s: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(s.unsigned_abs());
+        let (later, changed_later) =
+            (FileIdentity { mtime_s: 1_001, ..FILE }, ChangeTime { s: 1_001, ..CHANGED });
+        for (file, changed) in [(&later, CHANGED), (&FILE, changed_later)] {
+            for looked_at in [0, 1_001, 1_003] {
+                cache.save(file, changed, &HASHES, at(looked_at));
+                assert_eq!(cache.load(file, changed), None, "{looked_at}");
+            }
+            cache.save(file, changed, &HASHES, at(1_004));
+            assert_eq!(cache.load(file, changed), Some(HASHES.to_vec()));
+            fs::remove_file(cache.path(file)).unwrap();
+        }
+    }
+
+    #[test]
+    fn files_are_looked_at_when_their_scan_begins() {
+        let (dir, cache) = cache();
+        let path = dir.path().join("file");
+        fs::write(&path, vec![1; CHUNK_LEN as usize + 1]).unwrap();
+        let scan = || Scan::new(&path, None, &ScanRules::default()).unwrap();
+        for (after, remembered) in [(Duration::ZERO, 0), (5 * SETTLED, 1)] {
+            let mut scan = scan();
+            scan.begun += after;
+            scan.hash(Some(&cache), &|_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), remembered);
+        }
     }
 
     #[test]
     fn keeps_no_more_than_it_may() {
         let (_dir, cache) = cache();
         for inode in 0..5 {
-            cache.save(&FileIdentity { inode, ..FILE }, CHANGED, &HASHES);
+            cache.save(&FileIdentity { inode, ..FILE }, CHANGED, &HASHES, SystemTime::now());
         }
         cache.prune(3).unwrap();
         assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), 3);

@@ -11,6 +11,7 @@ use std::{
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Component, Path, PathBuf},
+    time::SystemTime,
 };
 
 use proto::{
@@ -141,6 +142,8 @@ pub(crate) struct ScannedFile {
 pub struct Scan {
     pub(crate) name: ShareName,
     pub(crate) files: Vec<ScannedFile>,
+    /// When it began: the files are what they were then, or later.
+    pub(crate) begun: SystemTime,
     left_out: LeftOut,
     root: ScannedNode,
 }
@@ -156,6 +159,7 @@ impl Scan {
     /// Finds the files below `path`. `rules` do not apply to `path` itself, because the user named it: if it is a symbolic link, it
     /// is followed.
     pub fn new(path: &Path, name: Option<ShareName>, rules: &ScanRules) -> Result<Scan, ScanError> {
+        let begun = SystemTime::now();
         let name = match name {
             Some(name) => name,
             None => own_name(path)?,
@@ -166,7 +170,7 @@ impl Scan {
             Err(kind) => return Err(ScanError::Special { path: path.to_owned(), kind }),
             Ok(meta) => walk.node(path, &meta, 0)?,
         };
-        Ok(Scan { name, files: walk.files, left_out: walk.left_out, root })
+        Ok(Scan { name, files: walk.files, begun, left_out: walk.left_out, root })
     }
 
     /// Entries that cannot be shared and were left out.

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use proto::{
@@ -66,6 +67,7 @@ impl Scan {
     /// Hashes the files that `cache` does not know. `progress` receives every byte of the share, those of cached files at once.
     pub fn hash(self, cache: Option<&HashCache>, progress: OnProgress<'_>) -> Result<Shared, ShareError> {
         let space = ChunkSpace::new(self.files.iter().map(|file| file.identity.len))?;
+        let cache = cache.map(|cache| (cache, self.begun));
         let hashes = hash_files(&space, &self.files, cache, progress)?;
         self.described(&space, hashes)
     }
@@ -97,17 +99,18 @@ fn file_hashes<'a>(space: &ChunkSpace, hashes: &'a [Digest], file: usize) -> &'a
     &hashes[chunks.start as usize..chunks.end as usize]
 }
 
+/// The hashes of all chunks. The cache comes with the time at which the files were looked at.
 fn hash_files(
     space: &ChunkSpace,
     files: &[ScannedFile],
-    cache: Option<&HashCache>,
+    cache: Option<(&HashCache, SystemTime)>,
     progress: OnProgress<'_>,
 ) -> Result<Vec<Digest>, ShareError> {
     let mut hashes = vec![Digest([0; 32]); space.chunk_count() as usize];
     let (mut unknown_files, mut unknown_chunks) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         let chunks = space.chunks_of(index);
-        match cache.and_then(|cache| cache.load(&file.identity, file.changed)) {
+        match cache.and_then(|(cache, _)| cache.load(&file.identity, file.changed)) {
             Some(known) => {
                 hashes[chunks.start as usize..chunks.end as usize].copy_from_slice(&known);
                 if progress(file.identity.len).is_break() {
@@ -127,10 +130,10 @@ fn hash_files(
         // Hashes count only if the file has not changed meanwhile.
         let file = &files[index];
         let open = open_unchanged(file)?;
-        if let Some(cache) = cache
+        if let Some((cache, looked_at)) = cache
             && open.metadata().is_ok_and(|meta| ChangeTime::of(&meta) == file.changed)
         {
-            cache.save(&file.identity, file.changed, file_hashes(space, &hashes, index));
+            cache.save(&file.identity, file.changed, file_hashes(space, &hashes, index), looked_at);
         }
     }
     Ok(hashes)
