@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     buffers::BufferPool,
-    clock::RunClock,
+    clock::{LOOK_INTERVAL, RunClock},
     context::{Context, SessionEvent},
     description::{Description, Known},
     destination::Saving,
@@ -278,10 +278,16 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
         }
     }
 
-    /// Waits for what happens next, at most until the core has to decide again. All that is ready has the same chance, so peers
+    /// When to look at the clock again at the latest: the core has to decide then, or the clock has to be read.
+    fn wake(&self, now: Instant) -> Instant {
+        let look = now + LOOK_INTERVAL;
+        self.core.next_timeout().map_or(look, |wake| self.clock.on_system(wake).min(look))
+    }
+
+    /// Waits for what happens next, at most until [`Driver::wake`]. All that is ready has the same chance, so peers
     /// that send without end hold up nothing else.
     async fn next(&mut self, stop: &CancellationToken) -> Next {
-        let wake = self.core.next_timeout().map(|wake| self.clock.on_system(wake));
+        let wake = self.wake(Instant::now());
         tokio::select! {
             () = stop.cancelled(), if !self.is_stopping => Next::Stopped,
             Some(done) = self.disk.next_done() => Next::Done(done),
@@ -293,7 +299,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             }
             // The session has sent its last event before, unless its task panicked, and then this does.
             Some(()) = self.sessions.next_ended() => Next::Nothing,
-            () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => Next::Nothing,
+            () = sleep_until(wake.into()) => Next::Nothing,
         }
     }
 

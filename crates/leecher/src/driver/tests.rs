@@ -95,6 +95,19 @@ async fn a_flood_of_events_holds_up_nothing_else() {
     tasks.wait().await;
 }
 
+/// While the share is made durable the core waits for nothing. That time would count as time in which the process did not run.
+#[tokio::test]
+async fn the_clock_is_read_also_while_the_core_waits_for_nothing() {
+    let (directory, tasks) = (tempfile::tempdir().unwrap(), TaskTracker::new());
+    let (driver, acceptor) = driver(directory.path().to_owned(), &tasks);
+    assert_eq!(driver.core.next_timeout(), None);
+    let now = Instant::now();
+    assert_eq!(driver.wake(now), now + LOOK_INTERVAL);
+    drop((driver, acceptor));
+    tasks.close();
+    tasks.wait().await;
+}
+
 /// Otherwise the core would wait for its last event for ever.
 #[tokio::test]
 async fn a_session_that_panics_ends_the_transfer() {
