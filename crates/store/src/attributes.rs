@@ -45,6 +45,8 @@ pub(crate) fn apply(
     open: impl Fn(usize) -> Result<Arc<File>, PathError>,
 ) -> Result<Vec<usize>, DownloadError> {
     let mut changed = Vec::new();
+    // Reading it takes as long as all that is done for a small file.
+    let mask = mask();
     for index in wanted.positions().filter(|&file| linked.get(file).is_none()) {
         let entry = &metainfo.files()[index];
         let FileNode { is_executable, mtime_s, .. } = entry.node;
@@ -54,7 +56,8 @@ pub(crate) fn apply(
         }
         let (file, path) = (open(index)?, part.path_of(entry));
         if is_executable {
-            tolerate(make_executable(&file), "make it executable", &path).at("make executable", &path)?;
+            tolerate(make_executable(&file, mask), "make it executable", &path)
+                .at("make executable", &path)?;
         }
         if let Some(mtime_s) = mtime_s {
             tolerate(disk::set_mtime(&file, mtime_s), "set its time", &path).at("set the time of", &path)?;
@@ -67,9 +70,9 @@ pub(crate) fn apply(
     Ok(changed)
 }
 
-fn make_executable(file: &File) -> io::Result<()> {
+fn make_executable(file: &File, mask: u32) -> io::Result<()> {
     let before = file.metadata()?.permissions().mode();
-    let after = executable(before, mask());
+    let after = executable(before, mask);
     if after == before { Ok(()) } else { disk::set_permissions(file, Permissions::from_mode(after)) }
 }
 
