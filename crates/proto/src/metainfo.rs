@@ -241,9 +241,9 @@ impl Metainfo {
             return Err(MetainfoError::MetainfoTooLarge);
         }
         let mut lists = Lists::default();
-        let kind = match &tree {
+        let kind = match tree {
             Tree::File(node) => {
-                lists.files.push(FileEntry { path: Box::new([]), node: *node });
+                lists.files.push(FileEntry { path: Box::new([]), node });
                 Kind::File
             }
             Tree::Directory(entries) => {
@@ -355,8 +355,8 @@ struct Lists {
 }
 
 impl Lists {
-    /// Adds everything below `path`, which holds `entries`.
-    fn flatten(&mut self, entries: &Directory, path: &mut Vec<ShareName>) -> Result<(), MetainfoError> {
+    /// Adds everything below `path`, which holds `entries`. A million files need not be in memory twice, so the tree goes meanwhile.
+    fn flatten(&mut self, entries: Directory, path: &mut Vec<ShareName>) -> Result<(), MetainfoError> {
         if path.len() > MAX_DEPTH {
             return Err(MetainfoError::TooDeep);
         }
@@ -364,14 +364,14 @@ impl Lists {
             self.empty_directories.push(path.clone().into());
         }
         for (name, node) in entries {
-            path.push(name.clone());
+            path.push(name);
             match node {
-                Node::File(node) => self.files.push(FileEntry { path: path.clone().into(), node: *node }),
+                Node::File(node) => self.files.push(FileEntry { path: path.as_slice().into(), node }),
                 Node::Link(node) if !node.fits(&path[..path.len() - 1]) => {
                     return Err(MetainfoError::LinkTooLong);
                 }
                 Node::Link(node) => {
-                    self.links.push(LinkEntry { path: path.clone().into(), node: node.clone() });
+                    self.links.push(LinkEntry { path: path.as_slice().into(), node });
                 }
                 Node::Directory(entries) => self.flatten(entries, path)?,
             }

@@ -1,6 +1,6 @@
 //! Names of shares and of the files in them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,11 @@ pub const MAX_NAME_LEN: usize = 255;
 /// Names come from strangers, and become paths on disk and text on a terminal. So a name is never empty, `.` or `..`. It has
 /// at most [`MAX_NAME_LEN`] bytes of UTF-8, and holds no path separator and no control character. Joined to a directory, it
 /// names an entry of that directory.
+///
+/// Clones share the text: the paths of all files of a directory have the name of the directory.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ShareName(Box<str>);
+pub struct ShareName(Arc<str>);
 
 /// A borrowed [`ShareName`], for decoding many names of which few are kept: it needs no allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -123,7 +125,7 @@ impl TryFrom<String> for ShareName {
 
 impl From<ShareName> for String {
     fn from(name: ShareName) -> String {
-        name.0.into()
+        name.as_str().to_owned()
     }
 }
 

@@ -224,7 +224,9 @@ pub(crate) fn encode_record(
 ) -> Option<Vec<u8>> {
     let device = states.iter().flatten().next()?.identity.device;
     let description = metainfo.as_bytes();
-    let mut bytes = MAGIC.to_vec();
+    // At least this long. Where a million files are recorded, a vector that doubles would need as much again.
+    let mut bytes = Vec::with_capacity(description.len() + (states.len() + 1) * NUMBERS * 8);
+    bytes.extend(MAGIC);
     bytes.extend(device.to_be_bytes());
     bytes.extend(u32::try_from(description.len()).ok()?.to_be_bytes());
     bytes.extend_from_slice(description);

@@ -141,6 +141,8 @@ pub(crate) struct ScannedFile {
 #[derive(Debug)]
 pub struct Scan {
     pub(crate) name: ShareName,
+    /// Where the files are.
+    pub(crate) path: PathBuf,
     pub(crate) files: Vec<ScannedFile>,
     /// When it began: the files are what they were then, or later.
     pub(crate) begun: SystemTime,
@@ -170,7 +172,8 @@ impl Scan {
             Err(kind) => return Err(ScanError::Special { path: path.to_owned(), kind }),
             Ok(meta) => walk.node(path, &meta, 0)?,
         };
-        Ok(Scan { name, files: walk.files, begun, left_out: walk.left_out, root })
+        let path = path.to_owned();
+        Ok(Scan { name, path, files: walk.files, begun, left_out: walk.left_out, root })
     }
 
     /// Entries that cannot be shared and were left out.
@@ -183,9 +186,17 @@ impl Scan {
         self.files.iter().map(|file| file.identity.len).sum()
     }
 
+    /// Whether a directory was scanned.
+    pub(crate) fn is_directory(&self) -> bool {
+        matches!(self.root, ScannedNode::Directory(_))
+    }
+
     /// Describes the share, given the files' nodes in order.
-    pub(crate) fn metainfo(self, nodes: &[FileNode]) -> Result<Metainfo, MetainfoError> {
-        let tree = match to_node(self.root, nodes) {
+    pub(crate) fn metainfo(self, nodes: Vec<FileNode>) -> Result<Metainfo, MetainfoError> {
+        let root = to_node(self.root, &nodes);
+        // A million files take much memory, and the description is yet to come.
+        drop(nodes);
+        let tree = match root {
             Node::File(file) => Tree::File(file),
             Node::Directory(entries) => Tree::new_directory(&self.name, entries),
             // The path itself is followed, so it is no link.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    mem,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -10,7 +11,7 @@ use std::{
 use proto::{
     ChunkIndex, ChunkSpan, Digest, Metainfo,
     chunk::{ChunkSpace, TooLargeError},
-    metainfo::{FileNode, MetainfoError},
+    metainfo::{FileNode, Kind, MetainfoError},
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     hash_run::{HashRunError, OnProgress, Stopped, hash_chunks},
     hashes::{ChunkHashes, HashesError, file_root},
     identity::{ChangeTime, FileChange, FileIdentity, FileState},
+    part::join,
     scan::{Scan, ScanError, ScannedFile},
 };
 #[cfg(target_os = "linux")]
@@ -32,7 +34,10 @@ use rustix::fs::{Mode, OFlags};
 pub struct Shared {
     metainfo: Metainfo,
     hashes: ChunkHashes,
-    files: Vec<ScannedFile>,
+    /// Where the files are: a directory, or the only file.
+    path: PathBuf,
+    /// What each file was when it was hashed. Its path is that in the metainfo, because there may be a million.
+    files: Vec<FileState>,
     pool: FilePool,
 }
 
@@ -80,17 +85,24 @@ impl Scan {
         self.described(&space, hashes)
     }
 
-    fn described(self, space: &ChunkSpace, hashes: Vec<Digest>) -> Result<Shared, ShareError> {
+    fn described(mut self, space: &ChunkSpace, hashes: Vec<Digest>) -> Result<Shared, ShareError> {
         let node = |file| {
             let pieces_root = file_root(file_hashes(space, &hashes, file));
             let ScannedFile { is_executable, mtime_s, .. } = self.files[file];
             FileNode { is_executable, mtime_s, ..FileNode::new(space.file_len(file), pieces_root) }
         };
         let nodes: Vec<FileNode> = (0..self.files.len()).map(node).collect();
-        let files = self.files.clone();
-        let metainfo = self.metainfo(&nodes)?;
+        let state = |file: ScannedFile| FileState { identity: file.identity, changed: file.changed };
+        let files = mem::take(&mut self.files).into_iter().map(state).collect();
+        let mut path = mem::take(&mut self.path);
+        let is_collapsible = self.is_directory();
+        let metainfo = self.metainfo(nodes)?;
+        // A directory that holds only a file with its own name is described as that file.
+        if is_collapsible && metainfo.kind() == Kind::File {
+            path.push(metainfo.name().as_str());
+        }
         let hashes = ChunkHashes::prove(&metainfo, hashes)?;
-        Ok(Shared { metainfo, hashes, files, pool: FilePool::default() })
+        Ok(Shared { metainfo, hashes, path, files, pool: FilePool::default() })
     }
 }
 
@@ -129,7 +141,7 @@ fn hash_files(
     for index in unknown_files {
         // Hashes count only if the file has not changed meanwhile.
         let file = &files[index];
-        let open = open_unchanged(file)?;
+        let open = open_unchanged(&file.path, &file.identity)?;
         if let Some((cache, looked_at)) = cache
             && open.metadata().is_ok_and(|meta| ChangeTime::of(&meta) == file.changed)
         {
@@ -146,7 +158,7 @@ fn hash_listed(
     chunks: &[ChunkIndex],
     progress: OnProgress<'_>,
 ) -> Result<Vec<Digest>, ShareError> {
-    let open = |index: usize| open_unchanged(&files[index]).map(Arc::new);
+    let open = |index: usize| open_unchanged(&files[index].path, &files[index].identity).map(Arc::new);
     let hashes = hash_chunks(space, chunks, open, |_| false, progress).map_err(|error| match error {
         HashRunError::Stopped => ShareError::Stopped(Stopped),
         HashRunError::Open(error) => ShareError::from(error),
@@ -182,12 +194,11 @@ impl From<OpenError> for OpenChunkError {
     }
 }
 
-fn open_unchanged(file: &ScannedFile) -> Result<File, OpenError> {
+fn open_unchanged(path: &Path, before: &FileIdentity) -> Result<File, OpenError> {
     // If a FIFO took the file's place, opening it would wait for a writer.
-    let open =
-        rustix::fs::open(&file.path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
-    let open = open.map(File::from).at("read", &file.path).map_err(OpenError::Path)?;
-    check_unchanged(&open, file)?;
+    let open = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty());
+    let open = open.map(File::from).at("read", path).map_err(OpenError::Path)?;
+    check_unchanged(&open, before, || path.to_owned())?;
     Ok(open)
 }
 
@@ -204,11 +215,12 @@ fn open_cached(_path: &Path) -> Option<File> {
     None
 }
 
-fn check_unchanged(open: &File, file: &ScannedFile) -> Result<(), OpenError> {
-    let meta = open.metadata().at("read", &file.path).map_err(OpenError::Path)?;
-    match file.identity.change(&FileIdentity::of(&meta)) {
+fn check_unchanged(open: &File, before: &FileIdentity, path: impl Fn() -> PathBuf) -> Result<(), OpenError> {
+    let examined = open.metadata().map_err(|source| PathError { action: "read", path: path(), source });
+    let meta = examined.map_err(OpenError::Path)?;
+    match before.change(&FileIdentity::of(&meta)) {
         None => Ok(()),
-        Some(change) => Err(OpenError::Changed(file.path.clone(), change)),
+        Some(change) => Err(OpenError::Changed(path(), change)),
     }
 }
 
@@ -225,23 +237,25 @@ impl Content for Shared {
         let Some(span) = self.metainfo.chunk_space().span(chunk) else {
             return Some(Err(OpenChunkError::NotHave(chunk)));
         };
-        let file = self.pool.file(span.file, || open_cached(&self.files[span.file].path).ok_or(())).ok()?;
+        let file = self.pool.file(span.file, || open_cached(&self.path_of(span.file)).ok_or(())).ok()?;
         Some(self.source(file, span))
     }
 
     /// Checks the file each time: a change after the share was made is noticed with the next chunk.
     fn open_chunk(&self, chunk: ChunkIndex) -> Result<ChunkSource, OpenChunkError> {
         let span = self.metainfo.chunk_space().span(chunk).ok_or(OpenChunkError::NotHave(chunk))?;
-        let file = self.pool.file(span.file, || open_unchanged(&self.files[span.file]))?;
+        let open = || open_unchanged(&self.path_of(span.file), &self.files[span.file].identity);
+        let file = self.pool.file(span.file, open)?;
         self.source(file, span)
     }
 
     fn check(&self, is_stopped: &dyn Fn() -> bool) -> Result<(), OpenChunkError> {
-        self.files.iter().take_while(|_| !is_stopped()).try_for_each(|file| {
-            let meta = std::fs::metadata(&file.path).at("read", &file.path)?;
-            match file.identity.change(&FileIdentity::of(&meta)) {
+        self.files.iter().enumerate().take_while(|_| !is_stopped()).try_for_each(|(file, before)| {
+            let path = self.path_of(file);
+            let meta = std::fs::metadata(&path).at("read", &path)?;
+            match before.identity.change(&FileIdentity::of(&meta)) {
                 None => Ok(()),
-                Some(change) => Err(OpenChunkError::Changed { path: file.path.clone(), change }),
+                Some(change) => Err(OpenChunkError::Changed { path, change }),
             }
         })
     }
@@ -250,12 +264,15 @@ impl Content for Shared {
 impl Shared {
     /// Its description, its hashes, and what its files were when they were hashed.
     pub(crate) fn into_hashed(self) -> (Metainfo, ChunkHashes, Vec<FileState>) {
-        let state = |file: ScannedFile| FileState { identity: file.identity, changed: file.changed };
-        (self.metainfo, self.hashes, self.files.into_iter().map(state).collect())
+        (self.metainfo, self.hashes, self.files)
+    }
+
+    fn path_of(&self, file: usize) -> PathBuf {
+        join(&self.path, &self.metainfo.files()[file].path)
     }
 
     fn source(&self, file: Arc<File>, span: ChunkSpan) -> Result<ChunkSource, OpenChunkError> {
-        check_unchanged(&file, &self.files[span.file])?;
+        check_unchanged(&file, &self.files[span.file].identity, || self.path_of(span.file))?;
         Ok(ChunkSource { file, offset: span.offset, len: span.len })
     }
 }

@@ -53,7 +53,11 @@ pub(crate) fn identify_files(
         empty_directories: &wanted.empty_directories(metainfo),
         found: Some(Vec::with_capacity(files.len())),
     };
-    let mut found = survey.run()?.into_iter();
+    let found = survey.run()?;
+    if found.len() == metainfo.files().len() {
+        return Ok(found);
+    }
+    let mut found = found.into_iter();
     let identity_of = |file| if wanted.has_file(file) { found.next() } else { None };
     Ok((0..metainfo.files().len()).map(identity_of).map(Option::unwrap_or_default).collect())
 }

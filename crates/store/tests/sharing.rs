@@ -95,6 +95,23 @@ fn a_file_that_changes_or_shrinks_is_no_longer_served() {
     assert!(matches!(shared.open_chunk(ChunkIndex(0)), Err(OpenChunkError::Changed { .. })));
 }
 
+/// It is described as the file alone, and so has its infohash.
+#[test]
+fn a_directory_that_only_holds_a_file_with_its_own_name_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("same");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("same"), b"content").unwrap();
+    for (name, at) in [(None, path.clone()), (Some("same".parse().unwrap()), path.join("same"))] {
+        let shared = share_as(name, &at, None).unwrap();
+        let source = shared.open_chunk(ChunkIndex(0)).unwrap();
+        let mut bytes = [0; 7];
+        source.file.read_exact_at(&mut bytes, source.offset).unwrap();
+        assert_eq!(&bytes, b"content");
+        shared.check(&|| false).unwrap();
+    }
+}
+
 #[test]
 fn a_file_that_is_replaced_under_its_name_is_served_from_the_old_one_while_it_is_open() {
     let dir = tempfile::tempdir().unwrap();

@@ -117,38 +117,38 @@ pub(super) fn decode_info(bytes: &[u8]) -> Result<(ShareName, Tree), MetainfoErr
     Ok((name, tree))
 }
 
-fn decode_directory(mut dict: DictDecoder<'_, '_>, depth: usize) -> Result<Directory, MetainfoError> {
-    let mut entries = Directory::new();
-    while let Some((key, value)) = dict.next_pair()? {
-        decode_entry(&mut entries, key, value, depth)?;
-    }
-    Ok(entries)
+fn decode_directory(dict: DictDecoder<'_, '_>, depth: usize) -> Result<Directory, MetainfoError> {
+    decode_entries(Vec::new(), dict, depth)
 }
 
-fn decode_entry(
-    entries: &mut Directory,
-    key: &[u8],
-    value: Object<'_, '_>,
+/// Adds the entries of `dict` to the first ones. All together, because a tree that grows at its end is half empty.
+fn decode_entries(
+    mut entries: Vec<(ShareName, Node)>,
+    mut dict: DictDecoder<'_, '_>,
     depth: usize,
-) -> Result<(), MetainfoError> {
+) -> Result<Directory, MetainfoError> {
+    while let Some((key, value)) = dict.next_pair()? {
+        entries.push(decode_entry(key, value, depth)?);
+    }
+    Ok(entries.into_iter().collect())
+}
+
+fn decode_entry(key: &[u8], value: Object<'_, '_>, depth: usize) -> Result<(ShareName, Node), MetainfoError> {
     let name = ShareName::from_bytes(key)?;
     let Object::Dict(node) = value else {
         return Err(MetainfoError::Shape("an entry of 'file tree' is not a dictionary"));
     };
-    entries.insert(name, decode_node(node, depth)?);
-    Ok(())
+    Ok((name, decode_node(node, depth)?))
 }
 
 /// A node is a file or a link if its first key is the empty string, else a directory.
 fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, MetainfoError> {
-    let mut entries = Directory::new();
+    let mut first = Vec::new();
     let leaf = match node.next_pair()? {
         Some((b"", Object::Dict(leaf))) => Some(decode_leaf(leaf)?),
+        Some(_) if depth == MAX_DEPTH => return Err(MetainfoError::TooDeep),
         Some((key, value)) => {
-            if depth == MAX_DEPTH {
-                return Err(MetainfoError::TooDeep);
-            }
-            decode_entry(&mut entries, key, value, depth + 1)?;
+            first.push(decode_entry(key, value, depth + 1)?);
             None
         }
         None => None,
@@ -156,8 +156,7 @@ fn decode_node(mut node: DictDecoder<'_, '_>, depth: usize) -> Result<Node, Meta
     if let Some(leaf) = leaf {
         return if node.next_pair()?.is_some() { Err(FILE_SHAPE) } else { Ok(leaf) };
     }
-    entries.append(&mut decode_directory(node, depth + 1)?);
-    Ok(Node::Directory(entries))
+    decode_entries(first, node, depth + 1).map(Node::Directory)
 }
 
 const FILE_SHAPE: MetainfoError = MetainfoError::Shape(
