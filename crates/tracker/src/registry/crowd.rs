@@ -2,8 +2,8 @@
 //!
 //! One party that controls one address can register any number of peers there. So the peers of one [`Site`] share one place
 //! in the front row. Lookups are answered from the front row, and each time that a peer of it is named, the next peer of its
-//! site takes over. A party that controls k of n sites thus gets k/n of the answers, with any number of registrations. The
-//! peers behind the front row only fill answers that have room left.
+//! site takes over. If an answer has room for more than the front row, it names a second peer of each site, then a third, and so on.
+//! A party that controls k of n sites thus gets k/n of the answers, with any number of registrations.
 //!
 //! The names of the share are kept here too: which peer has which ([`Label`]), and which sites stand behind each. A site *claims* a
 //! name while a seeder of the site has it. With a claim goes the vote of the site, if that was free ([`Votes`]).
@@ -145,24 +145,40 @@ impl Crowd {
         rng: &mut impl Rng,
     ) {
         let has_room = places.len() > self.fronts;
-        let front = match &self.zones {
+        let mut named = match &self.zones {
             Some(zones) if !has_room && !zone.is_none() => {
                 zones.draw(places, zone, rng);
                 places.len()
             }
             _ => sample(places, number(self.fronts), rng).len(),
         };
-        let behind = number(self.members.len() - self.fronts);
-        let (front, rest) = places.split_at_mut(front);
-        if behind > 0 && !has_room {
-            front.iter_mut().for_each(|place| *place = self.take_turn(*place));
+        if self.members.len() > self.fronts {
+            if has_room {
+                named = self.repeat(places, named);
+            }
+            places[..named].iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
-        self.append(front, requester, entries);
-        if behind > 0 && has_room {
-            let rest = sample(rest, behind, rng);
-            rest.iter_mut().for_each(|place| *place += number(self.fronts));
-            self.append(rest, requester, entries);
+        self.append(&places[..named], requester, entries);
+    }
+
+    /// The first `sites` places are of the front row. Repeats each as often as its site has more peers, one after the other in
+    /// rounds, as far as there is room. Returns the number of places.
+    fn repeat(&self, places: &mut [u32], sites: usize) -> usize {
+        let mut named = sites;
+        for round in 1.. {
+            let before = named;
+            for site in 0..sites {
+                let place = places[site];
+                if named < places.len() && self.rings[place as usize].peers > round {
+                    places[named] = place;
+                    named += 1;
+                }
+            }
+            if named == before {
+                break;
+            }
         }
+        named
     }
 
     fn append(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {

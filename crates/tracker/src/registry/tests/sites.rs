@@ -146,6 +146,27 @@ fn an_address_has_one_share_of_the_answers_however_many_peers_it_registers() {
 }
 
 #[test]
+fn an_address_with_many_peers_leaves_room_for_the_others_of_another_address() {
+    let mut bench = Bench::new(Limits::default());
+    for peer in 0..1_000 {
+        bench.announce(&at_port(seeder(1, 100 + peer), 8_000 + peer as u16), host(66)).unwrap();
+    }
+    for peer in 0..13 {
+        bench.announce(&at_port(seeder(1, peer), 7_000 + peer as u16), host(1)).unwrap();
+    }
+    bench.announce(&seeder(1, 50), host(2)).unwrap();
+    let named = named(&mut bench, 50, 100);
+    let honest: Vec<_> = named.iter().filter(|(address, _)| address.ip() != host(66)).collect();
+    assert_eq!(honest.len(), 14);
+    assert!(honest.iter().all(|&(_, &count)| count == 100), "each in every answer: {honest:?}");
+    let crowded: Vec<_> = named.iter().filter(|(address, _)| address.ip() == host(66)).collect();
+    assert!(
+        crowded.len() == 1_000 && crowded.iter().all(|&(_, &count)| (3..=4).contains(&count)),
+        "taking turns"
+    );
+}
+
+#[test]
 fn an_ipv6_network_has_one_share_of_the_answers() {
     let mut bench = Bench::new(Limits::default());
     for peer in 0..200 {
