@@ -319,9 +319,8 @@ impl Scheduler {
             };
             let Some(peer) = &mut peer else { continue };
             let Have::Some(field) = &mut peer.have else { continue };
-            // The availability of a chunk that is stored or not wanted does not matter. It is left out of the field too, so that the field and the
-            // count stay consistent.
-            if matches!(state, ChunkState::Stored | ChunkState::Unwanted) || !field.insert(chunk) {
+            // Chunks that are stored here count too, because a peer that has them does not need this side.
+            if !field.insert(chunk) {
                 continue;
             }
             self.missing.more_available(chunk);

@@ -549,6 +549,20 @@ fn a_chunk_that_is_not_wanted_is_never_asked_for() {
     assert_eq!(bench.scheduler.stored_count(), 3);
 }
 
+/// Otherwise two leechers that know no seeder would wait for each other.
+#[test]
+fn a_peer_that_reports_chunks_that_are_here_does_not_need_this_one() {
+    let all = Bitfield::full(4);
+    let mut bench = Bench::new(4, 1);
+    bench.scheduler = Scheduler::new(space(4), &all, &all);
+    let other = bench.join(1, Have::Some(field(4, &[0])));
+    bench.scheduler.add_haves(other, [1, 2].map(ChunkIndex), bench.now).unwrap();
+    assert!(bench.scheduler.is_needed());
+    bench.scheduler.add_haves(other, [ChunkIndex(3)], bench.now).unwrap();
+    assert!(!bench.scheduler.is_needed());
+    bench.scheduler.remove_peer(other, bench.now);
+}
+
 /// A leecher that wants a part is needed only for what it has.
 #[test]
 fn a_peer_with_a_part_is_needed_while_another_lacks_some_of_that_part() {
