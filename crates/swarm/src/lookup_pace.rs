@@ -9,7 +9,11 @@ use rand::{Rng, RngExt};
 const FIRST_INTERVAL: Duration = Duration::from_millis(60);
 
 /// The wait grows by this factor with each lookup, so a leecher asks some ten times before the long run begins.
-const GROWTH: u32 = 2;
+const GROWTH: f64 = 2.0;
+
+/// The same for a leecher that is short of peers. Where most of the addresses that a tracker has are an attacker's, each answer has an
+/// honest one only by chance. With this factor a leecher asks ten times in the first two seconds.
+const HUNGRY_GROWTH: f64 = 1.25;
 
 /// Wait between two lookups in the long run, unless the tracker sends another value.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
@@ -18,14 +22,14 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
-/// A leecher without peers asks this many times as often. So a tracker that wants fewer lookups also gets fewer of these.
+/// A leecher that is short of peers asks this many times as often. So a tracker that wants fewer lookups also gets fewer of these.
 const HUNGRY_FACTOR: u32 = 5;
 
 /// When to ask one tracker again.
 #[derive(Debug)]
 pub(crate) struct LookupPace {
     /// Wait at the start, while lookups are frequent.
-    beginning: Duration,
+    beginning: Wait,
     /// Wait in the long run.
     interval: Duration,
 }
@@ -33,16 +37,19 @@ pub(crate) struct LookupPace {
 /// The wait until the next lookup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// For a leecher that has peers.
+    /// For a leecher that has peers enough.
     pub(crate) fed: Duration,
-    /// For a leecher that has none.
+    /// For a leecher that is short of them.
     pub(crate) hungry: Duration,
 }
 
 impl Default for LookupPace {
     /// The pace for a tracker that was not asked yet.
     fn default() -> LookupPace {
-        LookupPace { beginning: FIRST_INTERVAL, interval: DEFAULT_INTERVAL }
+        LookupPace {
+            beginning: Wait { fed: FIRST_INTERVAL, hungry: FIRST_INTERVAL },
+            interval: DEFAULT_INTERVAL,
+        }
     }
 }
 
@@ -56,9 +63,12 @@ impl LookupPace {
     pub(crate) fn next(&mut self, rng: &mut impl Rng) -> Wait {
         // So that leechers that started together do not ask together every time.
         let jitter = rng.random_range(0.8..1.2);
-        let fed = self.beginning.min(self.interval);
-        let hungry = self.beginning.min(self.interval / HUNGRY_FACTOR);
-        self.beginning = (self.beginning * GROWTH).min(MAX_INTERVAL);
+        let Wait { fed, hungry } = self.beginning;
+        self.beginning = Wait {
+            fed: fed.mul_f64(GROWTH).min(MAX_INTERVAL),
+            hungry: hungry.mul_f64(HUNGRY_GROWTH).min(MAX_INTERVAL),
+        };
+        let (fed, hungry) = (fed.min(self.interval), hungry.min(self.interval / HUNGRY_FACTOR));
         Wait { fed: fed.mul_f64(jitter), hungry: hungry.mul_f64(jitter) }
     }
 }

@@ -407,6 +407,13 @@ impl PeerBook {
         self.entries.get(&address).map_or(0, |entry| entry.failures)
     }
 
+    /// Number of addresses that failed last and are not connected.
+    pub(crate) fn failing(&self) -> usize {
+        let is_failing =
+            |entry: &&Entry| entry.failures > 0 && matches!(entry.state, State::Idle(_) | State::Dialling);
+        self.entries.values().filter(is_failing).count()
+    }
+
     /// Whether one more address may be dialled.
     pub(crate) fn has_room_to_dial(&self) -> bool {
         // Without a connection, no peer knows this process, so no places need to be kept for peers that dial it.

@@ -79,7 +79,7 @@ pub struct Swarm {
     phase: Phase,
     peers: Peers,
     sources: Sources,
-    /// Since when no peer can be asked for chunks; `None` if one can.
+    /// Since when too few peers can be asked for chunks ([`Peers::are_too_few`]); `None` if enough can.
     hungry_since: Option<Instant>,
     /// Set when the output is open.
     transfer: Option<Transfer>,
@@ -435,7 +435,7 @@ impl Swarm {
         if let Some(transfer) = &mut self.transfer {
             transfer.scheduler.add_peer_at(key, id, place, have, now);
         }
-        self.hungry_since = None;
+        self.update_hunger(now);
         if !matches!(self.phase, Phase::Fetching) {
             self.dismiss_seeders(now);
         }
@@ -501,9 +501,12 @@ impl Swarm {
             let report = Report::PeerLeft { address: left.address, reason: left.reason };
             self.actions.push_back(Action::Report(report));
         }
-        if self.peers.active().next().is_none() {
-            self.hungry_since.get_or_insert(now);
-        }
+        self.update_hunger(now);
+    }
+
+    /// Peers came or left.
+    fn update_hunger(&mut self, now: Instant) {
+        self.hungry_since = self.peers.are_too_few().then(|| self.hungry_since.unwrap_or(now));
     }
 
     fn wrong(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant, rng: &mut impl Rng) {

@@ -455,6 +455,44 @@ fn of_a_host_that_is_tried_no_other_peer_is_let_in() {
     assert!(requested.is_some_and(|(to, _)| [first, fourth].contains(&to)));
 }
 
+/// Most addresses of a tracker may be an attacker's. Then its answers have an honest one only by chance.
+#[test]
+fn with_few_peers_among_many_addresses_that_do_not_answer_trackers_are_asked_more_often() {
+    let lookups = |silent: u8| {
+        let mut world = World::new(1);
+        let addresses: Vec<_> = (0..=silent).map(|host| SocketAddr::from(([10, 0, 4, host], 7000))).collect();
+        let answer = Answer::Peers { addresses: addresses.clone(), interval_s: Some(10) };
+        let mut lookups = 0;
+        while world.now < world.start + Duration::from_secs(20) {
+            while let Some(action) = world.core.poll(world.now, &mut world.rng) {
+                match action {
+                    Action::LookUp(source) => {
+                        lookups += 1;
+                        world.handle(Event::Answered(source, answer.clone()));
+                    }
+                    Action::Dial(key, address) if address == addresses[0] => {
+                        let (hello, _) = world.introduction();
+                        let have = Have::Some(Bitfield::empty(CHUNKS));
+                        world.peer(key, PeerEvent::Active { hello, have });
+                    }
+                    Action::Dial(key, _) => {
+                        let silent = LeaveReason::Unreachable(Unreachable::Silent);
+                        world.peer(key, PeerEvent::Closed(silent));
+                    }
+                    _ => {}
+                }
+            }
+            world.pass();
+        }
+        lookups
+    };
+    let (alone, beside) = (lookups(0), lookups(20));
+    assert!(
+        alone < 12 && beside > 18,
+        "{alone} lookups without addresses that do not answer, {beside} with them"
+    );
+}
+
 /// Checks safety whatever peers do, and progress once there are honest peers.
 #[test]
 fn whatever_peers_do_the_core_keeps_its_promises_and_finishes() {

@@ -31,6 +31,9 @@ pub const NO_ROOM: GoodbyeReason = GoodbyeReason::TooManyPeers { retry_after_ms:
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 const MAX_DOUBLINGS: u32 = 5;
 
+/// With this many peers it does not matter how many addresses do not answer.
+const ENOUGH: usize = 4;
+
 /// Maximum number of accepted connections, as a multiple of `max_peers`: those that the book lists, those that it does not list
 /// ([`Peers::replaced_by_unlisted`]), and some that begin or end.
 const ACCEPTED_FACTOR: usize = 2;
@@ -459,6 +462,13 @@ impl Peers {
     pub(super) fn active(&self) -> impl Iterator<Item = (PeerKey, SocketAddr)> + '_ {
         let active = self.peers.iter().filter(|(_, peer)| peer.is_active());
         active.map(|(&key, peer)| (key, peer.address))
+    }
+
+    /// Whether there are too few peers that can be asked for chunks: none, or fewer than [`ENOUGH`] and than addresses that do not
+    /// answer.
+    pub(super) fn are_too_few(&self) -> bool {
+        let active = self.active().take(ENOUGH).count();
+        active == 0 || active < ENOUGH && active < self.book.failing()
     }
 }
 

@@ -116,7 +116,7 @@ impl Sources {
         Sources(kinds.iter().map(state).collect())
     }
 
-    /// A source to ask now, if one is due. `hungry_since` is since when the swarm has no peer, if it has none.
+    /// A source to ask now, if one is due. `hungry_since` is since when the swarm is short of peers, if it is.
     pub(super) fn poll(&mut self, hungry_since: Option<Instant>, now: Instant) -> Option<SourceId> {
         let due = self.0.iter().position(|source| match source.next.due(hungry_since) {
             Due::Now => true,
