@@ -34,7 +34,7 @@ const CHUNKS: u32 = 4;
 /// something else happens on its connection.
 pub fn outbox_delivers() {
     let (outbox, log) = (Outbox::default(), HaveLog::default());
-    outbox.bitfield(Bitfield::empty(CHUNKS), log.feed()).expect("there is room");
+    let feed = log.feed();
     let sender = spawn({
         let outbox = outbox.clone();
         async move {
@@ -66,6 +66,7 @@ pub fn outbox_delivers() {
             }
         }
     });
+    outbox.bitfield(Bitfield::empty(CHUNKS), feed).expect("there is room");
     outbox.grant(ChunkIndex(1));
     outbox.idle();
     for task in [sender, reader, driver] {
