@@ -66,9 +66,9 @@ pub fn outbox_delivers() {
             }
         }
     });
-    outbox.bitfield(Bitfield::empty(CHUNKS), feed).expect("there is room");
     outbox.grant(ChunkIndex(1));
     outbox.idle();
+    outbox.bitfield(Bitfield::empty(CHUNKS), feed).expect("there is room");
     for task in [sender, reader, driver] {
         block_on(task).expect("a task that ends");
     }

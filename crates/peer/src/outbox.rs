@@ -105,9 +105,11 @@ impl Outbox {
 
     /// Queues the bitfield of this side, and from then on every chunk in `feed`.
     pub fn bitfield(&self, have: Bitfield, feed: HaveFeed) -> Result<(), OutboxFull> {
-        self.push(Outgoing::Bitfield(have))?;
-        self.lock().haves = Some(feed);
-        Ok(())
+        // In one step: a sender that is woken for the bitfield alone would not look at the feed again before more is reported.
+        self.change(|queue| {
+            queue.messages.push_back(Outgoing::Bitfield(have));
+            queue.haves = Some(feed);
+        })
     }
 
     /// Wakes the sender, because there may be new chunks to report.
@@ -165,12 +167,17 @@ impl Outbox {
     }
 
     fn push(&self, outgoing: Outgoing) -> Result<(), OutboxFull> {
+        self.change(|queue| queue.messages.push_back(outgoing))
+    }
+
+    /// Changes a queue that has room for one more message and is not closed.
+    fn change(&self, change: impl FnOnce(&mut Queue)) -> Result<(), OutboxFull> {
         let mut queue = self.lock();
         if queue.messages.len() >= MAX_MESSAGES {
             return Err(OutboxFull);
         }
         if !queue.closed {
-            queue.messages.push_back(outgoing);
+            change(&mut queue);
             self.shared.changed.notify_one();
         }
         Ok(())
