@@ -2,19 +2,22 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run the program beside themselves")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod checking;
+mod http;
+mod limits;
 // All programs answer HTTP in the same way.
-#[path = "../../web/tests/http/docs.rs"]
+#[path = "../../../web/tests/http/docs.rs"]
 mod docs;
-#[path = "../../web/tests/http/get.rs"]
+#[path = "../../../web/tests/http/get.rs"]
 mod get;
-#[path = "../../seeder/tests/command_line/json_docs.rs"]
+#[path = "../../../seeder/tests/command_line/json_docs.rs"]
 mod json_docs;
-#[path = "../../seeder/tests/command_line/on_terminal.rs"]
+#[path = "../../../seeder/tests/command_line/on_terminal.rs"]
 #[expect(dead_code, reason = "other programs do more")]
 mod on_terminal;
-#[path = "../../seeder/tests/command_line/readme.rs"]
+#[path = "../../../seeder/tests/command_line/readme.rs"]
 mod readme;
-#[path = "../../seeder/tests/command_line/stopping.rs"]
+#[path = "../../../seeder/tests/command_line/stopping.rs"]
 mod stopping;
 
 use std::{
@@ -31,9 +34,8 @@ use std::{
 use proto::{
     InfoHash, PeerId, Secret, ShareName, Zone,
     tracker::{
-        Announce, Completion, ErrorCode, Event, Limit, Query, Reply, ReplyBody, Request, RequestBody, Token,
-        TransactionId,
-        codec::{decode_reply, decode_request, encode_reply, encode_request},
+        Announce, Completion, Event, ReplyBody, Request, RequestBody, TransactionId,
+        codec::{decode_reply, encode_request},
     },
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -277,268 +279,6 @@ fn register(port: u16) {
 }
 
 #[test]
-fn shows_what_it_knows_over_http_as_the_docs_say() {
-    let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0", "--http=:0"]);
-    let port = tracker.port("127.0.0.1");
-    let line = tracker.line();
-    let url = line.strip_prefix("[HTTP] Page and metrics are at ").unwrap_or_else(|| panic!("{line}"));
-    register(port);
-    let status = docs::check("Tracker: `/api/v1/status`", &get::get(url, "/api/v1/status").body);
-    assert_eq!((&status["seeders"], &status["announces"]), (&1.into(), &1.into()), "{status}");
-    let shares = docs::check("Tracker: `/api/v1/shares`", &get::get(url, "/api/v1/shares").body);
-    assert_eq!(
-        (&shares["shares"][0]["name"], &shares["more"]),
-        (&"data.bin".into(), &false.into()),
-        "{shares}"
-    );
-    let none = get::get(url, "/api/v1/shares?name=data.c").body;
-    assert_eq!(docs::check("Tracker: `/api/v1/shares`", &none)["shares"], serde_json::json!([]));
-    let path = format!("/api/v1/shares/{}", "01".repeat(32));
-    let share = docs::check("Tracker: `/api/v1/shares/INFOHASH`", &get::get(url, &path).body);
-    let host = &share["hosts"][0];
-    assert_eq!((&host["address"], &host["percent"]), (&"127.0.0.1:7000".into(), &100.into()), "{share}");
-    let picture = get::get(url, &format!("{path}/picture"));
-    let picture = docs::check("Tracker: `/api/v1/shares/INFOHASH/picture`", &picture.body);
-    assert_eq!(picture["hosts"][0]["percents"][0], 100, "{picture}");
-    assert_eq!(get::get(url, &format!("/api/v1/shares/{}", "02".repeat(32))).status, 404);
-    let metrics = get::get(url, "/metrics").body;
-    let (documented, of_registry) =
-        (docs::metrics("shoal_tracker_"), docs::metrics("shoal_tracker_registry_"));
-    assert_eq!(docs::names_in(&metrics), &documented - &of_registry);
-    for line in [
-        "shoal_tracker_requests_total{kind=\"announce\"} 1.0",
-        "shoal_tracker_peers{kind=\"seeder\"} 1.0",
-        "shoal_tracker_kernel_drops_total 0.0",
-    ] {
-        assert!(metrics.lines().any(|has| has == line), "no {line} in {metrics}");
-    }
-    assert_eq!(of_registry.len(), 8);
-    let stream =
-        format!("GET /events/v1/shares/{}?changes HTTP/1.1\r\nHost: localhost\r\n\r\n", "01".repeat(32));
-    let (_, events) = get::begin(url, &stream);
-    let mut events = events.lines().map(Result::unwrap);
-    let mut event = |name: &str| {
-        events.find(|line| line.starts_with(name)).unwrap();
-        events.find_map(|line| Some(line.strip_prefix("data: ")?.to_owned())).unwrap()
-    };
-    // The length of a part of the answer comes before it.
-    docs::check("Tracker: `/api/v1/shares/INFOHASH`", &event(""));
-    announce_of(port, 9, 1, "data.bin");
-    let change = docs::check("Tracker: what changed", &event("event: change"));
-    assert_eq!(change["hosts"][0]["address"], "127.0.0.1:7009", "{change}");
-}
-
-/// Each answer is to another announce or lookup, from one address.
-#[test]
-fn its_limits_change_and_it_stops_as_asked_over_http() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("token");
-    let token = "0123456789abcdef0123456789abcdef";
-    fs::write(&file, token).unwrap();
-    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let args = ["--bind", "127.0.0.1", "-p", "0", "--http=:0", "--http-token", file.to_str().unwrap()];
-    let mut tracker = Running::start(&args);
-    let port = tracker.port("127.0.0.1");
-    let url = tracker.line();
-    let url = url.strip_prefix("[HTTP] Page and metrics are at ").unwrap();
-    let change =
-        |path: &str, body: &str| get::post(url, path, &format!("Authorization: Bearer {token}\r\n"), body);
-    let limits = docs::check("Tracker: `/api/v1/limits`", &get::get(url, "/api/v1/limits").body);
-    assert_eq!((&limits["rate"], &limits["max_per_address"]), (&10_000.into(), &10_000.into()));
-    for bad in
-        [r#"{"rate": 0}"#, r#"{"rate": 5, "max_shares": 0}"#, r#"{"max_peers": 1}"#, r#"{"byte_rate": "x"}"#]
-    {
-        assert_eq!(change("/api/v1/limits", bad).status, 400, "{bad}");
-    }
-    assert_eq!(get::post(url, "/api/v1/limits", "", r#"{"rate": 5}"#).status, 401);
-    assert_eq!(change("/api/v1/shares", "{}").status, 404);
-    let unchanged = docs::check("Tracker: `/api/v1/limits`", &get::get(url, "/api/v1/limits").body);
-    assert_eq!(unchanged, limits, "a request that is wrong in part changes nothing");
-    let is_registered = |(announced, _): (ReplyBody, ReplyBody)| matches!(announced, ReplyBody::Announced(_));
-    assert!(is_registered(announce_and_look_up(port, 1, "a.bin")));
-    let new = change("/api/v1/limits", r#"{"max_shares": 1, "byte_rate": "1MB"}"#);
-    let new = docs::check("Tracker: `/api/v1/limits`", &new.body);
-    assert_eq!(
-        (&new["max_shares"], &new["byte_rate"], &new["rate"]),
-        (&1.into(), &1_000_000.into(), &10_000.into())
-    );
-    assert!(!is_registered(announce_and_look_up(port, 2, "b.bin")), "there is room for one share");
-    assert!(is_registered(announce_and_look_up(port, 1, "a.bin")), "which stays");
-    change("/api/v1/limits", r#"{"max_shares": 2, "rate": null}"#);
-    assert!(is_registered(announce_and_look_up(port, 2, "b.bin")));
-    let stopped = change("/api/v1/stop", "{}");
-    assert_eq!((stopped.status, &*stopped.body), (200, "{}"));
-    assert!(tracker.child.wait().unwrap().success());
-}
-
-/// The answers to an announce of a share with this number and name, and to a lookup of it.
-fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
-    announce_of(port, share, share, name)
-}
-
-/// The same, of the peer with this number.
-fn announce_of(port: u16, peer: u8, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", port)).unwrap();
-    let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
-    let infohash = InfoHash([share; 32]);
-    let announce = Announce {
-        token,
-        infohash,
-        peer_id: PeerId([peer; 16]),
-        secret: Secret([3; 16]),
-        port: (7000 + u16::from(peer)).try_into().unwrap(),
-        name: ShareName::new(name).unwrap(),
-        size: 5,
-        event: Event::Started,
-        progress: Completion::COMPLETE,
-        label: Default::default(),
-        fetched: false,
-        zone: Zone::NONE,
-    };
-    let announced = ask(&socket, RequestBody::Announce(announce));
-    let query = Query::Peers { infohash, want: 9, zone: Zone::NONE };
-    (announced, ask(&socket, RequestBody::Lookup { token, query }))
-}
-
-#[test]
-fn lists_say_what_is_allowed_and_are_read_again_at_a_hangup() {
-    let files = tempfile::tempdir().unwrap();
-    let [allow, deny] = ["allow", "deny"].map(|name| files.path().join(name).to_str().unwrap().to_owned());
-    fs::write(&allow, "# ours\n*.bin\n").unwrap();
-    fs::write(&deny, "02".repeat(32)).unwrap();
-    let args = ["--bind", "127.0.0.1", "-p", "0", "--allow", &allow, "--deny", &deny, "--http=:0"];
-    let mut tracker = Running::start(&args);
-    let port = tracker.port("127.0.0.1");
-    assert_eq!(tracker.line(), "[LISTS] Allowed: 1 entry; denied: 1 entry");
-    let url = tracker.line();
-    let url = url.strip_prefix("[HTTP] Page and metrics are at ").unwrap();
-    let (registered, refused) = (
-        |body: &ReplyBody| matches!(body, ReplyBody::Announced(_) | ReplyBody::Peers(_)),
-        || ReplyBody::Error(ErrorCode::NotAllowed),
-    );
-    let (announced, found) = announce_and_look_up(port, 1, "a.bin");
-    assert!(registered(&announced) && registered(&found), "{announced:?} {found:?}");
-    assert_eq!(announce_and_look_up(port, 2, "b.bin"), (refused(), refused()));
-    let (announced, found) = announce_and_look_up(port, 3, "c.iso");
-    assert_eq!(announced, refused());
-    assert!(matches!(found, ReplyBody::Error(ErrorCode::UnknownShare { .. })), "{found:?}");
-    let metrics = get::get(url, "/metrics").body;
-    let counted = "shoal_tracker_refusals_total{reason=\"not_allowed\"} 3.0";
-    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
-    // A broken list changes nothing.
-    fs::write(&deny, "ok\n[broken\n").unwrap();
-    tracker.signal(Signal::HUP);
-    tracker.log_has("the old lists stay: ");
-    let log = fs::read_to_string(tracker.dir.path().join("tracker_debug.log")).unwrap();
-    assert!(log.contains(&format!("{deny}: line 2: ")), "{log}");
-    assert_eq!(announce_and_look_up(port, 2, "b.bin").0, refused());
-    fs::write(&deny, "01".repeat(32)).unwrap();
-    tracker.signal(Signal::HUP);
-    assert_eq!(tracker.line(), "[LISTS] Allowed: 1 entry; denied: 1 entry; registrations ended: 1");
-    assert_eq!(announce_and_look_up(port, 1, "a.bin"), (refused(), refused()));
-    assert!(registered(&announce_and_look_up(port, 2, "b.bin").1));
-    tracker.signal(Signal::TERM);
-    let (code, err) = tracker.end();
-    assert_eq!(code, Some(0), "{err}");
-    assert!(err.contains("the old lists stay"), "{err}");
-    fs::write(&allow, "[broken").unwrap();
-    let (code, _, err) = run(&args);
-    assert_eq!(code, Some(2), "{err}");
-    assert!(err.contains("line 1: "), "{err}");
-    fs::remove_file(&allow).unwrap();
-    let (code, _, err) = run(&args);
-    assert_eq!(code, Some(17), "{err}");
-    assert!(err.contains(&allow), "{err}");
-}
-
-/// A list of 128 MiB is no mistake of a few lines, so it is not read into memory.
-#[test]
-fn a_list_that_is_far_too_long_is_refused() {
-    let files = tempfile::tempdir().unwrap();
-    let long = files.path().join("long");
-    fs::File::create(&long).unwrap().set_len((128 << 20) + 1).unwrap();
-    let (code, _, err) = run(&["--bind", "127.0.0.1", "-p", "0", "--allow", long.to_str().unwrap()]);
-    assert_eq!(code, Some(17), "{err}");
-    assert!(err.contains("too large"), "{err}");
-}
-
-#[test]
-fn the_flags_for_limits_are_obeyed() {
-    let full = |limit| ReplyBody::Error(ErrorCode::Full(limit));
-    // The second peer, and its share.
-    for (flag, share, limit) in [
-        ("--max-registrations", 2, Limit::Tracker),
-        ("--max-shares", 2, Limit::Shares),
-        ("--max-per-share", 1, Limit::Share),
-        ("--max-per-address", 2, Limit::Address),
-        ("--max-per-address-and-share", 1, Limit::Address),
-    ] {
-        let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0", flag, "1"]);
-        let port = tracker.port("127.0.0.1");
-        let (announced, _) = announce_of(port, 1, 1, "a.bin");
-        assert!(matches!(announced, ReplyBody::Announced(_)), "{flag}: {announced:?}");
-        assert_eq!(announce_of(port, 2, share, "a.bin").0, full(limit), "{flag}");
-    }
-    // What was sent counts until the second is over, which may be at any moment.
-    let is_slowed = |args: &[&str]| {
-        let tracker = Running::start(&[&["--bind", "127.0.0.1", "-p", "0"], args].concat());
-        let port = tracker.port("127.0.0.1");
-        let mut lookups = (0..5).map(|_| announce_of(port, 1, 1, "a.bin").1);
-        lookups.any(|found| matches!(found, ReplyBody::Error(ErrorCode::SlowDown { .. })))
-    };
-    assert!(is_slowed(&["--byte-rate", "1"]));
-    assert!(!is_slowed(&[]));
-}
-
-/// A host that answers anything else is no tracker, and neither is one that answers what was not asked.
-#[test]
-fn only_an_answer_to_its_own_request_satisfies_a_check() {
-    let fake = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let here = fake.local_addr().unwrap().to_string();
-    fake.set_read_timeout(Some(PATIENCE)).unwrap();
-    thread::spawn(move || {
-        let mut request = [0; 1_500];
-        while let Ok((len, from)) = fake.recv_from(&mut request) {
-            let Ok(Request { transaction: TransactionId(asked), .. }) = decode_request(&request[..len])
-            else {
-                return;
-            };
-            let connected = ReplyBody::Connected { token: Token([7; 16]), lifetime_s: 9 };
-            let refused = ReplyBody::Error(ErrorCode::NotYours);
-            for (transaction, body) in [(asked ^ 1, connected), (asked, refused)] {
-                let mut reply = bytes::BytesMut::new();
-                encode_reply(&Reply { transaction: TransactionId(transaction), body }, &mut reply).unwrap();
-                let _ = fake.send_to(&reply, from);
-            }
-        }
-    });
-    let (code, out, err) = run(&["--check", &here]);
-    assert_eq!((code, out.as_str()), (Some(6), ""), "{err}");
-}
-
-#[test]
-fn a_tracker_can_be_asked_whether_it_answers() {
-    let tracker = Running::start(&["--bind", "127.0.0.1", "-p", "0"]);
-    let here = format!("127.0.0.1:{}", tracker.port("127.0.0.1"));
-    let (code, out, err) = run(&["--check", &here]);
-    assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert!(out.starts_with(&format!("Tracker {here} answers after ")) && out.ends_with(" ms\n"), "{out}");
-    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let silent = silent.local_addr().unwrap().to_string();
-    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    for nowhere in [&silent, &gone] {
-        let (code, out, err) = run(&["--check", nowhere]);
-        assert_eq!((code, out.as_str()), (Some(6), ""), "{err}");
-        assert!(err.contains(nowhere.as_str()) && err.contains("check that a tracker"), "{err}");
-    }
-    // It leaves no file.
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(output(self::tracker(&["--check", &here], dir.path())).status.code(), Some(0));
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-}
-
-#[test]
 fn a_receive_buffer_that_the_system_cuts_is_reported_if_it_was_asked_for() {
     let start = |args: &[&str]| {
         let mut tracker = Running::start(&[&["--bind", "127.0.0.1", "-p", "0"], args].concat());
@@ -561,15 +301,6 @@ fn stop(tracker: &mut Running) -> String {
     let (code, err) = tracker.end();
     assert_eq!(code, Some(0), "{err}");
     err
-}
-
-#[test]
-fn an_http_port_in_use_is_an_error_that_names_the_flag() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let http = format!("--http={}", taken.local_addr().unwrap());
-    let (code, _, err) = run(&["--bind", "127.0.0.1", "-p", "0", &http]);
-    assert_eq!(code, Some(6), "{err}");
-    assert!(err.contains("TCP port") && err.contains("--http=ADDR:PORT"), "{err}");
 }
 
 #[test]
