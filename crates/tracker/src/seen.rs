@@ -19,7 +19,7 @@ use tracker::{
 };
 use web::{Follow, Metric, Refusal, Setting, Source, json, machine_name, parameter, read_body};
 
-use self::share::{Followed, Share};
+use self::share::{Followed, ListedShare, Share};
 use crate::{
     history::{ABSENT, History, MAX_HOSTS},
     limit_args::parse_byte_rate,
@@ -79,16 +79,6 @@ struct Registry {
 struct Shares {
     shares: Vec<ListedShare>,
     more: bool,
-}
-
-#[derive(Serialize)]
-struct ListedShare {
-    infohash: String,
-    name: String,
-    size: u64,
-    seeders: u32,
-    leechers: u32,
-    completed: u32,
 }
 
 #[derive(Serialize)]

@@ -21,15 +21,22 @@ pub(super) struct Share {
     hosts: Vec<SeenHost>,
 }
 
+/// A share as it is listed.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub(super) struct ListedShare {
+    pub(super) infohash: String,
+    pub(super) name: String,
+    pub(super) size: u64,
+    pub(super) seeders: u32,
+    pub(super) leechers: u32,
+    pub(super) completed: u32,
+}
+
 /// A share without its hosts.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 struct Head {
-    infohash: String,
-    name: String,
-    size: u64,
-    seeders: u32,
-    leechers: u32,
-    completed: u32,
+    #[serde(flatten)]
+    share: ListedShare,
     /// Seconds until the last host should be done.
     left_s: Option<u64>,
     /// Whether some hosts are left out.
@@ -75,13 +82,16 @@ impl Share {
     ) -> Share {
         let all = u64::from(share.seeders) + u64::from(share.leechers);
         let seen: Vec<_> = hosts.iter().map(|host| SeenHost::new(host, rate(host))).collect();
-        let head = Head {
+        let listed = ListedShare {
             infohash: infohash.to_string(),
             name: share.name.to_string(),
             size: share.size,
             seeders: share.seeders,
             leechers: share.leechers,
             completed: share.completed,
+        };
+        let head = Head {
+            share: listed,
             left_s: left_s(share.size, &seen),
             more: all > hosts.len() as u64 && hosts.len() >= MAX_HOSTS,
         };
