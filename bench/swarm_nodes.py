@@ -8,11 +8,11 @@ from program import Program
 class Network:
     """The namespaces, their links and their limits. `remove_namespaces` ends it, and all that runs in it."""
 
-    def __init__(self, prefix, ups_mbit, down_mbit):
-        """The uplink of each node, of which that of node 0 has no limit."""
+    def __init__(self, prefix, ups_mbit, down_mbit, queue_ms):
+        """The uplink of each node, of which that of node 0 has no limit. A full queue holds a packet for `queue_ms`."""
         nodes = len(ups_mbit)
         self.prefix, self.nodes = prefix, nodes
-        limit = "root tbf rate {}mbit burst 128kb latency 100ms\n"
+        limit = f"root tbf rate {{}}mbit burst 128kb latency {queue_ms}ms\n"
         bridge = self.namespace("br")
         output("ip", "-batch", "-", stdin="".join(f"netns add {self.namespace(n)}\n" for n in ["br", *range(nodes)]))
         output("ip", "-n", bridge, "-batch", "-", stdin="link add br0 type bridge\nlink set br0 up\n" + "".join(

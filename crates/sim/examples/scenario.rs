@@ -1,6 +1,6 @@
 //! Runs scenarios and prints their figures:
-//! `scenario NAME... [--seed N] [--seeds COUNT] [--down MBIT] [--latency MS] [--work MS] [--news MS] [--start MS]
-//! [--max-peers N] [--chunks N]`. The last ones change what a scenario says of itself.
+//! `scenario NAME... [--seed N] [--seeds COUNT] [--up MBIT] [--down MBIT] [--latency MS] [--work MS] [--news MS] [--start MS]
+//! [--max-peers N] [--chunks N]`. All from `--up` on change what a scenario says of itself; `--up` gives the origin the same uplink too.
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ fn main() {
         };
         if let Some(mbit) = number("--down") {
             scenario.leechers.iter_mut().for_each(|leecher| leecher.link.down = mbit as f64 * 1e6);
+        }
+        if let Some(mbit) = number("--up") {
+            scenario.origin.up = mbit as f64 * 1e6;
+            scenario.leechers.iter_mut().for_each(|leecher| leecher.link.up = mbit as f64 * 1e6);
         }
         if let Some(ms) = number("--latency") {
             scenario.latency = Duration::from_millis(ms);
