@@ -438,7 +438,12 @@ impl Conversation<'_> {
     /// Answers a request for the hashes of a chunk's blocks. Those of liars are wrong.
     async fn answer_leaves(&mut self, chunk: ChunkIndex) -> Result<()> {
         let lies = self.kind().fate() == Fate::Lied && self.kind() != Kind::WrongBlocks;
-        let bytes = self.bytes_of(chunk, lies);
+        let bytes = if lies {
+            self.peer.record.send_modify(|record| record.wrong_leaves += 1);
+            self.peer.share.own_chunk(chunk)
+        } else {
+            self.peer.share.chunk(chunk).to_vec()
+        };
         let leaves = Leaves::of(&bytes);
         let count = u32::try_from(leaves.hashes().len())?;
         self.send(PeerMessage::Leaves { chunk, count }, &leaves.hashes().concat()).await?;

@@ -130,7 +130,7 @@ async fn accept(listener: TcpListener, peer: Arc<Peer>, calls_back: bool) {
                         peer.call_back(stream, from.ip()).await;
                     } else {
                         peer.record.send_modify(|record| {
-                            let has_lied = record.wrong_chunks > 0 && record.closed > 0;
+                            let has_lied = record.wrong_chunks + record.wrong_leaves > 0 && record.closed > 0;
                             record.dialled_again += u32::from(has_lied);
                         });
                         peer.converse(stream).await;

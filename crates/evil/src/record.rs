@@ -17,7 +17,9 @@ pub struct Record {
     pub right_chunks: u32,
     /// Whole chunks with wrong bytes that it sent.
     pub wrong_chunks: u32,
-    /// How often it was dialled after a connection was over on which it had sent a wrong chunk.
+    /// Wrong hashes of the blocks of a chunk that it sent, once for each chunk.
+    pub wrong_leaves: u32,
+    /// How often it was dialled after a connection was over on which it had sent a wrong chunk, or wrong hashes of one.
     pub dialled_again: u32,
     /// The goodbyes that it received.
     pub goodbyes: Vec<GoodbyeReason>,

@@ -28,7 +28,7 @@
 //! request, chunks that are expected late are requested from a second peer too ([`endgame`]). The first to send the chunk ends the
 //! other's request. A wrong chunk bans its sender. Until a first chunk of a peer is proved right, the peer is asked for one chunk at a
 //! time, or two if the first takes long, and a second is not proved meanwhile. So a liar gets one wrong chunk in. Leaves are no chunks:
-//! any number of them is asked for meanwhile.
+//! as many as are as long as a chunk are asked for meanwhile.
 //!
 //! A peer answers each request once, with the chunk or a rejection, also when the request was cancelled. So what a peer owes is
 //! always known, and a chunk that was not requested is a violation of the protocol.

@@ -164,7 +164,7 @@ impl Peer {
 
     /// What one more request may be for. A peer that is not trusted yet is asked for one chunk, and for more when that is proved.
     /// If that chunk takes long to arrive, a second is requested meanwhile, so that a far peer does not pause for a round trip. Leaves
-    /// may be requested at any time: they are short, and the first wrong ones end the connection.
+    /// may be requested meanwhile, together as long as a chunk: they are short, and the first wrong ones end the connection.
     pub(super) fn room(&self) -> Room {
         if self.requests.len() >= MAX_PIPELINE {
             return Room::Nothing;
@@ -172,10 +172,14 @@ impl Peer {
         if self.trusted {
             return Room::Everything;
         }
-        let is_chunk = |request: &&Request| request.form != Form::Leaves;
-        let is_tried = self.proving > 0 || self.debts().any(|request| request.form != Form::Leaves);
+        let is_leaves = |request: &&Request| request.form == Form::Leaves;
+        let leaves_len: u64 = self.debts().filter(is_leaves).map(|request| u64::from(request.len)).sum();
+        if leaves_len >= CHUNK {
+            return Room::Nothing;
+        }
+        let is_tried = self.proving > 0 || self.debts().any(|request| !is_leaves(&request));
         let is_slow_trial = self.proving == 0
-            && self.requests.iter().filter(is_chunk).count() < TRIAL_REQUESTS
+            && self.requests.iter().filter(|request| !is_leaves(request)).count() < TRIAL_REQUESTS
             && self.arriving.is_some_and(|arriving| arriving.bytes > 0);
         if !is_tried || is_slow_trial { Room::Everything } else { Room::Leaves }
     }

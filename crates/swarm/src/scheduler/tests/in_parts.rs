@@ -81,6 +81,16 @@ fn hashes_of_blocks_are_asked_for_at_once_and_one_chunk_beside_them() {
     assert_eq!(bench.scheduler.received(peer, Wish { chunk, form: LEAVES }, bench.now), Received::Verify);
 }
 
+/// A liar sends no more wrong bytes in them than in the chunk that it is asked for.
+#[test]
+fn no_more_hashes_of_blocks_are_asked_for_at_once_than_are_as_long_as_a_chunk() {
+    let mut bench = Bench::new(600, 1);
+    bench.trusts = false;
+    bench.scheduler.has_similar(&Bitfield::full(600));
+    let peer = bench.join(1, Have::All);
+    assert_eq!(bench.asked(peer), 512);
+}
+
 /// The local bytes may have changed, or most blocks differ.
 #[test]
 fn a_chunk_can_be_asked_for_whole_after_its_parts() {
