@@ -422,15 +422,30 @@ mod tests {
         let (sender, _, dir) = sender(&[("a", CHUNK_LEN), ("b", CHUNK_LEN), ("c", 9)], &outbox).await;
         let Sender { serve, .. } = sender;
         let serve = Arc::into_inner(serve).unwrap().into_inner().unwrap();
-        assert_eq!([0; 4].map(|_| serve.choose().unwrap().0), [0, 1, 2, 0]);
+        let [first, choices @ ..] = [0; 4].map(|_| serve.choose().unwrap().0);
+        assert_eq!(choices, [1, 2, 3].map(|turn| (first + turn) % 3));
         assert_eq!(Serve { is_whole: false, ..serve }.choose(), None);
         fs::write(dir.path().join("b"), vec![0; CHUNK_LEN as usize]).unwrap();
         let serve = serve_of(dir.path(), &outbox);
-        assert_eq!([0; 3].map(|_| serve.choose().unwrap().0), [0, 2, 0]);
+        let mut choices = [0; 2].map(|_| serve.choose().unwrap().0);
+        choices.sort_unstable();
+        assert_eq!(choices, [0, 2]);
         for name in ["a", "c"] {
             fs::remove_file(dir.path().join(name)).unwrap();
         }
         assert_eq!(serve_of(dir.path(), &outbox).choose(), None);
+    }
+
+    /// Otherwise a peer that asks several seeders would receive one chunk several times.
+    #[test]
+    fn seeders_that_have_just_begun_choose_different_chunks() {
+        let choose = || {
+            let hub = UploadHub::new(1 << 16, 1);
+            hub.join(([127, 0, 0, 1], 1).into(), Outbox::default(), crate::activity::Activity::default())
+                .next_choice()
+        };
+        let first = choose();
+        assert!((0..8).any(|_| choose() != first));
     }
 
     /// The receiver never gets all of a chunk that changed.

@@ -13,6 +13,7 @@ use proto::{
     peer::{Form, PeerMessage, RejectReason, Wish},
     tracker::Completion,
 };
+use rand::RngExt;
 use swarm::{
     parts::Tally,
     uploads::{AskerKey, BUSY_RETRY_MS, Requested, Uploads},
@@ -89,7 +90,9 @@ impl UploadHub {
     pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
         let uploads = Uploads::new(chunk_count, slots);
         let (askers, chunks) = (BTreeMap::new(), chunk_count);
-        let state = State { uploads, chunks, askers, last_key: 0, next_choice: 0 };
+        // A peer that asks several seeders for any chunk should receive different ones.
+        let next_choice = rand::rng().random_range(0..chunk_count.max(1));
+        let state = State { uploads, chunks, askers, last_key: 0, next_choice };
         Arc::new(UploadHub {
             state: Mutex::new(state),
             changed: Notify::new(),
