@@ -2,7 +2,8 @@
 //!
 //! Both come in parts. Several parts are requested at a time, so that they do not take a round trip each. Of a large metainfo the
 //! first part is requested, and the others when the swarm asks for them. The fetch is given up
-//! as soon as another peer's description is proved ([`DescriptionError::Overtaken`]).
+//! as soon as another peer's description is proved ([`DescriptionError::Overtaken`]). What was requested with the hello comes anyway, so
+//! there another peer's metainfo alone is no reason: the hashes would have to be requested again.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
@@ -375,6 +376,11 @@ impl Describer<'_> {
         self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
     }
 
+    /// Whether the fetch from this peer should be given up, because another peer was faster.
+    fn is_overtaken(&mut self) -> bool {
+        matches!(*self.known.borrow_and_update(), Known::All) || self.owed.pushed == 0
+    }
+
     fn ask(&mut self, request: PeerMessage) -> Result<(), DescriptionError> {
         if self.owed.count() {
             self.inbox.outbox().message(request)?;
@@ -400,7 +406,12 @@ impl Describer<'_> {
         let deadline = Instant::now() + silence;
         loop {
             let message = tokio::select! {
-                _ = self.known.changed() => return Err(DescriptionError::Overtaken),
+                _ = self.known.changed() => {
+                    if self.is_overtaken() {
+                        return Err(DescriptionError::Overtaken);
+                    }
+                    continue;
+                }
                 () = self.rest.notified(), if is_held => return Ok(None),
                 message = timeout_at(deadline, self.inbox.next()) => {
                     message.map_err(|_| DescriptionError::Silent)??
@@ -455,7 +466,12 @@ impl Describer<'_> {
         while filled < bytes.len() {
             let deadline = Instant::now() + SILENCE;
             filled += tokio::select! {
-                _ = self.known.changed() => return Err(DescriptionError::Overtaken),
+                _ = self.known.changed() => {
+                    if self.is_overtaken() {
+                        return Err(DescriptionError::Overtaken);
+                    }
+                    continue;
+                }
                 count = timeout_at(deadline, self.inbox.read_some(&mut bytes[filled..])) => {
                     count.map_err(|_| DescriptionError::Silent)??
                 }

@@ -3,7 +3,8 @@
 //! Pure. A description (metainfo and chunk hashes) is useful only when it is complete, so it comes from one peer. But the
 //! first peer that is asked may be slow or send nothing. The asked peer that will be done first is the *leader*.
 //!
-//! The first peer that is dialled is asked with the hello, which saves a round trip.
+//! The first peers that are dialled are asked with the hello, which saves a round trip. They may send a chunk after it, so that all of
+//! them begin to send, and each begins slowly.
 //!
 //! Policy while no peer sends: The first peer is asked at once. A peer that does not start to answer within its grace (a
 //! multiple of the delay of its `Hello`) is *overdue*. For each overdue peer another one is asked, so the number of silent
@@ -25,7 +26,7 @@
 //! peers are asked. So this side's link is not filled with copies of a large description.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -64,6 +65,10 @@ pub const SMALL_METAINFO: u64 = SMALL;
 /// Maximum number of peers that wait to be asked for the rest of their metainfo. Each has sent a part of 256 KiB, or all four that it
 /// sends with the hello.
 const MAX_HOLDING: usize = 24;
+
+/// Peers that are asked with the hello. Each sends at most 1 MiB of the description. Three connections that begin together fill a long link
+/// one and a half round trips sooner than one.
+const MAX_EARLY: usize = 3;
 
 /// Time in which a peer can show its rate: several round trips around the world.
 const TRIAL: Duration = Duration::from_secs(1);
@@ -109,8 +114,8 @@ pub(crate) struct Describers {
     waiting: VecDeque<(PeerKey, Duration)>,
     asked: BTreeMap<PeerKey, Asked>,
     places: usize,
-    /// The peer that is asked with the hello, until it has answered that.
-    early: Option<PeerKey>,
+    /// The peers that are asked with the hello, until they have answered that.
+    early: BTreeSet<PeerKey>,
     last_begun: Option<Instant>,
     /// Bytes from peers that were cut.
     wasted: u64,
@@ -120,24 +125,23 @@ impl Describers {
     /// No peers yet. At most `places` peers may send at the same time. A peer that sends nothing takes no place.
     pub(crate) fn new(places: usize) -> Describers {
         let (waiting, asked) = (VecDeque::new(), BTreeMap::new());
-        Describers { waiting, asked, places, early: None, last_begun: None, wasted: 0 }
+        Describers { waiting, asked, places, early: BTreeSet::new(), last_begun: None, wasted: 0 }
     }
 
     /// Whether a peer that is dialled now should be asked with the hello. If so, it is.
     pub(crate) fn ask_early(&mut self, key: PeerKey) -> bool {
-        let is_first = self.early.is_none() && self.asked.is_empty() && self.waiting.is_empty();
-        if is_first {
-            self.early = Some(key);
+        let is_early = self.early.len() + self.asked.len() < MAX_EARLY && self.waiting.is_empty();
+        if is_early {
+            self.early.insert(key);
         }
-        is_first
+        is_early
     }
 
     /// A peer can be asked, for the first time or again. It took `answers_in` to answer this side's `Hello`.
     pub(crate) fn ready(&mut self, key: PeerKey, answers_in: Duration, now: Instant) {
         self.asked.remove(&key);
         let grace = (answers_in * GRACE + MIN_GRACE).min(MAX_GRACE);
-        if self.early == Some(key) {
-            self.early = None;
+        if self.early.remove(&key) {
             self.asked.insert(key, Asked::new(now, grace, grace));
             self.last_begun = Some(now);
         } else if !self.waiting.iter().any(|&(waiting, _)| waiting == key) {
@@ -160,7 +164,7 @@ impl Describers {
     /// A peer is gone.
     pub(crate) fn left(&mut self, key: PeerKey) {
         self.waiting.retain(|&(waiting, _)| waiting != key);
-        self.early = self.early.filter(|&early| early != key);
+        self.early.remove(&key);
         if self.asked.remove(&key).is_some() {
             self.forget_waste();
         }

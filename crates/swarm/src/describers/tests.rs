@@ -173,17 +173,19 @@ fn one_that_answers_at_once_is_the_only_one_asked() {
 }
 
 #[test]
-fn the_first_that_is_dialled_is_asked_with_the_hello_and_others_only_if_it_does_not_answer() {
+fn the_first_that_are_dialled_are_asked_with_the_hello_and_others_only_if_these_do_not_answer() {
     let now = Instant::now();
     let mut describers = Describers::new(4);
-    assert!(describers.ask_early(PeerKey(0)));
-    assert!(!describers.ask_early(PeerKey(1)));
-    describers.ready(PeerKey(0), RTT, now);
-    assert_eq!(describers.poll(false, now), None, "it is asked already");
-    describers.ready(PeerKey(1), RTT, now);
+    assert_eq!([0, 1, 2, 3].map(|key| describers.ask_early(PeerKey(key))), [true, true, true, false]);
+    for key in 0..3 {
+        describers.ready(PeerKey(key), RTT, now);
+        assert_eq!(describers.poll(false, now), None, "it is asked already");
+        assert!(!describers.ask_early(PeerKey(3)));
+    }
+    describers.ready(PeerKey(3), RTT, now);
     assert_eq!(describers.poll(false, now), None);
     let overdue = now + GRACE * RTT + MIN_GRACE;
-    assert_eq!(describers.poll(false, overdue), Some(Turn::Begin(PeerKey(1))));
+    assert_eq!(describers.poll(false, overdue), Some(Turn::Begin(PeerKey(3))));
 }
 
 #[test]
