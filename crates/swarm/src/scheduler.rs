@@ -172,6 +172,8 @@ pub struct Scheduler {
     zone: Option<Zone>,
     /// Chunks that the last review found waiting for long at peers that have sent nothing.
     hostages: Vec<ChunkIndex>,
+    /// Chunks that were asked for at another peer than a far one and may come from both: no cancellation was confirmed.
+    repeated: u32,
 }
 
 impl Scheduler {
@@ -248,6 +250,7 @@ impl Scheduler {
             reviewed: None,
             zone: None,
             hostages: Vec::new(),
+            repeated: 0,
         }
     }
 

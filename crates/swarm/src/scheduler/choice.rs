@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use proto::{
-    ChunkIndex,
+    CHUNK_LEN, ChunkIndex,
     peer::{Form, Wish},
 };
 use rand::Rng;
@@ -63,7 +63,7 @@ impl Scheduler {
 
     /// The chunk to request from a peer, if any.
     fn choose(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> Option<ChunkIndex> {
-        let peer = self.peers.get_mut(&key)?;
+        let peer = self.peers.get(&key)?;
         if peer.is_paused(now) {
             return None;
         }
@@ -84,7 +84,7 @@ impl Scheduler {
                 return unavailable;
             }
         }
-        if !peer.wants_more(self.leechers) {
+        if !peer.wants_more(self.leechers) || alone && self.has_its_part(key) {
             return None;
         }
         if peer.have != Have::All && self.is_flooded(now) {
@@ -119,6 +119,17 @@ impl Scheduler {
         let is_allowed = |chunk| crossing.is_none_or(|zone| zone.fetches(chunk));
         let is_leaves = |chunk| self.parts.form(chunk) == Form::Leaves && is_allowed(chunk);
         self.missing.pick_where(&peer.have, is_leaves, rng)
+    }
+
+    /// Whether a far peer would still send when all others are done, if it were asked for one more chunk. What waits at it would then
+    /// have to be asked for at others again, a round trip later.
+    fn has_its_part(&self, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get(&key) else { return false };
+        let Some(rate) = peer.far_rate() else { return false };
+        let others = self.peers.values().map(|peer| (peer.owes(), peer.far_rate().unwrap_or(0.0)));
+        let (owed, rates) = others.fold((0, 0.0), |(owed, rates), peer| (owed + peer.0, rates + peer.1));
+        let left = owed + self.missing.len() as u64 * u64::from(CHUNK_LEN);
+        (peer.owes() + u64::from(CHUNK_LEN)) as f64 / rate > left as f64 / rates
     }
 
     /// Whether [`MAX_ARRIVING`] chunks are arriving.

@@ -4,6 +4,9 @@
 //! moves ([`super::moves`]). Otherwise the other peer is asked too, and the first to send the chunk ends the other requests. This
 //! is the rule at the end of a transfer. Before, it applies only to chunks that have waited for [`HOSTAGE_AGE`] at peers that have
 //! not sent a chunk yet, if a proven peer has nothing else to do.
+//!
+//! A far peer answers late and has much in its socket, so a request is taken back from it without waiting for the answer. Some of these
+//! chunks come all the same. Their number is bounded ([`REPEATED_SHARE`]).
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,16 @@ use super::{
 /// Another peer is asked for a chunk only if it is expected to deliver it this many times sooner. Otherwise the duplicate would
 /// waste bytes and save little time.
 const ENDGAME_GAIN: f64 = 3.0;
+
+/// The same for a chunk of a far peer. The request is taken back, so most do not come twice.
+const FAR_GAIN: f64 = 1.5;
+
+/// The same if as many came twice as may. A far peer from which nothing arrives for so long has stopped: repairing a loss takes several round
+/// trips, and then all that it sent meanwhile arrives at once.
+const FAR_LAST_GAIN: f64 = 8.0;
+
+/// Of the chunks of a share, one in this many may come twice because it was taken back from a far peer too late.
+const REPEATED_SHARE: u32 = 128;
 
 /// Minimum age of a request before another peer is asked. Most of the last chunks of a fast transfer are already on their way.
 pub(super) const ENDGAME_AGE: Duration = Duration::from_millis(150);
@@ -48,9 +61,18 @@ impl Scheduler {
         let (own, proven) = (peer.expected_next(), peer.is_proven());
         let (chunk, from) = self.latest(key, now)?;
         let holder = self.peers.get(&from)?;
-        let moves = holder.waiting_for(chunk, now).is_some()
-            && holder.answers_within(own, now)
+        let waits = holder.waiting_for(chunk, now).is_some()
             && self.asked.get(&chunk).is_some_and(|asked| asked.askers.len() == 1);
+        if self.leechers == 0 && holder.is_far() && proven {
+            self.repeated += 1;
+            // An answer would take a round trip, and comes behind all that the peer's socket holds.
+            if waits {
+                self.cancel(from, chunk, Standing::Unwanted, now);
+                self.take_back(from, &[chunk]);
+            }
+            return Some(chunk);
+        }
+        let moves = waits && holder.answers_within(own, now);
         if !moves {
             return Some(chunk);
         }
@@ -60,6 +82,11 @@ impl Scheduler {
             return None;
         }
         Some(chunk)
+    }
+
+    /// Whether few chunks come twice if one more is asked for at another peer than a far one.
+    fn may_repeat(&self) -> bool {
+        self.repeated <= self.space.chunk_count() / REPEATED_SHARE
     }
 
     /// Finds the chunks that have waited for long only at peers that have sent no chunk. Not needed in the endgame, which looks at
@@ -88,6 +115,7 @@ impl Scheduler {
         let hostages = hostages.iter().filter_map(|chunk| self.asked.get_key_value(chunk));
         // A younger request is not late at any peer.
         let min_age = if is_new { Duration::ZERO } else { UNPROVEN_AGE.max(own) };
+        let may_repeat = self.may_repeat();
         let late = all.chain(hostages).filter_map(|(&chunk, Asked { askers, since })| {
             let age = now.saturating_duration_since(*since);
             if age < min_age || askers.contains(&key) || !peer.has(chunk) {
@@ -109,8 +137,12 @@ impl Scheduler {
             } else {
                 askers.len() < MAX_UNPROVEN_ASKERS
             };
-            let is_late =
-                has_room && outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(ENDGAME_GAIN);
+            let gain = match self.leechers == 0 && holder.is_far() {
+                true if may_repeat => FAR_GAIN,
+                true => FAR_LAST_GAIN,
+                false => ENDGAME_GAIN,
+            };
+            let is_late = has_room && outlook.age >= min_age.max(own) && outlook.left > own.mul_f64(gain);
             // A new peer is tried with one chunk of unproven peers, however many were asked: a chunk that waits behind others there,
             // or has not arrived for a while.
             let may_try = is_end && is_new && !holder.is_proven();

@@ -36,6 +36,10 @@ impl Scheduler {
     pub fn cancelled(&mut self, key: PeerKey, chunk: ChunkIndex, now: Instant) -> bool {
         let Some(peer) = self.peers.get_mut(&key) else { return true };
         let Some(standing) = peer.cancelled(chunk) else { return false };
+        if standing == Standing::Unwanted && peer.is_far() {
+            // It does not come twice.
+            self.repeated = self.repeated.saturating_sub(1);
+        }
         self.ready.insert(key);
         if let Standing::Moving { to, .. } = standing {
             let leechers = self.leechers;

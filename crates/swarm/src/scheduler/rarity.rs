@@ -44,6 +44,10 @@ impl Rarity {
         self.len == 0
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn contains(&self, chunk: ChunkIndex) -> bool {
         self.slots[chunk.0 as usize].position != ABSENT
     }

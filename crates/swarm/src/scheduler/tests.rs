@@ -1,4 +1,5 @@
 pub(super) mod bench;
+mod far;
 mod in_parts;
 mod property;
 

@@ -7,7 +7,9 @@
 //! again.
 //!
 //! A sender that has just begun sends twice as much in each round trip (RFC 5681, slow start), so what arrived during a request says
-//! little about the next one. Then the window is what has arrived so far, because as much arrives within the next round trip.
+//! little about the next one. Then the window is twice what has arrived so far: as much arrives within the next round trip, and again as
+//! much while a loss is repaired. What was lost holds up all that follows, so nothing arrives meanwhile, and nothing new is requested.
+//! With half of that a sender ran dry when it had filled the link and lost packets for the first time.
 //!
 //! A near peer does not look far, although a chunk takes long on a slow link: that time is no delay. Nor does one that is busy with
 //! others: its least time was measured when it had little to do, and it sends each asker less than its link carries.
@@ -52,6 +54,8 @@ pub(super) struct Flight {
     least: Option<(Duration, u32)>,
     /// In bytes a second.
     bandwidth: f64,
+    /// The last sample of it.
+    rate: Option<f64>,
 }
 
 impl Flight {
@@ -76,20 +80,36 @@ impl Flight {
             return;
         }
         let sample = (self.arrived - departure.arrived) as f64 / took.as_secs_f64();
+        self.rate = Some(sample);
         self.bandwidth += (sample - self.bandwidth) * if sample < self.bandwidth { DECAY } else { 1.0 };
     }
 
-    /// How many bytes should wait at a far peer that has just begun to send, and sends to nobody else; otherwise 0. They are two chunks
-    /// more than have arrived, because only whole ones are counted.
+    /// How many bytes should wait at a far peer that has just begun to send, and sends to nobody else; otherwise 0. One chunk more than has
+    /// arrived counts, because only whole ones do.
     pub(super) fn opening(&self) -> u64 {
         let is_opening = self.first_delay.is_some_and(|delay| delay >= FAR) && self.arrived < OPENING_LEN;
-        if is_opening { self.arrived + 2 * CHUNK } else { 0 }
+        if is_opening { 2 * (self.arrived + CHUNK) } else { 0 }
+    }
+
+    /// Whether the peer is far.
+    pub(super) fn is_far(&self) -> bool {
+        self.delay() >= FAR.as_secs_f64()
+    }
+
+    /// What arrived in a second while the last chunk was waited for, if that is known.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
+    /// The least time that a request took, without that in which the link carried its chunk, in seconds; 0 if nothing is known.
+    pub(super) fn delay(&self) -> f64 {
+        let Some((took, len)) = self.least else { return 0.0 };
+        (took.as_secs_f64() - f64::from(len) / self.bandwidth.max(1.0)).max(0.0)
     }
 
     /// How many bytes should wait at the peer, 0 if nothing is known.
     pub(super) fn window(&self) -> u64 {
-        let Some((took, len)) = self.least else { return 0 };
-        let delay = (took.as_secs_f64() - f64::from(len) / self.bandwidth.max(1.0)).max(0.0);
+        let delay = self.delay();
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -153,13 +173,27 @@ mod tests {
     }
 
     #[test]
+    fn the_delay_of_a_peer_is_measured_without_the_time_that_the_link_needs() {
+        let (mut flight, now) = (Flight::default(), Instant::now());
+        let departure = flight.depart(now);
+        flight.arrive(departure, CHUNK_LEN, now + 4 * FAR);
+        assert!(!flight.is_far(), "it may be a slow link");
+        // Three more arrive in the same time.
+        let departure = flight.depart(now + 4 * FAR);
+        (0..4).for_each(|_| flight.arrive(departure, CHUNK_LEN, now + 8 * FAR));
+        assert!(flight.is_far());
+        assert_eq!(flight.delay(), 0.75 * (4 * FAR).as_secs_f64());
+        assert_eq!(flight.rate(), Some(4.0 * f64::from(CHUNK_LEN) / (4 * FAR).as_secs_f64()));
+    }
+
+    #[test]
     fn nothing_is_assumed_of_an_unknown_peer() {
         assert_eq!((Flight::default().window(), Flight::default().opening()), (0, 0));
     }
 
     #[test]
-    fn at_a_far_peer_that_begins_as_much_waits_as_has_arrived() {
-        let delays = [(Duration::from_millis(1), [0, 0]), (2 * FAR, [2 * CHUNK, 5 * CHUNK])];
+    fn at_a_far_peer_that_begins_twice_as_much_waits_as_has_arrived() {
+        let delays = [(Duration::from_millis(1), [0, 0]), (2 * FAR, [2 * CHUNK, 8 * CHUNK])];
         for (delay, windows) in delays {
             let (mut flight, now) = (Flight::default(), Instant::now());
             let departure = flight.depart(now);

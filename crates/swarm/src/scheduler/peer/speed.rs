@@ -65,7 +65,19 @@ pub(in crate::scheduler) struct Outlook {
 impl Peer {
     /// How long one more chunk would take.
     pub(in crate::scheduler) fn expected_next(&self) -> Duration {
-        self.time_for(self.owes() + CHUNK)
+        let Some(rate) = self.far_rate() else { return self.time_for(self.owes() + CHUNK) };
+        let queue = (self.owes() as f64 / rate).max(self.flight.delay());
+        Duration::from_secs_f64((queue + CHUNK as f64 / rate).min(MAX_TIME_S))
+    }
+
+    /// Whether much is on its way from it before the first of it arrives.
+    pub(in crate::scheduler) fn is_far(&self) -> bool {
+        self.flight.is_far()
+    }
+
+    /// The rate of a far peer, in bytes a second, if it was measured.
+    pub(in crate::scheduler) fn far_rate(&self) -> Option<f64> {
+        self.flight.rate().filter(|_| self.flight.is_far())
     }
 
     /// Expected time until the arriving chunk is complete, by its bytes so far. `None` if none is arriving.
@@ -109,6 +121,7 @@ impl Peer {
         // The longer no complete chunk arrived, the less reliable the rate is, even if bytes trickle.
         let since = now.saturating_duration_since(self.began(oldest));
         let left = match arriving {
+            Some(_) if self.flight.is_far() => self.wait_for(chunk)?,
             Some(rest) => rest + self.time_for(CHUNK),
             None if self.proven => self.wait_for(chunk)?,
             None => since.mul_f64(DOUBT),
@@ -118,7 +131,7 @@ impl Peer {
 
     /// Expected time to send `len` bytes.
     fn time_for(&self, len: u64) -> Duration {
-        let rate = self.rate.unwrap_or(FIRST_RATE);
+        let rate = self.far_rate().or(self.rate).unwrap_or(FIRST_RATE);
         Duration::from_secs_f64((len as f64 / rate).min(MAX_TIME_S))
     }
 
