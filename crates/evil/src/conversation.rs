@@ -129,8 +129,7 @@ impl Conversation<'_> {
                     if let Some(chunk) = chosen {
                         self.send(PeerMessage::Chosen { chunk }, &[]).await?;
                     }
-                    let parts: Vec<_> = description_parts(self.peer.share.metainfo()).collect();
-                    for part in parts.into_iter().take(MAX_PUSHED_PARTS as usize) {
+                    for part in self.pushed_parts() {
                         match part {
                             DescriptionPart::Metainfo { offset } => self.send_metainfo(offset).await?,
                             DescriptionPart::Hashes { first, count } => {
@@ -153,6 +152,16 @@ impl Conversation<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The parts of the description that it sends without a request for each. A metainfo without an end has no others.
+    fn pushed_parts(&self) -> Vec<DescriptionPart> {
+        match self.kind() {
+            Kind::EndlessMetainfo | Kind::SlowEndlessMetainfo | Kind::StuckMetainfo => (0..MAX_PUSHED_PARTS)
+                .map(|part| DescriptionPart::Metainfo { offset: part * MAX_PART_LEN })
+                .collect(),
+            _ => description_parts(self.peer.share.metainfo()).take(MAX_PUSHED_PARTS as usize).collect(),
+        }
     }
 
     /// What it sends to a leecher that asks for any chunk. Those whose description is wrong choose nothing: it is wrong already.
