@@ -187,3 +187,63 @@ async fn receive_hello(reader: &mut PeerReader<OwnedReadHalf>) -> Result<Hello, 
         _ => Err(HandshakeError::NoHello),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proto::{InfoHash, PeerId, Zone, peer::Role};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn hello(peer: u8, share: u8) -> Hello {
+        let (infohash, peer_id) = (InfoHash([share; 32]), PeerId([peer; 16]));
+        Hello { infohash, peer_id, role: Role::Leecher, listen_port: 0, zone: Zone::NONE }
+    }
+
+    /// What each side makes of the other's `Hello`: the one that connects, then the one that accepts.
+    async fn meet(connects: Hello, accepts: Hello) -> [Result<Hello, HandshakeError>; 2] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let dialled = async {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await?;
+            initiate(stream, connects).await.map(|connection| connection.hello)
+        };
+        let accepted = async {
+            let (stream, address) = listener.accept().await?;
+            receive(stream, address).await?.accept(accepts).await.map(|connection| connection.hello)
+        };
+        <[_; 2]>::from(tokio::join!(dialled, accepted))
+    }
+
+    #[tokio::test]
+    async fn two_peers_of_a_share_meet() {
+        let [dialled, accepted] = meet(hello(1, 7), hello(2, 7)).await;
+        assert_eq!((dialled.unwrap(), accepted.unwrap()), (hello(2, 7), hello(1, 7)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_with_another_share_ends_a_handshake() {
+        let [dialled, _] = meet(hello(1, 7), hello(2, 8)).await;
+        assert!(matches!(dialled, Err(HandshakeError::OtherShare)), "{dialled:?}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_meets_its_own_id_ends_the_handshake_on_either_side() {
+        let [dialled, accepted] = meet(hello(1, 7), hello(1, 7)).await;
+        assert!(matches!(accepted, Err(HandshakeError::SelfConnection)), "{accepted:?}");
+        let refused = HandshakeError::Goodbye(GoodbyeReason::SelfConnection).to_string();
+        assert_eq!(dialled.unwrap_err().to_string(), refused);
+        // Some other program may answer where this one would refuse.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let answering = async {
+            let (_, mut writer) = split(listener.accept().await?.0)?;
+            send_hello(&mut writer, hello(1, 7), Ask::Nothing).await
+        };
+        let dialling =
+            async { initiate(TcpStream::connect(listener.local_addr().unwrap()).await?, hello(1, 7)).await };
+        let (answered, dialled) = tokio::join!(answering, dialling);
+        answered.unwrap();
+        assert!(matches!(dialled, Err(HandshakeError::SelfConnection)), "{dialled:?}");
+    }
+}

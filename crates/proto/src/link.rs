@@ -190,7 +190,10 @@ mod tests {
         assert!(matches!(format!("{good}&x.pe=host").parse::<Link>(), Err(ParseLinkError::Endpoint(_))));
         let two = format!("{good}&xt=urn:btmh:1220{}", "cd".repeat(32));
         assert_eq!(two.parse::<Link>(), Err(ParseLinkError::TwoShares));
-        let many = format!("{good}{}", "&x.pe=h:1".repeat(MAX_ENDPOINTS + 1));
-        assert_eq!(many.parse::<Link>(), Err(ParseLinkError::TooManyEndpoints));
+        for one in ["&x.pe=h:1", "&tr=shoal://h:1"] {
+            assert!(format!("{good}{}", one.repeat(MAX_ENDPOINTS)).parse::<Link>().is_ok());
+            let many = format!("{good}{}", one.repeat(MAX_ENDPOINTS + 1));
+            assert_eq!(many.parse::<Link>(), Err(ParseLinkError::TooManyEndpoints));
+        }
     }
 }
