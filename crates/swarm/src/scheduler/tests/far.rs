@@ -73,18 +73,20 @@ impl Link {
     }
 }
 
-/// Another peer could not send within a round trip what is on its way.
+/// Another peer could not send within a round trip what is on its way. Requests that move for less cost each of the peers time.
 #[test]
-fn far_peers_of_unequal_rates_cause_no_duplicates_at_the_end() {
-    let mut link = Link::new(400, &[50e6, 30e6, 8e6]);
-    link.fetch_until(0);
+fn what_is_on_its_way_from_a_far_peer_is_not_asked_for_at_others() {
+    let mut link = Link::new(100, &[50e6, 50e6, 50e6]);
+    let took = link.fetch_until(0);
     assert_eq!((link.most_twice, link.bench.duplicates), (0, 0));
+    // In the time of this model: 860 ms, or 1,010 if the round trip of a new request does not count.
+    assert!(took < Duration::from_millis(900), "{took:?}");
 }
 
 /// While it begins, its window says little about its rate.
 #[test]
 fn a_slow_far_peer_is_asked_for_no_more_than_it_sends_until_the_others_are_done() {
-    let mut link = Link::new(100, &[50e6, 5e6]);
+    let mut link = Link::new(400, &[50e6, 5e6]);
     while !link.bench.scheduler.missing.is_empty() {
         link.step();
     }

@@ -120,6 +120,8 @@ proptest! {
                         let is_wanted = asked.is_some_and(|asked| asked.askers.contains(&key));
                         // It is needed again, or is a duplicate.
                         match bench.waiting.get_mut(&key).filter(|waiting| is_wanted && !waiting.contains(&chunk)) {
+                            // A later request for it was cancelled instead, and its answer must not come before this one.
+                            Some(_) if bench.crossed.contains(&(key, chunk)) => bench.arrive(key, chunk),
                             Some(waiting) => waiting.push(chunk),
                             None => bench.crossed.push((key, chunk)),
                         }
