@@ -5,10 +5,11 @@ use std::{fs, io::BufRead};
 use proto::tracker::ReplyBody;
 
 use crate::{
-    Running, docs,
+    Running,
+    asking::{announce_and_look_up, announce_of, register},
+    docs,
     get::{begin, get, post},
-    limits::{announce_and_look_up, announce_of},
-    register, run,
+    run,
 };
 
 #[test]
@@ -31,7 +32,7 @@ fn shows_what_it_knows_over_http_as_the_docs_say() {
     let path = format!("/api/v1/shares/{}", "01".repeat(32));
     let share = docs::check("Tracker: `/api/v1/shares/INFOHASH`", &get(url, &path).body);
     let host = &share["hosts"][0];
-    assert_eq!((&host["address"], &host["percent"]), (&"127.0.0.1:7000".into(), &100.into()), "{share}");
+    assert_eq!((&host["address"], &host["percent"]), (&"127.0.0.1:7001".into(), &100.into()), "{share}");
     let picture = get(url, &format!("{path}/picture"));
     let picture = docs::check("Tracker: `/api/v1/shares/INFOHASH/picture`", &picture.body);
     assert_eq!(picture["hosts"][0]["percents"][0], 100, "{picture}");

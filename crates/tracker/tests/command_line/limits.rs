@@ -1,44 +1,16 @@
 //! Limits, and lists of what is allowed.
 
-use std::{fs, net::UdpSocket};
+use std::fs;
 
-use proto::{
-    InfoHash, PeerId, Secret, ShareName, Zone,
-    tracker::{Announce, Completion, ErrorCode, Event, Limit, Query, ReplyBody, RequestBody},
-};
+use proto::tracker::{ErrorCode, Limit, ReplyBody};
 use rustix::process::Signal;
 
-use crate::{Running, ask, get::get, run};
-
-/// The answers to an announce of a share with this number and name, and to a lookup of it.
-pub(crate) fn announce_and_look_up(port: u16, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
-    announce_of(port, share, share, name)
-}
-
-/// The same, of the peer with this number.
-pub(crate) fn announce_of(port: u16, peer: u8, share: u8, name: &str) -> (ReplyBody, ReplyBody) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", port)).unwrap();
-    let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
-    let infohash = InfoHash([share; 32]);
-    let announce = Announce {
-        token,
-        infohash,
-        peer_id: PeerId([peer; 16]),
-        secret: Secret([3; 16]),
-        port: (7000 + u16::from(peer)).try_into().unwrap(),
-        name: ShareName::new(name).unwrap(),
-        size: 5,
-        event: Event::Started,
-        progress: Completion::COMPLETE,
-        label: Default::default(),
-        fetched: false,
-        zone: Zone::NONE,
-    };
-    let announced = ask(&socket, RequestBody::Announce(announce));
-    let query = Query::Peers { infohash, want: 9, zone: Zone::NONE };
-    (announced, ask(&socket, RequestBody::Lookup { token, query }))
-}
+use crate::{
+    Running,
+    asking::{announce_and_look_up, announce_of},
+    get::get,
+    run,
+};
 
 #[test]
 fn lists_say_what_is_allowed_and_are_read_again_at_a_hangup() {

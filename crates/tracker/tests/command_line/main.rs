@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run the program beside themselves")]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod asking;
 mod checking;
 mod http;
 mod limits;
@@ -31,15 +32,11 @@ use std::{
     time::Duration,
 };
 
-use proto::{
-    InfoHash, PeerId, Secret, ShareName, Zone,
-    tracker::{
-        Announce, Completion, Event, ReplyBody, Request, RequestBody, TransactionId,
-        codec::{decode_reply, encode_request},
-    },
-};
+use proto::tracker::RequestBody;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use asking::{ask, register};
 
 /// Longer than anything here takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -244,38 +241,6 @@ fn listens_on_every_address_by_default() {
     let listening = tracker.line();
     let all = ["[::]:", "0.0.0.0:"].map(|all| format!("[LISTENING] Tracker is listening on {all}"));
     assert!(all.iter().any(|all| listening.starts_with(all)), "{listening}");
-}
-
-fn ask(socket: &UdpSocket, body: RequestBody) -> ReplyBody {
-    let mut request = bytes::BytesMut::new();
-    encode_request(&Request { transaction: TransactionId(1), body }, &mut request).unwrap();
-    socket.send(&request).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut reply = [0; 1_500];
-    let len = socket.recv(&mut reply).unwrap();
-    decode_reply(&reply[..len]).unwrap().body
-}
-
-fn register(port: u16) {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", port)).unwrap();
-    let ReplyBody::Connected { token, .. } = ask(&socket, RequestBody::CONNECT) else { panic!("no token") };
-    let announce = Announce {
-        token,
-        infohash: InfoHash([1; 32]),
-        peer_id: PeerId([2; 16]),
-        secret: Secret([3; 16]),
-        port: 7000.try_into().unwrap(),
-        name: ShareName::new("data.bin").unwrap(),
-        size: 5,
-        event: Event::Started,
-        progress: Completion::COMPLETE,
-        label: Default::default(),
-        fetched: false,
-        zone: Zone::NONE,
-    };
-    let announced = ask(&socket, RequestBody::Announce(announce));
-    assert!(matches!(announced, ReplyBody::Announced(_)), "{announced:?}");
 }
 
 #[test]
