@@ -124,7 +124,8 @@ impl Scheduler {
     /// Whether a far peer would still send when all others are done, if it were asked for one more chunk. What waits at it would then
     /// have to be asked for at others again, a round trip later.
     fn has_its_part(&self, key: PeerKey) -> bool {
-        let Some(peer) = self.peers.get(&key) else { return false };
+        // Who owes nothing is asked, or the last chunk would be left if each alone needs longer for it than all together.
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.owes() > 0) else { return false };
         let Some(rate) = peer.far_rate() else { return false };
         let others = self.peers.values().map(|peer| (peer.owes(), peer.far_rate().unwrap_or(0.0)));
         let (owed, rates) = others.fold((0, 0.0), |(owed, rates), peer| (owed + peer.0, rates + peer.1));

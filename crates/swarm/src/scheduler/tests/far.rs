@@ -111,6 +111,22 @@ fn what_waits_at_a_far_peer_that_becomes_slow_is_taken_back_and_comes_once() {
     assert_eq!(link.bench.duplicates, 0);
 }
 
+/// Each of them would take longer than both together.
+#[test]
+fn a_last_chunk_that_a_far_peer_does_not_send_is_asked_for_at_another_that_has_nothing_to_do() {
+    let mut link = Link::new(100, &[50e6, 50e6]);
+    link.fetch_until(1);
+    let waiting = std::mem::take(&mut link.bench.waiting);
+    for (&key, chunks) in &waiting {
+        link.bench.waiting.insert(key, Vec::new());
+        for &chunk in chunks {
+            link.bench.wish(key, chunk);
+            assert!(link.bench.scheduler.busy(key, chunk, link.bench.now + ROUND_TRIP));
+        }
+    }
+    link.fetch_until(0);
+}
+
 /// What it sent waits behind what was lost, and comes all at once.
 #[test]
 fn few_chunks_of_a_far_peer_that_stops_for_a_moment_come_twice() {
