@@ -438,7 +438,10 @@ impl World {
                 assert!(!self.stored.contains(&chunk), "{chunk:?} is here");
                 assert!(!self.is_unproved(chunk), "{chunk:?} is being proved");
                 let Connection { address, is_dialled, is_trusted, .. } = self.open[&key];
-                let is_alone = self.unproved.iter().all(|(sender, _)| sender.key != key);
+                // Hashes of blocks are proved beside a chunk. They are short, and bring no trust.
+                let is_hashes = |wish: Wish| wish.form == Form::Leaves;
+                let mut of_it = self.unproved.iter().filter(|(sender, _)| sender.key == key);
+                let is_alone = is_hashes(wish) || of_it.all(|&(_, other)| is_hashes(other));
                 assert!(is_trusted || is_alone, "two chunks of a peer that may lie");
                 let sender = Sender { key, dialled: is_dialled.then_some(address), ip: address.ip() };
                 self.unproved.push((sender, wish));
