@@ -144,6 +144,11 @@ impl Crowd {
         entries: &mut Vec<PeerEntry>,
         rng: &mut impl Rng,
     ) {
+        if self.fronts == 1 {
+            // There is no other site to leave room for.
+            let named = sample(places, number(self.members.len()), rng);
+            return self.append(named, requester, entries);
+        }
         let has_room = places.len() > self.fronts;
         let mut named = match &self.zones {
             Some(zones) if !has_room && !zone.is_none() => {
