@@ -1,6 +1,7 @@
 """What the plots share: how they look in light and dark, lines, words."""
 
-COLOURS = {"shoal": "#1f82c8", "aria2": "#d55e00", "libtorrent": "#009e73", "libtorrent-tuned": "#cc79a7"}
+COLOURS = {"shoal": "#1f82c8", "aria2": "#d55e00", "libtorrent": "#009e73", "libtorrent-tuned": "#cc79a7",
+           "rqbit": "#e69f00"}
 STYLE = """
 text { font: 14px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
 .title { font-size: 17px; font-weight: 600 } .back { fill: #ffffff } .grid { stroke: #d0d7de } .best { stroke: #57606a }

@@ -7,6 +7,15 @@ PEER = pathlib.Path(__file__).resolve().parent / "libtorrent_peer.py"
 ARIA2 = ["aria2c", "--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false", "--disable-ipv6",
          "--console-log-level=warn", "--summary-interval=0", "--bt-max-peers=0", "--follow-torrent=mem"]
 ARIA2_SEEDER = ["--seed-ratio=0.0", "--bt-seed-unverified=true", "--allow-overwrite"]
+RQBIT_CRATE = ["rqbit@9.1.0", "--no-default-features", "--features", "rust-tls"]
+RQBIT_SEEDS = "Initial check results"                  # what a seeder prints when it has hashed its file, with `log="info"`
+
+
+def rqbit(program, torrent, address, port, directory, *flags, trackers=("--disable-trackers",), log="error"):
+    """The command of an rqbit that listens there and seeds or fetches in that directory, without a DHT and the like."""
+    return [program, "-v", log, "--disable-dht", "--disable-lsd", "--disable-upnp-port-forward", "--ipv4-only", *trackers,
+            "--listen-ip", address, "--listen-port", port, "--announce-port", port,
+            "download", torrent, "-o", directory, "--disable-http-api", *flags]
 
 
 def make_torrent(source, torrent, address, port):

@@ -8,7 +8,7 @@ and says `done` when it has all.
 import os, shlex, shutil, socket, time
 
 from machine import Failure, has_libtorrent, until
-from torrents import ARIA2, ARIA2_SEEDER, PEER, aria2_hook, make_torrent, opentracker
+from torrents import ARIA2, ARIA2_SEEDER, PEER, RQBIT_SEEDS, aria2_hook, make_torrent, opentracker, rqbit
 
 LOCALHOST = "127.0.0.1"
 
@@ -197,9 +197,7 @@ class Rqbit(Torrent):
     title, needs, done = "rqbit 9.1 (SHA-1 pieces)", ["rqbit", "mktorrent"], "torrent finished downloading"
 
     def command(self, port, directory, *flags, log="error"):
-        return [self.tool("rqbit"), "-v", log, "--disable-dht", "--disable-lsd", "--disable-upnp-port-forward", "--ipv4-only",
-                *self.trackers, "--listen-ip", LOCALHOST, "--listen-port", port, "--announce-port", port,
-                "download", self.made, "-o", directory, "--disable-http-api", *flags]
+        return rqbit(self.tool("rqbit"), self.made, LOCALHOST, port, directory, *flags, trackers=self.trackers, log=log)
 
     def serve(self, run):
         self.made, self.trackers = self.torrent(run), ["--disable-trackers"]
@@ -213,7 +211,7 @@ class Rqbit(Torrent):
         self.ports = [free_port() for _ in range(run.seeders)]
         for number, port in enumerate(self.ports):
             seeder = run.start(self.command(port, self.seeded(run, number), "--overwrite", log="info"))
-            seeder.wait_for("Initial check results", 60)
+            seeder.wait_for(RQBIT_SEEDS, 60)
 
     def fetch(self, run):
         peers = ",".join(f"{LOCALHOST}:{port}" for port in self.ports)
