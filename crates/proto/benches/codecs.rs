@@ -1,11 +1,11 @@
-//! Encoding and decoding the most frequent messages: a request for a chunk, and an announce.
+//! Encoding and decoding the most frequent messages of peers and trackers.
 
 use std::{hint::black_box, num::NonZeroU16};
 
 use bytes::BytesMut;
 use criterion::Criterion;
 use proto::{
-    ChunkIndex, InfoHash, PeerId, Secret, ShareName, Zone,
+    CHUNK_LEN, ChunkIndex, InfoHash, PeerId, Secret, ShareName, Zone,
     peer::{PeerCodec, PeerMessage, encode_message},
     tracker::{
         Announce, Completion, Event, PeerAddress, PeerEntry, Peers, Reply, ReplyBody, Request, RequestBody,
@@ -15,31 +15,48 @@ use proto::{
 };
 use tokio_util::codec::Decoder;
 
+/// A chunk of a large share, whose number takes as many bytes as any.
+const CHUNK: ChunkIndex = ChunkIndex(123_456);
+/// Chunks that are announced together.
+const HAVES: u32 = 64;
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    chunk_request(&mut criterion);
+    peer_message(
+        &mut criterion,
+        "chunk request",
+        &[PeerMessage::Request { chunk: CHUNK, progress: Completion::NOTHING }],
+    );
+    peer_message(&mut criterion, "header of a chunk", &[PeerMessage::Chunk { chunk: CHUNK, len: CHUNK_LEN }]);
+    let haves: Vec<_> =
+        (0..HAVES).map(|number| PeerMessage::Have { chunk: ChunkIndex(number * 4_099) }).collect();
+    peer_message(&mut criterion, "64 announced chunks", &haves);
     announce(&mut criterion);
     peers(&mut criterion);
     connected(&mut criterion);
     criterion.final_summary();
 }
 
-fn chunk_request(criterion: &mut Criterion) {
-    let request = PeerMessage::Request { chunk: ChunkIndex(123_456), progress: Completion::NOTHING };
+/// Messages that are sent together.
+fn peer_message(criterion: &mut Criterion, name: &str, messages: &[PeerMessage]) {
     let mut buffer = BytesMut::with_capacity(4096);
-    let mut group = criterion.benchmark_group("chunk request");
+    let mut group = criterion.benchmark_group(name);
     group.bench_function("encode", |bencher| {
         bencher.iter(|| {
             buffer.clear();
-            encode_message(black_box(&request), &mut buffer).unwrap();
+            for message in messages {
+                encode_message(black_box(message), &mut buffer).unwrap();
+            }
         });
     });
-    let frame = buffer.clone();
+    let frames = buffer.clone();
     group.bench_function("decode", |bencher| {
         bencher.iter(|| {
             buffer.clear();
-            buffer.extend_from_slice(black_box(&frame));
-            PeerCodec.decode(&mut buffer).unwrap()
+            buffer.extend_from_slice(black_box(&frames));
+            while let Some(message) = PeerCodec.decode(&mut buffer).unwrap() {
+                black_box(message);
+            }
         });
     });
     group.finish();

@@ -1,32 +1,53 @@
-//! The scheduler's decisions in a large swarm: 10,000 chunks, 100 peers that each have half of them.
+//! The scheduler's decisions in a large swarm: 80 peers, as many as a leecher connects to, and shares of 1 and 100 GiB.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark begins at any moment")]
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
-use criterion::{BatchSize, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace};
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use swarm::scheduler::{Command, Have, PeerKey, Received, Scheduler};
 
-const CHUNKS: u32 = 10_000;
-const PEERS: u64 = 100;
+const PEERS: u64 = 80;
 /// Chunks that arrive in one measurement. The transfer is far from its end.
-const ARRIVALS: u32 = 1_000;
+const ARRIVALS: u32 = 500;
+/// Chunks that are announced in one measurement, one at a time.
+const NEWS: u32 = 10_000;
+/// A chunk on a link of 4 Gbit/s.
+const CHUNK_TIME: Duration = Duration::from_millis(1);
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
+    for (chunks, name) in [(2_048, "2,048 chunks"), (200_000, "200,000 chunks")] {
+        let mut group = criterion.benchmark_group(format!("scheduler, 80 peers, {name}"));
+        group.sample_size(20);
+        requests(&mut group, chunks);
+        news(&mut group, chunks);
+        group.finish();
+    }
+    criterion.final_summary();
+}
+
+/// Every peer has half of the chunks.
+fn requests(group: &mut BenchmarkGroup<'_, WallTime>, chunks: u32) {
     let mut rng = StdRng::seed_from_u64(1);
-    let fields: Vec<Bitfield> = (0..PEERS).map(|_| half(&mut rng)).collect();
-    let mut group = criterion.benchmark_group("scheduler, 10,000 chunks, 100 peers");
-    group.sample_size(20);
-    group.bench_function("all join and are asked", |bencher| {
-        bencher.iter_batched(|| fields.clone(), Transfer::begin, BatchSize::LargeInput);
+    let fields: Vec<Bitfield> = (0..PEERS).map(|_| half(chunks, &mut rng)).collect();
+    group.throughput(Throughput::Elements(PEERS));
+    group.bench_function("a peer joins and is asked", |bencher| {
+        bencher.iter_batched(
+            || fields.clone(),
+            |fields| Transfer::begin(chunks, fields),
+            BatchSize::LargeInput,
+        );
     });
     group.throughput(Throughput::Elements(u64::from(ARRIVALS)));
-    group.bench_function("1,000 chunks arrive, as many are asked for", |bencher| {
+    group.bench_function("a chunk arrives, and another is asked for", |bencher| {
         bencher.iter_batched(
-            || Transfer::begin(fields.clone()),
+            || Transfer::begin(chunks, fields.clone()),
             |mut transfer| {
                 (0..ARRIVALS).for_each(|_| transfer.arrival());
                 transfer
@@ -34,14 +55,32 @@ fn main() {
             BatchSize::LargeInput,
         );
     });
-    group.finish();
-    criterion.final_summary();
+}
+
+/// Every peer has nothing at first.
+fn news(group: &mut BenchmarkGroup<'_, WallTime>, chunks: u32) {
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut news: Vec<(PeerKey, ChunkIndex)> = (0..NEWS)
+        .map(|number| (PeerKey(u64::from(number) % PEERS), ChunkIndex(rng.random_range(0..chunks))))
+        .collect();
+    news.shuffle(&mut rng);
+    group.throughput(Throughput::Elements(u64::from(NEWS)));
+    group.bench_function("a peer announces a chunk, and may be asked for it", |bencher| {
+        bencher.iter_batched(
+            || Transfer::begin(chunks, vec![Bitfield::empty(chunks); PEERS as usize]),
+            |mut transfer| {
+                news.iter().for_each(|&(peer, chunk)| transfer.announced(peer, chunk));
+                transfer
+            },
+            BatchSize::LargeInput,
+        );
+    });
 }
 
 /// A bitfield with about half of the chunks in it.
-fn half(rng: &mut StdRng) -> Bitfield {
-    let mut field = Bitfield::empty(CHUNKS);
-    for chunk in (0..CHUNKS).filter(|_| rng.random()) {
+fn half(chunks: u32, rng: &mut StdRng) -> Bitfield {
+    let mut field = Bitfield::empty(chunks);
+    for chunk in (0..chunks).filter(|_| rng.random()) {
         field.insert(ChunkIndex(chunk));
     }
     field
@@ -56,12 +95,12 @@ struct Transfer {
 }
 
 impl Transfer {
-    fn begin(fields: Vec<Bitfield>) -> Transfer {
-        let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(CHUNK_LEN)]).unwrap();
+    fn begin(chunks: u32, fields: Vec<Bitfield>) -> Transfer {
+        let space = ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap();
         let mut transfer = Transfer {
-            scheduler: Scheduler::new(space, &Bitfield::full(CHUNKS), &Bitfield::empty(CHUNKS)),
+            scheduler: Scheduler::new(space, &Bitfield::full(chunks), &Bitfield::empty(chunks)),
             now: Instant::now(),
-            rng: StdRng::seed_from_u64(2),
+            rng: StdRng::seed_from_u64(3),
             asked: VecDeque::new(),
         };
         for (key, field) in (0..).map(PeerKey).zip(fields) {
@@ -82,9 +121,15 @@ impl Transfer {
 
     fn arrival(&mut self) {
         let (peer, chunk) = self.asked.pop_front().expect("nothing was asked for");
+        self.now += CHUNK_TIME;
         if self.scheduler.received(peer, chunk, self.now) == Received::Verify {
             self.scheduler.stored(chunk);
         }
+        self.fill();
+    }
+
+    fn announced(&mut self, peer: PeerKey, chunk: ChunkIndex) {
+        self.scheduler.add_haves(peer, [chunk], self.now).expect("the share has it");
         self.fill();
     }
 }
