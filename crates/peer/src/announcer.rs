@@ -116,7 +116,7 @@ impl Registration {
             Ok(Announced { interval_s, .. }) => {
                 self.event = Event::Heartbeat;
                 self.was_not_ours = false;
-                let interval = Duration::from_secs((*interval_s).into()).clamp(MIN_INTERVAL, MAX_INTERVAL);
+                let interval = Duration::from_secs((*interval_s).into()).min(MAX_INTERVAL);
                 let had_own_time = mem::replace(&mut self.has_own_time, true);
                 // Never late, because a tracker may forget a late peer. The first one may come at any time.
                 let part =
@@ -214,6 +214,19 @@ mod tests {
         // After an outage they are in step again.
         waits(&failed(CallError::Unanswered));
         assert_spread_over_the_interval(waits(&OK));
+    }
+
+    #[test]
+    fn no_tracker_makes_a_peer_announce_all_the_time_or_almost_never() {
+        for (mut peer, mut rng) in registrations(0..100) {
+            for (interval_s, expected) in
+                [(0, MIN_INTERVAL..=MIN_INTERVAL), (u16::MAX, MIN_INTERVAL..=MAX_INTERVAL)]
+            {
+                let announced = Announced { interval_s, seeders: 1, leechers: 0, completed: 0 };
+                let wait = peer.after(&Ok(announced), &mut rng);
+                assert!(expected.contains(&wait), "{interval_s} s: {wait:?}");
+            }
+        }
     }
 
     #[test]

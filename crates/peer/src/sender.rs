@@ -451,6 +451,19 @@ mod tests {
     /// The receiver never gets all of a chunk that changed.
     #[tokio::test]
     async fn a_chunk_whose_file_changes_while_it_is_sent_stays_incomplete() {
+        // The same length as before: only its time differs.
+        let faults = changed_while_it_is_sent(|file| {
+            file.write_all_at(b"something else", 0).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        });
+        let faults = faults.await;
+        assert!(faults.is_reported() && !faults.is_broken(ChunkIndex(0)));
+        let faults = changed_while_it_is_sent(|file| file.set_len(0).unwrap()).await;
+        assert!(faults.is_reported() && faults.is_broken(ChunkIndex(0)));
+    }
+
+    /// Sends a chunk whose file `change` changes as soon as the chunk has begun. Returns the faults that were noticed.
+    async fn changed_while_it_is_sent(change: impl FnOnce(fs::File)) -> Arc<Faults> {
         let outbox = Outbox::default();
         let (sender, _, dir) = sender(&[("a", CHUNK_LEN)], &outbox).await;
         let Sender { serve, .. } = sender;
@@ -467,13 +480,26 @@ mod tests {
         let mut reader = proto::peer::PeerReader::new(&mut far);
         let message = reader.next().await.unwrap();
         assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: CHUNK_LEN }));
-        // The same length as before: only its time differs.
-        let file = fs::File::options().write(true).open(dir.path().join("a")).unwrap();
-        file.write_all_at(b"something else", 0).unwrap();
-        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        change(fs::File::options().write(true).open(dir.path().join("a")).unwrap());
         reader.read_payload(&mut vec![0; CHUNK_LEN as usize]).await.unwrap_err();
         sending.await.unwrap().unwrap_err();
-        assert!(faults.is_reported());
+        faults
+    }
+
+    /// Otherwise a leecher would request it, and receive a part of it, again and again.
+    #[tokio::test]
+    async fn a_chunk_that_broke_off_once_is_refused_from_then_on() {
+        let outbox = Outbox::default();
+        let (mut sender, far, _dir) = sender(&[("a", 5), ("b", 9)], &outbox).await;
+        serving(&sender.serve).unwrap().faults.broke(ChunkIndex(0));
+        for chunk in [0, 1] {
+            sender.put(Outgoing::Chunk(ChunkIndex(chunk).into())).await.unwrap();
+        }
+        sender.flush().await.unwrap();
+        let mut reader = proto::peer::PeerReader::new(far);
+        let refused = PeerMessage::Reject { chunk: ChunkIndex(0), reason: RejectReason::Gone };
+        assert_eq!(reader.next().await.unwrap(), Some(refused));
+        assert_eq!(reader.next().await.unwrap(), Some(PeerMessage::Chunk { chunk: ChunkIndex(1), len: 9 }));
     }
 
     /// Sending fails only because of a receiver that takes nothing, not because of this side's own limit.

@@ -305,4 +305,12 @@ mod tests {
         assert_eq!(entries, [7]);
         assert!(entries.capacity() < 100, "{}", entries.capacity());
     }
+
+    #[test]
+    fn a_list_of_more_entries_than_its_message_may_have_is_refused() {
+        let read =
+            |count| list::<_, u8, 8>(SeqDeserializer::<_, Error>::new(std::iter::repeat_n(7_u8, count)));
+        assert_eq!(read(8).unwrap(), [7; 8]);
+        read(9).unwrap_err();
+    }
 }

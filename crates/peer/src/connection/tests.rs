@@ -3,6 +3,7 @@ use std::{fs, net::Ipv4Addr, ops::ControlFlow};
 use bytes::BytesMut;
 use proto::{
     ChunkIndex, InfoHash, PeerId, Zone,
+    outline::SectionSet,
     peer::{MAX_PIPELINE, Role, encode_message},
     tracker::Completion,
 };
@@ -164,8 +165,11 @@ async fn answer(reader: &mut PeerReader<OwnedReadHalf>) -> Result<Option<PeerMes
 
 #[tokio::test]
 async fn a_flood_of_any_message_that_brings_nothing_costs_its_sender_the_connection() {
-    use PeerMessage::{Cancel, HashesRequest, Have, Idle, KeepAlive, MetainfoRequest, Request};
-    let floods: [(&str, Serving, About, usize); 10] = [
+    use PeerMessage::{
+        Cancel, HashesRequest, Have, Idle, KeepAlive, MetainfoRequest, OutlineRequest, Request,
+        SectionsRequest,
+    };
+    let floods: [(&str, Serving, About, usize); 12] = [
         ("keep-alives", Serving::Well, |_| KeepAlive, FLOOD),
         ("notices of idleness", Serving::Well, |_| Idle, FLOOD),
         ("old news", Serving::Well, |chunk| Have { chunk }, FLOOD),
@@ -173,6 +177,8 @@ async fn a_flood_of_any_message_that_brings_nothing_costs_its_sender_the_connect
         ("cancellations of nothing, before it is served", Serving::No, |chunk| Cancel { chunk }, FLOOD),
         ("requests for the metainfo", Serving::Well, |_| MetainfoRequest { offset: 0 }, 0),
         ("requests for hashes", Serving::Well, |first| HashesRequest { first, count: 1 }, 0),
+        ("requests for the outline", Serving::Well, |_| OutlineRequest { first: 0 }, 0),
+        ("requests for sections", Serving::Well, |_| SectionsRequest(SectionSet { first: 0, bits: 1 }), 0),
         (
             "requests before it is served",
             Serving::No,

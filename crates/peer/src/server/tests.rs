@@ -85,15 +85,16 @@ async fn connect(running: &Running) -> handshake::Connection {
 }
 
 async fn connect_and_ask(running: &Running, ask: Ask) -> handshake::Connection {
-    let hello = Hello {
-        infohash: running.infohash,
-        peer_id: PeerId([2; 16]),
-        role: Role::Leecher,
-        listen_port: 0,
-        zone: Zone::NONE,
-    };
     let stream = TcpStream::connect(running.address).await.unwrap();
-    handshake::initiate_and_ask(stream, hello, ask).await.unwrap()
+    handshake::initiate_and_ask(stream, hello(running.infohash), ask).await.unwrap()
+}
+
+async fn dial(address: SocketAddr, infohash: InfoHash) -> Result<handshake::Connection, HandshakeError> {
+    handshake::initiate(TcpStream::connect(address).await?, hello(infohash)).await
+}
+
+fn hello(infohash: InfoHash) -> Hello {
+    Hello { infohash, peer_id: PeerId([2; 16]), role: Role::Leecher, listen_port: 0, zone: Zone::NONE }
 }
 
 #[tokio::test]
@@ -203,6 +204,39 @@ async fn a_newcomer_waits_a_moment_for_a_place_of_a_crowd() {
     let others: Vec<_> = (0..PLACES).map(|_| places()).collect();
     let _welcome = connect(&running).await;
     assert_eq!(others.iter().filter(|place| place.lost.is_cancelled()).count(), 1);
+    running.stop().await;
+}
+
+/// Each that waits costs a file descriptor.
+#[tokio::test]
+async fn a_few_newcomers_wait_for_a_place_and_one_more_is_refused_at_once() {
+    let running = run().await;
+    let crowd = IpAddr::from([10, 0, 0, 1]);
+    let places: Vec<_> =
+        (0..PLACES).map(|_| running.server.places.take(crowd, Instant::now()).unwrap()).collect();
+    let mut newcomers = JoinSet::new();
+    for _ in 0..=MAX_WAITING {
+        newcomers.spawn(dial(running.address, running.infohash));
+    }
+    // Nobody in the crowd is idle, and no wait ends, because the paused clock stands still while there is work to do.
+    tokio::time::pause();
+    let begun = Instant::now();
+    let crowd_is_busy = async {
+        while begun.elapsed() < Duration::from_secs(20) {
+            places.iter().for_each(|place| place.activity.touch());
+            yield_now().await;
+        }
+    };
+    tokio::select! {
+        first = newcomers.join_next() => {
+            let answer = first.unwrap().unwrap();
+            assert!(matches!(answer, Err(HandshakeError::Goodbye(NO_ROOM))), "{answer:?}");
+        }
+        () = crowd_is_busy => panic!("all of them wait"),
+    }
+    assert!(newcomers.try_join_next().is_none(), "the others wait");
+    tokio::time::resume();
+    newcomers.shutdown().await;
     running.stop().await;
 }
 

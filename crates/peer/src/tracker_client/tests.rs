@@ -1,5 +1,6 @@
-use std::future::pending;
+use std::{collections::BTreeSet, future::pending};
 
+use tokio::task::yield_now;
 use tracker::Tracker;
 
 use super::*;
@@ -85,6 +86,50 @@ async fn addresses_that_failed_are_tried_last_in_whichever_order_the_name_server
     worker.failed.retain(|&failed| failed != b);
     worker.resolve(&async || unreachable!("an address has yet to be tried")).await.unwrap();
     assert_eq!(worker.open_socket().await.unwrap().1, b);
+}
+
+/// A name server may return any number.
+#[tokio::test]
+async fn a_name_with_many_addresses_is_tried_at_the_first_ones_only() {
+    let all: Vec<_> = (1..=100).map(|host| SocketAddr::from(([127, 0, 0, host], 6020))).collect();
+    let mut worker = Worker::new(nowhere(), None);
+    let mut tried = BTreeSet::new();
+    for _ in 0..3 * MAX_RESOLVED {
+        worker.resolve(&async || Ok(all.clone())).await.unwrap();
+        let (_, address) = worker.open_socket().await.unwrap();
+        worker.note_failed(address);
+        tried.insert(address);
+    }
+    assert_eq!(tried.into_iter().collect::<Vec<_>>(), all[..MAX_RESOLVED]);
+}
+
+#[tokio::test]
+async fn calls_beyond_the_maximum_wait_in_the_queue() {
+    const MORE: usize = 9;
+    let silent = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
+    let (jobs, queue) = mpsc::channel(MAX_CALLS + MORE);
+    let call = |_| {
+        let (result, outcome) = oneshot::channel();
+        jobs.try_send(Job { call: LIST, result }).unwrap_or_else(|_| unreachable!("there is room"));
+        outcome
+    };
+    let _outcomes: Vec<_> = (0..MAX_CALLS + MORE).map(call).collect();
+    let address = silent.local_addr().unwrap();
+    let work = Worker::new(nowhere(), None).run(queue, async || Ok(vec![address]));
+    let in_queue = || jobs.max_capacity() - jobs.capacity();
+    let looking = async {
+        while in_queue() > MORE {
+            yield_now().await;
+        }
+        for _ in 0..1_000 {
+            yield_now().await;
+        }
+        assert_eq!(in_queue(), MORE);
+    };
+    tokio::select! {
+        looked = timeout(Duration::from_secs(60), looking) => looked.expect("it takes calls"),
+        () = work => panic!("the worker ended"),
+    }
 }
 
 #[tokio::test]
