@@ -11,7 +11,7 @@ use crate::{
     get::{Answer, get, post},
     leecher,
     network::Network,
-    program::{Place, Running},
+    program::{Place, Running, until},
 };
 
 #[test]
@@ -27,14 +27,12 @@ fn shows_a_transfer_as_the_docs_say_while_it_runs_and_after() {
     let path = format!("/api/v1/shares/{}", shared.metainfo().infohash());
     let share = || docs::check("Leecher: `/api/v1/shares/INFOHASH`", &get(url, &path).body);
     // It takes two seconds. A picture is at most a second old.
-    let during = loop {
+    let during = until("a part that a source gave", || {
         let share = share();
         assert_ne!(share["state"], "done", "nobody saw where it came from");
         let gave = &share["sources"][0]["gave"];
-        if gave.as_array().is_some_and(|gave| gave.iter().any(|part| *part == 100)) {
-            break share;
-        }
-    };
+        gave.as_array().is_some_and(|gave| gave.iter().any(|part| *part == 100)).then_some(share)
+    });
     assert_eq!((&during["state"], &during["sources"][0]["seeder"]), (&"fetching".into(), &true.into()));
     assert_eq!(during["stored"].as_array().unwrap().len(), 9, "{during}");
     leecher.line_with("Successfully downloaded");
@@ -180,11 +178,11 @@ fn more_peers_are_asked_when_that_is_allowed() {
         let share = docs::check("Leecher: `/api/v1/shares/INFOHASH`", &get(url, &path).body);
         share["sources"].as_array().unwrap().len()
     };
-    while sources() == 0 {}
+    until("a source", || (sources() > 0).then_some(()));
     assert_eq!(sources(), 1);
     let new = change(url, "/api/v1/limits", &json!({ "max_peers": 3 }));
     assert_eq!(docs::check("Leecher: `/api/v1/limits`", &new.body)["max_peers"], 3);
-    while sources() < 3 {}
+    until("three sources", || (sources() >= 3).then_some(()));
     let status = docs::check("Leecher: `/api/v1/status`", &get(url, "/api/v1/status").body);
     assert_eq!(status["max_peers"], 3, "{status}");
 }

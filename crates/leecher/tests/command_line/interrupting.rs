@@ -11,7 +11,7 @@ use crate::{
     json::{events, position},
     leecher,
     network::{Network, silent_tracker},
-    program::{PATIENCE, Place, Running, run},
+    program::{PATIENCE, Place, Running, run, until},
     stopping::stopping_signals,
 };
 
@@ -43,7 +43,7 @@ impl Half {
     /// Starts a transfer and waits until everything that can be had is here.
     fn fetch_what_there_is(&self) -> Running {
         let leecher = Running::start(self.command(&["--json"]));
-        while next_progress(&leecher) < SERVED_LEN {}
+        all_there_is(&leecher);
         leecher
     }
 
@@ -65,6 +65,11 @@ impl Half {
         assert_eq!(self.place.names(), ["leeched_data.bin", "leecher_debug.log"]);
         assert_eq!(fs::read(self.place.path("leeched_data.bin")).unwrap(), self.bytes);
     }
+}
+
+/// Waits until everything that can be had is here.
+fn all_there_is(leecher: &Running) {
+    until("the bytes that can be had", || (next_progress(leecher) >= SERVED_LEN).then_some(()));
 }
 
 /// Bytes that are here by the next progress event.
@@ -109,7 +114,9 @@ fn a_transfer_that_is_killed_goes_on_from_its_last_checkpoint() {
     let resume = half.place.path("leeched_data.bin.resume");
     let empty = fs::read(&resume).unwrap();
     // Progress events are the ticks of a clock here: sooner or later a checkpoint was made between two.
-    while next_progress(&leecher) < SERVED_LEN || fs::read(&resume).unwrap() == empty {}
+    until("a checkpoint", || {
+        (next_progress(&leecher) >= SERVED_LEN && fs::read(&resume).unwrap() != empty).then_some(())
+    });
     leecher.signal(Signal::KILL);
     assert_eq!(leecher.end().code, None);
     half.resume();
@@ -129,7 +136,7 @@ fn a_transfer_that_stalls_gives_up_and_keeps_what_came() {
 fn time_in_which_the_leecher_did_not_run_is_no_stall() {
     let half = Half::new();
     let stopped = Running::start(half.command(&["--json", "--timeout", "5"]));
-    while next_progress(&stopped) < SERVED_LEN {}
+    all_there_is(&stopped);
     stopped.signal(Signal::STOP);
     // It is stopped for as long as it takes another one to give up.
     let ended = run(half.command(&["--timeout", "5", "-o", "other"]));

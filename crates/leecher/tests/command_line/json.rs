@@ -11,7 +11,7 @@ use crate::{
     json_docs::{assert_complete, check},
     leecher,
     network::{Network, link},
-    program::{Ended, Place, Running, run},
+    program::{Ended, Place, Running, run, until},
 };
 
 /// Every line of stdout, each of which has to be an event as docs/json.md has it.
@@ -178,13 +178,11 @@ fn every_event_of_the_page_is_printed() {
     let mut leecher = leecher(&place, &["--json", &link, "-o", "served", "--seed", "--http=:0"]);
     leecher.env("SHOAL_BIND", "127.0.0.1");
     let leecher = Running::start(leecher);
-    loop {
+    until("serving", || {
         let event = check(&leecher.line());
         all.push(event.clone());
-        if event["event"] == "serving" {
-            break;
-        }
-    }
+        (event["event"] == "serving").then_some(())
+    });
     leecher.signal(Signal::TERM);
     let ended = leecher.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");

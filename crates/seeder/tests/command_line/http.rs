@@ -9,7 +9,7 @@ use crate::{
     docs,
     get::{Answer, get, post},
     peer::{answer, connect, send},
-    program::{Place, Running},
+    program::{Place, Running, until},
     seeder,
     sharing::described,
     tracking::Tracking,
@@ -31,14 +31,12 @@ fn shows_its_peers_as_the_docs_say() {
         send(&mut peer, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }]).await;
         let (message, _) = answer(&mut peer).await;
         assert_eq!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), len: 5 });
-        let share = loop {
+        // The chunk may be here before it is counted there.
+        let share = until("the chunk is counted", || {
             let answer = get(url, &format!("/api/v1/shares/{infohash}"));
             let share = docs::check("Seeder: `/api/v1/shares/INFOHASH`", &answer.body);
-            // The chunk may be here before it is counted there.
-            if share["sent"] == 5 {
-                break share;
-            }
-        };
+            (share["sent"] == 5).then_some(share)
+        });
         let receiver = &share["receivers"][0];
         assert_eq!((&receiver["sent"], &receiver["given"]), (&5.into(), &vec![100].into()), "{share}");
         assert_eq!(share["trackers"][0]["registered"], true, "{share}");
@@ -78,12 +76,10 @@ fn token(place: &Place) {
 
 /// Waits until the list of shares is as wanted, and returns it.
 fn list_until(url: &str, is_wanted: impl Fn(&[serde_json::Value]) -> bool) -> serde_json::Value {
-    loop {
+    until("the list", || {
         let answer = docs::check("Seeder: `/api/v1/shares`", &get(url, "/api/v1/shares").body);
-        if is_wanted(answer["shares"].as_array().unwrap()) {
-            return answer["shares"].clone();
-        }
-    }
+        is_wanted(answer["shares"].as_array().unwrap()).then(|| answer["shares"].clone())
+    })
 }
 
 #[test]

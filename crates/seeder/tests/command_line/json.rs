@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::{
     json_docs::{assert_complete, check},
     peer::{answer, connect, send},
-    program::{Ended, Place, Running, run},
+    program::{self, Ended, Place, Running, run},
     seeder,
     tracking::Tracking,
 };
@@ -26,13 +26,11 @@ fn events(ended: &Ended) -> Vec<Value> {
 
 /// Reads events until there is one of this name.
 fn until(seeder: &Running, name: &str, all: &mut Vec<Value>) -> Value {
-    loop {
+    program::until(name, || {
         let event = check(&seeder.line());
         all.push(event.clone());
-        if event["event"] == name {
-            return event;
-        }
-    }
+        (event["event"] == name).then_some(event)
+    })
 }
 
 /// Causes each of them once. Trackers are found in the network by multicast, which tests have not.

@@ -8,7 +8,9 @@ use proto::{
     InfoHash, PeerId, Zone,
     peer::{Hello, PeerMessage, Role, encode_message},
 };
-use tokio::{io::AsyncWriteExt, net::TcpSocket};
+use tokio::{io::AsyncWriteExt, net::TcpSocket, time::timeout};
+
+use crate::program::PATIENCE;
 
 /// Peers at each of several loopback addresses.
 const PEERS_OF_A_HOST: usize = 100;
@@ -37,8 +39,12 @@ pub(crate) async fn send(connection: &mut Connection, messages: impl IntoIterato
     connection.writer.write_all(&said).await.unwrap();
 }
 
-/// What a request is answered with, and its payload.
+/// What a request is answered with, and its payload. While a request waits, keep-alives come for as long as it does.
 pub(crate) async fn answer(connection: &mut Connection) -> (PeerMessage, Vec<u8>) {
+    timeout(PATIENCE, patient_answer(connection)).await.expect("an answer in time")
+}
+
+async fn patient_answer(connection: &mut Connection) -> (PeerMessage, Vec<u8>) {
     loop {
         match connection.reader.next().await.unwrap().expect("an answer") {
             PeerMessage::KeepAlive | PeerMessage::Idle => {}

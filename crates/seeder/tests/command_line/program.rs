@@ -95,11 +95,11 @@ impl Running {
     pub(crate) fn line_with(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let line = self.line();
-            if line.contains(text) {
-                return line;
+            match self.line_before(deadline) {
+                Ok(line) if line.contains(text) => return line,
+                Ok(_) => {}
+                Err(error) => panic!("nothing on stdout says '{text}': {error}"),
             }
-            assert!(Instant::now() < deadline, "nothing on stdout says '{text}'");
         }
     }
 
@@ -148,6 +148,17 @@ impl Ended {
         for text in says {
             assert!(self.err.contains(text), "no '{text}' in: {}", self.err);
         }
+    }
+}
+
+/// Looks again and again until there is what is waited for, never longer than [`PATIENCE`].
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::{
     json_docs::check,
-    program::{Place, Running, run},
+    program::{Place, Running, run, until},
     seeder,
     tracking::Tracking,
 };
@@ -32,7 +32,7 @@ fn the_entries_of_a_directory_are_registered_while_they_are_there() {
     fs::remove_file(place.path("images/early")).unwrap();
     seeder.line_with(&format!("'images/early' changed or is gone: {} is no longer shared", link.infohash));
     // The registration ends after that.
-    while !tracking.seeder_ports(link.infohash).is_empty() {}
+    until("the registration ends", || tracking.seeder_ports(link.infohash).is_empty().then_some(()));
     seeder.signal(Signal::TERM);
     let ended = seeder.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -46,25 +46,25 @@ fn a_program_reads_what_happens_to_the_entries() {
     fs::write(place.path("images/early"), "early").unwrap();
     let args = ["--watch", "images", "--tracker", &tracking.address(), "--json", "--http=:0"];
     let seeder = Running::start(seeder(&place, &args));
-    let until = |name: &str| loop {
-        let event = check(&seeder.line());
-        if event["event"] == name {
-            return event;
-        }
+    let event = |name: &str| {
+        until(name, || {
+            let event = check(&seeder.line());
+            (event["event"] == name).then_some(event)
+        })
     };
-    until("listening");
-    until("http");
-    let shared = until("shared");
+    event("listening");
+    event("http");
+    let shared = event("shared");
     assert_eq!(shared["name"], "early");
-    let registered = until("registered");
+    let registered = event("registered");
     assert_eq!((&registered["name"], &registered["infohash"]), (&shared["name"], &shared["infohash"]));
     // Not everything in a directory can be shared.
     symlink("/nowhere", place.path("images/link")).unwrap();
-    let warning = until("warning");
+    let warning = event("warning");
     assert_eq!(warning["kind"], "not_shared");
     assert!(warning["message"].as_str().unwrap().starts_with("'images/link' is not shared: "), "{warning}");
     fs::remove_file(place.path("images/early")).unwrap();
-    let withdrawn = until("withdrawn");
+    let withdrawn = event("withdrawn");
     assert_eq!((&withdrawn["name"], &withdrawn["infohash"]), (&shared["name"], &shared["infohash"]));
     seeder.signal(Signal::TERM);
     let ended = seeder.end();
