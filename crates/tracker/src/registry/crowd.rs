@@ -11,25 +11,26 @@
 //! It is built to need few memory accesses: the part that lookups read is stored apart from the part that only announces
 //! need. Positions in the list of peers are valid until the next change.
 
+mod answer;
 mod naming;
 mod zones;
 
 use std::{collections::HashMap, hint::black_box};
 
 use foldhash::quality::RandomState;
-use proto::{InfoHash, PeerId, ShareName, Zone, tracker::PeerEntry};
-use rand::Rng;
+use proto::{InfoHash, PeerId, ShareName, Zone};
 
 use super::{
     KEPT_ROOM,
     directory::Entries,
     names::{Label, Name, NameSet, Names},
-    peer::{Contact, Member, Peer, Requester, Site},
-    sample::{Places, sample},
+    peer::{Contact, Member, Peer, Site},
     tick::Tick,
     votes::Votes,
 };
 use zones::Zones;
+
+pub(super) use answer::places;
 
 /// A crowd larger than this has an index of its peers. In a smaller one, checking each peer is as fast and needs no memory.
 const INDEX_ABOVE: usize = 64;
@@ -133,65 +134,6 @@ impl Crowd {
 
     pub(super) fn set_oldest(&mut self, oldest: Tick) {
         self.oldest = oldest;
-    }
-
-    /// Names `places.len()` peers to `requester`, or as many as there are, of as many sites as possible. Every site is
-    /// equally likely, except that more come from `zone` ([`Zones::draw`]). Peers whose addresses `requester` cannot use are left out.
-    pub(super) fn name(
-        &mut self,
-        places: &mut [u32],
-        (requester, zone): (Requester, &Zone),
-        entries: &mut Vec<PeerEntry>,
-        rng: &mut impl Rng,
-    ) {
-        if self.fronts == 1 {
-            // There is no other site to leave room for.
-            let named = sample(places, number(self.members.len()), rng);
-            return self.append(named, requester, entries);
-        }
-        let has_room = places.len() > self.fronts;
-        let mut named = match &self.zones {
-            Some(zones) if !has_room && !zone.is_none() => {
-                zones.draw(places, zone, rng);
-                places.len()
-            }
-            _ => sample(places, number(self.fronts), rng).len(),
-        };
-        if self.members.len() > self.fronts {
-            if has_room {
-                named = self.repeat(places, named);
-            }
-            places[..named].iter_mut().for_each(|place| *place = self.take_turn(*place));
-        }
-        self.append(&places[..named], requester, entries);
-    }
-
-    /// The first `sites` places are of the front row. Repeats each as often as its site has more peers, one after the other in
-    /// rounds, as far as there is room. Returns the number of places.
-    fn repeat(&self, places: &mut [u32], sites: usize) -> usize {
-        let mut named = sites;
-        for round in 1.. {
-            let before = named;
-            for site in 0..sites {
-                let place = places[site];
-                if named < places.len() && self.rings[place as usize].peers > round {
-                    places[named] = place;
-                    named += 1;
-                }
-            }
-            if named == before {
-                break;
-            }
-        }
-        named
-    }
-
-    fn append(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
-        let entry = |&place: &u32| {
-            let place = place as usize;
-            self.contacts[place].entry(|| &self.members[place], requester)
-        };
-        entries.extend(places.iter().filter_map(entry));
     }
 
     /// The place of a peer.
@@ -468,23 +410,6 @@ impl Crowd {
         (0..self.fronts).find(|&place| self.contacts[place].site(&self.members[place]) == site)
     }
 
-    /// The peer to name for a place in the front row. The next answer names the next peer of that site.
-    fn take_turn(&mut self, front: u32) -> u32 {
-        let turn = self.rings[front as usize].turn;
-        self.rings[front as usize].turn = self.rings[turn as usize].next;
-        turn
-    }
-
-    /// If it is the turn of this peer, which is about to be removed or moved from behind the front row, it is the next one's.
-    fn pass_turn(&mut self, place: usize) {
-        if (self.fronts..self.members.len()).contains(&place)
-            && let Some(front) = self.front_of(self.contacts[place].site(&self.members[place]))
-            && self.rings[front].turn as usize == place
-        {
-            self.rings[front].turn = self.rings[place].next;
-        }
-    }
-
     fn site(&self, place: usize) -> Site {
         self.contacts[place].site(&self.members[place])
     }
@@ -614,10 +539,4 @@ impl Crowd {
 /// No crowd grows beyond `Limits::peers_per_share`, which is a `u32`.
 fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
-}
-
-/// Room for the places of the peers of a reply that is to name `want`.
-pub(super) fn places(all: &mut Places, want: u8) -> &mut [u32] {
-    let want = all.len().min(want.into());
-    &mut all[..want]
 }
