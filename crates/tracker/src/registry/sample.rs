@@ -15,19 +15,51 @@ pub(super) fn sample<'a>(chosen: &'a mut [u32], all: u32, rng: &mut impl Rng) ->
     // A reply has room for far fewer than a u32 can count.
     let amount = u32::try_from(chosen.len()).unwrap_or(u32::MAX).min(all);
     let chosen = &mut chosen[..amount as usize];
-    if amount == all && amount > 0 {
-        let first = rng.random_range(0..all);
-        for (chosen, place) in chosen.iter_mut().zip((first..all).chain(0..first)) {
-            *chosen = place;
-        }
+    if amount == all {
+        rotate(chosen, all, rng);
         return chosen;
     }
+    let mut drawn_before = Traces::default();
     for (count, newest) in (all - amount..all).enumerate() {
         let drawn = rng.random_range(0..=newest);
         let (before, rest) = chosen.split_at_mut(count);
-        rest[0] = if before.contains(&drawn) { newest } else { drawn };
+        let is_repeat = drawn_before.may_have(drawn) && before.contains(&drawn);
+        rest[0] = if is_repeat { newest } else { drawn };
+        drawn_before.add(rest[0]);
     }
     chosen
+}
+
+/// All places below `all` in their order, from a random one on.
+fn rotate(chosen: &mut [u32], all: u32, rng: &mut impl Rng) {
+    if all > 1 {
+        let first = rng.random_range(0..all);
+        for (chosen, place) in chosen.iter_mut().zip(first..) {
+            *chosen = if place < all { place } else { place - all };
+        }
+    } else {
+        chosen.fill(0);
+    }
+}
+
+/// One bit for each number that was drawn. A few numbers have the same bit, so most draws need no look at those before.
+#[derive(Default)]
+struct Traces([u64; Traces::WORDS as usize]);
+
+impl Traces {
+    const WORDS: u32 = 8;
+
+    fn may_have(&self, drawn: u32) -> bool {
+        self.0[Traces::word(drawn)] >> (drawn % u64::BITS) & 1 != 0
+    }
+
+    fn add(&mut self, drawn: u32) {
+        self.0[Traces::word(drawn)] |= 1 << (drawn % u64::BITS);
+    }
+
+    fn word(drawn: u32) -> usize {
+        (drawn / u64::BITS % Traces::WORDS) as usize
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +108,25 @@ mod tests {
                 let expected = if a == b { alone } else { together };
                 assert!(count.abs_diff(expected) < 350, "{a} and {b}: {count} times, {expected} expected");
             }
+        }
+    }
+
+    /// Among so many that some share a bit of [`Traces`].
+    #[test]
+    fn each_of_many_is_named_equally_often_and_the_last_ones_too() {
+        const ALL: u32 = 2_000;
+        const DRAWS: u32 = 20_000;
+        let mut rng = StdRng::seed_from_u64(1);
+        let (mut named, mut places) = ([0_u32; ALL as usize], [0; 30]);
+        for _ in 0..DRAWS {
+            let sample = &*sample(&mut places, ALL, &mut rng);
+            assert_eq!(sample.iter().collect::<BTreeSet<_>>().len(), 30);
+            sample.iter().for_each(|&place| named[place as usize] += 1);
+        }
+        // Six standard deviations are some 100.
+        let expected = DRAWS * 30 / ALL;
+        for (place, &count) in named.iter().enumerate() {
+            assert!(count.abs_diff(expected) < 110, "{place}: {count} times, {expected} expected");
         }
     }
 
