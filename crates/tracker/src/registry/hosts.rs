@@ -38,7 +38,7 @@ impl Registry {
         for place in (first..all).chain(0..first).take(MAX_LOOKED) {
             let peer = roster.peer(place);
             // Contacts lie close together, and most peers are left out by these alone.
-            let Some(entry) = peer.contact.entry(|| &peer.member, requester) else { continue };
+            let Some(entry) = peer.contact.entry(&peer.member, requester) else { continue };
             let lateness = entry.lateness();
             // One more than there is room for, to know that there are more.
             let is_full = late.len() > MAX_HOSTS;
@@ -56,7 +56,7 @@ impl Registry {
         let more = late.len() > MAX_HOSTS;
         let host = |(_, place)| {
             let peer = roster.peer(place);
-            let entry = peer.contact.entry(|| &peer.member, requester)?;
+            let entry = peer.contact.entry(&peer.member, requester)?;
             Some(LateHost { peer: entry, label: self.labels.of(peer.member.id) })
         };
         let hosts = late.into_sorted_vec().into_iter().filter_map(host).take(MAX_HOSTS).collect();

@@ -56,7 +56,7 @@ impl Roster {
     ) {
         match self {
             Roster::One(_) if places.is_empty() => {}
-            Roster::One(peer) => entries.extend(peer.contact.entry(|| &peer.member, requester)),
+            Roster::One(peer) => peer.contact.append(|| &peer.member, requester, entries),
             Roster::Many(crowd) => crowd.name(places, (requester, zone), entries, rng),
         }
     }

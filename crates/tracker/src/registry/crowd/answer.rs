@@ -13,7 +13,8 @@ use crate::registry::{
 
 impl Crowd {
     /// Names `places.len()` peers to `requester`, or as many as there are, of as many sites as possible. Every site is
-    /// equally likely, except that more come from `zone` ([`Zones::draw`](super::zones::Zones::draw)). Peers whose addresses `requester` cannot use are left out.
+    /// equally likely, except that more come from `zone` ([`Zones::draw`](super::zones::Zones::draw)). Peers whose addresses
+    /// `requester` cannot use are left out.
     pub(in crate::registry) fn name(
         &mut self,
         places: &mut [u32],
@@ -21,6 +22,10 @@ impl Crowd {
         entries: &mut Vec<PeerEntry>,
         rng: &mut impl Rng,
     ) {
+        if let Some(places) = places.get_mut(..self.members.len()) {
+            self.place_all(places, rng);
+            return self.append(places, requester, entries);
+        }
         if self.fronts == 1 {
             // There is no other site to leave room for.
             let named = sample(places, number(self.members.len()), rng);
@@ -41,6 +46,15 @@ impl Crowd {
             places[..named].iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
         self.append(&places[..named], requester, entries);
+    }
+
+    /// All peers, first one of each site. Nobody has to wait for an answer, so it need not be read whose turn it is.
+    fn place_all(&self, places: &mut [u32], rng: &mut impl Rng) {
+        let (fronts, others) = places.split_at_mut(self.fronts);
+        sample(fronts, number(self.fronts), rng);
+        let amount = number(others.len());
+        let others = sample(others, amount, rng);
+        others.iter_mut().for_each(|place| *place += number(self.fronts));
     }
 
     /// The first `sites` places are of the front row. Repeats each as often as its site has more peers, one after the other in
@@ -64,11 +78,9 @@ impl Crowd {
     }
 
     fn append(&self, places: &[u32], requester: Requester, entries: &mut Vec<PeerEntry>) {
-        let entry = |&place: &u32| {
-            let place = place as usize;
-            self.contacts[place].entry(|| &self.members[place], requester)
-        };
-        entries.extend(places.iter().filter_map(entry));
+        for place in places.iter().map(|&place| place as usize) {
+            self.contacts[place].append(|| &self.members[place], requester, entries);
+        }
     }
 
     /// The peer to name for a place in the front row. The next answer names the next peer of that site.

@@ -166,6 +166,35 @@ fn an_address_with_many_peers_leaves_room_for_the_others_of_another_address() {
     );
 }
 
+/// A client that tries the peers of an answer in their order begins with different parties.
+#[test]
+fn an_answer_with_room_for_all_peers_has_each_once_and_first_one_of_each_address() {
+    let mut bench = Bench::new(Limits::default());
+    for peer in 0..20 {
+        bench.announce(&at_port(seeder(1, peer), 8_000 + peer as u16), host(66)).unwrap();
+    }
+    for number in 0..4 {
+        bench.announce(&seeder(1, 50 + number), host(number)).unwrap();
+    }
+    let mut firsts = BTreeSet::new();
+    for want in [24, 30] {
+        for _ in 0..100 {
+            let peers = bench.registry.peers(&infohash(1), want, host(999), bench.now, &mut bench.rng);
+            let peers: Vec<SocketAddr> = peers
+                .unwrap()
+                .peers
+                .iter()
+                .filter_map(|peer| peer.socket_addr((host(999), 6020).into()))
+                .collect();
+            assert_eq!((peers.len(), peers.iter().collect::<BTreeSet<_>>().len()), (24, 24));
+            assert_eq!(peers[..5].iter().map(SocketAddr::ip).collect::<BTreeSet<_>>().len(), 5);
+            firsts.extend([(0, peers[0]), (5, peers[5])]);
+        }
+    }
+    let first_at = |place| firsts.iter().filter(|&&(at, _)| at == place).count();
+    assert_eq!((first_at(0), first_at(5)), (5, 19), "both parts begin anywhere");
+}
+
 #[test]
 fn an_ipv6_network_has_one_share_of_the_answers() {
     let mut bench = Bench::new(Limits::default());
