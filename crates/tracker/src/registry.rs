@@ -424,14 +424,13 @@ impl Registry {
         }
         let roster = &mut self.shares[share].roster;
         roster.locate(place, title.zone);
-        let old = match roster.refresh(place, peer) {
-            Some(old) if roster.lacks() => {
+        if roster.refresh(place, &peer) {
+            if roster.lacks() {
                 self.change(share, |head, roster, votes| roster.catch_up(head, place, title, votes));
-                old
             }
-            Some(old) => old,
-            None => self.change(share, |head, roster, votes| roster.replace(head, place, peer, title, votes)),
-        };
+            return;
+        }
+        let old = self.change(share, |head, roster, votes| roster.replace(head, place, peer, title, votes));
         self.recount(share, &old, &peer);
     }
 

@@ -261,15 +261,14 @@ impl Crowd {
         self.front_of(self.site(place)).map_or(Zone::NONE, |front| zones.at(front))
     }
 
-    /// Replaces a peer by its newer version, if nothing changes that the list of shares depends on. Returns the replaced one.
-    pub(super) fn refresh(&mut self, place: usize, peer: Peer) -> Option<Peer> {
-        let old = Peer { member: self.members[place], contact: self.contacts[place] };
-        if old.site() != peer.site() || old.contact.is_seeder() != peer.contact.is_seeder() {
-            return None;
+    /// Replaces a peer by its newer version, if nothing changes that the list of shares or a count depends on. Returns whether it did.
+    pub(super) fn refresh(&mut self, place: usize, peer: &Peer) -> bool {
+        let (member, contact) = (&mut self.members[place], &mut self.contacts[place]);
+        let same = contact.site(member) == peer.site() && contact.is_seeder() == peer.contact.is_seeder();
+        if same {
+            (*member, *contact) = (peer.member, peer.contact);
         }
-        self.members[place] = peer.member;
-        self.contacts[place] = peer.contact;
-        Some(old)
+        same
     }
 
     /// Whether some peer has no name, or some claim no vote.

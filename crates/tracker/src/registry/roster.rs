@@ -169,15 +169,16 @@ impl Roster {
         }
     }
 
-    /// Replaces a peer by its newer version, if nothing changes that the list of shares depends on. Returns the replaced one.
-    pub(super) fn refresh(&mut self, place: usize, mut peer: Peer) -> Option<Peer> {
+    /// Replaces a peer by its newer version, if nothing changes that the list of shares or a count depends on. Returns whether it did.
+    pub(super) fn refresh(&mut self, place: usize, peer: &Peer) -> bool {
         match self {
             Roster::One(only) => {
+                let vote = if only.contact.has_vote() { Vote::Held } else { Vote::None };
                 let same = only.site() == peer.site() && only.contact.is_seeder() == peer.contact.is_seeder();
-                if only.contact.has_vote() {
-                    peer.contact = peer.contact.with_vote(Vote::Held);
+                if same {
+                    *only = Peer { contact: peer.contact.with_vote(vote), ..*peer };
                 }
-                same.then(|| mem::replace(only, peer))
+                same
             }
             Roster::Many(crowd) => crowd.refresh(place, peer),
         }
