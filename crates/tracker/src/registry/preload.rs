@@ -42,19 +42,23 @@ impl Default for Ahead {
 impl Registry {
     /// Loads what answers about `subjects` are going to read: one for each request of a batch, `None` if it is about no share.
     pub(crate) fn preload(&mut self, subjects: impl Iterator<Item = Option<Subject>>) {
-        let mut asked: [Option<Subject>; AHEAD] = [None; AHEAD];
-        let mut hashes = [0; AHEAD];
-        for ((asked, hash), subject) in asked.iter_mut().zip(&mut hashes).zip(subjects) {
-            *asked = subject;
-            if let Some(Subject::Announce(infohash, _) | Subject::Lookup(infohash)) = &subject {
-                *hash = self.shares.hasher().hash_one(infohash);
-            }
+        let mut hashes: [Option<u64>; AHEAD] = [None; AHEAD];
+        let mut announcers: [Option<PeerId>; AHEAD] = [None; AHEAD];
+        for ((hash, announcer), subject) in hashes.iter_mut().zip(&mut announcers).zip(subjects) {
+            let infohash = match &subject {
+                Some(Subject::Announce(infohash, peer)) => {
+                    *announcer = Some(*peer);
+                    infohash
+                }
+                Some(Subject::Lookup(infohash)) => infohash,
+                None => continue,
+            };
+            *hash = Some(self.shares.hasher().hash_one(infohash));
         }
         // The first share whose hash looks like that of the infohash. Sometimes that is another share. Finding out would mean
         // waiting for the share's infohash.
-        let found: [Option<usize>; AHEAD] = array::from_fn(|at| {
-            asked[at].and_then(|_| self.shares.raw_entry_v1().index_from_hash(hashes[at], |_| true))
-        });
+        let found = hashes
+            .map(|hash| hash.and_then(|hash| self.shares.raw_entry_v1().index_from_hash(hash, |_| true)));
         let entries = || found.iter().flatten().filter_map(|&share| self.shares.get_index(share));
         for (ByInfoHash(head), Share { size, roster }) in entries() {
             black_box((head.address(), *size, matches!(roster, Roster::One(_))));
@@ -69,10 +73,8 @@ impl Registry {
             roster.touch_contacts();
         }
         let guesses: [Guess; AHEAD] = array::from_fn(|at| {
-            let peer = match (found[at], &asked[at]) {
-                (Some(share), Some(Subject::Announce(_, peer))) => self.shares[share].roster.guess(*peer),
-                _ => None,
-            };
+            let peer =
+                found[at].zip(announcers[at]).and_then(|(share, peer)| self.shares[share].roster.guess(peer));
             Guess { share: found[at], peer }
         });
         for guess in &guesses {
