@@ -306,6 +306,16 @@ mod tests {
         assert!(entries.capacity() < 100, "{}", entries.capacity());
     }
 
+    /// Its callers look at the length too.
+    #[test]
+    fn more_bytes_than_any_message_may_have_are_not_read() {
+        let long = [0; MAX_MESSAGE_LEN + 1];
+        assert!(decode_padded::<u8>(&long[1..], |_| true).is_ok());
+        for error in [decode_padded::<u8>(&long, |_| true).err(), Fields::of(&long).err()] {
+            assert!(matches!(error, Some(WireError::TooLarge { .. })), "{error:?}");
+        }
+    }
+
     #[test]
     fn a_list_of_more_entries_than_its_message_may_have_is_refused() {
         let read =
