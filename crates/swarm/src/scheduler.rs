@@ -19,9 +19,9 @@
 //! it, the rarest first with random ties. Few requests wait at a leecher, because it serves many others. A chunk that no leecher
 //! has is requested from a seeder. Many such requests wait there, so that the seeder can choose chunks that no peer has
 //! ([`crate::uploads`]). When a leecher announces such a chunk, the request that still waits at a seeder is withdrawn. A seeder is
-//! asked for chunks that leechers have only if there is nothing else to ask it for. Without leechers, as many requests wait at a
-//! seeder as its measured rate can serve in [`PIPELINE_TIME`]. A request that waits at one peer moves to another that reports that
-//! it is idle ([`moves`]).
+//! asked for chunks that leechers have only if there is nothing else to ask it for, and few leechers send. Without leechers, as many
+//! requests wait at a seeder as its measured rate can serve in [`PIPELINE_TIME`]. A request that waits at one peer moves to another
+//! that reports that it is idle ([`moves`]).
 //!
 //! If a peer is silent for several times as long as a chunk should take, its requests are taken back. If that happens again and
 //! again, it is dropped. A peer that sends keep-alives ([`Scheduler::alive`]) only serves others first. When nothing is left to

@@ -17,6 +17,10 @@ use super::{
 /// sender could serve other peers.
 pub(super) const MAX_ARRIVING: usize = 8;
 
+/// While this many chunks are arriving from leechers, a seeder is asked for nothing that leechers have, because it would serve others with
+/// chunks that nobody has meanwhile.
+pub(super) const ENOUGH_ARRIVING: usize = 4;
+
 impl Scheduler {
     /// Requests one chunk from a peer. False if it has enough requests or no chunk that is needed.
     pub(super) fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
@@ -87,7 +91,11 @@ impl Scheduler {
         if !peer.wants_more(self.leechers) || alone && self.has_its_part(key) {
             return None;
         }
-        if peer.have != Have::All && self.is_flooded(now) {
+        let has_enough = match peer.have {
+            Have::All => self.is_served_by_leechers(now),
+            Have::Some(_) => self.is_flooded(now),
+        };
+        if has_enough {
             self.held_back.push(key);
             return None;
         }
@@ -133,10 +141,20 @@ impl Scheduler {
         (peer.owes() + u64::from(CHUNK_LEN)) as f64 / rate > left as f64 / rates
     }
 
+    /// Whether [`ENOUGH_ARRIVING`] chunks are arriving from leechers.
+    fn is_served_by_leechers(&self, now: Instant) -> bool {
+        self.leechers >= ENOUGH_ARRIVING
+            && self.receiving(now).filter(|peer| peer.have != Have::All).count() >= ENOUGH_ARRIVING
+    }
+
     /// Whether [`MAX_ARRIVING`] chunks are arriving.
     fn is_flooded(&self, now: Instant) -> bool {
-        let arriving = || self.arriving.iter().filter_map(|key| self.peers.get(key));
-        self.arriving.len() >= MAX_ARRIVING
-            && arriving().filter(|peer| peer.is_receiving(now)).count() >= MAX_ARRIVING
+        self.arriving.len() >= MAX_ARRIVING && self.receiving(now).count() >= MAX_ARRIVING
+    }
+
+    /// The peers from which a chunk is arriving.
+    fn receiving(&self, now: Instant) -> impl Iterator<Item = &Peer> {
+        let arriving = self.arriving.iter().filter_map(|key| self.peers.get(key));
+        arriving.filter(move |peer| peer.is_receiving(now))
     }
 }

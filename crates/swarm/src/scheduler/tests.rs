@@ -7,8 +7,12 @@ use proto::CHUNK_LEN;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    choice::MAX_ARRIVING, deadlines::REVIEW_INTERVAL, endgame::ENDGAME_AGE, moves::MIN_MOVE_AGE,
-    peer::UNIQUE_DEPTH, *,
+    choice::{ENOUGH_ARRIVING, MAX_ARRIVING},
+    deadlines::REVIEW_INTERVAL,
+    endgame::ENDGAME_AGE,
+    moves::MIN_MOVE_AGE,
+    peer::UNIQUE_DEPTH,
+    *,
 };
 use bench::{Bench, OnCancel, field, space};
 
@@ -150,6 +154,22 @@ fn what_no_leecher_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
         UNIQUE_DEPTH,
         "something else is asked for in its place"
     );
+}
+
+#[test]
+fn a_seeder_is_asked_for_what_leechers_have_only_while_few_of_them_send() {
+    let mut bench = Bench::new(100, 1);
+    let leechers: Vec<_> =
+        (0..ENOUGH_ARRIVING as u64).map(|key| bench.join(key, Have::Some(Bitfield::full(100)))).collect();
+    let begins = |bench: &mut Bench, key| {
+        let chunk = bench.waiting[&key][0];
+        bench.scheduler.arriving(key, chunk, bench.now);
+    };
+    leechers.iter().for_each(|&key| begins(&mut bench, key));
+    let seeder = bench.join(99, Have::All);
+    assert_eq!(bench.asked(seeder), 0);
+    bench.deliver(leechers[0]);
+    assert!(bench.asked(seeder) > 0);
 }
 
 #[test]
