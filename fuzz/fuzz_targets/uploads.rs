@@ -103,7 +103,7 @@ impl World {
         if self.uploads.is_contended() {
             let taken =
                 |key| self.askers.get(&key).and_then(|asker| asker.sending).map_or(0, |(_, taken)| taken);
-            self.uploads.progress(taken);
+            self.uploads.progress(taken, self.now);
         }
         while let Some((key, wish)) = self.uploads.start(self.now) {
             let chunk = wish.chunk;

@@ -173,11 +173,16 @@ impl UploadHub {
 }
 
 impl State {
+    /// Reports what the sockets have taken in.
+    fn progress(&mut self, now: Instant) {
+        let taken = |key| self.askers.get(&key).map_or(0, |place| place.taken.load(Ordering::Relaxed));
+        self.uploads.progress(taken, now);
+    }
+
     fn pump(&mut self) {
         let now = Instant::now();
         if self.uploads.is_contended() {
-            let taken = |key| self.askers.get(&key).map_or(0, |place| place.taken.load(Ordering::Relaxed));
-            self.uploads.progress(taken);
+            self.progress(now);
         }
         while let Some((key, wish)) = self.uploads.start(now) {
             match self.askers.get(&key) {
@@ -264,17 +269,19 @@ impl Asker {
     /// The sender is done with a granted chunk: it sent `bytes`, or 0 if it rejected the request.
     pub(crate) fn served(&self, bytes: u32) {
         self.hub.bytes_sent.fetch_add(bytes.into(), Ordering::Relaxed);
-        self.taken.store(0, Ordering::Relaxed);
         if bytes == 0 {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.hub.update(|state| {
+            let now = Instant::now();
+            state.progress(now);
+            self.taken.store(0, Ordering::Relaxed);
             if let Some(place) = state.askers.get_mut(&self.key).filter(|_| bytes > 0) {
                 place.sent.fetch_add(bytes.into(), Ordering::Relaxed);
                 let given = state.uploads.serving(self.key).filter(|wish| wish.form != Form::Leaves);
                 given.into_iter().for_each(|wish| place.given.add(wish.chunk));
             }
-            state.uploads.finished(self.key, bytes, Instant::now());
+            state.uploads.finished(self.key, bytes, now);
         });
     }
 }

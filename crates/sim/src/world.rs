@@ -451,7 +451,7 @@ impl<'a> World<'a> {
         let now = self.at(self.now);
         if self.nodes[id.index()].uploads.is_contended() {
             let taken = |asker| self.network.sent(id, conn_of(asker), self.now);
-            self.nodes[id.index()].uploads.progress(taken);
+            self.nodes[id.index()].uploads.progress(taken, now);
         }
         while let Some((asker, wish)) = self.nodes[id.index()].uploads.start(now) {
             // Nothing but whole chunks is requested, because nobody has similar ones.
@@ -481,6 +481,8 @@ impl<'a> World<'a> {
         let now = self.at(self.now);
         let end = &mut self.conns[conn.index()];
         end.sent[end.side(from)] = Some(self.now);
+        let taken = |asker| self.network.sent(from, conn_of(asker), self.now);
+        self.nodes[from.index()].uploads.progress(taken, now);
         let node = self.node(from);
         node.uploads.finished(AskerKey(conn.0.into()), CHUNK_LEN, now);
         node.sent += u64::from(CHUNK_LEN);

@@ -79,10 +79,11 @@ impl Seeder {
     fn send(&mut self) {
         let key = self.receiving.pop_front().expect("nothing is sent");
         self.now += CHUNK_TIME;
+        self.uploads.progress(|_| 0, self.now);
         self.uploads.finished(key, CHUNK_LEN, self.now);
         self.ask(key);
         if self.uploads.is_contended() {
-            self.uploads.progress(|_| 0);
+            self.uploads.progress(|_| 0, self.now);
         }
         self.start();
     }

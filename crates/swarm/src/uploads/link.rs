@@ -7,9 +7,10 @@ use proto::CHUNK_LEN;
 /// A further upload starts when all that count take this many times as long as their share of the link allows.
 pub(super) const PATIENCE: f64 = 1.1;
 
-/// An upload is held up by its receiver if it is this many times slower than its share of the link allows. Flows that share a link
-/// fairly differ by less.
-const SLOW: f64 = 4.0;
+/// An upload is held up by its receiver if it is this many times slower than its share of the link allows. Where downlinks are as full as
+/// uplinks, flows differ by several times. With 4 in place of 16, ever more uploads began to receivers that were full already: two
+/// hundred leechers, half of them at a quarter of the rate, took 1.8 times the minimum time instead of 1.04.
+const SLOW: f64 = 16.0;
 
 /// An upload that has run for less than this does not count as held up. On a full link a connection needs several round trips through
 /// the full queue to get its share. Without this time, sixteen leechers on links of 100 Mbit/s in network namespaces took 1.28 times
@@ -19,28 +20,44 @@ const LEAST_JUDGED: Duration = Duration::from_millis(400);
 /// Uploads that do not count use part of the link. At least this part is assumed to be left for those that count.
 const LEAST_LEFT: f64 = 1.0 / 16.0;
 
-/// The assumed time of a chunk on this side's link before one is measured: 40 Mbit/s. On a link ten times slower, all uploads look
-/// held up, so there uploads do not wait for each other.
-const FIRST_CHUNK_TIME: Duration = Duration::from_millis(100);
+/// The same when it is judged whether an upload is held up. If only slow receivers have shown how fast the link is, they seem to use all of
+/// it, and the next slow ones would seem to get their share.
+const LEAST_LEFT_JUDGING: f64 = 3.0 / 4.0;
+
+/// The assumed time of a chunk on this side's link before it is measured, and its maximum: 26 Mbit/s. If only slow receivers have shown how fast
+/// the link is, they would take each slot for as long as they like without this maximum. On a link that is many times slower, all
+/// uploads look held up, and more and more start. With 40 Mbit/s, and uploads that were held up at a quarter of their share, an origin of
+/// 10 Mbit/s had 49 uploads at the same time, and fifty leechers took 1.19 times the minimum time for 128 MiB instead of 1.01.
+const MAX_CHUNK_TIME: Duration = Duration::from_millis(160);
+
+/// Socket buffers take in the first bytes of an upload before they are sent. So it is not taken for faster than its bytes in this time.
+const BUFFERED_TIME: Duration = Duration::from_millis(100);
 
 /// Minimum time of a chunk, because timers cannot measure less.
 pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
 
-/// Uploads of fewer bytes than this show nothing about the link, because socket buffers take them in at once.
+/// Uploads of fewer bytes than this show nothing about their receiver, because socket buffers take them in at once.
 pub(super) const MIN_MEASURED_LEN: u32 = CHUNK_LEN / 2;
 
-/// A longer upload moves the measured time up by its difference ÷ `FORGET`, so that a link that became slower is noticed.
+/// The link is measured over this many bytes of all uploads together, and over [`MEASURED_TIME`] at least.
+const MEASURED_LEN: u64 = 4 * CHUNK_LEN as u64;
+
+/// Socket buffers take in bytes in bursts, which measure nothing.
+const MEASURED_TIME: Duration = Duration::from_millis(20);
+
+/// A longer time of a chunk moves the measured one up by the difference ÷ `FORGET`, so that a link that became slower is noticed.
 const FORGET: u32 = 64;
 
-/// The measured time of a chunk doubles each time that no upload has shown it for this long.
+/// The measured time of a chunk doubles each time that nothing has shown it for this long.
 const DOUBLING_TIME: Duration = Duration::from_secs(10);
 
 /// The link, as far as uploads have shown it.
 #[derive(Debug, Default)]
 pub(super) struct Link {
-    /// The time of a chunk on this side's link, and when it was last measured. It is the shortest time of an upload, which is slowly
-    /// forgotten.
+    /// The time of a chunk on this side's link, and when it was last measured. It is the shortest one, which is slowly forgotten.
     chunk_time: Option<(Duration, Instant)>,
+    /// The bytes that all uploads sent since this time, if one was always under way since then.
+    unmeasured: Option<(Instant, u64)>,
 }
 
 /// A chunk that is being sent.
@@ -56,23 +73,40 @@ pub(super) struct Upload {
 }
 
 impl Link {
-    /// Records that an upload of `bytes` that was not held up took the time `took`.
-    pub(super) fn measured(&mut self, bytes: u32, took: Duration, now: Instant) {
-        let took = took.mul_f64(f64::from(CHUNK_LEN) / f64::from(bytes)).max(MIN_CHUNK_TIME);
+    /// Records that an upload begins.
+    pub(super) fn begins(&mut self, now: Instant) {
+        self.unmeasured.get_or_insert((now, 0));
+    }
+
+    /// Records that no upload is under way.
+    pub(super) fn rests(&mut self) {
+        self.unmeasured = None;
+    }
+
+    /// Records that uploads sent more bytes.
+    pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
+        let Some((since, all)) = &mut self.unmeasured else { return };
+        *all += bytes;
+        let took = now.saturating_duration_since(*since);
+        if *all < MEASURED_LEN || took < MEASURED_TIME {
+            return;
+        }
+        let took = took.mul_f64(f64::from(CHUNK_LEN) / *all as f64).max(MIN_CHUNK_TIME);
         let best = match self.chunk_time {
             Some((best, _)) if took > best => best + (took - best) / FORGET,
             _ => took,
         };
         self.chunk_time = Some((best, now));
+        self.unmeasured = Some((now, 0));
     }
 
-    /// The time of a chunk. If no upload has shown it for long, it grows, because the link may have become slower. Otherwise every upload
+    /// The time of a chunk. If nothing has shown it for long, it grows, because the link may have become slower. Otherwise every upload
     /// would then seem held up.
     fn chunk_time(&self, now: Instant) -> Duration {
-        let Some((shown, at)) = self.chunk_time else { return FIRST_CHUNK_TIME };
+        let Some((shown, at)) = self.chunk_time else { return MAX_CHUNK_TIME };
         let doublings = now.saturating_duration_since(at).as_secs_f64() / DOUBLING_TIME.as_secs_f64();
         // After 32 doublings it is longer than any time that matters.
-        shown.mul_f64(doublings.min(32.0).exp2()).min(FIRST_CHUNK_TIME.max(shown))
+        shown.mul_f64(doublings.min(32.0).exp2()).min(MAX_CHUNK_TIME)
     }
 
     /// The state of the link with these uploads under way, of which `slots` may count.
@@ -86,9 +120,12 @@ impl Link {
         let mut state = LinkState { now, slots, chunk_time, counted: 0, used: 0.0, used_by_others: 0.0 };
         for upload in uploads {
             let share = upload.share(now, chunk_time);
-            state.used += share;
-            state.counted += usize::from(!upload.held_up);
-            state.used_by_others += if upload.held_up { share } else { 0.0 };
+            if upload.held_up {
+                state.used_by_others += share;
+            } else {
+                state.counted += 1;
+                state.used += share;
+            }
         }
         state
     }
@@ -102,7 +139,7 @@ pub(super) struct LinkState {
     chunk_time: Duration,
     /// Number of uploads that count.
     pub(super) counted: usize,
-    /// The part of the link that all uploads use.
+    /// The part of the link that they use.
     used: f64,
     /// The part of the link that the uploads which do not count use.
     used_by_others: f64,
@@ -116,12 +153,13 @@ impl LinkState {
     }
 
     /// The maximum time of a chunk for a receiver that takes all it can get. It gets its share of the link, or what the other uploads
-    /// leave if that is more. `own` is its own upload, if that is under way.
+    /// leave if that is more. `own` is its own upload, if that is under way and counts.
     pub(super) fn possible_time(&self, own: Option<&Upload>) -> Duration {
         let own = own.map_or(0.0, |upload| upload.share(self.now, self.chunk_time));
+        let left = (1.0 - self.used_by_others).max(LEAST_LEFT_JUDGING);
         // There are more uploads than slots only until those that are held up are found out.
-        let share = 1.0 / self.counted.clamp(1, self.slots) as f64;
-        self.chunk_time.div_f64((1.0 - (self.used - own)).max(share))
+        let share = left / self.counted.clamp(1, self.slots) as f64;
+        self.chunk_time.div_f64((left - (self.used - own)).max(share))
     }
 
     /// When an upload counts as held up by its receiver, unless more bytes are taken in before.
@@ -139,8 +177,7 @@ impl Upload {
 
     /// The part of the link that it uses, if `chunk_time` is the time of a chunk.
     fn share(&self, now: Instant, chunk_time: Duration) -> f64 {
-        // Socket buffers take in the first bytes before they are sent.
-        let time = now.saturating_duration_since(self.started).max(FIRST_CHUNK_TIME);
+        let time = now.saturating_duration_since(self.started).max(BUFFERED_TIME);
         let chunks = f64::from(self.taken) / f64::from(CHUNK_LEN);
         (chunks * chunk_time.as_secs_f64() / time.as_secs_f64()).min(1.0)
     }

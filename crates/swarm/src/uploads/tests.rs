@@ -96,28 +96,84 @@ fn an_asker_that_hides_what_it_was_sent_does_not_gain() {
     assert!((90..=100).contains(&first_of_b), "B's turn comes after {first_of_b}");
 }
 
+/// Sends four chunks to others, one after the other, 20 ms each. Returns when, and the link is measured.
+fn measure(uploads: &mut Uploads, start: Instant) -> Instant {
+    let other = AskerKey(1_000);
+    (0..4).for_each(|chunk| _ = uploads.request(other, ChunkIndex(chunk)));
+    let mut now = start;
+    for _ in 0..4 {
+        assert!(uploads.start(now).is_some());
+        now += Duration::from_millis(20);
+        uploads.progress(|_| CHUNK_LEN, now);
+        uploads.finished(other, CHUNK_LEN, now);
+    }
+    uploads.leave(other);
+    now
+}
+
 #[test]
-fn another_upload_starts_only_when_the_receiver_is_the_limit() {
+fn the_link_is_measured_by_all_uploads_together() {
+    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
     let start = Instant::now();
     let ms = |ms| start + Duration::from_millis(ms);
+    let start_all = |uploads: &mut Uploads, now| std::iter::from_fn(|| uploads.start(now)).count();
+    (0..30).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(0)));
+    for round in 0..3 {
+        assert_eq!(start_all(&mut uploads, ms(60 * round)), PARALLEL, "round {round}");
+        uploads.progress(|_| CHUNK_LEN, ms(60 * round + 60));
+        (3 * round..3 * round + 3)
+            .for_each(|key| uploads.finished(AskerKey(key), CHUNK_LEN, ms(60 * round + 60)));
+    }
+    assert_eq!(start_all(&mut uploads, ms(180)), PARALLEL);
+    // Each took 60 ms, but the link sends a chunk in 20. So a fourth may start when the three take longer than that.
+    let next = uploads.next_timeout(ms(180)).unwrap();
+    assert!((ms(246)..ms(247)).contains(&next), "{:?}", next - start);
+}
+
+#[test]
+fn another_upload_starts_only_when_the_receiver_is_the_limit() {
     let mut uploads = Uploads::new(10, PARALLEL + 1);
-    uploads.request(A, ChunkIndex(0));
-    assert!(uploads.start(start).is_some());
-    uploads.finished(A, CHUNK_LEN, ms(20));
+    let start = measure(&mut uploads, Instant::now());
+    let ms = |ms| start + Duration::from_millis(ms);
     for key in 0..10 {
         uploads.request(AskerKey(key), ChunkIndex(1));
     }
     for _ in 0..PARALLEL {
-        assert!(uploads.start(ms(20)).is_some());
+        assert!(uploads.start(start).is_some());
     }
-    uploads.progress(|_| CHUNK_LEN / 2);
+    uploads.progress(|_| CHUNK_LEN / 2, ms(60));
     // Three uploads divide the link, so each may take three times as long as one alone, and a tenth more.
-    assert_eq!(uploads.start(ms(85)), None);
-    let next = uploads.next_timeout(ms(85)).unwrap();
-    assert!((ms(86)..ms(87)).contains(&next), "{:?}", next - start);
+    assert_eq!(uploads.start(ms(65)), None);
+    let next = uploads.next_timeout(ms(65)).unwrap();
+    assert!((ms(66)..ms(67)).contains(&next), "{:?}", next - start);
     assert!(uploads.start(next + Duration::from_millis(1)).is_some());
-    uploads.progress(|_| CHUNK_LEN);
-    assert_eq!(uploads.start(ms(150)), None, "no further slot");
+    uploads.progress(|_| CHUNK_LEN, ms(130));
+    assert_eq!(uploads.start(ms(130)), None, "no further slot");
+}
+
+#[test]
+fn on_a_slow_link_uploads_do_not_count_as_held_up_before_it_is_measured() {
+    let start = Instant::now();
+    let mut uploads = Uploads::new(100, DEFAULT_SLOTS);
+    (0..50).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(key as u32)));
+    let mut under_way = 0;
+    for ms in (0..1_200).step_by(50) {
+        // 10 Mbit/s in all.
+        let now = start + Duration::from_millis(ms);
+        uploads.progress(|_| u32::try_from(1_250 * ms).unwrap() / under_way.max(1), now);
+        under_way += std::iter::from_fn(|| uploads.start(now)).count() as u32;
+    }
+    assert!(under_way <= 2 * PARALLEL as u32, "{under_way} uploads");
+}
+
+#[test]
+fn in_a_large_share_more_uploads_run() {
+    let now = Instant::now();
+    for (chunks, expected) in [(1, 3), (128, 3), (320, 5), (768, 12), (200_000, 12)] {
+        let mut uploads = Uploads::new(chunks, DEFAULT_SLOTS);
+        (0..50).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(0)));
+        assert_eq!(std::iter::from_fn(|| uploads.start(now)).count(), expected, "{chunks} chunks");
+    }
 }
 
 #[test]
@@ -131,7 +187,7 @@ fn receivers_that_take_nothing_hold_up_no_others() {
     }
     let mut under_way = 0;
     while under_way < stuck.len() {
-        uploads.progress(|_| 0);
+        uploads.progress(|_| 0, now);
         under_way += std::iter::from_fn(|| uploads.start(now)).count();
         now = uploads.next_timeout(now).unwrap_or(now);
     }
@@ -144,9 +200,9 @@ fn receivers_that_take_nothing_hold_up_no_others() {
 
 #[test]
 fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
-    let start = Instant::now();
-    let ms = |ms| start + Duration::from_millis(ms);
     let mut uploads = Uploads::new(100, PARALLEL);
+    let start = measure(&mut uploads, Instant::now());
+    let ms = |ms| start + Duration::from_millis(ms);
     let (slow, fast) = (AskerKey(100), [A, B, AskerKey(3)]);
     for &key in fast.iter().chain([&slow]) {
         for chunk in 0..10 {
@@ -161,10 +217,10 @@ fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
     assert_eq!(served(&mut uploads, ms(30)), [slow, A, B]);
     [A, B].iter().for_each(|&key| uploads.finished(key, CHUNK_LEN, ms(60)));
     // It took an eighth of a chunk while each of the others took a complete one.
-    uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 });
+    uploads.progress(|key| if key == slow { CHUNK_LEN / 8 } else { 0 }, ms(500));
     assert_eq!(served(&mut uploads, ms(500)), [AskerKey(3), A, B]);
     uploads.finished(slow, CHUNK_LEN, ms(520));
-    uploads.progress(|_| CHUNK_LEN / 2);
+    uploads.progress(|_| CHUNK_LEN / 2, ms(521));
     // It is served although all slots are taken.
     assert_eq!(served(&mut uploads, ms(521)), [slow]);
     uploads.finished(slow, CHUNK_LEN, ms(551));
