@@ -299,6 +299,11 @@ pub fn named(name: &str) -> Option<Scenario> {
             }
             scenario
         }
+        // Links that are as slow down as up, as in most data centres.
+        "full_links" => {
+            let link = Link { up: BENCH_LINK.up, down: BENCH_LINK.up };
+            Scenario::equal("full_links", 50, GIB / 2, link)
+        }
         "equal_50_leaving" => {
             Scenario { leave_when_done: true, ..Scenario::equal("equal_50_leaving", 50, GIB, BENCH_LINK) }
         }
@@ -312,6 +317,10 @@ pub fn named(name: &str) -> Option<Scenario> {
         "slow_origin" => Scenario {
             origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
             ..Scenario::equal("slow_origin", 50, GIB, BENCH_LINK)
+        },
+        "slow_origin_small" => Scenario {
+            origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
+            ..Scenario::equal("slow_origin_small", 50, 256, BENCH_LINK)
         },
         "fast_origin" => Scenario {
             origin: Link { up: 100.0 * BENCH_LINK.up, down: BENCH_LINK.down },
@@ -368,16 +377,18 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 24] = [
     "small_8",
     "small_16",
     "slow_starts_16",
     "uneven_12",
     "equal_50",
+    "full_links",
     "equal_50_leaving",
     "unequal_200",
     "far_and_near",
     "slow_origin",
+    "slow_origin_small",
     "fast_origin",
     "half_behind_nat",
     "equal_1000",

@@ -66,6 +66,16 @@ fn fifty_equal_leechers() {
     }
 }
 
+/// Fails if so few uploads run that some receivers get more of them than they can take, and others too few.
+#[test]
+fn fifty_leechers_with_links_as_slow_down_as_up() {
+    for seed in 1..=3 {
+        let Some(report) = run_in_release("full_links", seed) else { return };
+        assert!(report.ratio() <= 1.15, "{report}");
+        assert!(report.origin_copies <= 1.10, "{report}");
+    }
+}
+
 #[test]
 fn fifty_leechers_that_leave_when_they_are_done() {
     let Some(report) = run_in_release("equal_50_leaving", 1) else { return };
@@ -98,6 +108,16 @@ fn fifty_leechers_of_an_origin_with_a_tenth_of_their_uplink() {
     let Some(report) = run_in_release("slow_origin", 1) else { return };
     assert!(report.ratio() <= 1.10, "{report}");
     assert!(report.origin_copies <= 1.10, "{report}");
+}
+
+/// Fails if uploads count as held up because a link is slow, so that ever more begin.
+#[test]
+fn a_small_share_of_an_origin_with_a_tenth_of_their_uplink() {
+    for seed in 1..=3 {
+        let Some(report) = run_in_release("slow_origin_small", seed) else { return };
+        assert!(report.ratio() <= 1.05, "{report}");
+        assert!(report.origin_copies <= 1.05, "{report}");
+    }
 }
 
 /// A kind of slow peer and a number would be another scenario ([`scenario::named`]).
@@ -157,7 +177,9 @@ fn three_zones_of_a_hundred_leechers() {
         println!("SKIPPED: zones_300 takes long in a debug build; run `cargo test --release -p sim`");
         return;
     }
-    for seed in 1..=3 {
+    let seeds = 1..=5;
+    let mut crossed = 0.0;
+    for seed in seeds.clone() {
         // With 128 chunks the end of the transfer counts for much, and more comes twice than elsewhere.
         let [report, blind] = ["zones_300", "zones_300_blind"].map(|name| {
             let report = run(&scenario::named(name).expect("a scenario of this name"), seed);
@@ -166,8 +188,12 @@ fn three_zones_of_a_hundred_leechers() {
             report
         });
         assert!(report.last <= 1.1 * blind.last, "{report}\n{blind}");
-        assert!(report.crossed <= 1.1, "{report}");
+        assert!(report.crossed <= 1.15, "{report}");
+        crossed += report.crossed;
     }
+    // Which peers meet first is chance, and single runs differ by a few hundredths.
+    let mean = crossed / seeds.count() as f64;
+    assert!(mean <= 1.1, "on the average {mean:.3} copies crossed");
 }
 
 #[test]
