@@ -376,9 +376,10 @@ impl Describer<'_> {
         self.events.send((self.key, event)).await.map_err(|_| DescriptionError::Finished)
     }
 
-    /// Whether the fetch from this peer should be given up, because another peer was faster.
-    fn is_overtaken(&mut self) -> bool {
-        matches!(*self.known.borrow_and_update(), Known::All) || self.owed.pushed == 0
+    /// Gives up the fetch from this peer if another peer was faster.
+    fn give_way(&mut self) -> Result<(), DescriptionError> {
+        let is_overtaken = matches!(*self.known.borrow_and_update(), Known::All) || self.owed.pushed == 0;
+        if is_overtaken { Err(DescriptionError::Overtaken) } else { Ok(()) }
     }
 
     fn ask(&mut self, request: PeerMessage) -> Result<(), DescriptionError> {
@@ -407,9 +408,7 @@ impl Describer<'_> {
         loop {
             let message = tokio::select! {
                 _ = self.known.changed() => {
-                    if self.is_overtaken() {
-                        return Err(DescriptionError::Overtaken);
-                    }
+                    self.give_way()?;
                     continue;
                 }
                 () = self.rest.notified(), if is_held => return Ok(None),
@@ -467,9 +466,7 @@ impl Describer<'_> {
             let deadline = Instant::now() + SILENCE;
             filled += tokio::select! {
                 _ = self.known.changed() => {
-                    if self.is_overtaken() {
-                        return Err(DescriptionError::Overtaken);
-                    }
+                    self.give_way()?;
                     continue;
                 }
                 count = timeout_at(deadline, self.inbox.read_some(&mut bytes[filled..])) => {
