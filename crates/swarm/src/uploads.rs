@@ -56,8 +56,8 @@ pub const DEFAULT_SLOTS: usize = 16;
 /// 1.24 times the minimum time with one upload at a time, 1.09 with two, 1.05 with three and 1.04 with four.
 const PARALLEL: usize = 3;
 
-/// In a large share one more upload runs for each so many of its chunks: there it matters little that a chunk takes longer until it can
-/// be passed on, and much that uplinks are full. Where downlinks are no faster than uplinks, they are not with three uploads, because
+/// One upload runs for each 64 chunks of a share, within [`PARALLEL`] and [`MAX_PARALLEL`]. In a large share it matters little that a
+/// chunk takes longer until it can be passed on, and much that uplinks are full. Where downlinks are no faster than uplinks, they are not with three uploads, because
 /// some receivers get more of them than they can take, and others too few. Fifty such leechers took 1.41 times the minimum time with three
 /// uploads and 512 chunks, and 1.21 with eight. With 128 chunks eight uploads are worse: sixteen leechers took 1.17 in place of 1.09.
 const CHUNKS_PER_UPLOAD: usize = 64;

@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Among so many that some share a bit of [`Traces`].
+    /// There are more places than bits in [`Traces`], so some places share a bit.
     #[test]
     fn each_of_many_is_named_equally_often_and_the_last_ones_too() {
         const ALL: u32 = 2_000;
