@@ -10,7 +10,7 @@ use proto::{
     tracker::{
         Announce, Completion, Event, PeerAddress, PeerEntry, Peers, Reply, ReplyBody, Request, RequestBody,
         Token, TransactionId,
-        codec::{decode_reply, decode_request, encode_reply, encode_request},
+        codec::{borrow_request, decode_reply, decode_request, encode_reply, encode_request},
     },
 };
 use tokio_util::codec::Decoder;
@@ -131,6 +131,11 @@ fn announce(criterion: &mut Criterion) {
     let datagram = buffer.clone();
     let mut group = criterion.benchmark_group("announce");
     group.bench_function("encode", |bencher| bencher.iter(|| encode(&mut buffer)));
-    group.bench_function("decode", |bencher| bencher.iter(|| decode_request(black_box(&datagram)).unwrap()));
+    group.bench_function("decode by serde", |bencher| {
+        bencher.iter(|| decode_request(black_box(&datagram)).unwrap());
+    });
+    group.bench_function("decode by hand", |bencher| {
+        bencher.iter(|| black_box(borrow_request(black_box(&datagram)).unwrap()));
+    });
     group.finish();
 }

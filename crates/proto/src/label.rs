@@ -1,6 +1,6 @@
 //! What people call a host.
 
-use std::fmt;
+use std::{array, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +58,9 @@ impl TryFrom<[u8; MAX_LABEL_LEN]> for Label {
 
     /// Zeros follow the text.
     fn try_from(bytes: [u8; MAX_LABEL_LEN]) -> Result<Label, LabelError> {
-        // The usual case without a look at each character.
-        if bytes == Label::NONE.0 {
-            return Ok(Label::NONE);
+        // The usual cases without a look at each character.
+        if is_short_and_printable(&bytes) {
+            return Ok(Label(bytes));
         }
         let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_LABEL_LEN);
         let (text, rest) = bytes.split_at(len);
@@ -70,6 +70,22 @@ impl TryFrom<[u8; MAX_LABEL_LEN]> for Label {
         }
         Ok(Label(bytes))
     }
+}
+
+/// Whether the bytes are zeros after at most 16 bytes of printable ASCII. It looks at all of them at once, as a number.
+fn is_short_and_printable(bytes: &[u8; MAX_LABEL_LEN]) -> bool {
+    /// One in each byte.
+    const ONES: u128 = u128::MAX / 0xff;
+    const TOP_BITS: u128 = 0x80 * ONES;
+    let halves: [[u8; 16]; 2] = [0, 16].map(|start| array::from_fn(|at| bytes[start + at]));
+    let [text, rest] = halves.map(u128::from_le_bytes);
+    // Spaces in place of the zeros behind the last byte that is not zero.
+    let text_bits = u128::BITS - text.leading_zeros() / u8::BITS * u8::BITS;
+    let text = text | (0x20 * ONES).checked_shl(text_bits).unwrap_or(0);
+    // A byte is at most 0x7f if it has no top bit, at most 0x7e if it has none with one added, and at least 0x20 if it gets one when 0x60
+    // is added. Then no addition carries into the next byte.
+    let is_ascii = (text | text.wrapping_add(ONES)) & TOP_BITS == 0;
+    rest == 0 && is_ascii && text.wrapping_add(0x60 * ONES) & TOP_BITS == TOP_BITS
 }
 
 impl From<Label> for [u8; MAX_LABEL_LEN] {
@@ -99,6 +115,25 @@ mod tests {
         assert_eq!(Label::cut(&"n".repeat(32)).unwrap().as_str(), "n".repeat(32));
         assert!(Label::cut("").unwrap().is_empty() && Label::cut("").unwrap() == Label::NONE);
         assert_eq!(Label::cut("a\nb"), Err(LabelError::Control));
+    }
+
+    #[test]
+    fn a_byte_is_a_label_wherever_it_is_if_it_is_printable() {
+        for len in [1, 2, 15, 16, 17, 32] {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = [0; MAX_LABEL_LEN];
+                    bytes[..len].fill(b'x');
+                    bytes[at] = byte;
+                    let is_end = byte == 0 && at + 1 == len;
+                    assert_eq!(
+                        Label::try_from(bytes).is_ok(),
+                        matches!(byte, b' '..=b'~') || is_end,
+                        "{bytes:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

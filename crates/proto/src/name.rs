@@ -139,6 +139,11 @@ fn check(name: &str) -> Result<(), NameError> {
     if name == "." || name == ".." {
         return Err(NameError::Relative(name.to_owned()));
     }
+    // Most names without a look at each character, and without a branch for each byte.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'/' && byte != b'\\';
+    if name.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        return Ok(());
+    }
     if name.chars().any(|c| c == '/' || c == '\\' || c.is_control()) {
         return Err(NameError::ForbiddenCharacter(name.to_owned()));
     }

@@ -8,13 +8,6 @@
 use std::{fmt, marker::PhantomData};
 
 use arrayvec::ArrayVec;
-use bincode::{
-    BorrowDecode, Decode,
-    de::{
-        Decoder, DecoderImpl,
-        read::{Reader, SliceReader},
-    },
-};
 use bytes::{BufMut, BytesMut};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -30,6 +23,12 @@ type Config = bincode::config::Configuration<
     bincode::config::Varint,
     bincode::config::Limit<MAX_MESSAGE_LEN>,
 >;
+
+/// An integer up to this takes one byte. Otherwise one of these comes before its two, four or eight bytes.
+const MAX_ONE_BYTE: u8 = 250;
+const TWO_BYTES: u8 = 251;
+const FOUR_BYTES: u8 = 252;
+const EIGHT_BYTES: u8 = 253;
 
 const CONFIG: Config = bincode::config::standard().with_limit::<MAX_MESSAGE_LEN>();
 
@@ -91,72 +90,83 @@ pub(crate) fn decode_padded<T: DeserializeOwned>(
     }
 }
 
-/// Reads the fields of a message one after the other, faster than serde.
-pub(crate) struct Fields<'a> {
-    decoder: DecoderImpl<SliceReader<'a>, Config, ()>,
-}
+/// Reads the fields of a message one after the other, faster than serde and without bincode. `None` if the bytes are no such field.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     pub(crate) fn of(message: &'a [u8]) -> Result<Fields<'a>, WireError> {
         if message.len() > MAX_MESSAGE_LEN {
             return Err(WireError::TooLarge { limit: MAX_MESSAGE_LEN });
         }
-        Ok(Fields { decoder: DecoderImpl::new(SliceReader::new(message), CONFIG, ()) })
+        Ok(Fields(message))
     }
 
-    pub(crate) fn bytes<const LEN: usize>(&mut self) -> Result<[u8; LEN], WireError> {
-        self.field()
+    #[inline]
+    pub(crate) fn bytes<const LEN: usize>(&mut self) -> Option<[u8; LEN]> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*bytes)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
-        self.field()
+    #[inline]
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.bytes().map(|[byte]| byte)
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
-        self.field()
+    #[inline]
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        match self.u8()? {
+            byte @ 0..=MAX_ONE_BYTE => Some(byte.into()),
+            TWO_BYTES => self.bytes().map(u16::from_le_bytes),
+            _ => None,
+        }
     }
 
     /// Also the number of an enum's variant.
-    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
-        self.field()
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, WireError> {
-        self.field()
-    }
-
-    /// Whether an option holds a value, which follows.
-    pub(crate) fn is_some(&mut self) -> Result<bool, WireError> {
+    #[inline]
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::illegal("an option is 0 or 1")),
+            byte @ 0..=MAX_ONE_BYTE => Some(byte.into()),
+            TWO_BYTES => self.bytes().map(u16::from_le_bytes).map(u32::from),
+            FOUR_BYTES => self.bytes().map(u32::from_le_bytes),
+            _ => None,
         }
     }
 
-    pub(crate) fn flag(&mut self) -> Result<bool, WireError> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(WireError::illegal("a flag is 0 or 1")),
+    #[inline]
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        match self.0.first()? {
+            &EIGHT_BYTES => {
+                self.u8()?;
+                self.bytes().map(u64::from_le_bytes)
+            }
+            _ => self.u32().map(u64::from),
         }
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, WireError> {
-        BorrowDecode::borrow_decode(&mut self.decoder).map_err(WireError::Malformed)
+    /// Whether something is so, or whether an option holds a value, which follows.
+    #[inline]
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.u64()?).ok()?;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        str::from_utf8(text).ok()
     }
 
     /// Nothing may follow.
-    pub(crate) fn end(mut self) -> Result<(), WireError> {
-        let reader = self.decoder.reader();
-        match (1..=MAX_MESSAGE_LEN).take_while(|&len| reader.peek_read(len).is_some()).count() {
-            0 => Ok(()),
-            left => Err(WireError::TrailingBytes(left)),
-        }
-    }
-
-    fn field<T: Decode<()>>(&mut self) -> Result<T, WireError> {
-        T::decode(&mut self.decoder).map_err(WireError::Malformed)
+    #[inline]
+    pub(crate) fn end(self) -> Result<(), WireError> {
+        if self.0.is_empty() { Ok(()) } else { Err(WireError::TrailingBytes(self.0.len())) }
     }
 }
 
@@ -210,10 +220,12 @@ impl Message {
     /// Also a `u16`, the number of an enum's variant, and the length of a list.
     pub(crate) fn u32(&mut self, value: u32) -> Option<()> {
         let [a, b, c, d] = value.to_le_bytes();
-        match value {
-            0..=250 => self.bytes(&[a]),
-            251..=0xffff => self.bytes(&[0xfb, a, b]),
-            _ => self.bytes(&[0xfc, a, b, c, d]),
+        if value <= MAX_ONE_BYTE.into() {
+            self.bytes(&[a])
+        } else if value <= u16::MAX.into() {
+            self.bytes(&[TWO_BYTES, a, b])
+        } else {
+            self.bytes(&[FOUR_BYTES, a, b, c, d])
         }
     }
 }
@@ -273,6 +285,38 @@ mod tests {
         assert!(decode::<u32>(&bytes("fd0700000000000000")).is_err());
         assert!(decode::<u64>(&bytes("fe07 00*15")).is_err());
         assert!(decode::<u64>(&bytes("ff")).is_err());
+    }
+
+    /// What [`Fields`] reads, and what serde reads: `None` for an error, and the bytes that are left.
+    fn both<'a, T: Deserialize<'a> + PartialEq + fmt::Debug>(
+        bytes: &'a [u8],
+        read: impl Fn(&mut Fields<'a>) -> Option<T>,
+    ) {
+        let mut fields = Fields::of(bytes).unwrap();
+        let by_hand = read(&mut fields).map(|value| (value, bytes.len() - fields.0.len()));
+        assert_eq!(by_hand, bincode::serde::borrow_decode_from_slice(bytes, CONFIG).ok(), "{bytes:02x?}");
+    }
+
+    #[test]
+    fn fields_by_hand_are_those_of_bincode() {
+        for first in 0..=u8::MAX {
+            for rest in [&[][..], &[1], &[0; 2], &[b'a'; 3], &[0, 0, 0, 1], &[0xff; 7], &[1; 8], &[b'x'; 300]]
+            {
+                let bytes = [&[first], rest].concat();
+                both(&bytes, |fields| fields.u8());
+                both(&bytes, |fields| fields.u16());
+                both(&bytes, |fields| fields.u32());
+                both(&bytes, |fields| fields.u64());
+                both(&bytes, |fields| fields.flag());
+                both(&bytes, |fields| fields.bytes::<4>());
+                both(&bytes, |fields| fields.text());
+            }
+        }
+        for text in
+            ["fb0001 61*256", "02c328", "02c3a4", "00", "fd0100000000000000 61", "fdffffffffffffffff 61"]
+        {
+            both(&bytes(text), |fields| fields.text());
+        }
     }
 
     #[test]

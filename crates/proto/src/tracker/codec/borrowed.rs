@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 
 use super::DatagramError;
 use crate::{
-    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef, Zone,
+    InfoHash, Label, PREAMBLE, PeerId, Secret, ShareNameRef,
     chunk::MAX_SHARE_LEN,
     tracker::message::{
         Announce, Completion, Event, PeerAddress, PeerEntry, Query, Request, RequestBody, ShareCursor,
@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// Decodes the datagram of one request. Names stay in the datagram, so nothing is allocated.
+#[inline]
 pub fn borrow_request(datagram: &[u8]) -> Result<Request<ShareNameRef<'_>>, DatagramError> {
     let message = datagram.strip_prefix(&PREAMBLE).ok_or(DatagramError::Preamble)?;
     let mut fields = Fields::of(message)?;
-    let request = Request { transaction: TransactionId(fields.u32()?), body: body(&mut fields)? };
+    let request = request(&mut fields).ok_or(WireError::illegal("no request"))?;
     if !request.body.is_padded() {
         fields.end()?;
     }
@@ -40,118 +41,114 @@ pub enum Subject {
 /// concerns no single share.
 pub fn peek_subject(datagram: &[u8]) -> Option<Subject> {
     let mut fields = Fields::of(datagram.strip_prefix(&PREAMBLE)?).ok()?;
-    let _transaction = fields.u32().ok()?;
-    let request = fields.u32().ok()?;
+    let _transaction = fields.u32()?;
+    let request = fields.u32()?;
     match request {
-        1 | 2 => _ = fields.bytes::<{ size_of::<Token>() }>().ok()?,
+        1 | 2 => _ = fields.bytes::<{ size_of::<Token>() }>()?,
         3 => {}
         _ => return None,
     }
     if request == 1 {
-        return Some(Subject::Announce(InfoHash(fields.bytes().ok()?), PeerId(fields.bytes().ok()?)));
+        return Some(Subject::Announce(InfoHash(fields.bytes()?), PeerId(fields.bytes()?)));
     }
-    match fields.u32().ok()? {
-        0 => fields.bytes().ok().map(|infohash| Subject::Lookup(InfoHash(infohash))),
+    match fields.u32()? {
+        0 => fields.bytes().map(|infohash| Subject::Lookup(InfoHash(infohash))),
         _ => None,
     }
 }
 
-fn body<'a>(fields: &mut Fields<'a>) -> Result<RequestBody<ShareNameRef<'a>>, WireError> {
-    match fields.u32()? {
-        0 => Ok(RequestBody::Connect { padding: fields.bytes()? }),
-        1 => Ok(RequestBody::Announce(announce(fields)?)),
-        2 => Ok(RequestBody::Lookup { token: Token(fields.bytes()?), query: query(fields)? }),
-        3 => Ok(RequestBody::FirstLookup { query: query(fields)? }),
-        _ => Err(WireError::illegal("no such request")),
-    }
+#[inline]
+fn request<'a>(fields: &mut Fields<'a>) -> Option<Request<ShareNameRef<'a>>> {
+    let transaction = TransactionId(fields.u32()?);
+    let body = match fields.u32()? {
+        0 => RequestBody::Connect { padding: fields.bytes()? },
+        1 => RequestBody::Announce(announce(fields)?),
+        2 => RequestBody::Lookup { token: Token(fields.bytes()?), query: query(fields)? },
+        3 => RequestBody::FirstLookup { query: query(fields)? },
+        _ => return None,
+    };
+    Some(Request { transaction, body })
 }
 
-fn announce<'a>(fields: &mut Fields<'a>) -> Result<Announce<ShareNameRef<'a>>, WireError> {
-    Ok(Announce {
+#[inline]
+fn announce<'a>(fields: &mut Fields<'a>) -> Option<Announce<ShareNameRef<'a>>> {
+    Some(Announce {
         token: Token(fields.bytes()?),
         infohash: InfoHash(fields.bytes()?),
         peer_id: PeerId(fields.bytes()?),
         secret: Secret(fields.bytes()?),
         port: port(fields)?,
         name: name(fields)?,
-        size: share_len(fields)?,
+        size: fields.u64().filter(|&len| len <= MAX_SHARE_LEN)?,
         event: match fields.u32()? {
             0 => Event::Started,
             1 => Event::Heartbeat,
             2 => Event::Completed,
             3 => Event::Stopped,
-            _ => return Err(WireError::illegal("no such event")),
+            _ => return None,
         },
         progress: progress(fields)?,
         label: label(fields)?,
         fetched: fields.flag()?,
-        zone: zone(fields)?,
+        zone: label(fields)?.into(),
     })
 }
 
-fn query<'a>(fields: &mut Fields<'a>) -> Result<Query<ShareNameRef<'a>>, WireError> {
-    match fields.u32()? {
-        0 => {
-            Ok(Query::Peers { infohash: InfoHash(fields.bytes()?), want: fields.u8()?, zone: zone(fields)? })
-        }
-        1 => {
-            let name = name(fields)?;
-            let after = if fields.is_some()? { Some(standing(fields)?) } else { None };
-            Ok(Query::Named { name, after })
-        }
-        2 => {
-            let after = if fields.is_some()? {
-                Some(ShareCursor { name: name(fields)?, standing: standing(fields)? })
-            } else {
-                None
-            };
-            Ok(Query::List { after })
-        }
-        3 => {
-            let infohash = InfoHash(fields.bytes()?);
-            let after = if fields.is_some()? { Some(peer_entry(fields)?) } else { None };
-            Ok(Query::Late { infohash, after })
-        }
-        4 => Ok(Query::Finished { infohash: InfoHash(fields.bytes()?), after: fields.u32()? }),
-        _ => Err(WireError::illegal("no such query")),
-    }
+#[inline]
+fn query<'a>(fields: &mut Fields<'a>) -> Option<Query<ShareNameRef<'a>>> {
+    Some(match fields.u32()? {
+        0 => Query::Peers {
+            infohash: InfoHash(fields.bytes()?),
+            want: fields.u8()?,
+            zone: label(fields)?.into(),
+        },
+        1 => Query::Named { name: name(fields)?, after: option(fields, standing)? },
+        2 => Query::List { after: option(fields, cursor)? },
+        3 => Query::Late { infohash: InfoHash(fields.bytes()?), after: option(fields, peer_entry)? },
+        4 => Query::Finished { infohash: InfoHash(fields.bytes()?), after: fields.u32()? },
+        _ => return None,
+    })
 }
 
-fn peer_entry(fields: &mut Fields<'_>) -> Result<PeerEntry, WireError> {
+/// The outer option is whether the bytes are legal.
+fn option<'a, T>(fields: &mut Fields<'a>, read: impl Fn(&mut Fields<'a>) -> Option<T>) -> Option<Option<T>> {
+    if fields.flag()? { read(fields).map(Some) } else { Some(None) }
+}
+
+fn cursor<'a>(fields: &mut Fields<'a>) -> Option<ShareCursor<ShareNameRef<'a>>> {
+    Some(ShareCursor { name: name(fields)?, standing: standing(fields)? })
+}
+
+fn standing(fields: &mut Fields<'_>) -> Option<Standing> {
+    Some(Standing { votes: fields.u32()?, seeders: fields.u32()?, infohash: InfoHash(fields.bytes()?) })
+}
+
+fn peer_entry(fields: &mut Fields<'_>) -> Option<PeerEntry> {
     let address = match fields.u32()? {
         0 => PeerAddress::V4(fields.bytes()?),
         1 => PeerAddress::V6(fields.bytes()?),
         2 => PeerAddress::TrackerHost,
-        _ => return Err(WireError::illegal("no such address")),
+        _ => return None,
     };
-    Ok(PeerEntry { address, port: port(fields)?, progress: progress(fields)? })
+    Some(PeerEntry { address, port: port(fields)?, progress: progress(fields)? })
 }
 
-fn port(fields: &mut Fields<'_>) -> Result<NonZeroU16, WireError> {
-    NonZeroU16::new(fields.u16()?).ok_or(WireError::illegal("port 0"))
+#[inline]
+fn port(fields: &mut Fields<'_>) -> Option<NonZeroU16> {
+    NonZeroU16::new(fields.u16()?)
 }
 
-fn progress(fields: &mut Fields<'_>) -> Result<Completion, WireError> {
-    Completion::try_from(fields.u8()?).map_err(|_| WireError::illegal("more than 100 percent"))
+#[inline]
+fn progress(fields: &mut Fields<'_>) -> Option<Completion> {
+    Completion::try_from(fields.u8()?).ok()
 }
 
-fn zone(fields: &mut Fields<'_>) -> Result<Zone, WireError> {
-    label(fields).map(Zone::from)
+#[inline]
+fn label(fields: &mut Fields<'_>) -> Option<Label> {
+    Label::try_from(fields.bytes()?).ok()
 }
 
-fn label(fields: &mut Fields<'_>) -> Result<Label, WireError> {
-    Label::try_from(fields.bytes()?).map_err(|_| WireError::illegal("no label"))
-}
-
-fn standing(fields: &mut Fields<'_>) -> Result<Standing, WireError> {
-    Ok(Standing { votes: fields.u32()?, seeders: fields.u32()?, infohash: InfoHash(fields.bytes()?) })
-}
-
-fn share_len(fields: &mut Fields<'_>) -> Result<u64, WireError> {
-    let len = fields.u64()?;
-    if len <= MAX_SHARE_LEN { Ok(len) } else { Err(WireError::illegal("a share larger than any can be")) }
-}
-
-fn name<'a>(fields: &mut Fields<'a>) -> Result<ShareNameRef<'a>, WireError> {
-    ShareNameRef::new(fields.text()?).map_err(|_| WireError::illegal("no name of a share"))
+#[inline]
+fn name<'a>(fields: &mut Fields<'a>) -> Option<ShareNameRef<'a>> {
+    ShareNameRef::new(fields.text()?).ok()
 }
