@@ -15,9 +15,10 @@ mod answer;
 mod naming;
 mod zones;
 
-use std::{collections::HashMap, hint::black_box};
+use std::collections::HashMap;
 
 use foldhash::quality::RandomState;
+use prefetch_index::prefetch_index;
 use proto::{InfoHash, PeerId, ShareName, Zone};
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
     directory::Entries,
     names::{Label, Name, NameSet, Names},
     peer::{Contact, Member, Peer, Site},
+    preload::fetch,
     tick::Tick,
     votes::Votes,
 };
@@ -39,9 +41,9 @@ const INDEX_ABOVE: usize = 64;
 const UNINDEX_BELOW: usize = 32;
 
 /// Peers to load ahead: most shares have no more.
-const TOUCHED: usize = 32;
+const FETCHED: usize = 32;
 
-/// Contacts in a cache line: it is enough to look at one of them.
+/// Contacts in a cache line: it is enough to request one of them.
 const CONTACTS_PER_LINE: usize = 64 / size_of::<Contact>();
 
 /// The lists of a crowd give memory back when they have room for this many times as many peers as there are.
@@ -167,16 +169,20 @@ impl Crowd {
         ring.take(COMPARED).find(|&place| self.is_at(place, peer))
     }
 
-    /// Loads the parts of the crowd itself that every request reads.
-    pub(super) fn touch(&self) {
-        black_box((self.contacts.len(), self.oldest, self.unheard));
+    /// Requests the parts of the crowd itself that every request reads.
+    pub(super) fn fetch(&self) {
+        fetch(&self.contacts);
+        fetch(&self.fronts);
     }
 
-    /// Loads what [`Crowd::find`] and [`Crowd::name`] are going to read.
-    pub(super) fn touch_contacts(&self) {
-        for contact in self.contacts.iter().take(TOUCHED).step_by(CONTACTS_PER_LINE) {
-            black_box(contact.port());
+    /// Requests what [`Crowd::find`] and [`Crowd::name`] are going to read. It takes as many steps for a small crowd as for a large one,
+    /// because the processor would have to guess how many.
+    pub(super) fn fetch_contacts(&self) {
+        let last = self.contacts.len().saturating_sub(1);
+        for place in (0..FETCHED).step_by(CONTACTS_PER_LINE) {
+            prefetch_index(&self.contacts, place.min(last));
         }
+        prefetch_index(&self.contacts, (FETCHED - 1).min(last));
     }
 
     /// Adds a peer that is not there yet.

@@ -25,11 +25,6 @@ impl Head {
         Head(ThinArc::from_header_and_slice(infohash, name.as_bytes()))
     }
 
-    /// Where it is in memory.
-    pub(super) fn address(&self) -> *const () {
-        self.0.as_ptr().cast()
-    }
-
     pub(super) fn infohash(&self) -> &InfoHash {
         &self.0.header.header
     }

@@ -163,11 +163,6 @@ impl From<IpAddr> for Site {
 }
 
 impl Member {
-    /// Parts that lie in the first and in the last cache line of it, to load both.
-    pub(super) fn ends(&self) -> impl Sized + use<> {
-        (self.seen, self.id.0[0], self.secret.0[15], self.prefix[11])
-    }
-
     /// What its secret is compared with.
     pub(super) fn secret(&self) -> Secret {
         self.secret
@@ -181,10 +176,6 @@ impl Member {
 }
 
 impl Contact {
-    pub(super) fn port(&self) -> NonZeroU16 {
-        self.port
-    }
-
     pub(super) fn is_seeder(&self) -> bool {
         self.progress.completion().is_complete()
     }

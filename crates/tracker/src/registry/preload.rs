@@ -1,33 +1,48 @@
 //! Loading ahead what a batch of requests will read.
 //!
-//! Most of the cost of an answer is waiting for memory, one access after the other: the table of shares leads to the share,
-//! and the share to its peers. Single requests would wait one by one. Here the same step is taken for all of them before the
-//! next step. The loops are so short that the processor waits for many accesses at the same time. When the requests are
-//! answered, their data is in the caches.
+//! Most of the cost of an answer would be waiting for memory, one access after the other: the table of shares leads to the share,
+//! and the share to its peers. So each of these steps is taken for a request while earlier ones are answered. A step requests
+//! the memory that the next one reads, and nothing waits for it.
 //!
 //! Where the data was found is kept as a guess for each request, which saves the answer a second search. Nothing depends on it:
 //! a guess is checked where it is used, and data that is missed here is searched for when it is needed.
 
-use std::{array, hash::BuildHasher, hint::black_box};
+use std::{hash::BuildHasher, slice};
 
 use indexmap::map::raw_entry_v1::RawEntryApiV1;
+use prefetch_index::prefetch_index;
 use proto::{InfoHash, PeerId, tracker::codec::Subject};
 
-use super::{Registry, Share, head::ByInfoHash, roster::Roster};
+use super::{Registry, Share, head::ByInfoHash};
 
 /// Requests to load for: those of one batch.
 const AHEAD: usize = 64;
 
+/// Requests that are answered between two steps for one request: longer than a memory access takes.
+const APART: usize = 2;
+
+/// The first of the four steps for a request is this many requests before its answer.
+const LEAD: usize = 4 * APART;
+
+/// A request that is going to be answered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Coming {
+    /// The hash of its infohash.
+    hash: u64,
+    announcer: Option<PeerId>,
+    guess: Guess,
+}
+
 /// Where the share and the peer of a request probably are.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Guess {
+struct Guess {
     share: Option<usize>,
     peer: Option<usize>,
 }
 
-/// The guesses for the next requests, in their order.
+/// The next requests, in their order. A request that is about no single share is `None`.
 pub(super) struct Ahead {
-    guesses: [Guess; AHEAD],
+    requests: [Option<Coming>; AHEAD],
     next: usize,
     /// That for the request which is being answered.
     current: Guess,
@@ -35,61 +50,77 @@ pub(super) struct Ahead {
 
 impl Default for Ahead {
     fn default() -> Ahead {
-        Ahead { guesses: [Guess::default(); AHEAD], next: AHEAD, current: Guess::default() }
+        Ahead { requests: [None; AHEAD], next: AHEAD, current: Guess::default() }
     }
 }
 
+/// Requests the cache lines in which this value begins and ends.
+pub(super) fn fetch<T>(value: &T) {
+    prefetch_index(slice::from_ref(value), 0);
+    prefetch_index(slice::from_ref(value), 1);
+}
+
 impl Registry {
-    /// Loads what answers about `subjects` are going to read: one for each request of a batch, `None` if it is about no share.
-    pub(crate) fn preload(&mut self, subjects: impl Iterator<Item = Option<Subject>>) {
-        let mut hashes: [Option<u64>; AHEAD] = [None; AHEAD];
-        let mut announcers: [Option<PeerId>; AHEAD] = [None; AHEAD];
-        for ((hash, announcer), subject) in hashes.iter_mut().zip(&mut announcers).zip(subjects) {
-            let infohash = match &subject {
-                Some(Subject::Announce(infohash, peer)) => {
-                    *announcer = Some(*peer);
-                    infohash
-                }
-                Some(Subject::Lookup(infohash)) => infohash,
-                None => continue,
-            };
-            *hash = Some(self.shares.hasher().hash_one(infohash));
+    /// Prepares to load what answers about `subjects` are going to read: one for each request of a batch, `None` if it is about no
+    /// share.
+    pub(crate) fn preload(&mut self, mut subjects: impl Iterator<Item = Option<Subject>>) {
+        for request in &mut self.ahead.requests {
+            *request = subjects.next().flatten().map(|subject| {
+                let (infohash, announcer) = match subject {
+                    Subject::Announce(infohash, peer) => (infohash, Some(peer)),
+                    Subject::Lookup(infohash) => (infohash, None),
+                };
+                Coming { hash: self.shares.hasher().hash_one(infohash), announcer, guess: Guess::default() }
+            });
         }
-        // The first share whose hash looks like that of the infohash. Sometimes that is another share. Finding out would mean
-        // waiting for the share's infohash.
-        let found = hashes
-            .map(|hash| hash.and_then(|hash| self.shares.raw_entry_v1().index_from_hash(hash, |_| true)));
-        let entries = || found.iter().flatten().filter_map(|&share| self.shares.get_index(share));
-        for (ByInfoHash(head), Share { size, roster }) in entries() {
-            black_box((head.address(), *size, matches!(roster, Roster::One(_))));
-        }
-        for (_, Share { roster, .. }) in entries() {
-            roster.touch();
-        }
-        for (ByInfoHash(head), Share { roster, .. }) in entries() {
-            // Half of the infohashes begin in one cache line and end in the next.
-            let InfoHash([first, .., last]) = head.infohash();
-            black_box((*first, *last));
-            roster.touch_contacts();
-        }
-        let guesses: [Guess; AHEAD] = array::from_fn(|at| {
-            let peer =
-                found[at].zip(announcers[at]).and_then(|(share, peer)| self.shares[share].roster.guess(peer));
-            Guess { share: found[at], peer }
-        });
-        for guess in &guesses {
-            if let Guess { share: Some(share), peer: Some(place) } = *guess {
-                black_box(self.shares[share].roster.members()[place].ends());
-            }
-        }
-        self.ahead = Ahead { guesses, next: 0, current: Guess::default() };
+        (0..LEAD).for_each(|first| self.take_steps(first));
+        self.ahead.next = 0;
     }
 
     /// The next request of the batch that was loaded is going to be answered.
     pub(crate) fn advance(&mut self) {
-        let Ahead { guesses, next, current } = &mut self.ahead;
-        *current = guesses.get(*next).copied().unwrap_or_default();
-        *next = next.saturating_add(1);
+        let next = self.ahead.next;
+        if next < AHEAD {
+            self.take_steps(next + LEAD);
+            self.ahead.current = self.ahead.requests[next].map_or(Guess::default(), |request| request.guess);
+            self.ahead.next = next + 1;
+        } else {
+            self.ahead.current = Guess::default();
+        }
+    }
+
+    /// The first step for request `first`, and a later one for each of those that are [`APART`] before it.
+    fn take_steps(&mut self, first: usize) {
+        let Registry { ahead: Ahead { requests, .. }, shares, .. } = self;
+        let share_of = |request: &Option<Coming>| shares.get_index(request.as_ref()?.guess.share?);
+        if let Some(Some(request)) = requests.get_mut(first) {
+            // The first share whose hash looks like that of the infohash. Sometimes that is another share. Finding out would mean
+            // waiting for the share's infohash.
+            request.guess.share = shares.raw_entry_v1().index_from_hash(request.hash, |_| true);
+            if let Some((head, share)) = share_of(&Some(*request)) {
+                fetch(head);
+                fetch(share);
+            }
+        }
+        let before = |steps: usize| first.checked_sub(steps * APART).filter(|&at| at < AHEAD);
+        if let Some((ByInfoHash(head), Share { roster, .. })) =
+            before(1).and_then(|at| share_of(&requests[at]))
+        {
+            fetch(head.infohash());
+            roster.fetch();
+        }
+        if let Some((_, Share { roster, .. })) = before(2).and_then(|at| share_of(&requests[at])) {
+            roster.fetch_contacts();
+        }
+        if let Some(Some(Coming { announcer: Some(peer), guess, .. })) =
+            before(3).and_then(|at| requests.get_mut(at))
+            && let Some((_, Share { roster, .. })) = guess.share.and_then(|share| shares.get_index(share))
+        {
+            guess.peer = roster.guess(*peer);
+            if let Some(member) = guess.peer.and_then(|place| roster.members().get(place)) {
+                fetch(member);
+            }
+        }
     }
 
     /// The position of a share.

@@ -119,18 +119,18 @@ impl Roster {
         }
     }
 
-    /// Reads what leads to the peers, for [`Registry::preload`](super::Registry::preload).
-    pub(super) fn touch(&self) {
+    /// Requests what leads to the peers, for [`Registry::preload`](super::Registry::preload).
+    pub(super) fn fetch(&self) {
         if let Roster::Many(crowd) = self {
-            crowd.touch();
+            crowd.fetch();
         }
     }
 
-    /// Reads what [`Roster::find`] and [`Roster::name`] are going to read, for
+    /// Requests what [`Roster::find`] and [`Roster::name`] are going to read, for
     /// [`Registry::preload`](super::Registry::preload).
-    pub(super) fn touch_contacts(&self) {
+    pub(super) fn fetch_contacts(&self) {
         if let Roster::Many(crowd) = self {
-            crowd.touch_contacts();
+            crowd.fetch_contacts();
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Sites are drawn, and the peers of a site take turns.
 
+use prefetch_index::prefetch_index;
 use proto::{Zone, tracker::PeerEntry};
 use rand::Rng;
 
@@ -43,6 +44,7 @@ impl Crowd {
             if has_room {
                 named = self.repeat(places, named);
             }
+            places[..named].iter().for_each(|&place| prefetch_index(&self.rings, place as usize));
             places[..named].iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
         self.append(&places[..named], requester, entries);
