@@ -47,6 +47,17 @@ impl Label {
         std::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
 
+    #[cold]
+    fn check(bytes: [u8; MAX_LABEL_LEN]) -> Result<Label, LabelError> {
+        let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_LABEL_LEN);
+        let (text, rest) = bytes.split_at(len);
+        let text = std::str::from_utf8(text).map_err(|_| LabelError::NotUtf8)?;
+        if text.chars().any(char::is_control) || rest.iter().any(|&byte| byte != 0) {
+            return Err(LabelError::Control);
+        }
+        Ok(Label(bytes))
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0[0] == 0
@@ -57,18 +68,10 @@ impl TryFrom<[u8; MAX_LABEL_LEN]> for Label {
     type Error = LabelError;
 
     /// Zeros follow the text.
+    #[inline]
     fn try_from(bytes: [u8; MAX_LABEL_LEN]) -> Result<Label, LabelError> {
         // The usual cases without a look at each character.
-        if is_short_and_printable(&bytes) {
-            return Ok(Label(bytes));
-        }
-        let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_LABEL_LEN);
-        let (text, rest) = bytes.split_at(len);
-        let text = std::str::from_utf8(text).map_err(|_| LabelError::NotUtf8)?;
-        if text.chars().any(char::is_control) || rest.iter().any(|&byte| byte != 0) {
-            return Err(LabelError::Control);
-        }
-        Ok(Label(bytes))
+        if is_short_and_printable(&bytes) { Ok(Label(bytes)) } else { Label::check(bytes) }
     }
 }
 

@@ -25,8 +25,8 @@ type Config = bincode::config::Configuration<
 >;
 
 /// An integer up to this takes one byte. Otherwise one of these comes before its two, four or eight bytes.
-const MAX_ONE_BYTE: u8 = 250;
-const TWO_BYTES: u8 = 251;
+pub(crate) const MAX_ONE_BYTE: u8 = 250;
+pub(crate) const TWO_BYTES: u8 = 251;
 const FOUR_BYTES: u8 = 252;
 const EIGHT_BYTES: u8 = 253;
 

@@ -52,7 +52,8 @@ struct Count {
 pub(crate) struct Rates {
     /// `None` if there is no limit.
     limits: Option<Count>,
-    began: Instant,
+    /// When the places change.
+    ends: Instant,
     key: FixedState,
     rows: Box<[[Count; PLACES]; 2]>,
 }
@@ -90,7 +91,7 @@ impl Rates {
     ) -> Rates {
         let rows = Box::new([[Count::default(); PLACES]; 2]);
         let limits = limits(answers, bytes);
-        Rates { limits, began: now, key: FixedState::with_seed(rng.random()), rows }
+        Rates { limits, ends: now + PERIOD, key: FixedState::with_seed(rng.random()), rows }
     }
 
     /// Other limits from now on. What was counted in this second counts.
@@ -107,11 +108,10 @@ impl Rates {
         rng: &mut impl Rng,
     ) -> (Ticket, Verdict) {
         let Some(limits) = self.limits else { return (Ticket([None; 2]), Verdict::Anything) };
-        let since = now.saturating_duration_since(self.began);
-        if since >= PERIOD {
+        if now >= self.ends {
             self.rows.iter_mut().for_each(|row| row.fill(Count::default()));
             self.key = FixedState::with_seed(rng.random());
-            self.began = now;
+            self.ends = now + PERIOD;
         }
         let ticket = self.ticket(ip, source);
         let mut verdict = Verdict::Anything;
@@ -122,7 +122,7 @@ impl Rates {
                 return (ticket, Verdict::Nothing);
             }
             if count.bytes >= limits.bytes.saturating_mul(factor) {
-                verdict = Verdict::Small(PERIOD.saturating_sub(now.saturating_duration_since(self.began)));
+                verdict = Verdict::Small(self.ends.saturating_duration_since(now));
             }
         }
         self.each(ticket, |count| count.answers = count.answers.saturating_add(1));

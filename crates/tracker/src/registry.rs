@@ -17,6 +17,7 @@
 //! [`MAX_DROPPED`] of them on its way.
 
 mod census;
+mod clock;
 mod crowd;
 mod crowded;
 mod directory;
@@ -55,6 +56,7 @@ use rand::Rng;
 
 use crate::admission::Admission;
 use census::Census;
+use clock::Clock;
 use crowd::{Title, places};
 use directory::{Directory, Entries};
 use finishers::{Finishers, Labels};
@@ -113,11 +115,7 @@ pub struct Registry {
     rules: Rules,
     /// `None` if every share is allowed.
     admission: Option<Arc<Admission>>,
-    start: Instant,
-    /// When the clock of [`Tick`]s began.
-    epoch: Instant,
-    /// Everybody who was registered elsewhere or before is known this long after the start.
-    settles_after: Duration,
+    clock: Clock,
     shares: IndexMap<ByInfoHash, Share, RandomState>,
     directory: Directory,
     votes: Votes,
@@ -170,11 +168,9 @@ impl Registry {
     pub fn new(rules: Rules, now: Instant) -> Registry {
         let census = Census::new(rules.limits.crowded_from);
         Registry {
-            settles_after: rules.settles_after(),
+            clock: Clock::new(&rules, now),
             rules,
             admission: None,
-            start: now,
-            epoch: now,
             shares: IndexMap::default(),
             directory: Directory::default(),
             votes: Votes::default(),
@@ -204,7 +200,7 @@ impl Registry {
     ) -> Result<Announced, ErrorCode> {
         let share = self.live_share(&announce.infohash, now);
         let ids = (announce.peer_id, announce.secret);
-        let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
+        let peer = Peer::new(ids, source, announce.port, announce.progress, self.clock.tick(now));
         let known = share.and_then(|share| Some((share, self.find(share, announce.peer_id)?)));
         if let Some((share, place)) = known
             && !self.shares[share].roster.members()[place].has_secret(announce.secret)
@@ -264,7 +260,7 @@ impl Registry {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<Peers, ErrorCode> {
-        let settles_in_s = self.settles_in_s(now);
+        let settles_in_s = self.clock.settles_in_s(now);
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
         let roster = &mut self.shares[share].roster;
         let (seeders, leechers) = roster.counts();
@@ -280,14 +276,14 @@ impl Registry {
     /// Drops expired peers and the shares that become empty. Checks about `budget` peers at most, continues where the last
     /// call stopped, and stops at the end of a round through all shares.
     pub fn sweep(&mut self, now: Instant, budget: usize) -> Sweep {
-        let (all, tick) = (self.shares.len(), self.tick(now));
+        let (all, tick) = (self.shares.len(), self.clock.tick(now));
         let mut round = self.round.take().unwrap_or(Round { swept_from: all, oldest: tick });
         let mut looked = 0;
         while looked < budget {
             // The round goes down, so a share that fills the gap of a dropped one has been swept already.
             let Some(share) = round.swept_from.min(self.shares.len()).checked_sub(1) else {
                 self.give_memory_back();
-                return Sweep { looked, nobody_before: Some(self.expiry_of(round.oldest)) };
+                return Sweep { looked, nobody_before: Some(self.clock.expiry_of(round.oldest)) };
             };
             round.swept_from = share;
             looked += self.drop_expired(share, now);
@@ -508,7 +504,7 @@ impl Registry {
 
     /// Drops expired peers of one share, and the share if none is left. Returns how many peers it checked, at least one.
     fn drop_expired(&mut self, share: usize, now: Instant) -> usize {
-        let oldest_live = self.tick(now).before(self.rules.expire);
+        let oldest_live = self.clock.oldest_live(now);
         let roster = &self.shares[share].roster;
         if roster.oldest() >= oldest_live {
             return 1;
@@ -536,23 +532,12 @@ impl Registry {
         }
     }
 
-    /// Seconds until everybody is known.
-    fn settles_in_s(&self, now: Instant) -> u16 {
-        whole_seconds(self.settles_after.saturating_sub(now.saturating_duration_since(self.start)))
-    }
-
     /// Frees memory after many shares went at once.
     fn give_memory_back(&mut self) {
         let (room, shares) = (self.shares.capacity(), self.shares.len());
         if room > MIN_SHARES && room / SPARE_SHARES >= shares {
             self.shares.shrink_to(KEPT_ROOM * shares);
         }
-    }
-
-    /// When a peer that was last seen in `tick` has expired.
-    fn expiry_of(&self, tick: Tick) -> Instant {
-        // The peer was seen at some time of the tick, and is live for the rest of the tick in which it expires.
-        self.epoch + tick.since_beginning() + self.rules.expire + 2 * TICK
     }
 
     fn interval_s(&self) -> u16 {
@@ -562,10 +547,6 @@ impl Registry {
     /// Peers come and go more often than each of them announces.
     fn lookup_interval_s(&self) -> u16 {
         self.interval_s().div_ceil(LOOKUPS_PER_HEARTBEAT)
-    }
-
-    fn tick(&self, now: Instant) -> Tick {
-        Tick::at(now.saturating_duration_since(self.epoch))
     }
 }
 

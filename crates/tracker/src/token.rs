@@ -11,14 +11,13 @@
 //! Pure: time and randomness are arguments.
 
 use std::{
-    hash::Hasher,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
 use proto::tracker::Token;
 use rand::{CryptoRng, RngExt};
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::SipHasher24;
 use subtle::ConstantTimeEq;
 
 use crate::fleet::{
@@ -47,6 +46,8 @@ pub struct Tokens {
     start: Instant,
     /// The clock's value at the start. It is random, so tokens do not reveal how long the tracker has been up.
     start_s: u32,
+    /// The clock's value at the last time. Many requests are answered at one time.
+    last: (Instant, u32),
     rotate_at: Instant,
     current: Key,
     previous: Key,
@@ -64,9 +65,11 @@ struct Fleet {
 impl Tokens {
     /// Draws the first keys.
     pub fn new(now: Instant, rng: &mut impl CryptoRng) -> Tokens {
+        let start_s = rng.random();
         Tokens {
             start: now,
-            start_s: rng.random(),
+            start_s,
+            last: (now, start_s),
             rotate_at: now + ROTATION,
             current: draw_key(rng),
             previous: draw_key(rng),
@@ -80,6 +83,7 @@ impl Tokens {
         #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
         let start_s = clock.read(now).seconds() as u32;
         self.start_s = start_s;
+        self.last = (now, start_s);
         self.fleet = Some(Fleet { secret: secret.clone(), clock, next: Key::default() });
         self.derive(now);
     }
@@ -87,7 +91,8 @@ impl Tokens {
     /// A token for `ip`, to be accepted for [`LIFETIME`].
     pub fn issue(&mut self, ip: IpAddr, now: Instant, rng: &mut impl CryptoRng) -> Token {
         self.rotate(now, rng);
-        token(&self.current, self.seconds(now), ip)
+        let seconds = self.seconds(now);
+        token(&self.current, seconds, ip)
     }
 
     /// Whether `token` was issued here, to `ip`, and not longer than [`LIFETIME`] ago. Takes the same time
@@ -110,10 +115,14 @@ impl Tokens {
     }
 
     /// The clock's value in whole seconds. It has no meaning outside this process, and wraps around after 136 years.
-    fn seconds(&self, now: Instant) -> u32 {
-        let seconds = now.saturating_duration_since(self.start).as_secs();
-        #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
-        self.start_s.wrapping_add(seconds as u32)
+    fn seconds(&mut self, now: Instant) -> u32 {
+        if self.last.0 != now {
+            let seconds = now.saturating_duration_since(self.start).as_secs();
+            #[expect(clippy::cast_possible_truncation, reason = "the clock goes round")]
+            let value = self.start_s.wrapping_add(seconds as u32);
+            self.last = (now, value);
+        }
+        self.last.1
     }
 
     /// One step is enough even after a long time without requests: tokens of the key that becomes the previous one are
@@ -159,13 +168,11 @@ fn number(key: &Key, issued_s: u32, ip: IpAddr) -> u128 {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,
     };
-    let mut hasher = SipHasher24::new_with_key(key);
     // All at once and in whole words, because the hash would have to assemble smaller pieces.
     let mut signed = [0; 24];
     signed[..16].copy_from_slice(&ip.to_bits().to_be_bytes());
     signed[16..].copy_from_slice(&u64::from(issued_s).to_le_bytes());
-    hasher.write(&signed);
-    hasher.finish128().as_u128() << u32::BITS | u128::from(issued_s)
+    SipHasher24::new_with_key(key).hash(&signed).as_u128() << u32::BITS | u128::from(issued_s)
 }
 
 #[cfg(test)]
@@ -256,6 +263,7 @@ mod tests {
     fn the_clock_of_tokens_may_go_round() {
         let (mut tokens, start, mut rng) = tokens(1);
         tokens.start_s = u32::MAX - 5;
+        tokens.last = (start, tokens.start_s);
         let token = tokens.issue(HERE, start, &mut rng);
         assert!(tokens.accepts(&token, HERE, start + Duration::from_secs(60), &mut rng));
         assert!(!tokens.accepts(&token, HERE, start + LIFETIME + Duration::from_secs(1), &mut rng));

@@ -71,11 +71,11 @@ pub(super) struct Crowd {
     /// Claims without a vote.
     unheard: u32,
     fronts: usize,
+    /// `None` if no site is in a zone. Then lookups do not look at it, and it takes no memory.
+    zones: Option<Box<Zones>>,
     rings: Vec<Links>,
     labels: Vec<Label>,
     names: Names,
-    /// `None` if no site is in a zone. Then lookups do not look at it, and it takes no memory.
-    zones: Option<Box<Zones>>,
 }
 
 /// The share, what a peer calls it, and the zone that the peer is in.

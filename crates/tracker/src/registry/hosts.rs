@@ -29,7 +29,7 @@ impl Registry {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Result<LateHosts, ErrorCode> {
-        let settles_in_s = self.settles_in_s(now);
+        let settles_in_s = self.clock.settles_in_s(now);
         let share = self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
         let Share { roster, .. } = &self.shares[share];
         let (all, requester) = (roster.len(), Requester::from(requester));
@@ -71,7 +71,7 @@ impl Registry {
         requester: IpAddr,
         now: Instant,
     ) -> Result<FinishedHosts, ErrorCode> {
-        let settles_in_s = self.settles_in_s(now);
+        let settles_in_s = self.clock.settles_in_s(now);
         self.live_share(infohash, now).ok_or(ErrorCode::UnknownShare { settles_in_s })?;
         let (requester, after) = (Requester::from(requester), usize::try_from(after).unwrap_or(usize::MAX));
         let hosts = self.finishers.page(infohash, after, MAX_HOSTS).iter();

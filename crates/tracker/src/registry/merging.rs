@@ -134,8 +134,8 @@ impl Registry {
         let place = self.find(share, announce.peer_id)?;
         let roster = &self.shares[share].roster;
         let ids = (announce.peer_id, announce.secret);
-        let peer = Peer::new(ids, source, announce.port, announce.progress, self.tick(now));
-        let seen = self.epoch + roster.members()[place].seen.since_beginning();
+        let peer = Peer::new(ids, source, announce.port, announce.progress, self.clock.tick(now));
+        let seen = self.clock.time_of(roster.members()[place].seen);
         Some(Standing {
             seen,
             is_seeder: roster.peer(place).contact.is_seeder(),
@@ -152,14 +152,15 @@ impl Registry {
         mut each: impl FnMut(Registration, Duration),
     ) -> Option<usize> {
         let (ByInfoHash(head), Share { size, roster }) = self.shares.get_index(position)?;
-        let oldest_live = self.tick(now).before(self.rules.expire);
+        let oldest_live = self.clock.oldest_live(now);
         for place in 0..roster.len() {
             let Some(name) = roster.name_at(head, place) else { continue };
             let peer = roster.peer(place);
             if peer.member.seen < oldest_live {
                 continue;
             }
-            let age = self.tick(now).since_beginning().saturating_sub(peer.member.seen.since_beginning());
+            let age =
+                self.clock.tick(now).since_beginning().saturating_sub(peer.member.seen.since_beginning());
             let label = self.labels.of(peer.member.id);
             let known = Registration {
                 infohash: *head.infohash(),
@@ -189,10 +190,8 @@ impl Registry {
 
     /// Lets the clock of this registry, which must be empty, begin so early that it has times for peers that other trackers saw before.
     pub fn predate(&mut self) {
-        if self.shares.is_empty()
-            && let Some(epoch) = self.start.checked_sub(self.rules.expire + TICK)
-        {
-            self.epoch = epoch;
+        if self.shares.is_empty() {
+            self.clock.predate();
         }
     }
 
@@ -203,13 +202,13 @@ impl Registry {
 
     /// Everybody is known from `after` on, because the peers that other trackers know have been taken in.
     pub fn settle(&mut self, after: Duration, now: Instant) {
-        self.settles_after = now.saturating_duration_since(self.start).saturating_add(after);
+        self.clock.settle(after, now);
     }
 
     /// When a peer was last seen whose registration lasts for `remaining`.
     fn seen(&self, remaining: Duration, now: Instant) -> Tick {
         let age = self.rules.expire.saturating_sub(remaining);
-        self.tick(now.checked_sub(age).unwrap_or(now))
+        self.clock.tick(now.checked_sub(age).unwrap_or(now))
     }
 
     /// A round of sweeping that is under way knows of everybody who came meanwhile.

@@ -87,9 +87,9 @@ impl Registry {
     }
 
     fn shares_of(&self, shares: Vec<ShareEntry>, total: usize, more: More, now: Instant) -> Shares {
-        let settles_in_s = self.settles_in_s(now);
-        let restarted_ago_s = (self.rules.past == Past::Peers && settles_in_s > 0)
-            .then(|| whole_seconds(now.saturating_duration_since(self.start)));
+        let settles_in_s = self.clock.settles_in_s(now);
+        let restarted_ago_s =
+            (self.rules.past == Past::Peers && settles_in_s > 0).then(|| whole_seconds(self.clock.age(now)));
         // No more than the peers, and these are counted by a `u32`.
         let total = u32::try_from(total).unwrap_or(u32::MAX);
         Shares { settles_in_s, restarted_ago_s, total, shares, more: more == More::Yes, peers: None }

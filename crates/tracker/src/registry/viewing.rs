@@ -89,7 +89,7 @@ impl Registry {
     /// their places between two calls.
     pub fn hosts(&self, infohash: &InfoHash, from: usize, most: usize, now: Instant) -> (Vec<Host>, bool) {
         let Some(Share { roster, .. }) = self.shares.get(infohash) else { return (Vec::new(), false) };
-        let (tick, end) = (self.tick(now), roster.len().min(from.saturating_add(most)));
+        let (tick, end) = (self.clock.tick(now), roster.len().min(from.saturating_add(most)));
         let oldest_live = tick.before(self.rules.expire);
         let host = |place: usize| {
             let peer = roster.peer(place);

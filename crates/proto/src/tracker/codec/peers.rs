@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::{
     tracker::message::{PeerAddress, PeerEntry, Peers, TransactionId},
-    wire::{self, Message, WireError},
+    wire::{self, MAX_ONE_BYTE, Message, TWO_BYTES, WireError},
 };
 
 /// The number of [`ReplyBody::Peers`](super::ReplyBody::Peers).
@@ -37,7 +37,13 @@ fn reply(transaction: TransactionId, peers: &Peers, message: &mut Message) -> Op
 }
 
 fn entry(peer: &PeerEntry, message: &mut Message) -> Option<()> {
+    let (port, percent) = (peer.port.get(), peer.progress.percent());
     match peer.address {
+        // Nearly all, in one piece.
+        PeerAddress::V4([a, b, c, d]) if port > MAX_ONE_BYTE.into() => {
+            let [low, high] = port.to_le_bytes();
+            return message.bytes(&[0, a, b, c, d, TWO_BYTES, low, high, percent]);
+        }
         PeerAddress::V4([a, b, c, d]) => message.bytes(&[0, a, b, c, d])?,
         PeerAddress::V6(octets) => {
             message.bytes(&[1])?;
@@ -45,6 +51,6 @@ fn entry(peer: &PeerEntry, message: &mut Message) -> Option<()> {
         }
         PeerAddress::TrackerHost => message.bytes(&[2])?,
     }
-    message.u32(peer.port.get().into())?;
-    message.bytes(&[peer.progress.percent()])
+    message.u32(port.into())?;
+    message.bytes(&[percent])
 }
