@@ -35,6 +35,8 @@ mod room;
 mod roster;
 mod rules;
 mod sample;
+mod slots;
+mod table;
 mod tick;
 mod viewing;
 mod votes;
@@ -46,8 +48,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use foldhash::quality::RandomState;
-use indexmap::{IndexMap, map::Entry};
 use proto::{
     InfoHash, Zone,
     tracker::{Announce, Announced, ErrorCode, Event, PeerEntry, Peers, message::MAX_PEERS},
@@ -60,11 +60,12 @@ use clock::Clock;
 use crowd::{Title, places};
 use directory::{Directory, Entries};
 use finishers::{Finishers, Labels};
-use head::{ByInfoHash, Head};
+use head::Head;
 use journal::What;
 use peer::{Peer, Requester};
 use preload::Ahead;
 use roster::Roster;
+use table::Table;
 use tick::Tick;
 use votes::Votes;
 
@@ -116,7 +117,7 @@ pub struct Registry {
     /// `None` if every share is allowed.
     admission: Option<Arc<Admission>>,
     clock: Clock,
-    shares: IndexMap<ByInfoHash, Share, RandomState>,
+    shares: Table,
     directory: Directory,
     votes: Votes,
     census: Census,
@@ -171,7 +172,7 @@ impl Registry {
             clock: Clock::new(&rules, now),
             rules,
             admission: None,
-            shares: IndexMap::default(),
+            shares: Table::default(),
             directory: Directory::default(),
             votes: Votes::default(),
             census,
@@ -287,7 +288,7 @@ impl Registry {
             };
             round.swept_from = share;
             looked += self.drop_expired(share, now);
-            if let Some((_, Share { roster, .. })) = self.shares.get_index(share) {
+            if let Some((_, Share { roster, .. })) = self.shares.at(share) {
                 round.oldest = round.oldest.min(roster.oldest());
             }
         }
@@ -389,7 +390,7 @@ impl Registry {
 
     /// Changes the peers of a share, and after that the entries of the share in the list.
     fn change<R>(&mut self, share: usize, change: impl FnOnce(&Head, &mut Roster, &mut Votes) -> R) -> R {
-        let (ByInfoHash(head), Share { roster, .. }) = self.shares.get_index_mut(share).expect("a share");
+        let (head, Share { roster, .. }) = self.shares.at_mut(share).expect("a share");
         let before = roster.listed(head);
         let result = change(head, roster, &mut self.votes);
         let after = roster.listed(head);
@@ -432,7 +433,7 @@ impl Registry {
 
     /// Counts a new registration.
     fn enter(&mut self, share: usize, peer: &Peer) {
-        let (ByInfoHash(head), _) = self.shares.get_index(share).expect("a share");
+        let (head, _) = self.shares.at(share).expect("a share");
         self.census.enter(peer, head);
     }
 
@@ -475,14 +476,9 @@ impl Registry {
     /// Begins a share with its first peer, and returns its position.
     fn found<N: AsRef<str>>(&mut self, announce: &Announce<N>, peer: Peer) -> usize {
         let head = Head::new(announce.infohash, announce.name.as_ref());
-        let entry = self.shares.entry(ByInfoHash(head.clone()));
-        let share = entry.index();
-        if let Entry::Vacant(vacant) = entry {
-            let roster = Roster::new(peer, &head, &mut self.votes);
-            self.directory.update(&Entries::default(), roster.listed(&head));
-            vacant.insert(Share { size: announce.size, roster });
-        }
-        share
+        let roster = Roster::new(peer, &head, &mut self.votes);
+        self.directory.update(&Entries::default(), roster.listed(&head));
+        self.shares.insert(head, Share { size: announce.size, roster })
     }
 
     /// Ends a registration, and its share when it was the last.
@@ -526,7 +522,7 @@ impl Registry {
     /// Drops a share without peers. It is in the list no more.
     fn drop_if_empty(&mut self, share: usize) {
         if self.shares[share].roster.is_empty()
-            && let Some((ByInfoHash(head), _)) = self.shares.swap_remove_index(share)
+            && let Some((head, _)) = self.shares.swap_remove(share)
         {
             self.finishers.forget(head.infohash());
         }

@@ -3,7 +3,7 @@
 //! It goes from the last share to the first, a few at a time. A share that fills the gap of a dropped one has been checked already, and
 //! new shares are checked when they come.
 
-use super::{ByInfoHash, Registry, Share, journal::What};
+use super::{Registry, Share, journal::What};
 
 /// Where to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Registry {
     /// Ends the registrations in a share that are not allowed, and returns how many these are.
     fn evict_from(&mut self, share: usize) -> u64 {
         let Some(admission) = self.admission.clone() else { return 0 };
-        let (ByInfoHash(head), Share { roster, .. }) = self.shares.get_index(share).expect("a share");
+        let (head, Share { roster, .. }) = self.shares.at(share).expect("a share");
         let names = roster.listed(head).into_iter().flatten();
         let names = names.map(|listed| String::from_utf8_lossy(listed.head.name_bytes()).into_owned());
         let infohash = head.infohash();
@@ -52,7 +52,7 @@ impl Registry {
         let mut ended = 0;
         // The loop goes down, so the peer that fills a gap has been checked.
         for place in (0..roster.len()).rev() {
-            let (ByInfoHash(head), Share { roster, .. }) = self.shares.get_index(share).expect("a share");
+            let (head, Share { roster, .. }) = self.shares.at(share).expect("a share");
             // A peer without a name goes with the last allowed one.
             if all_go || refused.iter().any(|name| roster.is_called(head, place, name)) {
                 self.end(share, place, || What::NotAllowed);

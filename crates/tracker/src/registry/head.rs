@@ -1,10 +1,6 @@
 //! A share's infohash and one of its names.
 
-use std::{
-    borrow::Borrow,
-    cmp::Ordering,
-    hash::{Hash, Hasher},
-};
+use std::cmp::Ordering;
 
 use proto::{InfoHash, ShareName};
 use triomphe::ThinArc;
@@ -16,9 +12,6 @@ use triomphe::ThinArc;
 /// bytes more for each.
 #[derive(Clone)]
 pub(super) struct Head(ThinArc<InfoHash, u8>);
-
-/// A [`Head`] that is compared and found by its infohash alone.
-pub(super) struct ByInfoHash(pub(super) Head);
 
 impl Head {
     pub(super) fn new(infohash: InfoHash, name: &str) -> Head {
@@ -63,23 +56,3 @@ impl PartialEq for Head {
 }
 
 impl Eq for Head {}
-
-impl Borrow<InfoHash> for ByInfoHash {
-    fn borrow(&self) -> &InfoHash {
-        self.0.infohash()
-    }
-}
-
-impl Hash for ByInfoHash {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.infohash().hash(state);
-    }
-}
-
-impl PartialEq for ByInfoHash {
-    fn eq(&self, other: &ByInfoHash) -> bool {
-        self.0.infohash() == other.0.infohash()
-    }
-}
-
-impl Eq for ByInfoHash {}

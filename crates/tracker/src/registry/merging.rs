@@ -14,7 +14,7 @@ use proto::{
     tracker::{Announce, Completion, Event, Token},
 };
 
-use super::{ByInfoHash, Registry, Share, TICK, Tick, journal::What, peer::Peer};
+use super::{Registry, Share, TICK, Tick, journal::What, peer::Peer};
 
 /// A registration as trackers exchange it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +151,7 @@ impl Registry {
         now: Instant,
         mut each: impl FnMut(Registration, Duration),
     ) -> Option<usize> {
-        let (ByInfoHash(head), Share { size, roster }) = self.shares.get_index(position)?;
+        let (head, Share { size, roster }) = self.shares.at(position)?;
         let oldest_live = self.clock.oldest_live(now);
         for place in 0..roster.len() {
             let Some(name) = roster.name_at(head, place) else { continue };
@@ -183,7 +183,7 @@ impl Registry {
 
     /// Gives out the peers of one share, as [`Registry::export`] does.
     pub fn export_share(&self, infohash: &InfoHash, now: Instant, each: impl FnMut(Registration, Duration)) {
-        if let Some(position) = self.shares.get_index_of(infohash) {
+        if let Some(position) = self.shares.find(infohash) {
             self.export(position, now, each);
         }
     }

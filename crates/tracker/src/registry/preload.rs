@@ -7,13 +7,12 @@
 //! Where the data was found is kept as a guess for each request, which saves the answer a second search. Nothing depends on it:
 //! a guess is checked where it is used, and data that is missed here is searched for when it is needed.
 
-use std::{hash::BuildHasher, slice};
+use std::slice;
 
-use indexmap::map::raw_entry_v1::RawEntryApiV1;
 use prefetch_index::prefetch_index;
 use proto::{InfoHash, PeerId, tracker::codec::Subject};
 
-use super::{Registry, Share, head::ByInfoHash};
+use super::{Registry, Share, slots::Tag};
 
 /// Requests to load for: those of one batch.
 const AHEAD: usize = 64;
@@ -21,14 +20,14 @@ const AHEAD: usize = 64;
 /// Requests that are answered between two steps for one request: longer than a memory access takes.
 const APART: usize = 2;
 
-/// The first of the four steps for a request is this many requests before its answer.
-const LEAD: usize = 4 * APART;
+/// The first of the five steps for a request is this many requests before its answer.
+const LEAD: usize = 5 * APART;
 
 /// A request that is going to be answered.
 #[derive(Debug, Clone, Copy, Default)]
 struct Coming {
-    /// The hash of its infohash.
-    hash: u64,
+    /// That of its infohash.
+    tag: Tag,
     announcer: Option<PeerId>,
     guess: Guess,
 }
@@ -70,7 +69,7 @@ impl Registry {
                     Subject::Announce(infohash, peer) => (infohash, Some(peer)),
                     Subject::Lookup(infohash) => (infohash, None),
                 };
-                Coming { hash: self.shares.hasher().hash_one(infohash), announcer, guess: Guess::default() }
+                Coming { tag: self.shares.tag(&infohash), announcer, guess: Guess::default() }
             });
         }
         (0..LEAD).for_each(|first| self.take_steps(first));
@@ -92,29 +91,28 @@ impl Registry {
     /// The first step for request `first`, and a later one for each of those that are [`APART`] before it.
     fn take_steps(&mut self, first: usize) {
         let Registry { ahead: Ahead { requests, .. }, shares, .. } = self;
-        let share_of = |request: &Option<Coming>| shares.get_index(request.as_ref()?.guess.share?);
-        if let Some(Some(request)) = requests.get_mut(first) {
-            // The first share whose hash looks like that of the infohash. Sometimes that is another share. Finding out would mean
-            // waiting for the share's infohash.
-            request.guess.share = shares.raw_entry_v1().index_from_hash(request.hash, |_| true);
+        let share_of = |request: &Option<Coming>| shares.at(request.as_ref()?.guess.share?);
+        if let Some(Some(request)) = requests.get(first) {
+            shares.fetch(request.tag);
+        }
+        let before = |steps: usize| first.checked_sub(steps * APART).filter(|&at| at < AHEAD);
+        if let Some(Some(request)) = before(1).and_then(|at| requests.get_mut(at)) {
+            request.guess.share = shares.guess(request.tag);
             if let Some((head, share)) = share_of(&Some(*request)) {
                 fetch(head);
                 fetch(share);
             }
         }
-        let before = |steps: usize| first.checked_sub(steps * APART).filter(|&at| at < AHEAD);
-        if let Some((ByInfoHash(head), Share { roster, .. })) =
-            before(1).and_then(|at| share_of(&requests[at]))
-        {
+        if let Some((head, Share { roster, .. })) = before(2).and_then(|at| share_of(&requests[at])) {
             fetch(head.infohash());
             roster.fetch();
         }
-        if let Some((_, Share { roster, .. })) = before(2).and_then(|at| share_of(&requests[at])) {
+        if let Some((_, Share { roster, .. })) = before(3).and_then(|at| share_of(&requests[at])) {
             roster.fetch_contacts();
         }
         if let Some(Some(Coming { announcer: Some(peer), guess, .. })) =
-            before(3).and_then(|at| requests.get_mut(at))
-            && let Some((_, Share { roster, .. })) = guess.share.and_then(|share| shares.get_index(share))
+            before(4).and_then(|at| requests.get_mut(at))
+            && let Some((_, Share { roster, .. })) = guess.share.and_then(|share| shares.at(share))
         {
             guess.peer = roster.guess(*peer);
             if let Some(member) = guess.peer.and_then(|place| roster.members().get(place)) {
@@ -126,10 +124,10 @@ impl Registry {
     /// The position of a share.
     pub(super) fn locate(&self, infohash: &InfoHash) -> Option<usize> {
         let guess = self.ahead.current.share.filter(|&share| {
-            let there = self.shares.get_index(share);
-            there.is_some_and(|(ByInfoHash(head), _)| head.infohash() == infohash)
+            let there = self.shares.at(share);
+            there.is_some_and(|(head, _)| head.infohash() == infohash)
         });
-        guess.or_else(|| self.shares.get_index_of(infohash))
+        guess.or_else(|| self.shares.find(infohash))
     }
 
     /// The place of a peer in a share.

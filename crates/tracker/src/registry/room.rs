@@ -38,7 +38,7 @@ impl Registry {
                 self.journal.note(&announce.infohash, peer, || What::Refused(limit));
                 return Err(ErrorCode::Full(limit));
             }
-            share = self.shares.get_index_of(&announce.infohash);
+            share = self.shares.find(&announce.infohash);
         }
         Ok(share)
     }
@@ -78,7 +78,7 @@ impl Registry {
     fn displace_crowded(&mut self, newcomer: &Peer) -> bool {
         let Some(site) = self.more_crowded_than(newcomer) else { return false };
         while let Some(infohash) = self.census.crowded().last_share(site) {
-            let share = self.shares.get_index_of(&infohash);
+            let share = self.shares.find(&infohash);
             let newest = share.and_then(|share| Some((share, self.shares[share].roster.newest_at(site)?)));
             if let Some((share, place)) = newest {
                 self.end(share, place, || What::Displaced);
@@ -95,7 +95,7 @@ impl Registry {
         let own = self.census.registrations_from(newcomer.site());
         for _ in 0..SHARES_TRIED {
             let Some(infohash) = self.census.crowded().last_share(site) else { return false };
-            let share = self.shares.get_index_of(&infohash).map(|share| (share, &self.shares[share].roster));
+            let share = self.shares.find(&infohash).map(|share| (share, &self.shares[share].roster));
             let Some((share, roster)) = share.filter(|(_, roster)| roster.has_site(site)) else {
                 self.census.crowded_mut().forget_last_share(site);
                 continue;

@@ -15,7 +15,7 @@ use proto::{
     tracker::{Completion, ShareCursor, ShareEntry, Standing},
 };
 
-use super::{ByInfoHash, Registry, Share, directory::Listed};
+use super::{Registry, Share, directory::Listed};
 
 /// A peer as an operator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Registry {
             else {
                 return (entries, false);
             };
-            if let Some(share) = self.shares.get_index_of(listed.head.infohash()) {
+            if let Some(share) = self.shares.find(listed.head.infohash()) {
                 entries.extend(self.entry(share, listed));
             }
             from = Bound::Excluded(listed.clone());
@@ -78,7 +78,8 @@ impl Registry {
 
     /// What is known of a share.
     pub fn summary(&self, infohash: &InfoHash) -> Option<Summary> {
-        let (_, ByInfoHash(head), Share { size, roster }) = self.shares.get_full(infohash)?;
+        let (head, Share { size, roster }) =
+            self.shares.find(infohash).and_then(|share| self.shares.at(share))?;
         let name = (0..roster.len()).find_map(|place| roster.name_at(head, place)).or_else(|| head.name())?;
         let (seeders, leechers) = roster.counts();
         let completed = self.finishers.count(infohash);

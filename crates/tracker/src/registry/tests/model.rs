@@ -338,7 +338,7 @@ fn forget_displaced(
                 gone.iter().filter(|&&(_, host)| Some(&crowds[host as usize]) == crowds.iter().max());
             // If a whole share was dropped, the peer of the most crowded may be one that had expired.
             let rest = &model.shares[&infohash];
-            let is_dropped = !bench.registry.shares.contains_key(&infohash) && !rest.peers.is_empty();
+            let is_dropped = bench.registry.shares.get(&infohash).is_none() && !rest.peers.is_empty();
             assert!(
                 is_dropped || of_most.next().is_some(),
                 "the most crowded make room: {crowds:?}, {gone:?}"
@@ -355,7 +355,7 @@ fn forget_displaced(
         if infohash == announce.infohash {
             share.live(now).next().is_some()
         } else {
-            bench.registry.shares.contains_key(&infohash)
+            bench.registry.shares.get(&infohash).is_some()
         }
     };
     let left_by = |infohash| gone.iter().any(|&(of, _)| of == infohash);
@@ -408,7 +408,7 @@ fn check_lookup(bench: &mut Bench, model: &Model, share: u32, want: u8) {
 
 /// Every live peer is found under its id, and no other.
 fn check_index(bench: &Bench, model: &Model, share: u32) {
-    let roster = &bench.registry.shares[&infohash(share)].roster;
+    let roster = &bench.registry.shares.get(&infohash(share)).unwrap().roster;
     let live: Vec<[u8; 16]> = model.shares[&infohash(share)]
         .peers
         .iter()
@@ -458,7 +458,7 @@ fn check_pages(bench: &mut Bench, model: &Model) {
         assert!(named.iter().all(|share| share.votes <= share.sites));
     }
     // Every vote is held by somebody.
-    let rosters = bench.registry.shares.iter().map(|(ByInfoHash(head), share)| share.roster.listed(head));
+    let rosters = bench.registry.shares.iter().map(|(head, share)| share.roster.listed(head));
     let listed: Vec<Listed> = rosters.flatten().flatten().collect();
     assert_eq!(listed.iter().map(|listed| listed.votes as usize).sum::<usize>(), bench.registry.votes.len());
     assert_eq!(listed.len(), bench.registry.directory.len());

@@ -265,7 +265,7 @@ fn a_newcomer_at_a_full_tracker_takes_the_place_of_the_newest_of_the_most_crowde
     assert_eq!(bench.counts(&seeder(1, 3), host(3)), (2, 0));
     assert_eq!([1, 66, 77, 2, 3].map(|number| at(&bench, number)), [1, 10, 7, 1, 1]);
     for (share, is_there) in [(109, true), (110, false), (111, false), (206, true)] {
-        assert_eq!(bench.registry.shares.contains_key(&infohash(share)), is_there, "{share}");
+        assert_eq!(bench.registry.shares.get(&infohash(share)).is_some(), is_there, "{share}");
     }
     // The less crowded of the two gets places until one more would only make it the other way round.
     bench.announce(&seeder(300, 1), host(77)).unwrap();
@@ -304,7 +304,7 @@ fn an_address_with_many_registrations_keeps_as_many_as_any_other_has_and_its_old
         let kept = bench.registry.census.registrations_from(host(1).into());
         let even = PLACES / (attackers + 1);
         assert!(kept >= even.min(MIRRORED - 1), "{kept} of {MIRRORED}, against {attackers}");
-        let is_there = |share| bench.registry.shares.contains_key(&infohash(share));
+        let is_there = |share| bench.registry.shares.get(&infohash(share)).is_some();
         assert!((0..MIRRORED).map(is_there).eq((0..MIRRORED).map(|share| share < kept)));
     }
 }
@@ -319,7 +319,7 @@ fn of_the_peers_of_a_crowded_address_in_a_share_the_newest_makes_room() {
     for newcomer in 1..4 {
         bench.announce(&seeder(2, newcomer), host(newcomer)).unwrap();
     }
-    let roster = &bench.registry.shares[&infohash(1)].roster;
+    let roster = &bench.registry.shares.get(&infohash(1)).unwrap().roster;
     let left = peers.iter().map(|peer| roster.find(peer.peer_id).is_some());
     assert!(left.eq((0..10).map(|peer| peer < 7)));
 }
@@ -331,7 +331,7 @@ fn a_new_share_at_a_tracker_with_too_many_takes_the_place_of_one_of_crowded_addr
         bench.announce(&seeder(share, 66), host(66)).unwrap();
         bench.announce(&seeder(share, 77), host(if share < 9 { 77 } else { 1 })).unwrap();
     }
-    let has = |bench: &Bench, share| bench.registry.shares.contains_key(&infohash(share));
+    let has = |bench: &Bench, share| bench.registry.shares.get(&infohash(share)).is_some();
     bench.announce(&seeder(20, 1), host(2)).unwrap();
     // The last one has a peer of another address.
     assert!(has(&bench, 9) && !has(&bench, 8) && has(&bench, 20));
@@ -355,7 +355,7 @@ fn a_large_share_is_not_dropped_for_a_new_one() {
         }
     }
     bench.announce(&seeder(3, 1), host(1)).unwrap();
-    let has = |bench: &Bench, share| bench.registry.shares.contains_key(&infohash(share));
+    let has = |bench: &Bench, share| bench.registry.shares.get(&infohash(share)).is_some();
     assert!(!has(&bench, 1) && has(&bench, 2) && has(&bench, 3));
     assert_eq!(bench.announce(&seeder(4, 1), host(2)), Err(ErrorCode::Full(Limit::Shares)));
 }
