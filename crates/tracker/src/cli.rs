@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+use crate::huge_pages;
 use crate::{
     limit_args::LimitArgs,
     lists::{Lengths, ListArgs},
@@ -175,6 +177,8 @@ pub fn main(args: Args) -> process::ExitCode {
         );
         usage_error::<Args>(message, output);
     }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    huge_pages::ask();
     let logs = args.logs.clone().with_frequent(tracker::FREQUENT);
     // Without lists there is nothing to read again. A service manager asks for it all the same, and does not mean to stop the tracker.
     let reloads = !args.lists.is_empty() || startup::is_service();

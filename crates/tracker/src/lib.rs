@@ -24,6 +24,8 @@ pub mod fleet;
 pub mod handler;
 #[cfg(feature = "cli")]
 mod history;
+#[cfg(all(feature = "cli", target_os = "linux", target_env = "gnu"))]
+mod huge_pages;
 #[cfg(feature = "cli")]
 mod limit_args;
 #[cfg(feature = "cli")]

@@ -134,6 +134,30 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
+/// Where programs have to ask for huge pages.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn asks_for_huge_pages_in_the_same_process_unless_the_user_has_set_up_the_allocator() {
+    let policy = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let tunables = |set: Option<&str>| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = tracker(&["--bind", "127.0.0.1", "--port", "0"], dir.path());
+        command.envs(set.map(|tunables| ("GLIBC_TUNABLES", tunables)));
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.next().unwrap().unwrap().starts_with("[STARTING]"));
+        let environment = fs::read_to_string(format!("/proc/{}/environ", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let tunables = environment.split('\0').find_map(|one| one.strip_prefix("GLIBC_TUNABLES="));
+        tunables.map(str::to_owned)
+    };
+    let of_user = "glibc.malloc.arena_max=2";
+    assert_eq!(tunables(Some(of_user)).as_deref(), Some(of_user));
+    let asks = tunables(None).is_some_and(|tunables| tunables.contains("glibc.malloc.hugetlb=1"));
+    assert_eq!(asks, policy.contains("[madvise]"));
+}
+
 #[test]
 fn prints_where_it_listens_and_ends_well_on_every_signal_that_stops_it() {
     for signal in stopping::stopping_signals() {
