@@ -236,12 +236,18 @@ impl Handler {
             self.counters.malformed += 1;
             return None;
         };
+        // Nearly all tokens are good. While one is checked, what its address has been sent is loaded.
+        let expected = if has_token(&request.body) { Source::Proved } else { Source::Unproved };
+        let mut ticket = self.rates.ticket(source, expected, now, rng);
         let proof = self.prove(&request.body, source, now, rng);
         let (from, limit) = match proof {
             Proof::Good => (Source::Proved, MAX_DATAGRAM_LEN),
             Proof::Refused | Proof::None => (Source::Unproved, datagram.len()),
         };
-        let (ticket, verdict) = self.rates.admit(source, from, now, rng);
+        if from != expected {
+            ticket = self.rates.ticket(source, from, now, rng);
+        }
+        let verdict = self.rates.admit(ticket, now);
         let answer = match (proof, verdict) {
             (_, Verdict::Nothing) => {
                 self.counters.silenced += 1;
@@ -466,6 +472,10 @@ fn may_be_known(admission: &Admission, query: &Query<ShareNameRef<'_>>) -> bool 
 
 fn is_lookup(request: &RequestBody<ShareNameRef<'_>>) -> bool {
     matches!(request, RequestBody::Lookup { .. } | RequestBody::FirstLookup { .. })
+}
+
+fn has_token(request: &RequestBody<ShareNameRef<'_>>) -> bool {
+    matches!(request, RequestBody::Announce(_) | RequestBody::Lookup { .. })
 }
 
 /// How many peers of a share fit into a reply beside the share itself.

@@ -22,6 +22,7 @@ use std::{
 };
 
 use foldhash::quality::FixedState;
+use prefetch_index::prefetch_index;
 use rand::{Rng, RngExt};
 
 /// Default answers a second for one IPv4 address or one IPv6 /64: a thousand seeders of ten shares each, which all come back after a
@@ -99,34 +100,39 @@ impl Rates {
         self.limits = limits(answers, bytes);
     }
 
-    /// Counts a request from `ip`. The caller reports the size of the answer with [`Rates::charge`].
-    pub(crate) fn admit(
-        &mut self,
-        ip: IpAddr,
-        source: Source,
-        now: Instant,
-        rng: &mut impl Rng,
-    ) -> (Ticket, Verdict) {
-        let Some(limits) = self.limits else { return (Ticket([None; 2]), Verdict::Anything) };
+    /// The places of a request from `ip`, whose memory is requested.
+    pub(crate) fn ticket(&mut self, ip: IpAddr, source: Source, now: Instant, rng: &mut impl Rng) -> Ticket {
+        if self.limits.is_none() {
+            return Ticket([None; 2]);
+        }
         if now >= self.ends {
             self.rows.iter_mut().for_each(|row| row.fill(Count::default()));
             self.key = FixedState::with_seed(rng.random());
             self.ends = now + PERIOD;
         }
-        let ticket = self.ticket(ip, source);
+        let ticket = self.ticket_of(ip, source);
+        for places in ticket.0.iter().flatten() {
+            self.rows.iter().zip(places).for_each(|(row, &place)| prefetch_index(row, place.into()));
+        }
+        ticket
+    }
+
+    /// Counts a request with a ticket of this moment. The caller reports the size of the answer with [`Rates::charge`].
+    pub(crate) fn admit(&mut self, ticket: Ticket, now: Instant) -> Verdict {
+        let Some(limits) = self.limits else { return Verdict::Anything };
         let mut verdict = Verdict::Anything;
         for (places, factor) in ticket.0.iter().zip([1, NETWORK_FACTOR]) {
             let Some(places) = places else { continue };
             let count = self.count(*places);
             if count.answers >= limits.answers.saturating_mul(factor) {
-                return (ticket, Verdict::Nothing);
+                return Verdict::Nothing;
             }
             if count.bytes >= limits.bytes.saturating_mul(factor) {
                 verdict = Verdict::Small(self.ends.saturating_duration_since(now));
             }
         }
         self.each(ticket, |count| count.answers = count.answers.saturating_add(1));
-        (ticket, verdict)
+        verdict
     }
 
     /// Counts the bytes of the answer to a request.
@@ -148,7 +154,7 @@ impl Rates {
         Count { answers: first.answers.min(second.answers), bytes: first.bytes.min(second.bytes) }
     }
 
-    fn ticket(&self, ip: IpAddr, source: Source) -> Ticket {
+    fn ticket_of(&self, ip: IpAddr, source: Source) -> Ticket {
         let proved = u64::from(source == Source::Proved);
         // In one number each: whether the source is proved, and how long the prefix is.
         let places = |prefix, len: u64| self.places(prefix, len << 1 | proved);
@@ -193,10 +199,10 @@ mod tests {
         for answers in [None, Some(FEW)] {
             let mut rates = Rates::new(answers, Some(NonZeroU32::MIN), now, &mut rng);
             let ip = Ipv4Addr::LOCALHOST.into();
-            let (ticket, verdict) = rates.admit(ip, Source::Proved, now, &mut rng);
-            assert_eq!(verdict, Verdict::Anything);
+            let ticket = rates.ticket(ip, Source::Proved, now, &mut rng);
+            assert_eq!(rates.admit(ticket, now), Verdict::Anything);
             rates.charge(ticket, 1);
-            assert!(matches!(rates.admit(ip, Source::Proved, now, &mut rng).1, Verdict::Small(_)));
+            assert!(matches!(rates.admit(ticket, now), Verdict::Small(_)));
         }
     }
 
@@ -213,7 +219,8 @@ mod tests {
         }
 
         fn ask(&mut self, ip: IpAddr, source: Source, bytes: usize) -> Verdict {
-            let (ticket, verdict) = self.rates.admit(ip, source, self.now, &mut self.rng);
+            let ticket = self.rates.ticket(ip, source, self.now, &mut self.rng);
+            let verdict = self.rates.admit(ticket, self.now);
             self.rates.charge(ticket, bytes);
             verdict
         }
@@ -276,7 +283,7 @@ mod tests {
         let mut bench = Bench::new(Some(FEW));
         let ips: Vec<IpAddr> = (0..10).map(|host| Ipv4Addr::new(192, 0, 2, host).into()).collect();
         let places = |bench: &Bench| {
-            ips.iter().map(|&ip| bench.rates.ticket(ip, Source::Proved).0).collect::<Vec<_>>()
+            ips.iter().map(|&ip| bench.rates.ticket_of(ip, Source::Proved).0).collect::<Vec<_>>()
         };
         let before = places(&bench);
         bench.now += PERIOD / 2;

@@ -12,6 +12,16 @@ pub(super) type Places = [u32; MAX_PEERS];
 /// Draws as many of the places below `all` as `chosen` has room for, and returns those. Floyd's method: one number drawn for
 /// each, and no memory but `chosen`.
 pub(super) fn sample<'a>(chosen: &'a mut [u32], all: u32, rng: &mut impl Rng) -> &'a mut [u32] {
+    sample_each(chosen, all, rng, |_| {})
+}
+
+/// [`sample`] that calls `each` with each place as soon as it is drawn, except if all are.
+pub(super) fn sample_each<'a>(
+    chosen: &'a mut [u32],
+    all: u32,
+    rng: &mut impl Rng,
+    each: impl Fn(u32),
+) -> &'a mut [u32] {
     // A reply has room for far fewer than a u32 can count.
     let amount = u32::try_from(chosen.len()).unwrap_or(u32::MAX).min(all);
     let chosen = &mut chosen[..amount as usize];
@@ -26,6 +36,7 @@ pub(super) fn sample<'a>(chosen: &'a mut [u32], all: u32, rng: &mut impl Rng) ->
         let is_repeat = drawn_before.may_have(drawn) && before.contains(&drawn);
         rest[0] = if is_repeat { newest } else { drawn };
         drawn_before.add(rest[0]);
+        each(rest[0]);
     }
     chosen
 }

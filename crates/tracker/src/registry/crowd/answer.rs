@@ -9,7 +9,7 @@ use rand::Rng;
 use super::{Crowd, number};
 use crate::registry::{
     peer::Requester,
-    sample::{Places, sample},
+    sample::{Places, sample, sample_each},
 };
 
 impl Crowd {
@@ -38,13 +38,16 @@ impl Crowd {
                 zones.draw(places, zone, rng);
                 places.len()
             }
-            _ => sample(places, number(self.fronts), rng).len(),
+            // Its ring shows whose turn it is at a site. It is requested while others are drawn.
+            _ => {
+                let each = |place| prefetch_index(&self.rings, place as usize);
+                sample_each(places, number(self.fronts), rng, each).len()
+            }
         };
         if self.members.len() > self.fronts {
             if has_room {
                 named = self.repeat(places, named);
             }
-            places[..named].iter().for_each(|&place| prefetch_index(&self.rings, place as usize));
             places[..named].iter_mut().for_each(|place| *place = self.take_turn(*place));
         }
         self.append(&places[..named], requester, entries);
