@@ -37,7 +37,7 @@ use proto::{
     tracker::Completion,
 };
 
-use link::{Link, LinkState, MIN_CHUNK_TIME, MIN_MEASURED_LEN, PATIENCE, Upload};
+use link::{Link, LinkState, MIN_CHUNK_TIME, MIN_MEASURED_LEN, PATIENCE, RECENT_TIME, Upload};
 
 /// In milliseconds: a peer with too many requests should ask again after this time.
 pub const BUSY_RETRY_MS: u32 = 1_000;
@@ -259,6 +259,10 @@ impl Uploads {
             upload.taken = taken;
         }
         self.link.sent(sent, now);
+        let link = self.link_state(now);
+        for upload in self.active.values_mut() {
+            upload.judge(link.possible_time(Some(upload)), now);
+        }
     }
 
     /// What to send next and its receiver, if something should be sent now. Call until it returns `None`.
@@ -287,7 +291,7 @@ impl Uploads {
         }
         let held_up = self.slow.contains(&key);
         self.link.begins(now);
-        self.active.insert(key, Upload { started: now, taken: 0, held_up, found: None });
+        self.active.insert(key, Upload::new(held_up, now));
         Some((key, wish))
     }
 
@@ -304,7 +308,7 @@ impl Uploads {
             return;
         }
         let taken = Upload { taken: bytes, ..upload };
-        if now >= taken.slow_from(self.link_state(now).possible_time(None)) {
+        if taken.was_slow(self.link_state(now).possible_time(None), now) {
             self.slow.insert(key);
         } else {
             self.slow.remove(&key);
@@ -319,6 +323,8 @@ impl Uploads {
         let link = self.link_state(now);
         let found_out = self.counted().map(|(_, upload)| link.slow_from(upload)).min();
         let further = self.may_start_from(&link, now);
+        // What uploads take of the link is known again after a moment.
+        let found_out = found_out.map(|at| at.min(now + RECENT_TIME));
         let next = found_out.into_iter().chain(further).min()?;
         // What is due now was handled, unless receivers took in more bytes meanwhile.
         Some(if next > now { next } else { now + MIN_CHUNK_TIME })

@@ -31,7 +31,7 @@ const LEAST_LEFT_JUDGING: f64 = 3.0 / 4.0;
 const MAX_CHUNK_TIME: Duration = Duration::from_millis(160);
 
 /// Socket buffers take in the first bytes of an upload before they are sent. So it is not taken for faster than its bytes in this time.
-const BUFFERED_TIME: Duration = Duration::from_millis(100);
+pub(super) const RECENT_TIME: Duration = Duration::from_millis(100);
 
 /// Minimum time of a chunk, because timers cannot measure less.
 pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
@@ -66,6 +66,10 @@ pub(super) struct Upload {
     pub(super) started: Instant,
     /// Bytes that the receiver's socket has taken in so far.
     pub(super) taken: u32,
+    /// Until when its receiver took its part of the link, and the bytes that were taken in by then ([`Upload::judge`]).
+    pub(super) in_time: (Instant, u32),
+    /// When its rate was last measured, the bytes that were taken in by then, and how many arrived in [`RECENT_TIME`] before.
+    pub(super) recent: (Instant, u32, Option<f64>),
     /// Whether its receiver holds it up, so that it does not count.
     pub(super) held_up: bool,
     /// When that was found out. `None` if it was known from the start.
@@ -169,16 +173,48 @@ impl LinkState {
 }
 
 impl Upload {
+    /// An upload that begins. `held_up` if it does not count from its start.
+    pub(super) fn new(held_up: bool, now: Instant) -> Upload {
+        Upload { started: now, taken: 0, in_time: (now, 0), recent: (now, 0, None), held_up, found: None }
+    }
+
+    /// Notes that the receiver took its part of the link until now, if it did. `possible` is the time of a chunk. So bytes that were taken
+    /// in faster do not count later: a socket buffer takes in up to some hundred kilobytes at once, whatever the receiver does.
+    pub(super) fn judge(&mut self, possible: Duration, now: Instant) {
+        let (since, taken) = self.in_time;
+        if now <= since + slow_time(possible, self.taken - taken) {
+            self.in_time = (now, self.taken);
+        }
+        let (since, taken, _) = self.recent;
+        let time = now.saturating_duration_since(since);
+        if time >= RECENT_TIME {
+            self.recent = (now, self.taken, Some(f64::from(self.taken - taken) / time.as_secs_f64()));
+        }
+    }
+
     /// When it has taken too long for its bytes, if `possible` is the time of a chunk.
     pub(super) fn slow_from(&self, possible: Duration) -> Instant {
-        let parts = PATIENCE + SLOW * f64::from(self.taken) / f64::from(CHUNK_LEN);
-        self.started + possible.mul_f64(parts).max(LEAST_JUDGED)
+        let (since, taken) = self.in_time;
+        let patience = possible.mul_f64(PATIENCE);
+        since + (slow_time(possible, self.taken - taken) + patience).max(LEAST_JUDGED)
+    }
+
+    /// Whether it took too long from its start to its end.
+    pub(super) fn was_slow(&self, possible: Duration, now: Instant) -> bool {
+        let whole = Upload { in_time: (self.started, 0), ..*self };
+        now >= whole.slow_from(possible)
     }
 
     /// The part of the link that it uses, if `chunk_time` is the time of a chunk.
     fn share(&self, now: Instant, chunk_time: Duration) -> f64 {
-        let time = now.saturating_duration_since(self.started).max(BUFFERED_TIME);
-        let chunks = f64::from(self.taken) / f64::from(CHUNK_LEN);
-        (chunks * chunk_time.as_secs_f64() / time.as_secs_f64()).min(1.0)
+        let (since, taken, rate) = self.recent;
+        let time = now.saturating_duration_since(since).max(RECENT_TIME);
+        let rate = rate.unwrap_or(f64::from(self.taken - taken) / time.as_secs_f64());
+        (rate * chunk_time.as_secs_f64() / f64::from(CHUNK_LEN)).min(1.0)
     }
+}
+
+/// The time in which a receiver takes this many bytes that is just not slow, if `possible` is the time of a chunk.
+fn slow_time(possible: Duration, bytes: u32) -> Duration {
+    possible.mul_f64(SLOW * f64::from(bytes) / f64::from(CHUNK_LEN))
 }

@@ -176,8 +176,8 @@ fn in_a_large_share_more_uploads_run() {
     }
 }
 
-#[test]
-fn receivers_that_take_nothing_hold_up_no_others() {
+/// Has 400 receivers whose sockets take in `buffered` bytes at once, and then nothing. Returns how long it takes to find them out.
+fn find_out_receivers_of(buffered: u32) -> Duration {
     let start = Instant::now();
     let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
     let stuck: Vec<_> = (100..500).map(AskerKey).collect();
@@ -187,15 +187,28 @@ fn receivers_that_take_nothing_hold_up_no_others() {
     }
     let mut under_way = 0;
     while under_way < stuck.len() {
-        uploads.progress(|_| 0, now);
+        uploads.progress(|_| buffered, now);
         under_way += std::iter::from_fn(|| uploads.start(now)).count();
         now = uploads.next_timeout(now).unwrap_or(now);
     }
-    assert!(now <= start + Duration::from_secs(5), "it took {:?} to find them out", now - start);
+    let took = now - start;
     // When they are found out they block no other.
     now += BURST_TIME;
     uploads.request(A, ChunkIndex(1));
     assert_eq!(uploads.start(now), Some((A, ChunkIndex(1).into())));
+    took
+}
+
+#[test]
+fn receivers_that_take_nothing_hold_up_no_others() {
+    let took = find_out_receivers_of(0);
+    assert!(took <= Duration::from_secs(5), "it took {took:?} to find them out");
+}
+
+#[test]
+fn receivers_that_only_fill_their_buffers_hold_up_no_others() {
+    let took = find_out_receivers_of(200 * 1024);
+    assert!(took <= Duration::from_secs(5), "it took {took:?} to find them out");
 }
 
 #[test]
