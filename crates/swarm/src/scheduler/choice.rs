@@ -21,6 +21,14 @@ pub(super) const MAX_ARRIVING: usize = 8;
 /// chunks that nobody has meanwhile.
 pub(super) const ENOUGH_ARRIVING: usize = 4;
 
+/// While this many are, a seeder is asked for nothing, if the swarm is large ([`LARGE_SWARM`]). What none of the peers has that a leecher
+/// knows may have been sent already. The origin of 200 leechers, half of them at a quarter of the rate, sent 1.15 copies without this, 1.13
+/// with seven, 1.07 with six and 1.05 with five. Fifty leechers, half of which can only dial, took 1.06, 1.06, 1.08 and 1.09 times the minimum time.
+pub(super) const MORE_THAN_ENOUGH: usize = 6;
+
+/// A leecher that is connected to fewer leechers than this probably knows all of the swarm.
+pub(super) const LARGE_SWARM: usize = 32;
+
 impl Scheduler {
     /// Requests one chunk from a peer. False if it has enough requests or no chunk that is needed.
     pub(super) fn ask(&mut self, key: PeerKey, now: Instant, rng: &mut impl Rng) -> bool {
@@ -77,6 +85,11 @@ impl Scheduler {
             Room::Everything => {}
         }
         let alone = self.leechers == 0;
+        let is_large = self.leechers >= LARGE_SWARM;
+        if peer.have == Have::All && is_large && self.is_served_by_leechers(MORE_THAN_ENOUGH, now) {
+            self.held_back.push(key);
+            return None;
+        }
         if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
             // A chunk that no leecher has, unless another was begun.
             let crossing = self.zone.as_ref().filter(|_| peer.place == Place::Far);
@@ -92,7 +105,7 @@ impl Scheduler {
             return None;
         }
         let has_enough = match peer.have {
-            Have::All => self.is_served_by_leechers(now),
+            Have::All => self.is_served_by_leechers(ENOUGH_ARRIVING, now),
             Have::Some(_) => self.is_flooded(now),
         };
         if has_enough {
@@ -141,10 +154,9 @@ impl Scheduler {
         (peer.owes() + u64::from(CHUNK_LEN)) as f64 / rate > left as f64 / rates
     }
 
-    /// Whether [`ENOUGH_ARRIVING`] chunks are arriving from leechers.
-    fn is_served_by_leechers(&self, now: Instant) -> bool {
-        self.leechers >= ENOUGH_ARRIVING
-            && self.receiving(now).filter(|peer| peer.have != Have::All).count() >= ENOUGH_ARRIVING
+    /// Whether this many chunks are arriving from leechers.
+    fn is_served_by_leechers(&self, enough: usize, now: Instant) -> bool {
+        self.leechers >= enough && self.receiving(now).filter(|peer| peer.have != Have::All).count() >= enough
     }
 
     /// Whether [`MAX_ARRIVING`] chunks are arriving.

@@ -7,7 +7,7 @@ use proto::CHUNK_LEN;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{
-    choice::{ENOUGH_ARRIVING, MAX_ARRIVING},
+    choice::{ENOUGH_ARRIVING, LARGE_SWARM, MAX_ARRIVING, MORE_THAN_ENOUGH},
     deadlines::REVIEW_INTERVAL,
     endgame::ENDGAME_AGE,
     moves::MIN_MOVE_AGE,
@@ -156,20 +156,37 @@ fn what_no_leecher_has_is_asked_of_the_seeder_and_withdrawn_when_one_has_it() {
     );
 }
 
-#[test]
-fn a_seeder_is_asked_for_what_leechers_have_only_while_few_of_them_send() {
+/// A seeder that joins a swarm of `all` leechers with the chunks below `have` of 100, while `senders` of them send one each. Returns the
+/// number of chunks that the seeder is asked for, and the same when one of the leechers has sent its chunk.
+fn asked_beside_senders(all: usize, senders: usize, have: u32) -> (usize, usize) {
     let mut bench = Bench::new(100, 1);
-    let leechers: Vec<_> =
-        (0..ENOUGH_ARRIVING as u64).map(|key| bench.join(key, Have::Some(Bitfield::full(100)))).collect();
-    let begins = |bench: &mut Bench, key| {
+    let mut field = Bitfield::empty(100);
+    (0..have).for_each(|chunk| _ = field.insert(ChunkIndex(chunk)));
+    let leechers: Vec<_> = (0..all as u64).map(|key| bench.join(key, Have::Some(field.clone()))).collect();
+    for &key in &leechers[..senders] {
         let chunk = bench.waiting[&key][0];
         bench.scheduler.arriving(key, chunk, bench.now);
-    };
-    leechers.iter().for_each(|&key| begins(&mut bench, key));
+    }
     let seeder = bench.join(99, Have::All);
-    assert_eq!(bench.asked(seeder), 0);
+    let beside_all = bench.asked(seeder);
     bench.deliver(leechers[0]);
-    assert!(bench.asked(seeder) > 0);
+    (beside_all, bench.asked(seeder))
+}
+
+#[test]
+fn a_seeder_is_asked_for_what_leechers_have_only_while_few_of_them_send() {
+    let (beside_all, beside_others) = asked_beside_senders(ENOUGH_ARRIVING, ENOUGH_ARRIVING, 100);
+    assert_eq!(beside_all, 0);
+    assert!(beside_others > 0);
+}
+
+#[test]
+fn in_a_large_swarm_a_seeder_is_asked_for_nothing_while_many_leechers_send() {
+    let (beside_all, beside_others) = asked_beside_senders(LARGE_SWARM, MORE_THAN_ENOUGH, 50);
+    assert_eq!(beside_all, 0);
+    assert!(beside_others > 0);
+    let (in_small_swarm, _) = asked_beside_senders(LARGE_SWARM - 1, MORE_THAN_ENOUGH, 50);
+    assert!(in_small_swarm > 0, "what it knows of nobody is new there");
 }
 
 #[test]
