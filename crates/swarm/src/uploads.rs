@@ -307,8 +307,7 @@ impl Uploads {
         if bytes < MIN_MEASURED_LEN {
             return;
         }
-        let taken = Upload { taken: bytes, ..upload };
-        if taken.was_slow(self.link_state(now).possible_time(None), now) {
+        if upload.was_slow(bytes, self.link_state(now).possible_time(None), now) {
             self.slow.insert(key);
         } else {
             self.slow.remove(&key);

@@ -30,7 +30,7 @@ const LEAST_LEFT_JUDGING: f64 = 3.0 / 4.0;
 /// 10 Mbit/s had 49 uploads at the same time, and fifty leechers took 1.19 times the minimum time for 128 MiB instead of 1.01.
 const MAX_CHUNK_TIME: Duration = Duration::from_millis(160);
 
-/// Socket buffers take in the first bytes of an upload before they are sent. So it is not taken for faster than its bytes in this time.
+/// The rate of an upload is measured over this time at least, because socket buffers take in bytes in bursts.
 pub(super) const RECENT_TIME: Duration = Duration::from_millis(100);
 
 /// Minimum time of a chunk, because timers cannot measure less.
@@ -66,14 +66,24 @@ pub(super) struct Upload {
     pub(super) started: Instant,
     /// Bytes that the receiver's socket has taken in so far.
     pub(super) taken: u32,
-    /// Until when its receiver took its part of the link, and the bytes that were taken in by then ([`Upload::judge`]).
-    pub(super) in_time: (Instant, u32),
-    /// When its rate was last measured, the bytes that were taken in by then, and how many arrived in [`RECENT_TIME`] before.
-    pub(super) recent: (Instant, u32, Option<f64>),
+    /// Until when its receiver took its part of the link ([`Upload::judge`]).
+    in_time: Mark,
+    /// When its rate was last measured.
+    measured: Mark,
+    /// That rate, over [`RECENT_TIME`] at least, in bytes a second.
+    rate: Option<f64>,
     /// Whether its receiver holds it up, so that it does not count.
     pub(super) held_up: bool,
     /// When that was found out. `None` if it was known from the start.
     pub(super) found: Option<Instant>,
+}
+
+/// How far an upload was at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    /// Bytes that the receiver's socket had taken in.
+    taken: u32,
 }
 
 impl Link {
@@ -175,41 +185,43 @@ impl LinkState {
 impl Upload {
     /// An upload that begins. `held_up` if it does not count from its start.
     pub(super) fn new(held_up: bool, now: Instant) -> Upload {
-        Upload { started: now, taken: 0, in_time: (now, 0), recent: (now, 0, None), held_up, found: None }
+        let start = Mark { at: now, taken: 0 };
+        Upload { started: now, taken: 0, in_time: start, measured: start, rate: None, held_up, found: None }
     }
 
     /// Notes that the receiver took its part of the link until now, if it did. `possible` is the time of a chunk. So bytes that were taken
     /// in faster do not count later: a socket buffer takes in up to some hundred kilobytes at once, whatever the receiver does.
     pub(super) fn judge(&mut self, possible: Duration, now: Instant) {
-        let (since, taken) = self.in_time;
-        if now <= since + slow_time(possible, self.taken - taken) {
-            self.in_time = (now, self.taken);
+        let mark = Mark { at: now, taken: self.taken };
+        if now <= self.in_time.at + slow_time(possible, self.taken - self.in_time.taken) {
+            self.in_time = mark;
         }
-        let (since, taken, _) = self.recent;
-        let time = now.saturating_duration_since(since);
-        if time >= RECENT_TIME {
-            self.recent = (now, self.taken, Some(f64::from(self.taken - taken) / time.as_secs_f64()));
+        if now >= self.measured.at + RECENT_TIME {
+            (self.rate, self.measured) = (Some(self.rate_since_measured(now)), mark);
         }
+    }
+
+    fn rate_since_measured(&self, now: Instant) -> f64 {
+        let time = now.saturating_duration_since(self.measured.at).max(RECENT_TIME);
+        f64::from(self.taken - self.measured.taken) / time.as_secs_f64()
     }
 
     /// When it has taken too long for its bytes, if `possible` is the time of a chunk.
     pub(super) fn slow_from(&self, possible: Duration) -> Instant {
-        let (since, taken) = self.in_time;
         let patience = possible.mul_f64(PATIENCE);
-        since + (slow_time(possible, self.taken - taken) + patience).max(LEAST_JUDGED)
+        let slow_time = slow_time(possible, self.taken - self.in_time.taken);
+        self.in_time.at + (slow_time + patience).max(LEAST_JUDGED)
     }
 
-    /// Whether it took too long from its start to its end.
-    pub(super) fn was_slow(&self, possible: Duration, now: Instant) -> bool {
-        let whole = Upload { in_time: (self.started, 0), ..*self };
+    /// Whether `bytes` took too long from its start until now.
+    pub(super) fn was_slow(&self, bytes: u32, possible: Duration, now: Instant) -> bool {
+        let whole = Upload { taken: bytes, in_time: Mark { at: self.started, taken: 0 }, ..*self };
         now >= whole.slow_from(possible)
     }
 
     /// The part of the link that it uses, if `chunk_time` is the time of a chunk.
     fn share(&self, now: Instant, chunk_time: Duration) -> f64 {
-        let (since, taken, rate) = self.recent;
-        let time = now.saturating_duration_since(since).max(RECENT_TIME);
-        let rate = rate.unwrap_or(f64::from(self.taken - taken) / time.as_secs_f64());
+        let rate = self.rate.unwrap_or_else(|| self.rate_since_measured(now));
         (rate * chunk_time.as_secs_f64() / f64::from(CHUNK_LEN)).min(1.0)
     }
 }
