@@ -5,6 +5,7 @@
 //! waits for a session: it sends to sessions through their outboxes, which never block.
 
 mod disk;
+mod news;
 mod serving;
 mod sessions;
 
@@ -19,6 +20,7 @@ use peer::{
     acceptor::{Acceptor, Route},
     announcer::Own,
     handshake::Incoming,
+    outbox::Outbox,
     rate_limit::RateLimit,
     tracker_client::TrackerClient,
 };
@@ -54,6 +56,7 @@ use crate::{
     view::View,
 };
 use disk::{Arrived, Disk, Done, Verified};
+use news::News;
 use serving::Service;
 use sessions::Sessions;
 
@@ -135,6 +138,7 @@ pub(crate) struct Driver<F> {
     disk: Disk,
     opened: watch::Sender<Option<Arc<Download>>>,
     service: Service,
+    news: News,
     /// Bytes that an earlier run had fetched.
     resumed: u64,
     /// Bytes that were found on this host.
@@ -196,6 +200,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             disk: Disk::new(),
             opened,
             service: Service::new(),
+            news: News::default(),
             resumed: 0,
             reused: 0,
             already_here: false,
@@ -253,6 +258,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                     action => self.act(action, now, stop),
                 }
             }
+            self.report_news(now);
             match self.next(stop).await {
                 Next::Stopped => {
                     self.is_stopping = true;
@@ -280,8 +286,21 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
 
     /// When to look at the clock again at the latest: the core has to decide then, or the clock has to be read.
     fn wake(&self, now: Instant) -> Instant {
+        let wake = self.core.next_timeout().into_iter().chain(self.news_due()).min();
         let look = now + LOOK_INTERVAL;
-        self.core.next_timeout().map_or(look, |wake| self.clock.on_system(wake).min(look))
+        wake.map_or(look, |wake| self.clock.on_system(wake).min(look))
+    }
+
+    /// When to inform the leechers of new chunks, if there are any.
+    fn news_due(&self) -> Option<Instant> {
+        self.news.due(self.sessions.leechers().count())
+    }
+
+    fn report_news(&mut self, now: Instant) {
+        if self.news_due().is_some_and(|due| due <= now) {
+            self.news.report(now);
+            self.sessions.leechers().for_each(Outbox::wake);
+        }
     }
 
     /// Waits for what happens next, at most until [`Driver::wake`]. All that is ready has the same chance, so peers
@@ -348,7 +367,7 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
             Action::Have(chunk) => {
                 if let Some(serving) = self.context.serving.get() {
                     serving.have_log.push(chunk);
-                    self.sessions.wake_leechers();
+                    self.news.add(now);
                 }
             }
             Action::Announce(progress) => self.service.announce(progress),

@@ -93,13 +93,10 @@ impl Sessions {
         outbox.is_none_or(|(_, outbox)| outbox.message(message).is_ok())
     }
 
-    /// Wakes the senders of all leechers, because the log has a new chunk.
-    pub(super) fn wake_leechers(&self) {
-        for (role, outbox) in self.open.values().filter_map(|session| session.outbox.as_ref()) {
-            if *role == Role::Leecher {
-                outbox.wake();
-            }
-        }
+    /// The outboxes of the leechers that can be asked for chunks.
+    pub(super) fn leechers(&self) -> impl Iterator<Item = &Outbox> {
+        let active = self.open.values().filter_map(|session| session.outbox.as_ref());
+        active.filter(|(role, _)| *role == Role::Leecher).map(|(_, outbox)| outbox)
     }
 
     /// Ends a session. The peer receives the goodbye of the reason.

@@ -1,0 +1,72 @@
+//! When the leechers are informed of new chunks.
+//!
+//! A chunk costs a message to each leecher. If each was sent at once, most packets of a swarm would be such messages: 32 leechers with 512
+//! chunks send half a million. So new chunks are reported several at a time. The first after a pause is reported at once, because a share
+//! spreads by doubling. What is sent to a leecher meanwhile takes along the news that waits for it ([`peer::outbox`]).
+
+use std::time::{Duration, Instant};
+
+/// Interval of reports for each leecher that receives them. With more leechers a report costs more, and is needed less, because others
+/// have most chunks too.
+const INTERVAL_PER_LEECHER: Duration = Duration::from_millis(2);
+
+/// Maximum interval. In the simulation 8, 16 and 32 leechers take as long with 50 ms as with 5, and 2 to 3 % longer with 100.
+const MAX_INTERVAL: Duration = Duration::from_millis(50);
+
+/// This many chunks are reported at once. On a fast network thousands come in a second.
+const MANY: u32 = 8;
+
+/// The chunks that were stored and are not reported yet.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// Their number, and when the first of them was stored.
+    waiting: Option<(u32, Instant)>,
+    reported: Option<Instant>,
+}
+
+impl News {
+    /// Another chunk was stored.
+    pub(super) fn add(&mut self, now: Instant) {
+        let (count, since) = self.waiting.unwrap_or((0, now));
+        self.waiting = Some((count.saturating_add(1), since));
+    }
+
+    /// When to report to this number of leechers what waits; `None` if nothing does.
+    pub(super) fn due(&self, leechers: usize) -> Option<Instant> {
+        let (count, since) = self.waiting?;
+        let leechers = u32::try_from(leechers).unwrap_or(u32::MAX);
+        let interval = INTERVAL_PER_LEECHER.saturating_mul(leechers).min(MAX_INTERVAL);
+        let reported = self.reported.filter(|_| count < MANY);
+        Some(reported.map_or(since, |reported| since.max(reported + interval)))
+    }
+
+    /// What waited is reported now.
+    pub(super) fn report(&mut self, now: Instant) {
+        *self = News { waiting: None, reported: Some(now) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_chunk_is_reported_at_once_and_others_together() {
+        let (mut news, now) = (News::default(), Instant::now());
+        let ms = |ms| now + Duration::from_millis(ms);
+        assert_eq!(news.due(10), None);
+        news.add(ms(0));
+        assert_eq!(news.due(10), Some(ms(0)));
+        news.report(ms(0));
+        news.add(ms(5));
+        news.add(ms(7));
+        assert_eq!(news.due(10), Some(ms(20)), "2 ms for each");
+        assert_eq!(news.due(1_000), Some(ms(50)), "at most");
+        (2..MANY).for_each(|_| news.add(ms(8)));
+        assert_eq!(news.due(1_000), Some(ms(5)), "they are many");
+        news.report(ms(9));
+        assert_eq!(news.due(10), None);
+        news.add(ms(500));
+        assert_eq!(news.due(1_000), Some(ms(500)), "after a pause");
+    }
+}
