@@ -1,7 +1,7 @@
 //! How many unsent bytes a socket may hold.
 //!
 //! Bytes in the kernel can no longer be cancelled or overtaken: a chunk counts as sent before it is, and every message waits
-//! behind it. So a socket holds at most what it will send within [`UNSENT_TIME`], at the rate of the last chunk
+//! behind it. So a socket holds at most what it will send within [`UNSENT_TIME`], at the rate of the last bytes
 //! (`TCP_NOTSENT_LOWAT`, Linux). On a slow link that is little. On a fast one it is more, because there each wait for the
 //! socket costs more than it saves.
 //!
@@ -36,25 +36,36 @@ const FAR_SHARE: usize = 8;
 /// Maximum there: what 1 Gbit/s sends in 70 ms, or BBR's start in a third of that. A process that waits for a processor leaves it full.
 const MAX_FAR_LEN: u32 = 16 * CHUNK_LEN;
 
-/// The limit grows at most by this factor with a chunk. An empty queue on the way takes in a chunk at once, so one fast chunk
-/// proves little.
+/// The rate is measured over this many bytes. An empty queue on the way takes in less at once, whatever the link can send.
+const MEASURED_LEN: u32 = CHUNK_LEN;
+
+/// The limit grows at most by this factor with a measured rate. An empty queue on the way may take in more, so one measurement proves
+/// little.
 const MAX_GROWTH: u32 = 2;
 
 /// The limit of one socket.
 #[derive(Debug)]
 pub(crate) struct UnsentLimit {
     len: u32,
+    /// Bytes that were taken in since the rate was last measured, and how long that took.
+    unmeasured: (u32, Duration),
 }
 
 impl UnsentLimit {
     /// Sets the limit of a socket whose rate is unknown.
     pub(crate) fn new(stream: &TcpStream) -> io::Result<UnsentLimit> {
         set(stream, MIN_UNSENT_LEN)?;
-        Ok(UnsentLimit { len: MIN_UNSENT_LEN })
+        Ok(UnsentLimit { len: MIN_UNSENT_LEN, unmeasured: (0, Duration::ZERO) })
     }
 
-    /// Sets the limit for a socket that took in a chunk of `len` bytes within `took`.
+    /// Sets the limit for a socket that took in `len` bytes of chunks within `took`.
     pub(crate) fn adapt(&mut self, stream: &TcpStream, len: u32, took: Duration) -> io::Result<()> {
+        let (len, took) = (self.unmeasured.0 + len, self.unmeasured.1 + took);
+        if len < MEASURED_LEN {
+            self.unmeasured = (len, took);
+            return Ok(());
+        }
+        self.unmeasured = (0, Duration::ZERO);
         let far = far_len(SockRef::from(stream).send_buffer_size()?);
         let suitable = suitable_len(len, took).max(far).min(MAX_GROWTH * self.len);
         if suitable != self.len {
