@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 
 use libfuzzer_sys::fuzz_target;
 use proto::{
-    CHUNK_LEN, InfoHash, Metainfo, ShareName,
+    InfoHash, Metainfo, ShareName,
     chunk::{MAX_CHUNKS, MAX_SHARE_LEN},
     metainfo::{Kind, MAX_DEPTH, MAX_LINK_LEN},
 };
@@ -70,7 +70,7 @@ fn check_chunks(metainfo: &Metainfo) {
         assert_eq!(file.node.pieces_root.is_some(), file.node.len > 0);
         let chunks = space.chunks_of(index);
         assert_eq!(chunks.start, next);
-        assert_eq!(u64::from(chunks.end - chunks.start), file.node.len.div_ceil(CHUNK_LEN.into()));
+        assert_eq!(u64::from(chunks.end - chunks.start), file.node.len.div_ceil(space.chunk_len().into()));
         next = chunks.end;
     }
     assert_eq!(next, space.chunk_count());

@@ -26,7 +26,7 @@ const MAX_STEPS: usize = 500;
 fuzz_target!(|input: (u8, Vec<Step>)| {
     let (slots, steps) = input;
     let now = Instant::now();
-    let uploads = Uploads::new(CHUNKS, 1 + usize::from(slots % 10));
+    let uploads = Uploads::new(CHUNKS, CHUNK_LEN, 1 + usize::from(slots % 10));
     let mut world = World { uploads, now, askers: BTreeMap::new() };
     for step in steps.into_iter().take(MAX_STEPS) {
         world.step(step);

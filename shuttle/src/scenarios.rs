@@ -9,7 +9,7 @@ use std::{
 };
 
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex,
+    Bitfield, ChunkIndex, SMALL_CHUNK_LEN,
     peer::{GoodbyeReason, PeerMessage, RejectReason},
     tracker::Completion,
 };
@@ -123,7 +123,7 @@ pub fn outbox_ends() {
 /// Catches a request that is answered twice or never because a cancellation crosses its grant, a slot that a peer takes with it when
 /// it leaves, and a change after which nobody looks for the next upload.
 pub fn upload_hub_answers() {
-    let hub = UploadHub::new(CHUNKS, 1);
+    let hub = UploadHub::new(CHUNKS, SMALL_CHUNK_LEN, 1);
     let running = spawn({
         let hub = Arc::clone(&hub);
         async move { hub.run().await }
@@ -135,7 +135,7 @@ pub fn upload_hub_answers() {
     }
     // The slot is free again.
     block_on(be_served(Arc::clone(&hub), 2));
-    assert_eq!(hub.bytes_sent() % u64::from(CHUNK_LEN), 0);
+    assert_eq!(hub.bytes_sent() % u64::from(SMALL_CHUNK_LEN), 0);
     running.abort();
 }
 
@@ -157,9 +157,9 @@ async fn be_served(hub: Arc<UploadHub>, first: u32) {
     while answers.len() < chunks.len() {
         match outbox.next().await.expect("it is not closed") {
             Outgoing::Chunk(wish) => {
-                asker.taken(CHUNK_LEN as usize);
+                asker.taken(SMALL_CHUNK_LEN as usize);
                 *answers.entry(wish.chunk).or_default() += 1;
-                asker.served(CHUNK_LEN);
+                asker.served(SMALL_CHUNK_LEN);
             }
             Outgoing::Message(PeerMessage::Reject { chunk, reason: RejectReason::Cancelled }) => {
                 *answers.entry(chunk).or_default() += 1;

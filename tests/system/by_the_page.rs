@@ -1,7 +1,7 @@
 //! A client that is written from docs/protocol.md alone and shares no line with the crates that implement the protocol. The
 //! author of another one has only that page.
 
-use std::net::SocketAddr;
+use std::{fs::File, net::SocketAddr, os::unix::fs::FileExt};
 
 use sha2::{Digest, Sha256};
 use shoal::Stay;
@@ -11,12 +11,11 @@ use tokio::{
 };
 
 use crate::{
-    source::{CHUNK, KIB, MIB},
+    source::{CHUNK, KIB, MIB, Source, content},
     swarm::test,
 };
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
-const CHUNK_LEN: usize = 524_288;
 const BLOCK_LEN: usize = 16_384;
 
 /// Numbers of messages, section 5.1.
@@ -88,10 +87,15 @@ fn root(mut row: Vec<Hash>) -> Hash {
     row[0]
 }
 
-/// The hash of a chunk of a file that has several.
-fn chunk_hash(bytes: &[u8]) -> Hash {
+/// Bytes in a chunk of a share of this length, section 2.3.
+fn chunk_len(share_len: usize) -> usize {
+    if share_len < 268_435_456 { 131_072 } else { 524_288 }
+}
+
+/// The hash of a chunk of a file that has several, of this length.
+fn chunk_hash(bytes: &[u8], chunk_len: usize) -> Hash {
     let mut leaves: Vec<Hash> = bytes.chunks(BLOCK_LEN).map(|block| hash(&[block])).collect();
-    leaves.resize(32, [0; 32]);
+    leaves.resize(chunk_len / BLOCK_LEN, [0; 32]);
     root(leaves)
 }
 
@@ -181,12 +185,13 @@ impl Client {
         }
     }
 
-    /// A share that is one file of several chunks.
-    async fn fetch(&mut self, infohash: Hash) -> Vec<u8> {
+    /// The chunks that `wanted` chooses of a share that is one file of several chunks, with their offsets.
+    async fn fetch(&mut self, infohash: Hash, wanted: impl Fn(u64) -> Vec<u64>) -> Vec<(usize, Vec<u8>)> {
         let metainfo = self.metainfo(infohash).await;
         let len = after(&metainfo, "6:lengthi").split(|&byte| byte == b'e').next().unwrap();
         let len: usize = std::str::from_utf8(len).unwrap().parse().unwrap();
-        let chunk_count = len.div_ceil(CHUNK_LEN);
+        let chunk_len = chunk_len(len);
+        let chunk_count = len.div_ceil(chunk_len);
 
         self.send(HASHES_REQUEST, &[int(0), int(chunk_count as u64)].concat()).await;
         let hashes = self.answer().await.unwrap();
@@ -194,30 +199,31 @@ impl Client {
         let hashes: Vec<Hash> =
             hashes.payload.chunks(32).map(|chunk_hash| chunk_hash.try_into().unwrap()).collect();
         let mut row = hashes.clone();
-        row.resize(chunk_count.next_power_of_two(), root(vec![[0; 32]; 32]));
+        row.resize(chunk_count.next_power_of_two(), root(vec![[0; 32]; chunk_len / BLOCK_LEN]));
         assert_eq!(root(row), after(&metainfo, "11:pieces root32:")[..32]);
 
         // A leecher may report what it has to any peer.
         let field = vec![0; chunk_count.div_ceil(8)];
         self.say_with(BITFIELD, &int(field.len() as u64), &field).await;
         self.send(IDLE, &[]).await;
-        for chunk in 0..chunk_count as u64 {
+        let wanted = wanted(chunk_count as u64);
+        for &chunk in &wanted {
             // The number, and how much the client has, in percent.
             self.send(REQUEST, &[int(chunk), vec![0]].concat()).await;
         }
-        let mut file = vec![0; len];
-        for _ in 0..chunk_count {
+        let mut chunks = Vec::new();
+        for _ in wanted {
             let chunk = self.answer().await.unwrap();
             assert_eq!(chunk.number, CHUNK_MESSAGE);
             let index = usize::try_from(take_int(&mut &chunk.fields[..])).unwrap();
-            let start = index * CHUNK_LEN;
-            assert_eq!(chunk.payload.len(), CHUNK_LEN.min(len - start));
-            assert_eq!(chunk_hash(&chunk.payload), hashes[index]);
-            file[start..start + chunk.payload.len()].copy_from_slice(&chunk.payload);
+            let start = index * chunk_len;
+            assert_eq!(chunk.payload.len(), chunk_len.min(len - start));
+            assert_eq!(chunk_hash(&chunk.payload, chunk_len), hashes[index]);
+            chunks.push((start, chunk.payload));
             self.send(HAVE, &int(index as u64)).await;
         }
         self.send(GOODBYE, &[DONE]).await;
-        file
+        chunks
     }
 }
 
@@ -228,8 +234,33 @@ fn a_client_written_from_the_page_fetches_from_a_seeder() {
         let seeder = swarm.seed_unannounced(&source).await;
         let (mut client, role) = Client::connect(seeder.address, source.infohash().0).await;
         assert_eq!(role, 0, "a seeder");
-        let file = client.fetch(source.infohash().0).await;
+        let mut chunks = client.fetch(source.infohash().0, |count| (0..count).collect()).await;
+        chunks.sort_unstable();
+        let file: Vec<u8> = chunks.into_iter().flat_map(|(_, bytes)| bytes).collect();
         assert!(file == std::fs::read(&source.path).unwrap());
+    });
+}
+
+#[test]
+fn the_chunks_of_a_share_that_is_not_small_are_longer() {
+    test(async |swarm| {
+        let path = swarm.new_dir().join("large.bin");
+        let file = File::create_new(&path).unwrap();
+        // Most of it is a hole, which is hashed without reading.
+        for offset in [256 * MIB, 0, 100 * MIB + 5] {
+            file.write_all_at(&content(70 * KIB, offset), offset).unwrap();
+        }
+        let source = Source::of(path.clone());
+        let seeder = swarm.seed_unannounced(&source).await;
+        let (mut client, _) = Client::connect(seeder.address, source.infohash().0).await;
+        let chunks = client.fetch(source.infohash().0, |count| vec![0, 1, 200, count - 1]).await;
+        assert_eq!(chunks.len(), 4);
+        let file = File::open(path).unwrap();
+        for (offset, bytes) in chunks {
+            let mut expected = vec![0; bytes.len()];
+            file.read_exact_at(&mut expected, offset as u64).unwrap();
+            assert!(bytes == expected, "at {offset}");
+        }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::{
-    CHUNK_LEN,
+    SMALL_CHUNK_LEN,
     peer::{GoodbyeReason, PeerMessage},
 };
 use shoal::{Failure, FetchError, LeaveReason};
@@ -171,8 +171,8 @@ fn a_liar_that_connected_in_is_banned() {
                 _ => None,
             });
             let chunk = chunk.await;
-            let lie = vec![0; CHUNK_LEN as usize];
-            assert!(send(&mut liar, PeerMessage::Chunk { chunk, len: CHUNK_LEN }, &lie).await);
+            let lie = vec![0; SMALL_CHUNK_LEN as usize];
+            assert!(send(&mut liar, PeerMessage::Chunk { chunk, len: SMALL_CHUNK_LEN }, &lie).await);
             if !waits {
                 liar.writer.shutdown().await.unwrap();
             }

@@ -129,7 +129,7 @@ fn a_complete_part_is_only_proved() {
         let seeder = swarm.seed_unannounced(&source).await;
         let proxy = swarm.proxy(&seeder, Manner::Honest).await;
         let plan = swarm.plan(&source, &[proxy.address]);
-        leave_part(&source, &plan.directory, 0..8, 0..0);
+        leave_part(&source, &plan.directory, 0..32, 0..0);
         let fetched = swarm.fetch(plan).fetched().await;
         source.assert_fetched(&fetched);
         assert_eq!(fetched.peers, []);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use proto::{CHUNK_LEN, peer::PeerMessage};
+use proto::{SMALL_CHUNK_LEN, peer::PeerMessage};
 use shoal::{Failure, FetchError};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -123,7 +123,7 @@ async fn promise(leecher: SocketAddr, source: &Source) {
     let Ok(mut connection) = visit(leecher, source.infohash()).await else { return };
     while let Ok(Some(message)) = connection.reader.next().await {
         if let PeerMessage::Request { chunk, .. } = message {
-            send(&mut connection, PeerMessage::Chunk { chunk, len: CHUNK_LEN }, &[]).await;
+            send(&mut connection, PeerMessage::Chunk { chunk, len: SMALL_CHUNK_LEN }, &[]).await;
             return;
         }
         let _ = connection.reader.skip_payload().await;

@@ -16,7 +16,7 @@ pub(crate) const KIB: u64 = 1024;
 pub(crate) const MIB: u64 = 1024 * KIB;
 
 /// Bytes in a chunk.
-pub(crate) const CHUNK: u64 = proto::CHUNK_LEN as u64;
+pub(crate) const CHUNK: u64 = proto::SMALL_CHUNK_LEN as u64;
 
 /// A file or directory that is shared.
 #[derive(Debug, Clone)]

@@ -339,7 +339,7 @@ impl Swarm {
         Fetch::start(&self.node(builder), plan, &self.tasks, &self.stop)
     }
 
-    fn new_dir(&mut self) -> PathBuf {
+    pub(crate) fn new_dir(&mut self) -> PathBuf {
         self.sources += 1;
         let dir = self.dir.path().join(format!("source-{}", self.sources));
         fs::create_dir(&dir).unwrap();

@@ -29,7 +29,7 @@ const SERVICE: &str = "_shoal._udp.local.";
 const VERSION_KEY: &str = "v";
 
 /// The version of docs/protocol.md. A tracker of another version is not used.
-const VERSION: &str = "9";
+const VERSION: &str = "10";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use proto::{CHUNK_LEN, ChunkIndex, Digest, InfoHash, Metainfo, ShareName, metainfo::Tree};
+use proto::{BLOCK_LEN, ChunkIndex, Digest, InfoHash, Metainfo, ShareName, metainfo::Tree};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use store::{ChunkHashes, Content, Scan, ScanRules, merkle::chunk_hash};
 
@@ -68,8 +68,9 @@ impl Share {
 
     /// The bytes of a chunk; none if there is no such chunk.
     pub(crate) fn chunk(&self, chunk: ChunkIndex) -> &[u8] {
-        let start = chunk.0 as usize * CHUNK_LEN as usize;
-        let end = self.bytes.len().min(start + CHUNK_LEN as usize);
+        let chunk_len = self.metainfo.chunk_space().chunk_len() as usize;
+        let start = chunk.0 as usize * chunk_len;
+        let end = self.bytes.len().min(start + chunk_len);
         self.bytes.get(start..end).unwrap_or_default()
     }
 
@@ -83,12 +84,14 @@ impl Share {
     /// The hashes of [`Share::own_chunk`], which are right for its bytes and wrong for this share.
     pub(crate) fn own_hashes(&self, first: ChunkIndex, count: u32) -> Vec<u8> {
         let chunks = (first.0..first.0.saturating_add(count)).map(ChunkIndex);
-        chunks.flat_map(|chunk| chunk_hash(&self.own_chunk(chunk), u64::MAX).0).collect()
+        let leaf_count = self.metainfo.chunk_space().leaf_count(u64::MAX);
+        chunks.flat_map(|chunk| chunk_hash(&self.own_chunk(chunk), leaf_count).0).collect()
     }
 
     /// The 64 bytes below the root of a full chunk: two nodes. They hash to the chunk's hash, as one block would.
     pub(crate) fn child_hashes(&self, chunk: ChunkIndex) -> Vec<u8> {
-        let halves = self.chunk(chunk).chunks(CHUNK_LEN as usize / 2);
-        halves.flat_map(|half| chunk_hash(half, half.len() as u64).0).collect()
+        let half_len = self.metainfo.chunk_space().chunk_len() / 2;
+        let halves = self.chunk(chunk).chunks(half_len as usize);
+        halves.flat_map(|half| chunk_hash(half, half_len / BLOCK_LEN).0).collect()
     }
 }

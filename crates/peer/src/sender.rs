@@ -375,7 +375,7 @@ fn to_u32(len: usize) -> u32 {
 mod tests {
     use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, path::Path};
 
-    use proto::CHUNK_LEN;
+    use proto::{CHUNK_LEN, SMALL_CHUNK_LEN};
     use store::{Scan, ScanRules};
     use tokio::{io::AsyncReadExt, net::TcpListener};
 
@@ -387,7 +387,7 @@ mod tests {
             .unwrap()
             .hash(None, &|_| ControlFlow::Continue(()))
             .unwrap();
-        let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), 1);
+        let hub = UploadHub::new(shared.metainfo().chunk_space().chunk_count(), SMALL_CHUNK_LEN, 1);
         let asker =
             hub.join(([127, 0, 0, 1], 1).into(), outbox.clone(), crate::activity::Activity::default());
         Serve { content: Arc::new(shared), asker, faults: Faults::new(|_| ()), is_whole: true }
@@ -419,13 +419,14 @@ mod tests {
     #[tokio::test]
     async fn a_choice_is_each_chunk_in_turn_but_none_of_zeros_and_none_if_some_are_not_here() {
         let outbox = Outbox::default();
-        let (sender, _, dir) = sender(&[("a", CHUNK_LEN), ("b", CHUNK_LEN), ("c", 9)], &outbox).await;
+        let (sender, _, dir) =
+            sender(&[("a", SMALL_CHUNK_LEN), ("b", SMALL_CHUNK_LEN), ("c", 9)], &outbox).await;
         let Sender { serve, .. } = sender;
         let serve = Arc::into_inner(serve).unwrap().into_inner().unwrap();
         let [first, choices @ ..] = [0; 4].map(|_| serve.choose().unwrap().0);
         assert_eq!(choices, [1, 2, 3].map(|turn| (first + turn) % 3));
         assert_eq!(Serve { is_whole: false, ..serve }.choose(), None);
-        fs::write(dir.path().join("b"), vec![0; CHUNK_LEN as usize]).unwrap();
+        fs::write(dir.path().join("b"), vec![0; SMALL_CHUNK_LEN as usize]).unwrap();
         let serve = serve_of(dir.path(), &outbox);
         let mut choices = [0; 2].map(|_| serve.choose().unwrap().0);
         choices.sort_unstable();
@@ -440,7 +441,7 @@ mod tests {
     #[test]
     fn seeders_that_have_just_begun_choose_different_chunks() {
         let choose = || {
-            let hub = UploadHub::new(1 << 16, 1);
+            let hub = UploadHub::new(1 << 16, CHUNK_LEN, 1);
             hub.join(([127, 0, 0, 1], 1).into(), Outbox::default(), crate::activity::Activity::default())
                 .next_choice()
         };
@@ -465,7 +466,7 @@ mod tests {
     /// Sends a chunk whose file `change` changes as soon as the chunk has begun. Returns the faults that were noticed.
     async fn changed_while_it_is_sent(change: impl FnOnce(fs::File)) -> Arc<Faults> {
         let outbox = Outbox::default();
-        let (sender, _, dir) = sender(&[("a", CHUNK_LEN)], &outbox).await;
+        let (sender, _, dir) = sender(&[("a", SMALL_CHUNK_LEN)], &outbox).await;
         let Sender { serve, .. } = sender;
         // The socket buffer holds less than a chunk.
         let listener = tokio::net::TcpSocket::new_v4().unwrap();
@@ -479,9 +480,9 @@ mod tests {
         let sending = tokio::spawn(send(near.into_split().1, outbox, serve, RateLimit::unlimited()));
         let mut reader = proto::peer::PeerReader::new(&mut far);
         let message = reader.next().await.unwrap();
-        assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: CHUNK_LEN }));
+        assert_eq!(message, Some(PeerMessage::Chunk { chunk: ChunkIndex(0), len: SMALL_CHUNK_LEN }));
         change(fs::File::options().write(true).open(dir.path().join("a")).unwrap());
-        reader.read_payload(&mut vec![0; CHUNK_LEN as usize]).await.unwrap_err();
+        reader.read_payload(&mut vec![0; SMALL_CHUNK_LEN as usize]).await.unwrap_err();
         sending.await.unwrap().unwrap_err();
         faults
     }
@@ -531,9 +532,10 @@ mod tests {
     #[tokio::test]
     async fn a_large_chunk_ends_what_is_sent_in_one_go() {
         let outbox = Outbox::default();
-        let (mut sender, far, _dir) = sender(&[("a", CHUNK_LEN), ("b", CHUNK_LEN)], &outbox).await;
+        let (mut sender, far, _dir) =
+            sender(&[("a", SMALL_CHUNK_LEN), ("b", SMALL_CHUNK_LEN)], &outbox).await;
         let reading =
-            tokio::spawn(async move { far.take(CHUNK_LEN.into()).read_to_end(&mut Vec::new()).await });
+            tokio::spawn(async move { far.take(SMALL_CHUNK_LEN.into()).read_to_end(&mut Vec::new()).await });
         outbox.grant(ChunkIndex(1));
         sender.send_with_more(Outgoing::Chunk(ChunkIndex(0).into()), &outbox).await.unwrap();
         assert_eq!(

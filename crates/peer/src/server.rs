@@ -154,11 +154,12 @@ impl Server {
     ) -> u64 {
         let on_event: OnEvent = Arc::new(on_event);
         let on_fault = Arc::clone(&on_event);
+        let space = content.metainfo().chunk_space();
         let served = Arc::new(Served {
             peer_id: PeerId::random(&mut rand::rng()),
             listen_port: route.port(),
             zone: self.zone,
-            uploads: UploadHub::new(content.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS),
+            uploads: UploadHub::new(space.chunk_count(), space.chunk_len(), DEFAULT_SLOTS),
             faults: Faults::new(move |error| on_fault(ServeEvent::Fault(error))),
             limit: self.limit.clone(),
             on_event,

@@ -86,9 +86,9 @@ pub struct Asker {
 }
 
 impl UploadHub {
-    /// A hub for a share with this number of chunks, of which `slots` may be sent at a time.
-    pub fn new(chunk_count: u32, slots: usize) -> Arc<UploadHub> {
-        let uploads = Uploads::new(chunk_count, slots);
+    /// A hub for a share with this number of chunks of `chunk_len` bytes, of which `slots` may be sent at a time.
+    pub fn new(chunk_count: u32, chunk_len: u32, slots: usize) -> Arc<UploadHub> {
+        let uploads = Uploads::new(chunk_count, chunk_len, slots);
         let (askers, chunks) = (BTreeMap::new(), chunk_count);
         // A peer that asks several seeders for any chunk should receive different ones.
         let next_choice = rand::rng().random_range(0..chunk_count.max(1));

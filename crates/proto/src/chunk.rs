@@ -3,13 +3,24 @@
 //! A chunk is the unit of request, verification and resume. The chunks of all files of a share are numbered in one sequence,
 //! in `file tree` order. A chunk never spans two files, so the last chunk of each file may be short, and an empty file has
 //! none.
+//!
+//! Chunks have 512 KiB, and those of a share below 256 MiB a quarter of that. A peer can pass on a chunk only when it has all of it, so a
+//! swarm of N peers needs the time of some log2(N) chunks beyond the minimum, and in a small share that is much. The infohash is the same
+//! for any length: both are rows of one hash tree (BEP 52).
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes in every chunk but the last of each file (BEP 52 `piece length`).
+/// Bytes in every chunk but the last of each file, and BEP 52's `piece length`.
 pub const CHUNK_LEN: u32 = 512 * 1024;
+
+/// The same in a share of less than [`SMALL_SHARE_LEN`].
+pub const SMALL_CHUNK_LEN: u32 = CHUNK_LEN / 4;
+
+/// Shares of fewer bytes have small chunks. A share of this length has 512 chunks, and the last peer of a swarm of sixteen needs 2 % longer
+/// than with small ones; with fewer chunks it is more (docs/benchmarks.md). With more, each costs its messages.
+pub const SMALL_SHARE_LEN: u64 = 256 * 1024 * 1024;
 
 /// Bytes in a leaf of the hash tree (BEP 52).
 pub const BLOCK_LEN: u32 = 16 * 1024;
@@ -31,13 +42,16 @@ pub struct ChunkSpan {
     pub file: usize,
     /// First byte, counted from the start of the file.
     pub offset: u64,
-    /// Bytes in the chunk, 1 to [`CHUNK_LEN`].
+    /// Bytes in the chunk, 1 to [`ChunkSpace::chunk_len`].
     pub len: u32,
+    /// Leaves of its hash tree ([`ChunkSpace::leaf_count`]).
+    pub leaf_count: u32,
 }
 
 /// How the files of a share divide into chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkSpace {
+    chunk_len: u32,
     /// Length in bytes of each file.
     file_lens: Box<[u64]>,
     /// First chunk of each file; at the end, one past the last chunk.
@@ -54,16 +68,30 @@ impl ChunkSpace {
     /// Divides files of these lengths in bytes.
     pub fn new(file_lens: impl IntoIterator<Item = u64>) -> Result<ChunkSpace, TooLargeError> {
         let file_lens: Box<[u64]> = file_lens.into_iter().collect();
+        let add = |sum: u64, len: &u64| sum.checked_add(*len).filter(|&sum| sum <= MAX_SHARE_LEN);
+        let total_len = file_lens.iter().try_fold(0, add).ok_or(TooLargeError)?;
+        let chunk_len = if total_len < SMALL_SHARE_LEN { SMALL_CHUNK_LEN } else { CHUNK_LEN };
         let mut first_chunks = Vec::with_capacity(file_lens.len() + 1);
-        let (mut chunks, mut total_len) = (0_u32, 0_u64);
+        let mut chunks = 0_u32;
         for &len in &file_lens {
             first_chunks.push(chunks);
-            let count = u32::try_from(len.div_ceil(u64::from(CHUNK_LEN))).map_err(|_| TooLargeError)?;
+            let count = u32::try_from(len.div_ceil(u64::from(chunk_len))).map_err(|_| TooLargeError)?;
             chunks = chunks.checked_add(count).filter(|&all| all <= MAX_CHUNKS).ok_or(TooLargeError)?;
-            total_len += len;
         }
         first_chunks.push(chunks);
-        Ok(ChunkSpace { file_lens, first_chunks: first_chunks.into(), total_len })
+        Ok(ChunkSpace { chunk_len, file_lens, first_chunks: first_chunks.into(), total_len })
+    }
+
+    /// Bytes in every chunk but the last of each file.
+    pub fn chunk_len(&self) -> u32 {
+        self.chunk_len
+    }
+
+    /// Leaves in the hash tree of each chunk of a file of this many bytes, a power of two. Those beyond its blocks are padding. A chunk
+    /// that is all of its file has no more than it needs (BEP 52).
+    pub fn leaf_count(&self, file_len: u64) -> u32 {
+        let first_len = u32::try_from(file_len).unwrap_or(u32::MAX).min(self.chunk_len);
+        first_len.div_ceil(BLOCK_LEN).next_power_of_two()
     }
 
     /// Number of chunks of the whole share.
@@ -98,10 +126,11 @@ impl ChunkSpace {
         }
         // An empty file has the same first chunk as the next file, so the last file that starts at or before the chunk holds it.
         let file = self.first_chunks.partition_point(|&first| first <= chunk.0) - 1;
-        let offset = u64::from(chunk.0 - self.first_chunks[file]) * u64::from(CHUNK_LEN);
+        let offset = u64::from(chunk.0 - self.first_chunks[file]) * u64::from(self.chunk_len);
         let left = self.file_lens[file] - offset;
-        let len = u32::try_from(left).unwrap_or(u32::MAX).min(CHUNK_LEN);
-        Some(ChunkSpan { file, offset, len })
+        let len = u32::try_from(left).unwrap_or(u32::MAX).min(self.chunk_len);
+        let leaf_count = self.leaf_count(self.file_lens[file]);
+        Some(ChunkSpan { file, offset, len, leaf_count })
     }
 }
 

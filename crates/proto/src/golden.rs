@@ -50,11 +50,15 @@ pub(crate) fn assert_documented(
 
 #[test]
 fn the_protocol_page_has_the_limits() {
-    use crate::{BLOCK_LEN, CHUNK_LEN, PREAMBLE_LEN, chunk, link, metainfo, name, peer, tracker};
+    use crate::{
+        BLOCK_LEN, CHUNK_LEN, PREAMBLE_LEN, SMALL_CHUNK_LEN, chunk, link, metainfo, name, peer, tracker,
+    };
 
     let bytes = |value: u64| format!("{} bytes", grouped(value));
     for (value, constant) in [
         (bytes(CHUNK_LEN.into()), "CHUNK_LEN"),
+        (bytes(SMALL_CHUNK_LEN.into()), "SMALL_CHUNK_LEN"),
+        (bytes(chunk::SMALL_SHARE_LEN), "SMALL_SHARE_LEN"),
         (bytes(BLOCK_LEN.into()), "BLOCK_LEN"),
         (grouped(chunk::MAX_CHUNKS.into()), "MAX_CHUNKS"),
         (bytes(chunk::MAX_SHARE_LEN), "MAX_SHARE_LEN"),

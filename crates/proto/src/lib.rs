@@ -29,7 +29,7 @@ mod wire;
 pub mod zone;
 
 pub use bitfield::Bitfield;
-pub use chunk::{BLOCK_LEN, CHUNK_LEN, ChunkIndex, ChunkSpace, ChunkSpan};
+pub use chunk::{BLOCK_LEN, CHUNK_LEN, ChunkIndex, ChunkSpace, ChunkSpan, SMALL_CHUNK_LEN};
 pub use endpoint::Endpoint;
 pub use id::{Digest, InfoHash, PeerId, Secret};
 pub use label::Label;
@@ -43,7 +43,7 @@ pub use zone::Zone;
 pub const MAGIC: [u8; 5] = *b"SHOAL";
 
 /// Version of both wire formats, the byte after [`MAGIC`]. Any change of a golden byte raises it.
-pub const VERSION: u8 = 9;
+pub const VERSION: u8 = 10;
 
 /// Length in bytes of [`PREAMBLE`].
 pub const PREAMBLE_LEN: usize = MAGIC.len() + 1;

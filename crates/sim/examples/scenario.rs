@@ -1,6 +1,6 @@
 //! Runs scenarios and prints their figures:
 //! `scenario NAME... [--seed N] [--seeds COUNT] [--up MBIT] [--down MBIT] [--latency MS] [--work MS] [--news MS] [--start MS]
-//! [--max-peers N] [--chunks N]`. All from `--up` on change what a scenario says of itself; `--up` gives the origin the same uplink too.
+//! [--max-peers N] [--mib N]`. All from `--up` on change what a scenario says of itself; `--up` gives the origin the same uplink too.
 
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,8 @@ fn main() {
         if let Some(most) = number("--max-peers") {
             scenario.max_peers = most as usize;
         }
-        if let Some(chunks) = number("--chunks") {
-            scenario.chunks = chunks as u32;
+        if let Some(mib) = number("--mib") {
+            scenario.mib = mib as u32;
         }
         for seed in first..first + number("--seeds").unwrap_or(1) {
             let start = Instant::now();

@@ -6,7 +6,7 @@
 //! others fill. When a flow starts, grows or ends, the links at its two ends are shared out anew. Another link follows at once if it
 //! would carry more than it can, and else when one of its own flows starts or ends: TCP needs some time for this too.
 
-use proto::{CHUNK_LEN, ChunkIndex};
+use proto::ChunkIndex;
 
 use crate::{
     names::{ConnId, FlowId, NodeId},
@@ -47,6 +47,8 @@ pub(crate) struct Flow {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
     pub(crate) chunk: ChunkIndex,
+    /// Its length in bytes.
+    pub(crate) len: u32,
     /// Bits that were not sent at `at`.
     left: f64,
     /// Bits a second since then.
@@ -106,7 +108,7 @@ impl Flow {
         let left = (self.left - self.rate * (now - self.at) as f64 / 1e9).max(0.0) / 8.0;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a chunk")]
         let left = left.ceil() as u32;
-        CHUNK_LEN.saturating_sub(left)
+        self.len.saturating_sub(left)
     }
 
     /// When it is over, if its rate stays as it is.
@@ -151,11 +153,11 @@ impl Network {
         self.ends.push(Ends { up, down, busy: 0, busy_since: 0 });
     }
 
-    /// Starts to send a chunk of this many bits.
+    /// Starts to send a chunk of this many bytes.
     pub(crate) fn start(
         &mut self,
         (conn, from, to): (ConnId, NodeId, NodeId),
-        (chunk, bits): (ChunkIndex, f64),
+        (chunk, len): (ChunkIndex, u32),
         warmth: Warmth,
         now: Nanos,
         queue: &mut Queue,
@@ -169,7 +171,8 @@ impl Network {
             from,
             to,
             chunk,
-            left: bits,
+            len,
+            left: f64::from(len) * 8.0,
             rate: 0.0,
             at: now,
             weight,

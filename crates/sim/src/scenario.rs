@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::{CHUNK_LEN, Zone};
+use proto::Zone;
 
 /// One way through the network, unless a scenario has another value: about a fiftieth of what a chunk takes at
 /// 100 Mbit/s.
@@ -106,8 +106,8 @@ pub enum OriginLeaves {
 pub struct Scenario {
     /// For the report.
     pub name: &'static str,
-    /// Chunks in the share, all of full length.
-    pub chunks: u32,
+    /// MiB in the share.
+    pub mib: u32,
     /// The origin's link.
     pub origin: Link,
     /// Where in the network the origin is.
@@ -137,12 +137,12 @@ pub struct Scenario {
 
 impl Scenario {
     /// An origin and `count` leechers of one `link`, all started within a tenth of a second.
-    pub fn equal(name: &'static str, count: usize, chunks: u32, link: Link) -> Scenario {
+    pub fn equal(name: &'static str, count: usize, mib: u32, link: Link) -> Scenario {
         let arrives = |number| Duration::from_millis(100).mul_f64((number as f64 + 1.0) / count as f64);
         let leechers = (0..count).map(|number| LeecherPlan::new(link, arrives(number)));
         Scenario {
             name,
-            chunks,
+            mib,
             origin: link,
             origin_zone: Zone::NONE,
             origin_leaves: OriginLeaves::Never,
@@ -165,18 +165,18 @@ impl Scenario {
     }
 
     /// As [`Scenario::equal`], in `zones` zones of `count` leechers each. The origin is in the first.
-    fn zones(name: &'static str, zones: usize, count: usize, chunks: u32) -> Scenario {
+    fn zones(name: &'static str, zones: usize, count: usize, mib: u32) -> Scenario {
         let zone = |number: usize| Zone::cut(&format!("zone {}", number % zones)).unwrap_or_default();
-        let mut scenario = Scenario::equal(name, zones * count, chunks, BENCH_LINK);
+        let mut scenario = Scenario::equal(name, zones * count, mib, BENCH_LINK);
         scenario.origin_zone = zone(0);
         scenario.leechers.iter_mut().enumerate().for_each(|(number, leecher)| leecher.zone = zone(number));
         scenario
     }
 
     /// An origin and one leecher, which arrives when the origin and `others` have been at work for some seconds.
-    pub fn beside(name: &'static str, chunks: u32, link: Link, others: Vec<LeecherPlan>) -> Scenario {
+    pub fn beside(name: &'static str, mib: u32, link: Link, others: Vec<LeecherPlan>) -> Scenario {
         let fast = LeecherPlan::new(link, Duration::from_secs(5));
-        let mut scenario = Scenario::equal(name, 0, chunks, link);
+        let mut scenario = Scenario::equal(name, 0, mib, link);
         scenario.give_up = Duration::from_secs(120);
         scenario.names_origin = true;
         scenario.leechers = others;
@@ -184,9 +184,14 @@ impl Scenario {
         scenario
     }
 
+    /// Bytes in the share.
+    pub fn share_len(&self) -> u64 {
+        u64::from(self.mib) * 1024 * 1024
+    }
+
     /// Bits in the share.
     pub fn bits(&self) -> f64 {
-        f64::from(self.chunks) * f64::from(CHUNK_LEN) * 8.0
+        self.share_len() as f64 * 8.0
     }
 
     /// A lower bound of the time, in seconds, at which the last leecher is done. It is the bound of Kumar and Ross (2006), for peers
@@ -224,11 +229,14 @@ const SLOW_PART: f64 = 4.0;
 /// What far peers are away, each way: two of them have a round trip of 100 ms.
 const FAR: Duration = Duration::from_micros(24_500);
 
-/// Chunks in a GiB.
-pub const GIB: u32 = 2_048;
+/// MiB in a GiB.
+const GIB: u32 = 1_024;
 
-/// Chunks in 3 GB.
-const THREE_GB: u32 = 5_723;
+/// Chunks in half a GiB, of a share that has at least that.
+const HALF_A_GIB: u32 = 1_024;
+
+/// MiB in 3 GB.
+const THREE_GB: u32 = 2_861;
 
 /// How long a flow of a silent connection takes until it has its share of a busy uplink: about what it takes behind the full
 /// queue of a link of 100 Mbit/s.
@@ -255,11 +263,11 @@ pub fn beside(kind: &str, count: usize) -> Option<Scenario> {
     let receivers = |down| company(count, Nature::Slow, Link { up: 0.0, down });
     let senders = |nature, up| company(count, nature, Link { up, down: 0.0 });
     let scenario = match kind {
-        "receivers" => Scenario::beside("receivers", 256, GBIT, receivers(SLOW_RATE)),
-        "mute" => Scenario::beside("mute", 256, GBIT, receivers(0.0)),
-        "senders" => Scenario::beside("senders", 32, STEADY, senders(Nature::Seeder, SLOW_RATE)),
-        "trickling" => Scenario::beside("trickling", 32, STEADY, senders(Nature::Seeder, TRICKLE)),
-        "silent" => Scenario::beside("silent", 32, STEADY, senders(Nature::Silent, 0.0)),
+        "receivers" => Scenario::beside("receivers", 128, GBIT, receivers(SLOW_RATE)),
+        "mute" => Scenario::beside("mute", 128, GBIT, receivers(0.0)),
+        "senders" => Scenario::beside("senders", 16, STEADY, senders(Nature::Seeder, SLOW_RATE)),
+        "trickling" => Scenario::beside("trickling", 16, STEADY, senders(Nature::Seeder, TRICKLE)),
+        "silent" => Scenario::beside("silent", 16, STEADY, senders(Nature::Silent, 0.0)),
         "mixed" => {
             let others = [
                 receivers(SLOW_RATE),
@@ -268,7 +276,7 @@ pub fn beside(kind: &str, count: usize) -> Option<Scenario> {
                 senders(Nature::Seeder, TRICKLE),
                 senders(Nature::Silent, 0.0),
             ];
-            Scenario::beside("mixed", 32, STEADY, others.concat())
+            Scenario::beside("mixed", 16, STEADY, others.concat())
         }
         _ => return None,
     };
@@ -284,15 +292,16 @@ pub fn named(name: &str) -> Option<Scenario> {
         return Some(scenario);
     }
     let scenario = match name {
-        "small_8" => Scenario::equal("small_8", 8, 128, BENCH_LINK),
-        "small_16" => Scenario::equal("small_16", 16, 128, BENCH_LINK),
+        "small_8" => Scenario::equal("small_8", 8, 64, BENCH_LINK),
+        "small_16" => Scenario::equal("small_16", 16, 64, BENCH_LINK),
+        "small_32" => Scenario::equal("small_32", 32, 64, BENCH_LINK),
         "slow_starts_16" => {
-            Scenario { start_time: SLOW_START, ..Scenario::equal("slow_starts_16", 16, 128, BENCH_LINK) }
+            Scenario { start_time: SLOW_START, ..Scenario::equal("slow_starts_16", 16, 64, BENCH_LINK) }
         }
         "equal_50" => Scenario::equal("equal_50", 50, GIB, BENCH_LINK),
         // As `bench/swarm -N 12 --leecher-ups 25 100 400 --down 400`.
         "uneven_12" => {
-            let mut scenario = Scenario::equal("uneven_12", 12, 128, BENCH_LINK);
+            let mut scenario = Scenario::equal("uneven_12", 12, 64, BENCH_LINK);
             for (leecher, mbit) in scenario.leechers.iter_mut().zip([25.0, 100.0, 400.0].into_iter().cycle())
             {
                 leecher.link = Link { up: mbit * 1e6, down: 400e6 };
@@ -320,7 +329,7 @@ pub fn named(name: &str) -> Option<Scenario> {
         },
         "slow_origin_small" => Scenario {
             origin: Link { up: BENCH_LINK.up / 10.0, down: BENCH_LINK.down },
-            ..Scenario::equal("slow_origin_small", 50, 256, BENCH_LINK)
+            ..Scenario::equal("slow_origin_small", 50, 128, BENCH_LINK)
         },
         "fast_origin" => Scenario {
             origin: Link { up: 100.0 * BENCH_LINK.up, down: BENCH_LINK.down },
@@ -358,7 +367,7 @@ pub fn named(name: &str) -> Option<Scenario> {
             ..Scenario::equal("origin_leaves_early", 50, GIB, BENCH_LINK)
         },
         "churn" => Scenario::equal("churn", 50, GIB, BENCH_LINK)
-            .with_every(10, |leecher| leecher.nature = Nature::LeavesAt(GIB / 2)),
+            .with_every(10, |leecher| leecher.nature = Nature::LeavesAt(HALF_A_GIB)),
         "flash_crowd" => {
             let mut scenario = Scenario::equal("flash_crowd", 60, GIB, BENCH_LINK);
             for (number, leecher) in scenario.leechers.iter_mut().skip(10).enumerate() {
@@ -367,8 +376,8 @@ pub fn named(name: &str) -> Option<Scenario> {
             }
             scenario
         }
-        "zones_300" => Scenario::zones("zones_300", 3, 100, 128),
-        "zones_300_blind" => Scenario::equal("zones_300_blind", 300, 128, BENCH_LINK),
+        "zones_300" => Scenario::zones("zones_300", 3, 100, 64),
+        "zones_300_blind" => Scenario::equal("zones_300_blind", 300, 64, BENCH_LINK),
         "liars" => Scenario::equal("liars", 50, GIB, BENCH_LINK)
             .with_every(5, |leecher| leecher.nature = Nature::Liar),
         _ => return None,
@@ -377,9 +386,10 @@ pub fn named(name: &str) -> Option<Scenario> {
 }
 
 /// Every scenario that [`named`] knows.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 25] = [
     "small_8",
     "small_16",
+    "small_32",
     "slow_starts_16",
     "uneven_12",
     "equal_50",

@@ -9,7 +9,7 @@ use std::{
 };
 
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, InfoHash,
+    Bitfield, ChunkIndex, ChunkSpace, InfoHash,
     peer::{PeerMessage, RejectReason},
     tracker::Event as AnnounceEvent,
 };
@@ -130,8 +130,8 @@ impl Conn {
 
 impl<'a> World<'a> {
     fn new(scenario: &'a Scenario, seed: u64) -> World<'a> {
-        let len = u64::from(scenario.chunks) * u64::from(CHUNK_LEN);
-        let space = ChunkSpace::new([len]).expect("a share that is not too large");
+        let space = ChunkSpace::new([scenario.share_len()]).expect("a share that is not too large");
+        let (chunks, chunk_len) = (space.chunk_count(), space.chunk_len());
         let start = Instant::now();
         let mut world = World {
             scenario,
@@ -147,7 +147,7 @@ impl<'a> World<'a> {
             conns: Vec::new(),
             registry: Registry::new(Rules::default(), start),
             wanting: scenario.leechers.iter().filter(|plan| plan.nature.is_waited_for()).count(),
-            unsent: Bitfield::full(scenario.chunks),
+            unsent: Bitfield::full(chunks),
             first_copy: 0,
             last_finish: 0,
             dropped: 0,
@@ -158,8 +158,7 @@ impl<'a> World<'a> {
             digest: 0xcbf2_9ce4_8422_2325,
             space,
         };
-        let chunks = scenario.chunks;
-        let uploads = || Uploads::new(chunks, DEFAULT_SLOTS);
+        let uploads = || Uploads::new(chunks, chunk_len, DEFAULT_SLOTS);
         let full = Bitfield::full(chunks);
         world.network.add(scenario.origin);
         let mut origin = Node::new(NodeId::ORIGIN, Nature::Seeder, uploads(), ORIGIN_MAX_PEERS, full.clone());
@@ -340,25 +339,25 @@ impl<'a> World<'a> {
 
     /// A chunk has arrived.
     fn take_in(&mut self, id: NodeId, conn: ConnId, chunk: ChunkIndex) {
-        let now = self.at(self.now);
+        let (now, chunk_len) = (self.at(self.now), self.space.chunk_len());
         let (sender, peer) = (self.conns[conn.index()].other(id), self.conns[conn.index()].key(id));
         let lies = self.nodes[sender.index()].nature == Nature::Liar;
         let from = self.nodes[sender.index()].zone;
         let node = &mut self.nodes[id.index()];
-        node.received += u64::from(CHUNK_LEN);
+        node.received += u64::from(chunk_len);
         if !node.zone.is_shared_with(from) {
-            node.crossed += u64::from(CHUNK_LEN);
+            node.crossed += u64::from(chunk_len);
         }
         let Some(core) = &mut node.core else { return };
-        match core.received(peer, chunk, CHUNK_LEN, now) {
+        match core.received(peer, chunk, chunk_len, now) {
             // The core may have ended the connection because of a message that was read a moment before.
             Received::Unrequested => {
                 self.act(id);
                 assert!(!self.conns[conn.index()].open, "{sender:?} sent {chunk:?} to {id:?} unasked");
             }
-            Received::Duplicate => node.duplicate += u64::from(CHUNK_LEN),
+            Received::Duplicate => node.duplicate += u64::from(chunk_len),
             Received::Verify if lies => {
-                node.wrong += u64::from(CHUNK_LEN);
+                node.wrong += u64::from(chunk_len);
                 self.handle(id, SwarmEvent::Wrong { peer, chunk });
             }
             Received::Verify => {
@@ -462,8 +461,8 @@ impl<'a> World<'a> {
             let is_warm = end.sent[end.side(id)].is_some_and(|sent| self.now - sent < COOLS_AFTER);
             let interval = nanos(self.scenario.start_time) / u64::from(GROWTHS);
             let warmth = if is_warm || interval == 0 { Warmth::Warm } else { Warmth::Cold(interval) };
-            let bits = f64::from(CHUNK_LEN) * 8.0;
-            self.network.start((conn, id, to), (chunk, bits), warmth, self.now, &mut self.queue);
+            let len = self.space.chunk_len();
+            self.network.start((conn, id, to), (chunk, len), warmth, self.now, &mut self.queue);
             self.send(conn, id, Message::Header(chunk));
         }
         for asker in self.nodes[id.index()].uploads.take_idle(now) {
@@ -477,15 +476,15 @@ impl<'a> World<'a> {
 
     /// The last byte of a chunk was sent.
     fn sent(&mut self, flow: Flow) {
-        let Flow { conn, from, chunk, .. } = flow;
+        let Flow { conn, from, chunk, len: chunk_len, .. } = flow;
         let now = self.at(self.now);
         let end = &mut self.conns[conn.index()];
         end.sent[end.side(from)] = Some(self.now);
         let taken = |asker| self.network.sent(from, conn_of(asker), self.now);
         self.nodes[from.index()].uploads.progress(taken, now);
         let node = self.node(from);
-        node.uploads.finished(AskerKey(conn.0.into()), CHUNK_LEN, now);
-        node.sent += u64::from(CHUNK_LEN);
+        node.uploads.finished(AskerKey(conn.0.into()), chunk_len, now);
+        node.sent += u64::from(chunk_len);
         let sent = node.sent;
         self.send(conn, from, Message::Chunk(chunk));
         if from == NodeId::ORIGIN && self.unsent.remove(chunk) && self.unsent.is_empty() {

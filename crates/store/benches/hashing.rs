@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use proto::CHUNK_LEN;
+use proto::{BLOCK_LEN, CHUNK_LEN};
 use sha2::{Digest, Sha256};
 use store::merkle::{chunk_hash, chunk_hash_by_sha2};
 
@@ -13,10 +13,10 @@ fn main() {
     let mut group = criterion.benchmark_group("hash a chunk");
     group.throughput(Throughput::Bytes(u64::from(CHUNK_LEN)));
     group.bench_function("Merkle root of 32 blocks", |bencher| {
-        bencher.iter(|| chunk_hash(black_box(&chunk), u64::from(CHUNK_LEN) * 2));
+        bencher.iter(|| chunk_hash(black_box(&chunk), CHUNK_LEN / BLOCK_LEN));
     });
     group.bench_function("Merkle root with sha2 alone", |bencher| {
-        bencher.iter(|| chunk_hash_by_sha2(black_box(&chunk), u64::from(CHUNK_LEN) * 2));
+        bencher.iter(|| chunk_hash_by_sha2(black_box(&chunk), CHUNK_LEN / BLOCK_LEN));
     });
     group.bench_function("SHA-256 with sha2", |bencher| {
         bencher.iter(|| Sha256::digest(black_box(&chunk)));

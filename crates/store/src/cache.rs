@@ -2,7 +2,8 @@
 //!
 //! Each shared file has a small file here, named by device and inode, so a newer version of it replaces the older one. An
 //! entry counts only for the same size, modification time (mtime) and change time (ctime, which cannot be set back), and
-//! only if it is intact: it ends in its own SHA-256. A wrong entry could only make a share that no leecher accepts.
+//! only if it is intact: it ends in its own SHA-256. A wrong entry could only make a share that no leecher accepts. It has the hashes that
+//! the file had in its last share. A share whose chunks have another length ([`proto::ChunkSpace`]) hashes the file again.
 //!
 //! ```text
 //! "SHOALHC2" | device u64 | inode u64 | len u64 | mtime s i64 | mtime ns i64 | ctime s i64 | ctime ns i64
@@ -49,11 +50,17 @@ impl HashCache {
         Ok(cache)
     }
 
-    pub(crate) fn load(&self, identity: &FileIdentity, changed: ChangeTime) -> Option<Vec<Digest>> {
+    /// The hashes of the chunks of a file, if they are known for chunks of `chunk_len` bytes.
+    pub(crate) fn load(
+        &self,
+        identity: &FileIdentity,
+        changed: ChangeTime,
+        chunk_len: u32,
+    ) -> Option<Vec<Digest>> {
         if identity.len <= MIN_FILE_LEN {
             return None;
         }
-        decode_entry(&fs::read(self.path(identity)).ok()?, identity, changed)
+        decode_entry(&fs::read(self.path(identity)).ok()?, identity, changed, chunk_len)
     }
 
     /// Remembers the hashes of a file that was looked at before it was read. A failure only costs time later.
@@ -110,15 +117,16 @@ pub(crate) fn is_settled(last_change_s: i64, at: SystemTime) -> bool {
     at.duration_since(last).is_ok_and(|age| age > SETTLED)
 }
 
-/// The hashes in an entry, if it is intact and of this version of this file.
+/// The hashes in an entry, if it is intact, of this version of this file, and of chunks of `chunk_len` bytes.
 pub(crate) fn decode_entry(
     bytes: &[u8],
     identity: &FileIdentity,
     changed: ChangeTime,
+    chunk_len: u32,
 ) -> Option<Vec<Digest>> {
     let (body, checksum) = bytes.split_last_chunk::<{ Digest::LEN }>()?;
     let hashes = body.strip_prefix(header(identity, changed).as_slice())?;
-    let chunks = identity.len.div_ceil(CHUNK_LEN.into());
+    let chunks = identity.len.div_ceil(chunk_len.into());
     if hashes.len() as u64 != chunks * Digest::LEN as u64 || sha2::Sha256::digest(body).as_slice() != checksum
     {
         return None;
@@ -149,6 +157,8 @@ pub(crate) fn header(identity: &FileIdentity, changed: ChangeTime) -> Vec<u8> {
 mod tests {
     use std::ops::ControlFlow;
 
+    use proto::SMALL_CHUNK_LEN;
+
     use super::*;
     use crate::scan::{Scan, ScanRules};
 
@@ -167,7 +177,8 @@ mod tests {
     fn remembers_a_file_until_it_changes() {
         let (_dir, cache) = cache();
         cache.save(&FILE, CHANGED, &HASHES, SystemTime::now());
-        assert_eq!(cache.load(&FILE, CHANGED), Some(HASHES.to_vec()));
+        assert_eq!(cache.load(&FILE, CHANGED, CHUNK_LEN), Some(HASHES.to_vec()));
+        assert_eq!(cache.load(&FILE, CHANGED, SMALL_CHUNK_LEN), None, "these are hashes of other chunks");
         for changed in [
             FileIdentity { len: FILE.len + 1, ..FILE },
             FileIdentity { mtime_s: 1_001, ..FILE },
@@ -175,10 +186,10 @@ mod tests {
             FileIdentity { inode: 0xabd, ..FILE },
             FileIdentity { device: 2, ..FILE },
         ] {
-            assert_eq!(cache.load(&changed, CHANGED), None);
+            assert_eq!(cache.load(&changed, CHANGED, CHUNK_LEN), None);
         }
         for changed in [ChangeTime { s: 1_001, ns: 7 }, ChangeTime { s: 1_000, ns: 8 }] {
-            assert_eq!(cache.load(&FILE, changed), None);
+            assert_eq!(cache.load(&FILE, changed, CHUNK_LEN), None);
         }
     }
 
@@ -192,10 +203,10 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             fs::write(&path, bad).unwrap();
-            assert_eq!(cache.load(&FILE, CHANGED), None, "byte {at}");
+            assert_eq!(cache.load(&FILE, CHANGED, CHUNK_LEN), None, "byte {at}");
         }
         fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert_eq!(cache.load(&FILE, CHANGED), None);
+        assert_eq!(cache.load(&FILE, CHANGED, CHUNK_LEN), None);
     }
 
     /// However long hashing takes: while it was read it may have changed in the same step of time.
@@ -208,10 +219,10 @@ mod tests {
         for (file, changed) in [(&later, CHANGED), (&FILE, changed_later)] {
             for looked_at in [0, 1_001, 1_003] {
                 cache.save(file, changed, &HASHES, at(looked_at));
-                assert_eq!(cache.load(file, changed), None, "{looked_at}");
+                assert_eq!(cache.load(file, changed, CHUNK_LEN), None, "{looked_at}");
             }
             cache.save(file, changed, &HASHES, at(1_004));
-            assert_eq!(cache.load(file, changed), Some(HASHES.to_vec()));
+            assert_eq!(cache.load(file, changed, CHUNK_LEN), Some(HASHES.to_vec()));
             fs::remove_file(cache.path(file)).unwrap();
         }
     }

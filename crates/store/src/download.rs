@@ -257,16 +257,15 @@ impl Download {
         let Some(span) = self.metainfo.chunk_space().span(chunk) else {
             return Err(StoreChunkError::Wrong(chunk));
         };
-        let file_len = self.metainfo.chunk_space().file_len(span.file);
         if bytes.len() != span.len as usize {
             return Err(StoreChunkError::Wrong(chunk));
         }
-        let hash = merkle::chunk_hash(bytes, file_len);
+        let hash = merkle::chunk_hash(bytes, span.leaf_count);
         let is_right = Some(hash) == self.hashes.get(chunk);
         let is_cross_checked =
             self.hashed.fetch_add(1, Ordering::Relaxed).is_multiple_of(CROSS_CHECK_INTERVAL);
         // A wrong chunk is checked too, so that a machine that errs accuses no honest peer.
-        if (is_cross_checked || !is_right) && merkle::chunk_hash_by_sha2(bytes, file_len) != hash {
+        if (is_cross_checked || !is_right) && merkle::chunk_hash_by_sha2(bytes, span.leaf_count) != hash {
             return Err(StoreChunkError::HashersDisagree(chunk));
         }
         if !is_right {
@@ -497,7 +496,7 @@ impl Download {
         let mut bytes = vec![0; span.len as usize];
         disk::read_exact_at(file, &mut bytes, span.offset)?;
         let chunk = ChunkIndex(space.chunks_of(span.file).start);
-        let is_right = Some(merkle::chunk_hash(&bytes, before)) == self.hashes.get(chunk);
+        let is_right = Some(merkle::chunk_hash(&bytes, span.leaf_count)) == self.hashes.get(chunk);
         Ok((!is_right).then_some(FileChange::Written))
     }
 

@@ -320,7 +320,8 @@ impl Existing {
         let mut is_read = vec![true; self.files.len()];
         for (file, state) in there() {
             let names = metainfo.files()[file].path.iter().map(ShareName::as_str);
-            let Some(known) = local.and_then(|local| local.hashes_of(names, &state)) else {
+            let Some(known) = local.and_then(|local| local.hashes_of(names, &state, space.chunk_len()))
+            else {
                 proved.unknown += 1;
                 unread.extend(chunks_of(file));
                 continue;

@@ -30,7 +30,7 @@ pub mod resume {
 
 /// The hash cache. A file is given as the numbers in the header of its entry.
 pub mod hash_cache {
-    use proto::Digest;
+    use proto::{CHUNK_LEN, Digest};
 
     use crate::{
         cache,
@@ -40,10 +40,10 @@ pub mod hash_cache {
     /// Which of the numbers of a file is its length in bytes.
     pub const LEN: usize = 2;
 
-    /// The hashes in an entry of this file, if it is intact.
+    /// The hashes in an entry of this file, if it is intact and of chunks of the usual length.
     pub fn decode_entry(file: [i64; 7], bytes: &[u8]) -> Option<Vec<Digest>> {
         let (identity, changed) = identify(file);
-        cache::decode_entry(bytes, &identity, changed)
+        cache::decode_entry(bytes, &identity, changed, CHUNK_LEN)
     }
 
     /// An entry of this file.

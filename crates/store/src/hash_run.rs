@@ -19,7 +19,7 @@ use crate::{
     merkle::{Leaves, batch_len},
 };
 
-/// Chunks that a thread takes at a time: 4 MiB in sequence, so that disks get long reads.
+/// Chunks that a thread takes at a time: 1 or 4 MiB in sequence, so that disks get long reads.
 const RUN: usize = 8;
 
 /// Called from several threads with the number of bytes that were just hashed. `Break` stops the run.
@@ -111,11 +111,11 @@ impl<E, O: Fn(usize) -> Result<Arc<File>, E>> Worker<'_, O> {
             }
         };
         if *is_sparse && holes::is_hole(file, span.offset, span.len) {
-            let hash = holes::zero_hash(span.len, self.space.file_len(span.file));
+            let hash = holes::zero_hash(span.len, span.leaf_count);
             return self.proceed(chunk).map(|()| Some(hash));
         }
         let hash = match leaves(file, span.offset, span.len, &mut self.buf) {
-            Ok(leaves) => Some(leaves.root(self.space.file_len(span.file))),
+            Ok(leaves) => Some(leaves.root(span.leaf_count)),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
             Err(error) => return Err(HashRunError::Read(span.file, error)),
         };

@@ -35,7 +35,8 @@ impl ChunkHashes {
         }
         for (file, entry) in metainfo.files().iter().enumerate() {
             let chunks = space.chunks_of(file);
-            let root = file_root(&hashes[chunks.start as usize..chunks.end as usize]);
+            let leaf_count = space.leaf_count(entry.node.len);
+            let root = file_root(&hashes[chunks.start as usize..chunks.end as usize], leaf_count);
             if root != entry.node.pieces_root {
                 return Err(HashesError::WrongRoot);
             }
@@ -54,11 +55,11 @@ impl ChunkHashes {
     }
 }
 
-/// The root of a file from the hashes of its chunks; `None` for an empty file.
-pub(crate) fn file_root(hashes: &[Digest]) -> Option<Digest> {
+/// The root of a file from the hashes of its chunks, each over this many leaves; `None` for an empty file.
+pub(crate) fn file_root(hashes: &[Digest], leaf_count: u32) -> Option<Digest> {
     match hashes {
         [] => None,
         [only] => Some(*only),
-        many => Some(merkle::root_of_chunks(many)),
+        many => Some(merkle::root_of_chunks(many, leaf_count)),
     }
 }

@@ -3,8 +3,7 @@
 use std::{fs::File, ops::Range, os::unix::fs::MetadataExt, sync::OnceLock};
 
 use proto::{
-    Bitfield, ChunkIndex, Digest, Metainfo,
-    chunk::{CHUNK_LEN, ChunkSpace},
+    BLOCK_LEN, Bitfield, CHUNK_LEN, ChunkIndex, Digest, Metainfo, SMALL_CHUNK_LEN, chunk::ChunkSpace,
 };
 use rustix::{fs::SeekFrom, io::Errno};
 
@@ -13,20 +12,25 @@ use crate::{hashes::ChunkHashes, merkle};
 /// Bytes in a block of [`MetadataExt::blocks`], on every file system.
 const BLOCK_OF_STAT: u64 = 512;
 
-/// The hash of a chunk of `len` zeros, in a file of `file_len` bytes. By `sha2`, the reference: a wrong one would be a chunk that
+/// The hash of a chunk of `len` zeros, whose tree has this many leaves. By `sha2`, the reference: a wrong one would be a chunk that
 /// nobody accepts.
-pub(crate) fn zero_hash(len: u32, file_len: u64) -> Digest {
-    static WHOLE_CHUNK: OnceLock<Digest> = OnceLock::new();
-    let hash = || merkle::chunk_hash_by_sha2(&vec![0; len as usize], file_len);
-    // A whole chunk has 32 leaves in a file of any length.
-    if len == CHUNK_LEN { *WHOLE_CHUNK.get_or_init(hash) } else { hash() }
+pub(crate) fn zero_hash(len: u32, leaf_count: u32) -> Digest {
+    static WHOLE_CHUNKS: [OnceLock<Digest>; 2] = [const { OnceLock::new() }; 2];
+    let hash = || merkle::chunk_hash_by_sha2(&vec![0; len as usize], leaf_count);
+    let is_whole = len == leaf_count * BLOCK_LEN;
+    match [SMALL_CHUNK_LEN, CHUNK_LEN].iter().position(|&whole| is_whole && len == whole) {
+        Some(which) => *WHOLE_CHUNKS[which].get_or_init(hash),
+        None => hash(),
+    }
 }
 
 /// Whether a full chunk holds nothing but zeros, so that nobody asks for it. Short ones are not looked at.
 pub fn is_zero_chunk(metainfo: &Metainfo, hashes: &ChunkHashes, chunk: ChunkIndex) -> bool {
     let space = metainfo.chunk_space();
-    let Some(span) = space.span(chunk).filter(|span| span.len == CHUNK_LEN) else { return false };
-    hashes.get(chunk) == Some(zero_hash(span.len, space.file_len(span.file)))
+    let Some(span) = space.span(chunk).filter(|span| span.len == space.chunk_len()) else {
+        return false;
+    };
+    hashes.get(chunk) == Some(zero_hash(span.len, span.leaf_count))
 }
 
 /// Which of these chunks hold nothing but zeros. A short chunk counts only after another one of zeros: hashing zeros for each file
@@ -37,9 +41,9 @@ pub(crate) fn zero_chunks(metainfo: &Metainfo, hashes: &ChunkHashes, of: &Bitfie
     for file in 0..metainfo.files().len() {
         let mut is_after_zeros = false;
         for chunk in space.chunks_of(file).map(ChunkIndex) {
-            let len = space.span(chunk).map_or(0, |span| span.len);
-            let is_worth_it = len == CHUNK_LEN || is_after_zeros;
-            is_after_zeros = is_worth_it && hashes.get(chunk) == Some(zero_hash(len, space.file_len(file)));
+            let Some(span) = space.span(chunk) else { continue };
+            let is_worth_it = span.len == space.chunk_len() || is_after_zeros;
+            is_after_zeros = is_worth_it && hashes.get(chunk) == Some(zero_hash(span.len, span.leaf_count));
             if is_after_zeros && of.contains(chunk) {
                 zeros.insert(chunk);
             }
@@ -93,7 +97,7 @@ mod tests {
         disk::{Call, faults},
     };
 
-    const CHUNK: u64 = CHUNK_LEN as u64;
+    const CHUNK: u64 = SMALL_CHUNK_LEN as u64;
 
     /// A file of this length with holes but for some bytes at these offsets, and its hashes.
     fn hashes(len: u64, data: &[u64], name: &str) -> (Metainfo, ChunkHashes) {
@@ -126,9 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_a_chunk_of_zeros_is_on_the_protocols_page() {
-        let hash = zero_hash(CHUNK_LEN, CHUNK).to_string();
-        assert!(include_str!("../../../docs/protocol.md").contains(&hash), "{hash} in docs/protocol.md");
+    fn the_hashes_of_chunks_of_zeros_are_on_the_protocols_page() {
+        for len in [CHUNK_LEN, SMALL_CHUNK_LEN] {
+            let hash = zero_hash(len, len / BLOCK_LEN).to_string();
+            assert!(include_str!("../../../docs/protocol.md").contains(&hash), "{hash} in docs/protocol.md");
+        }
     }
 
     #[test]

@@ -64,11 +64,13 @@ impl Local {
         self.origin == Origin::EarlierRun
     }
 
-    /// The hashes of the chunks of the file with this path inside it, if the file is still what was hashed.
+    /// The hashes of the chunks of the file with this path inside it, if the file is still what was hashed, and chunks of `chunk_len` bytes
+    /// have the same hashes.
     pub(crate) fn hashes_of<'a>(
         &'a self,
         path: impl Iterator<Item = &'a str> + Clone,
         now: &FileState,
+        chunk_len: u32,
     ) -> Option<&'a [Digest]> {
         let Record { metainfo, hashes, states } = &self.record;
         let files = metainfo.files();
@@ -76,7 +78,13 @@ impl Local {
         let file =
             files.binary_search_by(|entry| entry.path.iter().map(|name| name.as_str()).cmp(path.clone()));
         let file = file.ok().filter(|&file| states[file].as_ref() == Some(now))?;
-        let chunks = metainfo.chunk_space().chunks_of(file);
+        let space = metainfo.chunk_space();
+        // A file that is one chunk in both has one hash.
+        let is_one_chunk = space.file_len(file) <= space.chunk_len().min(chunk_len).into();
+        if space.chunk_len() != chunk_len && !is_one_chunk {
+            return None;
+        }
+        let chunks = space.chunks_of(file);
         hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start)
     }
 }

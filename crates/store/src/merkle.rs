@@ -1,9 +1,9 @@
 //! The hash tree of BEP 52: SHA-256 over 16 KiB blocks, paired up to a root.
 //!
 //! A file of at most one chunk pads its leaves with zero hashes to the next power of two, and its one chunk hash is the
-//! root. A longer file pads every chunk to 32 leaves, and its row of chunk hashes to the next power of two with the root of
-//! 32 zero leaves. The tree does not distinguish leaves from inner nodes, so a chunk's exact length must be checked before
-//! its hash.
+//! root. A longer file pads every chunk to as many leaves as a full one has ([`proto::ChunkSpace::leaf_count`]), and its row of chunk hashes
+//! to the next power of two with the root of as many zero leaves. So its root is the same for chunks of any length. The tree does not
+//! distinguish leaves from inner nodes, so a chunk's exact length must be checked before its hash.
 
 use proto::{
     Digest,
@@ -11,27 +11,28 @@ use proto::{
 };
 use sha2::{Digest as _, Sha256};
 
+/// Blocks in the longest chunk.
 const BLOCKS: usize = (CHUNK_LEN / BLOCK_LEN) as usize;
 
-/// Hash of one chunk of a file of `file_len` bytes.
+/// Hash of one chunk, whose tree has this many leaves.
 ///
 /// # Panics
-/// If `chunk` is empty or longer than a chunk.
-pub fn chunk_hash(chunk: &[u8], file_len: u64) -> Digest {
-    Leaves::of(chunk).root(file_len)
+/// If `chunk` is empty or longer than its leaves.
+pub fn chunk_hash(chunk: &[u8], leaf_count: u32) -> Digest {
+    Leaves::of(chunk).root(leaf_count)
 }
 
 /// [`chunk_hash`] by `sha2`, one block after the other: the reference that the lanes of `tape_sha256` are checked against.
 ///
 /// # Panics
-/// If `chunk` is empty or longer than a chunk.
-pub fn chunk_hash_by_sha2(chunk: &[u8], file_len: u64) -> Digest {
+/// If `chunk` is empty or longer than its leaves.
+pub fn chunk_hash_by_sha2(chunk: &[u8], leaf_count: u32) -> Digest {
     let mut leaves = Leaves::default();
     for block in chunk.chunks(BLOCK_LEN as usize) {
         leaves.row[leaves.count] = Sha256::digest(block).into();
         leaves.count += 1;
     }
-    leaves.root(file_len)
+    leaves.root(leaf_count)
 }
 
 /// The best number of bytes to hash at a time on this processor: as many blocks as are hashed side by side.
@@ -52,7 +53,7 @@ impl Leaves {
     /// The leaves of a chunk.
     ///
     /// # Panics
-    /// If it is longer than a chunk.
+    /// If it is longer than the longest chunk.
     pub fn of(chunk: &[u8]) -> Leaves {
         let mut leaves = Leaves::default();
         leaves.push(chunk);
@@ -77,7 +78,7 @@ impl Leaves {
     /// Hashes the next blocks: any number of whole ones; the chunk's last may be shorter.
     ///
     /// # Panics
-    /// If that makes more than a chunk.
+    /// If that makes more than the longest chunk.
     pub fn push(&mut self, bytes: &[u8]) {
         let count = bytes.len().div_ceil(BLOCK_LEN as usize);
         assert!(self.count + count <= BLOCKS, "{} bytes after {} blocks", bytes.len(), self.count);
@@ -92,14 +93,13 @@ impl Leaves {
         self.count += count;
     }
 
-    /// Hash of the chunk, for a file of `file_len` bytes.
+    /// Hash of the chunk, padded to this many leaves, a power of two.
     ///
     /// # Panics
-    /// If there are no leaves.
-    pub fn root(mut self, file_len: u64) -> Digest {
-        assert!(self.count > 0, "a chunk without bytes");
-        let is_small = file_len <= u64::from(CHUNK_LEN);
-        let mut width = if is_small { self.count.next_power_of_two() } else { BLOCKS };
+    /// If there are no leaves, or more than that.
+    pub fn root(mut self, leaf_count: u32) -> Digest {
+        let mut width = leaf_count as usize;
+        assert!((1..=width).contains(&self.count), "{} of {width} leaves", self.count);
         while width > 1 {
             width /= 2;
             for node in 0..width {
@@ -110,15 +110,15 @@ impl Leaves {
     }
 }
 
-/// Root of the tree of a file of several chunks, from its row of chunk hashes. (The root of a file of one
+/// Root of the tree of a file of several chunks, from its row of chunk hashes, each over this many leaves. (The root of a file of one
 /// chunk is that chunk's hash.)
 ///
 /// # Panics
 /// If there are no hashes.
-pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
+pub fn root_of_chunks(hashes: &[Digest], leaf_count: u32) -> Digest {
     assert!(!hashes.is_empty(), "a file without chunks has no root");
     let mut row: Vec<[u8; Digest::LEN]> = hashes.iter().map(|hash| hash.0).collect();
-    let mut padding = zero_root(BLOCKS);
+    let mut padding = zero_root(leaf_count);
     while row.len() > 1 {
         if row.len() % 2 == 1 {
             row.push(padding);
@@ -130,7 +130,7 @@ pub fn root_of_chunks(hashes: &[Digest]) -> Digest {
 }
 
 /// Root over this number of zero leaves, a power of two.
-fn zero_root(leaves: usize) -> [u8; Digest::LEN] {
+fn zero_root(leaves: u32) -> [u8; Digest::LEN] {
     (0..leaves.ilog2()).fold([0; Digest::LEN], |node, _| parent(&node, &node))
 }
 
@@ -164,6 +164,7 @@ pub(crate) mod faults {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proto::SMALL_CHUNK_LEN;
     use tape_sha256::{Message, backends};
 
     use super::*;
@@ -186,10 +187,16 @@ mod tests {
         row[0]
     }
 
-    fn root(file: &[u8]) -> Digest {
-        let hashes: Vec<_> =
-            file.chunks(CHUNK_LEN as usize).map(|chunk| chunk_hash(chunk, file.len() as u64)).collect();
-        if let [only] = hashes[..] { only } else { root_of_chunks(&hashes) }
+    /// The leaves of each chunk of a file of this length.
+    fn leaf_count(len: usize, chunk_len: u32) -> u32 {
+        let blocks = u32::try_from(len.min(chunk_len as usize)).unwrap().div_ceil(BLOCK_LEN);
+        blocks.next_power_of_two()
+    }
+
+    fn root(file: &[u8], chunk_len: u32) -> Digest {
+        let leaves = leaf_count(file.len(), chunk_len);
+        let hashes: Vec<_> = file.chunks(chunk_len as usize).map(|chunk| chunk_hash(chunk, leaves)).collect();
+        if let [only] = hashes[..] { only } else { root_of_chunks(&hashes, leaves) }
     }
 
     fn bytes(len: usize, seed: usize) -> Vec<u8> {
@@ -199,12 +206,14 @@ mod tests {
     #[test]
     fn agrees_with_the_definition_at_every_edge() {
         let (block, chunk) = (BLOCK_LEN as usize, CHUNK_LEN as usize);
-        for len in [1, block - 1, block, block + 1, 3 * block, 5 * block + 7, chunk - 1, chunk, chunk + 1] {
-            assert_eq!(root(&bytes(len, 3)), naive_root(&bytes(len, 3)), "{len}");
-        }
-        for chunks in [2, 3, 5, 9] {
-            assert_eq!(root(&bytes(chunks * chunk, 1)), naive_root(&bytes(chunks * chunk, 1)), "{chunks}");
-            assert_eq!(root(&bytes(chunks * chunk + 9, 1)), naive_root(&bytes(chunks * chunk + 9, 1)));
+        let blocks = [1, block - 1, block, block + 1, 3 * block, 5 * block + 7];
+        let chunks = [1, 2, 3, 5, 9].into_iter().flat_map(|count| [chunk, chunk / 4].map(|len| count * len));
+        let around_chunks = chunks.flat_map(|len| [len - 1, len, len + 9]);
+        for len in blocks.into_iter().chain(around_chunks) {
+            let file = bytes(len, 3);
+            for chunk_len in [CHUNK_LEN, SMALL_CHUNK_LEN] {
+                assert_eq!(root(&file, chunk_len), naive_root(&file), "{len} in chunks of {chunk_len}");
+            }
         }
     }
 
@@ -243,8 +252,8 @@ mod tests {
     fn a_row_longer_than_one_batch_is_paired_right() {
         let hashes: Vec<Digest> = (0..200_u8).map(|i| Digest(sha256(&[i]))).collect();
         let mut row: Vec<_> = hashes.iter().map(|hash| hash.0).collect();
-        row.resize(256, fold(vec![[0; 32]; BLOCKS]));
-        assert_eq!(root_of_chunks(&hashes), Digest(fold(row)));
+        row.resize(256, fold(vec![[0; 32]; 8]));
+        assert_eq!(root_of_chunks(&hashes, 8), Digest(fold(row)));
     }
 
     proptest! {
@@ -252,10 +261,12 @@ mod tests {
         #[test]
         fn agrees_with_the_definition(len in 1..1_700_000_usize, seed in any::<u8>()) {
             let file = bytes(len, seed.into());
-            prop_assert_eq!(root(&file), naive_root(&file));
-            let chunk = &file[..file.len().min(CHUNK_LEN as usize)];
-            let file_len = file.len() as u64;
-            prop_assert_eq!(chunk_hash_by_sha2(chunk, file_len), chunk_hash(chunk, file_len));
+            for chunk_len in [CHUNK_LEN, SMALL_CHUNK_LEN] {
+                prop_assert_eq!(root(&file, chunk_len), naive_root(&file));
+                let chunk = &file[..file.len().min(chunk_len as usize)];
+                let leaves = leaf_count(file.len(), chunk_len);
+                prop_assert_eq!(chunk_hash_by_sha2(chunk, leaves), chunk_hash(chunk, leaves));
+            }
         }
     }
 }

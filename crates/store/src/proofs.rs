@@ -252,7 +252,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proto::{
-        CHUNK_LEN, ShareName,
+        SMALL_CHUNK_LEN, ShareName,
         metainfo::{FileNode, Node, Tree},
     };
 
@@ -262,9 +262,9 @@ mod tests {
     /// A file of two chunks, a small one and an empty one.
     fn share() -> (Metainfo, ChunkHashes) {
         let hashes = vec![Digest([1; 32]), Digest([2; 32]), Digest([3; 32])];
-        let node = |len, hashes: &[Digest]| Node::File(FileNode::new(len, file_root(hashes)));
+        let node = |len, hashes: &[Digest]| Node::File(FileNode::new(len, file_root(hashes, 8)));
         let files = [
-            ("large", node(u64::from(CHUNK_LEN) + 1, &hashes[..2])),
+            ("large", node(u64::from(SMALL_CHUNK_LEN) + 1, &hashes[..2])),
             ("small", node(9, &hashes[2..])),
             ("void", node(0, &[])),
         ];
@@ -282,7 +282,7 @@ mod tests {
     }
 
     fn states() -> [Option<FileState>; 3] {
-        [state(u64::from(CHUNK_LEN) + 1, 11), None, state(0, u64::MAX)]
+        [state(u64::from(SMALL_CHUNK_LEN) + 1, 11), None, state(0, u64::MAX)]
     }
 
     #[test]

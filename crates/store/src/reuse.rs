@@ -18,7 +18,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use proto::{Bitfield, ChunkIndex, Digest, ShareName, chunk::CHUNK_LEN, metainfo::MAX_DEPTH};
+use proto::{Bitfield, ChunkIndex, Digest, ShareName, metainfo::MAX_DEPTH};
 use rustix::fs::OFlags;
 
 use crate::{
@@ -181,7 +181,7 @@ impl Filling<'_> {
                 continue;
             }
             let names = entry.path.iter().map(ShareName::as_str);
-            match self.local.and_then(|local| local.hashes_of(names, &found.state)) {
+            match self.local.and_then(|local| local.hashes_of(names, &found.state, space.chunk_len())) {
                 Some(hashes) if self.download.has_hashes(file, hashes) => {
                     chunks_of(file).for_each(|chunk| _ = proved.insert(chunk));
                     self.proceed(entry.node.len)?;
@@ -255,7 +255,7 @@ impl Filling<'_> {
         }
         let known = self.known_beginnings(|len| lens.contains_key(&len));
         let mut jobs = Vec::new();
-        let mut buffer = vec![0; CHUNK_LEN as usize];
+        let mut buffer = vec![0; space.chunk_len() as usize];
         for (at, source) in self.sources.iter().enumerate() {
             if lens.get(&source.len).is_none_or(|&left| left == 0) {
                 continue;
@@ -298,19 +298,21 @@ impl Filling<'_> {
     fn beginning(&self, source: &Source, buffer: &mut [u8]) -> Result<Option<Digest>, DownloadError> {
         let Source { inside, len } = source;
         let path = path_of(self.root, inside);
+        let space = self.download.metainfo().chunk_space();
         if let Some(local) = self.local
             && let Ok(meta) = disk::examine(&path)
-            && let Some(hashes) = local.hashes_of(inside.split_terminator('/'), &FileState::of(&meta))
+            && let Some(hashes) =
+                local.hashes_of(inside.split_terminator('/'), &FileState::of(&meta), space.chunk_len())
         {
             return Ok(hashes.first().copied());
         }
-        let first_len = (*len).min(CHUNK_LEN.into());
+        let first_len = (*len).min(buffer.len() as u64);
         let first = &mut buffer[..usize::try_from(first_len).unwrap_or(0)];
         if open(&path).is_none_or(|file| disk::read_exact_at(&file, first, 0).is_err()) {
             return Ok(None);
         }
         self.proceed(first_len)?;
-        Ok(Some(merkle::chunk_hash(first, *len)))
+        Ok(Some(merkle::chunk_hash(first, space.leaf_count(*len))))
     }
 
     /// Clones a file into the part, if none of it is here and the file system can.

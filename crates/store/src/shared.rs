@@ -87,7 +87,8 @@ impl Scan {
 
     fn described(mut self, space: &ChunkSpace, hashes: Vec<Digest>) -> Result<Shared, ShareError> {
         let node = |file| {
-            let pieces_root = file_root(file_hashes(space, &hashes, file));
+            let leaf_count = space.leaf_count(space.file_len(file));
+            let pieces_root = file_root(file_hashes(space, &hashes, file), leaf_count);
             let ScannedFile { is_executable, mtime_s, .. } = self.files[file];
             FileNode { is_executable, mtime_s, ..FileNode::new(space.file_len(file), pieces_root) }
         };
@@ -122,7 +123,7 @@ fn hash_files(
     let (mut unknown_files, mut unknown_chunks) = (Vec::new(), Vec::new());
     for (index, file) in files.iter().enumerate() {
         let chunks = space.chunks_of(index);
-        match cache.and_then(|(cache, _)| cache.load(&file.identity, file.changed)) {
+        match cache.and_then(|(cache, _)| cache.load(&file.identity, file.changed, space.chunk_len())) {
             Some(known) => {
                 hashes[chunks.start as usize..chunks.end as usize].copy_from_slice(&known);
                 if progress(file.identity.len).is_break() {

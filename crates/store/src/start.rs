@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, path::Path, sync::Arc};
 
-use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpan, Metainfo};
+use proto::{Bitfield, ChunkIndex, ChunkSpan, Metainfo};
 use rustix::io::Errno;
 
 use crate::{
@@ -128,7 +128,8 @@ impl Beginning<'_> {
         if self.output.keeps_holes() {
             return Ok(());
         }
-        let (space, zeros) = (self.metainfo.chunk_space(), vec![0; CHUNK_LEN as usize]);
+        let (space, zeros) =
+            (self.metainfo.chunk_space(), vec![0; self.metainfo.chunk_space().chunk_len() as usize]);
         let pool = FilePool::default();
         for chunk in self.zeros.iter().filter(|&chunk| have.contains(chunk)) {
             let Some(span) = space.span(chunk) else { continue };
@@ -295,10 +296,12 @@ impl Beginning<'_> {
         });
         match read {
             Err(error) if is_lost(&error.source) => return Ok(false),
-            Ok(true) => return Ok(Some(holes::zero_hash(span.len, entry.node.len)) == self.hashes.get(chunk)),
+            Ok(true) => {
+                return Ok(Some(holes::zero_hash(span.len, span.leaf_count)) == self.hashes.get(chunk));
+            }
             result => result?,
         };
-        if Some(merkle::chunk_hash(buffer, entry.node.len)) != self.hashes.get(chunk) {
+        if Some(merkle::chunk_hash(buffer, span.leaf_count)) != self.hashes.get(chunk) {
             return Ok(false);
         }
         let file = self.open(span.file, Access::Write)?;

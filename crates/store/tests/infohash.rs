@@ -47,7 +47,7 @@ fn a_file_of_several_chunks_has_the_hashes_of_the_protocols_page() {
     let path = dir.path().join("file-1200000.bin");
     fs::write(&path, (0..1_200_000).map(|i| (i % 251) as u8).collect::<Vec<_>>()).unwrap();
     let shared = share(&path);
-    for chunk in 0..3 {
+    for chunk in [0, 1, 9] {
         let hash = shared.hashes().get(ChunkIndex(chunk)).unwrap();
         assert_eq!(hash.to_string(), on_page(&format!("chunk {chunk}")));
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use proto::{CHUNK_LEN, ChunkIndex, ShareName};
+use proto::{ChunkIndex, SMALL_CHUNK_LEN, ShareName};
 use sha2::Digest as _;
 use store::{
     Content, HashCache, LeftOut, OpenChunkError, Scan, ScanError, ScanRules, ShareError, Shared, SpecialKind,
@@ -57,7 +57,7 @@ fn the_cache_spares_the_second_hashing_and_only_of_unchanged_files() {
     let entries = dir.path().join("cache");
     let cache = HashCache::open(entries.clone()).unwrap();
     let path = dir.path().join("big.bin");
-    write_settled(&path, &vec![1; 3 * CHUNK_LEN as usize]);
+    write_settled(&path, &vec![1; 5 * SMALL_CHUNK_LEN as usize]);
     let share = || share_as(None, &path, Some(&cache)).unwrap();
     let first = share().metainfo().infohash();
     // It is remembered once its last change is some time ago.
@@ -82,10 +82,10 @@ fn the_cache_spares_the_second_hashing_and_only_of_unchanged_files() {
 fn a_file_that_changes_or_shrinks_is_no_longer_served() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
-    write_settled(&path, &vec![1; 2 * CHUNK_LEN as usize + 5]);
+    write_settled(&path, &vec![1; 2 * SMALL_CHUNK_LEN as usize + 5]);
     let shared = share(&path).unwrap();
     let source = shared.open_chunk(ChunkIndex(2)).unwrap();
-    assert_eq!((source.offset, source.len), (2 * u64::from(CHUNK_LEN), 5));
+    assert_eq!((source.offset, source.len), (2 * u64::from(SMALL_CHUNK_LEN), 5));
     assert!(matches!(shared.open_chunk(ChunkIndex(3)), Err(OpenChunkError::NotHave(_))));
 
     settle(&path, 30);
@@ -350,7 +350,7 @@ fn another_name_makes_another_share() {
 #[test]
 fn progress_receives_every_byte_and_can_stop() {
     let dir = tempfile::tempdir().unwrap();
-    let len = 40 * u64::from(CHUNK_LEN) + 77;
+    let len = 40 * u64::from(SMALL_CHUNK_LEN) + 77;
     File::create(dir.path().join("f")).unwrap().set_len(len).unwrap();
     fs::write(dir.path().join("g"), b"12").unwrap();
     let hashed = AtomicU64::new(0);

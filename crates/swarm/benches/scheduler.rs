@@ -8,7 +8,7 @@ use std::{
 };
 
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
-use proto::{Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace};
+use proto::{Bitfield, ChunkIndex, ChunkSpace, SMALL_CHUNK_LEN};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use swarm::scheduler::{Command, Have, PeerKey, Received, Scheduler};
 
@@ -96,7 +96,7 @@ struct Transfer {
 
 impl Transfer {
     fn begin(chunks: u32, fields: Vec<Bitfield>) -> Transfer {
-        let space = ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap();
+        let space = ChunkSpace::new([u64::from(chunks) * u64::from(SMALL_CHUNK_LEN)]).unwrap();
         let mut transfer = Transfer {
             scheduler: Scheduler::new(space, &Bitfield::full(chunks), &Bitfield::empty(chunks)),
             now: Instant::now(),

@@ -53,7 +53,7 @@ struct Seeder {
 impl Seeder {
     fn begin() -> Seeder {
         let mut seeder = Seeder {
-            uploads: Uploads::new(CHUNKS, DEFAULT_SLOTS),
+            uploads: Uploads::new(CHUNKS, CHUNK_LEN, DEFAULT_SLOTS),
             now: Instant::now(),
             rng: StdRng::seed_from_u64(1),
             receiving: VecDeque::new(),

@@ -278,7 +278,7 @@ impl Scheduler {
                 self.ready_seeders();
             }
         }
-        let old = self.peers.insert(key, Peer::new(have, now));
+        let old = self.peers.insert(key, Peer::new(have, self.space.chunk_len(), now));
         debug_assert!(old.is_none(), "{key:?} joined twice");
         self.ready.insert(key);
     }

@@ -5,7 +5,7 @@
 //! A receiver can pass on a chunk only when it is complete, so a few uploads at a time spread a share faster than many. The swarm
 //! also multiplies a chunk faster than this side can. Hence the policy: Chunks that were never sent go first, then those that were
 //! sent once, then all others. Among equals the peers go first that have least of the share ([`STEP_CHUNKS`]), then the peer that was served
-//! least. [`PARALLEL`] uploads run at a time, more in a large share ([`CHUNKS_PER_UPLOAD`]). A further one starts only when these take longer
+//! least. [`PARALLEL`] uploads run at a time, more in a large share ([`LEN_PER_UPLOAD`]). A further one starts only when these take longer
 //! than they should on this side's link, whose rate is what all uploads together have reached.
 //!
 //! Peers lag that cannot be dialled, or receive slowly. If the others finish long before them, nobody needs what those that lag could
@@ -37,7 +37,7 @@ use proto::{
     tracker::Completion,
 };
 
-use link::{Link, LinkState, MIN_CHUNK_TIME, MIN_MEASURED_LEN, PATIENCE, RECENT_TIME, Upload};
+use link::{Link, LinkState, MIN_CHUNK_TIME, PATIENCE, RECENT_TIME, Upload};
 
 /// In milliseconds: a peer with too many requests should ask again after this time.
 pub const BUSY_RETRY_MS: u32 = 1_000;
@@ -56,13 +56,13 @@ pub const DEFAULT_SLOTS: usize = 16;
 /// 1.24 times the minimum time with one upload at a time, 1.09 with two, 1.05 with three and 1.04 with four.
 const PARALLEL: usize = 3;
 
-/// One upload runs for each 64 chunks of a share, within [`PARALLEL`] and [`MAX_PARALLEL`]. In a large share it matters little that a
+/// One upload runs for this many bytes of a share, within [`PARALLEL`] and [`MAX_PARALLEL`]. In a large share it matters little that a
 /// chunk takes longer until it can be passed on, and much that uplinks are full. Where downlinks are no faster than uplinks, they are not with three uploads, because
 /// some receivers get more of them than they can take, and others too few. Fifty such leechers took 1.41 times the minimum time with three
-/// uploads and 512 chunks, and 1.21 with eight. With 128 chunks eight uploads are worse: sixteen leechers took 1.17 in place of 1.09.
-const CHUNKS_PER_UPLOAD: usize = 64;
+/// uploads and 256 MiB, and 1.21 with eight. With 64 MiB eight uploads are worse: sixteen leechers in network namespaces took 1.12 in place of 1.10.
+const LEN_PER_UPLOAD: u64 = 32 * 1024 * 1024;
 
-/// Maximum number of uploads that always run. With 1,024 chunks, the fifty leechers of [`CHUNKS_PER_UPLOAD`] took 1.18 times the minimum
+/// Maximum number of uploads that always run. With 512 MiB, the fifty leechers of [`LEN_PER_UPLOAD`] took 1.18 times the minimum
 /// time with eight, 1.10 with twelve and 1.10 with sixteen. If half of them can only dial, they took 1.04, 1.06 and 1.11.
 const MAX_PARALLEL: usize = 12;
 
@@ -109,6 +109,7 @@ pub enum Requested {
 /// The requests for chunks of one share.
 #[derive(Debug)]
 pub struct Uploads {
+    chunk_len: u32,
     slots: usize,
     /// Number of uploads that always run.
     parallel: usize,
@@ -152,10 +153,13 @@ impl Asker {
 }
 
 impl Uploads {
-    /// No requests yet, for a share of `chunk_count` chunks. At most `slots` uploads count at a time.
-    pub fn new(chunk_count: u32, slots: usize) -> Uploads {
-        let parallel = (chunk_count as usize / CHUNKS_PER_UPLOAD).clamp(PARALLEL, MAX_PARALLEL);
+    /// No requests yet, for a share of `chunk_count` chunks of `chunk_len` bytes. At most `slots` uploads count at a time.
+    pub fn new(chunk_count: u32, chunk_len: u32, slots: usize) -> Uploads {
+        let len = u64::from(chunk_count) * u64::from(chunk_len);
+        let parallel = usize::try_from(len / LEN_PER_UPLOAD).unwrap_or(MAX_PARALLEL);
+        let parallel = parallel.clamp(PARALLEL, MAX_PARALLEL);
         Uploads {
+            chunk_len,
             slots,
             parallel: parallel.min(slots),
             askers: BTreeMap::new(),
@@ -304,7 +308,8 @@ impl Uploads {
         }
         self.link.sent(bytes.saturating_sub(upload.taken).into(), now);
         self.rest_if_idle();
-        if bytes < MIN_MEASURED_LEN {
+        // A short upload shows nothing about its receiver, because socket buffers take it in at once.
+        if bytes < self.chunk_len / 2 {
             return;
         }
         if upload.was_slow(bytes, self.link_state(now).possible_time(None), now) {
@@ -366,7 +371,7 @@ impl Uploads {
         if count < self.parallel + found {
             return Some(now);
         }
-        let patience = link.fair_time().mul_f64(PATIENCE);
+        let patience = link.fair_time(self.chunk_len).mul_f64(PATIENCE);
         let patience = if count <= PARALLEL { patience.min(PROBE_AFTER) } else { patience };
         let latest = self.counted().map(|(_, upload)| upload.started).max()?;
         (count < self.slots).then_some(latest + patience)

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId, Zone,
+    Bitfield, ChunkIndex, ChunkSpace, Endpoint, InfoHash, PeerId, SMALL_CHUNK_LEN, Zone,
     metainfo::MetainfoError,
     peer::{GoodbyeReason, Hello, PeerMessage, RejectReason, Role},
     tracker::client::{CallError, TrackerError},
@@ -72,7 +72,7 @@ impl World {
             finished: false,
             ended: false,
         };
-        let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(CHUNK_LEN)]).unwrap();
+        let space = ChunkSpace::new([u64::from(CHUNKS) * u64::from(SMALL_CHUNK_LEN)]).unwrap();
         world.handle(Event::Opened {
             space,
             wanted: Bitfield::full(CHUNKS),
@@ -224,7 +224,7 @@ impl World {
             }
             // A chunk that was not requested.
             (9, None) if self.rng.random_ratio(1, 10) => {
-                let received = self.core.received(key, random_chunk, CHUNK_LEN, self.now);
+                let received = self.core.received(key, random_chunk, SMALL_CHUNK_LEN, self.now);
                 assert_eq!(received, Received::Unrequested);
                 self.refused.push(key);
             }
@@ -263,7 +263,7 @@ impl World {
     /// A peer sends a chunk that was requested from it.
     fn send(&mut self, key: PeerKey, chunk: ChunkIndex) {
         self.forget(key, chunk);
-        match self.core.received(key, chunk, CHUNK_LEN, self.now) {
+        match self.core.received(key, chunk, SMALL_CHUNK_LEN, self.now) {
             Received::Verify => {
                 assert!(!self.stored.contains(&chunk), "{chunk:?} is here");
                 assert!(self.unproved.iter().all(|&(_, other)| other != chunk), "{chunk:?} is being proved");
@@ -388,14 +388,14 @@ fn an_address_is_not_dialled_again_before_its_chunks_are_proved() {
             requests
         };
         let [chunk] = requests(&mut world)[..] else { panic!("it is tried with one chunk") };
-        assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
+        assert_eq!(world.core.received(key, chunk, SMALL_CHUNK_LEN, world.now), Received::Verify);
         let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
         world.handle(Event::Stored { peer: key, chunk, hashing, writing });
         let [first, second, ..] = requests(&mut world)[..] else {
             panic!("it asks for several chunks at once")
         };
         for chunk in [first, second] {
-            assert_eq!(world.core.received(key, chunk, CHUNK_LEN, world.now), Received::Verify);
+            assert_eq!(world.core.received(key, chunk, SMALL_CHUNK_LEN, world.now), Received::Verify);
         }
         world.peer(key, PeerEvent::Closed(LeaveReason::Disconnected));
         let (peer, hashing, writing) = (key, Duration::ZERO, Duration::ZERO);
@@ -445,7 +445,7 @@ fn of_a_host_that_is_tried_no_other_peer_is_let_in() {
     let (_, chunk) = requested.filter(|&(to, _)| to == first).expect("it is tried");
     let (second, _, closed) = connect(&mut world, 2);
     assert_eq!(closed, Some((second, LeaveReason::Goodbye(NO_ROOM))));
-    assert_eq!(world.core.received(first, chunk, CHUNK_LEN, world.now), Received::Verify);
+    assert_eq!(world.core.received(first, chunk, SMALL_CHUNK_LEN, world.now), Received::Verify);
     let (third, _, closed) = connect(&mut world, 3);
     assert_eq!(closed, Some((third, LeaveReason::Goodbye(NO_ROOM))), "the chunk is not proved");
     let (hashing, writing) = (Duration::ZERO, Duration::ZERO);
@@ -584,7 +584,7 @@ fn a_malformed_share_ends_the_transfer_even_if_its_peer_was_cut_meanwhile() {
 fn a_leecher_that_cannot_serve_everything_does_not_stay_whenever_that_was_found() {
     for is_early in [true, false] {
         let (mut core, now, mut rng) = undescribed(Some(Stay::Forever));
-        let space = ChunkSpace::new([u64::from(CHUNK_LEN)]).unwrap();
+        let space = ChunkSpace::new([u64::from(SMALL_CHUNK_LEN)]).unwrap();
         let mut have = Bitfield::empty(1);
         have.insert(ChunkIndex(0));
         let mut events = vec![

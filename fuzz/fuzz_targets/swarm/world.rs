@@ -12,9 +12,9 @@ use std::{
 };
 
 use proto::{
-    Bitfield, CHUNK_LEN, ChunkIndex, ChunkSpace, Digest, Endpoint, InfoHash, PeerId, Zone,
+    BLOCK_LEN, Bitfield, ChunkIndex, ChunkSpace, Digest, Endpoint, InfoHash, PeerId, SMALL_CHUNK_LEN, Zone,
     metainfo::MetainfoError,
-    peer::{BLOCKS_PER_CHUNK, BlockSet, Form, Hello, RejectReason, Role, Wish},
+    peer::{BlockSet, Form, Hello, RejectReason, Role, Wish},
     tracker::client::{CallError, TrackerError},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -27,6 +27,9 @@ use swarm::{
 use super::input::{Input, Nth, Reason, Setting, Staying, Step, TrackerAnswer};
 
 const INFOHASH: InfoHash = InfoHash([7; 32]);
+
+/// Blocks in a full chunk.
+const BLOCKS: u32 = SMALL_CHUNK_LEN / BLOCK_LEN;
 
 /// Everything around one core.
 pub struct World {
@@ -108,7 +111,8 @@ impl World {
         let Setting { max_peers, files, trackers, named_peers, have, stay, is_impatient, waits, .. } =
             input.setting;
         let start = Instant::now();
-        let lens = files.map(|len| u64::from(len % 24) * u64::from(CHUNK_LEN) / 3 + u64::from(len / 24));
+        let lens =
+            files.map(|len| u64::from(len % 24) * u64::from(SMALL_CHUNK_LEN) / 3 + u64::from(len / 24));
         let space = ChunkSpace::new(lens).expect("small files");
         let kinds =
             (0..trackers % 3).map(|_| Source::Tracker).chain((0..named_peers % 3).map(|_| Source::Peer));
@@ -222,7 +226,7 @@ impl World {
             Step::Opened => self.opened(),
             Step::Spoilt => self.handle(Event::Spoilt),
             Step::Uploaded { chunks } => {
-                self.handle(Event::Uploaded(u64::from(chunks) * u64::from(CHUNK_LEN)));
+                self.handle(Event::Uploaded(u64::from(chunks) * u64::from(SMALL_CHUNK_LEN)));
             }
             Step::Limited { is_limited } => self.handle(Event::Limited(is_limited)),
             Step::Stop => self.handle(Event::Stop),
@@ -294,7 +298,7 @@ impl World {
             Step::ArrivingAny { peer, chunk } => self.arrive(self.talking(peer)?, self.chunk(chunk)?),
             Step::Progress { peer, bytes } => {
                 let key = self.connection(peer, |connection| connection.arriving.is_some())?;
-                self.peer(key, PeerEvent::Progress { bytes: bytes % CHUNK_LEN });
+                self.peer(key, PeerEvent::Progress { bytes: bytes % SMALL_CHUNK_LEN });
             }
             Step::Deliver { peer, request } => {
                 let key = self.connection(peer, |connection| connection.is_active)?;
@@ -428,7 +432,7 @@ impl World {
         let len = self.space.span(chunk).expect("a chunk of the share").len;
         let len = match wish.form {
             Form::Whole => len,
-            Form::Leaves => BLOCKS_PER_CHUNK * Digest::LEN as u32,
+            Form::Leaves => BLOCKS * Digest::LEN as u32,
             Form::Blocks(blocks) => blocks.len(len),
         };
         match self.core.received(key, wish, len, self.now) {
@@ -513,7 +517,7 @@ impl World {
 
     /// Some blocks, or the whole chunk if most differ.
     fn differing_blocks(&mut self) -> Form {
-        match self.rng.random_range(0..BLOCKS_PER_CHUNK) {
+        match self.rng.random_range(0..BLOCKS) {
             0 => Form::Whole,
             count => Form::Blocks(BlockSet::first(count)),
         }

@@ -57,7 +57,8 @@ impl Service {
         own: Own,
         trackers: &[TrackerClient],
     ) -> Serving {
-        let uploads = UploadHub::new(download.metainfo().chunk_space().chunk_count(), DEFAULT_SLOTS);
+        let space = download.metainfo().chunk_space();
+        let uploads = UploadHub::new(space.chunk_count(), space.chunk_len(), DEFAULT_SLOTS);
         let (report, fault) = watch::channel(None);
         let faults = Faults::new(move |error| _ = report.send_replace(Some(Arc::new(error))));
         self.fault = Some(fault);

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::OnceLock};
 use bytes::BytesMut;
 use peer::rate_limit::RateLimit;
 use proto::{
-    CHUNK_LEN, Digest, Metainfo, PeerId, ShareName, Zone,
+    Digest, Metainfo, PeerId, SMALL_CHUNK_LEN, ShareName, Zone,
     metainfo::{FileNode, MAX_METAINFO_LEN, Tree},
     peer::{MAX_PART_LEN, encode_message},
 };
@@ -79,7 +79,7 @@ impl Bench {
 
 /// The metainfo of a file of two chunks.
 fn metainfo() -> Metainfo {
-    let file = FileNode::new(2 * u64::from(CHUNK_LEN), Some(Digest([7; 32])));
+    let file = FileNode::new(2 * u64::from(SMALL_CHUNK_LEN), Some(Digest([7; 32])));
     Metainfo::new(ShareName::new("file").unwrap(), Tree::File(file)).unwrap()
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
-use proto::{BLOCK_LEN, CHUNK_LEN};
+use proto::{BLOCK_LEN, SMALL_CHUNK_LEN};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::{
     program::{Ended, Place, Running, run},
 };
 
-const CHUNK: u64 = CHUNK_LEN as u64;
+const CHUNK: u64 = SMALL_CHUNK_LEN as u64;
 const BLOCK: u64 = BLOCK_LEN as u64;
 
 /// Two versions of a share, which differ in a chunk of one file, and in files that are gone or new.
@@ -28,7 +28,7 @@ impl Versions {
     fn new() -> Versions {
         let (place, network) = (Place::new(), Network::start());
         let mut changed = bytes(4);
-        changed[CHUNK_LEN as usize + 9] ^= 1;
+        changed[SMALL_CHUNK_LEN as usize + 9] ^= 1;
         let first: [(&str, &[u8]); 3] = [("large", &bytes(4)), ("gone", b"gone"), ("same", b"same")];
         let second: [(&str, &[u8]); 3] = [("large", &changed), ("new", b"new"), ("same", b"same")];
         let shares = [network.directory("it", &first), network.directory("it", &second)];
@@ -74,7 +74,7 @@ fn the_same_command_again_proves_what_is_here() {
     assert_eq!(versions.run(0, &[]).code, Some(0));
     let ended = versions.run(0, &[]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
-    assert_eq!(ended.out[0], "leeched_it has it (2.00 MiB), and every byte of it is proved");
+    assert_eq!(ended.out[0], "leeched_it has it (512.01 KiB), and every byte of it is proved");
     assert_eq!(ended.out.last().unwrap(), "Nothing to fetch: it is here already");
     for more in [&["--update"][..], &["--overwrite"], &["-o", "leeched_it"]] {
         let ended = versions.run(0, &[&["--json"], more].concat());
@@ -197,7 +197,7 @@ fn a_copy_is_checked_and_not_changed() {
     let ended = versions.run(0, &["--check"]);
     assert_eq!(
         (ended.code, &ended.out[..]),
-        (Some(0), &["leeched_it is right: 2.00 MiB of it".to_owned()][..])
+        (Some(0), &["leeched_it is right: 512.01 KiB of it".to_owned()][..])
     );
     assert_eq!(event(&versions.run(0, &["--check", "--json"]), "checked")["bytes"], json!(4 * CHUNK + 8));
     let wrong = ["leeched_it/gone does not belong", "leeched_it/large differs", "leeched_it/new is missing"];

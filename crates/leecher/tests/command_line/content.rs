@@ -8,14 +8,16 @@ use std::{
     time::Instant,
 };
 
-use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
+use proto::{ChunkIndex, Metainfo, SMALL_CHUNK_LEN};
 use store::{ChunkHashes, ChunkSource, Content, OpenChunkError, Shared};
 
 use crate::program::PATIENCE;
 
 /// Bytes that differ from chunk to chunk.
 pub(crate) fn bytes(chunks: usize) -> Vec<u8> {
-    (0..chunks).flat_map(|chunk| (0..CHUNK_LEN as usize).map(move |i| (i % 251 + chunk) as u8)).collect()
+    (0..chunks)
+        .flat_map(|chunk| (0..SMALL_CHUNK_LEN as usize).map(move |i| (i % 251 + chunk) as u8))
+        .collect()
 }
 
 /// A share whose later chunks nobody gets: a transfer that stands still, for as long as a test wants.

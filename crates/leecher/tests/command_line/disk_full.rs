@@ -21,7 +21,7 @@ echo "left: $(ls -A)" >&2
 exit $code
 "#;
 
-/// Runs its arguments and fills the disk when they have stored three chunks; and once more when there is room again.
+/// Runs its arguments and fills the disk when they have stored twelve chunks; and once more when there is room again.
 const FULL_MEANWHILE: &str = r#"
 "$@" &
 until [ "$(stat -c %b leeched_file.part 2>/dev/null || echo 0)" -ge 3072 ]; do :; done
@@ -64,7 +64,7 @@ fn place_with_disk() -> Option<Place> {
 #[test]
 fn a_share_larger_than_the_disk_is_refused_at_once_and_leaves_nothing() {
     let Some(place) = place_with_disk() else { return };
-    let (network, big) = (Network::start(), bytes(3));
+    let (network, big) = (Network::start(), bytes(12));
     network.seed(network.file("file", &big));
     network.seed(network.directory("tree", &[("a", b"a"), ("sub/b", &big)]));
     for name in ["file", "tree"] {
@@ -82,8 +82,8 @@ fn what_came_before_the_disk_was_full_is_kept() {
     let Some(place) = place_with_disk() else { return };
     let network = Network::start();
     let content = Gated {
-        shared: network.file("file", &bytes(6)),
-        before: 3,
+        shared: network.file("file", &bytes(24)),
+        before: 12,
         passed: Mutex::default(),
         gate: place.path("full"),
     };

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::{CHUNK_LEN, ChunkIndex, Link};
+use proto::{ChunkIndex, Link, SMALL_CHUNK_LEN};
 use store::{Content, ScanRules};
 
 use crate::{
@@ -32,7 +32,7 @@ fn saves_the_share_and_reports_that_last() {
     network.seed(shared.clone());
     let ended = run(leecher(&place, &["data.bin", "--tracker", &network.tracker()]));
     assert_fetched(&ended, "data.bin");
-    assert_eq!(ended.out[0], "Downloading data.bin (1.50 MiB) to leeched_data.bin");
+    assert_eq!(ended.out[0], "Downloading data.bin (384.00 KiB) to leeched_data.bin");
     let link: Link = ended.out[1].trim().parse().unwrap();
     assert_eq!(link.infohash, shared.metainfo().infohash());
     assert_eq!(link.trackers, [network.tracker().parse().unwrap()]);
@@ -45,7 +45,7 @@ fn saves_the_share_and_reports_that_last() {
 fn zeros_do_not_travel() {
     let (place, network) = (Place::new(), Network::start());
     let mut expected = bytes(1);
-    expected.resize(9 * CHUNK_LEN as usize + 5, 0);
+    expected.resize(9 * SMALL_CHUNK_LEN as usize + 5, 0);
     // Written, so they are no hole.
     let shared = network.file("image", &expected);
     network.seed(Arc::new(Withheld { shared, from: ChunkIndex(1) }));
@@ -57,14 +57,14 @@ fn zeros_do_not_travel() {
         let ended = run(command);
         assert_fetched(&ended, "image");
         assert!(
-            ended.out.contains(&"  4.00 MiB of it are zeros, which are not fetched".to_owned()),
+            ended.out.contains(&"  1.00 MiB of it are zeros, which are not fetched".to_owned()),
             "{ended:?}"
         );
-        assert!(ended.out.iter().any(|line| line.starts_with("  100.0% (512.00 KiB) from ")), "{ended:?}");
+        assert!(ended.out.iter().any(|line| line.starts_with("  100.0% (128.00 KiB) from ")), "{ended:?}");
         let path = place.path(args[1]);
         assert_eq!(fs::read(&path).unwrap(), expected);
         let room = fs::metadata(&path).unwrap().blocks() * 512;
-        let is_small = room < 2 * u64::from(CHUNK_LEN);
+        let is_small = room < 2 * u64::from(SMALL_CHUNK_LEN);
         assert_eq!(is_small, is_sparse, "{room} bytes on disk");
     }
 }
@@ -325,8 +325,7 @@ fn where_there_is_no_terminal_progress_comes_in_lines_and_only_if_wanted() {
     assert_eq!(silent.code, Some(7), "{silent:?}");
     assert!(!silent.err.contains('%'), "{silent:?}");
     let line = waiting.err_line();
-    let done = format!("66% (1.00 MiB of {:.2} MiB) at ", f64::from(3 * CHUNK_LEN) / f64::from(1 << 20));
-    assert!(line.starts_with(&done) && line.contains("1 peer"), "{line}");
+    assert!(line.starts_with("66% (256.00 KiB of 384.00 KiB) at ") && line.contains("1 peer"), "{line}");
     assert!(!line.contains(['\x1b', '\r']), "{line:?}");
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 #[test]
 fn shows_a_transfer_as_the_docs_say_while_it_runs_and_after() {
-    let (place, network, bytes) = (Place::new(), Network::start(), bytes(9));
+    let (place, network, bytes) = (Place::new(), Network::start(), bytes(36));
     let shared = network.file("data.bin", &bytes);
     network.seed(shared.clone());
     let args = ["--http=:0", "--seed", "--tracker", &network.tracker(), "--download-limit", "2M", "data.bin"];
@@ -34,14 +34,14 @@ fn shows_a_transfer_as_the_docs_say_while_it_runs_and_after() {
         gave.as_array().is_some_and(|gave| gave.iter().any(|part| *part == 100)).then_some(share)
     });
     assert_eq!((&during["state"], &during["sources"][0]["seeder"]), (&"fetching".into(), &true.into()));
-    assert_eq!(during["stored"].as_array().unwrap().len(), 9, "{during}");
+    assert_eq!(during["stored"].as_array().unwrap().len(), 36, "{during}");
     leecher.line_with("Successfully downloaded");
     let after = share();
     assert_eq!(
         (&after["state"], &after["done"], &after["chunks"]),
-        (&"done".into(), &bytes.len().into(), &9.into())
+        (&"done".into(), &bytes.len().into(), &36.into())
     );
-    assert_eq!(after["stored"], serde_json::json!(vec![100; 9]), "{after}");
+    assert_eq!(after["stored"], serde_json::json!(vec![100; 36]), "{after}");
     assert!(after["spent"].as_array().unwrap().iter().any(|spent| spent["on"] == "own_limit"), "{after}");
     let shares = docs::check("Leecher: `/api/v1/shares`", &get(url, "/api/v1/shares").body);
     assert_eq!(shares["shares"][0]["name"], "data.bin");

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use proto::{CHUNK_LEN, ChunkIndex};
+use proto::{ChunkIndex, SMALL_CHUNK_LEN};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::{
 /// Chunks in the share, and how many of them come before the transfer stands still.
 const CHUNKS: usize = 5;
 const SERVED: u32 = 3;
-const SERVED_LEN: u64 = SERVED as u64 * CHUNK_LEN as u64;
+const SERVED_LEN: u64 = SERVED as u64 * SMALL_CHUNK_LEN as u64;
 
 /// A share of which only some chunks can be had, until it is seeded properly.
 struct Half {

@@ -53,8 +53,8 @@ fn lists_the_files_of_a_share_and_saves_nothing() {
     assert_eq!(
         ended.out,
         [
-            "  1.00 MiB  big/2.bin",
-            "  1.50 MiB  big/[1].bin",
+            "256.00 KiB  big/2.bin",
+            "384.00 KiB  big/[1].bin",
             "       3 B  read.me",
             "       5 B  small/x.bin"
         ]
@@ -91,7 +91,7 @@ fn only_what_is_named_is_fetched_and_reported() {
         |args: &[&str]| run(leecher(&place, &[&["models", "--tracker", &network.tracker()], args].concat()));
     let ended = fetch(&["--only", "big/[1].bin", "--only", "small/"]);
     assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{ended:?}");
-    assert_eq!(ended.out[0], "Downloading models (1.50 MiB of 2.50 MiB) to leeched_models");
+    assert_eq!(ended.out[0], "Downloading models (384.00 KiB of 640.01 KiB) to leeched_models");
     assert_eq!(files(&place, "leeched_models"), ["big/[1].bin", "small/x.bin"]);
     assert_eq!(fs::read(place.path("leeched_models/big/[1].bin")).unwrap(), bytes(3));
     assert_eq!(place.names(), ["leeched_models", "leecher_debug.log"]);

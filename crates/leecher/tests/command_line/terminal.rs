@@ -63,7 +63,7 @@ fn a_bar_fits_the_terminal_and_ctrl_c_leaves_nothing_of_it() {
 fn a_dumb_terminal_gets_lines_without_colours() {
     let (place, network) = half();
     let mut leecher = on_terminal(&place, &network, 80, &["-v"], &[("TERM", "dumb")]);
-    leecher.wait_for(|screen| screen.iter().any(|line| line.contains("50% (1.00 MiB of 2.00 MiB)")));
+    leecher.wait_for(|screen| screen.iter().any(|line| line.contains("50% (256.00 KiB of 512.00 KiB)")));
     let screen = leecher.terminal.screen().contents_formatted();
     let screen = String::from_utf8_lossy(&screen);
     assert!(!screen.contains("\x1b[3") && !screen.contains(['█', '░']), "{screen:?}");
@@ -132,7 +132,10 @@ fn a_resumed_transfer_shows_how_much_is_checked_and_counts_what_it_fetches() {
     leecher.end();
     network.seed(network.file("data.bin", &bytes(4)));
     let screen = on_terminal(&place, &network, 80, &["-o", "copy"], &[]).end();
-    assert!(screen.iter().any(|line| line.contains("1.00 MiB are here from an earlier run")), "{screen:#?}");
-    assert!(screen.iter().any(|line| line.starts_with("Saved 2.00 MiB to copy in")), "{screen:#?}");
-    assert!(screen.iter().any(|line| line.contains("fetched 1.00 MiB")), "{screen:#?}");
+    assert!(
+        screen.iter().any(|line| line.contains("256.00 KiB are here from an earlier run")),
+        "{screen:#?}"
+    );
+    assert!(screen.iter().any(|line| line.starts_with("Saved 512.00 KiB to copy in")), "{screen:#?}");
+    assert!(screen.iter().any(|line| line.contains("fetched 256.00 KiB")), "{screen:#?}");
 }

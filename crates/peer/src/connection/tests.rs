@@ -2,7 +2,7 @@ use std::{fs, net::Ipv4Addr, ops::ControlFlow};
 
 use bytes::BytesMut;
 use proto::{
-    ChunkIndex, InfoHash, PeerId, Zone,
+    ChunkIndex, InfoHash, PeerId, SMALL_CHUNK_LEN, Zone,
     outline::SectionSet,
     peer::{MAX_PIPELINE, Role, encode_message},
     tracker::Completion,
@@ -106,7 +106,8 @@ impl Flood {
             if self.serving == Serving::No {
                 inbox.expect(Arc::new(shared));
             } else {
-                let hub = UploadHub::new(self.files, if self.serving == Serving::Slowly { 0 } else { 1 });
+                let slots = if self.serving == Serving::Slowly { 0 } else { 1 };
+                let hub = UploadHub::new(self.files, SMALL_CHUNK_LEN, slots);
                 let asker = hub.join(([127, 0, 0, 1], 1).into(), inbox.outbox().clone(), Activity::default());
                 inbox.serve(Serve {
                     content: Arc::new(shared),

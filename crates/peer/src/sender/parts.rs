@@ -31,9 +31,9 @@ impl Sender {
             Ok(leaves) => leaves,
             Err(error) => return self.reject(chunk, unreadable(&*content, chunk, error)),
         };
-        let file = content.metainfo().chunk_space().span(chunk).map_or(0, |span| span.file);
-        let root = leaves.clone().root(content.metainfo().chunk_space().file_len(file));
-        if Some(root) != content.hashes().get(chunk) {
+        let span = content.metainfo().chunk_space().span(chunk);
+        let root = span.map(|span| leaves.clone().root(span.leaf_count));
+        if root.is_none() || root != content.hashes().get(chunk) {
             // The peer would take this side for a liar.
             let error = match look_again(&content, chunk).await {
                 Err(changed) => changed,

@@ -85,12 +85,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        CHUNK_LEN, Digest, ShareName,
+        CHUNK_LEN, Digest, SMALL_CHUNK_LEN, ShareName,
+        chunk::SMALL_SHARE_LEN,
         metainfo::{FileNode, Node, Tree},
     };
 
     fn directory(chunk_counts: &[u64]) -> Metainfo {
-        let file = |chunks| FileNode::new(chunks * u64::from(CHUNK_LEN), Some(Digest([7; 32])));
+        let is_small = chunk_counts.iter().sum::<u64>() * u64::from(SMALL_CHUNK_LEN) < SMALL_SHARE_LEN;
+        let chunk_len = u64::from(if is_small { SMALL_CHUNK_LEN } else { CHUNK_LEN });
+        let file = |chunks| FileNode::new(chunks * chunk_len, Some(Digest([7; 32])));
         let entries: BTreeMap<_, _> = chunk_counts
             .iter()
             .enumerate()

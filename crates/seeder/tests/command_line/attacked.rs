@@ -6,7 +6,7 @@ use evil::{ATTACKS, Victim};
 
 use peer::handshake::HandshakeError;
 use proto::{
-    CHUNK_LEN, ChunkIndex,
+    ChunkIndex, SMALL_CHUNK_LEN,
     peer::{GoodbyeReason, PeerMessage},
     tracker::Completion,
 };
@@ -76,7 +76,7 @@ fn peers_that_would_use_up_its_descriptors_keep_nobody_out() {
 fn attackers_take_no_more_of_its_memory_than_they_may() {
     let place = Place::new();
     // Slow readers request some 16 chunks each.
-    fs::write(place.path("data.bin"), vec![7; 16 * CHUNK_LEN as usize]).unwrap();
+    fs::write(place.path("data.bin"), vec![7; 16 * SMALL_CHUNK_LEN as usize]).unwrap();
     let seeder = Running::start(seeder(&place, &["-f", "data.bin"]));
     let _starting = seeder.line();
     let share = described(&seeder, "data.bin");
@@ -96,7 +96,7 @@ fn attackers_take_no_more_of_its_memory_than_they_may() {
         let mut welcome = connect(share.port, share.link.infohash, 10_000).await.unwrap();
         send(&mut welcome, [PeerMessage::Request { chunk: ChunkIndex(0), progress: Completion::NOTHING }])
             .await;
-        assert_eq!(answer(&mut welcome).await.1, vec![7; CHUNK_LEN as usize]);
+        assert_eq!(answer(&mut welcome).await.1, vec![7; SMALL_CHUNK_LEN as usize]);
     };
     let in_time = async { timeout(PATIENCE, attacked).await.expect("it is served in time") };
     Runtime::new().unwrap().block_on(in_time);

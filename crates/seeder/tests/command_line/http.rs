@@ -170,7 +170,7 @@ fn a_token_file_that_others_may_read_is_a_usage_error() {
 fn a_limit_that_is_lifted_counts_for_a_chunk_that_is_being_sent() {
     let place = Place::new();
     token(&place);
-    fs::write(place.path("a file"), vec![7; 500_000]).unwrap();
+    fs::write(place.path("a file"), vec![7; 100_000]).unwrap();
     let args = ["--http=:0", "--http-token", "token", "--upload-limit", "1K", "--max-peers", "9", "a file"];
     let seeder = Running::start(seeder(&place, &args));
     let line = seeder.line();
@@ -196,7 +196,7 @@ fn a_limit_that_is_lifted_counts_for_a_chunk_that_is_being_sent() {
         let new = docs::check("Seeder: `/api/v1/limits`", &new.body);
         assert_eq!((&new["upload_limit"], &new["max_peers"]), (&serde_json::Value::Null, &7.into()));
         let (message, _) = answer_comes.await;
-        assert_eq!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), len: 500_000 });
+        assert_eq!(message, PeerMessage::Chunk { chunk: ChunkIndex(0), len: 100_000 });
     });
     let status = docs::check("Seeder: `/api/v1/status`", &get(url, "/api/v1/status").body);
     assert_eq!((&status["max_peers"], &status["upload_limit"]), (&7.into(), &serde_json::Value::Null));

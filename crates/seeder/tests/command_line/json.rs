@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use proto::{CHUNK_LEN, ChunkIndex, InfoHash, Link, peer::PeerMessage, tracker::Completion};
+use proto::{ChunkIndex, InfoHash, Link, SMALL_CHUNK_LEN, peer::PeerMessage, tracker::Completion};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -39,7 +39,7 @@ fn every_event_of_the_page_is_printed() {
     let (place, tracker) = (Place::new(), Tracking::start());
     fs::create_dir(place.path("dir")).unwrap();
     symlink("/nowhere", place.path("dir/link")).unwrap();
-    fs::write(place.path("dir/data.bin"), vec![7; CHUNK_LEN as usize]).unwrap();
+    fs::write(place.path("dir/data.bin"), vec![7; SMALL_CHUNK_LEN as usize]).unwrap();
     let address = tracker.address();
     let args = ["dir", "--tracker", &address, "--tracker", "no-such-host.invalid", "--json", "--http=:0"];
     let seeder_runs = Running::start(seeder(&place, &args));
@@ -70,7 +70,7 @@ fn every_event_of_the_page_is_printed() {
         }
     }
     let left = all.iter().find(|event| event["event"] == "receiver_left").unwrap();
-    assert_eq!(left["sent"], CHUNK_LEN);
+    assert_eq!(left["sent"], SMALL_CHUNK_LEN);
     seeder_runs.signal(Signal::TERM);
     let ended = seeder_runs.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");

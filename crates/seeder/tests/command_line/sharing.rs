@@ -9,7 +9,7 @@ use std::{
 };
 
 use proto::{
-    CHUNK_LEN, ChunkIndex, InfoHash, Link, ShareName,
+    ChunkIndex, InfoHash, Link, SMALL_CHUNK_LEN, ShareName,
     peer::{PeerMessage, Role},
     tracker::Completion,
 };
@@ -79,7 +79,7 @@ pub(crate) fn first_chunk(port: u16, infohash: InfoHash) -> Vec<u8> {
 #[test]
 fn prints_what_it_shares_and_how_to_fetch_it() {
     let (place, tracker) = (Place::new(), Tracking::start());
-    fs::write(place.path("data.bin"), vec![7; 3 * CHUNK_LEN as usize]).unwrap();
+    fs::write(place.path("data.bin"), vec![7; 3 * SMALL_CHUNK_LEN as usize]).unwrap();
     let seeder = Running::start(seeder(&place, &["-f", "data.bin", "--tracker", &tracker.address()]));
     let starting = seeder.line();
     let described = described(&seeder, "data.bin");
@@ -253,7 +253,7 @@ fn a_path_that_ends_in_nothing_has_the_name_of_what_it_leads_to() {
 #[test]
 fn serves_although_its_output_is_not_read() {
     let (place, tracker) = (Place::new(), Tracking::start());
-    let bytes: Vec<u8> = (0..CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..SMALL_CHUNK_LEN + 5).map(|i| (i % 251) as u8).collect();
     fs::write(place.path("data.bin"), &bytes).unwrap();
     let mut command = seeder(&place, &["-f", "data.bin", "-vv", "--tracker", &tracker.address()]);
     let (reader, writer) = std::io::pipe().unwrap();
@@ -268,7 +268,7 @@ fn serves_although_its_output_is_not_read() {
     let infohash = infohash(&place.path("data.bin"), None);
     let ports = tracker.seeder_ports(infohash);
     assert_eq!(ports.len(), 1);
-    assert_eq!(first_chunk(ports[0], infohash), bytes[..CHUNK_LEN as usize]);
+    assert_eq!(first_chunk(ports[0], infohash), bytes[..SMALL_CHUNK_LEN as usize]);
     seeder.signal(rustix::process::Signal::TERM);
     let ended = seeder.end();
     assert_eq!(ended.code, Some(0));
@@ -307,7 +307,7 @@ fn forge(cache: &Path) {
 fn hashes_once_and_remembers_by_default() {
     let place = Place::new();
     let path = place.path("data.bin");
-    fs::write(&path, vec![1; 3 * CHUNK_LEN as usize]).unwrap();
+    fs::write(&path, vec![1; 5 * SMALL_CHUNK_LEN as usize]).unwrap();
     let mtime = SystemTime::now() - Duration::from_secs(60);
     let settle = |file: &File| file.set_times(FileTimes::new().set_modified(mtime)).unwrap();
     settle(&File::options().write(true).open(&path).unwrap());

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, process::Command, time::Instant};
 
-use proto::{CHUNK_LEN, ChunkIndex, peer::PeerMessage, tracker::Completion};
+use proto::{ChunkIndex, SMALL_CHUNK_LEN, peer::PeerMessage, tracker::Completion};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -19,7 +19,7 @@ use crate::{
 fn of_files(place: &Place, tracker: &Tracking, names: &[&str], columns: u16) -> OnTerminal {
     for name in names {
         // Different bytes make different shares.
-        let mut bytes = vec![7; CHUNK_LEN as usize];
+        let mut bytes = vec![7; SMALL_CHUNK_LEN as usize];
         bytes[..name.len()].copy_from_slice(name.as_bytes());
         fs::write(place.path(name), bytes).unwrap();
     }
@@ -50,19 +50,19 @@ fn a_line_that_changes_in_place_says_what_is_served() {
             answer(&mut peer).await;
         }
         seeder.wait_for_line("Seeding a.bin: 1 peer, ");
-        let line = seeder.wait_for_line("2.00 copies sent (1.00 MiB)");
+        let line = seeder.wait_for_line("2.00 copies sent (256.00 KiB)");
         assert!(line.starts_with("Seeding a.bin: 1 peer, "), "{line}");
         let screen = seeder.wait_for(|screen| screen.iter().any(|line| line.contains("INFO peer joined")));
         assert_eq!(screen.iter().filter(|line| line.contains("copies sent")).count(), 1, "{screen:#?}");
     });
     drop(runtime);
     seeder.wait_for(|screen| {
-        screen.iter().any(|line| line.contains("INFO peer left") && line.contains("sent=1.00 MiB"))
+        screen.iter().any(|line| line.contains("INFO peer left") && line.contains("sent=256.00 KiB"))
     });
     seeder.signal(Signal::TERM);
     let screen = seeder.end();
     assert!(!screen.iter().any(|line| line.contains("copies sent")), "{screen:#?}");
-    assert!(screen.last().unwrap().contains("Seeder stopped after sending 1.00 MiB"), "{screen:#?}");
+    assert!(screen.last().unwrap().contains("Seeder stopped after sending 256.00 KiB"), "{screen:#?}");
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn several_shares_fit_one_line() {
 #[test]
 fn without_a_terminal_a_busy_seeder_says_so_now_and_then() {
     let (place, tracker) = (Place::new(), Tracking::start());
-    fs::write(place.path("a.bin"), vec![7; CHUNK_LEN as usize]).unwrap();
+    fs::write(place.path("a.bin"), vec![7; SMALL_CHUNK_LEN as usize]).unwrap();
     let seeder = Running::start(seeder(&place, &["a.bin", "--tracker", &tracker.address()]));
     let share = described(&seeder, "a.bin");
     Runtime::new().unwrap().block_on(async {

@@ -25,7 +25,7 @@ impl Download {
         if leaves.hashes().len() != count {
             return Err(wrong);
         }
-        let root = leaves.clone().root(self.metainfo.chunk_space().file_len(span.file));
+        let root = leaves.clone().root(span.leaf_count);
         if Some(root) == self.hashes.get(chunk) {
             Ok(self.similar.compare(chunk, &leaves))
         } else {

@@ -28,20 +28,20 @@ impl Download {
 
     /// Whether a chunk that was found in the file `from` is right. Otherwise notes how it differs.
     pub(crate) fn is_right(&self, chunk: ChunkIndex, span: ChunkSpan, bytes: &[u8], from: &Path) -> bool {
-        let file_len = self.metainfo.chunk_space().file_len(span.file);
         let leaves = Leaves::of(bytes);
-        let hash = leaves.clone().root(file_len);
+        let hash = leaves.clone().root(span.leaf_count);
         if Some(hash) != self.hashes.get(chunk) {
             self.similar.note(chunk, span, Some(from), &leaves);
             return false;
         }
-        !self.is_doubtful(hash, bytes, file_len)
+        !self.is_doubtful(hash, bytes, span)
     }
 
     /// Whether this chunk is one of those that are hashed twice, and the second hash is another.
-    fn is_doubtful(&self, hash: Digest, bytes: &[u8], file_len: u64) -> bool {
+    fn is_doubtful(&self, hash: Digest, bytes: &[u8], span: ChunkSpan) -> bool {
         let number = self.hashed.fetch_add(1, Ordering::Relaxed);
-        number.is_multiple_of(CROSS_CHECK_INTERVAL) && merkle::chunk_hash_by_sha2(bytes, file_len) != hash
+        number.is_multiple_of(CROSS_CHECK_INTERVAL)
+            && merkle::chunk_hash_by_sha2(bytes, span.leaf_count) != hash
     }
 
     /// Whether a file may be linked to one of the old version: nothing of it is here, and it is not the share itself.
@@ -130,17 +130,16 @@ impl Download {
         span: ChunkSpan,
         buffer: &mut Vec<u8>,
     ) -> Result<(), PathError> {
-        let file_len = self.metainfo.chunk_space().file_len(span.file);
         buffer.resize(span.len as usize, 0);
         let file = self.file(span.file, Access::Write)?;
         if disk::read_exact_at(&file, buffer, span.offset).is_err() {
             return Ok(());
         }
         let leaves = Leaves::of(buffer);
-        let hash = leaves.clone().root(file_len);
+        let hash = leaves.clone().root(span.leaf_count);
         if Some(hash) != self.hashes.get(chunk) {
             self.similar.note(chunk, span, None, &leaves);
-        } else if !self.is_doubtful(hash, buffer, file_len) {
+        } else if !self.is_doubtful(hash, buffer, span) {
             lock(&self.have).insert(chunk);
         }
         Ok(())

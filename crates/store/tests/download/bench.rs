@@ -9,12 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
+use proto::{ChunkIndex, Metainfo, SMALL_CHUNK_LEN};
 use store::{
     Content, Download, DownloadError, FilePattern, Output, Resumed, Scan, ScanRules, Shared, Wanted,
 };
 
-pub(crate) const CHUNK: usize = CHUNK_LEN as usize;
+pub(crate) const CHUNK: usize = SMALL_CHUNK_LEN as usize;
 
 pub(crate) fn content(len: usize, seed: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 + (i >> 8) * 7 + (i >> 16) * 13 + (i >> 19) * 5 + seed) as u8).collect()

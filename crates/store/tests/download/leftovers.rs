@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::{sys::stat::Mode, unistd::mkfifo};
-use proto::CHUNK_LEN;
+use proto::SMALL_CHUNK_LEN;
 use store::{DownloadError, Output, Resumed};
 
 use crate::bench::{Bench, CHUNK, content, listing, names_in};
@@ -60,7 +60,7 @@ fn of_a_part_without_a_resume_file_only_what_is_right_counts() {
     fs::remove_file(bench.output().resume_path()).unwrap();
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
     part.write_all_at(b"damage", 50).unwrap();
-    part.set_len(3 * u64::from(CHUNK_LEN) + 8).unwrap();
+    part.set_len(3 * u64::from(SMALL_CHUNK_LEN) + 8).unwrap();
     let download = bench.resume(2, 0);
     bench.complete(download);
 }

@@ -16,7 +16,7 @@ use std::{fs, ops::ControlFlow, os::unix::fs::FileExt, sync::Arc};
 
 use bench::{Bench, CHUNK, content, listing, names_in};
 use proptest::prelude::*;
-use proto::{CHUNK_LEN, ChunkIndex, Metainfo};
+use proto::{ChunkIndex, Metainfo, SMALL_CHUNK_LEN};
 use store::{Content, Download, DownloadError, Output, Resumed, StoreChunkError, Wanted};
 
 #[test]
@@ -92,7 +92,7 @@ fn what_was_made_durable_survives_and_is_proved_again() {
     drop(download);
 
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
-    part.write_all_at(b"damage", 3 * CHUNK_LEN as u64 + 50).unwrap();
+    part.write_all_at(b"damage", 3 * SMALL_CHUNK_LEN as u64 + 50).unwrap();
     let download = bench.resume(2, 1);
     assert_eq!(download.have().iter().collect::<Vec<_>>(), [0, 4].map(ChunkIndex));
     // The damaged chunk stays lost, though an earlier resume file claimed it.
@@ -130,7 +130,7 @@ fn a_chunk_that_was_lost_is_claimed_again_only_when_it_is_durable_again() {
     download.checkpoint().unwrap();
     drop(download);
     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
-    part.write_all_at(b"other", u64::from(CHUNK_LEN)).unwrap();
+    part.write_all_at(b"other", u64::from(SMALL_CHUNK_LEN)).unwrap();
     let download = bench.resume(1, 1);
     download.store(lost, &bench.chunk(lost)).unwrap();
     drop(download);
@@ -238,9 +238,9 @@ fn a_share_larger_than_the_disk_leaves_nothing_behind() {
             Digest, ShareName,
             metainfo::{FileNode, Tree},
         };
-        let len = u64::from(proto::chunk::MAX_CHUNKS) * u64::from(CHUNK_LEN);
+        let len = proto::chunk::MAX_SHARE_LEN;
         let hashes = vec![Digest([1; 32]); proto::chunk::MAX_CHUNKS as usize];
-        let root = store::merkle::root_of_chunks(&hashes);
+        let root = store::merkle::root_of_chunks(&hashes, 32);
         let tree = Tree::File(FileNode::new(len, Some(root)));
         let metainfo = Metainfo::new(ShareName::new("huge").unwrap(), tree).unwrap();
         (store::ChunkHashes::prove(&metainfo, hashes).unwrap(), Arc::new(metainfo))
@@ -295,7 +295,7 @@ proptest! {
                 _ => {
                     drop(download);
                     let part = fs::File::options().write(true).open(bench.output().part_path()).unwrap();
-                    part.write_all_at(&[0x55; 3], u64::from(index) * u64::from(CHUNK_LEN) + 2).unwrap();
+                    part.write_all_at(&[0x55; 3], u64::from(index) * u64::from(SMALL_CHUNK_LEN) + 2).unwrap();
                     durable.remove(chunk);
                     download = bench.open().unwrap().0;
                     prop_assert_eq!(&download.have(), &durable);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use proto::{
-    CHUNK_LEN, ChunkIndex,
+    ChunkIndex,
     peer::{Form, Wish},
 };
 use rand::Rng;
@@ -90,7 +90,7 @@ impl Scheduler {
             self.held_back.push(key);
             return None;
         }
-        if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH {
+        if peer.have == Have::All && !alone && peer.owes() < UNIQUE_DEPTH * self.chunk_len() {
             // A chunk that no leecher has, unless another was begun.
             let crossing = self.zone.as_ref().filter(|_| peer.place == Place::Far);
             let unavailable = match crossing {
@@ -150,8 +150,13 @@ impl Scheduler {
         let Some(rate) = peer.far_rate() else { return false };
         let others = self.peers.values().map(|peer| (peer.owes(), peer.far_rate().unwrap_or(0.0)));
         let (owed, rates) = others.fold((0, 0.0), |(owed, rates), peer| (owed + peer.0, rates + peer.1));
-        let left = owed + self.missing.len() as u64 * u64::from(CHUNK_LEN);
-        (peer.owes() + u64::from(CHUNK_LEN)) as f64 / rate > left as f64 / rates
+        let left = owed + self.missing.len() as u64 * self.chunk_len();
+        (peer.owes() + self.chunk_len()) as f64 / rate > left as f64 / rates
+    }
+
+    /// The length of a full chunk.
+    fn chunk_len(&self) -> u64 {
+        self.space.chunk_len().into()
     }
 
     /// Whether this many chunks are arriving from leechers.

@@ -9,22 +9,18 @@ use std::{
 };
 
 use proto::{
-    CHUNK_LEN, ChunkIndex,
+    ChunkIndex,
     peer::{Form, MAX_PIPELINE, Wish},
 };
 
 use super::{Have, PIPELINE_TIME, PeerKey, Place};
 use flight::{Departure, Flight};
-use speed::{FIRST_RATE, rate};
+use speed::rate;
 
 pub(super) use speed::Outlook;
 
-/// The length of a full chunk. The requests that wait at a peer are counted in bytes, so that more small chunks are requested at
-/// a time. (At most [`MAX_PIPELINE`] requests wait in any case.)
-const CHUNK: u64 = CHUNK_LEN as u64;
-
-/// Maximum bytes of chunks that no leecher has that wait at a seeder.
-pub(super) const UNIQUE_DEPTH: u64 = 16 * CHUNK;
+/// Maximum chunks that no leecher has that wait at a seeder, if they are full ones.
+pub(super) const UNIQUE_DEPTH: u64 = 16;
 
 /// Requests that may wait at a peer that is not trusted yet, once its first chunk is seen to take long.
 const TRIAL_REQUESTS: usize = 2;
@@ -94,6 +90,9 @@ pub(super) enum Earned {
 pub(super) struct Peer {
     pub(super) have: Have,
     pub(super) place: Place,
+    /// The length of a full chunk. The requests that wait at a peer are counted in bytes, so that more short chunks are requested at a
+    /// time. (At most [`MAX_PIPELINE`] requests wait in any case.)
+    chunk_len: u64,
     /// Requests without an answer, oldest first; at most [`MAX_PIPELINE`].
     requests: VecDeque<Request>,
     /// In bytes a second, if it was measured.
@@ -124,10 +123,11 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(have: Have, now: Instant) -> Peer {
+    pub(super) fn new(have: Have, chunk_len: u32, now: Instant) -> Peer {
         Peer {
             have,
             place: Place::Near,
+            chunk_len: chunk_len.into(),
             requests: VecDeque::new(),
             rate: None,
             flight: Flight::default(),
@@ -174,7 +174,7 @@ impl Peer {
         }
         let is_leaves = |request: &&Request| request.form == Form::Leaves;
         let leaves_len: u64 = self.debts().filter(is_leaves).map(|request| u64::from(request.len)).sum();
-        if leaves_len >= CHUNK {
+        if leaves_len >= self.chunk_len {
             return Room::Nothing;
         }
         let is_tried = self.proving > 0 || self.debts().any(|request| !is_leaves(&request));
@@ -364,7 +364,7 @@ impl Peer {
         if self.rate.is_none() && was_wanted {
             // Nothing else is known about its rate than that it is below this.
             let bound = rate(len.into(), now.saturating_duration_since(self.began(asked_at)));
-            self.rate = (bound < FIRST_RATE).then_some(bound);
+            self.rate = (bound < self.first_rate()).then_some(bound);
         }
         was_wanted
     }

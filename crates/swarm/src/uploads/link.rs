@@ -1,4 +1,6 @@
 //! The rate of this side's link, and which uploads their receivers hold up.
+//!
+//! A chunk means [`CHUNK_LEN`] bytes here, in a share of small chunks too.
 
 use std::time::{Duration, Instant};
 
@@ -35,9 +37,6 @@ pub(super) const RECENT_TIME: Duration = Duration::from_millis(100);
 
 /// Minimum time of a chunk, because timers cannot measure less.
 pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
-
-/// Uploads of fewer bytes than this show nothing about their receiver, because socket buffers take them in at once.
-pub(super) const MIN_MEASURED_LEN: u32 = CHUNK_LEN / 2;
 
 /// The link is measured over this many bytes of all uploads together, and over [`MEASURED_TIME`] at least.
 const MEASURED_LEN: u64 = 4 * CHUNK_LEN as u64;
@@ -160,10 +159,11 @@ pub(super) struct LinkState {
 }
 
 impl LinkState {
-    /// The time of a chunk if the uploads that count divide what the others leave.
-    pub(super) fn fair_time(&self) -> Duration {
+    /// The time of `len` bytes if the uploads that count divide what the others leave.
+    pub(super) fn fair_time(&self, len: u32) -> Duration {
         let left = (1.0 - self.used_by_others).max(LEAST_LEFT);
-        self.chunk_time.mul_f64(self.counted.max(1) as f64 / left)
+        let time = self.chunk_time.mul_f64(f64::from(len) / f64::from(CHUNK_LEN));
+        time.mul_f64(self.counted.max(1) as f64 / left)
     }
 
     /// The maximum time of a chunk for a receiver that takes all it can get. It gets its share of the link, or what the other uploads

@@ -17,7 +17,7 @@ fn chunks(uploads: &mut Uploads, now: Instant) -> Vec<(AskerKey, u32)> {
 #[test]
 fn the_chunk_that_was_sent_least_goes_first() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(3, 1);
+    let mut uploads = Uploads::new(3, CHUNK_LEN, 1);
     uploads.request(A, ChunkIndex(0));
     assert_eq!(chunks(&mut uploads, now), [(A, 0)]);
     for chunk in [0, 1, 2] {
@@ -30,7 +30,7 @@ fn the_chunk_that_was_sent_least_goes_first() {
 #[test]
 fn of_many_requests_the_oldest_are_considered_and_all_are_answered() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(100, 1);
+    let mut uploads = Uploads::new(100, CHUNK_LEN, 1);
     let last = MAX_PIPELINE as u32 - 1;
     for chunk in 0..last {
         uploads.request(A, ChunkIndex(chunk));
@@ -49,7 +49,7 @@ fn of_many_requests_the_oldest_are_considered_and_all_are_answered() {
 #[test]
 fn every_asker_gets_its_turn() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(1_000, 8);
+    let mut uploads = Uploads::new(1_000, CHUNK_LEN, 8);
     for asker in 0..500 {
         for chunk in 0..10 {
             uploads.request(AskerKey(asker), ChunkIndex((asker as u32 * 7 + chunk) % 1_000));
@@ -65,7 +65,7 @@ fn every_asker_gets_its_turn() {
 fn an_asker_that_has_least_of_the_share_goes_first() {
     let now = Instant::now();
     let order = |percents: [u32; 3]| {
-        let mut uploads = Uploads::new(1_000, 1);
+        let mut uploads = Uploads::new(1_000, CHUNK_LEN, 1);
         // C was served once, so it is the last of equals.
         let c = AskerKey(3);
         uploads.request(c, ChunkIndex(0));
@@ -84,7 +84,7 @@ fn an_asker_that_has_least_of_the_share_goes_first() {
 #[test]
 fn an_asker_that_hides_what_it_was_sent_does_not_gain() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(1_000, 1);
+    let mut uploads = Uploads::new(1_000, CHUNK_LEN, 1);
     uploads.reports(A, Completion::of(1, 1_000));
     uploads.reports(B, Completion::of(100, 1_000));
     for chunk in 0..200 {
@@ -113,7 +113,7 @@ fn measure(uploads: &mut Uploads, start: Instant) -> Instant {
 
 #[test]
 fn the_link_is_measured_by_all_uploads_together() {
-    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+    let mut uploads = Uploads::new(10, CHUNK_LEN, DEFAULT_SLOTS);
     let start = Instant::now();
     let ms = |ms| start + Duration::from_millis(ms);
     let start_all = |uploads: &mut Uploads, now| std::iter::from_fn(|| uploads.start(now)).count();
@@ -132,7 +132,7 @@ fn the_link_is_measured_by_all_uploads_together() {
 
 #[test]
 fn another_upload_starts_only_when_the_receiver_is_the_limit() {
-    let mut uploads = Uploads::new(10, PARALLEL + 1);
+    let mut uploads = Uploads::new(10, CHUNK_LEN, PARALLEL + 1);
     let start = measure(&mut uploads, Instant::now());
     let ms = |ms| start + Duration::from_millis(ms);
     for key in 0..10 {
@@ -154,7 +154,7 @@ fn another_upload_starts_only_when_the_receiver_is_the_limit() {
 #[test]
 fn on_a_slow_link_uploads_do_not_count_as_held_up_before_it_is_measured() {
     let start = Instant::now();
-    let mut uploads = Uploads::new(100, DEFAULT_SLOTS);
+    let mut uploads = Uploads::new(100, CHUNK_LEN, DEFAULT_SLOTS);
     (0..50).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(key as u32)));
     let mut under_way = 0;
     for ms in (0..1_200).step_by(50) {
@@ -170,7 +170,7 @@ fn on_a_slow_link_uploads_do_not_count_as_held_up_before_it_is_measured() {
 fn in_a_large_share_more_uploads_run() {
     let now = Instant::now();
     for (chunks, expected) in [(1, 3), (128, 3), (320, 5), (768, 12), (200_000, 12)] {
-        let mut uploads = Uploads::new(chunks, DEFAULT_SLOTS);
+        let mut uploads = Uploads::new(chunks, CHUNK_LEN, DEFAULT_SLOTS);
         (0..50).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(0)));
         assert_eq!(std::iter::from_fn(|| uploads.start(now)).count(), expected, "{chunks} chunks");
     }
@@ -179,7 +179,7 @@ fn in_a_large_share_more_uploads_run() {
 /// Has 400 receivers whose sockets take in `buffered` bytes at once, and then nothing. Returns how long it takes to find them out.
 fn find_out_receivers_of(buffered: u32) -> Duration {
     let start = Instant::now();
-    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
+    let mut uploads = Uploads::new(10, CHUNK_LEN, DEFAULT_SLOTS);
     let stuck: Vec<_> = (100..500).map(AskerKey).collect();
     let mut now = start;
     for &key in &stuck {
@@ -213,7 +213,7 @@ fn receivers_that_only_fill_their_buffers_hold_up_no_others() {
 
 #[test]
 fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
-    let mut uploads = Uploads::new(100, PARALLEL);
+    let mut uploads = Uploads::new(100, CHUNK_LEN, PARALLEL);
     let start = measure(&mut uploads, Instant::now());
     let ms = |ms| start + Duration::from_millis(ms);
     let (slow, fast) = (AskerKey(100), [A, B, AskerKey(3)]);
@@ -243,8 +243,8 @@ fn a_slow_receiver_is_served_beside_the_others_until_it_is_fast() {
 #[test]
 fn rejects_and_small_chunks_measure_nothing_of_the_link() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(10, DEFAULT_SLOTS);
-    for bytes in [0, 1, MIN_MEASURED_LEN - 1] {
+    let mut uploads = Uploads::new(10, CHUNK_LEN, DEFAULT_SLOTS);
+    for bytes in [0, 1, CHUNK_LEN / 2 - 1] {
         uploads.request(A, ChunkIndex(0));
         assert!(uploads.start(now).is_some());
         uploads.finished(A, bytes, now);
@@ -259,7 +259,7 @@ fn rejects_and_small_chunks_measure_nothing_of_the_link() {
 #[test]
 fn there_are_no_more_uploads_than_slots() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(10, 1);
+    let mut uploads = Uploads::new(10, CHUNK_LEN, 1);
     uploads.request(A, ChunkIndex(0));
     uploads.request(B, ChunkIndex(0));
     assert_eq!(uploads.start(now), Some((A, ChunkIndex(0).into())));
@@ -271,7 +271,7 @@ fn there_are_no_more_uploads_than_slots() {
 #[test]
 fn a_request_can_be_cancelled_while_it_waits_and_goes_with_its_asker() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(100, 8);
+    let mut uploads = Uploads::new(100, CHUNK_LEN, 8);
     for chunk in [1, 2, 2] {
         assert_eq!(uploads.request(A, ChunkIndex(chunk)), Requested::Waits);
     }
@@ -293,7 +293,7 @@ fn a_request_can_be_cancelled_while_it_waits_and_goes_with_its_asker() {
 #[test]
 fn a_few_learn_once_that_nothing_waits_and_others_the_next_time() {
     let start = Instant::now();
-    let mut uploads = Uploads::new(100, 1);
+    let mut uploads = Uploads::new(100, CHUNK_LEN, 1);
     let everybody: Vec<_> = (0..12).map(AskerKey).collect();
     everybody.iter().for_each(|&key| _ = uploads.request(key, ChunkIndex(0)));
     assert_eq!(uploads.take_idle(start), []);
@@ -314,7 +314,7 @@ fn a_few_learn_once_that_nothing_waits_and_others_the_next_time() {
 #[test]
 fn the_hashes_of_a_chunk_do_not_count_as_the_chunk() {
     let now = Instant::now();
-    let mut uploads = Uploads::new(2, 1);
+    let mut uploads = Uploads::new(2, CHUNK_LEN, 1);
     let leaves = Wish { chunk: ChunkIndex(0), form: Form::Leaves };
     uploads.request(A, leaves);
     assert_eq!(uploads.start(now), Some((A, leaves)));

@@ -117,7 +117,7 @@ fn every_message_has_its_golden_bytes() {
         assert_eq!(frame(&message), bytes(hex), "{what}");
         assert_eq!(decode_frame(&bytes(hex)).unwrap(), Some(message), "{what}");
     }
-    assert_eq!(PREAMBLE, *bytes("53484f414c 09"));
+    assert_eq!(PREAMBLE, *bytes("53484f414c 0a"));
 }
 
 #[test]

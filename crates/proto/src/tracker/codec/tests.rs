@@ -119,39 +119,39 @@ const STANDING: Standing = Standing { votes: 1, seeders: 4, infohash: INFOHASH }
 fn golden_requests() -> Vec<(&'static str, Request, &'static str)> {
     let cursor = || ShareCursor { name: name("a.bin"), standing: STANDING };
     vec![
-        ("Request Connect", connect(7), "53484f414c 09 07 00 00*24"),
-        ("Request Connect, transaction 250", connect(250), "53484f414c 09 fa 00 00*24"),
-        ("Request Connect, transaction 251", connect(251), "53484f414c 09 fbfb00 00 00*24"),
-        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 09 fbffff 00 00*24"),
-        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 09 fc00000100 00 00*24"),
-        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 09 fcffffffff 00 00*24"),
+        ("Request Connect", connect(7), "53484f414c 0a 07 00 00*24"),
+        ("Request Connect, transaction 250", connect(250), "53484f414c 0a fa 00 00*24"),
+        ("Request Connect, transaction 251", connect(251), "53484f414c 0a fbfb00 00 00*24"),
+        ("Request Connect, transaction 65535", connect(65_535), "53484f414c 0a fbffff 00 00*24"),
+        ("Request Connect, transaction 65536", connect(65_536), "53484f414c 0a fc00000100 00 00*24"),
+        ("Request Connect, transaction 4294967295", connect(u32::MAX), "53484f414c 0a fcffffffff 00 00*24"),
         ("Request Announce, Started", announce(Event::Started, 0),
-            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 0a 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 00 00 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Announce, Heartbeat", announce(Event::Heartbeat, 50),
-            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 0a 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 01 32 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Announce, Completed", announce(Event::Completed, 100),
-            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64 6e6f646537 00*27 00 7261636b37 00*27"),
+            "53484f414c 0a 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 02 64 6e6f646537 00*27 00 7261636b37 00*27"),
         ("Request Announce, Stopped", announce(Event::Stopped, 99),
-            "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63 6e6f646537 00*27 01 7261636b37 00*27"),
+            "53484f414c 0a 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 03 63 6e6f646537 00*27 01 7261636b37 00*27"),
         ("Request Lookup, Peers", lookup(Query::Peers { infohash: INFOHASH, want: 50, zone: zone() }),
-            "53484f414c 09 07 02 44*16 00 11*32 32 7261636b37 00*27"),
+            "53484f414c 0a 07 02 44*16 00 11*32 32 7261636b37 00*27"),
         ("Request Lookup, Named", lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 09 07 02 44*16 01 05612e62696e 00"),
+            "53484f414c 0a 07 02 44*16 01 05612e62696e 00"),
         ("Request Lookup, Named, next page", lookup(Query::Named { name: name("a.bin"), after: Some(STANDING) }),
-            "53484f414c 09 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
-        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 09 07 02 44*16 02 00"),
+            "53484f414c 0a 07 02 44*16 01 05612e62696e 01 01 04 11*32"),
+        ("Request Lookup, List", lookup(Query::List { after: None }), "53484f414c 0a 07 02 44*16 02 00"),
         ("Request Lookup, List, next page", lookup(Query::List { after: Some(cursor()) }),
-            "53484f414c 09 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
+            "53484f414c 0a 07 02 44*16 02 01 05612e62696e 01 04 11*32"),
         ("Request Lookup, Late", lookup(Query::Late { infohash: INFOHASH, after: None }),
-            "53484f414c 09 07 02 44*16 03 11*32 00"),
+            "53484f414c 0a 07 02 44*16 03 11*32 00"),
         ("Request Lookup, Late, next page", lookup(Query::Late { infohash: INFOHASH, after: Some(late_peer()) }),
-            "53484f414c 09 07 02 44*16 03 11*32 01 00 c0000201 fb581b 28"),
+            "53484f414c 0a 07 02 44*16 03 11*32 01 00 c0000201 fb581b 28"),
         ("Request Lookup, Finished", lookup(Query::Finished { infohash: INFOHASH, after: 7 }),
-            "53484f414c 09 07 02 44*16 04 11*32 07"),
+            "53484f414c 0a 07 02 44*16 04 11*32 07"),
         ("Request FirstLookup, Named", first_lookup(Query::Named { name: name("a.bin"), after: None }),
-            "53484f414c 09 07 03 01 05612e62696e 00 00*1184"),
+            "53484f414c 0a 07 03 01 05612e62696e 00 00*1184"),
         ("Request FirstLookup, Peers", first_lookup(Query::Peers { infohash: INFOHASH, want: 50, zone: zone() }),
-            "53484f414c 09 07 03 00 11*32 32 7261636b37 00*27 00*1126"),
+            "53484f414c 0a 07 03 00 11*32 32 7261636b37 00*27 00*1126"),
     ]
 }
 
@@ -167,37 +167,37 @@ fn golden_replies() -> Vec<(&'static str, Reply, &'static str)> {
     ];
     vec![
         ("Reply Connected", reply(ReplyBody::Connected { token: TOKEN, lifetime_s: 120 }),
-            "53484f414c 09 07 00 44*16 78"),
+            "53484f414c 0a 07 00 44*16 78"),
         ("Reply Announced", reply(ReplyBody::Announced(Announced { interval_s: 30, seeders: 2, leechers: 300, completed: 1 })),
-            "53484f414c 09 07 01 1e 02 fb2c01 01"),
+            "53484f414c 0a 07 01 1e 02 fb2c01 01"),
         ("Reply Peers", reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 0, seeders: 1, leechers: 2, completed: 7, peers })),
-            "53484f414c 09 07 02 1e 00 01 02 07 03 \
+            "53484f414c 0a 07 02 1e 00 01 02 07 03 \
             00 c0000201 fb581b 64  01 20010db8 00*11 01 fb591b 32  02 fb5a1b 00"),
         ("Reply Peers, none",
             reply(ReplyBody::Peers(Peers { interval_s: 30, settles_in_s: 90, seeders: 0, leechers: 0, completed: 0, peers: Vec::new() })),
-            "53484f414c 09 07 02 1e 5a 00 00 00 00"),
+            "53484f414c 0a 07 02 1e 5a 00 00 00 00"),
         ("Reply Shares", shares_reply(None, vec![share(name("a.bin"))], true),
-            "53484f414c 09 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  01 00"),
-        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 09 07 03 28 01 05 00 00 00 00"),
+            "53484f414c 0a 07 03 00 00 fb2c01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  01 00"),
+        ("Reply Shares, none", shares_reply(Some(5), Vec::new(), false), "53484f414c 0a 07 03 28 01 05 00 00 00 00"),
         ("Reply Shares, one and its peers", sole_share_reply(),
-            "53484f414c 09 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  00 \
+            "53484f414c 0a 07 03 00 00 01 01  11*32 05612e62696e fc01001000 04 02 03 01 05  00 \
             01 0a 00 04 02 01 01  00 c0000201 fb581b 64"),
-        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 09 07 04 00"),
-        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 09 07 04 01 00"),
+        ("Reply Error, TokenRefused", error(ErrorCode::TokenRefused), "53484f414c 0a 07 04 00"),
+        ("Reply Error, UnknownShare", error(ErrorCode::UnknownShare { settles_in_s: 0 }), "53484f414c 0a 07 04 01 00"),
         ("Reply Error, UnknownShare, soon after a start", error(ErrorCode::UnknownShare { settles_in_s: 300 }),
-            "53484f414c 09 07 04 01 fb2c01"),
-        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 09 07 04 02"),
-        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 09 07 04 03 00"),
-        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 09 07 04 03 01"),
-        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 09 07 04 03 02"),
-        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 09 07 04 03 03"),
-        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 09 07 04 04 fbbc02"),
-        ("Reply Error, NotAllowed", error(ErrorCode::NotAllowed), "53484f414c 09 07 04 05"),
+            "53484f414c 0a 07 04 01 fb2c01"),
+        ("Reply Error, NotYours", error(ErrorCode::NotYours), "53484f414c 0a 07 04 02"),
+        ("Reply Error, Full, tracker", error(ErrorCode::Full(Limit::Tracker)), "53484f414c 0a 07 04 03 00"),
+        ("Reply Error, Full, shares", error(ErrorCode::Full(Limit::Shares)), "53484f414c 0a 07 04 03 01"),
+        ("Reply Error, Full, share", error(ErrorCode::Full(Limit::Share)), "53484f414c 0a 07 04 03 02"),
+        ("Reply Error, Full, address", error(ErrorCode::Full(Limit::Address)), "53484f414c 0a 07 04 03 03"),
+        ("Reply Error, SlowDown", error(ErrorCode::SlowDown { retry_after_ms: 700 }), "53484f414c 0a 07 04 04 fbbc02"),
+        ("Reply Error, NotAllowed", error(ErrorCode::NotAllowed), "53484f414c 0a 07 04 05"),
         ("Reply Late", reply(ReplyBody::Late(LateHosts { more: true, hosts: vec![LateHost { peer: late_peer(), label: label() }] })),
-            "53484f414c 09 07 05 01 01  00 c0000201 fb581b 28 6e6f646537 00*27"),
-        ("Reply Late, none", reply(ReplyBody::Late(LateHosts { more: false, hosts: Vec::new() })), "53484f414c 09 07 05 00 00"),
+            "53484f414c 0a 07 05 01 01  00 c0000201 fb581b 28 6e6f646537 00*27"),
+        ("Reply Late, none", reply(ReplyBody::Late(LateHosts { more: false, hosts: Vec::new() })), "53484f414c 0a 07 05 00 00"),
         ("Reply Finished", reply(ReplyBody::Finished(FinishedHosts { total: 8, hosts: vec![finished_host()] })),
-            "53484f414c 09 07 06 08 01  00 c0000201 6e6f646537 00*27"),
+            "53484f414c 0a 07 06 08 01  00 c0000201 6e6f646537 00*27"),
     ]
 }
 
@@ -236,21 +236,21 @@ fn the_protocol_page_has_the_golden_bytes() {
 #[test]
 fn unknown_variants_are_refused() {
     for request in [
-        "53484f414c 09 07 04",
-        "53484f414c 09 07 02 44*16 05",
-        "53484f414c 09 07 02 44*16 03 11*32 01 03",
-        "53484f414c 09 07 02 44*16 02 02",
-        "53484f414c 09 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
+        "53484f414c 0a 07 04",
+        "53484f414c 0a 07 02 44*16 05",
+        "53484f414c 0a 07 02 44*16 03 11*32 01 03",
+        "53484f414c 0a 07 02 44*16 02 02",
+        "53484f414c 0a 07 01 44*16 11*32 22*16 33*16 fb581b 05612e62696e fc01001000 04 00",
     ] {
         // Bytes for the fields of a further variant, so that the refusal is not because of a missing field.
         let padded = [bytes(request), vec![0; 64]].concat();
         assert_malformed(decode_request(&padded));
     }
     for reply in [
-        "53484f414c 09 07 07",
-        "53484f414c 09 07 04 06",
-        "53484f414c 09 07 04 03 04",
-        "53484f414c 09 07 02 1e 00 01 02 01 03",
+        "53484f414c 0a 07 07",
+        "53484f414c 0a 07 04 06",
+        "53484f414c 0a 07 04 03 04",
+        "53484f414c 0a 07 02 1e 00 01 02 01 03",
     ] {
         assert_malformed(decode_reply(&[bytes(reply), vec![0; 64]].concat()));
     }
@@ -258,7 +258,7 @@ fn unknown_variants_are_refused() {
 
 #[test]
 fn illegal_values_are_refused() {
-    let fields = "53484f414c 09 07 01 44*16 11*32 22*16 33*16";
+    let fields = "53484f414c 0a 07 01 44*16 11*32 22*16 33*16";
     for (what, rest) in [
         ("port 0", "00 05612e62696e 00 00 00"),
         ("no name", "01 00 00 00 00"),
@@ -292,7 +292,7 @@ fn illegal_values_are_refused() {
             assert!(matches!(borrow_request(&datagram), Err(DatagramError::Wire(_))), "{rest}");
         }
     }
-    let share = "53484f414c 09 07 03 00 00 01 01 11*32 0161";
+    let share = "53484f414c 0a 07 03 00 00 01 01 11*32 0161";
     assert_malformed(decode_reply(&bytes(&format!("{share} fd0100000000020000 01 00 01 01 00 00 00"))));
     assert!(decode_reply(&bytes(&format!("{share} fd0000000000020000 01 00 01 01 00 00 00"))).is_ok());
 }
@@ -434,10 +434,10 @@ fn a_message_that_does_not_fit_is_refused_and_leaves_nothing_behind() {
 fn a_list_that_claims_more_entries_than_it_has_is_refused() {
     for claim in ["04", "fbffff", "fcffffffff", "fdffffffffffffffff"] {
         for head in [
-            "53484f414c 09 07 02 1e 00 01 02 00",
-            "53484f414c 09 07 03 00 00 00",
-            "53484f414c 09 07 05 00",
-            "53484f414c 09 07 06 00",
+            "53484f414c 0a 07 02 1e 00 01 02 00",
+            "53484f414c 0a 07 03 00 00 00",
+            "53484f414c 0a 07 05 00",
+            "53484f414c 0a 07 06 00",
         ] {
             for rest in ["", "02 fb5a1b 00", "00*64"] {
                 assert_malformed(decode_reply(&bytes(&format!("{head} {claim} {rest}"))));

@@ -16,8 +16,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::CHUNK;
-
 /// The window is this multiple of what arrives within the delay. It is more than the 2.89 of BBR's start, which lasts until a sender
 /// that always had something to send has filled the link: with a smaller window it lasted for ever, and a fifth of all packets was
 /// lost.
@@ -86,9 +84,9 @@ impl Flight {
 
     /// How many bytes should wait at a far peer that has just begun to send, and sends to nobody else; otherwise 0. One chunk more than has
     /// arrived counts, because only whole ones do.
-    pub(super) fn opening(&self) -> u64 {
+    pub(super) fn opening(&self, chunk_len: u64) -> u64 {
         let is_opening = self.first_delay.is_some_and(|delay| delay >= FAR) && self.arrived < OPENING_LEN;
-        if is_opening { 2 * (self.arrived + CHUNK) } else { 0 }
+        if is_opening { 2 * (self.arrived + chunk_len) } else { 0 }
     }
 
     /// Whether the peer is far.
@@ -123,6 +121,8 @@ impl Flight {
 #[cfg(test)]
 mod tests {
     use proto::CHUNK_LEN;
+
+    const CHUNK: u64 = CHUNK_LEN as u64;
 
     use super::*;
 
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn nothing_is_assumed_of_an_unknown_peer() {
-        assert_eq!((Flight::default().window(), Flight::default().opening()), (0, 0));
+        assert_eq!((Flight::default().window(), Flight::default().opening(CHUNK)), (0, 0));
     }
 
     #[test]
@@ -200,11 +200,11 @@ mod tests {
             flight.begin(departure, now + delay);
             // Later ones wait for others.
             flight.begin(departure, now + 3 * FAR);
-            assert_eq!(flight.opening(), windows[0]);
+            assert_eq!(flight.opening(CHUNK), windows[0]);
             (0..3).for_each(|_| flight.arrive(departure, CHUNK_LEN, now + 4 * FAR));
-            assert_eq!(flight.opening(), windows[1]);
+            assert_eq!(flight.opening(CHUNK), windows[1]);
             (0..OPENING_LEN / CHUNK).for_each(|_| flight.arrive(departure, CHUNK_LEN, now + 5 * FAR));
-            assert_eq!(flight.opening(), 0, "its rate is known");
+            assert_eq!(flight.opening(CHUNK), 0, "its rate is known");
         }
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use proto::ChunkIndex;
+use proto::{CHUNK_LEN, ChunkIndex};
 
-use super::{Arriving, CHUNK, Have, PIPELINE_TIME, Peer};
+use super::{Arriving, Have, PIPELINE_TIME, Peer};
 
-/// Minimum bytes that wait at a peer: one chunk that is being sent, and one that follows at once.
-const MIN_DEPTH: u64 = 2 * CHUNK;
+/// Minimum chunks that wait at a peer: one that is being sent, and one that follows at once.
+const MIN_DEPTH: u64 = 2;
 
 /// Maximum bytes that wait at a near peer: what a fast network has on its way. At a far one it is as much as [`super::flight`]
 /// finds.
-const MAX_DEPTH: u64 = 16 * CHUNK;
+const MAX_DEPTH: u64 = 16 * CHUNK_LEN as u64;
 
 /// Time that the requests waiting at a leecher should take it. It is short because a leecher serves others too, and others have
 /// the same chunks.
@@ -41,9 +41,6 @@ const MIN_FORBEARANCE: Duration = Duration::from_secs(5);
 const MAX_FORBEARANCE: Duration = Duration::from_secs(60);
 const FIRST_FORBEARANCE: Duration = Duration::from_secs(30);
 
-/// The assumed rate of a peer whose rate is not measured, in bytes a second.
-pub(super) const FIRST_RATE: f64 = CHUNK as f64 / PIPELINE_TIME.as_secs_f64();
-
 /// Maximum expected time, because a rate can be almost zero.
 const MAX_TIME_S: f64 = 3_600.0;
 
@@ -65,9 +62,9 @@ pub(in crate::scheduler) struct Outlook {
 impl Peer {
     /// How long one more chunk would take.
     pub(in crate::scheduler) fn expected_next(&self) -> Duration {
-        let Some(rate) = self.far_rate() else { return self.time_for(self.owes() + CHUNK) };
+        let Some(rate) = self.far_rate() else { return self.time_for(self.owes() + self.chunk_len) };
         let queue = (self.owes() as f64 / rate).max(self.flight.delay());
-        Duration::from_secs_f64((queue + CHUNK as f64 / rate).min(MAX_TIME_S))
+        Duration::from_secs_f64((queue + self.chunk_len as f64 / rate).min(MAX_TIME_S))
     }
 
     /// Whether much is on its way from it before the first of it arrives.
@@ -122,26 +119,31 @@ impl Peer {
         let since = now.saturating_duration_since(self.began(oldest));
         let left = match arriving {
             Some(_) if self.flight.is_far() => self.wait_for(chunk)?,
-            Some(rest) => rest + self.time_for(CHUNK),
+            Some(rest) => rest + self.time_for(self.chunk_len),
             None if self.proven => self.wait_for(chunk)?,
             None => since.mul_f64(DOUBT),
         };
         Some(Outlook { age, left: left.max(since) })
     }
 
+    /// The assumed rate while none is measured, in bytes a second.
+    pub(super) fn first_rate(&self) -> f64 {
+        self.chunk_len as f64 / PIPELINE_TIME.as_secs_f64()
+    }
+
     /// Expected time to send `len` bytes.
     fn time_for(&self, len: u64) -> Duration {
-        let rate = self.far_rate().or(self.rate).unwrap_or(FIRST_RATE);
+        let rate = self.far_rate().or(self.rate).unwrap_or(self.first_rate());
         Duration::from_secs_f64((len as f64 / rate).min(MAX_TIME_S))
     }
 
     /// Whether more requests should wait at this peer. `leechers` is the number of peers that are not seeders.
     pub(in crate::scheduler) fn wants_more(&self, leechers: usize) -> bool {
         let leecher = self.have != Have::All;
-        let least = if leecher && leechers > FEW_LEECHERS { CHUNK } else { MIN_DEPTH };
+        let least = self.chunk_len * if leecher && leechers > FEW_LEECHERS { 1 } else { MIN_DEPTH };
         let Some(rate) = self.rate else { return self.owes() < least };
         let time = if leecher { LEECHER_PIPELINE_TIME } else { PIPELINE_TIME };
-        let more = if leecher { 0 } else { CHUNK };
+        let more = if leecher { 0 } else { self.chunk_len };
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -149,20 +151,22 @@ impl Peer {
         )]
         let sent_meanwhile = (rate * time.as_secs_f64()) as u64;
         let near = sent_meanwhile.saturating_add(more).clamp(least, MAX_DEPTH);
-        let opening = if leechers == 0 { self.flight.opening() } else { 0 };
+        let opening = if leechers == 0 { self.flight.opening(self.chunk_len) } else { 0 };
         self.owes() < near.max(self.flight.window()).max(opening)
     }
 
     pub(super) fn patience(&self) -> Duration {
         match self.rate {
-            Some(_) => self.time_for(CHUNK).mul_f64(PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE),
+            Some(_) => self.time_for(self.chunk_len).mul_f64(PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE),
             None => FIRST_PATIENCE,
         }
     }
 
     pub(super) fn forbearance(&self) -> Duration {
         match self.rate {
-            Some(_) => self.time_for(CHUNK).mul_f64(PATIENCE).clamp(MIN_FORBEARANCE, MAX_FORBEARANCE),
+            Some(_) => {
+                self.time_for(self.chunk_len).mul_f64(PATIENCE).clamp(MIN_FORBEARANCE, MAX_FORBEARANCE)
+            }
             None => FIRST_FORBEARANCE,
         }
     }

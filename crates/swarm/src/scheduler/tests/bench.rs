@@ -1,12 +1,14 @@
 //! The bench of the scheduler's tests.
 
-use proto::{CHUNK_LEN, peer::BlockSet};
+use proto::{CHUNK_LEN, SMALL_CHUNK_LEN, chunk::SMALL_SHARE_LEN, peer::BlockSet};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::super::*;
 
 pub(in crate::scheduler) fn space(chunks: u32) -> ChunkSpace {
-    ChunkSpace::new([u64::from(chunks) * u64::from(CHUNK_LEN)]).unwrap()
+    let is_small = u64::from(chunks) * u64::from(SMALL_CHUNK_LEN) < SMALL_SHARE_LEN;
+    let chunk_len = if is_small { SMALL_CHUNK_LEN } else { CHUNK_LEN };
+    ChunkSpace::new([u64::from(chunks) * u64::from(chunk_len)]).unwrap()
 }
 
 pub(in crate::scheduler) fn field(len: u32, chunks: &[u32]) -> Bitfield {

@@ -53,7 +53,7 @@ impl Link {
             }
         }
         for (key, rate) in (0..).map(PeerKey).zip(self.rates.clone()) {
-            let taken = Duration::from_secs_f64((f64::from(CHUNK_LEN) / rate).min(1_000.0));
+            let taken = Duration::from_secs_f64((f64::from(SMALL_CHUNK_LEN) / rate).min(1_000.0));
             while let Some(&chunk) = self.bench.waiting[&key].first() {
                 let Some(&asked_at) = self.asked_at.get(&(key, chunk)) else { break };
                 let sent =
@@ -105,7 +105,7 @@ fn what_waits_at_a_far_peer_that_becomes_slow_is_taken_back_and_comes_once() {
     let left = link.missing();
     link.rates[1] = 5e6;
     let took = link.fetch_until(0);
-    let alone = Duration::from_secs_f64(f64::from(left) * f64::from(CHUNK_LEN) / 50e6);
+    let alone = Duration::from_secs_f64(f64::from(left) * f64::from(SMALL_CHUNK_LEN) / 50e6);
     // By itself the slow one would need five times as long. That it is slow is known after some of its chunks.
     assert!(took <= 2 * alone, "{took:?} for {left} chunks, which the other sends in {alone:?}");
     assert_eq!(link.bench.duplicates, 0);
