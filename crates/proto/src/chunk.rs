@@ -164,6 +164,23 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_a_share_together_decide_how_long_its_chunks_are() {
+        let chunk_len = |lens: &[u64]| ChunkSpace::new(lens.iter().copied()).unwrap().chunk_len();
+        assert_eq!(chunk_len(&[]), SMALL_CHUNK_LEN);
+        assert_eq!(chunk_len(&[SMALL_SHARE_LEN - 1]), SMALL_CHUNK_LEN);
+        assert_eq!(chunk_len(&[SMALL_SHARE_LEN]), CHUNK_LEN);
+        assert_eq!(chunk_len(&[1, SMALL_SHARE_LEN - 1, 0]), CHUNK_LEN);
+    }
+
+    #[test]
+    fn the_tree_of_a_chunk_has_the_leaves_of_a_full_one_unless_it_is_all_of_its_file() {
+        let lens = [1, 16_384, 16_385, 131_072, 131_073, 300_000, 524_289];
+        let leaf_counts = |space: ChunkSpace| lens.map(|len| space.leaf_count(len));
+        assert_eq!(leaf_counts(ChunkSpace::new([]).unwrap()), [1, 1, 2, 8, 8, 8, 8]);
+        assert_eq!(leaf_counts(ChunkSpace::new([SMALL_SHARE_LEN]).unwrap()), [1, 1, 2, 8, 16, 32, 32]);
+    }
+
+    #[test]
     fn a_share_of_too_many_chunks_is_refused() {
         assert_eq!(ChunkSpace::new([u64::MAX]), Err(TooLargeError));
         assert!(ChunkSpace::new([MAX_SHARE_LEN]).is_ok());

@@ -88,3 +88,31 @@ impl Local {
         hashes.range(ChunkIndex(chunks.start), chunks.end - chunks.start)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, ops::ControlFlow};
+
+    use proto::{CHUNK_LEN, SMALL_CHUNK_LEN};
+
+    use super::*;
+
+    /// An update may make a small share a large one, whose chunks are longer.
+    #[test]
+    fn hashes_count_for_chunks_of_their_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("share");
+        fs::create_dir(&root).unwrap();
+        for (name, len) in [("one", SMALL_CHUNK_LEN), ("several", SMALL_CHUNK_LEN + 1)] {
+            fs::write(root.join(name), vec![7; len as usize]).unwrap();
+        }
+        let scan = Local::scan(&root, 0, u64::MAX).unwrap().unwrap();
+        let local = Local::hash(&root, scan, &|_| ControlFlow::Continue(())).unwrap();
+        let count = |name: &str, chunk_len| {
+            let now = FileState::of(&fs::metadata(root.join(name)).unwrap());
+            local.hashes_of([name].into_iter(), &now, chunk_len).map(<[Digest]>::len)
+        };
+        assert_eq!(["one", "several"].map(|name| count(name, SMALL_CHUNK_LEN)), [Some(1), Some(2)]);
+        assert_eq!(["one", "several"].map(|name| count(name, CHUNK_LEN)), [Some(1), None]);
+    }
+}
