@@ -37,14 +37,15 @@ fn a_seed_reproduces_a_run_event_for_event() {
     }
 }
 
+/// Fails if a small share is cut into chunks of the usual length: then they take 1.05, 1.09 and 1.14 times the bound.
 #[test]
-fn eight_and_sixteen_leechers_of_a_small_file() {
-    for seed in 1..=3 {
-        let report = run_small("small_8", seed);
-        assert!(report.ratio() <= 1.15, "{report}");
-        let report = run_small("small_16", seed);
-        assert!(report.ratio() <= 1.20, "{report}");
-        assert!(report.origin_copies <= 1.25, "{report}");
+fn few_leechers_of_a_small_file() {
+    for (name, most) in [("small_8", 1.04), ("small_16", 1.05), ("small_32", 1.07)] {
+        for seed in 1..=3 {
+            let report = run_small(name, seed);
+            assert!(report.ratio() <= most, "{report}");
+            assert!(report.origin_copies <= 1.04, "{report}");
+        }
     }
 }
 
