@@ -40,6 +40,10 @@ const UNKNOWN_DELAY: Duration = Duration::from_millis(100);
 /// Minimum interval between two reports about the same chunk.
 const CHUNK_REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
+/// The first report of a chunk comes after this time, because it lets a second chunk be requested of a peer that is not trusted yet. A far
+/// peer has sent a small chunk within three round trips, and would wait for that request.
+const FIRST_REPORT: Duration = Duration::from_millis(30);
+
 /// A peer that takes longer for a chunk is dropped if it sends at less than [`MIN_RATE`].
 const TRICKLE_TIME: Duration = Duration::from_secs(60);
 
@@ -312,7 +316,7 @@ struct Arrival {
     left: usize,
     /// Time spent waiting for the peer. Waiting for this side's own limit does not count.
     waited: Duration,
-    last_report: Instant,
+    next_report: Instant,
     /// A header alone is not an arrival, and most small chunks arrive in one piece.
     is_reported: bool,
 }
@@ -410,7 +414,7 @@ impl Receiver<'_> {
             filled: 0,
             left,
             waited: Duration::ZERO,
-            last_report: Instant::now(),
+            next_report: Instant::now() + FIRST_REPORT,
             is_reported: false,
         };
         for range in blocks.ranges(len) {
@@ -450,8 +454,9 @@ impl Receiver<'_> {
         if !std::mem::replace(&mut arrival.is_reported, true) {
             self.report(PeerEvent::Arriving(arrival.chunk)).await?;
         }
-        if arrival.last_report.elapsed() >= CHUNK_REPORT_INTERVAL {
-            arrival.last_report = Instant::now();
+        let now = Instant::now();
+        if now >= arrival.next_report {
+            arrival.next_report = now + CHUNK_REPORT_INTERVAL;
             let bytes = u32::try_from(arrival.filled).unwrap_or(u32::MAX);
             self.report(PeerEvent::Progress { bytes }).await?;
         }
