@@ -103,7 +103,25 @@ fn set(_stream: &TcpStream, _len: u32) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// An empty queue takes in small chunks at once, so a few of them prove nothing.
+    #[tokio::test]
+    async fn the_limit_grows_only_after_half_a_megabyte() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut limit = UnsentLimit::new(&stream).unwrap();
+        for _ in 0..3 {
+            limit.adapt(&stream, CHUNK_LEN / 4, Duration::ZERO).unwrap();
+            assert_eq!(limit.len, MIN_UNSENT_LEN);
+        }
+        limit.adapt(&stream, CHUNK_LEN / 4, Duration::ZERO).unwrap();
+        assert_eq!(limit.len, 2 * MIN_UNSENT_LEN);
+        limit.adapt(&stream, CHUNK_LEN / 4, Duration::ZERO).unwrap();
+        assert_eq!(limit.len, 2 * MIN_UNSENT_LEN, "it is measured anew");
+    }
 
     #[test]
     fn a_socket_takes_in_what_it_sends_within_two_milliseconds() {

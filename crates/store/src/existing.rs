@@ -33,7 +33,7 @@ use crate::{
 /// Maximum differences that are named: enough to recognise what happened.
 const MAX_NAMED: usize = 20;
 
-/// Number of chunks that are proved at a time: 8 MiB at first, then twice as many each time, up to 256 MiB. That keeps all cores busy, and
+/// Number of chunks that are proved at a time: 2 or 8 MiB at first, then twice as many each time, up to 64 or 256 MiB. That keeps all cores busy, and
 /// a wrong chunk is noticed soon. What was read until then is read again to be taken.
 const FIRST_BATCH: usize = 16;
 const BATCH: usize = 512;

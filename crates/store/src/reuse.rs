@@ -40,7 +40,7 @@ use crate::{
 /// Maximum files of the sources that are looked at. Their paths are in memory.
 const MAX_SOURCES: usize = 1_000_000;
 
-/// Chunks that a thread takes at a time: 4 MiB in sequence, so that disks get long reads.
+/// Chunks that a thread takes at a time: 1 or 4 MiB in sequence, so that disks get long reads.
 const RUN: usize = 8;
 
 /// A file that may hold chunks of the share.

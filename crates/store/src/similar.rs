@@ -20,7 +20,7 @@ use proto::{
 
 use crate::{merkle::Leaves, reuse};
 
-/// Maximum chunks whose sums are kept, 256 bytes each: 64 MiB, for 128 GiB of chunks that differ. More are fetched whole.
+/// Maximum chunks whose sums are kept, 256 bytes each at most: 64 MiB, for 128 GiB of chunks that differ. More are fetched whole.
 const MAX_SIMILAR: usize = 262_144;
 
 /// A chunk with fewer blocks is fetched whole: that needs one round trip, and not two.

@@ -1,6 +1,6 @@
 //! Chunks that are fetched in parts, because this host has similar bytes.
 //!
-//! First the hashes of such a chunk's blocks are asked for, 1 KiB. The caller proves them and compares them with its own bytes. Then
+//! First the hashes of such a chunk's blocks are asked for, 32 bytes each. The caller proves them and compares them with its own bytes. Then
 //! the blocks that differ are asked for, or the whole chunk if most differ. Any peer can be asked each time.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -44,7 +44,7 @@ const FIRST_FORBEARANCE: Duration = Duration::from_secs(30);
 /// Maximum expected time, because a rate can be almost zero.
 const MAX_TIME_S: f64 = 3_600.0;
 
-/// After this time the bytes of an arriving chunk show its rate. They are reported every 250 ms.
+/// After this time the bytes of an arriving chunk show its rate. They are reported after 30 ms, then every 250 ms.
 const MIN_PACE_TIME: Duration = Duration::from_millis(300);
 
 /// A peer that has not sent a chunk yet is expected to take this many times as long as this side has already waited.
