@@ -6,7 +6,7 @@
 //! also multiplies a chunk faster than this side can. Hence the policy: Chunks that were never sent go first, then those that were
 //! sent once, then all others. Among equals the peers go first that have least of the share ([`STEP_CHUNKS`]), then the peer that was served
 //! least. [`PARALLEL`] uploads run at a time, more in a large share ([`LEN_PER_UPLOAD`]). A further one starts only when these take longer
-//! than they should on this side's link, whose rate is what all uploads together have reached.
+//! than they should on this side's link, whose rate is what all uploads together have reached, or sooner while they leave a part of it unused.
 //!
 //! Peers lag that cannot be dialled, or receive slowly. If the others finish long before them, nobody needs what those that lag could
 //! send, and their uplinks are idle. Fifty leechers, half of which can only dial, take 1.26 times the minimum time without this rule,
@@ -37,7 +37,7 @@ use proto::{
     tracker::Completion,
 };
 
-use link::{Link, LinkState, MIN_CHUNK_TIME, PATIENCE, RECENT_TIME, Upload};
+use link::{Link, LinkState, MIN_CHUNK_TIME, RECENT_TIME, Upload};
 
 /// In milliseconds: a peer with too many requests should ask again after this time.
 pub const BUSY_RETRY_MS: u32 = 1_000;
@@ -371,10 +371,10 @@ impl Uploads {
         if count < self.parallel + found {
             return Some(now);
         }
-        let patience = link.fair_time(self.chunk_len).mul_f64(PATIENCE);
-        let patience = if count <= PARALLEL { patience.min(PROBE_AFTER) } else { patience };
+        let pause = link.pause(self.chunk_len);
+        let pause = if count <= PARALLEL { pause.min(PROBE_AFTER) } else { pause };
         let latest = self.counted().map(|(_, upload)| upload.started).max()?;
-        (count < self.slots).then_some(latest + patience)
+        (count < self.slots).then_some(latest + pause)
     }
 
     /// Ends the measurement of the link if there is nothing to send.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use proto::CHUNK_LEN;
 
 /// A further upload starts when all that count take this many times as long as their share of the link allows.
-pub(super) const PATIENCE: f64 = 1.1;
+const PATIENCE: f64 = 1.1;
 
 /// An upload is held up by its receiver if it is this many times slower than its share of the link allows. Where downlinks are as full as
 /// uplinks, flows differ by several times. With 4 in place of 16, ever more uploads began to receivers that were full already: two
@@ -44,6 +44,12 @@ const MEASURED_LEN: u64 = 4 * CHUNK_LEN as u64;
 /// Socket buffers take in bytes in bursts, which measure nothing.
 const MEASURED_TIME: Duration = Duration::from_millis(20);
 
+/// Whether the link is full is known from the rate of about this time.
+const AVERAGE_TIME: Duration = Duration::from_millis(50);
+
+/// A link is full if uploads use at least this part of it.
+const FULL: f64 = 0.9;
+
 /// A longer time of a chunk moves the measured one up by the difference ÷ `FORGET`, so that a link that became slower is noticed.
 const FORGET: u32 = 64;
 
@@ -57,6 +63,17 @@ pub(super) struct Link {
     chunk_time: Option<(Duration, Instant)>,
     /// The bytes that all uploads sent since this time, if one was always under way since then.
     unmeasured: Option<(Instant, u64)>,
+    /// The rate of all uploads, if one was always under way for a while.
+    average: Option<Average>,
+}
+
+/// A rate that forgets what is older than some [`AVERAGE_TIME`].
+#[derive(Debug, Clone, Copy)]
+struct Average {
+    since: Instant,
+    /// In bytes a second, at this moment.
+    rate: f64,
+    at: Instant,
 }
 
 /// A chunk that is being sent.
@@ -89,15 +106,19 @@ impl Link {
     /// Records that an upload begins.
     pub(super) fn begins(&mut self, now: Instant) {
         self.unmeasured.get_or_insert((now, 0));
+        self.average.get_or_insert(Average { since: now, at: now, rate: 0.0 });
     }
 
     /// Records that no upload is under way.
     pub(super) fn rests(&mut self) {
-        self.unmeasured = None;
+        (self.unmeasured, self.average) = (None, None);
     }
 
     /// Records that uploads sent more bytes.
     pub(super) fn sent(&mut self, bytes: u64, now: Instant) {
+        if let Some(average) = &mut self.average {
+            average.sent(bytes, now);
+        }
         let Some((since, all)) = &mut self.unmeasured else { return };
         *all += bytes;
         let took = now.saturating_duration_since(*since);
@@ -113,13 +134,20 @@ impl Link {
         self.unmeasured = Some((now, 0));
     }
 
-    /// The time of a chunk. If nothing has shown it for long, it grows, because the link may have become slower. Otherwise every upload
-    /// would then seem held up.
-    fn chunk_time(&self, now: Instant) -> Duration {
-        let Some((shown, at)) = self.chunk_time else { return MAX_CHUNK_TIME };
+    /// The time of a chunk as measured. If nothing has shown it for long, it grows, because the link may have become slower. Otherwise
+    /// every upload would then seem held up.
+    fn measured_time(&self, now: Instant) -> Option<Duration> {
+        let (shown, at) = self.chunk_time?;
         let doublings = now.saturating_duration_since(at).as_secs_f64() / DOUBLING_TIME.as_secs_f64();
         // After 32 doublings it is longer than any time that matters.
-        shown.mul_f64(doublings.min(32.0).exp2()).min(MAX_CHUNK_TIME)
+        Some(shown.mul_f64(doublings.min(32.0).exp2()))
+    }
+
+    /// Whether uploads use less of the link than they could. False as long as that is not known.
+    fn has_room(&self, now: Instant) -> bool {
+        let (Some(time), Some(average)) = (self.measured_time(now), self.average) else { return false };
+        let used = average.rate * time.as_secs_f64() / f64::from(CHUNK_LEN);
+        now >= average.since + 2 * AVERAGE_TIME && used < FULL
     }
 
     /// The state of the link with these uploads under way, of which `slots` may count.
@@ -129,8 +157,10 @@ impl Link {
         slots: usize,
         now: Instant,
     ) -> LinkState {
-        let chunk_time = self.chunk_time(now);
-        let mut state = LinkState { now, slots, chunk_time, counted: 0, used: 0.0, used_by_others: 0.0 };
+        let chunk_time = self.measured_time(now).map_or(MAX_CHUNK_TIME, |time| time.min(MAX_CHUNK_TIME));
+        let has_room = self.has_room(now);
+        let mut state =
+            LinkState { now, slots, chunk_time, has_room, counted: 0, used: 0.0, used_by_others: 0.0 };
         for upload in uploads {
             let share = upload.share(now, chunk_time);
             if upload.held_up {
@@ -144,12 +174,22 @@ impl Link {
     }
 }
 
+impl Average {
+    fn sent(&mut self, bytes: u64, now: Instant) {
+        let age = now.saturating_duration_since(self.at).as_secs_f64() / AVERAGE_TIME.as_secs_f64();
+        self.rate = self.rate * (-age).exp() + bytes as f64 / AVERAGE_TIME.as_secs_f64();
+        self.at = now;
+    }
+}
+
 /// The state of the link at a moment.
 pub(super) struct LinkState {
     now: Instant,
     slots: usize,
     /// The time of a chunk.
     chunk_time: Duration,
+    /// Whether more could be sent.
+    has_room: bool,
     /// Number of uploads that count.
     pub(super) counted: usize,
     /// The part of the link that they use.
@@ -159,10 +199,15 @@ pub(super) struct LinkState {
 }
 
 impl LinkState {
-    /// The time of `len` bytes if the uploads that count divide what the others leave.
-    pub(super) fn fair_time(&self, len: u32) -> Duration {
+    /// How long after the last upload another one may start, if `len` bytes are the longest chunk. On a full link that is the time of such a chunk, if the uploads
+    /// that count divide what the others leave. On one with room it is the time of a chunk on all of the link, so the room is filled
+    /// as fast as the link could send.
+    pub(super) fn pause(&self, len: u32) -> Duration {
+        let time = self.chunk_time.mul_f64(PATIENCE * f64::from(len) / f64::from(CHUNK_LEN));
+        if self.has_room {
+            return time;
+        }
         let left = (1.0 - self.used_by_others).max(LEAST_LEFT);
-        let time = self.chunk_time.mul_f64(f64::from(len) / f64::from(CHUNK_LEN));
         time.mul_f64(self.counted.max(1) as f64 / left)
     }
 

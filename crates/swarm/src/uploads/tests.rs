@@ -151,6 +151,31 @@ fn another_upload_starts_only_when_the_receiver_is_the_limit() {
     assert_eq!(uploads.start(ms(130)), None, "no further slot");
 }
 
+/// Receivers may take less than they get, because their own links are full, or their acknowledgements come late.
+#[test]
+fn further_uploads_start_soon_while_the_link_has_room() {
+    // Of a link that sends a chunk in 20 ms, each upload takes this part.
+    let uploads_after_300_ms = |part: f64| {
+        let mut uploads = Uploads::new(100, CHUNK_LEN, DEFAULT_SLOTS);
+        let start = measure(&mut uploads, Instant::now());
+        (0..50).for_each(|key| _ = uploads.request(AskerKey(key), ChunkIndex(key as u32)));
+        let mut under_way: Vec<(AskerKey, Instant)> = Vec::new();
+        for ms in 0..300 {
+            let now = start + Duration::from_millis(ms);
+            let taken = |key| {
+                let begun = under_way.iter().find(|upload| upload.0 == key).map_or(now, |upload| upload.1);
+                (part * f64::from(CHUNK_LEN) / 20.0 * (now - begun).as_millis() as f64) as u32
+            };
+            uploads.progress(taken, now);
+            under_way.extend(std::iter::from_fn(|| uploads.start(now)).map(|(key, _)| (key, now)));
+        }
+        under_way.len()
+    };
+    let (tenths, hundredths) = (uploads_after_300_ms(0.1), uploads_after_300_ms(0.01));
+    assert!((9..=11).contains(&tenths), "{tenths}: ten fill the link");
+    assert!(hundredths > 11, "{hundredths}");
+}
+
 #[test]
 fn on_a_slow_link_uploads_do_not_count_as_held_up_before_it_is_measured() {
     let start = Instant::now();
