@@ -13,7 +13,7 @@ use proto::peer::BlockSet;
 use store::ChunkSource;
 use tokio::net::TcpStream;
 
-use crate::socket::send_bytes;
+use crate::socket::{Next, send_bytes};
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{is_in_memory, read_now, send_file};
@@ -204,7 +204,7 @@ async fn read_and_send(
             Ok(bytes)
         });
         let bytes = bytes.await.map_err(SendFileError::Read)?;
-        send_bytes(stream, &bytes).await?;
+        send_bytes(stream, &bytes, Next::Unknown).await?;
         taken(bytes.len());
         at += bytes.len() as u64;
     }

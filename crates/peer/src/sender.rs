@@ -32,8 +32,8 @@ use crate::{
     outbox::{Outbox, Outgoing},
     rate_limit::RateLimit,
     send_file::{SendFileError, is_in_memory, load, read_now, send_file},
-    socket::send_bytes,
-    unsent::UnsentLimit,
+    socket::{Next, send_bytes},
+    socket_limit::SocketLimit,
     upload_hub::Asker,
 };
 
@@ -46,7 +46,7 @@ const SMALL_LEN: u32 = 16 * 1024;
 
 /// The last bytes of a chunk wait until its file was checked again. If it changed meanwhile they are not sent. So the chunk
 /// is never whole, and its honest sender does not look like a liar. The bytes before them are in the page cache until they
-/// are sent (see [`crate::unsent`]), so a change within a few milliseconds after that check is not noticed, at a far peer within a round
+/// are sent (see [`crate::socket_limit`]), so a change within a few milliseconds after that check is not noticed, at a far peer within a round
 /// trip.
 const HELD_LEN: u32 = 16 * 1024;
 
@@ -94,8 +94,8 @@ pub async fn send(
     serve: ServeCell,
     limit: RateLimit,
 ) -> io::Result<()> {
-    let unsent = UnsentLimit::new(stream.as_ref())?;
-    let mut sender = Sender { stream, serve, limit, unsent, pending: BytesMut::new(), pending_small: false };
+    let held = SocketLimit::new(stream.as_ref())?;
+    let mut sender = Sender { stream, serve, limit, held, pending: BytesMut::new(), pending_small: false };
     let mut last_sent = Instant::now();
     loop {
         let outgoing = match timeout(WAITING_KEEP_ALIVE, outbox.next()).await {
@@ -116,7 +116,7 @@ struct Sender {
     stream: OwnedWriteHalf,
     serve: ServeCell,
     limit: RateLimit,
-    unsent: UnsentLimit,
+    held: SocketLimit,
     /// Bytes for one system call: messages, and small chunks between them.
     pending: BytesMut,
     /// Whether it holds chunks.
@@ -140,13 +140,17 @@ impl Sender {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        self.flush_before(Next::Unknown).await
+    }
+
+    async fn flush_before(&mut self, next: Next) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
         let begun = Instant::now();
-        send_bytes(self.stream.as_ref(), &self.pending).await?;
+        send_bytes(self.stream.as_ref(), &self.pending, next).await?;
         if std::mem::take(&mut self.pending_small) {
-            self.unsent.adapt(self.stream.as_ref(), to_u32(self.pending.len()), begun.elapsed())?;
+            self.held.adapt(self.stream.as_ref(), to_u32(self.pending.len()), begun.elapsed())?;
         }
         self.pending.clear();
         Ok(())
@@ -239,7 +243,7 @@ impl Sender {
             return self.reject(chunk, unreadable(&*content, chunk, error));
         }
         encode(&header, &mut self.pending)?;
-        self.flush().await?;
+        self.flush_before(Next::More).await?;
         let Serve { asker, faults, .. } = serving(&self.serve)?;
         let begun = Instant::now();
         let held = source.len.min(HELD_LEN);
@@ -263,7 +267,7 @@ impl Sender {
             }
         }
         asker.served(source.len);
-        self.unsent.adapt(self.stream.as_ref(), source.len, begun.elapsed())
+        self.held.adapt(self.stream.as_ref(), source.len, begun.elapsed())
     }
 
     /// Makes sure that a chunk can be read, without waiting for a disk.
@@ -403,12 +407,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, _) = listener.accept().await.unwrap();
-        let unsent = UnsentLimit::new(&near).unwrap();
+        let held = SocketLimit::new(&near).unwrap();
         let sender = Sender {
             stream: near.into_split().1,
             serve: Arc::new(OnceLock::from(serve)),
             limit: RateLimit::unlimited(),
-            unsent,
+            held,
             pending: BytesMut::new(),
             pending_small: false,
         };

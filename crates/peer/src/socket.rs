@@ -22,16 +22,42 @@ pub(crate) async fn writable(stream: &TcpStream) -> io::Result<()> {
     })
 }
 
+/// What is sent after some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Perhaps nothing.
+    Unknown,
+    /// More, at once. So the system may wait until a packet is full.
+    More,
+}
+
 /// Sends all of `bytes`.
-pub(crate) async fn send_bytes(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn send_bytes(stream: &TcpStream, mut bytes: &[u8], next: Next) -> io::Result<()> {
     while !bytes.is_empty() {
-        match stream.try_write(bytes) {
+        let sent = match next {
+            Next::Unknown => stream.try_write(bytes),
+            Next::More => try_write_before_more(stream, bytes),
+        };
+        match sent {
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn try_write_before_more(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::{SendFlags, send};
+
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    stream.try_io(tokio::io::Interest::WRITABLE, || Ok(send(stream, bytes, flags)?))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn try_write_before_more(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    stream.try_write(bytes)
 }
 
 #[cfg(test)]
@@ -60,7 +86,7 @@ mod tests {
         let (near, _far) = full().await;
         pause();
         let begun = Instant::now();
-        let error = send_bytes(&near, &[7; 9]).await.unwrap_err();
+        let error = send_bytes(&near, &[7; 9], Next::Unknown).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() >= STALL_TIMEOUT);
     }
@@ -71,7 +97,8 @@ mod tests {
         /// More than the system buffers between the two.
         const TAKEN: u64 = 16 * 1024 * 1024;
         let (near, mut far) = full().await;
-        let sending = tokio::spawn(async move { send_bytes(&near, &vec![7; 5 * TAKEN as usize]).await });
+        let sending =
+            tokio::spawn(async move { send_bytes(&near, &vec![7; 5 * TAKEN as usize], Next::Unknown).await });
         // Paused time does not advance by itself while a task runs.
         let work = tokio::spawn(async {
             loop {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{FULL_LEN, SMALL_LEN, Sender, encode, look_again, serving, to_u32, unreadable};
 use crate::{
     send_file::{read_blocks, read_now},
-    socket::send_bytes,
+    socket::{Next, send_bytes},
 };
 
 impl Sender {
@@ -98,11 +98,11 @@ impl Sender {
         let slice_len = self.limit.slice_len().map_or(FULL_LEN, |slice_len| slice_len as usize);
         for slice in self.pending.chunks(slice_len) {
             self.limit.take(to_u32(slice.len())).await;
-            send_bytes(self.stream.as_ref(), slice).await?;
+            send_bytes(self.stream.as_ref(), slice, Next::Unknown).await?;
             serving(&self.serve)?.asker.taken(slice.len());
         }
         self.pending.clear();
         serving(&self.serve)?.asker.served(len);
-        self.unsent.adapt(self.stream.as_ref(), len, begun.elapsed())
+        self.held.adapt(self.stream.as_ref(), len, begun.elapsed())
     }
 }
