@@ -364,10 +364,10 @@ impl<F: FnMut(FetchEvent)> Driver<F> {
                 }
             }
             Action::Close(key, reason) => self.sessions.close(key, reason),
-            Action::Have(chunk) => {
+            Action::Have(chunk, spread) => {
                 if let Some(serving) = self.context.serving.get() {
                     serving.have_log.push(chunk);
-                    self.news.add(now);
+                    self.news.add(spread, now);
                 }
             }
             Action::Announce(progress) => self.service.announce(progress),

@@ -431,7 +431,7 @@ impl<'a> World<'a> {
                     self.dropped += u64::from(reason == LeaveReason::TooSlow);
                     self.close(self.nodes[id.index()].conns[&key], id, &reason);
                 }
-                Action::Have(chunk) => self.logs[id.index()].push(Stored { at: self.now, chunk }),
+                Action::Have(chunk, _) => self.logs[id.index()].push(Stored { at: self.now, chunk }),
                 Action::Finish => self.finish(id),
                 // It gave up, or has served for long enough.
                 Action::End(_) => self.leave(id, true),

@@ -60,6 +60,7 @@ use peer::{Earned, Peer, Room, Standing};
 use rarity::Rarity;
 use zone::Zone;
 
+pub use spread::Spread;
 pub use zone::Place;
 
 /// Time that the requests waiting at a seeder should take it: long enough for a round trip, short enough that chunks do not

@@ -220,7 +220,7 @@ impl Swarm {
                 let from = self.peers.address(peer);
                 if let Some(transfer) = &mut self.transfer {
                     transfer.stored(chunk, from, hashing, writing);
-                    self.actions.push_back(Action::Have(chunk));
+                    self.actions.push_back(Action::Have(chunk, transfer.scheduler.spread(chunk)));
                 }
                 self.peers.proved(peer, now, rng);
             }

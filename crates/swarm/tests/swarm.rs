@@ -122,7 +122,7 @@ impl World {
                     assert!(!connection.is_closing, "{key:?} is closed twice");
                     connection.is_closing = true;
                 }
-                Action::Have(chunk) => assert!(self.stored.contains(&chunk)),
+                Action::Have(chunk, _) => assert!(self.stored.contains(&chunk)),
                 Action::Finish => {
                     assert_eq!(self.stored.len(), CHUNKS as usize);
                     assert!(!std::mem::replace(&mut self.finished, true), "it finishes once");

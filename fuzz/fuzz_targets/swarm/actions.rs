@@ -56,7 +56,7 @@ impl World {
                     }
                 }
                 Action::Close(key, _) => self.living(key).is_closing = true,
-                Action::Have(chunk) => assert!(self.stored.contains(&chunk)),
+                Action::Have(chunk, _) => assert!(self.stored.contains(&chunk)),
                 Action::Finish => {
                     assert_eq!(self.stage, Stage::Fetching);
                     self.stage = Stage::Flushing;

@@ -1,10 +1,28 @@
-//! What other peers have: whether they can do without this one, and which of them owe chunks.
+//! What other peers have: how far a chunk has spread, whether they can do without this one, and which of them owe chunks.
 
 use proto::{Bitfield, ChunkIndex};
 
 use super::{ChunkState, Have, Scheduler};
 
+/// A chunk is rare while fewer than one in this many of the connected leechers have it.
+const RARE_PART: usize = 4;
+
+/// How far a chunk has spread among the connected leechers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// Few have it.
+    Rare,
+    /// Many have it, so one more holder matters little.
+    Common,
+}
+
 impl Scheduler {
+    /// How far a chunk has spread.
+    pub(crate) fn spread(&self, chunk: ChunkIndex) -> Spread {
+        let holders = self.missing.available(chunk) as usize;
+        if holders * RARE_PART >= self.leechers { Spread::Common } else { Spread::Rare }
+    }
+
     /// Whether a connected peer needs a chunk that only this one can send: no seeder is connected, and none of the unfinished leechers
     /// has the chunk. (A finished leecher may leave at any time, so it does not count.)
     pub fn is_needed(&self) -> bool {

@@ -25,6 +25,20 @@ fn the_rarest_chunk_is_asked_for_first() {
 }
 
 #[test]
+fn a_chunk_is_rare_until_a_quarter_of_the_leechers_have_it() {
+    let mut bench = Bench::new(2, 1);
+    (0..7).for_each(|key| _ = bench.join(key, Have::Some(field(2, &[0]))));
+    bench.join(7, Have::All);
+    let late = bench.join(8, Have::Some(field(2, &[1])));
+    assert_eq!(bench.scheduler.spread(ChunkIndex(0)), Spread::Common);
+    assert_eq!(bench.scheduler.spread(ChunkIndex(1)), Spread::Rare);
+    bench.scheduler.add_haves(PeerKey(0), [ChunkIndex(1)], bench.now).unwrap();
+    assert_eq!(bench.scheduler.spread(ChunkIndex(1)), Spread::Common, "two of eight");
+    bench.scheduler.remove_peer(late, bench.now);
+    assert_eq!(bench.scheduler.spread(ChunkIndex(1)), Spread::Rare, "one of seven");
+}
+
+#[test]
 fn a_chunk_that_comes_late_ends_the_second_request_for_it() {
     let mut bench = Bench::new(1, 1);
     bench.on_cancel = OnCancel::TooLate;

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use proto::{ChunkIndex, peer::PeerMessage, tracker::Completion};
 
 use super::{Failure, Report, SourceId};
-use crate::{leaving::LeaveReason, scheduler::PeerKey};
+use crate::{
+    leaving::LeaveReason,
+    scheduler::{PeerKey, Spread},
+};
 
 /// An action for the caller.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub enum Action {
     /// End a connection, and pass in [`PeerEvent::Closed`](super::PeerEvent::Closed). The peer receives [`LeaveReason::goodbye`].
     Close(PeerKey, LeaveReason),
     /// Announce this chunk to the connected peers.
-    Have(ChunkIndex),
+    Have(ChunkIndex, Spread),
     /// Announce to the trackers how much is here.
     Announce(Completion),
     /// Make the received chunks durable.
