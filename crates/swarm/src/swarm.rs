@@ -190,7 +190,7 @@ impl Swarm {
                 self.sources.answered(source, answer, &mut self.peers.book, now, rng);
             }
             Event::Peer(key, PeerEvent::Closed(reason)) => self.closed(key, reason, now, rng),
-            Event::Peer(key, PeerEvent::Have(chunk)) => self.add_haves(key, [chunk], now),
+            Event::Peer(key, PeerEvent::Haves(chunks)) => self.add_haves(key, chunks, now),
             // These are proved, so they count even if this side has ended the connection meanwhile.
             Event::Peer(_, PeerEvent::Described) => {
                 if let Phase::Describing { .. } = self.phase {
@@ -332,7 +332,7 @@ impl Swarm {
             Event::Uploaded(_) | Event::Completions(_) => matches!(self.phase, Phase::Staying(_)),
             Event::Peer(_, event) => !matches!(
                 event,
-                PeerEvent::Have(_)
+                PeerEvent::Haves(_)
                     | PeerEvent::Alive
                     | PeerEvent::Idle
                     | PeerEvent::Arriving(_)
@@ -366,7 +366,7 @@ impl Swarm {
                 scheduler.chosen(key, chunk, now.checked_sub(waited).unwrap_or(now), now);
             }
             PeerEvent::Bitfield(field) => self.add_haves(key, field.iter(), now),
-            PeerEvent::Have(chunk) => self.add_haves(key, [chunk], now),
+            PeerEvent::Haves(chunks) => self.add_haves(key, chunks, now),
             PeerEvent::Alive => scheduler.alive(key, now),
             PeerEvent::NotReading => self.leave(key, LeaveReason::TooSlow, now),
             PeerEvent::Idle => {

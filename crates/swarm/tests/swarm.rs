@@ -211,7 +211,7 @@ impl World {
         }
         let mut answered = None;
         match (self.rng.random_range(0..14), owed) {
-            (0, _) => self.peer(key, PeerEvent::Have(random_chunk)),
+            (0, _) => self.peer(key, PeerEvent::Haves(vec![random_chunk])),
             (1, _) => self.peer(key, PeerEvent::Idle),
             (2, _) => self.peer(key, PeerEvent::Alive),
             (3, Some(chunk)) => self.peer(key, PeerEvent::Arriving(chunk)),

@@ -121,8 +121,8 @@ pub enum PeerEvent {
     },
     /// The chunks that the peer has, if its bitfield comes later than [`PeerEvent::Active`].
     Bitfield(Bitfield),
-    /// The peer has one more chunk.
-    Have(ChunkIndex),
+    /// The peer has these chunks too.
+    Haves(Vec<ChunkIndex>),
     /// The peer sent a keep-alive.
     Alive,
     /// The peer has nothing to send to any peer.
