@@ -41,6 +41,10 @@ pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
 /// The link is measured over this many bytes of all uploads together, and over [`MEASURED_TIME`] at least.
 const MEASURED_LEN: u64 = 4 * CHUNK_LEN as u64;
 
+/// The sockets of the first uploads take in about this many bytes at once, however slow the link is. If these counted, a link would seem a tenth faster than
+/// it is, and never full.
+const FILL_LEN: u64 = CHUNK_LEN as u64;
+
 /// Socket buffers take in bytes in bursts, which measure nothing.
 const MEASURED_TIME: Duration = Duration::from_millis(20);
 
@@ -61,10 +65,19 @@ const DOUBLING_TIME: Duration = Duration::from_secs(10);
 pub(super) struct Link {
     /// The time of a chunk on this side's link, and when it was last measured. It is the shortest one, which is slowly forgotten.
     chunk_time: Option<(Duration, Instant)>,
-    /// The bytes that all uploads sent since this time, if one was always under way since then.
-    unmeasured: Option<(Instant, u64)>,
+    /// The bytes that are not measured yet, if an upload is under way.
+    unmeasured: Option<Unmeasured>,
     /// The rate of all uploads, if one was always under way for a while.
     average: Option<Average>,
+}
+
+/// The bytes that all uploads sent since a moment. One was always under way since then.
+#[derive(Debug, Clone, Copy)]
+struct Unmeasured {
+    since: Instant,
+    sent: u64,
+    /// Whether sockets still fill ([`FILL_LEN`]).
+    is_filling: bool,
 }
 
 /// A rate that forgets what is older than some [`AVERAGE_TIME`].
@@ -105,7 +118,7 @@ struct Mark {
 impl Link {
     /// Records that an upload begins.
     pub(super) fn begins(&mut self, now: Instant) {
-        self.unmeasured.get_or_insert((now, 0));
+        self.unmeasured.get_or_insert(Unmeasured { since: now, sent: 0, is_filling: true });
         self.average.get_or_insert(Average { since: now, at: now, rate: 0.0 });
     }
 
@@ -119,19 +132,24 @@ impl Link {
         if let Some(average) = &mut self.average {
             average.sent(bytes, now);
         }
-        let Some((since, all)) = &mut self.unmeasured else { return };
-        *all += bytes;
+        let Some(Unmeasured { since, sent, is_filling }) = &mut self.unmeasured else { return };
+        *sent += bytes;
         let took = now.saturating_duration_since(*since);
-        if *all < MEASURED_LEN || took < MEASURED_TIME {
+        let next = Unmeasured { since: now, sent: 0, is_filling: false };
+        if *is_filling && *sent >= FILL_LEN {
+            self.unmeasured = Some(next);
             return;
         }
-        let took = took.mul_f64(f64::from(CHUNK_LEN) / *all as f64).max(MIN_CHUNK_TIME);
+        if *sent < MEASURED_LEN || took < MEASURED_TIME {
+            return;
+        }
+        let took = took.mul_f64(f64::from(CHUNK_LEN) / *sent as f64).max(MIN_CHUNK_TIME);
         let best = match self.chunk_time {
             Some((best, _)) if took > best => best + (took - best) / FORGET,
             _ => took,
         };
         self.chunk_time = Some((best, now));
-        self.unmeasured = Some((now, 0));
+        self.unmeasured = Some(next);
     }
 
     /// The time of a chunk as measured. If nothing has shown it for long, it grows, because the link may have become slower. Otherwise
@@ -274,4 +292,21 @@ impl Upload {
 /// The time in which a receiver takes this many bytes that is just not slow, if `possible` is the time of a chunk.
 fn slow_time(possible: Duration, bytes: u32) -> Duration {
     possible.mul_f64(SLOW * f64::from(bytes) / f64::from(CHUNK_LEN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_fill_sockets_at_first_are_not_measured() {
+        let (mut link, start) = (Link::default(), Instant::now());
+        link.begins(start);
+        link.sent(CHUNK_LEN.into(), start);
+        for chunk in 1..=4 {
+            assert_eq!(link.measured_time(start), None);
+            link.sent(CHUNK_LEN.into(), start + chunk * Duration::from_millis(20));
+        }
+        assert_eq!(link.measured_time(start), Some(Duration::from_millis(20)));
+    }
 }
