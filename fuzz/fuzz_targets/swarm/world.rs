@@ -279,7 +279,9 @@ impl World {
                     self.peer(key, PeerEvent::Bitfield(bitfield(&self.space, have)));
                 }
             }
-            Step::Have { peer, chunk } => self.peer(self.talking(peer)?, PeerEvent::Haves(vec![self.chunk(chunk)?])),
+            Step::Have { peer, chunk } => {
+                self.peer(self.talking(peer)?, PeerEvent::Haves(vec![self.chunk(chunk)?]))
+            }
             Step::Haves { peer, from, count } => {
                 let (key, from) = (self.talking(peer)?, self.chunk(from)?);
                 let haves = (from.0..self.space.chunk_count()).take(count.into()).map(ChunkIndex);
