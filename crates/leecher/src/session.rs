@@ -390,8 +390,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// The chunk that the peer has reported, those that it reports together with it, and what else was read. One event for several chunks costs a
-    /// swarm's processors less.
+    /// The chunk that the peer has reported, those that it reports together with it, and what else was read. One event for several chunks
+    /// costs less than one for each.
     async fn haves(&mut self, first: ChunkIndex) -> (Vec<ChunkIndex>, Option<Read>) {
         let mut chunks = vec![first];
         while chunks.len() < MOST_HAVES {

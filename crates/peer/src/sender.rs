@@ -243,7 +243,9 @@ impl Sender {
             return self.reject(chunk, unreadable(&*content, chunk, error));
         }
         encode(&header, &mut self.pending)?;
-        self.flush_before(Next::More).await?;
+        // Under a limit the first bytes may come much later.
+        let next = if self.limit.slice_len().is_none() { Next::More } else { Next::Unknown };
+        self.flush_before(next).await?;
         let Serve { asker, faults, .. } = serving(&self.serve)?;
         let begun = Instant::now();
         let held = source.len.min(HELD_LEN);

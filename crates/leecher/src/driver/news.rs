@@ -1,8 +1,9 @@
 //! When the leechers are informed of new chunks.
 //!
 //! A chunk costs a message to each leecher. If each was sent at once, most packets of a swarm would be such messages: 32 leechers with 512
-//! chunks send half a million. So new chunks are reported several at a time, and those that many have already less often. The first after a pause is reported at once, because a share
-//! spreads by doubling. What is sent to a leecher meanwhile takes along the news that waits for it ([`peer::outbox`]).
+//! chunks send half a million. So new chunks are reported several at a time, and those that many have already less often. The first after
+//! a pause is reported at once, because a share spreads by doubling. What is sent to a leecher meanwhile takes along the news that waits
+//! for it ([`peer::outbox`]).
 
 use std::time::{Duration, Instant};
 

@@ -41,8 +41,8 @@ pub(super) const MIN_CHUNK_TIME: Duration = Duration::from_millis(2);
 /// The link is measured over this many bytes of all uploads together, and over [`MEASURED_TIME`] at least.
 const MEASURED_LEN: u64 = 4 * CHUNK_LEN as u64;
 
-/// The sockets of the first uploads take in about this many bytes at once, however slow the link is. If these counted, a link would seem a tenth faster than
-/// it is, and never full.
+/// The sockets of the first uploads take in about this many bytes at once, however slow the link is. If these counted, a link would seem
+/// a tenth faster than it is, and never full.
 const FILL_LEN: u64 = CHUNK_LEN as u64;
 
 /// Socket buffers take in bytes in bursts, which measure nothing.
@@ -217,9 +217,9 @@ pub(super) struct LinkState {
 }
 
 impl LinkState {
-    /// How long after the last upload another one may start, if `len` bytes are the longest chunk. On a full link that is the time of such a chunk, if the uploads
-    /// that count divide what the others leave. On one with room it is the time of a chunk on all of the link, so the room is filled
-    /// as fast as the link could send.
+    /// How long after the last upload another one may start, if the longest chunk has `len` bytes. On a full link that is the time of such a
+    /// chunk, if the uploads that count divide what the others leave. On one with room it is the time of a chunk on all of the link, so
+    /// the room is filled as fast as the link could send.
     pub(super) fn pause(&self, len: u32) -> Duration {
         let time = self.chunk_time.mul_f64(PATIENCE * f64::from(len) / f64::from(CHUNK_LEN));
         if self.has_room {
